@@ -1,0 +1,192 @@
+//! A pipeline as plain data: what the YAML file says after variables, defaults and checks.
+
+use crate::change::{Side, ValueKind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A secret. It has no `Display`, and its `Debug` is a mask, so that it cannot end in a log by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps the secret.
+    #[must_use]
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The secret itself, for the client that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("***")
+    }
+}
+
+/// One pipeline file.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Its name: `[a-z0-9][a-z0-9-]{0,62}`.
+    pub name: String,
+    /// The ZooKeeper store, if one is declared.
+    pub zookeeper: Option<ZookeeperStore>,
+    /// The Redis store, if one is declared.
+    pub redis: Option<RedisStore>,
+    /// Where changes are kept.
+    pub stream: Stream,
+    /// The routes, in the order of the file: the first that matches wins.
+    pub routes: Vec<Route>,
+    /// How the worker works.
+    pub worker: Worker,
+}
+
+/// A ZooKeeper ensemble.
+#[derive(Debug, Clone)]
+pub struct ZookeeperStore {
+    /// Its name in the file.
+    pub name: String,
+    /// `host:port[,host:port…][/chroot]`.
+    pub connect: String,
+    /// Session timeout asked of the ensemble. Default 10 s.
+    pub session_timeout: Duration,
+    /// `user:password` of the `digest` scheme.
+    pub digest: Option<Secret>,
+}
+
+/// A Redis deployment.
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    /// Its name in the file.
+    pub name: String,
+    /// Host name or address.
+    pub host: String,
+    /// Port. Default 6379.
+    pub port: u16,
+    /// Database number. Default 0.
+    pub database: u32,
+    /// ACL user; `None` is the default user.
+    pub username: Option<String>,
+    /// Password, from the URL or from `password:`.
+    pub password: Option<Secret>,
+}
+
+/// Where changes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Full history is kept this long. Default 7 days.
+    pub retention_age: Duration,
+    /// Bytes on disk above which history is thinned. Default 1 GiB.
+    pub retention_size: u64,
+}
+
+/// Which way a route carries changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Both ways. The side is the store named first: it wins where a rule cannot decide.
+    Both(Side),
+    /// From this side to the other: this side decides.
+    From(Side),
+    /// Changes of this side go to the stream and nowhere else.
+    Capture(Side),
+}
+
+/// Who wins a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// This store.
+    Prefer(Side),
+    /// The later change.
+    Latest,
+    /// The side with more writes since the base.
+    HigherVersion,
+    /// Nobody: the pair is quarantined.
+    Quarantine,
+}
+
+/// What a delete or an expiry of one side does to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRemoval {
+    /// It is carried over.
+    Propagate,
+    /// The other side keeps its value.
+    Keep,
+}
+
+/// How an ephemeral znode is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ephemeral {
+    /// A plain key that goes with the znode.
+    Mirror,
+    /// Not at all.
+    Skip,
+}
+
+/// The ACL of znodes that Keepstep creates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acl {
+    /// Of the nearest existing ancestor.
+    Parent,
+    /// `world:anyone`, all permissions.
+    Open,
+    /// All permissions for the authenticated user.
+    Creator,
+}
+
+/// A rule that maps part of one store onto part of the other.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Which way changes go.
+    pub flow: Flow,
+    /// Pattern of znodes; `None` in a capture of Redis.
+    pub match_zookeeper: Option<String>,
+    /// Pattern of keys; `None` in a capture of ZooKeeper.
+    pub match_redis: Option<String>,
+    /// Patterns of znodes that are not mapped.
+    pub exclude_zookeeper: Vec<String>,
+    /// Patterns of keys that are not mapped.
+    pub exclude_redis: Vec<String>,
+    /// What `/` becomes in a key. Default `:`.
+    pub separator: String,
+    /// How values read.
+    pub value: ValueKind,
+    /// Who wins a conflict. Default: the store named first in `flow`.
+    pub on_conflict: OnConflict,
+    /// `on_conflict` as the file writes it or would write its default (`prefer zk`), for the conflict log.
+    pub on_conflict_text: String,
+    /// Default `propagate`.
+    pub on_delete: OnRemoval,
+    /// Default `propagate`.
+    pub on_expire: OnRemoval,
+    /// Default `mirror`.
+    pub ephemeral: Ephemeral,
+    /// Default `parent`.
+    pub acl: Acl,
+    /// Channel on which each change written to Redis is published.
+    pub publish: Option<String>,
+}
+
+/// How the worker works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// Changes in one batch. Default 500.
+    pub batch_changes: usize,
+    /// Bytes in one batch. Default 512 KiB.
+    pub batch_bytes: usize,
+    /// Longest time that a change waits for others. Default 5 ms; an idle pipeline does not wait.
+    pub batch_wait: Duration,
+    /// Bytes of values in flight. Default 64 MiB.
+    pub queue_bytes: usize,
+    /// Interval of the full comparison. Default 60 s.
+    pub reconcile: Duration,
+    /// Whether deletes in mass that a comparison infers wait for `approve`. Default on.
+    pub delete_guard: bool,
+}

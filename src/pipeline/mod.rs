@@ -1,0 +1,2 @@
+//! The hallway.
+pub mod control;
