@@ -1,6 +1,8 @@
 //! A pipeline as plain data: what the YAML file says after variables, defaults and checks.
 
-use crate::change::{Side, ValueKind};
+use crate::change::ValueKind;
+pub use crate::plan::{Ephemeral, Flow, OnConflict, OnRemoval};
+use crate::route::RouteSpec;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +49,21 @@ pub struct Pipeline {
     pub worker: Worker,
 }
 
+impl Pipeline {
+    /// The routes as the map between paths and keys takes them, in their order.
+    #[must_use]
+    pub fn route_specs(&self) -> Vec<RouteSpec> {
+        let spec = |route: &Route| RouteSpec {
+            zookeeper: route.match_zookeeper.clone(),
+            redis: route.match_redis.clone(),
+            exclude_zookeeper: route.exclude_zookeeper.clone(),
+            exclude_redis: route.exclude_redis.clone(),
+            separator: route.separator.clone(),
+        };
+        self.routes.iter().map(spec).collect()
+    }
+}
+
 /// A ZooKeeper ensemble.
 #[derive(Debug, Clone)]
 pub struct ZookeeperStore {
@@ -84,48 +101,6 @@ pub struct Stream {
     pub retention_age: Duration,
     /// Bytes on disk above which history is thinned. Default 1 GiB.
     pub retention_size: u64,
-}
-
-/// Which way a route carries changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Both ways. The side is the store named first: it wins where a rule cannot decide.
-    Both(Side),
-    /// From this side to the other: this side decides.
-    From(Side),
-    /// Changes of this side go to the stream and nowhere else.
-    Capture(Side),
-}
-
-/// Who wins a conflict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnConflict {
-    /// This store.
-    Prefer(Side),
-    /// The later change.
-    Latest,
-    /// The side with more writes since the base.
-    HigherVersion,
-    /// Nobody: the pair is quarantined.
-    Quarantine,
-}
-
-/// What a delete or an expiry of one side does to the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnRemoval {
-    /// It is carried over.
-    Propagate,
-    /// The other side keeps its value.
-    Keep,
-}
-
-/// How an ephemeral znode is mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ephemeral {
-    /// A plain key that goes with the znode.
-    Mirror,
-    /// Not at all.
-    Skip,
 }
 
 /// The ACL of znodes that Keepstep creates.

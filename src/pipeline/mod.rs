@@ -1,2 +1,19 @@
-//! The hallway.
+//! The hallway: hints to rounds, rounds to effects, and the life of an ownership. It knows the doors, never the houses
+//! behind them.
+
+mod cache;
+mod capture;
+mod compare;
 pub mod control;
+mod dirty;
+mod engine;
+mod observe;
+mod owner;
+mod quarantine;
+mod record;
+pub mod retry;
+mod settle;
+mod status;
+
+pub use engine::{Parts, Route, Settings};
+pub use owner::{Claims, Ended, Pipeline, StreamOpener};

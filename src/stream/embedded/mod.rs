@@ -1,1 +1,295 @@
-//! The embedded stream.
+//! The embedded stream: a log of segment files in one directory, written by one process, read by any number.
+//!
+//! ```text
+//!   append -> Writer (one thread: group commit)  -> 00000000000000000001.log   oldest; perhaps thinned
+//!                                                   00000000000000081920.log   whole
+//!   Thinner (one thread: retention)             ->  00000000000000163840.log   active
+//!   read, position_at -> frames, in order           9c42a0a87e5e9c14.avsc      schema of the payloads
+//!   latest, knows     -> index of pairs, in memory  lock                       who writes
+//! ```
+//!
+//! Why it is correct: the files are the only truth. A frame carries a checksum, its position and its pair's hash, so
+//! index and positions are rebuilt by a scan at every start, and nothing that a crash can leave is taken for a record
+//! (`frame.rs`). A record is shown to readers and acknowledged only after `fdatasync` (`writer.rs`). Retention never
+//! changes a file: it writes a new one beside it and renames it (`thin.rs`). Damage loses what it hit and nothing
+//! else; it is told in [`EmbeddedStream::damage`] and in each answer that passes it.
+//!
+//! Positions are never used twice while records stand behind them: an append that failed or was cut short gives its
+//! positions back. Memory: 17 to 35 bytes a pair that the stream ever knew, and 24 bytes a 64 KiB of log.
+
+mod disk;
+mod follow;
+mod frame;
+mod index;
+mod load;
+mod lock;
+mod log;
+mod query;
+mod segment;
+mod thin;
+mod writer;
+
+use super::{Extent, ReadBatch, Recorded, Retention, Stream, StreamError};
+use crate::change::{Change, Op, Pair, Position};
+use crate::codec;
+use disk::{Disk, RealDisk};
+use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use index::{NO_PAIR, pair_hash};
+use log::Log;
+use std::path::Path;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Bytes of encoded changes that may wait for the disk; further appends wait before they queue. Four full groups: the
+/// disk always finds work, and a stalled disk costs no more memory than this.
+const QUEUE_BYTES: usize = 16 << 20;
+/// The queue is counted in these, so that it holds 1,024 appends at most.
+const QUEUE_UNIT: usize = 16 << 10;
+/// Requests that may wait: appends, and one more, so that a `thin_now` finds a place.
+const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 1;
+
+/// A segment is at most this large: rewriting one takes about a second, and the disk must hold one more while it does.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// A segment is at least this large: smaller ones would cost a file and two syncs of a directory every few batches.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Segments that make up `retention.size`: the active one cannot be thinned, and this bounds its share.
+const SEGMENTS: u64 = 8;
+/// The active segment is closed at this age even if `retention.age` is long: a position by time then needs to look at
+/// an hour of history at most.
+const ROLL_MS_MAX: i64 = 3_600_000;
+/// How often age is looked at: a tenth of it, within these bounds. An idle stream wakes this rarely.
+const PERIOD_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// How often a read-only opening looks for new records: below what a person at `tail` notices.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What an opening for writing goes by.
+#[derive(Clone)]
+struct Options {
+    retention: Retention,
+    segment_bytes: u64,
+    /// How often retention is looked at without being woken.
+    period: Duration,
+    disk: Arc<dyn Disk>,
+    /// The clock that age is measured with, milliseconds since the epoch.
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl Options {
+    fn new(retention: Retention) -> Options {
+        let now_ms = || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        };
+        Options {
+            retention,
+            segment_bytes: (retention.size / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+            period: (retention.age / 10).clamp(PERIOD_BOUNDS.0, PERIOD_BOUNDS.1),
+            disk: Arc::new(RealDisk),
+            now_ms: Arc::new(now_ms),
+        }
+    }
+
+    fn age_ms(&self) -> i64 {
+        i64::try_from(self.retention.age.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn roll_ms(&self) -> i64 {
+        self.age_ms().min(ROLL_MS_MAX)
+    }
+}
+
+/// A stream in a directory. Dropping it writes what was handed to `append` and gives up the lock.
+pub struct EmbeddedStream {
+    log: Arc<Log>,
+    /// `None` in an opening for reading only.
+    writing: Option<Writing>,
+    /// One refresh at a time.
+    refreshing: Mutex<()>,
+}
+
+/// The parts of an opening for writing.
+struct Writing {
+    queue: Arc<Semaphore>,
+    /// Dropped first, so that the writer ends.
+    requests: Option<SyncSender<writer::Request>>,
+    thinner: Arc<thin::Thinner>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.requests = None;
+        self.thinner.stop();
+        for thread in self.threads.drain(..) {
+            // It cannot panic; if it did, what it acknowledged is durable all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl EmbeddedStream {
+    /// Opens the stream in `dir` for writing, and creates it if there is none. Reads every segment once: about a second
+    /// a gigabyte.
+    ///
+    /// # Errors
+    /// [`StreamError::Owned`] with `holder` of the process that writes it now; [`StreamError::Unavailable`] if the disk
+    /// refuses. Damage is no error, see [`EmbeddedStream::damage`].
+    pub fn open(dir: &Path, retention: Retention, holder: &str) -> Result<EmbeddedStream, StreamError> {
+        EmbeddedStream::open_with(dir, Options::new(retention), holder)
+    }
+
+    fn open_with(dir: &Path, options: Options, holder: &str) -> Result<EmbeddedStream, StreamError> {
+        let (writer, log, thinner) = writer::Writer::open(dir.to_owned(), holder, options)?;
+        let (requests, received) = std::sync::mpsc::sync_channel(REQUESTS);
+        let mut writing = Writing {
+            queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
+            requests: Some(requests),
+            thinner: Arc::clone(&thinner),
+            threads: Vec::new(),
+        };
+        let failed =
+            |error: std::io::Error| StreamError::Unavailable(format!("a thread could not be started: {error}"));
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        writing.threads.push(named("stream-write").spawn(move || writer.run(&received)).map_err(failed)?);
+        writing.threads.push(named("stream-thin").spawn(move || thinner.run()).map_err(failed)?);
+        Ok(EmbeddedStream { log, writing: Some(writing), refreshing: Mutex::new(()) })
+    }
+
+    /// Opens the stream in `dir` for reading only, beside a writer or without one. It takes no lock and changes
+    /// nothing. `read`, `latest`, `position_at` and `wait_after` look for what another process has written since;
+    /// `extent` and `knows` tell what was last seen.
+    ///
+    /// # Errors
+    /// [`StreamError::Unavailable`] if there is no such directory, or it cannot be read.
+    pub fn open_read_only(dir: &Path) -> Result<EmbeddedStream, StreamError> {
+        let loaded = load::load(dir, load::Access::Read)?;
+        let log = Log::new(dir.to_owned(), loaded.state);
+        loaded.damage.into_iter().for_each(|sentence| log.report(sentence));
+        Ok(EmbeddedStream { log: Arc::new(log), writing: None, refreshing: Mutex::new(()) })
+    }
+
+    /// One sentence for each damaged place that was met since this opening: file, offset, bytes, positions; and for files
+    /// that were removed while the stream was written. At most 1,000.
+    #[must_use]
+    pub fn damage(&self) -> Vec<String> {
+        self.log.damage()
+    }
+
+    /// Applies retention now, instead of when its timer is due. Returns when nothing is left to be thinned.
+    ///
+    /// # Errors
+    /// [`StreamError::Unavailable`] if the disk refuses, or in an opening for reading only.
+    pub fn thin_now(&self) -> Result<(), StreamError> {
+        let writing = self.writing()?;
+        let (done, ticked) = std::sync::mpsc::sync_channel(1);
+        if let Some(requests) = &writing.requests {
+            let _ = requests.send(writer::Request::Tick(done)).map(|()| ticked.recv());
+        }
+        writing.thinner.thin().map_err(|error| log::unavailable(&self.log.dir, &error))
+    }
+
+    fn writing(&self) -> Result<&Writing, StreamError> {
+        self.writing.as_ref().ok_or_else(|| {
+            StreamError::Unavailable(format!("the stream in {} is open for reading only", self.log.dir.display()))
+        })
+    }
+
+    /// In an opening for reading only: looks what another process has written.
+    fn refresh(&self) -> Result<(), StreamError> {
+        if self.writing.is_some() {
+            return Ok(());
+        }
+        let _one = self.refreshing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        follow::refresh(&self.log)
+    }
+}
+
+/// The frames of these changes, whole but for positions and checksums.
+fn frames(changes: &[Change]) -> Result<(Vec<u8>, Vec<Meta>), StreamError> {
+    let mut bytes = Vec::new();
+    let mut frames = Vec::with_capacity(changes.len());
+    for change in changes {
+        let start = bytes.len();
+        frame::begin(&mut bytes);
+        codec::encode(change, &mut bytes).map_err(|error| StreamError::Damaged(error.to_string()))?;
+        let len = bytes.len() - start;
+        if len > FRAME_MAX {
+            let (pair, most) = (&change.pair, FRAME_MAX);
+            return Err(StreamError::Damaged(format!("a change of {pair:?} takes {len} bytes; the limit is {most}")));
+        }
+        let marker = change.op == Op::Marker;
+        let flags = if change.conflict.is_some() { CONFLICT } else { 0 } | if marker { MARKER } else { 0 };
+        let pair_hash = if marker { NO_PAIR } else { pair_hash(&change.pair) };
+        frames.push(Meta { position: 0, ts_ms: change.ts_ms, pair_hash, flags, len: len as u32 });
+    }
+    Ok((bytes, frames))
+}
+
+impl Stream for EmbeddedStream {
+    fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {
+        async move {
+            let writing = self.writing()?;
+            let (bytes, frames) = frames(&changes)?;
+            if frames.is_empty() {
+                return Ok(self.log.read().next);
+            }
+            let gone = || StreamError::Unavailable("the stream is closed".to_owned());
+            let share = bytes.len().div_ceil(QUEUE_UNIT).min(QUEUE_BYTES / QUEUE_UNIT) as u32;
+            let queue = Arc::clone(&writing.queue);
+            let _permit = queue.acquire_many_owned(share).await.map_err(|_| gone())?;
+            let (answer, answered) = oneshot::channel();
+            let request = writer::Request::Append(writer::Append { bytes, frames, answer, _permit });
+            writing.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        }
+        .boxed()
+    }
+
+    fn latest(&self, pair: &Pair) -> Result<Option<Recorded>, StreamError> {
+        self.refresh()?;
+        Ok(query::latest(&self.log, pair_hash(pair), pair))
+    }
+
+    fn knows(&self, pair: &Pair) -> bool {
+        self.log.read().index.get(pair_hash(pair)).is_some()
+    }
+
+    fn read(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
+        self.refresh()?;
+        Ok(query::read(&self.log, from, limit, bytes))
+    }
+
+    fn position_at(&self, ts_ms: i64) -> Result<Position, StreamError> {
+        self.refresh()?;
+        Ok(query::position_at(&self.log, ts_ms))
+    }
+
+    fn extent(&self) -> Extent {
+        self.log.read().extent()
+    }
+
+    fn wait_after(&self, position: Position) -> BoxFuture<'_, ()> {
+        async move {
+            let mut newest = self.log.newest.subscribe();
+            if self.writing.is_some() {
+                // The sender lives as long as `self`, so this ends with a record.
+                let _ = newest.wait_for(|newest| *newest > position).await;
+                return;
+            }
+            while *newest.borrow_and_update() <= position {
+                tokio::time::sleep(POLL).await;
+                // What cannot be read now may be there at the next look.
+                let _ = self.refresh();
+            }
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! The closet where everything is plugged together: plain data in, running pipelines out. No logic lives here.
+
+use crate::codec::json::StoreNames;
+use crate::config::model;
+use crate::pipeline::control::Handle;
+use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
+use crate::plan::{Flow, Policy};
+use crate::route::{RouteMap, RouteSpec};
+use crate::store::{Claim, Keyspace, StoreError, ZnodeAcl, Znodes, redis, zookeeper};
+use crate::stream::embedded::EmbeddedStream;
+use crate::stream::{Retention, Stream, StreamError};
+use crate::telemetry::Metrics;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+pub use crate::store::preflight::{Finding, Level};
+
+/// What `run` is told beside the pipelines.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Where a worker keeps what it keeps, a folder a pipeline.
+    pub data_dir: PathBuf,
+    /// End when one full comparison finds nothing to do.
+    pub once: bool,
+    /// With `once`: how long a store may be away.
+    pub timeout: Duration,
+}
+
+/// How `--once` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// All pairs are in step.
+    Done,
+    /// Pairs are quarantined or wait for approval.
+    Differs,
+}
+
+/// Why a worker, or a check, did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// It may not; exit 1.
+    #[error("{0}")]
+    Refused(String),
+    /// A store was not reachable in time; exit 75.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// The running pipelines.
+pub struct Worker {
+    /// One for each pipeline, in the order given.
+    pub handles: Vec<Arc<dyn Handle>>,
+    pipelines: Vec<Arc<Pipeline>>,
+    running: JoinSet<Ended>,
+    differs: bool,
+}
+
+impl Worker {
+    /// Resolves when the last pipeline of `--once` is done, or when a start was refused.
+    pub async fn finished(&mut self) -> Result<Finished, StartError> {
+        while let Some(ended) = self.running.join_next().await {
+            match ended {
+                Ok(Ended::Done(differs)) => self.differs |= differs,
+                Ok(Ended::Refused(why)) => return Err(StartError::Refused(why)),
+                Ok(Ended::Unreachable(why)) => return Err(StartError::Unreachable(why)),
+                Ok(Ended::Stopped) => {}
+                Err(error) => return Err(StartError::Refused(format!("a pipeline ended early: {error}"))),
+            }
+        }
+        Ok(if self.differs { Finished::Differs } else { Finished::Done })
+    }
+
+    /// Stops every pipeline; what is under way is finished within `drain`.
+    pub async fn shut_down(mut self, drain: Duration) {
+        for pipeline in &self.pipelines {
+            pipeline.stop();
+        }
+        let all = async { while self.running.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(drain, all).await;
+    }
+}
+
+/// Starts the pipelines; they connect, and wait for what is away, by themselves.
+pub async fn start(
+    pipelines: Vec<model::Pipeline>,
+    options: RunOptions,
+    metrics: Arc<Metrics>,
+) -> Result<Worker, StartError> {
+    let worker = worker_name();
+    let mut started = Vec::new();
+    let mut running = JoinSet::new();
+    for pipeline in &pipelines {
+        let pipeline = Arc::new(assemble(pipeline, &options, &worker, &metrics)?);
+        let patience = options.timeout;
+        let task = Arc::clone(&pipeline);
+        running.spawn(async move { task.run(patience).await });
+        started.push(pipeline);
+    }
+    let handles = started.iter().map(|pipeline| Arc::clone(pipeline) as Arc<dyn Handle>).collect();
+    Ok(Worker { handles, pipelines: started, running, differs: false })
+}
+
+/// Looks at the stores of a pipeline; waits for one that is away, at most so long.
+pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) -> Result<Vec<Finding>, StartError> {
+    let map = map(pipeline)?;
+    let worker = worker_name();
+    let znodes = pipeline.zookeeper.as_ref().map(|store| zookeeper_store(pipeline, store, &map, &worker));
+    let keys = pipeline.redis.as_ref().map(|store| redis_store(pipeline, store, &map));
+    let look = async {
+        let mut findings = Vec::new();
+        if let Some(znodes) = &znodes {
+            findings.extend(reach(|| znodes.preflight()).await?);
+            znodes.close().await;
+        }
+        if let Some(keys) = &keys {
+            findings.extend(reach(|| keys.preflight()).await?);
+            keys.close().await;
+        }
+        Ok(findings)
+    };
+    match tokio::time::timeout(timeout, look).await {
+        Ok(findings) => findings,
+        Err(_) => Err(StartError::Unreachable(format!(
+            "a store of `{}` is not reachable within {}s: {}",
+            pipeline.name,
+            timeout.as_secs(),
+            addresses(pipeline)
+        ))),
+    }
+}
+
+/// Tries until it is reached; the caller bounds the time.
+async fn reach<'a>(
+    look: impl Fn() -> futures::future::BoxFuture<'a, Result<Vec<Finding>, StoreError>>,
+) -> Result<Vec<Finding>, StartError> {
+    let mut pauses = crate::pipeline::retry::Pauses::default();
+    loop {
+        match look().await {
+            Ok(findings) => return Ok(findings),
+            Err(StoreError::Refused(why) | StoreError::Fenced(why)) => return Err(StartError::Refused(why)),
+            Err(StoreError::Away(_)) => tokio::time::sleep(pauses.next()).await,
+        }
+    }
+}
+
+fn addresses(pipeline: &model::Pipeline) -> String {
+    let zookeeper = pipeline.zookeeper.as_ref().map(|store| format!("zookeeper {} ({})", store.name, store.connect));
+    let redis = pipeline.redis.as_ref().map(|store| format!("redis {} ({}:{})", store.name, store.host, store.port));
+    [zookeeper, redis].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// `host:pid`.
+fn worker_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".to_owned());
+    format!("{}:{}", host.trim(), std::process::id())
+}
+
+/// The folder of a pipeline.
+#[must_use]
+pub fn folder(data_dir: &Path, pipeline: &str) -> PathBuf {
+    data_dir.join(pipeline)
+}
+
+fn assemble(
+    pipeline: &model::Pipeline,
+    options: &RunOptions,
+    worker: &str,
+    metrics: &Arc<Metrics>,
+) -> Result<Pipeline, StartError> {
+    let map = map(pipeline)?;
+    let folder = folder(&options.data_dir, &pipeline.name);
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| StartError::Refused(format!("{}: {error}; see --data-dir", folder.display())))?;
+    let znodes = pipeline
+        .zookeeper
+        .as_ref()
+        .map(|store| Arc::new(zookeeper_store(pipeline, store, &map, worker)) as Arc<dyn Znodes>);
+    let keys = pipeline.redis.as_ref().map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>);
+    let settings = Settings {
+        pipeline: pipeline.name.clone(),
+        worker: worker.to_owned(),
+        names: names(pipeline),
+        routes: pipeline.routes.iter().map(|rules| route(pipeline, rules)).collect(),
+        batch_changes: pipeline.worker.batch_changes,
+        batch_wait: pipeline.worker.batch_wait,
+        reconcile: pipeline.worker.reconcile,
+        delete_guard: pipeline.worker.delete_guard,
+        once: options.once,
+    };
+    let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
+    let (stream_dir, holder) = (folder.join("stream"), worker.to_owned());
+    let open: StreamOpener = Box::new(move || open_stream(&stream_dir, retention, &holder));
+    let stores = (znodes, keys);
+    let quarantine = folder.join("quarantine.json");
+    Ok(Pipeline::new(settings, map, stores, claims(pipeline, worker), open, Arc::clone(metrics), &quarantine))
+}
+
+fn open_stream(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<dyn Stream>, StreamError> {
+    let stream = EmbeddedStream::open(dir, retention, holder)?;
+    for damage in stream.damage() {
+        tracing::error!("the stream is damaged: {damage}; both stores keep their values");
+    }
+    Ok(Arc::new(stream))
+}
+
+fn map(pipeline: &model::Pipeline) -> Result<RouteMap, StartError> {
+    let specs: Vec<RouteSpec> = pipeline
+        .routes
+        .iter()
+        .map(|route| RouteSpec {
+            zookeeper: route.match_zookeeper.clone(),
+            redis: route.match_redis.clone(),
+            exclude_zookeeper: route.exclude_zookeeper.clone(),
+            exclude_redis: route.exclude_redis.clone(),
+            separator: route.separator.clone(),
+        })
+        .collect();
+    RouteMap::new(&specs).map_err(|error| StartError::Refused(format!("{}: {error}", pipeline.file.display())))
+}
+
+/// The stores' names, as the stream and the commands show them.
+#[must_use]
+pub fn names(pipeline: &model::Pipeline) -> StoreNames {
+    StoreNames {
+        zookeeper: pipeline.zookeeper.as_ref().map(|store| store.name.clone()),
+        redis: pipeline.redis.as_ref().map(|store| store.name.clone()),
+    }
+}
+
+fn zookeeper_store(
+    pipeline: &model::Pipeline,
+    store: &model::ZookeeperStore,
+    map: &RouteMap,
+    worker: &str,
+) -> zookeeper::ZookeeperStore {
+    zookeeper::ZookeeperStore::new(zookeeper::Settings {
+        name: store.name.clone(),
+        connect: store.connect.clone(),
+        session_timeout: store.session_timeout,
+        digest: store.digest.as_ref().map(|secret| secret.reveal().to_owned()),
+        pipeline: pipeline.name.clone(),
+        worker: worker.to_owned(),
+        roots: map.roots(),
+    })
+}
+
+fn redis_store(pipeline: &model::Pipeline, store: &model::RedisStore, map: &RouteMap) -> redis::RedisStore {
+    let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
+    redis::RedisStore::new(redis::Settings {
+        name: store.name.clone(),
+        host: store.host.clone(),
+        port: store.port,
+        database: store.database,
+        username: store.username.clone(),
+        password: store.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        pipeline: pipeline.name.clone(),
+        prefixes: map.key_prefixes(),
+        // Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
+        claim_ttl: session + Duration::from_secs(5),
+        sidecars: pipeline.zookeeper.is_some(),
+    })
+}
+
+fn side_name(pipeline: &model::Pipeline, side: crate::change::Side) -> String {
+    let name = match side {
+        crate::change::Side::Zookeeper => pipeline.zookeeper.as_ref().map(|store| store.name.clone()),
+        crate::change::Side::Redis => pipeline.redis.as_ref().map(|store| store.name.clone()),
+    };
+    name.unwrap_or_default()
+}
+
+fn route(pipeline: &model::Pipeline, rules: &model::Route) -> Route {
+    let flow = match rules.flow {
+        Flow::Both(first) => format!("{} <-> {}", side_name(pipeline, first), side_name(pipeline, first.other())),
+        Flow::From(from) => format!("{} -> {}", side_name(pipeline, from), side_name(pipeline, from.other())),
+        Flow::Capture(side) => side_name(pipeline, side),
+    };
+    Route {
+        name: rules.name.clone(),
+        flow,
+        policy: Policy {
+            flow: rules.flow,
+            on_conflict: rules.on_conflict,
+            on_delete: rules.on_delete,
+            on_expire: rules.on_expire,
+            ephemeral: rules.ephemeral,
+        },
+        rule: rules.on_conflict_text.clone(),
+        value: rules.value,
+        acl: match rules.acl {
+            model::Acl::Parent => ZnodeAcl::Parent,
+            model::Acl::Open => ZnodeAcl::Open,
+            model::Acl::Creator => ZnodeAcl::Creator,
+        },
+        publish: rules.publish.clone(),
+    }
+}
+
+fn claims(pipeline: &model::Pipeline, worker: &str) -> Claims {
+    let claim = |side: crate::change::Side| {
+        let patterns = pipeline.routes.iter().filter_map(|route| match side {
+            crate::change::Side::Zookeeper => route.match_zookeeper.clone(),
+            crate::change::Side::Redis => route.match_redis.clone(),
+        });
+        Claim {
+            pipeline: pipeline.name.clone(),
+            worker: worker.to_owned(),
+            patterns: patterns.collect(),
+            writes: pipeline.routes.iter().any(|route| route.flow.leads_to(side)),
+            captures: pipeline.routes.iter().all(|route| matches!(route.flow, Flow::Capture(_))),
+        }
+    };
+    Claims {
+        zookeeper: pipeline.zookeeper.as_ref().map(|_| claim(crate::change::Side::Zookeeper)),
+        redis: pipeline.redis.as_ref().map(|_| claim(crate::change::Side::Redis)),
+    }
+}

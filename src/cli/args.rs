@@ -1,0 +1,175 @@
+//! Flags that several commands have, and how their values read.
+
+use crate::http::client::{Address, Target};
+use crate::http::{self, Token};
+use crate::telemetry::logs::{LogFormat, LogLevel};
+use super::exit::Failure;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How results are printed on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Flags of every command, before or after its name.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(super) struct Global {
+    /// How results are printed on stdout: for people, or one JSON object a line
+    #[arg(long, global = true, env = "KEEPSTEP_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(super) format: Format,
+    /// How the log on stderr is printed
+    #[arg(long, global = true, env = "KEEPSTEP_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+    /// The least important level that is logged
+    #[arg(long, global = true, env = "KEEPSTEP_LOG_LEVEL", value_enum, value_name = "LEVEL", default_value = "info")]
+    pub(super) log_level: LogLevel,
+    /// What a worker keeps: a folder per pipeline, with its stream and its socket
+    #[arg(long, global = true, env = "KEEPSTEP_DATA_DIR", value_name = "FOLDER", default_value = "./data")]
+    pub(super) data_dir: PathBuf,
+}
+
+/// Flags of commands that talk to a running worker.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Remote {
+    /// Reach a worker elsewhere, at the address of its `run --http`: `http://HOST:PORT`
+    #[arg(long, env = "KEEPSTEP_URL", value_name = "URL")]
+    pub(super) url: Option<Address>,
+    /// With --url: file with the token of the worker's --http-token-file
+    #[arg(long, env = "KEEPSTEP_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+impl Remote {
+    /// Where the worker of this pipeline answers.
+    pub(super) fn target(&self, data_dir: &Path, pipeline: &str) -> Result<Target, Failure> {
+        Ok(match self.elsewhere()? {
+            Some(target) => target,
+            None => Target::Unix(http::socket_path(data_dir, pipeline)),
+        })
+    }
+
+    /// The worker at `--url`, if that is given.
+    pub(super) fn elsewhere(&self) -> Result<Option<Target>, Failure> {
+        let Some(url) = self.url.clone() else { return Ok(None) };
+        let token = self.token_file.as_deref().map(Token::read).transpose();
+        let token = token.map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(Some(Target::Url { url, token }))
+    }
+}
+
+/// A length of time: `30s`, `500ms`, `2m`, `1m30s`; a plain number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let wrong = || "a length of time reads 30s, 500ms, 2m or 1h".to_owned();
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(parsed).map_err(|_| wrong())
+}
+
+/// Where to begin to read a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// At the oldest record.
+    Earliest,
+    /// After the newest record.
+    Latest,
+    /// At this position.
+    Position(u64),
+    /// At the first record recorded at or after this time, milliseconds since the epoch.
+    Time(i64),
+}
+
+impl std::str::FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<From, String> {
+        match text {
+            "earliest" => return Ok(From::Earliest),
+            "latest" => return Ok(From::Latest),
+            _ => {}
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text.parse().map(From::Position).map_err(|_| "there is no such position".to_owned());
+        }
+        match text.parse::<jiff::Timestamp>() {
+            Ok(time) => Ok(From::Time(time.as_millisecond())),
+            Err(_) => Err("give earliest, latest, a position (42) or a time (2026-11-22T17:00:00Z)".to_owned()),
+        }
+    }
+}
+
+/// Where HTTP is served: `HOST:PORT`, or `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Listen {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(String),
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        if text == "off" {
+            return Ok(Listen::Off);
+        }
+        let wrong = || "an address reads HOST:PORT, as 127.0.0.1:9464; `off` serves nothing".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let fits = match bare {
+            Some(six) => six.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'-' | b'_')),
+        };
+        if !fits || port.parse::<u16>().is_err() {
+            return Err(wrong());
+        }
+        Ok(Listen::At(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_has_a_unit_or_is_seconds() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "-1s", "soon", "1x"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_place_in_the_stream_is_a_word_a_position_or_a_time() {
+        assert_eq!("earliest".parse(), Ok(From::Earliest));
+        assert_eq!("latest".parse(), Ok(From::Latest));
+        assert_eq!("42".parse(), Ok(From::Position(42)));
+        assert_eq!("2023-11-14T22:13:20Z".parse(), Ok(From::Time(1_700_000_000_000)));
+        assert_eq!("2023-11-14T23:13:20.5+01:00".parse(), Ok(From::Time(1_700_000_000_500)));
+        for wrong in ["", "-1", "now", "2023-11-14", "99999999999999999999"] {
+            assert!(wrong.parse::<From>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_at_has_a_host_and_a_port() {
+        for right in ["127.0.0.1:9464", "0.0.0.0:0", "localhost:80", "[::1]:9464", "off"] {
+            assert!(right.parse::<Listen>().is_ok(), "{right}");
+        }
+        for wrong in ["", "9464", ":9464", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999", "::1:9464", "http://a:1"] {
+            assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
+        }
+    }
+}

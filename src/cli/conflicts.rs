@@ -1,0 +1,114 @@
+//! `keepstep conflicts`: the settled conflicts, oldest first.
+
+use super::args::{From, Global};
+use super::exit::{Exit, Failure};
+use super::output::{Colour, Output, Paint};
+use super::tail::{self, Filter};
+use super::{place, text};
+use crate::codec::json;
+use crate::config;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Shows the conflicts that were settled, oldest first, with both values. They are kept for the stream's
+/// `retention.age`. It reads the worker's files: with a running worker or without one.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct Conflicts {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// The pipeline file
+    #[arg(value_name = "FILE", required = true)]
+    file: Option<PathBuf>,
+    /// Where to begin: earliest, latest, a position (42) or a time (2026-11-22T17:00:00Z)
+    #[arg(long, env = "KEEPSTEP_FROM", value_name = "WHERE", default_value = "earliest")]
+    from: From,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Bring back the value that lost (not supported yet)
+    #[command(hide = true)]
+    Restore(Restore),
+}
+
+#[derive(Debug, clap::Args)]
+struct Restore {
+    #[arg(value_name = "FILE")]
+    _file: PathBuf,
+    #[arg(value_name = "POSITION")]
+    _position: u64,
+    #[arg(long = "yes", env = "KEEPSTEP_YES", value_parser = clap::builder::FalseyValueParser::new())]
+    _yes: bool,
+}
+
+pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
+    let file = match (args.verb, args.file) {
+        (Some(Verb::Restore(_)), _) => {
+            return Err(Failure::Usage("`keepstep conflicts restore` is not supported yet".to_owned()));
+        }
+        (None, None) => return Err(Failure::Usage("which pipeline? give its FILE".to_owned())),
+        (None, Some(file)) => file,
+    };
+    let pipeline = config::load(&file)?;
+    place::warn_of_unknown_route(&pipeline, args.filter.route.as_deref());
+    let names = place::names(&pipeline);
+    let now = text::now_ms();
+    if let From::Time(ms) = args.from {
+        place::not_in_future(ms, now)?;
+    }
+    let Some(stream) = tail::open(&place::stream_folder(&global.data_dir, &pipeline.name))? else {
+        return match args.from {
+            From::Position(position) if position > 1 => Err(place::beyond(position, 0)),
+            _ => Ok(Exit::Done),
+        };
+    };
+    let mut out = Output::new(global.format);
+    let next = place::position(&stream, args.from, now)?;
+    tail::read_all(&stream, next, |position, change| {
+        match json::conflicts(position, change, &names) {
+            Some(row) if args.filter.takes(change) => out.row(&row, line),
+            _ => Ok(()),
+        }
+    })?;
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+/// `position  time  route  path = key  zk="a"  cache="b"  zk wins (prefer zk): reason`.
+fn line(row: &Value, paint: Paint) -> String {
+    const OTHERS: [&str; 7] = ["position", "ts_ms", "route", "pair", "winner", "rule", "reason"];
+    let winner = text::field(row, "winner");
+    let mut line = format!(
+        "{:>8}  {}  {}  {}",
+        text::field(row, "position"),
+        paint.with(Colour::Faint, &text::time_of(row, "ts_ms")),
+        text::field(row, "route"),
+        paint.with(Colour::Strong, &text::pair(row)),
+    );
+    for (store, value) in row.as_object().into_iter().flatten().filter(|(key, _)| !OTHERS.contains(&key.as_str())) {
+        let colour = if *store == winner { Colour::Good } else { Colour::Bad };
+        line.push_str(&format!("  {}={}", text::printable(store), paint.with(colour, &text::value(value))));
+    }
+    line.push_str(&format!("  {winner} wins ({}): {}", text::field(row, "rule"), text::field(row, "reason")));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_line_shows_both_values_the_winner_and_why() {
+        let row = json!({
+            "position": 3, "ts_ms": 0, "route": "settings", "pair": {"zk": "/s/a", "cache": "s:a"}, "zk": "v2",
+            "cache": null, "winner": "zk", "rule": "prefer zk", "reason": "both sides changed",
+        });
+        let expected = "       3  1970-01-01T00:00:00.000Z  settings  /s/a = s:a  zk=\"v2\"  cache=absent  \
+                        zk wins (prefer zk): both sides changed";
+        assert_eq!(line(&row, Paint::OFF), expected);
+    }
+}

@@ -1,0 +1,148 @@
+//! What a route guarantees, in sentences: what `validate` prints.
+
+use super::text;
+use crate::change::Side;
+use crate::config::{Ephemeral, Flow, OnConflict, OnRemoval, Pipeline, Route};
+use std::time::Duration;
+
+/// What a full comparison may take beyond its interval (contract, guarantee 1).
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// The route's flow as the file writes it.
+pub(super) fn flow(pipeline: &Pipeline, route: &Route) -> String {
+    let name = |side| store(pipeline, side);
+    match route.flow {
+        Flow::Both(first) => format!("{} <-> {}", name(first), name(first.other())),
+        Flow::From(source) => format!("{} -> {}", name(source), name(source.other())),
+        Flow::Capture(side) => name(side).to_owned(),
+    }
+}
+
+/// What holds for the pairs of this route.
+pub(super) fn of(pipeline: &Pipeline, route: &Route) -> Vec<String> {
+    let mut sentences = match route.flow {
+        Flow::Both(first) => both_ways(pipeline, route, first),
+        Flow::From(source) => one_way(pipeline, route, source),
+        Flow::Capture(side) => {
+            let store = store(pipeline, side);
+            vec![format!("Every latest state of {store} is on the stream at least once; nothing is written to {store}.")]
+        }
+    };
+    sentences.push(
+        "Values that are replaced before they are seen are collapsed into the next one, and counted where they can be."
+            .to_owned(),
+    );
+    if let Some(sentence) = ephemerals(pipeline, route) {
+        sentences.push(sentence);
+    }
+    if let Some(channel) = &route.publish {
+        sentences.push(format!("Each change that is written to Redis is published on the channel {channel}."));
+    }
+    if !matches!(route.flow, Flow::Capture(_)) {
+        sentences.push("Values of more than 1,000,000 bytes are not mirrored: the pair is quarantined as too_large.".to_owned());
+    }
+    sentences
+}
+
+fn both_ways(pipeline: &Pipeline, route: &Route, first: Side) -> Vec<String> {
+    let (one, other) = (store(pipeline, first), store(pipeline, first.other()));
+    let mut sentences = vec![
+        format!(
+            "When writes stop and faults are healed, {one} and {other} hold the same within {}, but for quarantined pairs.",
+            within(pipeline)
+        ),
+        conflicts(pipeline, route, one),
+        removals(route, "on one side", "the other"),
+    ];
+    sentences.push(guard(pipeline));
+    sentences.push(expiries(route));
+    sentences
+}
+
+fn one_way(pipeline: &Pipeline, route: &Route, source: Side) -> Vec<String> {
+    let (from, to) = (store(pipeline, source), store(pipeline, source.other()));
+    let mut sentences = vec![
+        format!(
+            "When writes stop and faults are healed, {to} holds what {from} holds within {}, but for quarantined pairs.",
+            within(pipeline)
+        ),
+        format!(
+            "A change in {to} is put back, at the latest by the next comparison (every {}); its value is kept in the \
+             conflict log for {}. What only {to} has is left alone.",
+            text::duration(pipeline.worker.reconcile),
+            text::duration(pipeline.stream.retention_age)
+        ),
+        removals(route, &format!("in {from}"), to),
+        guard(pipeline),
+    ];
+    if source == Side::Redis {
+        sentences.push(expiries(route));
+    }
+    sentences
+}
+
+fn conflicts(pipeline: &Pipeline, route: &Route, first: &str) -> String {
+    let winner = match route.on_conflict {
+        OnConflict::Quarantine => return "In a conflict neither side is touched: the pair is quarantined.".to_owned(),
+        OnConflict::Prefer(side) => format!("In a conflict {} wins", store(pipeline, side)),
+        OnConflict::Latest => format!("In a conflict the later change wins, or {first} where clocks cannot tell"),
+        OnConflict::HigherVersion => {
+            format!("In a conflict the side with more writes wins, or {first} where they cannot be counted or are equal")
+        }
+    };
+    let kept = text::duration(pipeline.stream.retention_age);
+    format!("{winner}; a change beats a delete. What loses is on the stream first, and kept for {kept}.")
+}
+
+fn removals(route: &Route, place: &str, kept: &str) -> String {
+    match route.on_delete {
+        OnRemoval::Propagate => {
+            format!("A delete {place} is carried over; a loss of data is not: it is restored or reported.")
+        }
+        OnRemoval::Keep => format!("A delete {place} leaves {kept} as it is, until either changes again (on_delete: keep)."),
+    }
+}
+
+fn expiries(route: &Route) -> String {
+    match route.on_expire {
+        OnRemoval::Propagate => "A key that expires counts as deleted.".to_owned(),
+        OnRemoval::Keep => {
+            "A key that expires leaves its znode as it is, until either changes again (on_expire: keep).".to_owned()
+        }
+    }
+}
+
+fn guard(pipeline: &Pipeline) -> String {
+    if pipeline.worker.delete_guard {
+        "If a comparison infers more than 100 deletes, and of more than half of the route, they wait for `keepstep approve`."
+            .to_owned()
+    } else {
+        "Deletes that a comparison infers are applied however many they are (delete_guard: off).".to_owned()
+    }
+}
+
+fn ephemerals(pipeline: &Pipeline, route: &Route) -> Option<String> {
+    let leaves_zookeeper = match route.flow {
+        Flow::Both(_) => true,
+        Flow::From(side) | Flow::Capture(side) => side == Side::Zookeeper,
+    };
+    let to = match route.flow {
+        Flow::Capture(_) => "the stream",
+        Flow::Both(_) | Flow::From(_) => store(pipeline, Side::Redis),
+    };
+    leaves_zookeeper.then(|| match route.ephemeral {
+        Ephemeral::Mirror => format!("Ephemeral znodes flow to {to} and go when they go; nothing flows back to them."),
+        Ephemeral::Skip => "Ephemeral znodes are not mapped (ephemeral: skip).".to_owned(),
+    })
+}
+
+fn within(pipeline: &Pipeline) -> String {
+    text::duration(pipeline.worker.reconcile.saturating_add(SETTLE))
+}
+
+fn store(pipeline: &Pipeline, side: Side) -> &str {
+    match side {
+        Side::Zookeeper => pipeline.zookeeper.as_ref().map_or("ZooKeeper", |store| &store.name),
+        Side::Redis => pipeline.redis.as_ref().map_or("Redis", |store| &store.name),
+    }
+}

@@ -1,0 +1,230 @@
+//! The command line: what can be asked, and who answers it. One file a command.
+
+mod args;
+mod conflicts;
+mod echo;
+mod exit;
+mod guarantees;
+mod output;
+mod place;
+mod progress;
+mod quarantine;
+mod run;
+mod schema;
+mod status;
+mod steer;
+mod tail;
+mod text;
+mod top;
+mod validate;
+
+use crate::telemetry::logs;
+use args::Global;
+use clap::Parser as _;
+use exit::{Exit, Failure};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+const ABOUT: &str = "Keeps Apache ZooKeeper and Redis in step";
+
+const LONG_ABOUT: &str = "\
+Keeps Apache ZooKeeper and Redis in step.
+
+A pipeline file (YAML) says which znodes belong to which keys and which way changes flow. `keepstep run` carries them
+over, in both directions if you like, and keeps a durable stream of every change it saw. Conflicts are settled by rule,
+and the value that loses is kept.";
+
+const EXAMPLES: &str = "\
+Examples:
+  keepstep validate --connect settings.yaml      is the file right, and will the stores do?
+  keepstep run settings.yaml                     keep them in step until Ctrl-C
+  keepstep run --once settings.yaml              bring them in step once, then end
+  keepstep tail settings.yaml                    follow what changes
+  keepstep tail settings.yaml --from earliest --no-follow --key 'settings:db:*' --format json
+  keepstep status                                how is it going?
+  keepstep quarantine list settings.yaml         which pairs could not be brought in step, and why?
+
+Exit codes: 0 done; 1 failed, or the stores differ; 2 wrong usage; 75 a store or a worker does not answer;
+78 the pipeline file cannot be used.
+
+Every flag can be given as a variable: --data-dir is KEEPSTEP_DATA_DIR.";
+
+#[derive(Debug, clap::Parser)]
+#[command(name = "keepstep", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run pipelines as a worker until SIGINT or SIGTERM
+    Run(run::Run),
+    /// Check pipeline files, and with --connect the stores as well
+    Validate(validate::Validate),
+    /// Print the pipeline as it is understood, with defaults, secrets masked
+    Echo(echo::Echo),
+    /// Follow the stream of changes
+    Tail(tail::Tail),
+    /// Show the settled conflicts, with both values and the winner
+    Conflicts(conflicts::Conflicts),
+    /// Show and steer the pairs that could not be brought in step
+    Quarantine(quarantine::Quarantine),
+    /// Carry out the deletes in mass that a worker holds back
+    Approve(steer::Steer),
+    /// Stop applying changes; what changes meanwhile is noted
+    Pause(steer::Steer),
+    /// Go on after a pause
+    Resume(steer::Steer),
+    /// Compare both sides in full now
+    Reconcile(steer::Steer),
+    /// Show how running workers are doing, once
+    Status(status::Status),
+    /// Show how running workers are doing, live
+    Top(top::Top),
+    /// Print the JSON Schema of a pipeline file, or the Avro schema of a change
+    Schema(schema::Schema),
+    #[command(hide = true)]
+    Replay(Later),
+    #[command(hide = true)]
+    Diff(Later),
+    #[command(hide = true)]
+    Repair(Later),
+}
+
+/// A command whose name is taken and which does nothing yet.
+#[derive(Debug, clap::Args)]
+struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<OsString>,
+}
+
+/// Reads the arguments, does what they ask, and answers with the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, which may be closed; then there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    logs::install(cli.global.log_format, cli.global.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let failure = Failure::Failed(format!("the program cannot start: {error}"));
+            failure.tell();
+            return failure.code();
+        }
+    };
+    let ended = runtime.block_on(carry_out(cli));
+    // Whatever still waits for a server or a disk is not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(exit) => exit.code(),
+        Err(failure) => {
+            failure.tell();
+            failure.code()
+        }
+    }
+}
+
+async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => run::run(args, &global).await,
+        Command::Validate(args) => validate::run(&args, &global).await,
+        Command::Echo(args) => echo::run(&args, &global),
+        Command::Tail(args) => tail::run(args, &global).await,
+        Command::Conflicts(args) => conflicts::run(args, &global),
+        Command::Quarantine(args) => quarantine::run(args, &global).await,
+        Command::Approve(args) => steer::run("approve", &args, &global).await,
+        Command::Pause(args) => steer::run("pause", &args, &global).await,
+        Command::Resume(args) => steer::run("resume", &args, &global).await,
+        Command::Reconcile(args) => steer::run("reconcile", &args, &global).await,
+        Command::Status(args) => status::run(&args, &global).await,
+        Command::Top(args) => top::run(&args, &global).await,
+        Command::Schema(args) => schema::run(&args, &global),
+        Command::Replay(_) => Err(later("replay")),
+        Command::Diff(_) => Err(later("diff")),
+        Command::Repair(_) => Err(later("repair")),
+    }
+}
+
+fn later(command: &str) -> Failure {
+    Failure::Usage(format!("`keepstep {command}` is not supported yet"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use args::Format;
+    use clap::CommandFactory as _;
+    use std::path::Path;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        fn check(command: &clap::Command) {
+            for flag in command.get_arguments().filter(|flag| flag.get_long().is_some_and(|it| it != "help" && it != "version")) {
+                let expected = format!("KEEPSTEP_{}", flag.get_long().unwrap().to_uppercase().replace('-', "_"));
+                assert_eq!(flag.get_env().and_then(|it| it.to_str()), Some(expected.as_str()), "{}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in [
+            "keepstep --format json --data-dir /d echo p.yaml",
+            "keepstep echo --format json p.yaml --data-dir /d",
+            "keepstep quarantine list p.yaml --format json --data-dir=/d",
+        ] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.format, Format::Json, "{line}");
+            assert_eq!(cli.global.data_dir, Path::new("/d"), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_2_and_help_0() {
+        for line in ["keepstep", "keepstep run", "keepstep nope", "keepstep tail p --from never", "keepstep run p --timeout x"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        for line in ["keepstep --help", "keepstep --version", "keepstep run --help"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_that_come_later_take_any_arguments() {
+        for line in ["keepstep replay p.yaml --to cache --until 5", "keepstep diff p.yaml", "keepstep repair --prefer zk p.yaml"] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        assert!(!Cli::command().render_long_help().to_string().contains("replay"));
+    }
+
+    #[test]
+    fn conflicts_takes_a_file_or_restore() {
+        assert!(parse("keepstep conflicts p.yaml --key a*").is_ok());
+        assert!(parse("keepstep conflicts restore p.yaml 42 --yes").is_ok());
+        assert!(parse("keepstep conflicts").is_err());
+    }
+}

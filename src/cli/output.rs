@@ -1,0 +1,102 @@
+//! stdout: rows for people or for programs.
+
+use super::args::Format;
+use super::exit::Failure;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::os::fd::AsFd as _;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
+
+/// stdout. What is written stays in memory until [`Output::flush`].
+pub(super) struct Output {
+    out: BufWriter<Stdout>,
+    format: Format,
+    /// How to colour text.
+    pub(super) paint: Paint,
+}
+
+impl Output {
+    pub(super) fn new(format: Format) -> Output {
+        let paint = Paint { on: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()) };
+        Output { out: BufWriter::with_capacity(64 * 1024, io::stdout()), format, paint }
+    }
+
+    pub(super) fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Writes this object as one line of JSON, or else what `text` makes of it.
+    pub(super) fn row(&mut self, row: &Value, text: impl FnOnce(&Value, Paint) -> String) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => writeln!(self.out, "{row}")?,
+            Format::Text => writeln!(self.out, "{}", text(row, self.paint))?,
+        }
+        Ok(())
+    }
+
+    /// Writes a line as it is.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.out, "{}", line.trim_end_matches('\n'))?)
+    }
+
+    /// Writes text as it is, without a line's end.
+    pub(super) fn raw(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(self.out.write_all(text.as_bytes())?)
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// Resolves when whoever reads stdout has gone, so that `tail … | head -1` ends on an idle stream as well. Never, if
+/// stdout is a file.
+pub(super) async fn closed() {
+    // Only asked whether it is in error, never written to: so it may stay in blocking mode, as others expect of it.
+    if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
+        && let Ok(pipe) = pipe::Sender::from_file_unchecked(File::from(stdout))
+        && pipe.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Colours, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Paint {
+    on: bool,
+}
+
+/// What a colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colour {
+    Good,
+    Bad,
+    Wait,
+    New,
+    Faint,
+    Strong,
+}
+
+impl Paint {
+    #[cfg(test)]
+    pub(super) const OFF: Paint = Paint { on: false };
+
+    pub(super) fn with(self, colour: Colour, text: &str) -> String {
+        if !self.on || text.is_empty() {
+            return text.to_owned();
+        }
+        let code = match colour {
+            Colour::Good => 32,
+            Colour::Bad => 31,
+            Colour::Wait => 33,
+            Colour::New => 36,
+            Colour::Faint => 2,
+            Colour::Strong => 1,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}

@@ -1,0 +1,139 @@
+//! What lies in a data folder: the stream and the quarantine of a pipeline, readable without a worker.
+
+use super::args::From;
+use super::exit::Failure;
+use super::text;
+use crate::change::Position;
+use crate::codec::json::StoreNames;
+use crate::config::Pipeline;
+use crate::pipeline::control::Quarantined;
+use crate::stream::Stream;
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Where the embedded stream of a pipeline lies.
+pub(super) fn stream_folder(data_dir: &Path, pipeline: &str) -> PathBuf {
+    data_dir.join(pipeline).join("stream")
+}
+
+/// The stores' names in the file.
+pub(super) fn names(pipeline: &Pipeline) -> StoreNames {
+    StoreNames {
+        zookeeper: pipeline.zookeeper.as_ref().map(|store| store.name.clone()),
+        redis: pipeline.redis.as_ref().map(|store| store.name.clone()),
+    }
+}
+
+/// The quarantine as the last worker left it; empty if there never was one.
+pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Vec<Quarantined>, Failure> {
+    let path = data_dir.join(pipeline).join("quarantine.json");
+    let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut rows = Vec::new();
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(failed)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str(&line) {
+            Ok(row) => rows.push(row),
+            Err(error) => tracing::warn!(path = %path.display(), line = index + 1, %error, "a line is passed over"),
+        }
+    }
+    Ok(rows)
+}
+
+/// The position at which to begin. 1 is the first of every stream.
+pub(super) fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<Position, Failure> {
+    let extent = stream.extent();
+    let end = extent.last.saturating_add(1);
+    let position = match from {
+        From::Earliest => return Ok(1),
+        From::Latest => return Ok(end),
+        From::Position(position) if position > end => return Err(beyond(position, extent.last)),
+        From::Position(position) => position.max(1),
+        From::Time(ms) => {
+            not_in_future(ms, now_ms)?;
+            stream.position_at(ms)?
+        }
+    };
+    if position < extent.full_from && extent.first > 0 {
+        tracing::warn!(
+            full_from = extent.full_from,
+            since = %text::time(extent.full_from_ms),
+            "history before position {} is thinned to the newest change of each pair",
+            extent.full_from
+        );
+    }
+    Ok(position)
+}
+
+/// The refusal of a position that does not exist yet; `last` is 0 for an empty stream.
+pub(super) fn beyond(position: Position, last: Position) -> Failure {
+    Failure::Failed(match last {
+        0 => format!("there is no position {position}: the stream is empty"),
+        last => format!("there is no position {position}: the stream ends at {last}"),
+    })
+}
+
+/// A time that is still to come begins nothing.
+pub(super) fn not_in_future(ms: i64, now_ms: i64) -> Result<(), Failure> {
+    if ms > now_ms {
+        return Err(Failure::Usage(format!("{} is in the future; `--from latest` waits for what comes", text::time(ms))));
+    }
+    Ok(())
+}
+
+/// Warns of a route that the file does not have: the stream may still hold changes of one that was renamed.
+pub(super) fn warn_of_unknown_route(pipeline: &Pipeline, route: Option<&str>) {
+    if let Some(route) = route
+        && !pipeline.routes.iter().any(|known| known.name == route)
+    {
+        tracing::warn!("the file has no route {route}; it has: {}", route_names(pipeline));
+    }
+}
+
+/// The routes of the file, for a sentence.
+pub(super) fn route_names(pipeline: &Pipeline) -> String {
+    let names: Vec<&str> = pipeline.routes.iter().map(|route| route.name.as_str()).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quarantine_of_a_pipeline_that_never_ran_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(quarantine(folder.path(), "p").unwrap(), []);
+    }
+
+    #[test]
+    fn the_quarantine_is_read_line_by_line_and_a_torn_line_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("p")).unwrap();
+        let row = Quarantined {
+            route: "settings".to_owned(),
+            zookeeper: Some("/a".to_owned()),
+            redis: Some(vec![0xff]),
+            reason: "too_large".to_owned(),
+            detail: "big".to_owned(),
+            since_ms: 1,
+        };
+        let text = format!("{}\n{{\"route\":", serde_json::to_string(&row).unwrap());
+        std::fs::write(folder.path().join("p/quarantine.json"), text).unwrap();
+        assert_eq!(quarantine(folder.path(), "p").unwrap(), [row]);
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_wrong_usage() {
+        assert!(matches!(not_in_future(11, 10), Err(Failure::Usage(_))));
+        assert!(not_in_future(10, 10).is_ok());
+    }
+}

@@ -1,0 +1,194 @@
+//! `keepstep quarantine`: pairs that could not be brought in step, and why.
+
+use super::args::{Global, Remote};
+use super::exit::{Exit, Failure};
+use crate::route::glob::Glob;
+use super::output::{Colour, Output, Paint};
+use super::{place, steer, text};
+use crate::codec::json::StoreNames;
+use crate::config::{self, Pipeline};
+use crate::http::client::{self, ClientError, Target};
+use crate::http::rows;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Shows and steers the pairs that could not be brought in step. All others flow on.
+#[derive(Debug, clap::Args)]
+pub(super) struct Quarantine {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// One line a pair; with a worker or without one
+    List(Which),
+    /// All that is known of each pair; with a worker or without one
+    Show(Which),
+    /// Look at the pairs again now
+    Retry(Which),
+    /// Be silent about the pairs until either side changes
+    Drop(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only keys that match, as Redis' MATCH does: * ? [abc] [^a] [a-z] \x (paths, where a pair has no key)
+    #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
+    key: Option<Glob>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+pub(super) async fn run(args: Quarantine, global: &Global) -> Result<Exit, Failure> {
+    match args.verb {
+        Verb::List(which) => show(&which, global, false).await,
+        Verb::Show(which) => show(&which, global, true).await,
+        Verb::Retry(which) => tell("retry", &which, global).await,
+        Verb::Drop(which) => tell("drop", &which, global).await,
+    }
+}
+
+async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failure> {
+    let pipeline = config::load(&which.file)?;
+    let target = which.remote.target(&global.data_dir, &pipeline.name)?;
+    let key = which.key.as_ref().map(Glob::text);
+    let parameter = key.as_deref().map(|key| ("key", key));
+    let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter).await?;
+    let mut out = Output::new(global.format);
+    let row = json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
+    out.row(&row, |row, _| text::field(row, "done"))?;
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failure> {
+    let pipeline = config::load(&which.file)?;
+    let names = place::names(&pipeline);
+    let mut rows = rows_of(which, &pipeline, &names, global).await?;
+    if let Some(key) = &which.key {
+        rows.retain(|row| name_bytes(row, &names).is_some_and(|name| key.matches(&name)));
+    }
+    let mut out = Output::new(global.format);
+    if out.json() || whole {
+        for row in &rows {
+            out.row(row, block)?;
+        }
+    } else {
+        out.raw(&text::columns(&rows.iter().map(cells).collect::<Vec<_>>()))?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+/// From the worker that owns the pipeline, if it runs here or a `--url` was given; else from what the last one left.
+async fn rows_of(
+    which: &Which,
+    pipeline: &Pipeline,
+    names: &StoreNames,
+    global: &Global,
+) -> Result<Vec<Value>, Failure> {
+    let target = which.remote.target(&global.data_dir, &pipeline.name)?;
+    let elsewhere = matches!(target, Target::Url { .. });
+    let path = format!("/quarantine?pipeline={}", client::encode(&pipeline.name));
+    let answer = match client::request(&target, "GET", &path).await {
+        Err(ClientError::NoWorker(_) | ClientError::Failed(_)) if !elsewhere => None,
+        Err(error) => return Err(error.into()),
+        Ok((200, body)) => owned(&body),
+        Ok((code, _)) if elsewhere => return Err(Failure::Failed(format!("the worker at {target} answers {code}"))),
+        Ok(_) => None,
+    };
+    match answer {
+        Some(rows) => Ok(rows),
+        None if elsewhere => {
+            Err(Failure::Unreachable(format!("the worker at {target} does not own the pipeline {}", pipeline.name)))
+        }
+        None => {
+            let rows = place::quarantine(&global.data_dir, &pipeline.name)?;
+            Ok(rows.iter().map(|row| rows::quarantined(row, names)).collect())
+        }
+    }
+}
+
+/// The rows that an owner told; `None` from a standby, which knows none.
+fn owned(body: &[u8]) -> Option<Vec<Value>> {
+    let mut answer: Value = serde_json::from_slice(body).ok()?;
+    let told = answer.get_mut("pipelines")?.get_mut(0)?;
+    if matches!(told.get("state")?.as_str()?, "standby" | "connecting") {
+        return None;
+    }
+    match told.get_mut("quarantine")?.take() {
+        Value::Array(rows) => Some(rows),
+        _ => None,
+    }
+}
+
+/// The key of a row, or the path where it has none.
+fn name_bytes(row: &Value, names: &StoreNames) -> Option<Vec<u8>> {
+    let pair = row.get("pair")?;
+    let of = |store: &Option<String>| match pair.get(store.as_deref()?)? {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        other => STANDARD.decode(other.get("base64")?.as_str()?).ok(),
+    };
+    of(&names.redis).or_else(|| of(&names.zookeeper))
+}
+
+fn cells(row: &Value) -> Vec<String> {
+    vec![
+        text::time_of(row, "since_ms"),
+        text::field(row, "route"),
+        text::pair(row),
+        text::field(row, "reason"),
+        text::field(row, "detail"),
+    ]
+}
+
+fn block(row: &Value, paint: Paint) -> String {
+    let mut block = paint.with(Colour::Strong, &text::pair(row));
+    for (name, value) in [
+        ("route", text::field(row, "route")),
+        ("reason", paint.with(Colour::Bad, &text::field(row, "reason"))),
+        ("detail", text::field(row, "detail")),
+        ("since", text::time_of(row, "since_ms")),
+    ] {
+        block.push_str(&format!("\n  {name:<8}{value}"));
+    }
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> StoreNames {
+        StoreNames { zookeeper: Some("zk".to_owned()), redis: Some("cache".to_owned()) }
+    }
+
+    #[test]
+    fn a_row_is_matched_by_its_key_or_by_its_path() {
+        let row = |pair: Value| json!({ "pair": pair });
+        assert_eq!(name_bytes(&row(json!({"zk": "/a", "cache": "a"})), &names()), Some(b"a".to_vec()));
+        assert_eq!(name_bytes(&row(json!({"zk": "/a", "cache": {"base64": "/w=="}})), &names()), Some(vec![0xff]));
+        assert_eq!(name_bytes(&row(json!({"zk": "/a", "cache": null})), &names()), Some(b"/a".to_vec()));
+    }
+
+    #[test]
+    fn a_standby_is_not_believed() {
+        let told = |state: &str| json!({"pipelines": [{"pipeline": "p", "state": state, "quarantine": []}]}).to_string();
+        assert_eq!(owned(told("live").as_bytes()), Some(Vec::new()));
+        assert_eq!(owned(told("standby").as_bytes()), None);
+        assert_eq!(owned(b"{\"pipelines\":[]}"), None);
+    }
+
+    #[test]
+    fn a_block_shows_reason_and_detail() {
+        let row = json!({"route": "r", "pair": {"zk": "/a", "cache": "a"}, "reason": "too_large", "detail": "big", "since_ms": 0});
+        let expected = "/a = a\n  route   r\n  reason  too_large\n  detail  big\n  since   1970-01-01T00:00:00.000Z";
+        assert_eq!(block(&row, Paint::OFF), expected);
+    }
+}

@@ -1,0 +1,269 @@
+//! `keepstep status`: how running workers are doing, once.
+
+use super::args::{Global, Remote};
+use super::exit::{Exit, Failure};
+use super::output::{Colour, Output, Paint};
+use super::text;
+use crate::config;
+use crate::http::client::{self, ClientError, Target};
+use crate::http::socket_path;
+use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteStatus, StoreStatus};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Shows how running workers are doing. Exits 75 when none answers.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which workers are asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// The pipeline file; without one, every pipeline under --data-dir, or at --url
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Asks each worker about one pipeline, or about all.
+#[derive(Debug)]
+pub(super) struct Watched {
+    targets: Vec<(Target, Option<String>)>,
+    nobody: String,
+}
+
+/// One pipeline as its worker tells it.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The row that `--format json` prints.
+    pub(super) row: Value,
+    status: PipelineStatus,
+    worker: String,
+}
+
+pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure> {
+    let told = Watched::find(&args.which, global)?.ask().await?;
+    let mut out = Output::new(global.format);
+    for (index, told) in told.iter().enumerate() {
+        if index > 0 && !out.json() {
+            out.line("")?;
+        }
+        out.row(&told.row, |_, paint| told.text(paint, text::now_ms()))?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+impl Watched {
+    pub(super) fn find(which: &Which, global: &Global) -> Result<Watched, Failure> {
+        let pipeline = which.file.as_deref().map(config::load).transpose()?.map(|pipeline| pipeline.name);
+        if let Some(target) = which.remote.elsewhere()? {
+            let nobody = format!("no worker of such a pipeline answers at {target}");
+            return Ok(Watched { targets: vec![(target, pipeline)], nobody });
+        }
+        let here = global.data_dir.display();
+        let names = match pipeline {
+            Some(name) => vec![name],
+            None => pipelines_in(&global.data_dir),
+        };
+        let nobody = match names.as_slice() {
+            [name] => format!("no worker of the pipeline {name} answers under {here}"),
+            _ => format!("no worker answers under {here}; --data-dir names the folder that it runs with"),
+        };
+        let targets = names.into_iter().map(|name| (Target::Unix(socket_path(&global.data_dir, &name)), Some(name)));
+        Ok(Watched { targets: targets.collect(), nobody })
+    }
+
+    /// What those say that answer; at least one.
+    pub(super) async fn ask(&self) -> Result<Vec<Told>, Failure> {
+        let asked = self.targets.iter().map(|(target, pipeline)| ask(target, pipeline.as_deref()));
+        let mut all = Vec::new();
+        for (answer, (_, pipeline)) in futures::future::join_all(asked).await.into_iter().zip(&self.targets) {
+            match answer {
+                Ok(told) => all.extend(told),
+                // One that is gone leaves its folder; the others are still worth a look.
+                Err(Failure::Unreachable(text)) => tracing::debug!(?pipeline, "{text}"),
+                Err(failure) if self.targets.len() == 1 => return Err(failure),
+                Err(failure) => tracing::warn!(?pipeline, "{failure}"),
+            }
+        }
+        if all.is_empty() {
+            return Err(Failure::Unreachable(self.nobody.clone()));
+        }
+        Ok(all)
+    }
+}
+
+/// Folders of the data folder in which there is a worker's socket.
+fn pipelines_in(data_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| socket_path(data_dir, name).exists())
+        .collect();
+    names.sort();
+    names
+}
+
+async fn ask(target: &Target, pipeline: Option<&str>) -> Result<Vec<Told>, Failure> {
+    let (code, body) = client::request(target, "GET", "/status").await?;
+    let wrong = || Failure::from(ClientError::Failed(format!("what answers at {target} is no Keepstep worker ({code})")));
+    let answer: Value = serde_json::from_slice(&body).map_err(|_| wrong())?;
+    let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (worker, version) = (field("worker"), field("version"));
+    let rows = answer.get("pipelines").and_then(Value::as_array).ok_or_else(wrong)?;
+    let mut all = Vec::new();
+    for row in rows {
+        let status: PipelineStatus = serde_json::from_value(row.clone()).map_err(|_| wrong())?;
+        if pipeline.is_some_and(|pipeline| pipeline != status.pipeline) {
+            continue;
+        }
+        let mut row = row.clone();
+        if let Some(row) = row.as_object_mut() {
+            row.insert("worker".to_owned(), Value::from(worker.clone()));
+            row.insert("version".to_owned(), Value::from(version.clone()));
+        }
+        all.push(Told { row, status, worker: format!("{worker}, version {version}") });
+    }
+    Ok(all)
+}
+
+impl Told {
+    /// A block of lines.
+    pub(super) fn text(&self, paint: Paint, now_ms: i64) -> String {
+        let status = &self.status;
+        let (colour, state) = pipeline_state(status.state);
+        let ready = if status.ready { "ready" } else { "not ready" };
+        let mut lines = vec![format!(
+            "{}  {}, {ready}",
+            paint.with(Colour::Strong, &text::printable(&status.pipeline)),
+            paint.with(colour, state),
+        )];
+        if !status.note.is_empty() {
+            lines.push(format!("  {}", paint.with(Colour::Wait, &text::printable(&status.note))));
+        }
+        let mut facts = vec![fact("worker", text::printable(&self.worker)), fact("owner", owner(status))];
+        facts.push(fact("stream", stream(status)));
+        facts.push(fact(
+            "counts",
+            format!(
+                "{} changes, {:.1} a second, {} conflicts, {} gaps",
+                status.changes, status.rate, status.conflicts, status.gaps
+            ),
+        ));
+        facts.push(fact("compared", compared(status, now_ms)));
+        lines.push(text::columns(&facts).trim_end().to_owned());
+        lines.push(text::columns(&status.stores.iter().map(store_cells).collect::<Vec<_>>()).trim_end().to_owned());
+        lines.push(text::columns(&status.routes.iter().map(route_cells).collect::<Vec<_>>()).trim_end().to_owned());
+        lines.retain(|line| !line.is_empty());
+        lines.join("\n")
+    }
+}
+
+fn fact(name: &str, value: String) -> Vec<String> {
+    vec![format!("  {name}"), value]
+}
+
+fn owner(status: &PipelineStatus) -> String {
+    let standbys = match status.standbys {
+        0 => "no standby".to_owned(),
+        1 => "1 standby".to_owned(),
+        count => format!("{count} standbys"),
+    };
+    match status.owner.as_str() {
+        "" => "not known".to_owned(),
+        owner => format!("{}, epoch {}, {standbys}", text::printable(owner), status.epoch),
+    }
+}
+
+fn stream(status: &PipelineStatus) -> String {
+    let Some(history) = status.history.filter(|history| history.last > 0) else {
+        return format!("position {}", status.position);
+    };
+    let from = text::time(history.full_from_ms);
+    format!("position {}, full history from {} ({from}), {} bytes", status.position, history.full_from, history.bytes)
+}
+
+fn compared(status: &PipelineStatus, now_ms: i64) -> String {
+    match (status.state, status.compared_ms) {
+        (PipelineState::Snapshotting, _) if status.snapshot_total > 0 => {
+            format!("{} of {} pairs so far", status.snapshot_done, status.snapshot_total)
+        }
+        (PipelineState::Snapshotting, _) => format!("{} pairs so far", status.snapshot_done),
+        (_, 0) => "not yet".to_owned(),
+        (_, ms) => text::ago(ms, now_ms),
+    }
+}
+
+fn store_cells(store: &StoreStatus) -> Vec<String> {
+    let server = if store.server.is_empty() { &store.kind } else { &store.server };
+    let stands = if store.connected { "connected" } else { "away" };
+    [format!("  store {}", store.name).as_str(), server, stands, &store.note].map(text::printable).to_vec()
+}
+
+fn route_cells(route: &RouteStatus) -> Vec<String> {
+    let mut cells = vec![
+        format!("  route {}", text::printable(&route.route)),
+        text::printable(&route.flow),
+        route_state(route.state).to_owned(),
+        format!("{} pairs", route.pairs),
+        format!("{} pending", route.pending),
+        format!("lag {:.1} s", route.lag_seconds),
+        format!("{} quarantined", route.quarantined),
+    ];
+    if route.awaiting_approval > 0 {
+        cells.push(format!("{} deletes wait for `keepstep approve`", route.awaiting_approval));
+    }
+    cells
+}
+
+fn pipeline_state(state: PipelineState) -> (Colour, &'static str) {
+    match state {
+        PipelineState::Connecting => (Colour::Wait, "connecting"),
+        PipelineState::Standby => (Colour::Good, "standby"),
+        PipelineState::Snapshotting => (Colour::New, "snapshotting"),
+        PipelineState::Live => (Colour::Good, "live"),
+        PipelineState::Waiting => (Colour::Bad, "waiting"),
+        PipelineState::Stopping => (Colour::Wait, "stopping"),
+    }
+}
+
+fn route_state(state: RouteState) -> &'static str {
+    match state {
+        RouteState::Starting => "starting",
+        RouteState::Live => "live",
+        RouteState::Paused => "paused",
+        RouteState::AwaitingApproval => "awaiting_approval",
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use crate::http::fake;
+
+    #[test]
+    fn a_block_shows_state_stores_and_routes() {
+        let mut status = fake::status("p");
+        status.note = "Redis is away".to_owned();
+        let told = Told { row: Value::Null, status, worker: "host:1, version 0.1.0".to_owned() };
+        let block = told.text(Paint::OFF, 1_700_000_005_000);
+        for expected in ["p  live, ready", "  Redis is away", "5 s ago", "store cache", "3 pairs", "1 quarantined"] {
+            assert!(block.contains(expected), "{expected} is not in {block}");
+        }
+    }
+
+    #[test]
+    fn only_folders_with_a_socket_are_pipelines() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a")).unwrap();
+        std::fs::create_dir_all(folder.path().join("b")).unwrap();
+        std::fs::write(folder.path().join("b/worker.sock"), "").unwrap();
+        assert_eq!(pipelines_in(folder.path()), ["b"]);
+        assert_eq!(pipelines_in(Path::new("/nonexistent")), Vec::<String>::new());
+    }
+}

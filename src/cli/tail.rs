@@ -1,0 +1,295 @@
+//! `keepstep tail`: follows the stream.
+
+use super::args::{From, Global};
+use super::exit::{Exit, Failure};
+use crate::route::glob::Glob;
+use super::output::{self, Colour, Output, Paint};
+use super::{place, text};
+use crate::change::{Change, Position};
+use crate::codec::json;
+use crate::config::{self, Pipeline};
+use crate::stream::embedded::EmbeddedStream;
+use crate::stream::{Stream, StreamError};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Records of one read, and its bytes: enough to be quick, little enough to begin printing at once.
+const BATCH: (usize, usize) = (500, 4 * 1024 * 1024);
+/// How often to look whether a stream has come into being.
+const BIRTH_POLL: Duration = Duration::from_millis(200);
+
+/// Follows the stream of a pipeline. It reads the worker's files: with a running worker or without one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  keepstep tail settings.yaml                                     what changes from now on
+  keepstep tail settings.yaml --no-follow                         everything so far, then end
+  keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a time on
+  keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change of a database setting")]
+pub(super) struct Tail {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where to begin: earliest, latest, a position (42) or a time (2026-11-22T17:00:00Z) [default: latest; with --no-follow earliest]
+    #[arg(long, env = "KEEPSTEP_FROM", value_name = "WHERE")]
+    from: Option<From>,
+    #[command(flatten)]
+    filter: Filter,
+    /// End after this many changes
+    #[arg(long, env = "KEEPSTEP_LIMIT", value_name = "N")]
+    limit: Option<u64>,
+    /// End at the end of the stream instead of waiting for more
+    #[arg(long, env = "KEEPSTEP_NO_FOLLOW", value_parser = clap::builder::FalseyValueParser::new())]
+    no_follow: bool,
+    /// Leave out the values
+    #[arg(long, env = "KEEPSTEP_NO_VALUES", value_parser = clap::builder::FalseyValueParser::new())]
+    no_values: bool,
+}
+
+/// Which changes are meant.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Filter {
+    /// Only changes of this route
+    #[arg(long, env = "KEEPSTEP_ROUTE", value_name = "NAME")]
+    pub(super) route: Option<String>,
+    /// Only changes of keys that match, as Redis' MATCH does: * ? [abc] [^a] [a-z] \x (of paths, where a pair has no key)
+    #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
+    pub(super) key: Option<Glob>,
+}
+
+impl Filter {
+    /// Whether this change is meant. A marker has neither a route nor a key.
+    pub(super) fn takes(&self, change: &Change) -> bool {
+        let name = change.pair.redis.as_deref().or(change.pair.zookeeper.as_deref().map(str::as_bytes));
+        self.route.as_ref().is_none_or(|route| *route == change.route)
+            && self.key.as_ref().is_none_or(|key| name.is_some_and(|name| key.matches(name)))
+    }
+}
+
+pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
+    let pipeline = config::load(&args.file)?;
+    place::warn_of_unknown_route(&pipeline, args.filter.route.as_deref());
+    let mut out = Output::new(global.format);
+    tokio::select! {
+        biased;
+        // The reader's end counts before the stream's next record.
+        () = output::closed() => Err(Failure::Closed),
+        ended = follow(&args, &pipeline, global, &mut out) => ended,
+    }
+}
+
+async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Output) -> Result<Exit, Failure> {
+    let now = text::now_ms();
+    let from = args.from.unwrap_or(if args.no_follow { From::Earliest } else { From::Latest });
+    if let From::Time(ms) = from {
+        place::not_in_future(ms, now)?;
+    }
+    let folder = place::stream_folder(&global.data_dir, &pipeline.name);
+    let existed = open(&folder)?;
+    let (stream, mut next) = match existed {
+        Some(stream) => {
+            let next = place::position(&stream, from, now)?;
+            (stream, next)
+        }
+        None => match from {
+            From::Position(position) if position > 1 => return Err(place::beyond(position, 0)),
+            _ if args.no_follow => return Ok(Exit::Done),
+            // Whatever such a stream will hold is new.
+            _ => (born(&folder).await?, 1),
+        },
+    };
+    let end = stream.extent().last;
+    let mut printed = 0;
+    let names = place::names(pipeline);
+    while args.limit.is_none_or(|limit| printed < limit) && !(args.no_follow && next > end) {
+        let batch = stream.read(next, BATCH.0, BATCH.1)?;
+        for damaged in &batch.damaged {
+            tracing::warn!("{damaged}");
+        }
+        for recorded in &batch.records {
+            if args.no_follow && recorded.position > end {
+                break;
+            }
+            if !args.filter.takes(&recorded.change) {
+                continue;
+            }
+            let mut row = json::tail(recorded.position, &recorded.change, &names);
+            if args.no_values {
+                without_values(&mut row);
+            }
+            out.row(&row, line)?;
+            printed += 1;
+            if args.limit.is_some_and(|limit| printed >= limit) {
+                break;
+            }
+        }
+        out.flush()?;
+        if batch.next > next {
+            next = batch.next;
+        } else if args.no_follow {
+            break;
+        } else {
+            stream.wait_after(next.saturating_sub(1)).await;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The stream in this folder; `None` if there is none yet.
+pub(super) fn open(folder: &Path) -> Result<Option<EmbeddedStream>, StreamError> {
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    EmbeddedStream::open_read_only(folder).map(Some)
+}
+
+async fn born(folder: &Path) -> Result<EmbeddedStream, StreamError> {
+    tracing::info!(folder = %folder.display(), "there is no stream yet; waiting for a worker to begin one");
+    loop {
+        if let Some(stream) = open(folder)? {
+            return Ok(stream);
+        }
+        tokio::time::sleep(BIRTH_POLL).await;
+    }
+}
+
+fn without_values(row: &mut Value) {
+    if let Some(row) = row.as_object_mut() {
+        row.shift_remove("before");
+        row.shift_remove("after");
+        if let Some(Value::Object(conflict)) = row.get_mut("conflict") {
+            conflict.shift_remove("value");
+        }
+    }
+}
+
+/// `position  time  op  route  store  path = key  "before" -> "after"`.
+fn line(row: &Value, paint: Paint) -> String {
+    let op = text::field(row, "op");
+    let (colour, word) = match op.as_str() {
+        "r" => (Colour::New, "read"),
+        "c" => (Colour::Good, "create"),
+        "u" => (Colour::Wait, "update"),
+        "d" => (Colour::Bad, "delete"),
+        _ => (Colour::Strong, "marker"),
+    };
+    let source = row.get("source").unwrap_or(&Value::Null);
+    let head = format!(
+        "{:>8}  {}  {}  {}  {}",
+        text::field(row, "position"),
+        paint.with(Colour::Faint, &text::time_of(row, "ts_ms")),
+        paint.with(colour, &format!("{word:<6}")),
+        text::field(row, "route"),
+        text::field(source, "store"),
+    );
+    if let Some(gap) = row.get("gap") {
+        return format!("{head}  gap {}: {}", text::field(gap, "state"), text::field(gap, "reason"));
+    }
+    let mut line = format!("{head}  {}", paint.with(Colour::Strong, &text::pair(row)));
+    if let Some(after) = row.get("after") {
+        let before = row.get("before").unwrap_or(&Value::Null);
+        let after = if op == "d" { "deleted".to_owned() } else { text::value(after) };
+        if before.is_null() {
+            line.push_str(&format!("  {after}"));
+        } else {
+            line.push_str(&format!("  {} -> {after}", text::value(before)));
+        }
+    }
+    if row.get("collapsed").and_then(Value::as_i64).is_some_and(|count| count > 0) {
+        line.push_str(&format!("  ({} collapsed)", text::field(row, "collapsed")));
+    }
+    if let Some(conflict) = row.get("conflict") {
+        let lost = conflict.get("value").map_or_else(String::new, |value| format!(" over {}", text::value(value)));
+        let (winner, rule) = (text::field(conflict, "winner"), text::field(conflict, "rule"));
+        line.push_str(&paint.with(Colour::Bad, &format!("  conflict: {winner} wins{lost} ({rule})")));
+    }
+    line
+}
+
+/// One past the last position that a command which does not follow shall read.
+pub(super) fn read_all(
+    stream: &dyn Stream,
+    mut next: Position,
+    mut each: impl FnMut(Position, &Change) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let end = stream.extent().last;
+    while next <= end {
+        let batch = stream.read(next, BATCH.0, BATCH.1)?;
+        for damaged in &batch.damaged {
+            tracing::warn!("{damaged}");
+        }
+        for recorded in batch.records.iter().filter(|recorded| recorded.position <= end) {
+            each(recorded.position, &recorded.change)?;
+        }
+        if batch.next <= next {
+            break;
+        }
+        next = batch.next;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Connector, Op, Pair, Source, ValueKind};
+    use serde_json::json;
+
+    fn change(route: &str, zookeeper: Option<&str>, redis: Option<&str>) -> Change {
+        Change {
+            op: Op::Update,
+            before: Some(b"v1".to_vec()),
+            after: Some(b"v2".to_vec()),
+            source: Source::new(Connector::Zookeeper, "zk", 0),
+            ts_ms: 1_700_000_000_123,
+            route: route.to_owned(),
+            value: ValueKind::String,
+            pair: Pair {
+                zookeeper: zookeeper.map(str::to_owned),
+                redis: redis.map(|key| key.as_bytes().to_vec()),
+            },
+            base: None,
+            collapsed: Some(2),
+            conflict: None,
+            gap: None,
+            epoch: 1,
+        }
+    }
+
+    fn filter(route: Option<&str>, key: Option<&str>) -> Filter {
+        Filter { route: route.map(str::to_owned), key: key.and_then(|key| key.parse().ok()) }
+    }
+
+    #[test]
+    fn a_key_is_matched_whole_and_a_pair_without_one_by_its_path() {
+        let pair = change("a", Some("/s/x"), Some("s:x"));
+        assert!(filter(None, Some("s:*")).takes(&pair));
+        assert!(!filter(None, Some("s")).takes(&pair));
+        assert!(!filter(None, Some("/s/*")).takes(&pair));
+        assert!(filter(None, Some("/s/*")).takes(&change("a", Some("/s/x"), None)));
+        assert!(!filter(None, Some("*")).takes(&change("", None, None)));
+    }
+
+    #[test]
+    fn a_route_is_matched_by_name() {
+        assert!(filter(Some("a"), None).takes(&change("a", None, None)));
+        assert!(!filter(Some("b"), None).takes(&change("a", None, None)));
+        assert!(filter(None, None).takes(&change("", None, None)));
+    }
+
+    #[test]
+    fn a_line_says_when_what_where_and_the_values() {
+        let names = json::StoreNames { zookeeper: Some("zk".to_owned()), redis: Some("cache".to_owned()) };
+        let row = json::tail(42, &change("settings", Some("/s/x"), Some("s:x")), &names);
+        let expected = "      42  2023-11-14T22:13:20.123Z  update  settings  zk  /s/x = s:x  \"v1\" -> \"v2\"  (2 collapsed)";
+        assert_eq!(line(&row, Paint::OFF), expected);
+    }
+
+    #[test]
+    fn without_values_none_is_left() {
+        let mut row = json!({"position": 1, "before": "a", "after": "b", "conflict": {"winner": "zk", "value": "c"}});
+        without_values(&mut row);
+        assert_eq!(row, json!({"position": 1, "conflict": {"winner": "zk"}}));
+    }
+}

@@ -1,0 +1,162 @@
+//! What people read: names, values and times as text that no terminal can be misled by.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// Characters of a value that the text form shows; `--format json` shows all.
+const VALUE_CHARACTERS_MAX: usize = 200;
+
+/// Text without control characters and without those that change the direction of writing: both are escaped.
+pub(super) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let misleads = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter.is_control() || misleads {
+            let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+/// A store's or a pair's name: as it is, or `base64:…`.
+pub(super) fn name(name: &Value) -> String {
+    match name {
+        Value::String(text) => printable(text),
+        Value::Object(object) => match object.get("base64") {
+            Some(Value::String(encoded)) => format!("base64:{encoded}"),
+            _ => printable(&name.to_string()),
+        },
+        other => printable(&other.to_string()),
+    }
+}
+
+/// A pair: both names, or the one that it has.
+pub(super) fn pair(row: &Value) -> String {
+    let names = row.get("pair").and_then(Value::as_object);
+    let known: Vec<String> = names.into_iter().flat_map(|names| names.values()).filter(|it| !it.is_null()).map(name).collect();
+    known.join(" = ")
+}
+
+/// A value: quoted, shortened, `absent` where there is none.
+pub(super) fn value(value: &Value) -> String {
+    let full = match value {
+        Value::Null => return "absent".to_owned(),
+        Value::Object(object) if object.len() == 1 && object.get("base64").is_some_and(Value::is_string) => name(value),
+        other => printable(&other.to_string()),
+    };
+    match full.char_indices().nth(VALUE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}… ({} characters)", full.get(..end).unwrap_or_default(), full.chars().count()),
+        None => full,
+    }
+}
+
+/// A field as text; empty where it is absent.
+pub(super) fn field(row: &Value, name: &str) -> String {
+    match row.get(name) {
+        Some(Value::String(text)) => printable(text),
+        None | Some(Value::Null) => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Milliseconds since the epoch as RFC 3339 with milliseconds.
+pub(super) fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.3}"))
+}
+
+/// The field's milliseconds as RFC 3339.
+pub(super) fn time_of(row: &Value, name: &str) -> String {
+    row.get(name).and_then(Value::as_i64).map_or_else(String::new, time)
+}
+
+/// How long ago that was, to the second.
+pub(super) fn ago(ms: i64, now_ms: i64) -> String {
+    let seconds = now_ms.saturating_sub(ms).max(0) / 1000;
+    match seconds {
+        0..=119 => format!("{seconds} s ago"),
+        120..=7199 => format!("{} min ago", seconds / 60),
+        7200..=172_799 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+/// Now, milliseconds since the epoch.
+pub(super) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// A length of time as a pipeline file writes it: the largest unit that divides it.
+pub(super) fn duration(duration: std::time::Duration) -> String {
+    let ms = duration.as_millis();
+    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+        if ms > 0 && ms.is_multiple_of(size) {
+            return format!("{}{unit}", ms / size);
+        }
+    }
+    format!("{ms}ms")
+}
+
+/// Rows as columns, each as wide as its widest cell. The last column is not padded.
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            match widths.get_mut(column) {
+                Some(width) => *width = (*width).max(cell.chars().count()),
+                None => widths.push(cell.chars().count()),
+            }
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    #[test]
+    fn a_terminal_cannot_be_steered_by_a_value() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d"), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
+        assert!(!value(&json!("\u{1b}]0;x\u{7}")).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_long_value_is_shortened_and_says_so() {
+        let text = value(&json!("ä".repeat(1000)));
+        assert!(text.ends_with("… (1002 characters)"), "{text}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_shown_as_base64() {
+        assert_eq!(pair(&json!({"pair": {"zk": "/a", "cache": {"base64": "/w=="}}})), "/a = base64:/w==");
+        assert_eq!(pair(&json!({"pair": {"zk": "/a", "cache": null}})), "/a");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
+        assert_eq!(columns(&rows), "a    bb\nccc  d\n");
+    }
+
+    #[test]
+    fn times_read_as_people_write_them() {
+        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(duration(Duration::from_secs(7 * 86_400)), "7d");
+        assert_eq!(duration(Duration::from_millis(5)), "5ms");
+        assert_eq!(duration(Duration::from_secs(90)), "90s");
+        assert_eq!(ago(0, 3_600_000), "60 min ago");
+    }
+}

@@ -1,0 +1,221 @@
+//! One request to a running worker, over its Unix socket or over TCP.
+
+use super::site::Token;
+use super::unix;
+use axum::body::Bytes;
+use axum::http::{Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// The longest that a request may take. A worker answers from memory; one that does not is frozen or gone.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer that is read: 10,000 quarantined pairs of a kilobyte of names and detail, with room.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where a worker answers.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// On its Unix socket.
+    Unix(PathBuf),
+    /// At an address `http://host:port[/prefix]`.
+    Url {
+        /// The address.
+        url: Address,
+        /// The token of its `--http-token-file`.
+        token: Option<Token>,
+    },
+}
+
+/// An address `http://host:port[/prefix]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    host: String,
+    port: u16,
+    prefix: String,
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        // What was given is not quoted: it may hold a password.
+        let form = "a worker's address reads http://HOST:PORT";
+        let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
+        let authority = uri.authority().ok_or(form)?;
+        if authority.as_str().contains('@') {
+            return Err(format!("{form}, without a user; the token goes into --token-file"));
+        }
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(format!("{form}; https is not supported, use a tunnel")),
+            _ => return Err(form.to_owned()),
+        }
+        if uri.query().is_some() || authority.host().is_empty() {
+            return Err(form.to_owned());
+        }
+        Ok(Address {
+            host: authority.host().to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "http://{}:{}{}", self.host, self.port, self.prefix)
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Unix(path) => write!(out, "{}", path.display()),
+            Target::Url { url, .. } => write!(out, "{url}"),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// No worker listens there, or it does not answer in time.
+    #[error("{0}")]
+    NoWorker(String),
+    /// A worker may be there, but the talk with it failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Sends a request without a body; `path` begins with `/` and carries its query. Answers with the status and the body.
+///
+/// # Errors
+///
+/// If nobody answers within ten seconds, or the answer is no HTTP.
+pub async fn request(target: &Target, method: &str, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, exchange(target, method, path)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let seconds = REQUEST_TIMEOUT.as_secs();
+            Err(ClientError::NoWorker(format!("the worker at {target} does not answer within {seconds} s")))
+        }
+    }
+}
+
+async fn exchange(target: &Target, method: &str, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
+    match target {
+        Target::Unix(socket) => {
+            let stream = unix::connect(socket).await.map_err(|error| refused(target, &error))?;
+            send(stream, target, "localhost", method, path.to_owned(), None).await
+        }
+        Target::Url { url, token } => {
+            let bare = url.host.trim_start_matches('[').trim_end_matches(']');
+            let stream = TcpStream::connect((bare, url.port)).await.map_err(|error| refused(target, &error))?;
+            let host = format!("{}:{}", url.host, url.port);
+            send(stream, target, &host, method, format!("{}{path}", url.prefix), token.as_ref()).await
+        }
+    }
+}
+
+fn refused(target: &Target, error: &io::Error) -> ClientError {
+    match (target, error.kind()) {
+        (_, io::ErrorKind::PermissionDenied) => {
+            ClientError::Failed(format!("the worker at {target} may not be asked by this user: {error}"))
+        }
+        (Target::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            ClientError::NoWorker(format!("no worker answers at {target}"))
+        }
+        _ => ClientError::NoWorker(format!("no worker answers at {target}: {error}")),
+    }
+}
+
+async fn send<S>(
+    stream: S,
+    target: &Target,
+    host: &str,
+    method: &str,
+    path: String,
+    token: Option<&Token>,
+) -> Result<(u16, Vec<u8>), ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |error: &dyn std::fmt::Display| ClientError::Failed(format!("asking the worker at {target}: {error}"));
+    let method = Method::from_bytes(method.as_bytes()).map_err(|error| failed(&error))?;
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(|error| failed(&error))?.to_bytes().to_vec()))
+    };
+    tokio::pin!(connection, exchange);
+    tokio::select! {
+        biased;
+        // The answer counts before the end of the connection that brought it.
+        answer = &mut exchange => answer,
+        ended = &mut connection => match ended {
+            // The other end closed after its answer: what was read of it is still to be taken.
+            Ok(()) => exchange.await,
+            Err(error) => Err(failed(&error)),
+        },
+    }
+}
+
+/// A query parameter's value, percent-encoded.
+#[must_use]
+pub fn encode(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_http_with_a_host() {
+        let address: Result<Address, _> = "http://127.0.0.1:9464/".parse();
+        assert_eq!(address.map(|it| it.to_string()), Ok("http://127.0.0.1:9464".to_owned()));
+        let nested: Result<Address, _> = "http://[::1]:80/keepstep".parse();
+        assert_eq!(nested.map(|it| it.to_string()), Ok("http://[::1]:80/keepstep".to_owned()));
+        for bad in ["", "127.0.0.1:9464", "https://host", "ftp://host", "http://"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_quoted() {
+        let error = "http://me:s3cret@host:1".parse::<Address>().err().unwrap_or_default();
+        assert!(error.contains("--token-file") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_parameter_is_percent_encoded() {
+        assert_eq!(encode("a:*&b/ü"), "a%3A%2A%26b%2F%C3%BC");
+    }
+
+    #[tokio::test]
+    async fn an_absent_socket_means_no_worker() {
+        let target = Target::Unix(PathBuf::from("/nonexistent/worker.sock"));
+        assert!(matches!(request(&target, "GET", "/status").await, Err(ClientError::NoWorker(_))));
+    }
+}

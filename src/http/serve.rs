@@ -1,0 +1,149 @@
+//! HTTP/1.1 over TCP: listening, and connections that can neither pile up nor hang.
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// How often a busy address is tried again.
+const BIND_RETRY: Duration = Duration::from_secs(3);
+/// A client that has not sent its headers by then is cut off, and so is an idle connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections at once. A scraper, a browser and a handful of commands need ten.
+const CONNECTIONS_MAX: usize = 128;
+/// Pause after `accept` failed, so that a process without free file descriptors does not spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+/// Serves this address until it is dropped, and its connections with it. A busy address is a warning and is tried
+/// again every few seconds; it never ends the worker.
+pub async fn serve_tcp(address: String, router: Router) {
+    serve_when_free(&address, router, BIND_RETRY).await;
+}
+
+async fn serve_when_free(address: &str, router: Router, retry: Duration) {
+    let listener = bind(address, retry).await;
+    match local_address(&listener) {
+        Some(bound) => tracing::info!(address = %bound, "serving http://{bound}/"),
+        None => tracing::info!(address, "serving HTTP"),
+    }
+    let mut connections = Connections::new();
+    loop {
+        let permit = connections.free().await;
+        match listener.accept().await {
+            Ok((stream, _)) => connections.serve(stream, router.clone(), permit),
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+/// The address that a listener is bound to: with port 0, the port that was chosen.
+#[must_use]
+pub fn local_address(listener: &TcpListener) -> Option<SocketAddr> {
+    listener.local_addr().ok()
+}
+
+async fn bind(address: &str, retry: Duration) -> TcpListener {
+    let mut warned = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if !warned => {
+                warned = true;
+                tracing::warn!(address, %error, "HTTP is not served: the address cannot be used; trying again every {retry:?}");
+            }
+            Err(error) => tracing::debug!(address, %error, "the address still cannot be used"),
+        }
+        tokio::time::sleep(retry).await;
+    }
+}
+
+/// Waits a moment; a listener outlives every failure of `accept` (accept(2): all of them are of one connection, or
+/// of a resource that comes back).
+pub(super) async fn accept_failed(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(ACCEPT_RETRY).await;
+}
+
+/// The open connections of one door. Dropping it cuts them.
+pub(super) struct Connections {
+    tasks: JoinSet<()>,
+    free: Arc<Semaphore>,
+}
+
+/// A place for one connection.
+pub(super) type Permit = Option<tokio::sync::OwnedSemaphorePermit>;
+
+impl Connections {
+    pub(super) fn new() -> Connections {
+        Connections { tasks: JoinSet::new(), free: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+
+    /// Waits until there is room for one more.
+    pub(super) async fn free(&mut self) -> Permit {
+        while self.tasks.try_join_next().is_some() {}
+        // The semaphore is never closed, so there always is a permit.
+        Arc::clone(&self.free).acquire_owned().await.ok()
+    }
+
+    pub(super) fn serve<S>(&mut self, stream: S, router: Router, permit: Permit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.tasks.spawn(async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn a_busy_address_is_taken_as_soon_as_it_is_free() {
+        let busy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = busy.local_addr().unwrap().to_string();
+        let router = Router::new().route("/live", get(|| async { "live\n" }));
+        let served = {
+            let address = address.clone();
+            tokio::spawn(async move { serve_when_free(&address, router, Duration::from_millis(10)).await })
+        };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!served.is_finished());
+        drop(busy);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut stream = loop {
+            if let Ok(stream) = TcpStream::connect(&address).await {
+                break stream;
+            }
+            assert!(Instant::now() < deadline, "nobody listens");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        served.abort();
+    }
+}

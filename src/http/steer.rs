@@ -1,0 +1,172 @@
+//! What a worker can be told over its doors: who may, what was asked, and what came of it.
+
+use super::site::{Door, Site};
+use crate::pipeline::control::{Command, CommandError, Handle};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Which of the things that a worker can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Pause,
+    Resume,
+    Reconcile,
+    Approve,
+    Retry,
+    Drop,
+}
+
+/// The parameters of a request, from its query or from a JSON body. An unknown one is refused: a misspelt `route`
+/// must not pause everything.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ask {
+    pipeline: Option<String>,
+    route: Option<String>,
+    key: Option<String>,
+}
+
+impl Ask {
+    /// From the body, and from the query where the body is silent.
+    pub(super) fn read(query: Option<Ask>, body: &[u8]) -> Result<Ask, serde_json::Error> {
+        let query = query.unwrap_or_default();
+        let body: Ask = if body.trim_ascii().is_empty() { Ask::default() } else { serde_json::from_slice(body)? };
+        Ok(Ask {
+            pipeline: body.pipeline.or(query.pipeline),
+            route: body.route.or(query.route),
+            key: body.key.or(query.key),
+        })
+    }
+
+    fn command(&self, verb: Verb) -> Command {
+        let (route, key) = (self.route.clone(), self.key.clone().map(String::into_bytes));
+        match verb {
+            Verb::Pause => Command::Pause(route),
+            Verb::Resume => Command::Resume(route),
+            Verb::Reconcile => Command::Reconcile(route),
+            Verb::Approve => Command::Approve(route),
+            Verb::Retry => Command::QuarantineRetry(key),
+            Verb::Drop => Command::QuarantineDrop(key),
+        }
+    }
+}
+
+/// `Some` is the refusal.
+#[must_use]
+pub(super) fn refusal(door: &Door, headers: &HeaderMap) -> Option<Response> {
+    let token = match door {
+        Door::Unix => return None,
+        Door::Tcp(None) => {
+            let text = "steering over HTTP is off; `keepstep run --http-token-file FILE` turns it on\n";
+            return Some((StatusCode::NOT_FOUND, text).into_response());
+        }
+        Door::Tcp(Some(token)) => token,
+    };
+    if bearer(headers).is_some_and(|offered| token.admits(offered)) {
+        return None;
+    }
+    let text = "this needs the header `Authorization: Bearer TOKEN` with the token of --http-token-file\n";
+    Some((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response())
+}
+
+/// The scheme is not case-sensitive (RFC 9110, 11.1); exactly one header counts.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?.as_bytes(), values.next()) else { return None };
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// Tells every pipeline that is meant, and answers in sentences, one a line.
+///
+/// Without `pipeline` all of them are meant; with a `route` then those that have it. It is a success if one carried it
+/// out; else the answer is the refusal of the first that is not the owner, or of the first.
+pub(super) async fn carry_out(site: &Site, ask: &Ask, verb: Verb) -> Response {
+    let meant = match meant(site, ask.pipeline.as_deref()) {
+        Ok(meant) => meant,
+        Err(refusal) => return refusal,
+    };
+    let several = meant.len() > 1;
+    let mut done = Vec::new();
+    let mut refused: Vec<CommandError> = Vec::new();
+    for handle in meant {
+        match handle.command(ask.command(verb)).await {
+            Ok(sentence) if several => done.push(format!("{}: {sentence}", handle.name())),
+            Ok(sentence) => done.push(sentence),
+            Err(error) => refused.push(error),
+        }
+    }
+    if done.is_empty() {
+        let not_owner = refused.iter().find(|error| matches!(error, CommandError::NotOwner(_)));
+        return match not_owner.or(refused.first()) {
+            Some(CommandError::NotOwner(text)) => (StatusCode::CONFLICT, line(text)).into_response(),
+            Some(CommandError::UnknownRoute(text)) => (StatusCode::NOT_FOUND, line(text)).into_response(),
+            None => not_started(),
+        };
+    }
+    // A route of another pipeline is no refusal worth telling; another owner is.
+    done.extend(refused.into_iter().filter_map(|error| match error {
+        CommandError::NotOwner(text) => Some(format!("not done: {text}")),
+        CommandError::UnknownRoute(_) => None,
+    }));
+    (StatusCode::OK, line(&done.join("\n"))).into_response()
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the response itself, made once a request")]
+fn meant<'a>(site: &'a Site, pipeline: Option<&str>) -> Result<Vec<&'a Arc<dyn Handle>>, Response> {
+    let all = site.handles();
+    let Some(pipeline) = pipeline else { return Ok(all.iter().collect()) };
+    let meant: Vec<_> = all.iter().filter(|handle| handle.name() == pipeline).collect();
+    if !meant.is_empty() {
+        return Ok(meant);
+    }
+    if all.is_empty() {
+        return Err(not_started());
+    }
+    let names: Vec<&str> = all.iter().map(|handle| handle.name()).collect();
+    let text = format!("no pipeline of that name runs here; these do: {}\n", names.join(", "));
+    Err((StatusCode::NOT_FOUND, text).into_response())
+}
+
+fn not_started() -> Response {
+    (StatusCode::CONFLICT, "the pipelines of this worker have not started yet\n").into_response()
+}
+
+fn line(text: &str) -> String {
+    format!("{}\n", text.trim_end())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_decides_before_the_query() {
+        let query = Ask { pipeline: Some("p".to_owned()), route: Some("a".to_owned()), key: None };
+        let ask = Ask::read(Some(query), br#"{"route": "b"}"#).unwrap();
+        assert_eq!((ask.pipeline.as_deref(), ask.route.as_deref()), (Some("p"), Some("b")));
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_refused() {
+        assert!(Ask::read(None, br#"{"rout": "b"}"#).is_err());
+        assert!(Ask::read(None, b" ").is_ok());
+    }
+
+    #[test]
+    fn a_bearer_token_is_read_from_one_header_only() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(bearer(&headers), None);
+        headers.append(header::AUTHORIZATION, "bearer  abc".parse().unwrap());
+        assert_eq!(bearer(&headers), Some(&b"abc"[..]));
+        headers.append(header::AUTHORIZATION, "Bearer abc".parse().unwrap());
+        assert_eq!(bearer(&headers), None);
+        headers.insert(header::AUTHORIZATION, "Basic abc".parse().unwrap());
+        assert_eq!(bearer(&headers), None);
+        headers.insert(header::AUTHORIZATION, "B".parse().unwrap());
+        assert_eq!(bearer(&headers), None);
+    }
+}

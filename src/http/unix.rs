@@ -1,0 +1,207 @@
+//! The Unix socket of a worker: only its user may open it, and one worker of a data folder serves it at a time.
+//!
+//! A lock on `worker.sock.lock` says whose the socket is. The kernel gives it back when its holder ends, however it
+//! ends; so whoever holds the lock may replace the socket, and a standby with the same data folder takes it over.
+
+use super::serve::{Connections, accept_failed};
+use axum::Router;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+
+/// How often a socket that is not ours is tried again: a standby answers within a second of taking over.
+const RETRY: Duration = Duration::from_secs(1);
+/// `sun_path` holds 108 bytes with its NUL (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
+
+/// Where the worker of a pipeline answers.
+#[must_use]
+pub fn socket_path(data_dir: &Path, pipeline: &str) -> PathBuf {
+    data_dir.join(pipeline).join("worker.sock")
+}
+
+/// Serves this socket until it is dropped, and its connections with it; then the socket is gone. While another worker
+/// serves it, that one is left alone.
+pub async fn serve_unix(path: PathBuf, router: Router) {
+    let (listener, _owned) = claim(&path).await;
+    tracing::debug!(path = %path.display(), "serving the worker's socket");
+    let mut connections = Connections::new();
+    loop {
+        let permit = connections.free().await;
+        match listener.accept().await {
+            Ok((stream, _)) => connections.serve(stream, router.clone(), permit),
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+/// Connects to a worker's socket, however long its path.
+pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let place = Place::of(path)?;
+    UnixStream::connect(&place.address).await
+}
+
+/// A socket that is ours. It is removed while the lock is still held, so never one of the next holder.
+struct Owned {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn claim(path: &Path) -> (UnixListener, Owned) {
+    let mut warned = false;
+    loop {
+        match try_claim(path) {
+            Ok(claimed) => return claimed,
+            Err(Claim::OfAnother) => tracing::debug!(path = %path.display(), "the socket is another worker's"),
+            Err(Claim::Failed(error)) if !warned => {
+                warned = true;
+                tracing::warn!(path = %path.display(), %error, "the worker's socket cannot be served; commands will not find it; trying again every second");
+            }
+            Err(Claim::Failed(_)) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+enum Claim {
+    OfAnother,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Claim {
+    fn from(error: io::Error) -> Claim {
+        Claim::Failed(error)
+    }
+}
+
+fn try_claim(path: &Path) -> Result<(UnixListener, Owned), Claim> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let lock = File::options().create(true).append(true).open(beside(path, "", ".lock"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Claim::OfAnother),
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // Bound under another name, closed to others, and only then given its own: nobody meets it half done, and a stale
+    // socket is replaced in one step.
+    let draft = beside(path, ".", &format!(".{}", std::process::id()));
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&Place::of(&draft)?.address)?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&draft, path)?;
+    Ok((listener, Owned { path: path.to_path_buf(), _lock: lock }))
+}
+
+/// The path with its last name changed.
+fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{before}{name}{after}"))
+}
+
+/// A path as a socket address takes it. A long one goes through an open folder (`/proc/self/fd/N/name`), which must
+/// stay open while the address is used.
+struct Place {
+    address: PathBuf,
+    _folder: Option<File>,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Place> {
+        if path.as_os_str().len() <= PATH_BYTES_MAX {
+            return Ok(Place { address: path.to_path_buf(), _folder: None });
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename));
+        };
+        let folder = File::open(folder)?;
+        let address = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        Ok(Place { address, _folder: Some(folder) })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::super::client::{self, Target};
+    use super::*;
+    use axum::routing::get;
+    use std::time::Instant;
+
+    fn says(text: &'static str) -> Router {
+        Router::new().route("/", get(move || async move { text }))
+    }
+
+    async fn ask(path: &Path) -> Option<String> {
+        let answer = client::request(&Target::Unix(path.to_path_buf()), "GET", "/").await.ok()?;
+        String::from_utf8(answer.1).ok()
+    }
+
+    async fn ask_until(path: &Path, expected: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while ask(path).await.as_deref() != Some(expected) {
+            assert!(Instant::now() < deadline, "nobody says {expected}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn only_its_user_may_open_the_socket_and_it_goes_with_the_worker() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket_path(folder.path(), "p");
+        let served = tokio::spawn(serve_unix(path.clone(), says("one")));
+        ask_until(&path, "one").await;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        served.abort();
+        let _ = served.await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let served = tokio::spawn(serve_unix(path.clone(), says("one")));
+        ask_until(&path, "one").await;
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_left_alone_and_taken_over_when_its_worker_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.sock");
+        let first = tokio::spawn(serve_unix(path.clone(), says("one")));
+        ask_until(&path, "one").await;
+        let second = tokio::spawn(serve_unix(path.clone(), says("two")));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(ask(&path).await.as_deref(), Some("one"));
+        first.abort();
+        ask_until(&path, "two").await;
+        second.abort();
+    }
+
+    #[tokio::test]
+    async fn a_path_longer_than_a_socket_address_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x".repeat(200)).join("worker.sock");
+        let served = tokio::spawn(serve_unix(path.clone(), says("far")));
+        ask_until(&path, "far").await;
+        served.abort();
+    }
+}

@@ -1,0 +1,373 @@
+//! Capture-only pipelines: changes of one store go to the stream and nowhere else.
+//!
+//! What is known of each pair is what the stream says of it, so a restart records nothing for pairs that did not
+//! change. A key that is gone because Redis lost its data is no delete: it stays known, and only a gap is on the stream.
+
+use super::dirty::{Hint, PairName};
+use super::engine::{Engine, lock, now_ms};
+use super::observe::AGAIN_AFTER;
+use super::record::zookeeper_source;
+use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
+use crate::plan::Removal;
+use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::stream::StreamError;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Pairs read in one step of a comparison.
+const STEP: usize = 512;
+
+/// What the stream says last of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Recorded {
+    /// mzxid, for a znode.
+    mzxid: Option<i64>,
+    digest: Digest,
+}
+
+/// What the stream says of all pairs that exist.
+pub(super) type KnownPairs = HashMap<PairName, Recorded>;
+
+/// A state that was read.
+struct State {
+    value: Option<Vec<u8>>,
+    source: Source,
+    mzxid: Option<i64>,
+    version: Option<i32>,
+}
+
+fn name_of(pair: &Pair) -> Option<PairName> {
+    match (&pair.redis, &pair.zookeeper) {
+        (Some(key), _) => Some(key.as_slice().into()),
+        (None, Some(path)) => Some(path.as_bytes().into()),
+        (None, None) => None,
+    }
+}
+
+impl Engine {
+    /// Reads the whole stream for what it says of each pair.
+    pub(super) fn load_known(&self) -> Result<KnownPairs, StreamError> {
+        let mut known = KnownPairs::new();
+        let mut from = 1;
+        loop {
+            let batch = self.stream.read(from, 1000, 4 * 1024 * 1024)?;
+            if batch.records.is_empty() {
+                return Ok(known);
+            }
+            for recorded in batch.records {
+                let change = recorded.change;
+                let Some(name) = name_of(&change.pair) else { continue };
+                match change.after {
+                    Some(value) => {
+                        known.insert(name, Recorded { mzxid: change.source.mzxid, digest: Digest::of(&value) });
+                    }
+                    None => {
+                        known.remove(&name);
+                    }
+                }
+            }
+            from = batch.next;
+        }
+    }
+
+    /// One round of a capture.
+    pub(super) async fn capture(&self, taken: Vec<(PairName, Hint)>) {
+        let names: Vec<(PairName, Hint)> = taken;
+        match self.record_states(&names, false).await {
+            Ok(_) => {
+                self.clear_note();
+                for (name, _) in names {
+                    self.dirty.finish(name, None);
+                }
+            }
+            Err(error) => {
+                self.failed(&error);
+                for (name, hint) in names {
+                    self.dirty.finish(name, Some((hint, AGAIN_AFTER)));
+                }
+            }
+        }
+    }
+
+    /// Reads these pairs and records those that differ from what the stream says; answers how many.
+    async fn record_states(&self, names: &[(PairName, Hint)], comparing: bool) -> Result<u64, StoreError> {
+        let states = if self.znodes.is_some() && self.keys.is_none() {
+            self.znode_states(names).await?
+        } else {
+            self.key_states(names, comparing).await?
+        };
+        let mut changes = Vec::new();
+        let mut after = Vec::new();
+        {
+            let known = lock(&self.known);
+            for ((name, hint), state) in names.iter().zip(states) {
+                let Some(state) = state else { continue };
+                let Some((change, recorded)) = self.captured(name, hint, state, known.get(name), comparing) else {
+                    continue;
+                };
+                changes.push(change);
+                after.push((name.clone(), recorded));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let changes = Arc::new(changes);
+        let appended = self.stream.append(Arc::clone(&changes)).await;
+        appended.map_err(|error| StoreError::Away(format!("capture is paused: {error}")))?;
+        self.recorded(&changes);
+        let mut known = lock(&self.known);
+        for (name, recorded) in after {
+            match recorded {
+                Some(recorded) => known.insert(name, recorded),
+                None => known.remove(&name),
+            };
+        }
+        Ok(u64::try_from(changes.len()).unwrap_or(0))
+    }
+
+    fn captured(
+        &self,
+        name: &PairName,
+        hint: &Hint,
+        state: State,
+        known: Option<&Recorded>,
+        comparing: bool,
+    ) -> Option<(Change, Option<Recorded>)> {
+        let route = self.route(hint.route)?;
+        let mapped = self.map.of_key(name).or_else(|| self.map.of_path(std::str::from_utf8(name).ok()?))?;
+        let recorded = state.value.as_ref().map(|value| Recorded { mzxid: state.mzxid, digest: Digest::of(value) });
+        let is_same = match (known, &recorded) {
+            (None, None) => true,
+            (Some(known), Some(now)) => known == now,
+            _ => false,
+        };
+        if is_same {
+            return None;
+        }
+        let previous = self.stream.latest(&mapped.pair).ok().flatten().map(|recorded| recorded.change);
+        let op = match (&state.value, known, &previous) {
+            (None, _, _) => Op::Delete,
+            (Some(_), Some(_), _) => Op::Update,
+            (Some(_), None, None) if comparing => Op::Read,
+            (Some(_), None, _) => Op::Create,
+        };
+        let collapsed = match (state.version, hint.writes) {
+            _ if op == Op::Read || op == Op::Delete => None,
+            (Some(version), _) => {
+                let before = previous.as_ref().filter(|change| change.source.czxid == state.source.czxid);
+                let from = before.and_then(|change| change.source.version).map_or(0, |version| version.wrapping_add(1));
+                Some(i64::from(version.wrapping_sub(from)).max(0))
+            }
+            (None, 0) => None,
+            (None, writes) => Some(i64::from(writes) - 1),
+        };
+        let change = Change {
+            op,
+            before: previous.and_then(|change| change.after),
+            after: state.value,
+            source: state.source,
+            ts_ms: now_ms(),
+            route: route.name.clone(),
+            value: route.value,
+            pair: mapped.pair,
+            base: None,
+            collapsed,
+            conflict: None,
+            gap: None,
+            epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+        };
+        Some((change, recorded))
+    }
+
+    async fn znode_states(&self, names: &[(PairName, Hint)]) -> Result<Vec<Option<State>>, StoreError> {
+        let Some(znodes) = &self.znodes else { return Ok(Vec::new()) };
+        let paths: Vec<String> = names.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
+        let readings = znodes.read(&paths, Look::Source).await?;
+        let store = self.store_name(Side::Zookeeper);
+        let mut states = Vec::with_capacity(names.len());
+        for (((name, hint), path), reading) in names.iter().zip(paths).zip(readings) {
+            let pair = Pair { zookeeper: Some(path.clone()), redis: None };
+            let skips = |ephemeral: bool| {
+                let policy = self.route(hint.route).map(|route| route.policy.ephemeral);
+                ephemeral && policy == Some(crate::plan::Ephemeral::Skip)
+            };
+            states.push(match reading {
+                ZnodeReading::Absent => Some(State {
+                    value: None,
+                    source: zookeeper_source(store, Some(&path), None),
+                    mzxid: None,
+                    version: None,
+                }),
+                ZnodeReading::Denied(detail) => {
+                    self.quarantine(name, hint.route, &pair, "no_permission", &detail);
+                    None
+                }
+                ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
+                    self.quarantine(name, hint.route, &pair, "too_large", &format!("{} bytes", data.len()));
+                    None
+                }
+                ZnodeReading::Present { stat, .. } if skips(stat.is_ephemeral()) => None,
+                ZnodeReading::Present { data, stat } => {
+                    self.quarantine.remove(name);
+                    let has_key = !data.is_empty() || stat.is_ephemeral();
+                    Some(State {
+                        value: has_key.then_some(data),
+                        source: zookeeper_source(store, Some(&path), Some(&stat)),
+                        mzxid: Some(stat.mzxid),
+                        version: Some(stat.version),
+                    })
+                }
+            });
+        }
+        Ok(states)
+    }
+
+    async fn key_states(&self, names: &[(PairName, Hint)], comparing: bool) -> Result<Vec<Option<State>>, StoreError> {
+        let Some(keys) = &self.keys else { return Ok(Vec::new()) };
+        let asked: Vec<&[u8]> = names.iter().map(|(name, _)| &**name).collect();
+        let answer = keys.observe(&asked, true).await?;
+        let facts = keys.facts();
+        let mut states = Vec::with_capacity(names.len());
+        for ((name, hint), reading) in names.iter().zip(answer.readings) {
+            let pair = Pair { zookeeper: None, redis: Some(name.to_vec()) };
+            let seen_ms = if hint.key_seen_ms > 0 { hint.key_seen_ms } else { now_ms() };
+            let mut source = Source::new(Connector::Redis, self.store_name(Side::Redis), seen_ms);
+            source.key = Some(name.to_vec());
+            source.database = Some(keys.database());
+            source.event = hint.event.map(ToOwned::to_owned);
+            source.replication_id = Some(facts.replication_id.clone()).filter(|id| !id.is_empty());
+            source.replication_offset = Some(facts.replication_offset);
+            let is_loss = match hint.removal.filter(|_| hint.event.is_some()) {
+                Some(removal) => removal == Removal::Lost,
+                None => !answer.intact,
+            };
+            let unfit = |reason: &str, detail: &str| self.quarantine(name, hint.route, &pair, reason, detail);
+            states.push(match reading.state {
+                KeyState::Absent if is_loss && (comparing || hint.event.is_none() || hint.removal.is_some()) => None,
+                KeyState::Absent => {
+                    self.quarantine.remove(name);
+                    Some(State { value: None, source, mzxid: None, version: None })
+                }
+                KeyState::Value { bytes, expires_ms } => {
+                    self.quarantine.remove(name);
+                    source.kind = Some("string".to_owned());
+                    source.expiry = expires_ms;
+                    Some(State { value: Some(bytes), source, mzxid: None, version: None })
+                }
+                KeyState::TooLarge(bytes) => {
+                    unfit(
+                        "too_large",
+                        &format!("the key holds {bytes} bytes, and at most {VALUE_BYTES_MAX} are mirrored"),
+                    );
+                    None
+                }
+                KeyState::WrongType(kind) => {
+                    unfit("wrong_type", &format!("the key is a {kind}, and this route carries strings"));
+                    None
+                }
+                KeyState::Denied(detail) => {
+                    unfit("no_permission", &detail);
+                    None
+                }
+                KeyState::Digest { .. } | KeyState::Later => {
+                    self.dirty.note(name, *hint);
+                    None
+                }
+            });
+        }
+        Ok(states)
+    }
+
+    /// Compares the store with what the stream says; answers how many pairs differed.
+    pub(super) async fn compare_capture(&self, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
+        let gaps: Vec<Side> =
+            asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+        let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        let mut missing: std::collections::HashSet<PairName> = lock(&self.known).keys().cloned().collect();
+        let mut in_step = vec![0_i64; self.settings.routes.len()];
+        let mut acted = 0;
+        let mut batch: Vec<(PairName, Hint)> = Vec::new();
+        if let (Some(znodes), None) = (&self.znodes, &self.keys) {
+            let mut walk = znodes.walk(self.map.roots());
+            while let Some(walked) = walk.next().await? {
+                for (path, ..) in walked {
+                    if let Some(mapped) = self.map.of_path(&path) {
+                        batch.push((path.into_bytes().into(), Hint::new(mapped.route)));
+                    }
+                }
+                acted += self.compare_step(&mut batch, &mut missing, &mut in_step).await?;
+            }
+        }
+        if let Some(keys) = &self.keys {
+            for prefix in self.map.key_prefixes() {
+                let mut cursor = 0;
+                loop {
+                    let (next, found) = keys.scan(cursor, &prefix).await?;
+                    for key in found {
+                        if let Some(mapped) = self.map.of_key(&key) {
+                            batch.push((key.into(), Hint::new(mapped.route)));
+                        }
+                    }
+                    cursor = next;
+                    if batch.len() >= STEP || cursor == 0 {
+                        acted += self.compare_step(&mut batch, &mut missing, &mut in_step).await?;
+                    }
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        let gone = missing.into_iter().filter_map(|name| {
+            let mapped = self.map.of_key(&name).or_else(|| self.map.of_path(std::str::from_utf8(&name).ok()?))?;
+            Some((name, Hint::new(mapped.route)))
+        });
+        let gone: Vec<(PairName, Hint)> = gone.collect();
+        for step in gone.chunks(STEP) {
+            acted += self.record_states(step, true).await?;
+        }
+        for (pairs, count) in self.pairs.iter().zip(in_step) {
+            pairs.store(count, Ordering::Relaxed);
+        }
+        if let Some(keys) = &self.keys {
+            keys.compared(mark).await?;
+        }
+        for side in gaps {
+            self.mark_gap(side, GapState::Closed, &format!("a comparison recorded {acted} pairs")).await;
+        }
+        self.metrics.comparisons.inc();
+        self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
+        self.quarantine.save();
+        Ok(acted)
+    }
+
+    async fn compare_step(
+        &self,
+        batch: &mut Vec<(PairName, Hint)>,
+        missing: &mut std::collections::HashSet<PairName>,
+        in_step: &mut [i64],
+    ) -> Result<u64, StoreError> {
+        let mut acted = 0;
+        for (name, hint) in batch.iter() {
+            missing.remove(name);
+            if let Some(place) = in_step.get_mut(hint.route) {
+                *place += 1;
+            }
+        }
+        for step in batch.chunks(STEP) {
+            let free = self.dirty.try_take(&mut step.iter().map(|(name, _)| name));
+            let taken: Vec<(PairName, Hint)> =
+                step.iter().zip(free).filter(|(_, free)| *free).map(|(item, _)| item.clone()).collect();
+            let result = self.record_states(&taken, true).await;
+            for (name, _) in taken {
+                self.dirty.finish(name, None);
+            }
+            acted += result?;
+            self.counters.snapshot_done.fetch_add(u64::try_from(step.len()).unwrap_or(0), Ordering::Relaxed);
+        }
+        batch.clear();
+        Ok(acted)
+    }
+}

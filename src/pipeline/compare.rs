@@ -1,0 +1,284 @@
+//! The full comparison: every pair of the routes, both sides, in bounded memory.
+//!
+//! ```text
+//!   1  walk ZooKeeper        each znode with its key and sidecar      (pairs that have a znode)
+//!   2  scan Redis            keys that phase 1 did not meet           (pairs that have only a key)
+//!   3  scan the sidecars     pairs that neither met, after a gap      (bases of pairs that are gone on both sides)
+//! ```
+//!
+//! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway. Whatever looks older than
+//! its base, or absent, is left to the slow path. Deletes that only the comparison infers are counted first: many of
+//! them at once wait for `approve`.
+
+use super::dirty::{Hint, PairName};
+use super::engine::{Engine, lock, now_ms};
+use super::observe::{Item, Sight, is_doubtful, znode_of};
+use super::settle::Settled;
+use crate::change::{GapState, Side};
+use crate::store::{StoreError, ZnodeReading};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use hashbrown::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
+const BATCHES: usize = 4;
+
+/// Keys of one batch of the scan of Redis.
+const SCAN_BATCH: usize = 512;
+
+/// Inferred deletes of one route that are always carried out; more wait if they are more than half of the route.
+const DELETES_FREE: usize = 100;
+
+impl Engine {
+    /// Compares everything once; answers how many pairs were not in step.
+    pub(super) async fn compare(self: &Arc<Self>, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
+        let begun = Instant::now();
+        let gaps: Vec<Side> =
+            asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+        let is_routine = asked.is_empty();
+        let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
+        self.counters.snapshot_done.store(0, Ordering::Relaxed);
+        let mut met: HashSet<u64> = HashSet::new();
+        self.walk_znodes(&mut met, &mut total).await?;
+        self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+        self.scan_keys(&mut met, &mut total).await?;
+        if !is_routine {
+            self.scan_sidecars(&met, &mut total).await?;
+        }
+        drop(met);
+        let acted = total.acted;
+        for (pairs, count) in self.pairs.iter().zip(&total.in_step) {
+            pairs.store(i64::try_from(*count).unwrap_or(0), Ordering::Relaxed);
+        }
+        let inferred = self.guard_deletes(std::mem::take(&mut total.inferred));
+        if self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
+            self.cache.set_complete(true);
+            self.set_counting(true);
+        }
+        if let Some(keys) = &self.keys {
+            if lock(&self.live).awaiting.is_empty() {
+                keys.compared(mark).await?;
+            }
+            if let Some(znodes) = &self.znodes {
+                keys.remember(znodes.zxid()).await?;
+            }
+        }
+        for side in gaps {
+            self.mark_gap(side, GapState::Closed, &format!("a comparison settled {acted} pairs")).await;
+        }
+        self.metrics.comparisons.inc();
+        self.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
+        self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
+        self.quarantine.save();
+        let pairs: u64 = total.in_step.iter().sum();
+        tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
+        Ok(acted + inferred)
+    }
+
+    /// Phase 1.
+    async fn walk_znodes(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+        let Some(znodes) = &self.znodes else { return Ok(()) };
+        let mut walk = znodes.walk(self.map.roots());
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let next = walk.next();
+            let walked = if under_way.len() < BATCHES {
+                tokio::select! {
+                    biased;
+                    Some(settled) = under_way.next() => { absorb(total, settled)?; continue; }
+                    walked = next => walked?,
+                }
+            } else {
+                if let Some(settled) = under_way.next().await {
+                    absorb(total, settled)?;
+                }
+                continue;
+            };
+            for (path, reason) in walk.denied() {
+                if let Some(mapped) = self.map.of_path(&path) {
+                    let name: PairName = mapped.pair.redis.clone().unwrap_or_default().into();
+                    met.insert(xxh3_64(&name));
+                    self.quarantine(&name, mapped.route, &mapped.pair, "no_permission", &reason);
+                }
+            }
+            let Some(walked) = walked else { break };
+            let mut items = Vec::with_capacity(walked.len());
+            for (path, data, stat) in walked {
+                let Some(mapped) = self.map.of_path(&path) else { continue };
+                let Some(key) = mapped.pair.redis.clone() else { continue };
+                met.insert(xxh3_64(&key));
+                items.push((
+                    Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair },
+                    path,
+                    data,
+                    stat,
+                ));
+            }
+            self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+            let engine = Arc::clone(self);
+            under_way.push(async move {
+                // A task of its own, so that batches are decided on all cores.
+                tokio::spawn(async move { engine.compare_walked(items).await })
+                    .await
+                    .unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
+            });
+        }
+        while let Some(settled) = under_way.next().await {
+            absorb(total, settled)?;
+        }
+        Ok(())
+    }
+
+    /// Compares znodes that were just read with their keys.
+    async fn compare_walked(
+        self: Arc<Self>,
+        mut items: Vec<(Item, String, Vec<u8>, crate::change::ZkStat)>,
+    ) -> Result<Settled, StoreError> {
+        let Some(keys) = &self.keys else { return Ok(Settled::default()) };
+        let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
+        let mut free = free.into_iter();
+        items.retain(|_| free.next().unwrap_or(false));
+        let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
+        let events: Vec<u32> = names.iter().map(|name| self.events_of(name)).collect();
+        let answer = match keys.observe(&names, false).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                for (item, ..) in items {
+                    self.dirty.finish(item.name, None);
+                }
+                return Err(error);
+            }
+        };
+        let mut sight = Sight::default();
+        for (((item, _, data, stat), reading), events) in items.into_iter().zip(answer.readings).zip(events) {
+            let base = self.base_of(&item, &reading.entry);
+            let znode = ZnodeReading::Present { data, stat };
+            if is_doubtful(base.as_ref(), &znode, self.ensemble().id) {
+                // Read before a write of ours, or older for a bad reason: the slow path tells.
+                let hint = Hint { slow: true, ..item.hint };
+                sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
+                continue;
+            }
+            match self.fit_znode(znode) {
+                Ok(znode) => {
+                    let seen = znode_of(znode.as_ref());
+                    let (now_ms, intact) = (answer.now_ms, answer.intact);
+                    self.saw_key(item, reading, seen, znode, now_ms, intact, events, true, &mut sight);
+                }
+                Err((reason, detail)) => sight.unfit(item, reason, detail),
+            }
+        }
+        Ok(self.settle(sight).await)
+    }
+
+    /// Phase 2.
+    async fn scan_keys(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        for prefix in self.map.key_prefixes() {
+            let mut cursor = 0;
+            let mut batch = Vec::new();
+            loop {
+                let (next, found) = keys.scan(cursor, &prefix).await?;
+                for key in found {
+                    let Some(mapped) = self.map.of_key(&key) else { continue };
+                    if met.insert(xxh3_64(&key)) {
+                        batch.push(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair });
+                    }
+                }
+                cursor = next;
+                if batch.len() >= SCAN_BATCH || (cursor == 0 && !batch.is_empty()) {
+                    let done = self.compare_both(std::mem::take(&mut batch)).await;
+                    absorb(total, Ok(done))?;
+                    self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+                }
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Phase 3.
+    async fn scan_sidecars(self: &Arc<Self>, met: &HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let mut cursor = 0;
+        loop {
+            let (next, found) = keys.scan_sidecars(cursor).await?;
+            let items = found.into_iter().filter(|key| !met.contains(&xxh3_64(key))).filter_map(|key| {
+                let mapped = self.map.of_key(&key)?;
+                Some(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair })
+            });
+            let items: Vec<Item> = items.collect();
+            if !items.is_empty() {
+                let done = self.compare_both(items).await;
+                absorb(total, Ok(done))?;
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares pairs of which nothing is read yet.
+    async fn compare_both(&self, mut items: Vec<Item>) -> Settled {
+        let free = self.dirty.try_take(&mut items.iter().map(|item| &item.name));
+        let mut free = free.into_iter();
+        items.retain(|_| free.next().unwrap_or(false));
+        let mut sight = Sight::default();
+        self.see_both(items, true, &mut sight).await;
+        self.settle(sight).await
+    }
+
+    /// Lets inferred deletes through, or holds those of a route back if they are many; answers how many go through.
+    fn guard_deletes(&self, inferred: Vec<(PairName, usize)>) -> u64 {
+        let mut by_route: std::collections::HashMap<usize, Vec<PairName>> = std::collections::HashMap::new();
+        for (name, route) in inferred {
+            by_route.entry(route).or_default().push(name);
+        }
+        let mut awaiting = std::collections::HashMap::new();
+        let mut free = 0;
+        for (route, names) in by_route {
+            let in_step = self.pairs.get(route).map_or(0, |pairs| pairs.load(Ordering::Relaxed));
+            let all = usize::try_from(in_step).unwrap_or(0) + names.len();
+            if names.len() > DELETES_FREE && names.len() * 2 > all {
+                if let Some(rules) = self.route(route) {
+                    tracing::warn!(
+                        route = rules.name,
+                        deletes = names.len(),
+                        pairs = all,
+                        "deletes in mass were inferred and none is applied; look at both stores, then run `keepstep approve`"
+                    );
+                }
+                awaiting.insert(route, names);
+            } else {
+                free += u64::try_from(names.len()).unwrap_or(0);
+                self.carry_out(names, route);
+            }
+        }
+        lock(&self.live).awaiting = awaiting;
+        free
+    }
+
+    /// Puts pairs whose deletes may go through into the dirty set.
+    pub(super) fn carry_out(&self, names: Vec<PairName>, route: usize) {
+        for name in names {
+            self.dirty.note(&name, Hint { slow: true, approved: true, ..Hint::new(route) });
+        }
+    }
+}
+
+fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {
+    let settled = settled?;
+    total.acted += settled.acted;
+    total.inferred.extend(settled.inferred);
+    for (place, count) in total.in_step.iter_mut().zip(settled.in_step) {
+        *place += count;
+    }
+    Ok(())
+}

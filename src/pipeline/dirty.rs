@@ -1,0 +1,325 @@
+//! The dirty set: pairs that may have changed, each held once however often it is named.
+//!
+//! ```text
+//!   hint --> waiting --take--> busy --finish--> gone, or waiting again if it was named meanwhile
+//! ```
+//!
+//! Memory is bounded by the number of pairs, never by the number of changes, and noting a hint never waits, so a slow
+//! sink cannot push back into a socket that would then drop events. A pair is in one round at a time, which keeps the
+//! order of its changes. A pair that was named several times while its round was under way is hot: it is held back for
+//! a moment, so that its values collapse here and not in the store.
+
+use crate::plan::Removal;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How long a hot pair is held back: a value written a hundred times a second is then copied some twenty times, and its
+/// last value still arrives well within 100 ms.
+const HOT_HOLD: Duration = Duration::from_millis(40);
+
+/// Hints of one side during one round that make a pair hot. A round's own write gives one or two (notification,
+/// tracking) without any application.
+const HOT_HINTS: u32 = 4;
+
+/// The name of a pair within its pipeline: the Redis key, or the path where there is no key.
+pub type PairName = Box<[u8]>;
+
+/// What is known about a pair that may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hint {
+    /// Index of the route.
+    pub route: usize,
+    /// The znode was named.
+    pub znode: bool,
+    /// The key was named.
+    pub key: bool,
+    /// Both sides must be read, ZooKeeper after `sync`.
+    pub slow: bool,
+    /// What the last event of the key says of its disappearance; `None` where tracking alone told.
+    pub removal: Option<Removal>,
+    /// Name of the key's last event.
+    pub event: Option<&'static str>,
+    /// Changes of the key that were announced since the pair was last taken.
+    pub writes: u32,
+    /// All hints since the pair was last taken.
+    pub hints: u32,
+    /// When the pair was first named.
+    pub since: Instant,
+    /// When the key was last named by an event, milliseconds since the epoch by our clock; 0 if never.
+    pub key_seen_ms: i64,
+    /// Times the pair was put back because a decision had to wait.
+    pub patience: u8,
+    /// The pair's deletes were approved.
+    pub approved: bool,
+}
+
+impl Hint {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(route: usize) -> Hint {
+        Hint {
+            route,
+            znode: false,
+            key: false,
+            slow: false,
+            removal: None,
+            event: None,
+            writes: 0,
+            hints: 0,
+            since: Instant::now(),
+            key_seen_ms: 0,
+            patience: 0,
+            approved: false,
+        }
+    }
+
+    /// Takes in what is newer.
+    fn merge(&mut self, newer: Hint) {
+        self.znode |= newer.znode;
+        self.key |= newer.key;
+        self.slow |= newer.slow;
+        if newer.key && newer.event.is_some() {
+            self.removal = newer.removal;
+            self.event = newer.event;
+        }
+        self.writes += newer.writes;
+        self.hints += newer.hints;
+        self.since = self.since.min(newer.since);
+        self.key_seen_ms = self.key_seen_ms.max(newer.key_seen_ms);
+        self.patience = self.patience.max(newer.patience);
+        self.approved |= newer.approved;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: HashMap<PairName, Hint>,
+    ready: VecDeque<PairName>,
+    held: BTreeMap<(Instant, u64), PairName>,
+    held_count: u64,
+    parked: Vec<PairName>,
+    busy: HashMap<PairName, Option<Hint>>,
+    paused: HashSet<usize>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct DirtySet {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+impl DirtySet {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a hint. Never waits.
+    pub fn note(&self, name: &[u8], hint: Hint) {
+        {
+            let mut inner = self.inner();
+            if let Some(later) = inner.busy.get_mut(name) {
+                match later {
+                    Some(known) => known.merge(hint),
+                    None => *later = Some(hint),
+                }
+                return;
+            }
+            if let Some(known) = inner.waiting.get_mut(name) {
+                known.merge(hint);
+                return;
+            }
+            inner.waiting.insert(name.into(), hint);
+            inner.ready.push_back(name.into());
+        }
+        self.changed.notify_one();
+    }
+
+    /// Takes up to `limit` pairs that are due, first come first, and marks them busy.
+    pub fn take(&self, limit: usize) -> Vec<(PairName, Hint)> {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        while let Some(entry) = inner.held.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let name = entry.remove();
+            inner.ready.push_back(name);
+        }
+        let mut taken = Vec::new();
+        while taken.len() < limit {
+            let Some(name) = inner.ready.pop_front() else { break };
+            let Some(hint) = inner.waiting.get(&name).copied() else { continue };
+            if inner.paused.contains(&hint.route) {
+                inner.parked.push(name);
+                continue;
+            }
+            inner.waiting.remove(&name);
+            inner.busy.insert(name.clone(), None);
+            taken.push((name, hint));
+        }
+        taken
+    }
+
+    /// Marks these pairs busy unless they are waiting or busy already; answers those that were marked. For comparisons:
+    /// a pair that is waiting or busy is looked at anyway.
+    pub fn try_take(&self, names: &mut dyn Iterator<Item = &PairName>) -> Vec<bool> {
+        let mut inner = self.inner();
+        names
+            .map(|name| {
+                let is_free = !inner.busy.contains_key(name) && !inner.waiting.contains_key(name);
+                if is_free {
+                    inner.busy.insert(name.clone(), None);
+                }
+                is_free
+            })
+            .collect()
+    }
+
+    /// Ends a pair's round. `again`: what is still to be done, not before the delay.
+    pub fn finish(&self, name: PairName, again: Option<(Hint, Duration)>) {
+        {
+            let mut inner = self.inner();
+            let later = inner.busy.remove(&name).flatten();
+            let (hint, delay) = match (again, later) {
+                (None, None) => return,
+                (None, Some(later)) => {
+                    let is_hot = later.hints >= HOT_HINTS;
+                    (later, if is_hot { HOT_HOLD } else { Duration::ZERO })
+                }
+                (Some((hint, delay)), None) => (hint, delay),
+                (Some((mut hint, delay)), Some(later)) => {
+                    hint.merge(later);
+                    (hint, delay)
+                }
+            };
+            inner.waiting.insert(name.clone(), hint);
+            if delay.is_zero() {
+                inner.ready.push_back(name);
+            } else {
+                inner.held_count += 1;
+                let place = (Instant::now() + delay, inner.held_count);
+                inner.held.insert(place, name);
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Stops or resumes taking pairs of this route.
+    pub fn pause(&self, route: usize, paused: bool) {
+        {
+            let mut inner = self.inner();
+            if paused {
+                inner.paused.insert(route);
+            } else {
+                inner.paused.remove(&route);
+                let parked = std::mem::take(&mut inner.parked);
+                inner.ready.extend(parked);
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Pairs that are due now, and how long until the next held one is.
+    #[must_use]
+    pub fn due(&self) -> (usize, Option<Duration>) {
+        let inner = self.inner();
+        let now = Instant::now();
+        let next = inner.held.first_key_value().map(|((due, _), _)| due.saturating_duration_since(now));
+        let due_now = usize::from(next.is_some_and(|next| next.is_zero()));
+        (inner.ready.len() + due_now, next)
+    }
+
+    /// Waits until something was noted, finished or resumed. Cancel-safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// For each route: pairs that wait or are under way, and the age of the oldest in seconds.
+    #[must_use]
+    pub fn pending(&self, routes: usize) -> Vec<(u64, f64)> {
+        let inner = self.inner();
+        let now = Instant::now();
+        let mut pending = vec![(0_u64, 0_f64); routes];
+        for hint in inner.waiting.values() {
+            if let Some((count, oldest)) = pending.get_mut(hint.route) {
+                *count += 1;
+                *oldest = oldest.max(now.saturating_duration_since(hint.since).as_secs_f64());
+            }
+        }
+        pending
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let inner = self.inner();
+        inner.waiting.is_empty() && inner.busy.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(hint: &mut Hint) -> Hint {
+        hint.key = true;
+        hint.hints = 1;
+        *hint
+    }
+
+    #[test]
+    fn a_pair_is_held_once_and_is_in_one_round_at_a_time() {
+        let dirty = DirtySet::default();
+        for _ in 0..3 {
+            dirty.note(b"a", named(&mut Hint::new(0)));
+        }
+        let taken = dirty.take(10);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken.first().map(|(_, hint)| hint.hints), Some(3));
+        dirty.note(b"a", named(&mut Hint::new(0)));
+        assert!(dirty.take(10).is_empty(), "busy");
+        dirty.finish(b"a".as_slice().into(), None);
+        assert_eq!(dirty.take(10).len(), 1);
+        dirty.finish(b"a".as_slice().into(), None);
+        assert!(dirty.is_empty());
+    }
+
+    #[test]
+    fn a_hot_pair_is_held_back_and_not_lost() {
+        let dirty = DirtySet::default();
+        dirty.note(b"a", named(&mut Hint::new(0)));
+        assert_eq!(dirty.take(10).len(), 1);
+        for _ in 0..HOT_HINTS {
+            dirty.note(b"a", named(&mut Hint::new(0)));
+        }
+        dirty.finish(b"a".as_slice().into(), None);
+        assert!(dirty.take(10).is_empty());
+        let (due, next) = dirty.due();
+        assert_eq!(due, 0);
+        assert!(next.is_some_and(|next| next <= HOT_HOLD));
+        std::thread::sleep(HOT_HOLD + Duration::from_millis(5));
+        assert_eq!(dirty.take(10).len(), 1);
+    }
+
+    #[test]
+    fn a_paused_route_keeps_its_hints() {
+        let dirty = DirtySet::default();
+        dirty.pause(0, true);
+        dirty.note(b"a", named(&mut Hint::new(0)));
+        dirty.note(b"b", named(&mut Hint::new(1)));
+        assert_eq!(dirty.take(10).len(), 1);
+        dirty.pause(0, false);
+        assert_eq!(dirty.take(10).len(), 1);
+    }
+
+    #[test]
+    fn an_event_without_a_name_does_not_hide_what_was_said_before() {
+        let mut hint = Hint::new(0);
+        hint.merge(Hint { key: true, removal: Some(Removal::Expired), event: Some("expired"), ..Hint::new(0) });
+        hint.merge(Hint { key: true, ..Hint::new(0) });
+        assert_eq!(hint.removal, Some(Removal::Expired));
+    }
+}

@@ -1,0 +1,498 @@
+//! The engine: what one owned pipeline shares between its rounds, its comparisons and those who ask how it is.
+//!
+//! ```text
+//!   sources --hints--> dirty set --rounds--> observe -> plan -> stream -> apply -> finish
+//!                          ^                                                        |
+//!                          +------------- refused, not now, named meanwhile --------+
+//! ```
+//!
+//! Rounds run beside each other on disjoint pairs. An idle pipeline starts a round at once; while rounds are under way
+//! the next one gathers, for at most `batch.wait`.
+
+use super::cache::Cache;
+use super::dirty::{DirtySet, Hint};
+use super::quarantine::Quarantine;
+use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
+use crate::codec::json::StoreNames;
+use crate::plan::{Ensemble, Flow, OnConflict, Policy};
+use crate::route::RouteMap;
+use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
+use crate::stream::Stream;
+use crate::telemetry::Metrics;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Rounds that are under way at a time: one reads while another syncs the stream and a third applies.
+pub(super) const ROUNDS: usize = 4;
+
+/// One route, as the engine needs it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// As the file writes it, `zk <-> cache`.
+    pub flow: String,
+    /// Its rules.
+    pub policy: Policy,
+    /// The rule of conflicts as the file writes it, `prefer zk`.
+    pub rule: String,
+    /// How its values read.
+    pub value: ValueKind,
+    /// ACL of znodes that are created.
+    pub acl: ZnodeAcl,
+    /// Channel to publish on.
+    pub publish: Option<String>,
+}
+
+/// What an engine is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// This worker (`host:pid`).
+    pub worker: String,
+    /// The stores' names in the file.
+    pub names: StoreNames,
+    /// The routes, in the order of the file.
+    pub routes: Vec<Route>,
+    /// Pairs in one round.
+    pub batch_changes: usize,
+    /// Longest time that a pair waits for others.
+    pub batch_wait: Duration,
+    /// Interval of the full comparison.
+    pub reconcile: Duration,
+    /// Whether inferred deletes in mass wait.
+    pub delete_guard: bool,
+    /// Ends when one comparison finds nothing to do.
+    pub once: bool,
+}
+
+/// What a pipeline is made of.
+pub struct Parts {
+    /// The map between paths and keys.
+    pub map: RouteMap,
+    /// The ZooKeeper store, if the pipeline has one.
+    pub znodes: Option<Arc<dyn Znodes>>,
+    /// The Redis store, if the pipeline has one.
+    pub keys: Option<Arc<dyn Keyspace>>,
+    /// The stream.
+    pub stream: Arc<dyn Stream>,
+    /// Where counts go.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What changes while a pipeline runs, besides its pairs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Live {
+    /// Why each store is not connected; `None` while it is.
+    pub(super) zookeeper_down: Option<String>,
+    pub(super) redis_down: Option<String>,
+    /// Why capture or apply is held up; empty while it is not.
+    pub(super) note: String,
+    /// Since when, so that an old note is not shown for ever.
+    pub(super) note_at: Option<Instant>,
+    /// Inferred deletes that wait, by route.
+    pub(super) awaiting: HashMap<usize, Vec<super::dirty::PairName>>,
+    pub(super) paused: std::collections::HashSet<usize>,
+}
+
+/// Numbers since this worker started.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) changes: AtomicU64,
+    pub(super) conflicts: AtomicU64,
+    pub(super) gaps: AtomicU64,
+    pub(super) compared_ms: AtomicI64,
+    pub(super) snapshot_done: AtomicU64,
+    pub(super) snapshot_total: AtomicU64,
+}
+
+/// See the module.
+pub struct Engine {
+    pub(super) settings: Settings,
+    pub(super) map: RouteMap,
+    pub(super) znodes: Option<Arc<dyn Znodes>>,
+    pub(super) keys: Option<Arc<dyn Keyspace>>,
+    pub(super) stream: Arc<dyn Stream>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) dirty: Arc<DirtySet>,
+    pub(super) cache: Cache,
+    pub(super) quarantine: Arc<Quarantine>,
+    pub(super) lease: Lease,
+    pub(super) live: Mutex<Live>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pairs: Vec<AtomicI64>,
+    rounds: Semaphore,
+    round_ended: Notify,
+    /// A comparison is asked for: why.
+    compare: Mutex<Vec<(Option<Side>, String)>>,
+    pub(super) compare_asked: Notify,
+    halted: Mutex<Option<StoreError>>,
+    halt: Notify,
+    /// Keyspace events by pair, where a rule counts them; valid while `counting`.
+    counts: Mutex<HashMap<u64, (u32, u32)>>,
+    counting: AtomicBool,
+    counts_matter: bool,
+    /// Capture only: what the stream says of each pair.
+    pub(super) known: Mutex<super::capture::KnownPairs>,
+    /// The sources that are up.
+    pub(super) zookeeper_up: AtomicBool,
+    pub(super) redis_up: AtomicBool,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Engine {
+    /// An engine for one ownership.
+    pub(super) fn new(
+        settings: Settings,
+        parts: Parts,
+        lease: Lease,
+        counters: Arc<Counters>,
+        quarantine: Arc<Quarantine>,
+        live: Live,
+    ) -> Engine {
+        let counts_matter = settings.routes.iter().any(|route| route.policy.on_conflict == OnConflict::HigherVersion);
+        let dirty = DirtySet::default();
+        for route in &live.paused {
+            dirty.pause(*route, true);
+        }
+        Engine {
+            pairs: settings.routes.iter().map(|_| AtomicI64::new(0)).collect(),
+            settings,
+            map: parts.map,
+            znodes: parts.znodes,
+            keys: parts.keys,
+            stream: parts.stream,
+            metrics: parts.metrics,
+            dirty: Arc::new(dirty),
+            cache: Cache::new(super::cache::PAIRS_MAX),
+            quarantine,
+            lease,
+            live: Mutex::new(live),
+            counters,
+            rounds: Semaphore::new(ROUNDS),
+            round_ended: Notify::new(),
+            compare: Mutex::new(Vec::new()),
+            compare_asked: Notify::new(),
+            halted: Mutex::new(None),
+            halt: Notify::new(),
+            counts: Mutex::new(HashMap::new()),
+            counting: AtomicBool::new(false),
+            counts_matter,
+            known: Mutex::default(),
+            zookeeper_up: AtomicBool::new(false),
+            redis_up: AtomicBool::new(false),
+        }
+    }
+
+    /// The lineage of the ensemble.
+    pub(super) fn ensemble(&self) -> Ensemble {
+        self.lease.ensemble
+    }
+
+    pub(super) fn route(&self, index: usize) -> Option<&Route> {
+        self.settings.routes.get(index)
+    }
+
+    /// The store's name in the file.
+    pub(super) fn store_name(&self, side: Side) -> &str {
+        let name = match side {
+            Side::Zookeeper => &self.settings.names.zookeeper,
+            Side::Redis => &self.settings.names.redis,
+        };
+        name.as_deref().unwrap_or_default()
+    }
+
+    /// Whether all routes only capture.
+    pub(super) fn captures(&self) -> bool {
+        self.settings.routes.iter().all(|route| matches!(route.policy.flow, Flow::Capture(_)))
+    }
+
+    /// Ends the ownership: no further round begins.
+    pub(super) fn halt(&self, error: StoreError) {
+        lock(&self.halted).get_or_insert(error);
+        self.halt.notify_waiters();
+        self.halt.notify_one();
+    }
+
+    /// Whether the ownership must end.
+    pub(super) fn has_halted(&self) -> bool {
+        lock(&self.halted).is_some()
+    }
+
+    /// Resolves when the ownership must end.
+    pub(super) async fn halted(&self) -> StoreError {
+        loop {
+            if let Some(error) = lock(&self.halted).clone() {
+                return error;
+            }
+            self.halt.notified().await;
+        }
+    }
+
+    /// Says what holds things up.
+    pub(super) fn note(&self, note: &str) {
+        let mut live = lock(&self.live);
+        let is_news = live.note != note || live.note_at.is_none_or(|at| at.elapsed() > Duration::from_secs(5));
+        if is_news {
+            tracing::warn!(pipeline = self.settings.pipeline, "{note}");
+            live.note_at = Some(Instant::now());
+        }
+        note.clone_into(&mut live.note);
+    }
+
+    /// Things move again.
+    pub(super) fn clear_note(&self) {
+        let mut live = lock(&self.live);
+        if !live.note.is_empty() {
+            tracing::info!(pipeline = self.settings.pipeline, "resumed after: {}", live.note);
+            live.note.clear();
+            live.note_at = None;
+        }
+    }
+
+    /// Asks for a comparison of everything.
+    pub(super) fn ask_comparison(&self, side: Option<Side>, why: &str) {
+        lock(&self.compare).push((side, why.to_owned()));
+        self.compare_asked.notify_one();
+    }
+
+    /// Why a comparison was asked for since the last call; empty if none was.
+    pub(super) fn comparison_asked(&self) -> Vec<(Option<Side>, String)> {
+        std::mem::take(&mut *lock(&self.compare))
+    }
+
+    /// Changes of this key counted so far.
+    pub(super) fn events_of(&self, name: &[u8]) -> u32 {
+        if !self.counts_matter {
+            return 0;
+        }
+        lock(&self.counts).get(&xxh3_64(name)).map_or(0, |(events, _)| *events)
+    }
+
+    /// Changes of this key since its base; `None` if they could not all be counted.
+    pub(super) fn writes_since_base(&self, name: &[u8]) -> Option<u32> {
+        let keys = self.keys.as_ref()?;
+        if !self.counts_matter || !self.counting.load(Ordering::Relaxed) || keys.facts().notifications != Some(true) {
+            return None;
+        }
+        Some(lock(&self.counts).get(&xxh3_64(name)).map_or(0, |(events, from)| events.saturating_sub(*from)))
+    }
+
+    /// The pair was agreed on when so many events had been counted (our own write included).
+    pub(super) fn count_from(&self, name: &[u8], events: u32) {
+        if self.counts_matter && events > 0 {
+            lock(&self.counts).entry(xxh3_64(name)).or_insert((0, 0)).1 = events;
+        }
+    }
+
+    /// From here on (after a comparison) every change of a key is counted, or (after a gap) no more.
+    pub(super) fn set_counting(&self, counting: bool) {
+        self.counting.store(counting, Ordering::Relaxed);
+        if !counting {
+            lock(&self.counts).clear();
+        }
+    }
+
+    /// Puts a gap's beginning or end on the stream.
+    pub(super) async fn mark_gap(&self, side: Side, state: GapState, reason: &str) {
+        let place = match side {
+            Side::Zookeeper => self.znodes.as_ref().map(|znodes| znodes.zxid()),
+            Side::Redis => self.keys.as_ref().map(|keys| keys.facts().replication_offset),
+        };
+        let store = self.store_name(side).to_owned();
+        let (from, to) = if state == GapState::Opened { (place, None) } else { (None, place) };
+        let gap = Gap { state, store: store.clone(), from, to, reason: reason.to_owned() };
+        let change = Change {
+            op: Op::Marker,
+            before: None,
+            after: None,
+            source: Source::new(Connector::Keepstep, &store, now_ms()),
+            ts_ms: now_ms(),
+            route: String::new(),
+            value: ValueKind::String,
+            pair: Pair { zookeeper: None, redis: None },
+            base: None,
+            collapsed: None,
+            conflict: None,
+            gap: Some(gap),
+            epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+        };
+        if state == GapState::Opened {
+            self.metrics.gaps.inc();
+            self.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(error) = self.stream.append(Arc::new(vec![change])).await {
+            self.note(&format!("capture is paused: {error}"));
+        }
+    }
+
+    /// Takes pairs from the dirty set and runs rounds over them, until dropped.
+    pub(super) async fn run(self: &Arc<Self>) {
+        loop {
+            let (due, next) = self.dirty.due();
+            if due == 0 {
+                let pause = next.unwrap_or(Duration::from_secs(3600));
+                tokio::select! {
+                    () = self.dirty.changed() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+                continue;
+            }
+            let is_busy = self.rounds.available_permits() < ROUNDS;
+            if is_busy && due < self.settings.batch_changes {
+                // Gather while others work; a round that ends is reason enough to go on.
+                let _ = tokio::time::timeout(self.settings.batch_wait, self.round_ended.notified()).await;
+            }
+            let Ok(permit) = self.rounds.acquire().await else { return };
+            let taken = self.dirty.take(self.settings.batch_changes);
+            if taken.is_empty() {
+                drop(permit);
+                continue;
+            }
+            permit.forget();
+            let engine = Arc::clone(self);
+            tokio::spawn(async move {
+                // Given back however the round ends.
+                let _end = RoundEnd(Arc::clone(&engine));
+                if engine.captures() {
+                    engine.capture(taken).await;
+                } else {
+                    engine.round(taken).await;
+                }
+            });
+        }
+    }
+
+    /// Waits until no round is under way, at most so long.
+    pub(super) async fn drain(&self, limit: Duration) {
+        let all = u32::try_from(ROUNDS).unwrap_or(1);
+        let _ = tokio::time::timeout(limit, self.rounds.acquire_many(all)).await;
+    }
+}
+
+struct RoundEnd(Arc<Engine>);
+
+impl Drop for RoundEnd {
+    fn drop(&mut self) {
+        self.0.rounds.add_permits(1);
+        self.0.round_ended.notify_one();
+    }
+}
+
+/// The name of an event as a constant; unknown ones of newer servers are one.
+fn event_name(event: &str) -> &'static str {
+    const NAMES: [&str; 24] = [
+        "set",
+        "del",
+        "expired",
+        "evicted",
+        "expire",
+        "persist",
+        "incrby",
+        "incrbyfloat",
+        "append",
+        "setrange",
+        "setbit",
+        "rename_from",
+        "rename_to",
+        "move_from",
+        "move_to",
+        "copy_to",
+        "restore",
+        "getset",
+        "getdel",
+        "pfadd",
+        "lpush",
+        "hset",
+        "sadd",
+        "zadd",
+    ];
+    NAMES.iter().find(|name| **name == event).copied().unwrap_or("other")
+}
+
+impl Hints for Engine {
+    fn znode(&self, path: &str, _zxid: Option<i64>) {
+        let Some(mapped) = self.map.of_path(path) else { return };
+        let hint = Hint { znode: true, hints: 1, ..Hint::new(mapped.route) };
+        match mapped.pair.redis {
+            Some(key) => self.dirty.note(&key, hint),
+            None => self.dirty.note(path.as_bytes(), hint),
+        }
+    }
+
+    fn key(&self, key: &[u8], event: Option<&str>) {
+        let Some(mapped) = self.map.of_key(key) else { return };
+        let mut hint = Hint { key: true, hints: 1, ..Hint::new(mapped.route) };
+        if let Some(event) = event {
+            hint.event = Some(event_name(event));
+            hint.removal = removal_of(event);
+            if !matches!(event, "expire" | "persist") {
+                hint.writes = 1;
+                if self.counts_matter {
+                    let mut counts = lock(&self.counts);
+                    let (events, _) = counts.entry(xxh3_64(key)).or_insert((0, 0));
+                    *events = events.saturating_add(1);
+                }
+            }
+        }
+        hint.key_seen_ms = now_ms();
+        self.dirty.note(key, hint);
+    }
+
+    fn everything(&self, side: Side, why: &str) {
+        self.ask_comparison(Some(side), why);
+    }
+
+    fn link(&self, side: Side, link: Link) {
+        let (up, down) = match &link {
+            Link::Up => (true, None),
+            Link::Down(why) => (false, Some(why.clone())),
+        };
+        let flag = match side {
+            Side::Zookeeper => &self.zookeeper_up,
+            Side::Redis => &self.redis_up,
+        };
+        let was_up = flag.swap(up, Ordering::Relaxed);
+        {
+            let mut live = lock(&self.live);
+            match side {
+                Side::Zookeeper => live.zookeeper_down.clone_from(&down),
+                Side::Redis => live.redis_down.clone_from(&down),
+            }
+        }
+        match down {
+            None => {
+                tracing::info!(
+                    pipeline = self.settings.pipeline,
+                    store = self.store_name(side),
+                    "the source is connected"
+                );
+                self.ask_comparison(Some(side), "the source was connected");
+            }
+            Some(why) => {
+                if side == Side::Redis {
+                    self.set_counting(false);
+                }
+                if was_up {
+                    tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");
+                    self.ask_comparison(Some(side), &format!("gap: {why}"));
+                } else {
+                    self.note(&why);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Rounds: from hints to observations, by the fast path where one side is known and by the slow path where not.
+//!
+//! - A znode was named: read it on the source's session; the key is assumed to be as the base has it.
+//! - A key was named: read it with its sidecar; the znode is assumed to be as the base has it. Only while the watch
+//!   stands and has not named the znode.
+//! - Otherwise, or when an assumption was refused: ZooKeeper first, after `sync`, then Redis. What ZooKeeper shows as
+//!   absent or older than the base is believed only after a second such observation.
+
+use super::cache::Known;
+use super::dirty::{Hint, PairName};
+use super::engine::Engine;
+use crate::change::{Digest, Pair, ZkStat};
+use crate::plan::{Base, Key, Observation, Seen, Vanished, Znode, path_id};
+use crate::store::{KeyReading, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Times closer than this are not told apart by `latest`: the round trip of an event and the error of the measured
+/// offset between the clocks, with room to spare.
+const DOUBT_MS: i64 = 100;
+
+/// Pause before pairs are looked at again after a store or the stream failed as a whole.
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// One pair as observed, with what its decision will need.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) name: PairName,
+    pub(super) hint: Hint,
+    pub(super) pair: Pair,
+    pub(super) seen: Observation,
+    /// The sidecar's bytes as read (or as known), for the compare-and-set.
+    pub(super) entry: Vec<u8>,
+    pub(super) nonce: u64,
+    pub(super) znode: Option<(Vec<u8>, ZkStat)>,
+    /// The key's bytes, where they were read.
+    pub(super) value: Option<Vec<u8>>,
+    /// Events of the key counted before it was read.
+    pub(super) events: u32,
+    /// Found by a comparison.
+    pub(super) comparing: bool,
+}
+
+/// A pair that cannot be observed: it goes into quarantine.
+pub(super) struct Unfit {
+    pub(super) name: PairName,
+    pub(super) hint: Hint,
+    pub(super) pair: Pair,
+    pub(super) reason: &'static str,
+    pub(super) detail: String,
+}
+
+/// What came of observing.
+#[derive(Default)]
+pub(super) struct Sight {
+    pub(super) observed: Vec<Observed>,
+    pub(super) unfit: Vec<Unfit>,
+    /// Nothing to do, or to be looked at again.
+    pub(super) finished: Vec<(PairName, Option<(Hint, Duration)>)>,
+    /// To be looked at by the slow path, in this round.
+    slow: Vec<Item>,
+}
+
+/// A pair on its way through a round.
+pub(super) struct Item {
+    pub(super) name: PairName,
+    pub(super) hint: Hint,
+    pub(super) pair: Pair,
+}
+
+impl Item {
+    fn path(&self) -> &str {
+        self.pair.zookeeper.as_deref().unwrap_or_default()
+    }
+}
+
+impl Engine {
+    /// One round over pairs that were taken from the dirty set.
+    pub(super) async fn round(&self, taken: Vec<(PairName, Hint)>) {
+        let mut sight = Sight::default();
+        let (mut znodes, mut keys) = (Vec::new(), Vec::new());
+        let watched = self.zookeeper_up.load(Ordering::Relaxed);
+        for (name, hint) in taken {
+            let Some(mapped) = self.map.of_key(&name) else {
+                sight.finished.push((name, None));
+                continue;
+            };
+            let item = Item { name, hint, pair: mapped.pair };
+            match (hint.slow, hint.znode, hint.key) {
+                (false, true, false) => znodes.push(item),
+                (false, false, true) if watched => keys.push(item),
+                _ => sight.slow.push(item),
+            }
+        }
+        self.see_znodes(znodes, &mut sight).await;
+        self.see_keys(keys, &mut sight).await;
+        let slow = std::mem::take(&mut sight.slow);
+        self.see_both(slow, false, &mut sight).await;
+        self.settle(sight).await;
+    }
+
+    /// The fast path of the ZooKeeper source.
+    async fn see_znodes(&self, items: Vec<Item>, sight: &mut Sight) {
+        let Some(znodes) = self.znodes.as_ref().filter(|_| !items.is_empty()) else { return };
+        let paths: Vec<String> = items.iter().map(|item| item.path().to_owned()).collect();
+        let readings = match znodes.read(&paths, Look::Source).await {
+            Ok(readings) => readings,
+            Err(error) => return self.again(items, &error, sight),
+        };
+        for (item, reading) in items.into_iter().zip(readings) {
+            let base = match self.cache.get(&item.name) {
+                Known::Base(base) => Some(base),
+                Known::None => None,
+                Known::Unknown => {
+                    self.metrics.cache_misses.inc();
+                    sight.slow.push(item);
+                    continue;
+                }
+            };
+            self.metrics.cache_hits.inc();
+            if is_doubtful(base.as_ref(), &reading, self.ensemble().id) || base.is_some_and(|base| base.apart) {
+                sight.slow.push(item);
+                continue;
+            }
+            let events = self.events_of(&item.name);
+            match self.fit_znode(reading) {
+                Ok(znode) => {
+                    let seen = Observation {
+                        base,
+                        znode: znode_of(znode.as_ref()),
+                        key: Key::AsBase,
+                        ensemble: self.ensemble(),
+                        seen: Seen::default(),
+                    };
+                    let entry = base.map(|base| base.encode()).unwrap_or_default();
+                    let Item { name, hint, pair } = item;
+                    sight.observed.push(Observed {
+                        name,
+                        hint,
+                        pair,
+                        seen,
+                        entry,
+                        nonce: 0,
+                        znode,
+                        value: None,
+                        events,
+                        comparing: false,
+                    });
+                }
+                Err((reason, detail)) => sight.unfit(item, reason, detail),
+            }
+        }
+    }
+
+    /// The fast path of the Redis source.
+    async fn see_keys(&self, items: Vec<Item>, sight: &mut Sight) {
+        let Some(keys) = self.keys.as_ref().filter(|_| !items.is_empty()) else { return };
+        let events: Vec<u32> = items.iter().map(|item| self.events_of(&item.name)).collect();
+        let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
+        let answer = match keys.observe(&names, true).await {
+            Ok(answer) => answer,
+            Err(error) => return self.again(items, &error, sight),
+        };
+        for ((item, reading), events) in items.into_iter().zip(answer.readings).zip(events) {
+            let base = self.base_of(&item, &reading.entry);
+            let is_plain =
+                base.is_none_or(|base| !base.apart && base.ensemble == self.ensemble().id && !base.ephemeral);
+            let is_ours = base.is_some() || reading.entry.is_empty();
+            if !is_plain || !is_ours {
+                sight.slow.push(item);
+                continue;
+            }
+            self.saw_key(item, reading, Znode::AsBase, None, answer.now_ms, answer.intact, events, false, sight);
+        }
+    }
+
+    /// The slow path: both sides, ZooKeeper first.
+    pub(super) async fn see_both(&self, items: Vec<Item>, comparing: bool, sight: &mut Sight) {
+        if items.is_empty() {
+            return;
+        }
+        let (items, looks) = match self.look_twice(items).await {
+            Ok(seen) => seen,
+            Err((items, error)) => return self.again(items, &error, sight),
+        };
+        let (znodes, answer, events) = looks;
+        for (((item, znode), reading), events) in items.into_iter().zip(znodes).zip(answer.readings).zip(events) {
+            match self.fit_znode(znode) {
+                Ok(znode) => {
+                    let seen = znode_of(znode.as_ref());
+                    let (now_ms, intact) = (answer.now_ms, answer.intact);
+                    self.saw_key(item, reading, seen, znode, now_ms, intact, events, comparing, sight);
+                }
+                Err((reason, detail)) => sight.unfit(item, reason, detail),
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the items come back with the error so that they can be put back")]
+    async fn look_twice(
+        &self,
+        items: Vec<Item>,
+    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, crate::store::KeyReadings, Vec<u32>)), (Vec<Item>, StoreError)> {
+        match self.look(&items).await {
+            Ok((znodes, answer, events)) => {
+                let is_doubted = items.iter().zip(&znodes).zip(&answer.readings).any(|((item, znode), reading)| {
+                    is_doubtful(self.base_of(item, &reading.entry).as_ref(), znode, self.ensemble().id)
+                });
+                if !is_doubted {
+                    return Ok((items, (znodes, answer, events)));
+                }
+                match self.look(&items).await {
+                    Ok(seen) => Ok((items, seen)),
+                    Err(error) => Err((items, error)),
+                }
+            }
+            Err(error) => Err((items, error)),
+        }
+    }
+
+    async fn look(
+        &self,
+        items: &[Item],
+    ) -> Result<(Vec<ZnodeReading>, crate::store::KeyReadings, Vec<u32>), StoreError> {
+        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else {
+            return Err(StoreError::Away("a store is missing".to_owned()));
+        };
+        let paths: Vec<String> = items.iter().map(|item| item.path().to_owned()).collect();
+        let seen = znodes.read(&paths, Look::Synced).await?;
+        let events = items.iter().map(|item| self.events_of(&item.name)).collect();
+        let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
+        Ok((seen, keys.observe(&names, true).await?, events))
+    }
+
+    /// The base that a sidecar holds, if it was agreed for this very path.
+    pub(super) fn base_of(&self, item: &Item, entry: &[u8]) -> Option<Base> {
+        Base::decode(entry).filter(|base| base.path_id == path_id(item.path()))
+    }
+
+    /// Turns a key as read into an observation.
+    #[expect(clippy::too_many_arguments, reason = "the two halves of an observation, each from its own answer")]
+    pub(super) fn saw_key(
+        &self,
+        item: Item,
+        reading: KeyReading,
+        znode: Znode,
+        data: Option<(Vec<u8>, ZkStat)>,
+        now_ms: i64,
+        intact: bool,
+        events: u32,
+        comparing: bool,
+        sight: &mut Sight,
+    ) {
+        let base = self.base_of(&item, &reading.entry);
+        let hint = item.hint;
+        let (key, value) = match reading.state {
+            KeyState::Absent => {
+                let seen = if hint.event.is_some() { hint.removal } else { None };
+                (Key::Absent(Vanished { seen, now_ms, intact }), None)
+            }
+            KeyState::Value { bytes, expires_ms } => {
+                (Key::Present { digest: Digest::of(&bytes), expires_ms }, Some(bytes))
+            }
+            KeyState::Digest { digest, expires_ms } => (Key::Present { digest, expires_ms }, None),
+            KeyState::Later => {
+                sight.finished.push((item.name, Some((hint, Duration::ZERO))));
+                return;
+            }
+            KeyState::TooLarge(bytes) => {
+                let detail = format!("the key holds {bytes} bytes, and at most {VALUE_BYTES_MAX} are mirrored");
+                return sight.unfit(item, "too_large", detail);
+            }
+            KeyState::WrongType(kind) => {
+                let detail = format!("the key is a {kind}, and this route carries strings");
+                return sight.unfit(item, "wrong_type", detail);
+            }
+            KeyState::Denied(detail) => return sight.unfit(item, "no_permission", detail),
+        };
+        let watched = hint.key && hint.key_seen_ms > 0 && !comparing;
+        let ahead_ms = self.znodes.as_ref().map_or(0, |znodes| znodes.clock_ahead_ms());
+        let seen = Seen {
+            redis_ms: watched.then(|| hint.key_seen_ms + ahead_ms),
+            doubt_ms: DOUBT_MS,
+            redis_writes: if comparing { None } else { self.writes_since_base(&item.name) },
+        };
+        let seen = Observation { base, znode, key, ensemble: self.ensemble(), seen };
+        let Item { name, hint, pair } = item;
+        sight.observed.push(Observed {
+            name,
+            hint,
+            pair,
+            seen,
+            entry: reading.entry,
+            nonce: reading.nonce,
+            znode: data,
+            value,
+            events,
+            comparing,
+        });
+    }
+
+    /// The znode as data and stat, or why it cannot be mirrored.
+    pub(super) fn fit_znode(&self, reading: ZnodeReading) -> Result<Option<(Vec<u8>, ZkStat)>, (&'static str, String)> {
+        match reading {
+            ZnodeReading::Absent => Ok(None),
+            ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
+                let detail =
+                    format!("the znode holds {} bytes, and at most {VALUE_BYTES_MAX} are mirrored", data.len());
+                Err(("too_large", detail))
+            }
+            ZnodeReading::Present { data, stat } => Ok(Some((data, stat))),
+            ZnodeReading::Denied(detail) => Err(("no_permission", detail)),
+        }
+    }
+
+    /// Puts items back after a store failed as a whole.
+    fn again(&self, items: Vec<Item>, error: &StoreError, sight: &mut Sight) {
+        self.failed(error);
+        for Item { name, hint, .. } in items {
+            sight.finished.push((name, Some((Hint { slow: true, ..hint }, AGAIN_AFTER))));
+        }
+    }
+
+    /// Takes in that a store failed as a whole.
+    pub(super) fn failed(&self, error: &StoreError) {
+        match error {
+            StoreError::Away(why) | StoreError::Refused(why) => self.note(why),
+            StoreError::Fenced(_) => self.halt(error.clone()),
+        }
+    }
+
+    /// The pair's quarantine entry, or nothing if the route is unknown.
+    pub(super) fn quarantine(&self, name: &[u8], route: usize, pair: &Pair, reason: &str, detail: &str) {
+        let Some(rules) = self.route(route) else { return };
+        let entry = super::control::Quarantined {
+            route: rules.name.clone(),
+            zookeeper: pair.zookeeper.clone(),
+            redis: pair.redis.clone(),
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            since_ms: super::engine::now_ms(),
+        };
+        self.quarantine.put(name, route, entry);
+    }
+}
+
+impl Sight {
+    pub(super) fn unfit(&mut self, item: Item, reason: &'static str, detail: String) {
+        let Item { name, hint, pair } = item;
+        self.unfit.push(Unfit { name, hint, pair, reason, detail });
+    }
+}
+
+/// Whether what ZooKeeper shows must be looked at twice: gone or older, against the base.
+pub(super) fn is_doubtful(base: Option<&Base>, reading: &ZnodeReading, ensemble: u32) -> bool {
+    let Some(agreed) = base.and_then(|base| base.zookeeper) else { return false };
+    match reading {
+        ZnodeReading::Absent => true,
+        ZnodeReading::Present { stat, .. } => {
+            let is_older = stat.mzxid < agreed.mzxid || stat.czxid < agreed.czxid;
+            is_older || base.is_some_and(|base| base.ensemble != ensemble)
+        }
+        ZnodeReading::Denied(_) => false,
+    }
+}
+
+pub(super) fn znode_of(znode: Option<&(Vec<u8>, ZkStat)>) -> Znode {
+    match znode {
+        None => Znode::Absent,
+        Some((data, stat)) => Znode::Present {
+            version: stat.version(),
+            digest: Digest::of(data),
+            ephemeral: stat.is_ephemeral(),
+            mtime_ms: stat.mtime_ms,
+        },
+    }
+}

@@ -1,0 +1,453 @@
+//! The life of a pipeline in a worker: connect, stand by, own, compare, run, lose, begin again.
+//!
+//! ```text
+//!   Connecting -> Standby -> Snapshotting -> Live <-> Waiting
+//!        ^                                     |
+//!        +------- session lost, fenced --------+
+//! ```
+//!
+//! Nothing but a signal or a refused start ends it: whatever else fails is waited for.
+
+use super::control::PipelineState;
+use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
+use super::quarantine::Quarantine;
+use super::retry::Pauses;
+use crate::change::{GapState, Side};
+use crate::plan::Ensemble;
+use crate::route::RouteMap;
+use crate::store::{Claim, Hints, Keyspace, Lease, Remembered, StoreError, Znodes};
+use crate::stream::{Stream, StreamError};
+use crate::telemetry::Metrics;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Opens the pipeline's stream; called once for each ownership.
+pub type StreamOpener = Box<dyn Fn() -> Result<Arc<dyn Stream>, StreamError> + Send + Sync>;
+
+/// A worker that stops finishes what is under way for at most this long.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// An ownership that is lost waits this long for its rounds: they fail by themselves.
+const DRAIN_LOST: Duration = Duration::from_secs(2);
+
+/// How often the list of quarantined pairs is saved and a finished `--once` is noticed.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the pipeline claims in each store.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// In ZooKeeper.
+    pub zookeeper: Option<Claim>,
+    /// In Redis.
+    pub redis: Option<Claim>,
+}
+
+/// How a pipeline ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// `--once`: one comparison found nothing to do. `true`: but pairs are quarantined or wait for approval.
+    Done(bool),
+    /// It may not start; the text says why. Exit 1.
+    Refused(String),
+    /// `--once`: a store could not be reached in time. Exit 75.
+    Unreachable(String),
+    /// It was told to stop.
+    Stopped,
+}
+
+/// What `status` shows beside the engine's numbers.
+pub(super) struct State {
+    pub(super) state: PipelineState,
+    pub(super) note: String,
+    pub(super) owner: String,
+    pub(super) standbys: u64,
+    pub(super) engine: Option<Arc<Engine>>,
+    pub(super) compared: bool,
+}
+
+/// One pipeline of a worker.
+pub struct Pipeline {
+    pub(super) settings: Settings,
+    pub(super) map: RouteMap,
+    pub(super) znodes: Option<Arc<dyn Znodes>>,
+    pub(super) keys: Option<Arc<dyn Keyspace>>,
+    claims: Claims,
+    open_stream: StreamOpener,
+    metrics: Arc<Metrics>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) quarantine: Arc<Quarantine>,
+    pub(super) state: Mutex<State>,
+    pub(super) live: Mutex<Live>,
+    pub(super) rate: Mutex<(Instant, u64, f64)>,
+    remembered: Mutex<Remembered>,
+    stop: watch::Sender<bool>,
+}
+
+impl Pipeline {
+    /// A pipeline that does nothing until [`Pipeline::run`].
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        map: RouteMap,
+        stores: (Option<Arc<dyn Znodes>>, Option<Arc<dyn Keyspace>>),
+        claims: Claims,
+        open_stream: StreamOpener,
+        metrics: Arc<Metrics>,
+        quarantine_file: &Path,
+    ) -> Pipeline {
+        for route in &settings.routes {
+            metrics.introduce_route(&route.name);
+        }
+        let state = State {
+            state: PipelineState::Connecting,
+            note: String::new(),
+            owner: String::new(),
+            standbys: 0,
+            engine: None,
+            compared: false,
+        };
+        Pipeline {
+            settings,
+            map,
+            znodes: stores.0,
+            keys: stores.1,
+            claims,
+            open_stream,
+            metrics,
+            counters: Arc::default(),
+            quarantine: Arc::new(Quarantine::new(quarantine_file)),
+            state: Mutex::new(state),
+            live: Mutex::default(),
+            rate: Mutex::new((Instant::now(), 0, 0.0)),
+            remembered: Mutex::default(),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    /// Tells it to stop; [`Pipeline::run`] ends within ten seconds.
+    pub fn stop(&self) {
+        self.set(PipelineState::Stopping, "");
+        self.stop.send_replace(true);
+    }
+
+    pub(super) fn set(&self, state: PipelineState, note: &str) {
+        let mut now = lock(&self.state);
+        if now.state != state {
+            tracing::info!(pipeline = self.settings.pipeline, state = ?state, note, "state");
+        }
+        if now.state != PipelineState::Stopping {
+            now.state = state;
+        }
+        note.clone_into(&mut now.note);
+    }
+
+    /// Runs until told to stop, until a start is refused, or (with `once`) until all is in step. `patience`: how long
+    /// a store may be away with `once`.
+    pub async fn run(&self, patience: Duration) -> Ended {
+        let mut stop = self.stop.subscribe();
+        let mut pauses = Pauses::default();
+        let mut away_since = Instant::now();
+        let mut has_owned = false;
+        loop {
+            let ended = tokio::select! {
+                biased;
+                ended = self.ownership(&mut has_owned) => ended,
+                _ = stop.wait_for(|stop| *stop) => Ok(Ended::Stopped),
+            };
+            let was_live = lock(&self.state).engine.is_some();
+            self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_)))).await;
+            if was_live {
+                pauses.reset();
+                away_since = Instant::now();
+            }
+            let error = match ended {
+                Ok(ended) => return ended,
+                Err(error) => error,
+            };
+            let is_final = matches!(error, StoreError::Refused(_)) && !has_owned;
+            if is_final {
+                return Ended::Refused(error.to_string());
+            }
+            if self.settings.once && away_since.elapsed() >= patience {
+                return Ended::Unreachable(error.to_string());
+            }
+            self.set(PipelineState::Waiting, &error.to_string());
+            tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(pauses.next()) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
+            }
+        }
+    }
+
+    /// Gives everything back; rounds under way finish first.
+    async fn end_ownership(&self, by_wish: bool) {
+        let engine = lock(&self.state).engine.take();
+        if let Some(engine) = engine {
+            engine.halt(StoreError::Away("the worker stops".to_owned()));
+            engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
+            *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
+            let mut remembered = lock(&self.remembered);
+            remembered.ensemble = engine.lease.ensemble.id;
+            remembered.zxid = remembered.zxid.max(self.znodes.as_ref().map_or(0, |znodes| znodes.zxid()));
+        }
+        if by_wish && let (Some(keys), Some(znodes)) = (&self.keys, &self.znodes) {
+            // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for.
+            let zxid = lock(&self.remembered).zxid;
+            if zxid > 0 {
+                let _ = tokio::time::timeout(DRAIN_LOST, keys.remember(zxid.max(znodes.zxid()))).await;
+            }
+        }
+        let close = async {
+            if let Some(keys) = &self.keys {
+                keys.close().await;
+            }
+            if let Some(znodes) = &self.znodes {
+                znodes.close().await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_LOST, close).await;
+        self.quarantine.save();
+    }
+
+    /// One ownership, from its making to its end.
+    async fn ownership(&self, has_owned: &mut bool) -> Result<Ended, StoreError> {
+        if lock(&self.state).state != PipelineState::Waiting {
+            self.set(PipelineState::Connecting, "");
+        }
+        if let Some(znodes) = &self.znodes {
+            znodes.connect().await?;
+        }
+        if let Some(keys) = &self.keys {
+            keys.connect().await?;
+        }
+        if let Some(znodes) = &self.znodes {
+            let waiting = |owner: String, standbys: u64| {
+                self.set(PipelineState::Standby, &format!("{owner} owns the pipeline"));
+                let mut state = lock(&self.state);
+                state.owner = owner;
+                state.standbys = standbys;
+            };
+            znodes.stand(&waiting).await?;
+        }
+        if let (Some(znodes), Some(claim)) = (&self.znodes, &self.claims.zookeeper) {
+            znodes.claim(claim.clone()).await?;
+        }
+        let captures =
+            self.settings.routes.iter().all(|route| matches!(route.policy.flow, crate::plan::Flow::Capture(_)));
+        if let (Some(keys), Some(claim), false) = (&self.keys, &self.claims.redis, captures) {
+            keys.claim(claim.clone()).await?;
+        }
+        let stream = self.stream().await?;
+        let lease = self.lease(stream.as_ref(), captures).await?;
+        *has_owned = true;
+        let parts = Parts {
+            map: self.map.clone(),
+            znodes: self.znodes.clone(),
+            keys: self.keys.clone(),
+            stream,
+            metrics: Arc::clone(&self.metrics),
+        };
+        let engine = Arc::new(Engine::new(
+            self.settings.clone(),
+            parts,
+            lease,
+            Arc::clone(&self.counters),
+            Arc::clone(&self.quarantine),
+            lock(&self.live).clone(),
+        ));
+        {
+            let mut state = lock(&self.state);
+            state.owner.clone_from(&self.settings.worker);
+            state.engine = Some(Arc::clone(&engine));
+            state.compared = false;
+        }
+        tracing::info!(pipeline = self.settings.pipeline, epoch = lease.epoch, "this worker owns the pipeline");
+        self.set(PipelineState::Snapshotting, "");
+        self.live(&engine).await
+    }
+
+    /// Opens the stream, waiting for another process that holds it.
+    async fn stream(&self) -> Result<Arc<dyn Stream>, StoreError> {
+        let mut pauses = Pauses::default();
+        loop {
+            match (self.open_stream)() {
+                Ok(stream) => return Ok(stream),
+                Err(StreamError::Owned(who)) => {
+                    self.set(PipelineState::Standby, &who);
+                    tokio::time::sleep(pauses.next()).await;
+                }
+                Err(error) => return Err(StoreError::Away(error.to_string())),
+            }
+        }
+    }
+
+    /// Takes the ownership in every store, and completes what the owner before left in the journal.
+    async fn lease(&self, stream: &dyn Stream, captures: bool) -> Result<Lease, StoreError> {
+        let mut remembered = match &self.keys {
+            Some(keys) if !captures => keys.remembered().await?,
+            _ => Remembered::default(),
+        };
+        {
+            let known = lock(&self.remembered);
+            if remembered.ensemble == 0 || remembered.ensemble == known.ensemble {
+                remembered.ensemble = remembered.ensemble.max(known.ensemble);
+                remembered.zxid = remembered.zxid.max(known.zxid);
+            }
+        }
+        let last = stream.extent().last;
+        let newest = stream.read(last, 1, usize::MAX).ok().and_then(|batch| batch.records.into_iter().next());
+        let last_epoch = newest.and_then(|recorded| u64::try_from(recorded.change.epoch).ok()).unwrap_or(0);
+        remembered.epoch = remembered.epoch.max(last_epoch);
+        let lease = match &self.znodes {
+            Some(znodes) => znodes.own(remembered).await?,
+            None => Lease { epoch: remembered.epoch + 1, ensemble: Ensemble { id: 0, since_zxid: 0 } },
+        };
+        if let (Some(keys), false) = (&self.keys, captures) {
+            let zxid = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
+            keys.begin(Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid }).await?;
+        }
+        if let Some(znodes) = &self.znodes {
+            let entries = znodes.journal().await?;
+            if let Some(keys) = &self.keys {
+                keys.complete(entries).await?;
+            }
+        }
+        Ok(lease)
+    }
+
+    /// Runs the sources, the rounds and the comparisons until something ends them.
+    async fn live(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
+        if engine.captures() {
+            let known = engine.load_known().map_err(|error| StoreError::Away(error.to_string()))?;
+            *lock(&engine.known) = known;
+        }
+        if let Some(znodes) = &self.znodes {
+            znodes.watch(Arc::clone(engine) as Arc<dyn Hints>);
+        }
+        if let Some(keys) = &self.keys {
+            keys.watch(Arc::clone(engine) as Arc<dyn Hints>);
+        }
+        let lost = async {
+            match &self.znodes {
+                Some(znodes) => znodes.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            error = engine.halted() => Err(error),
+            error = lost => Err(error),
+            () = engine.run() => Err(StoreError::Away("the rounds ended".to_owned())),
+            ended = self.compare_for_ever(engine) => ended,
+        }
+    }
+
+    /// Compares at the start, after every gap, when asked, and at the interval.
+    async fn compare_for_ever(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
+        let mut asked = Vec::new();
+        let mut due = true;
+        let mut last = Instant::now();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pauses = Pauses::default();
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                () = engine.compare_asked.notified() => {}
+                _ = tick.tick() => {}
+            }
+            self.quarantine.save();
+            for (side, why) in engine.comparison_asked() {
+                if why.starts_with("gap: ")
+                    && let Some(side) = side
+                {
+                    engine.mark_gap(side, GapState::Opened, &why).await;
+                }
+                tracing::debug!(pipeline = self.settings.pipeline, why, "a comparison is asked for");
+                asked.push((side, why));
+            }
+            self.show_state(engine);
+            let is_due = due || !asked.is_empty() || last.elapsed() >= self.settings.reconcile;
+            if !is_due || !self.is_up(engine) || Instant::now() < not_before {
+                continue;
+            }
+            let reasons = std::mem::take(&mut asked);
+            // The first comparison after a start is never routine: sidecars are looked through as well.
+            let reasons = if due && reasons.is_empty() { vec![(None, "the start".to_owned())] } else { reasons };
+            let compared =
+                if engine.captures() { engine.compare_capture(&reasons).await } else { engine.compare(&reasons).await };
+            match compared {
+                Ok(acted) => {
+                    pauses.reset();
+                    last = Instant::now();
+                    engine.clear_note();
+                    lock(&self.state).compared = true;
+                    self.show_state(engine);
+                    if self.settings.once
+                        && let Some(ended) = self.once(engine, acted).await
+                    {
+                        return Ok(ended);
+                    }
+                    // `--once` compares until nothing is left.
+                    due = self.settings.once;
+                }
+                Err(StoreError::Away(why) | StoreError::Refused(why)) => {
+                    engine.note(&why);
+                    asked = reasons;
+                    due = true;
+                    not_before = Instant::now() + pauses.next();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn is_up(&self, engine: &Engine) -> bool {
+        let zookeeper = self.znodes.is_none() || engine.zookeeper_up.load(Ordering::Relaxed);
+        let redis = self.keys.is_none() || engine.redis_up.load(Ordering::Relaxed);
+        zookeeper && redis
+    }
+
+    fn show_state(&self, engine: &Engine) {
+        let compared = lock(&self.state).compared;
+        let note = {
+            let live = lock(&engine.live);
+            let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
+            down.unwrap_or_else(|| live.note.clone())
+        };
+        let state = match (compared, self.is_up(engine)) {
+            (true, true) => PipelineState::Live,
+            (true, false) => PipelineState::Waiting,
+            (false, _) => PipelineState::Snapshotting,
+        };
+        self.set(state, &note);
+    }
+
+    /// With `once`: what a comparison's end means. `None`: compare again.
+    async fn once(&self, engine: &Engine, acted: u64) -> Option<Ended> {
+        let waits = !lock(&engine.live).awaiting.is_empty();
+        let settled = async {
+            while !engine.dirty.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Pairs that are held back (a store takes no writes) must not keep a comparison from saying so.
+        let is_settled = tokio::time::timeout(DRAIN, settled).await.is_ok();
+        if acted > 0 || !is_settled {
+            return if waits { Some(Ended::Done(true)) } else { None };
+        }
+        Some(Ended::Done(waits || !self.quarantine.is_empty()))
+    }
+
+    /// The side's source is connected, or the pipeline has no such side.
+    pub(super) fn is_connected(&self, engine: Option<&Engine>, side: Side) -> bool {
+        engine.is_some_and(|engine| match side {
+            Side::Zookeeper => engine.zookeeper_up.load(Ordering::Relaxed),
+            Side::Redis => engine.redis_up.load(Ordering::Relaxed),
+        })
+    }
+}

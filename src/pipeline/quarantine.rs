@@ -1,0 +1,147 @@
+//! Pairs that could not be brought in step, and why; kept in a file so that they can be listed without a worker.
+
+use super::control::Quarantined;
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Pairs that are listed at most. More are counted; each comparison finds them again.
+pub const LISTED_MAX: usize = 10_000;
+
+#[derive(Debug, Default)]
+struct Inner {
+    pairs: HashMap<Box<[u8]>, (usize, Quarantined)>,
+    /// Pairs beyond the bound, by route.
+    unlisted: HashMap<usize, std::collections::HashSet<u64>>,
+    /// Pairs that an operator wants no more word of, with what was the matter; at most [`LISTED_MAX`].
+    dropped: HashMap<Box<[u8]>, (String, String)>,
+    is_saved: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Quarantine {
+    inner: Mutex<Inner>,
+    file: PathBuf,
+}
+
+impl Quarantine {
+    /// An empty list that is saved to this file.
+    #[must_use]
+    pub fn new(file: &Path) -> Quarantine {
+        Quarantine { inner: Mutex::new(Inner { is_saved: false, ..Inner::default() }), file: file.to_owned() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a pair in. One that is there keeps its time, and its place if the reason is the same.
+    pub fn put(&self, name: &[u8], route: usize, pair: Quarantined) {
+        let mut inner = self.inner();
+        if inner.dropped.get(name).is_some_and(|(reason, detail)| *reason == pair.reason && *detail == pair.detail) {
+            return;
+        }
+        if let Some((_, known)) = inner.pairs.get_mut(name) {
+            if known.reason != pair.reason || known.detail != pair.detail {
+                *known = Quarantined { since_ms: known.since_ms, ..pair };
+                inner.is_saved = false;
+            }
+            return;
+        }
+        tracing::warn!(route = pair.route, reason = pair.reason, detail = pair.detail, "a pair is quarantined");
+        if inner.pairs.len() >= LISTED_MAX {
+            inner.unlisted.entry(route).or_default().insert(xxhash_rust::xxh3::xxh3_64(name));
+            return;
+        }
+        inner.pairs.insert(name.into(), (route, pair));
+        inner.is_saved = false;
+    }
+
+    /// Takes a pair out, if it is in.
+    pub fn remove(&self, name: &[u8]) {
+        let mut inner = self.inner();
+        if inner.pairs.is_empty() {
+            return;
+        }
+        if inner.pairs.remove(name).is_some() {
+            inner.is_saved = false;
+            tracing::info!("a pair has left the quarantine");
+        } else if !inner.unlisted.is_empty() {
+            let hash = xxhash_rust::xxh3::xxh3_64(name);
+            inner.unlisted.values_mut().for_each(|names| {
+                names.remove(&hash);
+            });
+        }
+    }
+
+    /// Takes a pair out and is silent about it while the same is the matter.
+    pub fn drop_pair(&self, name: &[u8]) {
+        let mut inner = self.inner();
+        if let Some((_, pair)) = inner.pairs.remove(name) {
+            if inner.dropped.len() >= LISTED_MAX {
+                inner.dropped.clear();
+            }
+            inner.dropped.insert(name.into(), (pair.reason, pair.detail));
+            inner.is_saved = false;
+        }
+    }
+
+    /// Speaks about a dropped pair again.
+    pub fn forget_drop(&self, name: &[u8]) {
+        self.inner().dropped.remove(name);
+    }
+
+    /// Pairs of this route.
+    #[must_use]
+    pub fn count(&self, route: usize) -> u64 {
+        let inner = self.inner();
+        let listed = inner.pairs.values().filter(|(of, _)| *of == route).count();
+        let unlisted = inner.unlisted.get(&route).map_or(0, std::collections::HashSet::len);
+        u64::try_from(listed + unlisted).unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner().pairs.is_empty()
+    }
+
+    /// All listed pairs, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Quarantined> {
+        let mut pairs: Vec<Quarantined> = self.inner().pairs.values().map(|(_, pair)| pair.clone()).collect();
+        pairs.sort_by(|a, b| (a.since_ms, &a.redis, &a.zookeeper).cmp(&(b.since_ms, &b.redis, &b.zookeeper)));
+        pairs
+    }
+
+    /// Names and routes of the listed pairs that `wanted` accepts.
+    #[must_use]
+    pub fn names(&self, wanted: &dyn Fn(&[u8]) -> bool) -> Vec<(Box<[u8]>, usize)> {
+        let inner = self.inner();
+        inner.pairs.iter().filter(|(name, _)| wanted(name)).map(|(name, (route, _))| (name.clone(), *route)).collect()
+    }
+
+    /// Writes the file anew if the list has changed: to a temporary file first, so that a reader sees all of it.
+    pub fn save(&self) {
+        if std::mem::replace(&mut self.inner().is_saved, true) {
+            return;
+        }
+        if let Err(error) = self.write() {
+            tracing::warn!(file = %self.file.display(), %error, "the quarantine list could not be saved");
+            self.inner().is_saved = false;
+        }
+    }
+
+    fn write(&self) -> std::io::Result<()> {
+        let temporary = self.file.with_extension("new");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
+        for pair in self.list() {
+            serde_json::to_writer(&mut file, &pair)?;
+            file.write_all(b"\n")?;
+        }
+        file.into_inner()?.sync_all()?;
+        std::fs::rename(temporary, &self.file)
+    }
+}

@@ -1,0 +1,266 @@
+//! What a decision puts on the stream.
+//!
+//! A change is recorded once: when the side that it comes from has moved since the base, or when it settles a conflict.
+//! A restore or a put-back is a write of ours and no change; a pair that the stream does not know gets one `r`.
+
+use super::engine::{Engine, Route, now_ms};
+use super::observe::Observed;
+use crate::change::{Agreed, Change, Conflict, Connector, Op, Side, Source, ZkStat};
+use crate::plan::{Base, Key, Verdict, Znode};
+
+/// Previous values above this are not repeated in `before`: they are on the stream, one record earlier.
+const BEFORE_BYTES_MAX: usize = 64 * 1024;
+
+/// A decision, as far as the stream is concerned.
+pub(super) struct Recording<'a> {
+    /// The side whose state goes on.
+    pub(super) from: Side,
+    pub(super) seen: &'a mut Observed,
+    pub(super) route: &'a Route,
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// The change that a decision puts on the stream, if any. The value moves out of the observation.
+pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change> {
+    let Recording { from, seen, route, verdict } = recording;
+    let latest = if engine.stream.knows(&seen.pair) { engine.stream.latest(&seen.pair).ok().flatten() } else { None };
+    let is_known = latest.is_some();
+    let previous = latest.map(|recorded| recorded.change);
+    let existed = previous.as_ref().is_some_and(|change| change.op != Op::Delete);
+    let after = match from {
+        Side::Zookeeper => value_of_znode(seen),
+        Side::Redis => value_of_key(seen),
+    };
+    let has_moved = match seen.seen.base {
+        Some(base) => moved(seen, &base, from),
+        None => !is_known || previous.as_ref().and_then(|change| change.after.as_ref()) != after.as_ref(),
+    };
+    if verdict.is_none() && !has_moved && is_known {
+        // Not a change: give the value back.
+        match (from, after) {
+            (Side::Zookeeper, Some(data)) => restore_znode(seen, data),
+            (Side::Redis, value) => seen.value = value,
+            (Side::Zookeeper, None) => {}
+        }
+        return None;
+    }
+    let op = match (&after, is_known, existed) {
+        (None, _, _) => Op::Delete,
+        (Some(_), false, _) if seen.comparing => Op::Read,
+        (Some(_), _, true) => Op::Update,
+        (Some(_), _, false) => Op::Create,
+    };
+    let conflict = verdict.map(|verdict| conflict(engine, seen, route, from, verdict));
+    let before =
+        previous.filter(|_| existed).and_then(|change| change.after).filter(|value| value.len() <= BEFORE_BYTES_MAX);
+    Some(Change {
+        op,
+        before,
+        source: source(engine, seen, from),
+        ts_ms: now_ms(),
+        route: route.name.clone(),
+        value: route.value,
+        pair: seen.pair.clone(),
+        base: seen.seen.base.map(|base| agreed(&base)),
+        collapsed: collapsed(seen, from, op),
+        conflict,
+        gap: None,
+        epoch: i64::try_from(engine.lease.epoch).unwrap_or(i64::MAX),
+        after,
+    })
+}
+
+fn value_of_znode(seen: &mut Observed) -> Option<Vec<u8>> {
+    let stands_for_empty = seen.seen.base.is_some_and(|base| base.redis == Some(crate::change::Digest::EMPTY));
+    let (data, stat) = seen.znode.as_mut()?;
+    let has_key = !data.is_empty() || stat.is_ephemeral() || stands_for_empty;
+    has_key.then(|| std::mem::take(data))
+}
+
+fn restore_znode(seen: &mut Observed, data: Vec<u8>) {
+    if let Some((place, _)) = seen.znode.as_mut() {
+        *place = data;
+    }
+}
+
+fn value_of_key(seen: &mut Observed) -> Option<Vec<u8>> {
+    match seen.seen.key {
+        Key::Present { .. } => seen.value.take(),
+        Key::Absent(_) | Key::AsBase => None,
+    }
+}
+
+/// Whether this side is another than the base has it.
+fn moved(seen: &Observed, base: &Base, side: Side) -> bool {
+    match side {
+        Side::Zookeeper => match seen.seen.znode {
+            Znode::AsBase => false,
+            Znode::Absent => base.zookeeper.is_some(),
+            Znode::Present { version, digest, .. } if base.ensemble == seen.seen.ensemble.id => {
+                base.zookeeper.map(|agreed| agreed.mzxid) != Some(version.mzxid) && base.redis != Some(digest)
+            }
+            Znode::Present { digest, .. } => base.redis != Some(digest),
+        },
+        Side::Redis => match seen.seen.key {
+            Key::AsBase => false,
+            Key::Absent(_) => base.redis.is_some(),
+            Key::Present { digest, .. } => base.redis != Some(digest),
+        },
+    }
+}
+
+fn conflict(engine: &Engine, seen: &Observed, route: &Route, winner: Side, verdict: Verdict) -> Conflict {
+    let loser = winner.other();
+    let znode = seen.znode.as_ref().filter(|_| loser == Side::Zookeeper);
+    let value = match loser {
+        Side::Zookeeper => znode.map(|(data, _)| data.clone()),
+        Side::Redis => seen.value.clone(),
+    };
+    let rule = match route.policy.flow {
+        crate::plan::Flow::Both(_) if !is_ephemeral(seen) => route.rule.clone(),
+        crate::plan::Flow::Both(_) => "ephemeral: mirror".to_owned(),
+        crate::plan::Flow::From(_) | crate::plan::Flow::Capture(_) => route.flow.clone(),
+    };
+    Conflict {
+        winner: engine.store_name(winner).to_owned(),
+        loser: engine.store_name(loser).to_owned(),
+        value,
+        mzxid: znode.map(|(_, stat)| stat.mzxid),
+        version: znode.map(|(_, stat)| stat.version),
+        rule,
+        reason: verdict.reason.to_owned(),
+    }
+}
+
+fn is_ephemeral(seen: &Observed) -> bool {
+    match seen.seen.znode {
+        Znode::Present { ephemeral, .. } => ephemeral,
+        Znode::Absent | Znode::AsBase => seen.seen.base.is_some_and(|base| base.ephemeral),
+    }
+}
+
+fn agreed(base: &Base) -> Agreed {
+    Agreed {
+        czxid: base.zookeeper.map(|version| version.czxid),
+        mzxid: base.zookeeper.map(|version| version.mzxid),
+        version: base.zookeeper.map(|version| version.version),
+        digest: base.redis.map(|digest| digest.hex()),
+        sequence: i64::from(base.sequence),
+    }
+}
+
+/// Values between the base and this state that nobody saw.
+fn collapsed(seen: &Observed, from: Side, op: Op) -> Option<i64> {
+    match (from, op) {
+        (_, Op::Read) => None,
+        (Side::Zookeeper, _) => {
+            let (_, stat) = seen.znode.as_ref()?;
+            match seen.seen.base.and_then(|base| base.zookeeper) {
+                Some(agreed) if agreed.czxid == stat.czxid => {
+                    Some(i64::from(stat.version.wrapping_sub(agreed.version)).saturating_sub(1).max(0))
+                }
+                // Created or recreated: each version before this one was a value.
+                _ => Some(i64::from(stat.version)),
+            }
+        }
+        (Side::Redis, _) => {
+            let is_counted = seen.hint.writes > 0 && !seen.comparing;
+            is_counted.then(|| i64::from(seen.hint.writes) - 1)
+        }
+    }
+}
+
+fn source(engine: &Engine, seen: &Observed, from: Side) -> Source {
+    match from {
+        Side::Zookeeper => {
+            let stat = seen.znode.as_ref().map(|(_, stat)| *stat);
+            zookeeper_source(engine.store_name(from), seen.pair.zookeeper.as_deref(), stat.as_ref())
+        }
+        Side::Redis => redis_source(engine, seen),
+    }
+}
+
+/// The source of a change that a znode tells.
+pub(super) fn zookeeper_source(store: &str, path: Option<&str>, stat: Option<&ZkStat>) -> Source {
+    let mut source = Source::new(Connector::Zookeeper, store, stat.map_or_else(now_ms, |stat| stat.mtime_ms));
+    source.path = path.map(ToOwned::to_owned);
+    source.czxid = stat.map(|stat| stat.czxid);
+    source.mzxid = stat.map(|stat| stat.mzxid);
+    source.pzxid = stat.map(|stat| stat.pzxid);
+    source.version = stat.map(|stat| stat.version);
+    source.cversion = stat.map(|stat| stat.cversion);
+    source.aversion = stat.map(|stat| stat.aversion);
+    source.ephemeral_owner = stat.map(|stat| stat.ephemeral_owner);
+    source
+}
+
+fn redis_source(engine: &Engine, seen: &Observed) -> Source {
+    let seen_ms = if seen.hint.key_seen_ms > 0 { seen.hint.key_seen_ms } else { now_ms() };
+    let mut source = Source::new(Connector::Redis, engine.store_name(Side::Redis), seen_ms);
+    source.key.clone_from(&seen.pair.redis);
+    if let Key::Present { expires_ms, .. } = seen.seen.key {
+        source.kind = Some("string".to_owned());
+        source.expiry = expires_ms;
+    }
+    source.event = seen.hint.event.map(ToOwned::to_owned);
+    source.revision = seen.seen.seen.redis_writes.map(i64::from);
+    if let Some(keys) = &engine.keys {
+        let facts = keys.facts();
+        source.database = Some(keys.database());
+        source.replication_id = Some(facts.replication_id).filter(|id| !id.is_empty());
+        source.replication_offset = Some(facts.replication_offset);
+    }
+    source
+}
+
+impl Engine {
+    /// One `r` for a pair in step that the stream does not know.
+    pub(super) fn first_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
+        if self.stream.knows(&seen.pair) {
+            return None;
+        }
+        let (data, _) = seen.znode.as_ref()?;
+        let after = Some(data.clone()).filter(|_| seen.seen.base.is_some_and(|base| base.redis.is_some()))?;
+        Some(self.plain_record(seen, route, Op::Read, None, after))
+    }
+
+    /// The record of a pair whose sides were found to agree anew: only where the stream does not have that value.
+    pub(super) fn agreed_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
+        let base_differs = seen.seen.base.is_some_and(|base| moved(seen, &base, Side::Redis));
+        let is_known = self.stream.knows(&seen.pair);
+        if is_known && !base_differs && seen.seen.base.is_some() {
+            return None;
+        }
+        let after = match (&seen.znode, &seen.value) {
+            (Some((data, _)), _) => data.clone(),
+            (None, Some(value)) => value.clone(),
+            (None, None) => return None,
+        };
+        let previous = if is_known { self.stream.latest(&seen.pair).ok().flatten() } else { None };
+        let before = previous.and_then(|recorded| recorded.change.after);
+        if before.as_ref() == Some(&after) {
+            return None;
+        }
+        let op = if is_known { Op::Update } else { Op::Read };
+        Some(self.plain_record(seen, route, op, before, after))
+    }
+
+    fn plain_record(&self, seen: &Observed, route: &Route, op: Op, before: Option<Vec<u8>>, after: Vec<u8>) -> Change {
+        let from = if seen.znode.is_some() { Side::Zookeeper } else { Side::Redis };
+        Change {
+            op,
+            before,
+            after: Some(after),
+            source: source(self, seen, from),
+            ts_ms: now_ms(),
+            route: route.name.clone(),
+            value: route.value,
+            pair: seen.pair.clone(),
+            base: seen.seen.base.map(|base| agreed(&base)),
+            collapsed: None,
+            conflict: None,
+            gap: None,
+            epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+        }
+    }
+}

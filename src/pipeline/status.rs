@@ -1,0 +1,244 @@
+//! What a pipeline tells of itself, and how it is steered.
+
+use super::control::{
+    Command, CommandError, Handle, PipelineState, PipelineStatus, Quarantined, RouteState, RouteStatus, StoreStatus,
+};
+use super::dirty::{Hint, PairName};
+use super::engine::{Engine, lock};
+use super::owner::Pipeline;
+use crate::change::Side;
+use crate::route::glob;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The rate is that of the time since this long ago, or longer.
+const RATE_OVER: Duration = Duration::from_secs(2);
+
+impl Pipeline {
+    fn routes(&self, engine: Option<&Engine>, state: PipelineState, compared: bool) -> Vec<RouteStatus> {
+        let count = self.settings.routes.len();
+        let pending = engine.map(|engine| engine.dirty.pending(count)).unwrap_or_default();
+        let (paused, awaiting) = match engine {
+            Some(engine) => {
+                let live = lock(&engine.live);
+                let awaiting: Vec<usize> = (0..count).map(|at| live.awaiting.get(&at).map_or(0, Vec::len)).collect();
+                (live.paused.clone(), awaiting)
+            }
+            None => (lock(&self.live).paused.clone(), vec![0; count]),
+        };
+        let routes = self.settings.routes.iter().enumerate();
+        routes
+            .map(|(at, route)| {
+                let waits = awaiting.get(at).copied().unwrap_or(0);
+                let (pending, lag_seconds) = pending.get(at).copied().unwrap_or((0, 0.0));
+                RouteStatus {
+                    route: route.name.clone(),
+                    flow: route.flow.clone(),
+                    state: if paused.contains(&at) {
+                        RouteState::Paused
+                    } else if waits > 0 {
+                        RouteState::AwaitingApproval
+                    } else if compared && state != PipelineState::Standby {
+                        RouteState::Live
+                    } else {
+                        RouteState::Starting
+                    },
+                    pairs: engine
+                        .and_then(|engine| engine.pairs.get(at))
+                        .map_or(0, |pairs| u64::try_from(pairs.load(Ordering::Relaxed)).unwrap_or(0)),
+                    quarantined: self.quarantine.count(at),
+                    pending,
+                    awaiting_approval: u64::try_from(waits).unwrap_or(0),
+                    lag_seconds,
+                }
+            })
+            .collect()
+    }
+
+    fn stores(&self, engine: Option<&Engine>) -> Vec<StoreStatus> {
+        let mut stores = Vec::new();
+        let down = engine.map(|engine| lock(&engine.live).clone()).unwrap_or_default();
+        if let (Some(name), Some(znodes)) = (&self.settings.names.zookeeper, &self.znodes) {
+            stores.push(StoreStatus {
+                name: name.clone(),
+                kind: "zookeeper".to_owned(),
+                connected: self.is_connected(engine, Side::Zookeeper),
+                server: znodes.server(),
+                note: down.zookeeper_down.unwrap_or_default(),
+            });
+        }
+        if let (Some(name), Some(keys)) = (&self.settings.names.redis, &self.keys) {
+            let facts = keys.facts();
+            let silent = match facts.notifications {
+                Some(false) => format!("notifications are off; turn them on with: {}", facts.turn_on),
+                _ => String::new(),
+            };
+            stores.push(StoreStatus {
+                name: name.clone(),
+                kind: "redis".to_owned(),
+                connected: self.is_connected(engine, Side::Redis),
+                server: facts.server,
+                note: down.redis_down.unwrap_or(silent),
+            });
+        }
+        stores
+    }
+
+    /// Changes a second over the last seconds.
+    fn rate(&self) -> f64 {
+        let changes = self.counters.changes.load(Ordering::Relaxed);
+        let mut rate = lock(&self.rate);
+        let (since, before, last) = *rate;
+        let elapsed = since.elapsed();
+        if elapsed < RATE_OVER {
+            return last;
+        }
+        let fresh = changes.saturating_sub(before);
+        let now = f64::from(u32::try_from(fresh).unwrap_or(u32::MAX)) / elapsed.as_secs_f64();
+        *rate = (Instant::now(), changes, now);
+        now
+    }
+
+    fn owned(&self) -> Result<Arc<Engine>, CommandError> {
+        let state = lock(&self.state);
+        state.engine.clone().ok_or_else(|| {
+            let owner = if state.owner.is_empty() { "nobody yet" } else { &state.owner };
+            CommandError::NotOwner(format!("this worker does not own `{}` ({owner} does)", self.settings.pipeline))
+        })
+    }
+
+    /// The routes of this name, all where none is given.
+    fn named(&self, route: Option<&str>) -> Result<Vec<usize>, CommandError> {
+        let Some(wanted) = route else { return Ok((0..self.settings.routes.len()).collect()) };
+        match self.settings.routes.iter().position(|route| route.name == wanted) {
+            Some(at) => Ok(vec![at]),
+            None => {
+                let names: Vec<&str> = self.settings.routes.iter().map(|route| route.name.as_str()).collect();
+                Err(CommandError::UnknownRoute(format!(
+                    "there is no route `{wanted}`; there are: {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    async fn obey(&self, command: Command) -> Result<String, CommandError> {
+        match command {
+            Command::Pause(route) => self.pause(route.as_deref(), true),
+            Command::Resume(route) => self.pause(route.as_deref(), false),
+            Command::Reconcile(route) => {
+                self.named(route.as_deref())?;
+                self.owned()?.ask_comparison(None, "asked for by an operator");
+                Ok("a full comparison begins".to_owned())
+            }
+            Command::Approve(route) => {
+                let routes = self.named(route.as_deref())?;
+                let engine = self.owned()?;
+                let mut approved = 0;
+                for at in routes {
+                    let held = lock(&engine.live).awaiting.remove(&at);
+                    if let Some(names) = held {
+                        approved += names.len();
+                        engine.carry_out(names, at);
+                    }
+                }
+                Ok(format!("{approved} deletes are approved"))
+            }
+            Command::QuarantineRetry(glob) => {
+                let engine = self.owned()?;
+                let names = self.quarantined(glob.as_deref());
+                for (name, route) in &names {
+                    self.quarantine.forget_drop(name);
+                    engine.dirty.note(name, Hint { slow: true, ..Hint::new(*route) });
+                }
+                Ok(format!("{} pairs are looked at again", names.len()))
+            }
+            Command::QuarantineDrop(glob) => {
+                let engine = self.owned()?;
+                let names = self.quarantined(glob.as_deref());
+                let count = names.len();
+                engine.keep_apart(names).await;
+                self.quarantine.save();
+                Ok(format!("{count} pairs are left as they are until either side changes"))
+            }
+        }
+    }
+
+    fn quarantined(&self, wanted: Option<&[u8]>) -> Vec<(PairName, usize)> {
+        self.quarantine.names(&|name| wanted.is_none_or(|pattern| glob::matches(pattern, name)))
+    }
+
+    fn pause(&self, route: Option<&str>, paused: bool) -> Result<String, CommandError> {
+        let routes = self.named(route)?;
+        let engine = self.owned()?;
+        for at in &routes {
+            engine.dirty.pause(*at, paused);
+            let mut live = lock(&engine.live);
+            if paused {
+                live.paused.insert(*at);
+            } else {
+                live.paused.remove(at);
+            }
+        }
+        if !paused {
+            // Comparisons leave paused routes alone, so what they would have found is looked for now.
+            engine.ask_comparison(None, "a route was resumed");
+        }
+        let names: Vec<&str> =
+            routes.iter().filter_map(|at| self.settings.routes.get(*at)).map(|route| route.name.as_str()).collect();
+        Ok(format!("{}: {}", if paused { "paused" } else { "resumed" }, names.join(", ")))
+    }
+}
+
+impl Handle for Pipeline {
+    fn name(&self) -> &str {
+        &self.settings.pipeline
+    }
+
+    fn status(&self) -> PipelineStatus {
+        let (state, note, owner, mut standbys, engine, compared) = {
+            let state = lock(&self.state);
+            let engine = state.engine.clone();
+            (state.state, state.note.clone(), state.owner.clone(), state.standbys, engine, state.compared)
+        };
+        let engine = engine.as_deref();
+        if engine.is_some() {
+            standbys = self.znodes.as_ref().map_or(0, |znodes| znodes.standbys());
+        }
+        let history = engine.map(|engine| engine.stream.extent());
+        let stores = self.stores(engine);
+        let is_standby = state == PipelineState::Standby;
+        let ready = is_standby || (compared && stores.iter().all(|store| store.connected));
+        PipelineStatus {
+            pipeline: self.settings.pipeline.clone(),
+            state,
+            note,
+            owner,
+            epoch: engine.map_or(0, |engine| engine.lease.epoch),
+            standbys,
+            position: history.map_or(0, |extent| extent.last),
+            history,
+            routes: self.routes(engine, state, compared),
+            stores,
+            changes: self.counters.changes.load(Ordering::Relaxed),
+            conflicts: self.counters.conflicts.load(Ordering::Relaxed),
+            gaps: self.counters.gaps.load(Ordering::Relaxed),
+            rate: self.rate(),
+            compared_ms: self.counters.compared_ms.load(Ordering::Relaxed),
+            ready,
+            snapshot_done: self.counters.snapshot_done.load(Ordering::Relaxed),
+            snapshot_total: self.counters.snapshot_total.load(Ordering::Relaxed),
+        }
+    }
+
+    fn quarantine(&self) -> Vec<Quarantined> {
+        self.quarantine.list()
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'_, Result<String, CommandError>> {
+        self.obey(command).boxed()
+    }
+}

@@ -1,0 +1,393 @@
+//! `plan()`: the decision table, from an observation to an action.
+
+use super::{Base, Ephemeral, Flow, OnConflict, OnRemoval, Policy};
+use crate::change::{Digest, Side, ZkVersion};
+
+/// Which lineage of the ensemble an observation belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ensemble {
+    /// Name of the lineage; another one begins when the ensemble comes back empty or older.
+    pub id: u32,
+    /// The zxid at which the lineage began: a znode whose mzxid is at or below it is left over from before.
+    pub since_zxid: i64,
+}
+
+/// A znode as observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Znode {
+    /// Not looked at: assumed to be as the base has it (absent without a base). The compare-and-set checks it.
+    AsBase,
+    /// There is none; believed only after `sync` and a second look where a base says otherwise.
+    Absent,
+    /// There is one.
+    Present {
+        /// Identity of its state.
+        version: ZkVersion,
+        /// Digest of its data.
+        digest: Digest,
+        /// Whether a session owns it.
+        ephemeral: bool,
+        /// mtime by the ensemble's clock.
+        mtime_ms: i64,
+    },
+}
+
+/// What is known about the disappearance of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vanished {
+    /// What was seen to remove it; `None` if nobody saw it.
+    pub seen: Option<Removal>,
+    /// The Redis server's clock at the observation, milliseconds since the epoch.
+    pub now_ms: i64,
+    /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the pair was last in step.
+    pub intact: bool,
+}
+
+/// What removed a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// An application.
+    Deleted,
+    /// Its expiry time.
+    Expired,
+    /// Eviction, a flush, a lost or replaced data set.
+    Lost,
+}
+
+/// A key as observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// Not looked at: assumed to be as the base has it (absent without a base). The compare-and-set checks it.
+    AsBase,
+    /// There is none.
+    Absent(Vanished),
+    /// There is one.
+    Present {
+        /// Digest of its canonical value.
+        digest: Digest,
+        /// Its expiry time, milliseconds since the epoch.
+        expires_ms: Option<i64>,
+    },
+}
+
+/// What is known of the times and numbers of changes, for the rules that ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// When the key was last seen to change, by the ensemble's clock; `None` if no worker watched.
+    pub redis_ms: Option<i64>,
+    /// Times closer than this are not told apart, milliseconds.
+    pub doubt_ms: i64,
+    /// Changes of the key since the base; `None` if they could not all be counted.
+    pub redis_writes: Option<u32>,
+}
+
+/// Everything `plan()` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observation {
+    /// The last agreed state, if any (and if it was agreed for this path).
+    pub base: Option<Base>,
+    /// The znode.
+    pub znode: Znode,
+    /// The key.
+    pub key: Key,
+    /// The ensemble's lineage now.
+    pub ensemble: Ensemble,
+    /// Times and numbers.
+    pub seen: Seen,
+}
+
+/// How a difference was settled, for the conflict log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whose state stays.
+    pub winner: Side,
+    /// Why, one sentence.
+    pub reason: &'static str,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// In step, or not ours to touch.
+    Nothing,
+    /// Both sides agree on the state observed: note it as the base.
+    Agree,
+    /// Both sides have no key: forget the base.
+    Forget,
+    /// Leave the sides as they are and note both states, so that only a further change joins them again.
+    KeepApart,
+    /// Write the znode's value to the key (remove the key if the znode has none).
+    ToRedis(Option<Verdict>),
+    /// Write the key's value to the znode (remove it if there is no key).
+    ToZookeeper(Option<Verdict>),
+    /// A conflict that nobody may settle.
+    Quarantine,
+    /// The key stands for an ephemeral znode that this route may not write.
+    NotOurs,
+    /// This side lost its data and nothing leads there: report it, change nothing.
+    Lost(Side),
+}
+
+const DELETE_LOSES: &str = "a change beats a delete";
+const SOURCE_DECIDES: &str = "the source of a one-way route decides";
+const EPHEMERAL_DECIDES: &str = "an ephemeral znode decides over its key";
+const ENSEMBLE_LOST: &str = "the ensemble came back empty or older";
+
+/// The state of one side against the base.
+struct Sides {
+    /// Value of the znode, `None` if it stands for no key.
+    znode: Option<Digest>,
+    znode_changed: bool,
+    znode_lost: bool,
+    key: Option<Digest>,
+    key_changed: bool,
+}
+
+/// Decides what to do with a pair.
+///
+/// Rules: `docs/ARCHITECTURE.md`, "The decision table". A pure function of its arguments; a delete needs a base; a loss
+/// never becomes a delete; every value that is replaced was the base's or gets a [`Verdict`] for the conflict log.
+#[must_use]
+pub fn plan(policy: &Policy, seen: &Observation) -> Action {
+    let mut flow = policy.flow;
+    let is_ephemeral = match seen.znode {
+        Znode::Present { ephemeral, .. } => ephemeral,
+        Znode::Absent | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
+    };
+    if is_ephemeral {
+        if policy.ephemeral == Ephemeral::Skip {
+            return Action::Nothing;
+        }
+        if !flow.leads_to(Side::Redis) {
+            let key_exists = matches!(seen.key, Key::Present { .. });
+            return if key_exists { Action::NotOurs } else { Action::Nothing };
+        }
+        flow = Flow::From(Side::Zookeeper);
+    }
+    let sides = compare(seen);
+    if sides.znode == sides.key && !in_doubt(seen) {
+        return agree(seen, &sides);
+    }
+    if sides.znode_lost {
+        return restore_znode(flow, &sides);
+    }
+    match flow {
+        Flow::Capture(_) => Action::Nothing,
+        Flow::From(Side::Zookeeper) => from_zookeeper(policy, seen, &sides, is_ephemeral),
+        Flow::From(Side::Redis) => from_redis(policy, seen, &sides),
+        Flow::Both(first) => both(policy, first, seen, &sides),
+    }
+}
+
+/// With a base kept apart, a side that was not looked at has no known value.
+fn in_doubt(seen: &Observation) -> bool {
+    let unseen = seen.znode == Znode::AsBase || seen.key == Key::AsBase;
+    unseen && seen.base.is_some_and(|base| base.apart)
+}
+
+fn compare(seen: &Observation) -> Sides {
+    let base = seen.base;
+    let stands_for_empty =
+        base.is_some_and(|base| base.redis == Some(Digest::EMPTY) && base.zookeeper.is_some() && !base.apart);
+    let znode = match seen.znode {
+        Znode::AsBase => base.and_then(|base| base.redis),
+        Znode::Absent => None,
+        Znode::Present { digest, ephemeral, .. } => {
+            let no_key = digest == Digest::EMPTY && !ephemeral && !stands_for_empty;
+            if no_key { None } else { Some(digest) }
+        }
+    };
+    let same_lineage = base.is_none_or(|base| base.ensemble == seen.ensemble.id);
+    let (znode_changed, znode_lost) = match (seen.znode, base) {
+        (Znode::AsBase, _) => (false, false),
+        (_, None) => (znode.is_some(), false),
+        (Znode::Absent, Some(base)) => {
+            let changed = base.zookeeper.is_some();
+            (changed, changed && !same_lineage)
+        }
+        (Znode::Present { version, .. }, Some(base)) => match base.zookeeper {
+            None => (znode.is_some(), false),
+            Some(agreed) if same_lineage => (agreed.mzxid != version.mzxid, version.mzxid < agreed.mzxid),
+            Some(_) if znode == base.redis => (false, false),
+            Some(_) => (true, version.mzxid <= seen.ensemble.since_zxid),
+        },
+    };
+    let key = match seen.key {
+        Key::AsBase => base.and_then(|base| base.redis),
+        Key::Absent(_) => None,
+        Key::Present { digest, .. } => Some(digest),
+    };
+    let key_changed = seen.key != Key::AsBase && key != base.and_then(|base| base.redis);
+    Sides { znode, znode_changed, znode_lost, key, key_changed }
+}
+
+/// Both sides hold the same: is there anything to note?
+fn agree(seen: &Observation, sides: &Sides) -> Action {
+    let Some(base) = seen.base else {
+        return if sides.znode.is_some() { Action::Agree } else { Action::Nothing };
+    };
+    if sides.znode.is_none() {
+        return Action::Forget;
+    }
+    let version_noted = match seen.znode {
+        Znode::AsBase => true,
+        Znode::Absent => false,
+        Znode::Present { version, ephemeral, .. } => {
+            base.zookeeper == Some(version) && base.ephemeral == ephemeral && base.ensemble == seen.ensemble.id
+        }
+    };
+    let key_noted = match seen.key {
+        Key::AsBase => true,
+        Key::Absent(_) => false,
+        Key::Present { expires_ms, .. } => !sides.key_changed && base.expires_ms == expires_ms,
+    };
+    if version_noted && key_noted && !base.apart { Action::Nothing } else { Action::Agree }
+}
+
+/// The ensemble lost the znode or holds an older state of it: a loss is restored, never followed.
+fn restore_znode(flow: Flow, sides: &Sides) -> Action {
+    if !flow.leads_to(Side::Zookeeper) {
+        return Action::Lost(Side::Zookeeper);
+    }
+    let verdict = Verdict { winner: Side::Redis, reason: ENSEMBLE_LOST };
+    match (sides.key, sides.znode) {
+        (Some(_), Some(_)) => Action::ToZookeeper(Some(verdict)),
+        (Some(_), None) => Action::ToZookeeper(None),
+        // The key went as well: what is left is the older value, and a delete never results from a loss.
+        (None, Some(_)) if flow.leads_to(Side::Redis) => Action::ToRedis(None),
+        (None, _) => Action::Lost(Side::Zookeeper),
+    }
+}
+
+fn from_zookeeper(policy: &Policy, seen: &Observation, sides: &Sides, is_ephemeral: bool) -> Action {
+    let reason = if is_ephemeral { EPHEMERAL_DECIDES } else { SOURCE_DECIDES };
+    let drifted = sides.key.is_some() && (sides.key_changed || seen.base.is_none());
+    let verdict = drifted.then_some(Verdict { winner: Side::Zookeeper, reason });
+    if sides.znode.is_some() {
+        let kept_apart = !sides.znode_changed && !sides.key_changed && seen.base.is_some_and(|base| base.apart);
+        return if kept_apart { Action::Nothing } else { Action::ToRedis(verdict) };
+    }
+    // Only the key exists: deleted at the source, or never there.
+    if seen.base.is_none_or(|base| base.zookeeper.is_none()) {
+        return Action::Nothing;
+    }
+    if policy.on_delete == OnRemoval::Keep && !is_ephemeral { Action::KeepApart } else { Action::ToRedis(verdict) }
+}
+
+fn from_redis(policy: &Policy, seen: &Observation, sides: &Sides) -> Action {
+    let drifted = sides.znode.is_some() && (sides.znode_changed || seen.base.is_none());
+    let verdict = drifted.then_some(Verdict { winner: Side::Redis, reason: SOURCE_DECIDES });
+    if sides.key.is_some() {
+        let kept_apart = !sides.znode_changed && !sides.key_changed && seen.base.is_some_and(|base| base.apart);
+        return if kept_apart { Action::Nothing } else { Action::ToZookeeper(verdict) };
+    }
+    if seen.base.is_none_or(|base| base.redis.is_none()) {
+        return Action::Nothing;
+    }
+    match removal(seen) {
+        Removal::Lost => Action::Lost(Side::Redis),
+        Removal::Deleted if policy.on_delete == OnRemoval::Keep => Action::KeepApart,
+        Removal::Expired if policy.on_expire == OnRemoval::Keep => Action::KeepApart,
+        Removal::Deleted | Removal::Expired => Action::ToZookeeper(verdict),
+    }
+}
+
+fn both(policy: &Policy, first: Side, seen: &Observation, sides: &Sides) -> Action {
+    let Some(_) = seen.base else {
+        return match (sides.znode, sides.key) {
+            (Some(_), None) => Action::ToRedis(None),
+            (None, Some(_)) => Action::ToZookeeper(None),
+            _ => conflict(policy, first, seen),
+        };
+    };
+    match (sides.znode_changed, sides.key_changed) {
+        (false, false) => Action::Nothing,
+        (true, false) if sides.znode.is_some() => Action::ToRedis(None),
+        (true, false) => match policy.on_delete {
+            OnRemoval::Keep => Action::KeepApart,
+            OnRemoval::Propagate => Action::ToRedis(None),
+        },
+        (false, true) if sides.key.is_some() => Action::ToZookeeper(None),
+        (false, true) => match removal(seen) {
+            Removal::Lost => Action::ToRedis(None),
+            Removal::Deleted if policy.on_delete == OnRemoval::Keep => Action::KeepApart,
+            Removal::Expired if policy.on_expire == OnRemoval::Keep => Action::KeepApart,
+            Removal::Deleted | Removal::Expired => Action::ToZookeeper(None),
+        },
+        (true, true) => match (sides.znode, sides.key) {
+            (Some(_), None) if removal(seen) == Removal::Lost => Action::ToRedis(None),
+            (Some(_), None) => Action::ToRedis(Some(Verdict { winner: Side::Zookeeper, reason: DELETE_LOSES })),
+            (None, Some(_)) => Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: DELETE_LOSES })),
+            _ => conflict(policy, first, seen),
+        },
+    }
+}
+
+/// Why a key is gone. What was seen decides; else its recorded expiry; else it is a delete only where nothing else can
+/// explain it.
+fn removal(seen: &Observation) -> Removal {
+    let Key::Absent(vanished) = seen.key else {
+        return Removal::Lost;
+    };
+    if let Some(removal) = vanished.seen {
+        return removal;
+    }
+    match seen.base.and_then(|base| base.expires_ms) {
+        Some(expires_ms) if expires_ms <= vanished.now_ms => Removal::Expired,
+        _ if vanished.intact => Removal::Deleted,
+        _ => Removal::Lost,
+    }
+}
+
+/// Both sides hold a value that the other never had.
+fn conflict(policy: &Policy, first: Side, seen: &Observation) -> Action {
+    let verdict = match policy.on_conflict {
+        OnConflict::Quarantine => return Action::Quarantine,
+        OnConflict::Prefer(winner) => Verdict { winner, reason: "the route prefers this store" },
+        OnConflict::Latest => latest(first, seen),
+        OnConflict::HigherVersion => higher_version(first, seen),
+    };
+    match verdict.winner {
+        Side::Zookeeper => Action::ToRedis(Some(verdict)),
+        Side::Redis => Action::ToZookeeper(Some(verdict)),
+    }
+}
+
+fn latest(first: Side, seen: &Observation) -> Verdict {
+    let (Znode::Present { mtime_ms, .. }, Some(redis_ms)) = (seen.znode, seen.seen.redis_ms) else {
+        let reason = "no worker watched when Redis changed, so the store named first in `flow` wins";
+        return Verdict { winner: first, reason };
+    };
+    let ahead = mtime_ms.saturating_sub(redis_ms);
+    if ahead.abs() <= seen.seen.doubt_ms {
+        let reason = "the two times are too close to tell, so the store named first in `flow` wins";
+        return Verdict { winner: first, reason };
+    }
+    if ahead > 0 {
+        Verdict { winner: Side::Zookeeper, reason: "the znode's mtime is later" }
+    } else {
+        Verdict { winner: Side::Redis, reason: "the key was seen to change later" }
+    }
+}
+
+fn higher_version(first: Side, seen: &Observation) -> Verdict {
+    let agreed = seen.base.and_then(|base| base.zookeeper);
+    let znode_writes = match (seen.znode, agreed) {
+        (Znode::Present { version, .. }, Some(agreed)) if agreed.czxid == version.czxid => {
+            Some(i64::from(version.version.wrapping_sub(agreed.version)))
+        }
+        _ => None,
+    };
+    let (Some(znode_writes), Some(redis_writes)) = (znode_writes, seen.seen.redis_writes) else {
+        let reason = "the changes could not all be counted, so the store named first in `flow` wins";
+        return Verdict { winner: first, reason };
+    };
+    match znode_writes.cmp(&i64::from(redis_writes)) {
+        std::cmp::Ordering::Greater => Verdict { winner: Side::Zookeeper, reason: "the znode has more writes" },
+        std::cmp::Ordering::Less => Verdict { winner: Side::Redis, reason: "the key has more writes" },
+        std::cmp::Ordering::Equal => {
+            let reason = "both sides have as many writes, so the store named first in `flow` wins";
+            Verdict { winner: first, reason }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The decision table, row by row.
+
+use super::*;
+use crate::change::{Digest, Side, ZkVersion};
+
+const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10 };
+
+fn policy(flow: Flow) -> Policy {
+    Policy {
+        flow,
+        on_conflict: OnConflict::Prefer(Side::Zookeeper),
+        on_delete: OnRemoval::Propagate,
+        on_expire: OnRemoval::Propagate,
+        ephemeral: Ephemeral::Mirror,
+    }
+}
+
+fn two_way() -> Policy {
+    policy(Flow::Both(Side::Zookeeper))
+}
+
+fn version(mzxid: i64) -> ZkVersion {
+    ZkVersion { czxid: 20, mzxid, version: i32::try_from(mzxid).unwrap_or(0) - 20 }
+}
+
+fn znode(mzxid: i64, value: &[u8]) -> Znode {
+    Znode::Present { version: version(mzxid), digest: Digest::of(value), ephemeral: false, mtime_ms: 1_000 }
+}
+
+fn key(value: &[u8]) -> Key {
+    Key::Present { digest: Digest::of(value), expires_ms: None }
+}
+
+fn gone(seen: Option<Removal>) -> Key {
+    Key::Absent(Vanished { seen, now_ms: 5_000, intact: true })
+}
+
+fn base(mzxid: i64, value: &[u8]) -> Option<Base> {
+    Some(Base {
+        sequence: 1,
+        zookeeper: Some(version(mzxid)),
+        redis: Some(Digest::of(value)),
+        expires_ms: None,
+        ephemeral: false,
+        apart: false,
+        path_id: 3,
+        ensemble: 7,
+    })
+}
+
+fn observe(base: Option<Base>, znode: Znode, key: Key) -> Observation {
+    Observation { base, znode, key, ensemble: ENSEMBLE, seen: Seen::default() }
+}
+
+fn decide(base: Option<Base>, znode: Znode, key: Key) -> Action {
+    plan(&two_way(), &observe(base, znode, key))
+}
+
+fn winner(action: Action) -> Option<Side> {
+    match action {
+        Action::ToRedis(Some(verdict)) | Action::ToZookeeper(Some(verdict)) => Some(verdict.winner),
+        _ => None,
+    }
+}
+
+#[test]
+fn an_echo_plans_to_nothing() {
+    assert_eq!(decide(base(30, b"a"), znode(30, b"a"), key(b"a")), Action::Nothing);
+    assert_eq!(decide(base(30, b"a"), znode(30, b"a"), Key::AsBase), Action::Nothing);
+    assert_eq!(decide(base(30, b"a"), Znode::AsBase, key(b"a")), Action::Nothing);
+}
+
+#[test]
+fn the_same_value_written_again_is_noted_and_not_copied() {
+    assert_eq!(decide(base(30, b"a"), znode(31, b"a"), key(b"a")), Action::Agree);
+    assert_eq!(decide(base(30, b"a"), znode(31, b"a"), Key::AsBase), Action::Agree);
+    assert_eq!(decide(None, znode(31, b"a"), key(b"a")), Action::Agree);
+}
+
+#[test]
+fn a_change_of_one_side_goes_to_the_other() {
+    assert_eq!(decide(base(30, b"a"), znode(31, b"b"), key(b"a")), Action::ToRedis(None));
+    assert_eq!(decide(base(30, b"a"), znode(30, b"a"), key(b"b")), Action::ToZookeeper(None));
+    assert_eq!(decide(None, znode(31, b"b"), gone(None)), Action::ToRedis(None));
+    assert_eq!(decide(None, Znode::Absent, key(b"b")), Action::ToZookeeper(None));
+}
+
+#[test]
+fn a_delete_needs_a_base() {
+    assert_eq!(decide(base(30, b"a"), Znode::Absent, key(b"a")), Action::ToRedis(None));
+    assert_eq!(decide(base(30, b"a"), znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToZookeeper(None));
+    assert_eq!(decide(None, znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToRedis(None));
+    assert_eq!(decide(None, Znode::Absent, key(b"a")), Action::ToZookeeper(None));
+}
+
+#[test]
+fn a_delete_of_both_sides_forgets_the_base() {
+    assert_eq!(decide(base(30, b"a"), Znode::Absent, gone(None)), Action::Forget);
+    assert_eq!(decide(None, Znode::Absent, gone(None)), Action::Nothing);
+}
+
+#[test]
+fn a_change_beats_a_delete_under_every_rule() {
+    for rule in [OnConflict::Prefer(Side::Redis), OnConflict::Latest, OnConflict::Quarantine] {
+        let policy = Policy { on_conflict: rule, ..two_way() };
+        let removed = observe(base(30, b"a"), znode(31, b"b"), gone(Some(Removal::Deleted)));
+        assert_eq!(winner(plan(&policy, &removed)), Some(Side::Zookeeper));
+        let deleted = observe(base(30, b"a"), Znode::Absent, key(b"c"));
+        assert_eq!(winner(plan(&policy, &deleted)), Some(Side::Redis));
+    }
+}
+
+#[test]
+fn a_loss_of_redis_is_restored_and_never_a_delete() {
+    let lost = Key::Absent(Vanished { seen: None, now_ms: 5_000, intact: false });
+    assert_eq!(decide(base(30, b"a"), znode(30, b"a"), lost), Action::ToRedis(None));
+    assert_eq!(decide(base(30, b"a"), znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
+    let one_way = policy(Flow::From(Side::Redis));
+    assert_eq!(plan(&one_way, &observe(base(30, b"a"), znode(30, b"a"), lost)), Action::Lost(Side::Redis));
+}
+
+#[test]
+fn an_unobserved_disappearance_is_an_expiry_if_its_recorded_time_has_passed() {
+    let mut expiring = base(30, b"a");
+    if let Some(base) = expiring.as_mut() {
+        base.expires_ms = Some(4_000);
+    }
+    let keep = Policy { on_expire: OnRemoval::Keep, ..two_way() };
+    let lost = Key::Absent(Vanished { seen: None, now_ms: 5_000, intact: false });
+    assert_eq!(plan(&keep, &observe(expiring, znode(30, b"a"), lost)), Action::KeepApart);
+    assert_eq!(plan(&two_way(), &observe(expiring, znode(30, b"a"), lost)), Action::ToZookeeper(None));
+}
+
+#[test]
+fn an_ensemble_that_came_back_older_is_restored() {
+    let older = decide(base(30, b"b"), znode(25, b"a"), key(b"b"));
+    assert_eq!(winner(older), Some(Side::Redis));
+    let one_way = policy(Flow::From(Side::Zookeeper));
+    let seen = observe(base(30, b"b"), znode(25, b"a"), key(b"b"));
+    assert_eq!(plan(&one_way, &seen), Action::Lost(Side::Zookeeper));
+}
+
+#[test]
+fn an_ensemble_that_came_back_empty_deletes_nothing() {
+    let mut other = base(30, b"a");
+    if let Some(base) = other.as_mut() {
+        base.ensemble = 6;
+    }
+    assert_eq!(decide(other, Znode::Absent, key(b"a")), Action::ToZookeeper(None));
+    let one_way = policy(Flow::From(Side::Zookeeper));
+    assert_eq!(plan(&one_way, &observe(other, Znode::Absent, key(b"a"))), Action::Lost(Side::Zookeeper));
+    assert_eq!(decide(other, Znode::Absent, gone(None)), Action::Forget);
+    // What an application wrote after the loss is a change.
+    assert_eq!(decide(other, znode(31, b"b"), key(b"a")), Action::ToRedis(None));
+    assert_eq!(decide(other, znode(9, b"a"), key(b"a")), Action::Agree);
+}
+
+#[test]
+fn on_a_one_way_route_the_source_decides() {
+    let down = policy(Flow::From(Side::Zookeeper));
+    assert_eq!(winner(plan(&down, &observe(base(30, b"a"), znode(30, b"a"), key(b"x")))), Some(Side::Zookeeper));
+    assert_eq!(plan(&down, &observe(base(30, b"a"), znode(30, b"a"), gone(None))), Action::ToRedis(None));
+    assert_eq!(plan(&down, &observe(None, Znode::Absent, key(b"x"))), Action::Nothing);
+    assert_eq!(plan(&down, &observe(base(30, b"a"), Znode::Absent, key(b"a"))), Action::ToRedis(None));
+    let up = policy(Flow::From(Side::Redis));
+    assert_eq!(winner(plan(&up, &observe(base(30, b"a"), znode(31, b"x"), key(b"a")))), Some(Side::Redis));
+    assert_eq!(plan(&up, &observe(base(30, b"a"), Znode::Absent, key(b"a"))), Action::ToZookeeper(None));
+    assert_eq!(plan(&up, &observe(None, znode(30, b"x"), gone(None))), Action::Nothing);
+}
+
+#[test]
+fn an_empty_znode_has_no_key_unless_the_base_says_so() {
+    assert_eq!(decide(None, znode(30, b""), gone(None)), Action::Nothing);
+    assert_eq!(decide(None, znode(30, b""), key(b"a")), Action::ToZookeeper(None));
+    assert_eq!(decide(base(30, b""), znode(30, b""), key(b"")), Action::Nothing);
+    assert_eq!(decide(base(30, b"a"), znode(31, b""), key(b"a")), Action::ToRedis(None));
+}
+
+#[test]
+fn a_pair_kept_apart_joins_at_the_next_change_of_either_side() {
+    let keep = Policy { on_delete: OnRemoval::Keep, ..two_way() };
+    let deleted = observe(base(30, b"a"), znode(30, b"a"), gone(Some(Removal::Deleted)));
+    assert_eq!(plan(&keep, &deleted), Action::KeepApart);
+    let mut apart = base(30, b"a");
+    if let Some(base) = apart.as_mut() {
+        base.redis = None;
+        base.apart = true;
+    }
+    assert_eq!(plan(&keep, &observe(apart, znode(30, b"a"), gone(None))), Action::Nothing);
+    assert_eq!(plan(&keep, &observe(apart, znode(31, b"b"), gone(None))), Action::ToRedis(None));
+    assert_eq!(plan(&keep, &observe(apart, znode(30, b"a"), key(b"c"))), Action::ToZookeeper(None));
+}
+
+#[test]
+fn ephemerals_flow_only_out_of_zookeeper() {
+    let live = Znode::Present { version: version(30), digest: Digest::EMPTY, ephemeral: true, mtime_ms: 0 };
+    assert_eq!(decide(None, live, gone(None)), Action::ToRedis(None));
+    let mut owned = base(30, b"");
+    if let Some(base) = owned.as_mut() {
+        base.ephemeral = true;
+    }
+    assert_eq!(winner(decide(owned, live, key(b"x"))), Some(Side::Zookeeper));
+    assert_eq!(decide(owned, live, gone(Some(Removal::Deleted))), Action::ToRedis(None));
+    assert_eq!(decide(owned, Znode::Absent, key(b"")), Action::ToRedis(None));
+    let skip = Policy { ephemeral: Ephemeral::Skip, ..two_way() };
+    assert_eq!(plan(&skip, &observe(None, live, key(b"x"))), Action::Nothing);
+    let up = policy(Flow::From(Side::Redis));
+    assert_eq!(plan(&up, &observe(None, live, key(b"x"))), Action::NotOurs);
+}
+
+#[test]
+fn latest_compares_times_and_falls_back_when_it_cannot_tell() {
+    let rule = Policy { on_conflict: OnConflict::Latest, ..policy(Flow::Both(Side::Redis)) };
+    let at = |redis_ms: Option<i64>| {
+        let seen = Seen { redis_ms, doubt_ms: 100, redis_writes: None };
+        winner(plan(&rule, &Observation { seen, ..observe(base(30, b"a"), znode(31, b"b"), key(b"c")) }))
+    };
+    assert_eq!(at(Some(800)), Some(Side::Zookeeper));
+    assert_eq!(at(Some(1_200)), Some(Side::Redis));
+    assert_eq!(at(Some(950)), Some(Side::Redis), "too close: the first store");
+    assert_eq!(at(None), Some(Side::Redis), "nobody watched: the first store");
+}
+
+#[test]
+fn higher_version_counts_writes_since_the_base() {
+    let rule = Policy { on_conflict: OnConflict::HigherVersion, ..two_way() };
+    let with = |redis_writes: Option<u32>| {
+        let seen = Seen { redis_ms: None, doubt_ms: 0, redis_writes };
+        winner(plan(&rule, &Observation { seen, ..observe(base(30, b"a"), znode(32, b"b"), key(b"c")) }))
+    };
+    assert_eq!(with(Some(1)), Some(Side::Zookeeper));
+    assert_eq!(with(Some(3)), Some(Side::Redis));
+    assert_eq!(with(Some(2)), Some(Side::Zookeeper), "a tie: the first store");
+    assert_eq!(with(None), Some(Side::Zookeeper), "a gap: the first store");
+}
+
+#[test]
+fn quarantine_touches_neither_side() {
+    let rule = Policy { on_conflict: OnConflict::Quarantine, ..two_way() };
+    assert_eq!(plan(&rule, &observe(base(30, b"a"), znode(31, b"b"), key(b"c"))), Action::Quarantine);
+}
+
+#[test]
+fn a_base_reads_back_and_nonsense_is_no_base() {
+    let mut full = base(30, b"a");
+    if let Some(base) = full.as_mut() {
+        base.expires_ms = Some(9);
+        base.ephemeral = true;
+    }
+    let bytes = full.map(|base| base.encode()).unwrap_or_default();
+    assert_eq!(Base::decode(&bytes), full);
+    assert_eq!(bytes.len(), 62);
+    for cut in 0..bytes.len() {
+        assert_eq!(Base::decode(bytes.get(..cut).unwrap_or_default()), None);
+    }
+}

@@ -1,0 +1,446 @@
+//! The contract of the two kinds of store: what the pipeline asks of a ZooKeeper and of a Redis, and what they tell it.
+//!
+//! ```text
+//!   store --Hints--> dirty set            a hint says "look at this pair", never what it holds
+//!   pipeline --read/observe--> store      states are read in batches, large values by their size only
+//!   pipeline --write/apply--> store       every write is a compare-and-set and carries the owner's epoch
+//! ```
+//!
+//! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
+
+pub mod preflight;
+pub mod redis;
+pub mod zookeeper;
+
+use crate::change::{Digest, Side, ZkStat};
+use crate::plan::{Base, Ensemble, Removal};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// Values above this many bytes are not mirrored. ZooKeeper takes 1,048,575 bytes in one request, path and all.
+pub const VALUE_BYTES_MAX: usize = 1_000_000;
+
+/// What a store can fail with as a whole, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not reachable now. Nothing is known of what was under way; wait, and observe again.
+    #[error("{0}")]
+    Away(String),
+    /// It will not serve us: a refused login, a server too old, a range that another pipeline owns. Exit 1.
+    #[error("{0}")]
+    Refused(String),
+    /// Another worker owns the pipeline now. Stop writing and stand by.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+/// How the connection of a source stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// Events arrive from here on; everything before must be compared.
+    Up,
+    /// Events are being missed. The text says why.
+    Down(String),
+}
+
+/// Where a source puts what it hears. Never blocks; a pair is held once however often it is named.
+pub trait Hints: Send + Sync {
+    /// This znode may have changed. `zxid` is the event's where the server tells it (3.9 and later).
+    fn znode(&self, path: &str, zxid: Option<i64>);
+
+    /// This key may have changed. `event` is the keyspace event's name, `None` where tracking told.
+    fn key(&self, key: &[u8], event: Option<&str>);
+
+    /// Anything may have changed on this side: compare everything.
+    fn everything(&self, side: Side, why: &str);
+
+    /// The source's connection came or went.
+    fn link(&self, side: Side, link: Link);
+}
+
+/// What a keyspace event says of the key's disappearance; `None` if the event does not remove keys (or is one of a newer
+/// server that we do not know), so that the disappearance counts as unseen.
+#[must_use]
+pub fn removal_of(event: &str) -> Option<Removal> {
+    match event {
+        "del" | "rename_from" | "move_from" => Some(Removal::Deleted),
+        "expired" => Some(Removal::Expired),
+        "evicted" => Some(Removal::Lost),
+        _ => None,
+    }
+}
+
+/// Where a znode is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// On the session of the source: at least as new as the event that led here.
+    Source,
+    /// On the session of the sink, after `sync`: at least as new as everything acknowledged before the call.
+    Synced,
+}
+
+/// A znode as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZnodeReading {
+    /// There is none.
+    Absent,
+    /// There is one.
+    Present {
+        /// Its data.
+        data: Vec<u8>,
+        /// Its versions.
+        stat: ZkStat,
+    },
+    /// The session may not read it. The text names path and permission.
+    Denied(String),
+}
+
+/// What a write does to a znode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZnodeOp {
+    /// It must not exist; missing ancestors are created empty.
+    Create,
+    /// It must have this dataVersion.
+    Set(i32),
+    /// It must have this dataVersion. A znode with children is emptied instead.
+    Delete(i32),
+}
+
+/// One write to ZooKeeper.
+#[derive(Debug, Clone)]
+pub struct ZnodeWrite<'a> {
+    /// The path.
+    pub path: &'a str,
+    /// What is done.
+    pub op: ZnodeOp,
+    /// The data to write; empty for a delete.
+    pub data: &'a [u8],
+    /// The Redis key of the pair, for the journal.
+    pub key: &'a [u8],
+    /// What the sidecar will say, but for the zxids that only the transaction gives.
+    pub base: Base,
+    /// Which bucket the sidecar was read from ([`KeyReading::nonce`]), for the journal.
+    pub nonce: u64,
+    /// The ACL of what is created.
+    pub acl: ZnodeAcl,
+}
+
+/// The ACL of znodes that are created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZnodeAcl {
+    /// That of the nearest existing ancestor.
+    Parent,
+    /// `world:anyone`, everything.
+    Open,
+    /// Everything for the authenticated user.
+    Creator,
+}
+
+/// What became of one write to ZooKeeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZnodeOutcome {
+    /// Done. The base with its zxids filled in, or `None` where the pair has no base any more.
+    Done {
+        /// What the sidecar must say now.
+        base: Option<Base>,
+        /// The znode that was overwritten was another incarnation than the one that was read.
+        recreated: bool,
+    },
+    /// The state was another one: observe again.
+    Refused,
+    /// It cannot be done: reason (one word) and detail (one sentence).
+    Impossible(&'static str, String),
+}
+
+/// The result of [`Znodes::write`].
+#[derive(Debug)]
+pub struct ZnodeBatch {
+    /// One for each write, in order.
+    pub outcomes: Vec<ZnodeOutcome>,
+    /// The journal slots that hold the bases of what was done: give them back with [`Znodes::release`] once the
+    /// sidecars say the same.
+    pub slots: Vec<usize>,
+}
+
+/// A base that the journal holds: a write to ZooKeeper whose sidecar may not have been brought up to date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// The pair's key.
+    pub key: Vec<u8>,
+    /// The bucket it belongs to.
+    pub nonce: u64,
+    /// The base; `None` where the pair has none any more.
+    pub base: Option<Base>,
+    /// Its sequence (also where the base is `None`).
+    pub sequence: u32,
+}
+
+/// Some znodes of a walk through a subtree.
+pub type Walked = Vec<(String, Vec<u8>, ZkStat)>;
+
+/// A walk through the subtrees of the routes.
+pub trait Walk: Send {
+    /// The next znodes, at most some hundred and some megabytes; `None` at the end.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Walked>, StoreError>>;
+
+    /// Paths that the session could not read so far, with the reason.
+    fn denied(&mut self) -> Vec<(String, String)>;
+}
+
+/// The ownership of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Higher than that of every owner before.
+    pub epoch: u64,
+    /// The lineage of the ensemble.
+    pub ensemble: Ensemble,
+}
+
+/// What one store remembers for the other, so that a lost or older ensemble is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Remembered {
+    /// The highest epoch so far; 0 if none is known.
+    pub epoch: u64,
+    /// Lineage of the ensemble ([`Ensemble::id`]); 0 if none is known.
+    pub ensemble: u32,
+    /// The newest zxid seen.
+    pub zxid: i64,
+}
+
+/// A range of names that a pipeline claims.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Claim {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The worker (`host:pid`).
+    pub worker: String,
+    /// Patterns of the side where the claim is laid.
+    pub patterns: Vec<String>,
+    /// Whether it writes there.
+    pub writes: bool,
+    /// Whether it only captures.
+    pub captures: bool,
+}
+
+/// The ZooKeeper door.
+pub trait Znodes: Send + Sync {
+    /// Connects, checks version and login, and stands for ownership. One attempt, bounded by the connection timeout.
+    fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Looks at what the pipeline will need, for `validate --connect`.
+    fn preflight(&self) -> BoxFuture<'_, Result<Vec<preflight::Finding>, StoreError>>;
+
+    /// Lays claim to a range; refused if another live pipeline writes an overlapping one.
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Waits until this worker is first in line; `waiting` is told who is, and how many stand by.
+    fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Takes the ownership: raises the epoch above every other, and names the ensemble's lineage, a new one if it came
+    /// back empty or older than what is remembered. Called after [`Znodes::stand`].
+    fn own(&self, remembered: Remembered) -> BoxFuture<'_, Result<Lease, StoreError>>;
+
+    /// The newest zxid seen.
+    fn zxid(&self) -> i64;
+
+    /// What the journal of the owner before says; called once, after [`Znodes::own`].
+    fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>>;
+
+    /// Starts the source: watches, then tells [`Link::Up`]; again after every reconnect. Runs until dropped or closed.
+    fn watch(&self, hints: Arc<dyn Hints>);
+
+    /// Resolves when the ownership is lost.
+    fn lost(&self) -> BoxFuture<'_, StoreError>;
+
+    /// Reads znodes, in order.
+    fn read<'a>(&'a self, paths: &'a [String], look: Look) -> BoxFuture<'a, Result<Vec<ZnodeReading>, StoreError>>;
+
+    /// Walks the subtrees below these roots.
+    fn walk(&self, roots: Vec<String>) -> Box<dyn Walk>;
+
+    /// Writes, all in as few transactions as the limits allow, each with the fence and a journal slot. Returns only
+    /// when the outcome of each is known, or with [`StoreError::Fenced`] when the ownership is lost.
+    fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>>;
+
+    /// The sidecars say what these slots say: they may be used again.
+    fn release(&self, slots: &[usize]);
+
+    /// Milliseconds by which the ensemble's clock is ahead of ours, as last seen.
+    fn clock_ahead_ms(&self) -> i64;
+
+    /// Workers that wait to take over.
+    fn standbys(&self) -> u64;
+
+    /// Product and version, as far as known.
+    fn server(&self) -> String;
+
+    /// Gives everything back: session, lease, watches.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A key as observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyState {
+    /// There is none.
+    Absent,
+    /// A string.
+    Value {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// Expiry, milliseconds since the epoch.
+        expires_ms: Option<i64>,
+    },
+    /// A string whose bytes were not asked for: its digest.
+    Digest {
+        /// SHA-1 of the value.
+        digest: Digest,
+        /// Expiry, milliseconds since the epoch.
+        expires_ms: Option<i64>,
+    },
+    /// Too large to be read.
+    TooLarge(u64),
+    /// Another type, by its name.
+    WrongType(String),
+    /// The answer was full before its turn came: ask again.
+    Later,
+    /// Not allowed. The text says what.
+    Denied(String),
+}
+
+/// A key and its sidecar, read in one atomic step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReading {
+    /// The key.
+    pub state: KeyState,
+    /// The sidecar's bytes; empty if there are none.
+    pub entry: Vec<u8>,
+    /// Names this life of the bucket: a bucket that was lost and made again has another one.
+    pub nonce: u64,
+}
+
+/// What [`Keyspace::observe`] answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReadings {
+    /// One for each key, in order.
+    pub readings: Vec<KeyReading>,
+    /// The server's clock, milliseconds since the epoch.
+    pub now_ms: i64,
+    /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last comparison that ended
+    /// in step.
+    pub intact: bool,
+}
+
+/// What a write does to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOp {
+    /// Set it.
+    Set,
+    /// Remove it.
+    Delete,
+    /// Touch the sidecar only.
+    Note,
+}
+
+/// One write to Redis.
+#[derive(Debug, Clone)]
+pub struct KeyWrite<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// What is done.
+    pub op: KeyOp,
+    /// The value that must be there (not looked at by `Note`); `None`: no key.
+    pub expect: Option<Digest>,
+    /// The sidecar that must be there; empty: none.
+    pub expect_entry: Vec<u8>,
+    /// The bucket's life that must be; 0: not looked at.
+    pub expect_nonce: u64,
+    /// The value to set.
+    pub value: &'a [u8],
+    /// The sidecar to leave; `None`: none.
+    pub base: Option<Base>,
+    /// Channel and message to publish with it.
+    pub publish: Option<(&'a str, String)>,
+}
+
+/// What became of one write to Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyOutcome {
+    /// Done.
+    Done,
+    /// The state was another one: observe again.
+    Refused,
+    /// It cannot be done: reason (one word) and detail (one sentence).
+    Impossible(&'static str, String),
+    /// The server takes no writes now (memory, replica): try again later.
+    NotNow(String),
+}
+
+/// What is known of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyspaceFacts {
+    /// Product and version.
+    pub server: String,
+    /// `master_replid`.
+    pub replication_id: String,
+    /// `master_repl_offset`.
+    pub replication_offset: i64,
+    /// Whether the notifications that the source needs are on; `None` if it may not be asked.
+    pub notifications: Option<bool>,
+    /// The command that turns them on, if they are off.
+    pub turn_on: String,
+}
+
+/// The Redis door.
+pub trait Keyspace: Send + Sync {
+    /// Connects, checks version and login. One attempt, bounded by the connection timeout.
+    fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Looks at what the pipeline will need, for `validate --connect`.
+    fn preflight(&self) -> BoxFuture<'_, Result<Vec<preflight::Finding>, StoreError>>;
+
+    /// Lays claim to a range, and keeps it alive; refused if another live pipeline writes an overlapping one.
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What this store remembers of the pipeline.
+    fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>>;
+
+    /// From here on every script carries this epoch; it and the ensemble's lineage are remembered.
+    fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Remembers the newest zxid.
+    fn remember(&self, zxid: i64) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only.
+    fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Starts the source: subscribes and tracks, then tells [`Link::Up`]; again after every reconnect.
+    fn watch(&self, hints: Arc<dyn Hints>);
+
+    /// Reads keys and their sidecars. Values above some size come as digests unless `values` is set.
+    fn observe<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<KeyReadings, StoreError>>;
+
+    /// Writes; each is its own compare-and-set. Members of one call must be distinct keys.
+    fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
+
+    /// Some keys with this prefix, from `cursor` (0 at first); the next cursor is 0 at the end. Repeats are possible.
+    fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<(u64, Vec<Vec<u8>>), StoreError>>;
+
+    /// Keys that have a sidecar, some buckets at a time, as [`Keyspace::scan`].
+    fn scan_sidecars(&self, cursor: u64) -> BoxFuture<'_, Result<(u64, Vec<Vec<u8>>), StoreError>>;
+
+    /// A comparison found everything in step or has settled it: what vanishes unseen from here on is a delete again,
+    /// unless Redis is restarted or replaced or evicts. `begun` is what [`Keyspace::mark`] answered before it began.
+    fn compared(&self, begun: u64) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// A mark for [`Keyspace::compared`].
+    fn mark(&self) -> u64;
+
+    /// What is known of the server.
+    fn facts(&self) -> KeyspaceFacts;
+
+    /// Number of the database.
+    fn database(&self) -> i64;
+
+    /// Gives everything back.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

@@ -1,0 +1,178 @@
+//! The two scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by compare-and-set.
+//!
+//! Both walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field `_keepstep:e` is the epoch of
+//! the newest owner that read it, `_keepstep:n` a number that names this life of the bucket (one that was lost and made
+//! again has another), and every other field is a user key whose value is the encoded base. User keys never begin
+//! with `_keepstep:`, so the names cannot meet.
+//!
+//! Types are checked before the first write and every command that may fail goes through `pcall`, because a script
+//! that fails midway keeps what it has written (measured on 7.0.15). Values are compared by `sha1hex`; epochs as
+//! numbers, since Lua compares strings by the server's locale.
+
+use sha1::{Digest as _, Sha1};
+
+/// A script and the name by which the server caches it.
+pub(super) struct Script {
+    pub(super) text: &'static str,
+    pub(super) sha: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Script {
+        use std::fmt::Write as _;
+        let sha = Sha1::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        Script { text, sha }
+    }
+
+    pub(super) fn observe() -> Script {
+        Script::new(OBSERVE)
+    }
+
+    pub(super) fn apply() -> Script {
+        Script::new(APPLY)
+    }
+
+    pub(super) fn complete() -> Script {
+        Script::new(COMPLETE)
+    }
+}
+
+/// `ARGV`: epoch, nonce for buckets that do not exist yet (empty: leave no trace), bytes that the answer may hold, bytes above which a value
+/// comes as its digest, bytes above which it is too large. Answers `{seconds, microseconds, …}` and five items a key:
+/// code, value, expiry, sidecar, nonce.
+const OBSERVE: &str = r"
+local epoch, left = tonumber(ARGV[1]), tonumber(ARGV[3])
+local digest_above, large_above = tonumber(ARGV[4]), tonumber(ARGV[5])
+local time = redis.call('TIME')
+local out = {tonumber(time[1]), tonumber(time[2])}
+local n = 2
+for i = 1, #KEYS, 2 do
+  local key, bucket = KEYS[i], KEYS[i + 1]
+  local meta = redis.call('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
+  local code, value, expires = 0, '', -1
+  local nonce = meta[2] or ''
+  local owner = tonumber(meta[1])
+  if owner and owner > epoch then
+    code = 6
+  else
+    if ARGV[2] == '' then
+      nonce = ''
+    elseif not owner or not meta[2] then
+      local set = redis.pcall('HSET', bucket, '_keepstep:e', ARGV[1], '_keepstep:n', ARGV[2])
+      if type(set) ~= 'table' then nonce = ARGV[2] else nonce = '' end
+    elseif owner < epoch then
+      redis.pcall('HSET', bucket, '_keepstep:e', ARGV[1])
+    end
+    local length = redis.pcall('STRLEN', key)
+    if type(length) == 'table' then
+      code, value = 4, redis.call('TYPE', key).ok
+    elseif length > large_above then
+      code, value = 3, length
+    elseif length > left then
+      code = 5
+    else
+      local got = redis.call('GET', key)
+      if got then
+        code = 1
+        if length > digest_above then
+          code, value = 2, redis.sha1hex(got)
+        else
+          value = got
+          left = left - length
+        end
+        expires = redis.call('PEXPIRETIME', key)
+      end
+    end
+  end
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = code, value, expires, meta[3] or '', nonce
+  n = n + 5
+end
+return out
+";
+
+/// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large, then eight for each
+/// key: what to do (`s`et, `d`elete, `n`ote), hexadecimal digest of the value that must be there (empty: no key),
+/// sidecar that must be there, nonce that must be there (empty: not looked at), value to set, sidecar to leave (empty:
+/// none), channel (empty: none), message. Answers for each key `1` done, `0` refused, `6` fenced, or a text: the error.
+const APPLY: &str = r"
+local epoch, large_above = tonumber(ARGV[1]), tonumber(ARGV[3])
+local out = {}
+local a = 3
+for i = 1, #KEYS, 2 do
+  local key, bucket = KEYS[i], KEYS[i + 1]
+  local op, expect, entry, nonce = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  local meta = redis.call('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
+  local owner = tonumber(meta[1])
+  local code = 1
+  if owner and owner > epoch then
+    code = 6
+  elseif (meta[3] or '') ~= entry or (nonce ~= '' and meta[2] ~= nonce) then
+    code = 0
+  elseif op ~= 'n' then
+    local length = redis.pcall('STRLEN', key)
+    if type(length) == 'table' then
+      code = length.err
+    elseif length > large_above then
+      code = 0
+    else
+      local got = redis.call('GET', key)
+      local have = ''
+      if got then have = redis.sha1hex(got) end
+      if have ~= expect then
+        code = 0
+      else
+        local done
+        if op == 's' then done = redis.pcall('SET', key, ARGV[a + 5]) else done = redis.pcall('DEL', key) end
+        if type(done) == 'table' and done.err then code = done.err end
+      end
+    end
+  end
+  if code == 1 then
+    local noted = 0
+    if ARGV[a + 6] == '' then
+      if meta[3] then noted = redis.pcall('HDEL', bucket, key) end
+    elseif owner and meta[2] then
+      noted = redis.pcall('HSET', bucket, key, ARGV[a + 6])
+    else
+      noted = redis.pcall('HSET', bucket, key, ARGV[a + 6], '_keepstep:e', ARGV[1], '_keepstep:n', ARGV[2])
+    end
+    if type(noted) == 'table' and noted.err then
+      code = noted.err
+    elseif ARGV[a + 7] ~= '' then
+      redis.pcall('PUBLISH', ARGV[a + 7], ARGV[a + 8])
+    end
+  end
+  out[#out + 1] = code
+  a = a + 8
+end
+return out
+";
+
+/// `KEYS`: buckets. `ARGV`: epoch, then four for each: the field (user key), nonce that must be there, sequence, the
+/// sidecar to leave (empty: none). A sidecar with the same or a newer sequence stays.
+const COMPLETE: &str = r"
+local epoch = tonumber(ARGV[1])
+local a = 1
+for i = 1, #KEYS do
+  local field = ARGV[a + 1]
+  local meta = redis.call('HMGET', KEYS[i], '_keepstep:e', '_keepstep:n', field)
+  local owner = tonumber(meta[1])
+  if owner and owner > epoch then return 6 end
+  if owner and meta[2] == ARGV[a + 2] then
+    local have = -1
+    if meta[3] and #meta[3] >= 6 then have = struct.unpack('>I4', string.sub(meta[3], 3, 6)) end
+    if have < tonumber(ARGV[a + 3]) then
+      if ARGV[a + 4] == '' then
+        if meta[3] then redis.call('HDEL', KEYS[i], field) end
+      else
+        redis.call('HSET', KEYS[i], field, ARGV[a + 4])
+      end
+    end
+  end
+  a = a + 4
+end
+return 1
+";

@@ -1,0 +1,241 @@
+//! Ownership: a place in line, the epoch, the ensemble's lineage, the journal slots, and claims on ranges.
+//!
+//! ```text
+//!   /_keepstep/<pipeline>/election/w-0000000001   ephemeral, one for each worker; the first in line owns
+//!   /_keepstep/<pipeline>/epoch                   raised by each owner; every multi checks its version
+//!   /_keepstep/<pipeline>/lineage                 names this life of the ensemble's data
+//!   /_keepstep/<pipeline>/journal/00 … 15
+//!   /_keepstep/_claims/<pipeline>-0000000001      ephemeral: the range a live worker works on
+//! ```
+
+use super::journal::{self, SLOTS};
+use super::parents::{creator, open};
+use super::{Shared, explain, now_ms};
+use crate::plan::Ensemble;
+use crate::store::{Claim, JournalEntry, Lease, Remembered, StoreError};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use zookeeper_client::{Acl, Acls, Client, CreateMode, Error};
+
+/// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+const CLAIMS: &str = "/_keepstep/_claims";
+
+fn private(shared: &Shared) -> Vec<Acl> {
+    if shared.settings.digest.is_some() { creator() } else { open() }
+}
+
+/// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open, the rest is ours.
+async fn ensure(shared: &Shared, client: &Client, path: &str, data: &[u8]) -> Result<(), StoreError> {
+    let acl = private(shared);
+    let mut at = 1;
+    while let Some(end) = path.get(at..).and_then(|rest| rest.find('/')).map(|end| at + end) {
+        let ancestor = path.get(..end).unwrap_or("/");
+        let shared_by_all = ancestor == "/_keepstep" || ancestor == CLAIMS;
+        let acls = if shared_by_all { Acls::anyone_all() } else { Acls::new(&acl) };
+        create(shared, client, ancestor, b"", acls).await?;
+        at = end + 1;
+    }
+    create(shared, client, path, data, Acls::new(&acl)).await
+}
+
+async fn create(shared: &Shared, client: &Client, path: &str, data: &[u8], acls: Acls<'_>) -> Result<(), StoreError> {
+    match client.create(path, data, &CreateMode::Persistent.with_acls(acls)).await {
+        Ok(_) | Err(Error::NodeExists) => Ok(()),
+        Err(Error::NoAuth) => Err(StoreError::Refused(format!(
+            "{}: user `{}` may not create {path}; Keepstep keeps its state below /_keepstep",
+            shared.place(),
+            shared.user()
+        ))),
+        Err(error) => Err(explain(shared, &error)),
+    }
+}
+
+/// Waits until this worker is first in line.
+pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send + Sync)) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    let line = shared.under("election");
+    ensure(shared, &client, &line, b"").await?;
+    let acl = private(shared);
+    let known = super::lock(&shared.place_in_line).clone();
+    let mine = match known {
+        Some(path) if client.check_stat(&path).await.map_err(|error| explain(shared, &error))?.is_some() => path,
+        _ => {
+            let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
+            let prefix = format!("{line}/w-");
+            let (_, sequence) = client
+                .create(&prefix, shared.settings.worker.as_bytes(), &options)
+                .await
+                .map_err(|error| explain(shared, &error))?;
+            let path = format!("{prefix}{sequence}");
+            *super::lock(&shared.place_in_line) = Some(path.clone());
+            path
+        }
+    };
+    loop {
+        let names = line_of(shared, &client, &line).await?;
+        let Some(at) = names.iter().position(|name| format!("{line}/{name}") == mine) else {
+            *super::lock(&shared.place_in_line) = None;
+            return Err(StoreError::Away(format!("{}: our place in line is gone", shared.place())));
+        };
+        let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else { return Ok(()) };
+        let owner = match names.first() {
+            Some(first) => client.get_data(&format!("{line}/{first}")).await.map(|(data, _)| data).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        waiting(String::from_utf8_lossy(&owner).into_owned(), u64::try_from(names.len()).unwrap_or(1) - 1);
+        let watched = client.check_and_watch_stat(&format!("{line}/{before}")).await;
+        if let Ok((Some(_), watcher)) = watched {
+            let _ = tokio::time::timeout(LOOK_EVERY, watcher.changed()).await;
+        }
+    }
+}
+
+/// The line, first come first.
+async fn line_of(shared: &Shared, client: &Client, line: &str) -> Result<Vec<String>, StoreError> {
+    let mut names = client.list_children(line).await.map_err(|error| explain(shared, &error))?;
+    names.sort();
+    shared.standbys.store(u64::try_from(names.len()).unwrap_or(1).saturating_sub(1), Ordering::Relaxed);
+    Ok(names)
+}
+
+/// Raises the epoch, names the lineage, reads the journal slots.
+pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease, StoreError> {
+    let client = shared.control()?;
+    let wrong = |error: Error| explain(shared, &error);
+    let epoch_path = shared.under("epoch");
+    ensure(shared, &client, &epoch_path, b"0").await?;
+    let (data, stat) = client.get_data(&epoch_path).await.map_err(wrong)?;
+    let last: u64 = std::str::from_utf8(&data).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let epoch = last.max(remembered.epoch) + 1;
+    let mine = super::lock(&shared.place_in_line).clone().unwrap_or_default();
+    let before_ms = now_ms();
+    let mut multi = client.new_multi_writer();
+    multi.add_check_version(&mine, 0).map_err(wrong)?;
+    multi.add_set_data(&epoch_path, epoch.to_string().as_bytes(), Some(stat.version)).map_err(wrong)?;
+    let results = multi.commit().await.map_err(|error| explain(shared, &error.into()))?;
+    let Some(zookeeper_client::MultiWriteResult::SetData { stat }) = results.last() else {
+        return Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place())));
+    };
+    let ahead_ms = stat.mtime - i64::midpoint(before_ms, now_ms());
+    shared.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    *super::lock(&shared.fence) = (epoch_path, stat.version);
+    let zxid = stat.mzxid;
+    let ensemble = lineage(shared, &client, remembered, zxid).await?;
+    shared.newest_zxid.store(zxid, Ordering::Relaxed);
+    Ok(Lease { epoch, ensemble })
+}
+
+async fn lineage(shared: &Shared, client: &Client, remembered: Remembered, zxid: i64) -> Result<Ensemble, StoreError> {
+    let wrong = |error: Error| explain(shared, &error);
+    let path = shared.under("lineage");
+    let known = match client.get_data(&path).await {
+        Ok((data, stat)) => serde_json::from_slice::<(u32, i64)>(&data).ok().map(|known| (known, stat.version)),
+        Err(Error::NoNode) => None,
+        Err(error) => return Err(wrong(error)),
+    };
+    let is_first = remembered.ensemble == 0;
+    if let Some(((id, since_zxid), version)) = known {
+        let is_older = remembered.ensemble == id && remembered.zxid > zxid;
+        if !is_older {
+            return Ok(Ensemble { id, since_zxid });
+        }
+        tracing::error!(
+            store = shared.settings.name,
+            "the ensemble came back older than it was; its losses are restored"
+        );
+        let fresh = fresh(zxid);
+        client.set_data(&path, &encode(fresh), Some(version)).await.map_err(wrong)?;
+        return Ok(fresh);
+    }
+    if !is_first {
+        tracing::error!(
+            store = shared.settings.name,
+            "the ensemble came back without our state; its losses are restored"
+        );
+    }
+    let fresh = fresh(zxid);
+    ensure(shared, client, &path, &encode(fresh)).await?;
+    Ok(fresh)
+}
+
+fn encode(ensemble: Ensemble) -> Vec<u8> {
+    serde_json::to_vec(&(ensemble.id, ensemble.since_zxid)).unwrap_or_default()
+}
+
+/// A lineage that begins now. Its name only has to differ from those before.
+fn fresh(zxid: i64) -> Ensemble {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let id = xxhash_rust::xxh3::xxh3_64(&nanos.to_be_bytes()) >> 32;
+    Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid }
+}
+
+/// Reads every slot, creating those that are missing, and notes their versions.
+pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreError> {
+    let client = shared.control()?;
+    let mut entries = Vec::new();
+    for slot in 0..SLOTS {
+        let path = shared.slot_path(slot);
+        ensure(shared, &client, &path, b"").await?;
+        let (data, stat) = client.get_data(&path).await.map_err(|error| explain(shared, &error))?;
+        shared.note_slot(slot, stat.version);
+        entries.extend(journal::read(&data, stat.mzxid));
+    }
+    shared.free_all_slots();
+    Ok(entries)
+}
+
+/// Resolves when the ownership is lost; counts the standbys meanwhile.
+pub(super) async fn lost(shared: &Shared) -> StoreError {
+    let Ok(client) = shared.control() else {
+        return StoreError::Fenced(format!("{}: there is no session", shared.place()));
+    };
+    let mut states = client.state_watcher();
+    loop {
+        let state = client.state();
+        if state.is_terminated() {
+            return StoreError::Fenced(format!("{}: the session ended ({state:?})", shared.place()));
+        }
+        tokio::select! {
+            _ = states.changed() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                let line = shared.under("election");
+                let mine = super::lock(&shared.place_in_line).clone().unwrap_or_default();
+                if let Ok(Ok(names)) = tokio::time::timeout(LOOK_EVERY, line_of(shared, &client, &line)).await
+                    && names.first().is_none_or(|first| format!("{line}/{first}") != mine)
+                {
+                    return StoreError::Fenced(format!("{}: our place in line is gone", shared.place()));
+                }
+            }
+        }
+    }
+}
+
+/// Lays claim to a range, refusing one that overlaps with that of another live pipeline.
+pub(super) async fn claim(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    let wrong = |error: Error| explain(shared, &error);
+    create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
+    create(shared, &client, CLAIMS, b"", Acls::anyone_all()).await?;
+    let mine = format!("{CLAIMS}/{}-", claim.pipeline);
+    for name in client.list_children(CLAIMS).await.map_err(wrong)? {
+        let Ok((data, _)) = client.get_data(&format!("{CLAIMS}/{name}")).await else { continue };
+        let Ok(other) = serde_json::from_slice::<Claim>(&data) else { continue };
+        if other.pipeline != claim.pipeline && super::overlaps(&claim, &other) {
+            return Err(StoreError::Refused(format!(
+                "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
+                shared.place(),
+                other.pipeline,
+                other.worker,
+                other.patterns.join(", "),
+                claim.patterns.join(", "),
+                claim.pipeline
+            )));
+        }
+    }
+    let text = serde_json::to_vec(&claim).unwrap_or_default();
+    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+    client.create(&mine, &text, &options).await.map_err(wrong)?;
+    Ok(())
+}

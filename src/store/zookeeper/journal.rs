@@ -1,0 +1,105 @@
+//! The journal: what a multi did, written in the same multi, until the sidecars in Redis say the same.
+//!
+//! A slot is one znode. Its data names every pair of the multi with the base that its sidecar must get; the zxid of
+//! the transaction, which nobody knows beforehand, is the slot's own mzxid.
+
+use crate::change::ZkVersion;
+use crate::plan::Base;
+use crate::store::{JournalEntry, ZnodeOp, ZnodeWrite};
+
+/// Slots, and so multis whose sidecars are not yet written, at a time. Measured: one is enough for the rate, sixteen
+/// hide the round trip to Redis.
+pub(super) const SLOTS: usize = 16;
+
+const GONE: u8 = 0;
+const CREATED: u8 = 1;
+const SET: u8 = 2;
+
+/// Appends the entry of one write. A base that `gone` says there is none of is kept for its sequence only.
+pub(super) fn append(bytes: &mut Vec<u8>, write: &ZnodeWrite<'_>, gone: bool) {
+    let kind = match write.op {
+        _ if gone => GONE,
+        ZnodeOp::Create => CREATED,
+        ZnodeOp::Set(_) | ZnodeOp::Delete(_) => SET,
+    };
+    let base = write.base.encode();
+    bytes.extend_from_slice(&u32::try_from(write.key.len()).unwrap_or(0).to_be_bytes());
+    bytes.extend_from_slice(write.key);
+    bytes.extend_from_slice(&write.nonce.to_be_bytes());
+    bytes.push(kind);
+    bytes.push(u8::try_from(base.len()).unwrap_or(0));
+    bytes.extend_from_slice(&base);
+}
+
+/// The base with the zxids that the transaction gave.
+pub(super) fn settle(base: Base, created: bool, mzxid: i64) -> Base {
+    let version = base.zookeeper.map(|version| ZkVersion {
+        czxid: if created { mzxid } else { version.czxid },
+        mzxid,
+        version: version.version,
+    });
+    Base { zookeeper: version, ..base }
+}
+
+/// Reads a slot; what cannot be read ends it (a slot is written whole or not at all).
+pub(super) fn read(mut bytes: &[u8], mzxid: i64) -> Vec<JournalEntry> {
+    let mut entries = Vec::new();
+    while let Some(entry) = next(&mut bytes, mzxid) {
+        entries.push(entry);
+    }
+    entries
+}
+
+fn next(bytes: &mut &[u8], mzxid: i64) -> Option<JournalEntry> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (key, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    let (nonce, rest) = rest.split_first_chunk::<8>()?;
+    let ([kind, length], rest) = rest.split_first_chunk::<2>()?;
+    let (base, rest) = rest.split_at_checked(usize::from(*length))?;
+    let base = Base::decode(base)?;
+    *bytes = rest;
+    Some(JournalEntry {
+        key: key.to_vec(),
+        nonce: u64::from_be_bytes(*nonce),
+        base: (*kind != GONE).then(|| settle(base, *kind == CREATED, mzxid)),
+        sequence: base.sequence,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Digest;
+    use crate::store::ZnodeAcl;
+
+    fn write(op: ZnodeOp, key: &[u8]) -> ZnodeWrite<'_> {
+        let version = ZkVersion { czxid: 5, mzxid: 0, version: 3 };
+        let base = Base {
+            sequence: 9,
+            zookeeper: Some(version),
+            redis: Some(Digest::EMPTY),
+            expires_ms: None,
+            ephemeral: false,
+            apart: false,
+            path_id: 1,
+            ensemble: 2,
+        };
+        ZnodeWrite { path: "/a", op, data: b"", key, base, nonce: 77, acl: ZnodeAcl::Open }
+    }
+
+    #[test]
+    fn a_slot_reads_back_with_the_zxid_of_its_transaction() {
+        let mut bytes = Vec::new();
+        append(&mut bytes, &write(ZnodeOp::Create, b"created"), false);
+        append(&mut bytes, &write(ZnodeOp::Set(2), b"set"), false);
+        append(&mut bytes, &write(ZnodeOp::Delete(2), b""), true);
+        let entries = read(&bytes, 40);
+        let versions: Vec<_> = entries.iter().map(|entry| entry.base.and_then(|base| base.zookeeper)).collect();
+        let expected =
+            [Some(ZkVersion { czxid: 40, mzxid: 40, version: 3 }), Some(ZkVersion { czxid: 5, mzxid: 40, version: 3 })];
+        assert_eq!(versions.get(..2), Some(&expected[..]));
+        assert_eq!(versions.get(2), Some(&None));
+        assert!(entries.iter().all(|entry| entry.nonce == 77 && entry.sequence == 9));
+        assert_eq!(read(bytes.get(..bytes.len() - 1).unwrap_or_default(), 40).len(), 2);
+    }
+}

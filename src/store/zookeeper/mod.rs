@@ -1,0 +1,398 @@
+//! The ZooKeeper door: the watch source, the sink with fence and journal, and the ownership of a pipeline.
+//!
+//! ```text
+//!   source session    persistent recursive watches --> Hints; reads that follow an event
+//!   control session   place in line, epoch, claims; multis; walks; reads after `sync`
+//! ```
+//!
+//! Two sessions, because a request that is too large costs its connection, and a lost connection costs events. The
+//! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it.
+
+mod election;
+mod journal;
+mod overlap;
+mod parents;
+mod preflight;
+mod sink;
+mod source;
+mod walk;
+
+pub use overlap::overlaps;
+pub(crate) use preflight::skew;
+
+use super::{
+    Claim, Hints, JournalEntry, Lease, Look, Remembered, StoreError, Walk, ZnodeBatch, ZnodeReading, ZnodeWrite, Znodes,
+};
+use crate::change::ZkStat;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use journal::SLOTS;
+use parents::Parents;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use zookeeper_client::{Client, Error, MultiReadResult, Stat};
+
+/// How an ensemble is reached and which part of it a pipeline uses.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The store's name in the pipeline file.
+    pub name: String,
+    /// `host:port[,host:port…][/chroot]`.
+    pub connect: String,
+    /// Session timeout asked of the ensemble.
+    pub session_timeout: Duration,
+    /// `user:password` of the `digest` scheme.
+    pub digest: Option<String>,
+    /// The pipeline.
+    pub pipeline: String,
+    /// This worker (`host:pid`).
+    pub worker: String,
+    /// Deepest literal ancestors of what the routes can match.
+    pub roots: Vec<String>,
+}
+
+/// An attempt to connect takes at most this long; the pipeline tries again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause before a read of the journal is tried again after a lost connection. The client waits for the reconnect
+/// itself, so this only keeps a flapping connection from spinning.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes that the answers of one read request should hold.
+const READ_BYTES: usize = 2 * 1024 * 1024;
+
+/// Znodes of one read request. More gains nothing, and it bounds what a request of unexpectedly large znodes answers
+/// (64 MB).
+const READS_MAX: usize = 64;
+
+/// A ZooKeeper store.
+pub struct ZookeeperStore {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<tokio::task::AbortHandle>>,
+}
+
+/// What the door, its source and its walks share.
+struct Shared {
+    settings: Settings,
+    control: Mutex<Option<Client>>,
+    source: Mutex<Option<Client>>,
+    place_in_line: Mutex<Option<String>>,
+    /// Path and version of the epoch znode.
+    fence: Mutex<(String, i32)>,
+    slots: Mutex<Slots>,
+    slots_free: tokio::sync::Semaphore,
+    parents: Mutex<Parents>,
+    newest_zxid: AtomicI64,
+    clock_ahead_ms: AtomicI64,
+    standbys: AtomicU64,
+    /// Size of the larger znodes seen lately, for [`Shared::reads_per_request`].
+    znode_bytes: AtomicUsize,
+}
+
+/// The journal slots: versions of all, and which are free.
+struct Slots {
+    versions: [i32; SLOTS],
+    free: Vec<usize>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn stat_of(stat: &Stat) -> ZkStat {
+    ZkStat {
+        czxid: stat.czxid,
+        mzxid: stat.mzxid,
+        pzxid: stat.pzxid,
+        ctime_ms: stat.ctime,
+        mtime_ms: stat.mtime,
+        version: stat.version,
+        cversion: stat.cversion,
+        aversion: stat.aversion,
+        ephemeral_owner: stat.ephemeral_owner,
+        num_children: stat.num_children,
+    }
+}
+
+/// What an error of a whole request means for the store.
+fn explain(shared: &Shared, error: &Error) -> StoreError {
+    let place = shared.place();
+    match error {
+        Error::AuthFailed => {
+            StoreError::Refused(format!("{place} refused the login of user `{}`: check auth", shared.user()))
+        }
+        Error::NoAuth => {
+            StoreError::Refused(format!("{place}: user `{}` lacks a permission below /_keepstep", shared.user()))
+        }
+        Error::SessionExpired | Error::ClientClosed => StoreError::Fenced(format!("{place}: the session ended")),
+        error => StoreError::Away(format!("{place}: {error}")),
+    }
+}
+
+impl Shared {
+    fn place(&self) -> String {
+        format!("zookeeper {} ({})", self.settings.name, self.settings.connect)
+    }
+
+    fn user(&self) -> &str {
+        self.settings.digest.as_deref().and_then(|digest| digest.split(':').next()).unwrap_or("anyone")
+    }
+
+    fn under(&self, name: &str) -> String {
+        format!("/_keepstep/{}/{name}", self.settings.pipeline)
+    }
+
+    fn slot_path(&self, slot: usize) -> String {
+        self.under(&format!("journal/{slot:02}"))
+    }
+
+    fn slot_version(&self, slot: usize) -> i32 {
+        lock(&self.slots).versions.get(slot).copied().unwrap_or(0)
+    }
+
+    fn note_slot(&self, slot: usize, version: i32) {
+        if let Some(known) = lock(&self.slots).versions.get_mut(slot) {
+            *known = version;
+        }
+    }
+
+    /// Takes as many free slots, all at once, so that two calls cannot wait for each other's.
+    async fn take_slots(&self, count: usize) -> Vec<usize> {
+        if let Ok(permit) = self.slots_free.acquire_many(u32::try_from(count).unwrap_or(1)).await {
+            permit.forget();
+        }
+        let mut slots = lock(&self.slots);
+        let keep = slots.free.len().saturating_sub(count);
+        slots.free.split_off(keep)
+    }
+
+    fn release(&self, given: &[usize]) {
+        lock(&self.slots).free.extend_from_slice(given);
+        self.slots_free.add_permits(given.len());
+    }
+
+    fn free_all_slots(&self) {
+        let mut slots = lock(&self.slots);
+        let missing: Vec<usize> = (0..SLOTS).filter(|slot| !slots.free.contains(slot)).collect();
+        slots.free.extend_from_slice(&missing);
+        self.slots_free.add_permits(missing.len());
+    }
+
+    fn fence(&self) -> (String, i32) {
+        lock(&self.fence).clone()
+    }
+
+    fn parents(&self) -> MutexGuard<'_, Parents> {
+        lock(&self.parents)
+    }
+
+    fn note_zxid(&self, zxid: i64) {
+        self.newest_zxid.fetch_max(zxid, Ordering::Relaxed);
+    }
+
+    fn control(&self) -> Result<Client, StoreError> {
+        lock(&self.control).clone().ok_or_else(|| StoreError::Away(format!("{}: not connected", self.place())))
+    }
+
+    /// Opens a session.
+    async fn open(&self) -> Result<Client, StoreError> {
+        let mut connector = Client::connector().with_session_timeout(self.settings.session_timeout).with_fail_eagerly();
+        if let Some(digest) = &self.settings.digest {
+            connector = connector.with_auth("digest", digest.as_bytes());
+        }
+        match tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(&self.settings.connect)).await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error @ Error::BadArguments(_))) => Err(StoreError::Refused(format!("{}: {error}", self.place()))),
+            Ok(Err(Error::SessionExpired | Error::ClientClosed)) => {
+                Err(StoreError::Away(format!("{}: no session was given", self.place())))
+            }
+            Ok(Err(error)) => Err(explain(self, &error)),
+            Err(_) => Err(StoreError::Away(format!("{}: no answer within {CONNECT_TIMEOUT:?}", self.place()))),
+        }
+    }
+
+    /// Znodes to ask for in one request, by the sizes seen lately.
+    fn reads_per_request(&self) -> usize {
+        (READ_BYTES / self.znode_bytes.load(Ordering::Relaxed).max(1)).clamp(2, READS_MAX)
+    }
+
+    fn note_size(&self, bytes: usize) {
+        // A rise is taken at once, a fall over some sixteen znodes.
+        let known = self.znode_bytes.load(Ordering::Relaxed);
+        let next = if bytes >= known { bytes } else { known - (known - bytes).div_ceil(16) };
+        self.znode_bytes.store(next, Ordering::Relaxed);
+    }
+
+    async fn multi_read(&self, client: &Client, paths: &[String]) -> Result<Vec<MultiReadResult>, StoreError> {
+        let wrong = |error: Error| explain(self, &error);
+        let mut reader = client.new_multi_reader();
+        for path in paths {
+            reader.add_get_data(path).map_err(wrong)?;
+        }
+        let results = reader.commit().await.map_err(wrong)?;
+        let largest = results.iter().map(|result| match result {
+            MultiReadResult::Data { data, .. } => data.len(),
+            _ => 0,
+        });
+        self.note_size(largest.max().unwrap_or(0));
+        Ok(results)
+    }
+
+    async fn read(&self, paths: &[String], look: Look) -> Result<Vec<ZnodeReading>, StoreError> {
+        let client = match look {
+            Look::Source => lock(&self.source)
+                .clone()
+                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place())))?,
+            Look::Synced => {
+                let client = self.control()?;
+                client.sync("/").await.map_err(|error| explain(self, &error))?;
+                client
+            }
+        };
+        let per_request = self.reads_per_request();
+        let mut readings = Vec::with_capacity(paths.len());
+        let requests = paths.chunks(per_request).map(|chunk| self.multi_read(&client, chunk));
+        let answers = futures::future::try_join_all(requests).await?;
+        for result in answers.into_iter().flatten() {
+            readings.push(match result {
+                MultiReadResult::Data { data, stat } => {
+                    self.note_zxid(stat.mzxid);
+                    ZnodeReading::Present { data, stat: stat_of(&stat) }
+                }
+                MultiReadResult::Error { err: Error::NoNode } => ZnodeReading::Absent,
+                MultiReadResult::Error { err: Error::NoAuth } => {
+                    ZnodeReading::Denied(format!("{}: the session may not read it", self.place()))
+                }
+                MultiReadResult::Error { err } => return Err(explain(self, &err)),
+                _ => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place()))),
+            });
+        }
+        Ok(readings)
+    }
+}
+
+impl ZookeeperStore {
+    /// A store that is not yet connected.
+    #[must_use]
+    pub fn new(settings: Settings) -> ZookeeperStore {
+        let shared = Shared {
+            settings,
+            control: Mutex::new(None),
+            source: Mutex::new(None),
+            place_in_line: Mutex::new(None),
+            fence: Mutex::new((String::new(), 0)),
+            slots: Mutex::new(Slots { versions: [0; SLOTS], free: Vec::new() }),
+            slots_free: tokio::sync::Semaphore::new(0),
+            parents: Mutex::new(Parents::default()),
+            newest_zxid: AtomicI64::new(0),
+            clock_ahead_ms: AtomicI64::new(0),
+            standbys: AtomicU64::new(0),
+            znode_bytes: AtomicUsize::new(READ_BYTES / 8),
+        };
+        ZookeeperStore { shared: Arc::new(shared), tasks: Mutex::new(Vec::new()) }
+    }
+}
+
+impl Znodes for ZookeeperStore {
+    fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            if lock(&self.shared.control).as_ref().is_some_and(|client| !client.state().is_terminated()) {
+                return Ok(());
+            }
+            let client = self.shared.open().await?;
+            *lock(&self.shared.place_in_line) = None;
+            *self.shared.parents() = Parents::default();
+            *lock(&self.shared.control) = Some(client);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn preflight(&self) -> BoxFuture<'_, Result<Vec<super::preflight::Finding>, StoreError>> {
+        preflight::look(&self.shared).boxed()
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
+        election::claim(&self.shared, claim).boxed()
+    }
+
+    fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>> {
+        election::stand(&self.shared, waiting).boxed()
+    }
+
+    fn own(&self, remembered: Remembered) -> BoxFuture<'_, Result<Lease, StoreError>> {
+        election::own(&self.shared, remembered).boxed()
+    }
+
+    fn zxid(&self) -> i64 {
+        self.shared.newest_zxid.load(Ordering::Relaxed)
+    }
+
+    fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {
+        election::journal(&self.shared).boxed()
+    }
+
+    fn watch(&self, hints: Arc<dyn Hints>) {
+        let task = tokio::spawn(source::run(Arc::clone(&self.shared), hints));
+        lock(&self.tasks).push(task.abort_handle());
+    }
+
+    fn lost(&self) -> BoxFuture<'_, StoreError> {
+        election::lost(&self.shared).boxed()
+    }
+
+    fn read<'a>(&'a self, paths: &'a [String], look: Look) -> BoxFuture<'a, Result<Vec<ZnodeReading>, StoreError>> {
+        self.shared.read(paths, look).boxed()
+    }
+
+    fn walk(&self, roots: Vec<String>) -> Box<dyn Walk> {
+        Box::new(walk::Subtrees::new(Arc::clone(&self.shared), roots))
+    }
+
+    fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>> {
+        sink::write(&self.shared, writes).boxed()
+    }
+
+    fn release(&self, slots: &[usize]) {
+        self.shared.release(slots);
+    }
+
+    fn clock_ahead_ms(&self) -> i64 {
+        self.shared.clock_ahead_ms.load(Ordering::Relaxed)
+    }
+
+    fn standbys(&self) -> u64 {
+        self.shared.standbys.load(Ordering::Relaxed)
+    }
+
+    fn server(&self) -> String {
+        String::new()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            for task in lock(&self.tasks).drain(..) {
+                task.abort();
+            }
+            *lock(&self.shared.source) = None;
+            *lock(&self.shared.place_in_line) = None;
+            // Dropping the last clone closes the session, which gives the place in line to the next worker at once.
+            *lock(&self.shared.control) = None;
+        }
+        .boxed()
+    }
+}
+
+impl Drop for ZookeeperStore {
+    fn drop(&mut self) {
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
+    }
+}

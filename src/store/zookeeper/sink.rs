@@ -1,0 +1,356 @@
+//! The sink: multis with a fence, the writes, and a journal slot.
+//!
+//! ```text
+//!   multi = check(epoch) + creates of missing ancestors + writes + set_data(journal slot)
+//! ```
+//!
+//! A multi is all or nothing. A member that is refused is taken out and the rest is sent again, a few times; then the
+//! rest is handed back to be observed. When the connection is lost before the answer, the journal slot tells: requests
+//! of one session are served in order, so once the slot can be read the multi has been applied or never will be.
+
+use super::journal::{self, SLOTS};
+use super::parents::above;
+use super::{Shared, explain};
+use crate::change::ZkVersion;
+use crate::plan::Base;
+use crate::store::{StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
+use std::collections::HashSet;
+use std::sync::Arc;
+use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult};
+
+/// Bytes of one multi. The server's limit for the whole request is 1,048,575; half of it leaves room for paths.
+const MULTI_BYTES: usize = 512 * 1024;
+
+/// Writes in one multi. Beyond a hundred the rate does not grow, and a refused member costs more.
+const MULTI_WRITES: usize = 100;
+
+/// Multis of one call; what does not fit is handed back. Half of the slots, so that two calls go at the same time.
+const MULTIS: usize = SLOTS / 2;
+
+/// Refused members that are taken out of one multi before the rest is handed back: each try costs a transaction on all
+/// servers.
+const TRIES: usize = 8;
+
+/// Times that a large write alone may cost the connection before it is taken as too large for this ensemble.
+const LOSSES: usize = 2;
+
+/// A write from this size on is suspected when the connection breaks under it.
+const LARGE: usize = 64 * 1024;
+
+/// One write on its way, with its place in the call.
+struct Member<'a> {
+    index: usize,
+    write: ZnodeWrite<'a>,
+    /// A delete of a znode with children: emptied instead.
+    empties: bool,
+    acl: Arc<Vec<Acl>>,
+    missing: Vec<String>,
+}
+
+pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<ZnodeBatch, StoreError> {
+    let client = shared.control()?;
+    let mut outcomes = vec![ZnodeOutcome::Refused; writes.len()];
+    let mut order: Vec<usize> = (0..writes.len()).collect();
+    // Parents are created before children, and children are deleted before parents.
+    order.sort_by_key(|index| {
+        writes.get(*index).map_or(0, |write| {
+            let depth = i64::try_from(write.path.bytes().filter(|byte| *byte == b'/').count()).unwrap_or(0);
+            if matches!(write.op, ZnodeOp::Delete(_)) { -depth } else { depth }
+        })
+    });
+    let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
+    let (mut count, mut bytes) = (0, MULTI_BYTES);
+    let mut assumed: HashSet<String> = HashSet::new();
+    for index in order {
+        let Some(write) = writes.get(index) else { continue };
+        let (acl, mut missing) = match write.op {
+            ZnodeOp::Create => above(shared, &client, write.path, write.acl).await?,
+            ZnodeOp::Set(_) | ZnodeOp::Delete(_) => (Arc::new(Vec::new()), Vec::new()),
+        };
+        missing.retain(|path| assumed.insert(path.clone()));
+        if matches!(write.op, ZnodeOp::Create) {
+            assumed.insert(write.path.to_owned());
+        }
+        // Path twice (operation, acl and headers) and the journal entry.
+        let size = write.data.len() + 2 * write.path.len() + write.key.len() + 200 + 100 * missing.len();
+        if bytes + size > MULTI_BYTES || count >= MULTI_WRITES {
+            if multis.len() == MULTIS {
+                break;
+            }
+            multis.push(Vec::new());
+            (count, bytes) = (0, 0);
+        }
+        (count, bytes) = (count + 1, bytes + size);
+        if let Some(multi) = multis.last_mut() {
+            multi.push(Member { index, write: write.clone(), empties: false, acl, missing });
+        }
+    }
+    let slots = shared.take_slots(multis.len()).await;
+    let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &client, multi, *slot));
+    // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
+    let mut failure = None;
+    for result in futures::future::join_all(runs).await {
+        match result {
+            Ok(done) => {
+                for (index, outcome) in done {
+                    if let Some(place) = outcomes.get_mut(index) {
+                        *place = outcome;
+                    }
+                }
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(ZnodeBatch { outcomes, slots }),
+    }
+}
+
+/// Sends one multi until its outcome is known.
+async fn run(
+    shared: &Shared,
+    client: &Client,
+    mut members: Vec<Member<'_>>,
+    slot: usize,
+) -> Result<Vec<(usize, ZnodeOutcome)>, StoreError> {
+    let mut done = Vec::with_capacity(members.len());
+    let mut losses = 0;
+    for _ in 0..TRIES {
+        if members.is_empty() {
+            break;
+        }
+        let mut sent = Sent::build(shared, client, &members, slot)?;
+        match sent.commit.await {
+            Ok(results) => {
+                let mzxid = applied(shared, slot, &results);
+                for member in &members {
+                    for path in &member.missing {
+                        shared.parents().insert(path.clone(), Arc::clone(&member.acl));
+                    }
+                }
+                done.extend(members.iter().map(|member| {
+                    let result = sent.places.get(&member.index).and_then(|place| results.get(*place));
+                    (member.index, outcome(member, result, mzxid))
+                }));
+                return Ok(done);
+            }
+            Err(MultiWriteError::OperationFailed { index, source }) => {
+                let Some(at) = sent.owners.remove(&index) else {
+                    return Err(StoreError::Fenced(format!(
+                        "{}: another worker owns the pipeline ({source})",
+                        shared.place()
+                    )));
+                };
+                refuse(shared, client, &mut members, at, source, &mut done).await?;
+            }
+            Err(MultiWriteError::RequestFailed { source }) => {
+                match resolve(shared, client, slot, &sent.journal, source).await? {
+                    Some(mzxid) => {
+                        done.extend(members.iter().map(|member| (member.index, recovered(member, mzxid))));
+                        return Ok(done);
+                    }
+                    None => {
+                        losses += 1;
+                        if let [member] = members.as_slice()
+                            && member.write.data.len() >= LARGE
+                            && losses >= LOSSES
+                        {
+                            let detail = format!(
+                                "{}: the connection breaks whenever these {} bytes are written; the ensemble's \
+                                 jute.maxbuffer is smaller",
+                                shared.place(),
+                                member.write.data.len()
+                            );
+                            done.push((member.index, ZnodeOutcome::Impossible("too_large", detail)));
+                            return Ok(done);
+                        }
+                        // Not applied. A large member may be the cause: only the first of them stays, the others are
+                        // handed back.
+                        if members.iter().any(|member| member.write.data.len() >= LARGE) {
+                            members.sort_by_key(|member| std::cmp::Reverse(member.write.data.len()));
+                            members.truncate(1);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// A multi that was sent. Building it sends nothing; its future is created, and so queued, in the order of the calls.
+struct Sent<F> {
+    commit: F,
+    journal: Vec<u8>,
+    /// Which member an operation belongs to (index into the members); absent for fence and journal.
+    owners: std::collections::HashMap<usize, usize>,
+    /// Which operation is a member's own (by the member's `index`).
+    places: std::collections::HashMap<usize, usize>,
+}
+
+impl Sent<()> {
+    #[expect(clippy::type_complexity, reason = "the future of zookeeper-client has no name")]
+    fn build<'a>(
+        shared: &Shared,
+        client: &'a Client,
+        members: &[Member<'_>],
+        slot: usize,
+    ) -> Result<Sent<impl Future<Output = Result<Vec<MultiWriteResult>, MultiWriteError>> + Send + 'a>, StoreError>
+    {
+        let mut multi = client.new_multi_writer();
+        let mut owners = std::collections::HashMap::new();
+        let mut places = std::collections::HashMap::new();
+        let mut entries = Vec::new();
+        let wrong = |error: Error| explain(shared, &error);
+        let (epoch_path, epoch_version) = shared.fence();
+        multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
+        let mut operations = 1;
+        for (at, member) in members.iter().enumerate() {
+            let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
+            for path in &member.missing {
+                multi.add_create(path, b"", &options).map_err(wrong)?;
+                owners.insert(operations, at);
+                operations += 1;
+            }
+            let write = &member.write;
+            let gone = member.empties || matches!(write.op, ZnodeOp::Delete(_));
+            match write.op {
+                ZnodeOp::Create => multi.add_create(write.path, write.data, &options),
+                ZnodeOp::Set(version) => multi.add_set_data(write.path, write.data, Some(version)),
+                ZnodeOp::Delete(version) if member.empties => multi.add_set_data(write.path, b"", Some(version)),
+                ZnodeOp::Delete(version) => multi.add_delete(write.path, Some(version)),
+            }
+            .map_err(wrong)?;
+            owners.insert(operations, at);
+            places.insert(member.index, operations);
+            operations += 1;
+            journal::append(&mut entries, write, gone);
+        }
+        multi.add_set_data(&shared.slot_path(slot), &entries, Some(shared.slot_version(slot))).map_err(wrong)?;
+        Ok(Sent { commit: multi.commit(), journal: entries, owners, places })
+    }
+}
+
+/// Notes the slot's new version and answers the transaction's zxid: the slot's mzxid.
+fn applied(shared: &Shared, slot: usize, results: &[MultiWriteResult]) -> i64 {
+    match results.last() {
+        Some(MultiWriteResult::SetData { stat }) => {
+            shared.note_slot(slot, stat.version);
+            shared.note_zxid(stat.mzxid);
+            stat.mzxid
+        }
+        _ => 0,
+    }
+}
+
+fn outcome(member: &Member<'_>, result: Option<&MultiWriteResult>, mzxid: i64) -> ZnodeOutcome {
+    let base = &member.write.base;
+    match (member.write.op, result) {
+        (ZnodeOp::Set(_), Some(MultiWriteResult::SetData { stat })) => {
+            let version = ZkVersion { czxid: stat.czxid, mzxid, version: stat.version };
+            let recreated = base.zookeeper.is_some_and(|expected| expected.czxid != stat.czxid);
+            ZnodeOutcome::Done { base: Some(Base { zookeeper: Some(version), ..*base }), recreated }
+        }
+        (ZnodeOp::Create, Some(_)) => {
+            ZnodeOutcome::Done { base: Some(journal::settle(*base, true, mzxid)), recreated: false }
+        }
+        _ => ZnodeOutcome::Done { base: None, recreated: false },
+    }
+}
+
+/// As [`outcome`], from the journal alone.
+fn recovered(member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
+    let base = match member.write.op {
+        ZnodeOp::Create => Some(journal::settle(member.write.base, true, mzxid)),
+        ZnodeOp::Set(_) => Some(journal::settle(member.write.base, false, mzxid)),
+        ZnodeOp::Delete(_) => None,
+    };
+    ZnodeOutcome::Done { base, recreated: false }
+}
+
+/// Takes the refused member out, or changes it so that it can be sent again.
+async fn refuse(
+    shared: &Shared,
+    client: &Client,
+    members: &mut Vec<Member<'_>>,
+    at: usize,
+    error: Error,
+    done: &mut Vec<(usize, ZnodeOutcome)>,
+) -> Result<(), StoreError> {
+    let Some(member) = members.get_mut(at) else { return Ok(()) };
+    let path = member.write.path;
+    let impossible =
+        |reason, what: &str| ZnodeOutcome::Impossible(reason, format!("{}: {path}: {what}", shared.place()));
+    let outcome = match (error, member.write.op) {
+        (Error::NotEmpty, ZnodeOp::Delete(_)) => {
+            member.empties = true;
+            return Ok(());
+        }
+        // An ancestor is missing that was thought to exist, or exists that was thought missing.
+        (Error::NoNode, ZnodeOp::Create) => {
+            shared.parents().forget_above(path);
+            (member.acl, member.missing) = above(shared, client, path, member.write.acl).await?;
+            return Ok(());
+        }
+        (Error::NodeExists, ZnodeOp::Create) if !member.missing.is_empty() => {
+            (member.acl, member.missing) = above(shared, client, path, member.write.acl).await?;
+            if member.missing.is_empty() {
+                return Ok(());
+            }
+            ZnodeOutcome::Refused
+        }
+        (Error::NodeExists | Error::BadVersion | Error::NoNode, _) => ZnodeOutcome::Refused,
+        (Error::NoAuth, _) => {
+            impossible("no_permission", "the session may not write here; see the ACLs of it and its parent")
+        }
+        (Error::NoChildrenForEphemerals, _) => {
+            impossible("ephemeral_parent", "an ephemeral znode can have no children")
+        }
+        (Error::QuotaExceeded, _) => impossible("quota", "the quota of this subtree is exceeded"),
+        (Error::InvalidAcl, _) => impossible("no_permission", "the ACL is refused; is the session authenticated?"),
+        (error, _) => impossible("refused", &error.to_string()),
+    };
+    let member = members.remove(at);
+    done.push((member.index, outcome));
+    // What this member was to create for others is theirs to create again.
+    if !member.missing.is_empty() {
+        for other in members.iter_mut().filter(|other| matches!(other.write.op, ZnodeOp::Create)) {
+            (other.acl, other.missing) = above(shared, client, other.write.path, other.write.acl).await?;
+        }
+        let mut assumed = HashSet::new();
+        for other in members.iter_mut() {
+            other.missing.retain(|path| assumed.insert(path.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Finds out whether a multi whose answer was lost has been applied: its zxid if so.
+async fn resolve(
+    shared: &Shared,
+    client: &Client,
+    slot: usize,
+    journal: &[u8],
+    error: Error,
+) -> Result<Option<i64>, StoreError> {
+    tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
+    loop {
+        match client.get_data(&shared.slot_path(slot)).await {
+            Ok((data, stat)) if stat.version == shared.slot_version(slot) => {
+                drop(data);
+                return Ok(None);
+            }
+            Ok((data, stat)) if data == journal => {
+                shared.note_slot(slot, stat.version);
+                shared.note_zxid(stat.mzxid);
+                return Ok(Some(stat.mzxid));
+            }
+            Ok(_) | Err(Error::NoNode) => {
+                return Err(StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place())));
+            }
+            Err(Error::ConnectionLoss | Error::Timeout) => tokio::time::sleep(super::RETRY_PAUSE).await,
+            Err(error) => return Err(explain(shared, &error)),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The watch source: persistent recursive watches on a session of its own.
+//!
+//! `Disconnected -> Watching`, and back whenever the session says anything. Events of a reconnect are lost by the
+//! server (ZOOKEEPER-4698), and zookeeper-client 0.11.2 does not even register persistent watches again
+//! (`session/watch.rs:446`: `index = index.max(index)`), so every session event means: watch anew, drop the old watch,
+//! let the pipeline compare everything. Reads of this session use no one-shot watches: on servers before 3.9 one on the
+//! root of a recursive watch would silence it (ZOOKEEPER-4466).
+
+use super::{Shared, explain, lock};
+use crate::change::Side;
+use crate::store::{Hints, Link, StoreError};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::sync::Arc;
+use std::time::Duration;
+use zookeeper_client::{AddWatchMode, Client, Error, EventType, PersistentWatcher, SessionState};
+
+/// Pauses between attempts to connect grow up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let why = match session(&shared, &hints, &mut pause).await {
+            Ok(why) => why,
+            Err(error) => error.to_string(),
+        };
+        *lock(&shared.source) = None;
+        hints.link(Side::Zookeeper, Link::Down(why));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// One session, from its making to its end; answers why it ended.
+async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration) -> Result<String, StoreError> {
+    let client = shared.open().await?;
+    *lock(&shared.source) = Some(client.clone());
+    let mut old = Vec::new();
+    loop {
+        // New watches before the old ones go: no window in between.
+        let watchers = watch(shared, &client).await?;
+        old.clear();
+        hints.link(Side::Zookeeper, Link::Up);
+        *pause = Duration::from_millis(50);
+        let state = listen(watchers, hints, &mut old).await;
+        if state.is_terminated() {
+            return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
+        }
+        hints.link(Side::Zookeeper, Link::Down(format!("{}: the connection was lost", shared.place())));
+        let mut states = client.state_watcher();
+        let mut state = client.state();
+        while state != SessionState::SyncConnected {
+            if state.is_terminated() {
+                return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
+            }
+            state = states.changed().await;
+        }
+    }
+}
+
+async fn watch(shared: &Shared, client: &Client) -> Result<Vec<PersistentWatcher>, StoreError> {
+    let mut watchers = Vec::new();
+    for root in &shared.settings.roots {
+        let watcher = client.watch(root, AddWatchMode::PersistentRecursive).await.map_err(|error| match error {
+            Error::Unimplemented => StoreError::Refused(format!(
+                "{} is too old: it has no recursive watches; ZooKeeper 3.6 or later is needed",
+                shared.place()
+            )),
+            error => explain(shared, &error),
+        })?;
+        watchers.push(watcher);
+    }
+    Ok(watchers)
+}
+
+/// Turns events into hints until a session event comes on any watch; the watchers are put into `old`.
+async fn listen(
+    watchers: Vec<PersistentWatcher>,
+    hints: &Arc<dyn Hints>,
+    old: &mut Vec<PersistentWatcher>,
+) -> SessionState {
+    let until_session_event = |mut watcher: PersistentWatcher| async move {
+        loop {
+            let event = watcher.changed().await;
+            if event.event_type == EventType::Session {
+                return (event.session_state, watcher);
+            }
+            hints.znode(&event.path, (event.zxid >= 0).then_some(event.zxid));
+        }
+    };
+    let mut all: FuturesUnordered<_> = watchers.into_iter().map(until_session_event).collect();
+    match all.next().await {
+        Some((state, watcher)) => {
+            // The others hear the same session event; their remaining node events are covered by the comparison.
+            old.push(watcher);
+            state
+        }
+        None => futures::future::pending().await,
+    }
+}

@@ -1,0 +1,79 @@
+//! The read-only opening: keeps up with a directory that another process may be writing and thinning.
+
+use super::disk;
+use super::index::Location;
+use super::load::{self, Access, Loaded};
+use super::log::{Log, unavailable};
+use crate::change::Position;
+use crate::stream::StreamError;
+use std::path::PathBuf;
+
+/// Brings `log` up to what the directory holds now. Frames that were appended are added; if files were replaced or
+/// removed, everything is loaded anew.
+pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
+    let listing = load::list(&log.dir).map_err(|e| unavailable(&log.dir, &e))?;
+    let mut guard = log.write();
+    let known = guard.segments.len();
+    let files = relevant(&listing, &guard.segments);
+    let appended = guard.schemas == listing.schemas.len()
+        && files.len() >= known
+        && files.iter().zip(&guard.segments).all(|((_, path), segment)| {
+            path == &segment.path && disk::identity_at(path).is_ok_and(|identity| identity == segment.identity)
+        })
+        && guard.segments.last().is_none_or(|last| last.file.metadata().is_ok_and(|meta| meta.len() >= last.len));
+    if appended {
+        let mut loaded =
+            Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
+        let limit = files.get(known).map(|(first, _)| *first);
+        let scanned = grow(&mut loaded, limit);
+        let mut complete = scanned.is_ok();
+        for (i, (first, path)) in files.iter().enumerate().skip(known) {
+            let limit = files.get(i + 1).map(|(first, _)| *first);
+            complete = complete && loaded.add(*first, path, limit, Access::Read)?;
+        }
+        *guard = loaded.state;
+        loaded.damage.into_iter().for_each(|sentence| log.report(sentence));
+        if complete {
+            drop(guard);
+            log.publish();
+            return Ok(());
+        }
+    }
+    drop(guard);
+    let mut loaded = load::load(&log.dir, Access::Read)?;
+    loaded.damage.drain(..).for_each(|sentence| log.report(sentence));
+    let mut guard = log.write();
+    // Positions never go back, even if the directory was emptied.
+    loaded.state.next = loaded.state.next.max(guard.next);
+    *guard = loaded.state;
+    drop(guard);
+    log.publish();
+    Ok(())
+}
+
+/// The files of a listing without those that a thinned segment before them replaces.
+fn relevant(listing: &load::Listing, segments: &[super::segment::Segment]) -> Vec<(Position, PathBuf)> {
+    let replaced = |first: Position| {
+        let at = segments.partition_point(|segment| segment.first < first);
+        at.checked_sub(1).and_then(|before| segments.get(before)).is_some_and(|segment| segment.through >= first)
+    };
+    listing.segments.iter().filter(|(first, _)| !replaced(*first)).cloned().collect()
+}
+
+/// Adds what was appended to the last known segment.
+fn grow(loaded: &mut Loaded, limit: Option<Position>) -> std::io::Result<()> {
+    let Some(mut last) = loaded.state.segments.pop() else { return Ok(()) };
+    let ordinal = last.ordinal;
+    let state = &mut loaded.state;
+    let scanned = last.scan(limit, |offset, meta| state.set_newest(meta.pair_hash, Location::new(ordinal, offset)));
+    if let Ok(scanned) = &scanned {
+        loaded.damage.extend(scanned.damage.iter().map(|damage| last.describe(damage)));
+        if let (Some(tail), true) = (scanned.tail, limit.is_some()) {
+            loaded.damage.push(last.describe(&tail));
+            last.len = tail.offset + tail.bytes;
+        }
+    }
+    loaded.state.next = loaded.state.next.max(last.next());
+    loaded.state.segments.push(last);
+    scanned.map(|_| ())
+}

@@ -1,0 +1,201 @@
+//! From a directory to a [`State`]: lists the segments, scans them, passes damage, cuts what a crash left unfinished.
+
+use super::disk::Disk;
+use super::frame::{FILE_HEADER, FileHeader};
+use super::index::Location;
+use super::log::{State, unavailable};
+use super::segment::{self, Segment};
+use crate::change::Position;
+use crate::codec::{Decoder, WriterSchema};
+use crate::stream::StreamError;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What loading a directory gave.
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub state: State,
+    /// One sentence for each damaged place.
+    pub damage: Vec<String>,
+    /// Whether records may be appended to the last segment. If not, the writer begins a new one.
+    pub appendable: bool,
+    /// Whether the last segment is whole up to its end, so that the next one must follow without a hole.
+    pub whole: bool,
+}
+
+/// How often a directory is listed anew because a file vanished between listing and opening. Each time another process
+/// has finished a step of thinning, which takes longer than a listing; beyond this something else is wrong.
+const LISTINGS_MAX: usize = 100;
+
+/// The segments' files by their first position, and the schemas' files.
+pub(super) struct Listing {
+    pub segments: Vec<(Position, PathBuf)>,
+    pub schemas: Vec<PathBuf>,
+    pub temporary: Vec<PathBuf>,
+}
+
+/// What is in the directory now.
+pub(super) fn list(dir: &Path) -> io::Result<Listing> {
+    let mut listing = Listing { segments: Vec::new(), schemas: Vec::new(), temporary: Vec::new() };
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let ends_with = |end: &str| path.extension().is_some_and(|extension| extension == end);
+        if let Some(first) = segment::first_of(&path) {
+            listing.segments.push((first, path));
+        } else if ends_with(segment::SCHEMA) {
+            listing.schemas.push(path);
+        } else if ends_with(segment::TEMPORARY) {
+            listing.temporary.push(path);
+        }
+    }
+    listing.segments.sort();
+    Ok(listing)
+}
+
+/// How to treat the directory.
+#[derive(Clone, Copy)]
+pub(super) enum Access<'a> {
+    /// It is ours: finish what a crash left unfinished.
+    Write(&'a dyn Disk),
+    /// Another process may write it: change nothing, and what is unfinished is not there yet.
+    Read,
+}
+
+/// A segment's file, opened, with what its header says.
+pub(super) struct Found {
+    pub file: File,
+    pub header: FileHeader,
+    /// Whether the header could be believed; else the name tells where the file begins.
+    pub sound: bool,
+    /// Whether there is nothing in it, not even a header.
+    pub unborn: bool,
+}
+
+/// Opens a segment's file.
+pub(super) fn open(path: &Path, first: Position, access: Access<'_>) -> io::Result<Found> {
+    let file = OpenOptions::new().read(true).write(matches!(access, Access::Write(_))).open(path)?;
+    let unborn = file.metadata()?.len() < FILE_HEADER;
+    let header = FileHeader::read(&file).filter(|header| header.first == first);
+    // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
+    let assumed = FileHeader { first, through: 0, thinned: true };
+    Ok(Found { file, header: header.unwrap_or(assumed), sound: header.is_some(), unborn })
+}
+
+/// Loads a directory that exists.
+pub(super) fn load(dir: &Path, access: Access<'_>) -> Result<Loaded, StreamError> {
+    for _ in 0..LISTINGS_MAX {
+        if let Some(loaded) = load_once(dir, access)? {
+            return Ok(loaded);
+        }
+    }
+    Err(StreamError::Unavailable(format!("{}: files vanish as fast as they are listed", dir.display())))
+}
+
+/// `None` if a file vanished that the listing had.
+fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamError> {
+    let listing = list(dir).map_err(|e| unavailable(dir, &e))?;
+    let mut loaded = Loaded::default();
+    loaded.state.schemas = listing.schemas.len();
+    let mut decoder = Decoder::default();
+    for path in &listing.schemas {
+        match std::fs::read_to_string(path)
+            .map_err(|e| e.to_string())
+            .and_then(|json| WriterSchema::parse(&json).map_err(|e| e.to_string()))
+        {
+            Ok(schema) => decoder.learn(schema),
+            Err(error) => loaded.damage.push(format!("{}: {error}", path.display())),
+        }
+    }
+    loaded.state.decoder = Arc::new(decoder);
+    if let Access::Write(disk) = access {
+        for path in &listing.temporary {
+            disk.remove(path).map_err(|e| unavailable(path, &e))?;
+        }
+    }
+    let mut rest = listing.segments.iter().peekable();
+    while let Some((first, path)) = rest.next() {
+        let limit = rest.peek().map(|(first, _)| *first);
+        if !loaded.add(*first, path, limit, access)? {
+            return Ok(None);
+        }
+    }
+    if let (Access::Write(disk), Some(last)) = (access, loaded.state.segments.last()) {
+        // What a killed process wrote but did not sync is read like all else from here on, so it has to stay.
+        disk.sync(&last.file).map_err(|e| unavailable(&last.path, &e))?;
+    }
+    loaded.state.next = loaded.state.next.max(1);
+    Ok(Some(loaded))
+}
+
+impl Loaded {
+    /// Adds the next file; false if it is not there. `limit` is the first position of the one behind it.
+    pub fn add(
+        &mut self,
+        first: Position,
+        path: &Path,
+        limit: Option<Position>,
+        access: Access<'_>,
+    ) -> Result<bool, StreamError> {
+        let found = match open(path, first, access) {
+            Ok(found) => found,
+            // Thinning by another process removes files; what they held is then in the file before.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(unavailable(path, &error)),
+        };
+        let replaced = self.state.segments.last().is_some_and(|before| before.thinned && before.through >= first);
+        if replaced || found.unborn {
+            // Left over: a merged segment's old file, or one whose creation did not come to an end.
+            if let Access::Write(disk) = access {
+                disk.remove(path).map_err(|e| unavailable(path, &e))?;
+            }
+            return Ok(true);
+        }
+        if !found.sound {
+            self.damage.push(format!("{}: the header is damaged", path.display()));
+        }
+        if self.whole && self.state.next < first {
+            let (from, to) = (self.state.next, first - 1);
+            self.damage.push(format!("{}: positions {from} to {to} are missing before it", path.display()));
+        }
+        let ordinal = self.state.new_ordinal();
+        let mut segment =
+            Segment::new(ordinal, path.to_owned(), found.file, found.header).map_err(|e| unavailable(path, &e))?;
+        // Records that the file before has as well (which only damage brings about) are passed over.
+        segment.last = self.state.next.saturating_sub(1);
+        self.state.open(&segment);
+        let scanned = segment
+            .scan(limit, |offset, meta| self.state.set_newest(meta.pair_hash, Location::new(ordinal, offset)))
+            .map_err(|e| unavailable(path, &e))?;
+        self.damage.extend(scanned.damage.iter().map(|damage| segment.describe(damage)));
+        self.state.next = self.state.next.max(segment.next());
+        self.appendable = found.sound && !segment.thinned;
+        self.whole = found.sound;
+        if let Some(tail) = scanned.tail {
+            let closed = limit.is_some() || segment.thinned;
+            match access {
+                // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from
+                // that. It goes, so that the next append stands behind a sound frame.
+                Access::Write(disk) if !closed && !scanned.unreadable => {
+                    disk.truncate(&segment.file, segment.len).map_err(|e| unavailable(path, &e))?;
+                    let (bytes, path) = (tail.bytes, path.display());
+                    self.damage.push(format!("{path}: an unfinished append of {bytes} bytes was cut off"));
+                }
+                Access::Read if !closed => {}
+                _ => {
+                    self.damage.push(segment.describe(&tail));
+                    segment.len = tail.offset + tail.bytes;
+                    self.appendable = false;
+                    self.whole = false;
+                    if limit.is_none() {
+                        // The positions in what cannot be read are not used again.
+                        self.state.next += tail.bytes / super::frame::FRAME_HEADER as u64 + 1;
+                    }
+                }
+            }
+        }
+        self.state.segments.push(segment);
+        Ok(true)
+    }
+}

@@ -1,0 +1,154 @@
+//! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
+
+use super::index::{Location, NO_PAIR, PairIndex};
+use super::segment::Segment;
+use crate::change::Position;
+use crate::codec::Decoder;
+use crate::stream::{Extent, StreamError};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::watch;
+
+/// Sentences on damage that are kept: enough to see what happened, bounded if a whole disk rots.
+const DAMAGE_MAX: usize = 1000;
+
+/// The shared half of an [`super::EmbeddedStream`].
+pub(super) struct Log {
+    pub dir: PathBuf,
+    state: RwLock<State>,
+    damage: Mutex<Vec<String>>,
+    /// The newest position. Changes after `state` does.
+    pub newest: watch::Sender<Position>,
+}
+
+/// A file that locations in the index point into.
+pub(super) struct Opened {
+    pub file: Arc<File>,
+    /// Pairs whose newest record is in it.
+    pub live: u64,
+}
+
+/// Segments and index.
+#[derive(Default)]
+pub(super) struct State {
+    /// In the order of their positions; the last one is written to.
+    pub segments: Vec<Segment>,
+    /// By ordinal. While a segment is rewritten, its old and its new form are both in it.
+    pub opened: HashMap<u32, Opened>,
+    pub index: PairIndex,
+    /// The position of the next record.
+    pub next: Position,
+    /// The ordinal of the next segment.
+    pub next_ordinal: u32,
+    pub decoder: Arc<Decoder>,
+    /// Files with schemas that `decoder` was made of.
+    pub schemas: usize,
+}
+
+impl State {
+    /// An ordinal that was not used before.
+    pub fn new_ordinal(&mut self) -> u32 {
+        self.next_ordinal += 1;
+        self.next_ordinal
+    }
+
+    /// Lets locations point into this segment.
+    pub fn open(&mut self, segment: &Segment) {
+        self.opened.insert(segment.ordinal, Opened { file: Arc::clone(&segment.file), live: 0 });
+    }
+
+    /// Sets the newest record of a pair.
+    pub fn set_newest(&mut self, pair_hash: u64, location: Location) {
+        if pair_hash == NO_PAIR {
+            return;
+        }
+        if let Some(old) = self.index.set(pair_hash, location) {
+            self.count(old.ordinal(), -1);
+        }
+        self.count(location.ordinal(), 1);
+    }
+
+    /// Counts pairs whose newest record is in a segment.
+    pub fn count(&mut self, ordinal: u32, by: i64) {
+        if let Some(opened) = self.opened.get_mut(&ordinal) {
+            opened.live = opened.live.saturating_add_signed(by);
+        }
+    }
+
+    /// Index of the segment that covers `position`, or of the first one behind it.
+    pub fn segment_for(&self, position: Position) -> usize {
+        self.segments.partition_point(|segment| segment.first <= position).saturating_sub(1)
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
+    }
+
+    pub fn extent(&self) -> Extent {
+        let last = self.next.saturating_sub(1);
+        let Some(first) = self.segments.iter().find_map(|segment| segment.oldest).map(|(first, _)| first) else {
+            return Extent { last, full_from: self.next, bytes: self.bytes(), ..Extent::default() };
+        };
+        let whole_from = self.segments.iter().rposition(|segment| segment.thinned).map_or(0, |thinned| thinned + 1);
+        let whole = self.segments.get(whole_from..).unwrap_or_default();
+        let (full_from, full_from_ms) = whole.iter().find_map(|segment| segment.oldest).unwrap_or_else(|| {
+            // Nothing is left whole: the fold of everything is the state since the newest of the thinned records.
+            (self.next, self.segments.iter().map(|segment| segment.ts_max).max().unwrap_or(0))
+        });
+        let full_from = match whole.first() {
+            Some(segment) if whole_from > 0 => segment.first.min(full_from),
+            _ => full_from,
+        };
+        Extent { first, last, full_from, full_from_ms, bytes: self.bytes() }
+    }
+}
+
+impl Log {
+    pub fn new(dir: PathBuf, state: State) -> Log {
+        let newest = watch::Sender::new(state.next.saturating_sub(1));
+        Log { dir, state: RwLock::new(state), damage: Mutex::new(Vec::new()), newest }
+    }
+
+    // A thread that panicked cannot have left the state half changed in a way that a later reader would believe: every
+    // frame is checked again when it is read. So poison is ignored.
+
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn damage_list(&self) -> MutexGuard<'_, Vec<String>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a sentence on damage, once.
+    pub fn report(&self, sentence: String) {
+        let mut list = self.damage_list();
+        if list.len() < DAMAGE_MAX && !list.contains(&sentence) {
+            tracing::warn!(stream = %self.dir.display(), "{sentence}");
+            list.push(sentence);
+        }
+    }
+
+    /// What was met, oldest first.
+    pub fn damage(&self) -> Vec<String> {
+        self.damage_list().clone()
+    }
+
+    /// Tells those who wait that there are records up to here.
+    pub fn publish(&self) {
+        let newest = self.read().next.saturating_sub(1);
+        self.newest.send_replace(newest);
+    }
+}
+
+/// An error of the operating system, with what it happened to.
+pub(super) fn unavailable(what: &std::path::Path, error: &std::io::Error) -> StreamError {
+    StreamError::Unavailable(format!("{}: {error}", what.display()))
+}

@@ -1,0 +1,147 @@
+//! Reading: in order from a position or a time, and the newest record of a pair.
+
+use super::frame::{self, Step, Walker};
+use super::log::Log;
+use crate::change::{Pair, Position};
+use crate::stream::{ReadBatch, Recorded};
+use std::fs::File;
+use std::sync::Arc;
+
+/// A stretch of a file to be walked, taken under the lock and walked without it. The file may be replaced meanwhile;
+/// what is open stays readable.
+struct Stretch {
+    file: Arc<File>,
+    offset: u64,
+    end: u64,
+    /// Position of the frames before `offset` at most.
+    after: Position,
+    /// First position of the next segment, if there is one.
+    next: Option<Position>,
+}
+
+/// The stretch that may hold `position`, and one past the newest position at that moment.
+fn stretch(log: &Log, position: Position) -> (Option<Stretch>, Position) {
+    let state = log.read();
+    let at = state.segment_for(position);
+    let next = state.segments.get(at + 1).map(|segment| segment.first);
+    let stretch = state.segments.get(at).map(|segment| {
+        let (offset, after) = segment.start_for(position);
+        Stretch { file: Arc::clone(&segment.file), offset, end: segment.len, after, next }
+    });
+    (stretch, state.next)
+}
+
+/// See [`crate::stream::Stream::read`].
+pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> ReadBatch {
+    let mut batch = ReadBatch { next: from, ..ReadBatch::default() };
+    let decoder = Arc::clone(&log.read().decoder);
+    let (limit, mut budget) = (limit.max(1), bytes);
+    loop {
+        let (Some(stretch), end) = stretch(log, batch.next) else { return batch };
+        if batch.next >= end {
+            return batch;
+        }
+        let mut walker = Walker::new(&stretch.file, stretch.offset, stretch.end, stretch.after, stretch.next);
+        while let Some(step) = walker.next() {
+            match step {
+                Step::Frame { meta, .. } if meta.position < batch.next => {}
+                Step::Frame { meta, payload, .. } => {
+                    let full = batch.records.len() >= limit || payload.len() > budget;
+                    if full && !batch.records.is_empty() {
+                        return batch;
+                    }
+                    match decoder.decode(payload) {
+                        Ok(change) => batch.records.push(Recorded { position: meta.position, change }),
+                        Err(error) => batch.damaged.push(format!("position {}: {error}", meta.position)),
+                    }
+                    budget = budget.saturating_sub(payload.len());
+                    batch.next = meta.position + 1;
+                }
+                Step::Damage(damage) => {
+                    let sentence = describe(log, batch.next, &damage);
+                    log.report(sentence.clone());
+                    batch.damaged.push(sentence);
+                }
+            }
+        }
+        match stretch.next {
+            Some(next) => batch.next = batch.next.max(next),
+            None => {
+                batch.next = batch.next.max(end);
+                return batch;
+            }
+        }
+    }
+}
+
+fn describe(log: &Log, position: Position, damage: &frame::Damage) -> String {
+    let state = log.read();
+    match state.segments.get(state.segment_for(position)) {
+        Some(segment) => segment.describe(damage),
+        None => format!("{} bytes at offset {} are damaged", damage.bytes, damage.offset),
+    }
+}
+
+/// See [`crate::stream::Stream::position_at`].
+pub(super) fn position_at(log: &Log, ts_ms: i64) -> Position {
+    let mut passed = 0;
+    loop {
+        let (file, offset, end, after, next) = {
+            let state = log.read();
+            let Some(at) = state.segments.iter().position(|segment| segment.first > passed && segment.ts_max >= ts_ms)
+            else {
+                return state.next;
+            };
+            let next = state.segments.get(at + 1).map(|segment| segment.first);
+            let Some(segment) = state.segments.get(at) else { return state.next };
+            let (offset, after) = segment.start_for_time(ts_ms);
+            passed = segment.first;
+            (Arc::clone(&segment.file), offset, segment.len, after, next)
+        };
+        let mut walker = Walker::new(&file, offset, end, after, next);
+        while let Some(step) = walker.next() {
+            if let Step::Frame { meta, .. } = step
+                && meta.ts_ms >= ts_ms
+            {
+                return meta.position;
+            }
+        }
+        // Its frame at or after the time was damaged meanwhile: look in the segments behind it.
+    }
+}
+
+/// See [`crate::stream::Stream::latest`]. A record that turns out to be damaged is forgotten: the pair is unknown from
+/// then on, so that whoever meets it records it anew.
+pub(super) fn latest(log: &Log, pair_hash: u64, pair: &Pair) -> Option<Recorded> {
+    loop {
+        let (file, location, decoder) = {
+            let state = log.read();
+            let location = state.index.get(pair_hash)?;
+            let opened = state.opened.get(&location.ordinal())?;
+            (Arc::clone(&opened.file), location, Arc::clone(&state.decoder))
+        };
+        let found = frame::read_one(&file, location.offset()).filter(|(meta, _)| meta.pair_hash == pair_hash);
+        let change = found.ok_or_else(|| "it is damaged".to_owned()).and_then(|(meta, payload)| {
+            decoder.decode(&payload).map(|change| (meta, change)).map_err(|error| error.to_string())
+        });
+        match change {
+            // Two pairs with one hash: the other one is the one we know.
+            Ok((_, change)) if change.pair != *pair => return None,
+            Ok((meta, change)) => return Some(Recorded { position: meta.position, change }),
+            Err(error) => {
+                let mut guard = log.write();
+                let state = &mut *guard;
+                if state.index.forget(pair_hash, location) {
+                    state.count(location.ordinal(), -1);
+                    drop(guard);
+                    let offset = location.offset();
+                    log.report(format!(
+                        "the newest record of {pair:?}, at offset {offset} of its file, is lost: {error}"
+                    ));
+                    return None;
+                }
+                // It was superseded or moved while we looked.
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Retention: thins old segments to the newest record of each pair, and keeps their number small.
+//!
+//! ```text
+//!   closed segments, oldest first      whole | whole | whole | active
+//!     wholly older than `age`, or all bytes together above `size`:   rewrite the oldest whole one
+//!     two thinned neighbours that fit into one:                      rewrite both into one
+//!     a thinned one that is half garbage (a quarter above `size`):   rewrite it
+//! ```
+//!
+//! Rewriting copies the frames that stay to a temporary file, syncs it, renames it over the first of the old files, syncs
+//! the directory, and only then removes the others. The new file's header says which positions it covers, so a crash
+//! between any two of these steps leaves either the old files, or the new one and files that it visibly replaces.
+//! What stays: the newest record of each pair for ever; conflicts and markers while they are younger than `age`.
+//! Each step adds at most one segment to the disk before it takes the old ones away.
+
+use super::Options;
+use super::disk::Disk;
+use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
+use super::index::Location;
+use super::log::{Log, State};
+use super::segment::{self, Segment};
+use crate::change::Position;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Locations that are changed in the index under one lock: some hundred microseconds in which appends wait.
+const MOVES_AT_ONCE: usize = 4096;
+/// What is written to a temporary file at once.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// What is left to be done about files that were replaced.
+type Leftover = Vec<PathBuf>;
+
+pub(super) struct Thinner {
+    log: Arc<Log>,
+    options: Options,
+    /// Held during a pass: one at a time. In it, old files that could not be removed yet.
+    pass: Mutex<Leftover>,
+    awake: Mutex<bool>,
+    waking: Condvar,
+    stop: AtomicBool,
+}
+
+/// A segment as a rewrite reads it.
+struct Old {
+    ordinal: u32,
+    file: Arc<File>,
+    path: PathBuf,
+    first: Position,
+    len: u64,
+}
+
+/// A rewrite that was decided on: neighbouring segments that become one.
+struct Rewrite {
+    old: Vec<Old>,
+    ordinal: u32,
+    /// Last position that they cover.
+    through: Position,
+}
+
+/// A frame that a rewrite keeps.
+struct Kept {
+    meta: Meta,
+    /// Where it was, if it was the newest of its pair.
+    was: Option<Location>,
+    /// Where it is in the new file.
+    offset: u64,
+}
+
+impl Thinner {
+    pub fn new(log: Arc<Log>, options: Options) -> Thinner {
+        Thinner {
+            log,
+            options,
+            pass: Mutex::default(),
+            awake: Mutex::new(false),
+            waking: Condvar::new(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs a pass when woken and once in a while, until told to stop.
+    pub fn run(&self) {
+        while !self.stop.load(Ordering::Acquire) {
+            if let Err(error) = self.thin() {
+                // Nothing is lost by it: the old files are still there, and the next pass tries again.
+                tracing::warn!(stream = %self.log.dir.display(), "history could not be thinned: {error}");
+            }
+            let awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = self.waking.wait_timeout_while(awake, self.options.period, |awake| !*awake);
+            *wait.unwrap_or_else(PoisonError::into_inner).0 = false;
+        }
+    }
+
+    /// Asks for a pass soon.
+    pub fn wake(&self) {
+        *self.awake.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.waking.notify_all();
+    }
+
+    /// Ends [`Thinner::run`] within one chunk of work.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Waits for a running pass and keeps others from beginning. What is left over belongs to files that the caller is
+    /// about to load anew.
+    pub fn stand_still(&self) -> MutexGuard<'_, Leftover> {
+        let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        leftover.clear();
+        leftover
+    }
+
+    /// One pass: rewrites until there is nothing to gain.
+    pub fn thin(&self) -> io::Result<()> {
+        let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove(&mut leftover)?;
+        while !self.stop.load(Ordering::Acquire) {
+            let Some(rewrite) = self.choose() else { return Ok(()) };
+            self.rewrite(&rewrite, &mut leftover)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a conflict or a marker of this time has to stay.
+    fn is_young(&self, ts_ms: i64) -> bool {
+        ts_ms.saturating_add(self.options.age_ms()) >= (self.options.now_ms)()
+    }
+
+    /// What to rewrite next.
+    fn choose(&self) -> Option<Rewrite> {
+        let mut guard = self.log.write();
+        let state = &mut *guard;
+        let closed = state.segments.split_last()?.1;
+        let oversize = state.bytes() > self.options.retention.size;
+        let oldest_whole = closed.iter().position(|segment| !segment.thinned);
+        let due = |i: &usize| closed.get(*i).is_some_and(|segment| oversize || !self.is_young(segment.ts_max));
+        let range = oldest_whole.filter(due).map(|i| i..i + 1).or_else(|| self.mergeable(closed)).or_else(|| {
+            closed.iter().position(|segment| self.is_rubbish(state, segment, oversize)).map(|i| i..i + 1)
+        })?;
+        let through = state.segments.get(range.end)?.first - 1;
+        let old = state.segments.get(range)?.iter().map(|segment| Old {
+            ordinal: segment.ordinal,
+            file: Arc::clone(&segment.file),
+            path: segment.path.clone(),
+            first: segment.first,
+            len: segment.len,
+        });
+        let old = old.collect();
+        Some(Rewrite { old, ordinal: state.new_ordinal(), through })
+    }
+
+    /// The first run of thinned neighbours that together are no larger than one segment.
+    fn mergeable(&self, closed: &[Segment]) -> Option<std::ops::Range<usize>> {
+        (0..closed.len()).find_map(|start| {
+            let mut bytes = 0;
+            let fits = closed.iter().skip(start).take_while(|segment| {
+                bytes += segment.len;
+                segment.thinned && bytes <= self.options.segment_bytes
+            });
+            let count = fits.count();
+            (count > 1).then_some(start..start + count)
+        })
+    }
+
+    /// Whether enough of a thinned segment is no longer needed.
+    fn is_rubbish(&self, state: &State, segment: &Segment, oversize: bool) -> bool {
+        let live = state.opened.get(&segment.ordinal).map_or(0, |opened| opened.live);
+        let special = if self.is_young(segment.special_ts_max) { segment.special } else { 0 };
+        let rubbish = segment.records.saturating_sub(live + special);
+        segment.thinned && rubbish > 0 && rubbish * if oversize { 4 } else { 2 } >= segment.records
+    }
+
+    fn rewrite(&self, rewrite: &Rewrite, leftover: &mut Leftover) -> io::Result<()> {
+        let Some(head) = rewrite.old.first() else { return Ok(()) };
+        let disk = self.options.disk.as_ref();
+        let temporary = head.path.with_extension(segment::TEMPORARY);
+        let header = FileHeader { first: head.first, through: rewrite.through, thinned: true };
+        let copied = self.copy(rewrite, header, &temporary, disk);
+        let (file, kept) = match copied {
+            Ok(copied) => copied,
+            Err(error) => {
+                // Best effort: the next start removes it, too.
+                let _ = disk.remove(&temporary);
+                return Err(error);
+            }
+        };
+        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), file, header)?;
+        for kept in &kept {
+            segment.note(kept.offset, &kept.meta);
+        }
+        disk.rename(&temporary, &head.path)?;
+        // From here on the new file has the name, so memory must follow whatever the disk says next.
+        self.switch(rewrite, segment, &kept);
+        leftover.extend(rewrite.old.iter().skip(1).map(|old| old.path.clone()));
+        disk.sync_dir(&self.log.dir)?;
+        self.remove(leftover)
+    }
+
+    /// Removes files that were replaced, once the name of what replaces them is durable.
+    fn remove(&self, leftover: &mut Leftover) -> io::Result<()> {
+        if leftover.is_empty() {
+            return Ok(());
+        }
+        let disk = self.options.disk.as_ref();
+        disk.sync_dir(&self.log.dir)?;
+        while let Some(path) = leftover.last() {
+            disk.remove(path)?;
+            leftover.pop();
+        }
+        disk.sync_dir(&self.log.dir)
+    }
+
+    /// Writes the frames that stay to a file of their own and syncs it.
+    fn copy(
+        &self,
+        rewrite: &Rewrite,
+        header: FileHeader,
+        path: &Path,
+        disk: &dyn Disk,
+    ) -> io::Result<(File, Vec<Kept>)> {
+        let file = disk.create(path)?;
+        let mut kept = Vec::new();
+        let mut buffer = header.to_bytes();
+        let mut written = 0;
+        for old in &rewrite.old {
+            let mut walker = Walker::new(&old.file, FILE_HEADER, old.len, old.first - 1, Some(rewrite.through + 1));
+            while let Some(step) = walker.next() {
+                let Step::Frame { offset, meta, raw, .. } = step else { continue };
+                let was = Location::new(old.ordinal, offset);
+                let newest = self.log.read().index.get(meta.pair_hash) == Some(was);
+                let special = meta.flags & (CONFLICT | MARKER) != 0 && self.is_young(meta.ts_ms);
+                if newest || special {
+                    let offset = written + buffer.len() as u64;
+                    kept.push(Kept { meta, was: newest.then_some(was), offset });
+                    buffer.extend_from_slice(raw);
+                }
+                if buffer.len() >= WRITE_BYTES {
+                    disk.write_at(&file, &buffer, written)?;
+                    written += buffer.len() as u64;
+                    buffer.clear();
+                    if self.stop.load(Ordering::Acquire) {
+                        return Err(io::Error::new(io::ErrorKind::Interrupted, "the stream is being closed"));
+                    }
+                }
+            }
+            if walker.unreadable {
+                // It may be readable again: do not replace it by what is left of it.
+                return Err(io::Error::other(format!("{} cannot be read", old.path.display())));
+            }
+        }
+        disk.write_at(&file, &buffer, written)?;
+        disk.sync(&file)?;
+        Ok((file, kept))
+    }
+
+    /// Puts the new segment in the place of the old ones. Readers find each pair at every moment: in the old file until
+    /// its location is changed, in the new one after that.
+    fn switch(&self, rewrite: &Rewrite, segment: Segment, kept: &[Kept]) {
+        let new = segment.ordinal;
+        self.log.write().open(&segment);
+        for kept in kept.chunks(MOVES_AT_ONCE) {
+            let mut guard = self.log.write();
+            let state = &mut *guard;
+            for kept in kept {
+                let Some(was) = kept.was else { continue };
+                if state.index.relocate(kept.meta.pair_hash, was, Location::new(new, kept.offset)) {
+                    state.count(was.ordinal(), -1);
+                    state.count(new, 1);
+                }
+            }
+        }
+        let mut guard = self.log.write();
+        let state = &mut *guard;
+        let ordinals: Vec<u32> = rewrite.old.iter().map(|old| old.ordinal).collect();
+        let live: u64 = ordinals.iter().filter_map(|old| state.opened.remove(old)).map(|opened| opened.live).sum();
+        if live > 0 {
+            // Their newest records were damaged and are gone; the pairs are unknown now and will be recorded anew.
+            state.index.forget_segments(&ordinals);
+        }
+        let Some(start) = state.segments.iter().position(|old| ordinals.first() == Some(&old.ordinal)) else { return };
+        let end = (start + ordinals.len()).min(state.segments.len());
+        state.segments.splice(start..end, [segment]);
+    }
+}

@@ -1,0 +1,351 @@
+//! The one thread that writes: takes all appends that wait, writes them with one write and one sync, then answers.
+//!
+//! ```text
+//!   append --encoded frames--> queue (bounded in bytes) --> group: positions, checksums -> write -> fdatasync
+//!                                                                    -> index, newest position -> answers
+//! ```
+//!
+//! An answer is given only after the sync, and nobody in this process can read a record before that. After a refused
+//! write or sync the file is opened anew and cut to its last durable length before anything else is written: what the
+//! kernel did with pages whose sync failed is unknown, so the same file handle is not asked again.
+
+use super::disk::{self, Disk, Identity};
+use super::frame::{self, FILE_HEADER, FileHeader, Meta};
+use super::index::Location;
+use super::load::{self, Access};
+use super::lock::OwnerLock;
+use super::log::{Log, unavailable};
+use super::segment::{self, Segment};
+use super::{Options, thin};
+use crate::change::Position;
+use crate::codec;
+use crate::stream::StreamError;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// Bytes that are written at once at most, unless a single append is larger: some ten batches, which a disk takes in
+/// tens of milliseconds, so that the first of a group does not wait long for the last.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// What the thread is asked.
+pub(super) enum Request {
+    /// To record these changes.
+    Append(Append),
+    /// To begin a new segment if the active one is old enough, and to say when that is done.
+    Tick(std::sync::mpsc::SyncSender<()>),
+}
+
+/// Changes on their way into the log.
+pub(super) struct Append {
+    /// Their frames, whole but for positions and checksums.
+    pub bytes: Vec<u8>,
+    /// What their headers will say; positions count from 0.
+    pub frames: Vec<Meta>,
+    pub answer: oneshot::Sender<Result<Position, StreamError>>,
+    /// Its share of the queue, given back when it is dropped.
+    pub _permit: OwnedSemaphorePermit,
+}
+
+pub(super) struct Writer {
+    log: Arc<Log>,
+    options: Options,
+    disk: Arc<dyn Disk>,
+    holder: String,
+    lock: OwnerLock,
+    thinner: Arc<thin::Thinner>,
+    /// The segment that is written; its file, durable length and the time of its first record are in [`Log`] too.
+    path: PathBuf,
+    identity: Identity,
+    len: u64,
+    /// When its first record was written, milliseconds since the epoch.
+    since_ms: Option<i64>,
+    /// Whether the last write or sync was refused, so that the file has to be opened anew.
+    broken: bool,
+}
+
+/// Makes the directory if there is none, and its name durable.
+fn make_dir(dir: &Path) -> Result<(), StreamError> {
+    let made = std::fs::create_dir_all(dir).and_then(|()| match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    });
+    made.map_err(|e| unavailable(dir, &e))
+}
+
+impl Writer {
+    /// Takes the lock, loads the directory and makes it ready to be appended to.
+    pub fn open(
+        dir: PathBuf,
+        holder: &str,
+        options: Options,
+    ) -> Result<(Writer, Arc<Log>, Arc<thin::Thinner>), StreamError> {
+        make_dir(&dir)?;
+        let lock = OwnerLock::acquire(&dir, holder)?;
+        let disk = Arc::clone(&options.disk);
+        let log = Arc::new(Log::new(dir, super::log::State::default()));
+        let thinner = Arc::new(thin::Thinner::new(Arc::clone(&log), options.clone()));
+        let mut writer = Writer {
+            log: Arc::clone(&log),
+            options,
+            disk,
+            holder: holder.to_owned(),
+            lock,
+            thinner: Arc::clone(&thinner),
+            path: PathBuf::new(),
+            identity: (0, 0),
+            len: 0,
+            since_ms: None,
+            broken: false,
+        };
+        writer.load(1)?;
+        Ok((writer, log, thinner))
+    }
+
+    /// Loads the directory; the next record will be at `floor` or behind it.
+    fn load(&mut self, floor: Position) -> Result<(), StreamError> {
+        let mut loaded = load::load(&self.log.dir, Access::Write(self.disk.as_ref()))?;
+        self.write_schema()?;
+        for sentence in loaded.damage {
+            self.log.report(sentence);
+        }
+        let appendable = loaded.appendable && loaded.state.next >= floor;
+        loaded.state.next = loaded.state.next.max(floor);
+        *self.log.write() = loaded.state;
+        self.broken = false;
+        let state = self.log.read();
+        match state.segments.last().filter(|_| appendable) {
+            Some(last) => {
+                self.path = last.path.clone();
+                self.identity = last.identity;
+                self.len = last.len;
+                self.since_ms = last.oldest.map(|(_, ts_ms)| ts_ms);
+                drop(state);
+            }
+            None => {
+                drop(state);
+                self.roll()?;
+            }
+        }
+        self.log.publish();
+        Ok(())
+    }
+
+    /// Puts the schema of what will be written beside it, so that programs with another schema can read it.
+    fn write_schema(&self) -> Result<(), StreamError> {
+        let fingerprint = codec::own_fingerprint().map_err(|e| StreamError::Damaged(e.to_string()))?;
+        let path = self.log.dir.join(format!("{}.{}", codec::hex(&fingerprint), segment::SCHEMA));
+        if path.exists() {
+            return Ok(());
+        }
+        let temporary = path.with_extension(segment::TEMPORARY);
+        let write = || {
+            let file = self.disk.create(&temporary)?;
+            self.disk.write_at(&file, codec::SCHEMA.as_bytes(), 0)?;
+            self.disk.sync(&file)?;
+            self.disk.rename(&temporary, &path)?;
+            self.disk.sync_dir(&self.log.dir)
+        };
+        write().map_err(|e| unavailable(&path, &e))
+    }
+
+    /// Serves until nobody can ask any more.
+    pub fn run(mut self, requests: &Receiver<Request>) {
+        let mut ahead = None;
+        loop {
+            let request = match ahead.take() {
+                Some(request) => Ok(request),
+                None => requests.recv_timeout(self.options.period),
+            };
+            match request {
+                Ok(Request::Append(first)) => ahead = self.group(first, requests),
+                Ok(Request::Tick(done)) => {
+                    self.tick();
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Begins a new segment if the active one is old, so that age can thin it.
+    fn tick(&mut self) {
+        let old = |since: i64| since.saturating_add(self.options.roll_ms()) <= (self.options.now_ms)();
+        if !self.broken
+            && self.since_ms.is_some_and(old)
+            && let Err(error) = self.roll()
+        {
+            tracing::warn!(stream = %self.log.dir.display(), "a new segment could not be begun: {error}");
+        }
+    }
+
+    /// Records this append and those that wait behind it. Returns a request that is not part of the group.
+    fn group(&mut self, first: Append, requests: &Receiver<Request>) -> Option<Request> {
+        let mut bytes = first.bytes.len();
+        let mut group = vec![first];
+        let mut ahead = None;
+        while bytes < GROUP_BYTES {
+            match requests.try_recv() {
+                Ok(Request::Append(append)) => {
+                    bytes += append.bytes.len();
+                    group.push(append);
+                }
+                Ok(other) => {
+                    ahead = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let result = self.record(&mut group);
+        for append in group {
+            // A caller that went away is no fault: its changes are recorded.
+            let position = append.frames.first().map_or(0, |meta| meta.position);
+            let _ = append.answer.send(result.clone().map(|()| position));
+        }
+        ahead
+    }
+
+    /// Writes a group and makes it durable and visible.
+    fn record(&mut self, group: &mut [Append]) -> Result<(), StreamError> {
+        self.make_ready()?;
+        let bytes: usize = group.iter().map(|append| append.bytes.len()).sum();
+        if self.len > FILE_HEADER && self.len + bytes as u64 > self.options.segment_bytes {
+            self.roll()?;
+        }
+        let mut position = self.log.read().next;
+        for append in &mut *group {
+            let mut rest = append.bytes.as_mut_slice();
+            for meta in &mut append.frames {
+                meta.position = position;
+                position += 1;
+                let Some((frame, behind)) = rest.split_at_mut_checked(meta.len as usize) else { break };
+                frame::seal(frame, meta);
+                rest = behind;
+            }
+        }
+        let file = self.log.read().segments.last().map(|segment| Arc::clone(&segment.file));
+        let file = file.ok_or_else(|| StreamError::Unavailable("the stream has no segment".to_owned()))?;
+        let joined: Vec<u8>;
+        let whole = match &*group {
+            [only] => &only.bytes,
+            many => {
+                joined = many.iter().map(|append| append.bytes.as_slice()).collect::<Vec<_>>().concat();
+                &joined
+            }
+        };
+        let written = self.disk.write_at(&file, whole, self.len).and_then(|()| self.disk.sync(&file));
+        if let Err(error) = written {
+            self.broken = true;
+            return Err(unavailable(&self.path, &error));
+        }
+        self.show(group);
+        Ok(())
+    }
+
+    /// Lets everybody see a group that is durable.
+    fn show(&mut self, group: &[Append]) {
+        let mut guard = self.log.write();
+        let state = &mut *guard;
+        let Some(mut segment) = state.segments.pop() else { return };
+        for meta in group.iter().flat_map(|append| &append.frames) {
+            state.set_newest(meta.pair_hash, Location::new(segment.ordinal, segment.len));
+            segment.note(segment.len, meta);
+            state.next = meta.position + 1;
+        }
+        self.len = segment.len;
+        self.since_ms = self.since_ms.or_else(|| Some((self.options.now_ms)()));
+        state.segments.push(segment);
+        drop(guard);
+        self.log.publish();
+    }
+
+    /// Makes sure that what is written next is written where it will be found.
+    fn make_ready(&mut self) -> Result<(), StreamError> {
+        if !self.lock.in_place() || disk::identity_at(&self.path).ok() != Some(self.identity) {
+            return self.begin_anew();
+        }
+        if self.broken { self.reopen() } else { Ok(()) }
+    }
+
+    /// After a refused write: opens the file anew and cuts what is not durable.
+    fn reopen(&mut self) -> Result<(), StreamError> {
+        let reopened = OpenOptions::new().read(true).write(true).open(&self.path).and_then(|file| {
+            self.disk.truncate(&file, self.len)?;
+            self.disk.sync(&file)?;
+            Ok(Arc::new(file))
+        });
+        let file = reopened.map_err(|e| unavailable(&self.path, &e))?;
+        let mut guard = self.log.write();
+        let state = &mut *guard;
+        if let Some(segment) = state.segments.last_mut() {
+            if let Some(opened) = state.opened.get_mut(&segment.ordinal) {
+                opened.file = Arc::clone(&file);
+            }
+            segment.file = file;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Somebody removed or replaced the files while we wrote them: takes what is there now, if anything, and goes on
+    /// behind the positions that were given out already.
+    fn begin_anew(&mut self) -> Result<(), StreamError> {
+        let dir = self.log.dir.clone();
+        make_dir(&dir)?;
+        if !self.lock.in_place() {
+            self.lock = OwnerLock::acquire(&dir, &self.holder)?;
+        }
+        if disk::identity_at(&self.path).ok() == Some(self.identity) {
+            return if self.broken { self.reopen() } else { Ok(()) };
+        }
+        let thinner = Arc::clone(&self.thinner);
+        let _thinning = thinner.stand_still();
+        let floor = self.log.read().next;
+        self.load(floor)?;
+        self.log.report(format!(
+            "{}: the stream's files were removed or replaced while it was written; it goes on at position {floor}",
+            dir.display()
+        ));
+        Ok(())
+    }
+
+    /// Begins a new segment.
+    fn roll(&mut self) -> Result<(), StreamError> {
+        let (first, ordinal) = {
+            let mut state = self.log.write();
+            (state.next, state.new_ordinal())
+        };
+        let path = segment::path_of(&self.log.dir, first);
+        let header = FileHeader { first, through: 0, thinned: false };
+        let created = self.disk.create(&path).and_then(|file| {
+            self.disk.write_at(&file, &header.to_bytes(), 0)?;
+            self.disk.sync(&file)?;
+            self.disk.sync_dir(&self.log.dir)?;
+            Segment::new(ordinal, path.clone(), file, header)
+        });
+        let segment = match created {
+            Ok(segment) => segment,
+            Err(error) => {
+                // Best effort: an empty file is also removed by the next start, and written over by the next attempt.
+                let _ = self.disk.remove(&path);
+                let kind = if error.kind() == ErrorKind::NotFound { &self.log.dir } else { &path };
+                return Err(unavailable(kind, &error));
+            }
+        };
+        self.path = path;
+        self.identity = segment.identity;
+        self.len = FILE_HEADER;
+        self.since_ms = None;
+        let mut state = self.log.write();
+        state.open(&segment);
+        state.segments.push(segment);
+        drop(state);
+        self.thinner.wake();
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! The numbers that a status already holds, as gauges of one scrape.
+
+use super::names;
+use crate::pipeline::control::{PipelineState, PipelineStatus};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+type Real = Gauge<f64, AtomicU64>;
+type Whole = Gauge<i64, AtomicI64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRoute {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPipeline {
+    pipeline: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    pipeline: String,
+    state: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStore {
+    store: String,
+}
+
+const STATES: [(PipelineState, &str); 6] = [
+    (PipelineState::Connecting, "connecting"),
+    (PipelineState::Standby, "standby"),
+    (PipelineState::Snapshotting, "snapshotting"),
+    (PipelineState::Live, "live"),
+    (PipelineState::Waiting, "waiting"),
+    (PipelineState::Stopping, "stopping"),
+];
+
+/// Adds the gauges of these statuses. Routes and stores of the same name in several pipelines are one series: counts
+/// add up, of lags the longest is shown, and a store counts as connected if it is for all of them.
+pub(super) fn register(registry: &mut Registry, statuses: &[PipelineStatus]) {
+    // An info metric is encoded as `…_info`, so the name is registered without it.
+    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register(
+        names::BUILD_INFO.strip_suffix("_info").unwrap_or(names::BUILD_INFO),
+        "Which version runs",
+        build,
+    );
+    register_routes(registry, statuses);
+    register_pipelines(registry, statuses);
+    register_stores(registry, statuses);
+}
+
+fn register_routes(registry: &mut Registry, statuses: &[PipelineStatus]) {
+    let lag = Family::<ByRoute, Real>::default();
+    let quarantined = Family::<ByRoute, Whole>::default();
+    let pairs = Family::<ByRoute, Whole>::default();
+    let pending = Family::<ByRoute, Whole>::default();
+    let awaiting = Family::<ByRoute, Whole>::default();
+    for route in statuses.iter().flat_map(|status| &status.routes) {
+        let by = ByRoute { route: route.route.clone() };
+        let longest = lag.get_or_create_owned(&by);
+        longest.set(longest.get().max(route.lag_seconds));
+        quarantined.get_or_create(&by).inc_by(whole(route.quarantined));
+        pairs.get_or_create(&by).inc_by(whole(route.pairs));
+        pending.get_or_create(&by).inc_by(whole(route.pending));
+        awaiting.get_or_create(&by).inc_by(whole(route.awaiting_approval));
+    }
+    registry.register(names::LAG_SECONDS, "Age of the oldest change that is not yet settled", lag);
+    registry.register(names::QUARANTINED, "Pairs in quarantine", quarantined);
+    registry.register(names::PAIRS, "Pairs that are in step", pairs);
+    registry.register(names::PENDING, "Pairs known to have changed and not yet settled", pending);
+    registry.register(names::AWAITING_APPROVAL, "Deletes that wait for keepstep approve", awaiting);
+}
+
+fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
+    let position = Family::<ByPipeline, Whole>::default();
+    let bytes = Family::<ByPipeline, Whole>::default();
+    let ready = Family::<ByPipeline, Whole>::default();
+    let state = Family::<ByState, Whole>::default();
+    for status in statuses {
+        let by = ByPipeline { pipeline: status.pipeline.clone() };
+        position.get_or_create(&by).set(whole(status.position));
+        bytes.get_or_create(&by).set(whole(status.history.map_or(0, |extent| extent.bytes)));
+        ready.get_or_create(&by).set(i64::from(u8::from(status.ready)));
+        for (each, name) in STATES {
+            let by = ByState { pipeline: status.pipeline.clone(), state: name.to_owned() };
+            state.get_or_create(&by).set(i64::from(u8::from(status.state == each)));
+        }
+    }
+    registry.register(names::STREAM_POSITION, "Newest position of the stream", position);
+    registry.register(names::STREAM_BYTES, "Bytes that the stream takes on disk", bytes);
+    registry.register(names::PIPELINE_READY, "1 if the pipeline is ready", ready);
+    registry.register(names::PIPELINE_STATE, "1 in the state that the pipeline is in", state);
+}
+
+fn register_stores(registry: &mut Registry, statuses: &[PipelineStatus]) {
+    let connected = Family::<ByStore, Whole>::default();
+    for store in statuses.iter().flat_map(|status| &status.stores) {
+        let by = ByStore { store: store.name.clone() };
+        let seen = connected.get(&by).map(|gauge| gauge.get());
+        let now = i64::from(u8::from(store.connected));
+        connected.get_or_create(&by).set(seen.map_or(now, |before| before.min(now)));
+    }
+    registry.register(names::STORE_CONNECTED, "1 if the connection stands", connected);
+}
+
+/// What is beyond 2^63 is shown as that; no count here gets there.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Exposition, Metrics};
+    use crate::http::fake;
+
+    #[test]
+    fn a_route_shows_its_lag_pairs_and_quarantine() {
+        let mut status = fake::status("p");
+        if let Some(route) = status.routes.first_mut() {
+            route.lag_seconds = 1.5;
+            route.pairs = 7;
+            route.quarantined = 2;
+        }
+        let page = Metrics::new().text(&[status], Exposition::Plain);
+        assert!(page.contains(r#"keepstep_lag_seconds{route="settings"} 1.5"#), "{page}");
+        assert!(page.contains(r#"keepstep_pairs{route="settings"} 7"#), "{page}");
+        assert!(page.contains(r#"keepstep_quarantined{route="settings"} 2"#), "{page}");
+        assert!(page.contains(r#"keepstep_stream_position{pipeline="p"} "#), "{page}");
+        assert!(page.contains(r#"keepstep_pipeline_state{pipeline="p",state="live"} 1"#), "{page}");
+    }
+
+    #[test]
+    fn routes_of_one_name_in_two_pipelines_add_up() {
+        let mut statuses = [fake::status("p"), fake::status("q")];
+        for (status, (lag, pairs)) in statuses.iter_mut().zip([(3.0, 4), (1.0, 5)]) {
+            if let Some(route) = status.routes.first_mut() {
+                route.lag_seconds = lag;
+                route.pairs = pairs;
+            }
+        }
+        let page = Metrics::new().text(&statuses, Exposition::Plain);
+        assert!(page.contains(r#"keepstep_lag_seconds{route="settings"} 3"#), "{page}");
+        assert!(page.contains(r#"keepstep_pairs{route="settings"} 9"#), "{page}");
+    }
+}

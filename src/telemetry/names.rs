@@ -1,0 +1,73 @@
+//! Names of metrics and spans, as a reader of `/metrics` and of the log meets them.
+
+/// Changes recorded on the stream, by route and op.
+pub const CHANGES_TOTAL: &str = "keepstep_changes_total";
+/// Writes that a store took, by store.
+pub const WRITES_TOTAL: &str = "keepstep_writes_total";
+/// Settled conflicts, by rule and winner.
+pub const CONFLICTS_TOTAL: &str = "keepstep_conflicts_total";
+/// Values that were replaced before Keepstep saw them.
+pub const COLLAPSED_TOTAL: &str = "keepstep_collapsed_total";
+/// Times in which a source could not see every change.
+pub const GAPS_TOTAL: &str = "keepstep_gaps_total";
+/// Lookups answered from memory.
+pub const CACHE_HITS_TOTAL: &str = "keepstep_cache_hits_total";
+/// Lookups that had to ask a store or the stream.
+pub const CACHE_MISSES_TOTAL: &str = "keepstep_cache_misses_total";
+/// Full comparisons that ended.
+pub const COMPARISONS_TOTAL: &str = "keepstep_comparisons_total";
+/// Znodes replaced although they had been recreated at the very same version.
+pub const RECREATE_OVERWRITES_TOTAL: &str = "keepstep_recreate_overwrites_total";
+/// Writes that a store refused because its state was not the one they were decided on.
+pub const REFUSED_TOTAL: &str = "keepstep_refused_total";
+/// How long the last full comparison took.
+pub const COMPARISON_SECONDS: &str = "keepstep_comparison_seconds";
+/// How long a batch took to apply.
+pub const APPLY_SECONDS: &str = "keepstep_apply_seconds";
+
+/// Age of the oldest change that is not yet settled, by route.
+pub const LAG_SECONDS: &str = "keepstep_lag_seconds";
+/// Pairs in quarantine, by route.
+pub const QUARANTINED: &str = "keepstep_quarantined";
+/// Pairs that are in step, by route.
+pub const PAIRS: &str = "keepstep_pairs";
+/// Pairs known to have changed and not yet settled, by route.
+pub const PENDING: &str = "keepstep_pending";
+/// Deletes that wait for `keepstep approve`, by route.
+pub const AWAITING_APPROVAL: &str = "keepstep_awaiting_approval";
+/// Newest position of the stream, by pipeline.
+pub const STREAM_POSITION: &str = "keepstep_stream_position";
+/// Bytes that the stream takes on disk, by pipeline.
+pub const STREAM_BYTES: &str = "keepstep_stream_bytes";
+/// 1 in the state that a pipeline is in, else 0, by pipeline and state.
+pub const PIPELINE_STATE: &str = "keepstep_pipeline_state";
+/// 1 if the pipeline is ready, else 0, by pipeline.
+pub const PIPELINE_READY: &str = "keepstep_pipeline_ready";
+/// 1 if the connection stands, else 0, by store.
+pub const STORE_CONNECTED: &str = "keepstep_store_connected";
+/// Always 1; the label says which version runs.
+pub const BUILD_INFO: &str = "keepstep_build_info";
+
+/// CPU time of this process.
+pub const PROCESS_CPU_SECONDS_TOTAL: &str = "process_cpu_seconds_total";
+/// Resident memory of this process.
+pub const PROCESS_RESIDENT_MEMORY_BYTES: &str = "process_resident_memory_bytes";
+/// Virtual memory of this process.
+pub const PROCESS_VIRTUAL_MEMORY_BYTES: &str = "process_virtual_memory_bytes";
+/// Open file descriptors.
+pub const PROCESS_OPEN_FDS: &str = "process_open_fds";
+/// How many file descriptors may be open.
+pub const PROCESS_MAX_FDS: &str = "process_max_fds";
+/// When this process started, seconds since the epoch.
+pub const PROCESS_START_TIME_SECONDS: &str = "process_start_time_seconds";
+
+/// Span: one pipeline, from start to end.
+pub const SPAN_PIPELINE: &str = "pipeline";
+/// Span: the first full comparison.
+pub const SPAN_SNAPSHOT: &str = "snapshot";
+/// Span: a later full comparison.
+pub const SPAN_COMPARE: &str = "compare";
+/// Span: capture of what a source saw.
+pub const SPAN_CAPTURE: &str = "capture";
+/// Span: one batch on its way into a store.
+pub const SPAN_APPLY: &str = "apply";

@@ -1,0 +1,235 @@
+//! A delete of either side is carried over, seen or unseen; a loss of data never is.
+
+use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, Znodes, eventually, in_step, never};
+use redis::aio::MultiplexedConnection;
+use std::time::Duration;
+
+/// Three servers, because one alone cannot show what a read may miss.
+struct Trio {
+    ensemble: Ensemble,
+    _redis: Redis,
+    znodes: Znodes,
+    client: MultiplexedConnection,
+    keepstep: Keepstep,
+}
+
+impl Trio {
+    async fn start() -> Trio {
+        let (ensemble, redis) = tokio::join!(Ensemble::start(), Redis::start());
+        let (znodes, client) = tokio::join!(ensemble.client(), redis.client());
+        let keepstep = Keepstep::run(Pipeline::two_way(ensemble.connect_string(), redis.url())).await;
+        Trio { ensemble, _redis: redis, znodes, client, keepstep }
+    }
+
+    async fn fill(&mut self, count: usize) {
+        for number in 0..count {
+            self.set(number, "1").await;
+        }
+        self.in_step().await;
+        self.has(count).await;
+    }
+
+    async fn set(&mut self, number: usize, value: &str) {
+        redis::cmd("SET").arg(format!("settings:{number}")).arg(value).exec_async(&mut self.client).await.unwrap();
+    }
+
+    async fn del(&mut self, number: usize) {
+        redis::cmd("DEL").arg(format!("settings:{number}")).exec_async(&mut self.client).await.unwrap();
+    }
+
+    async fn in_step(&self) {
+        in_step(LIVE, self.znodes.clone(), self.client.clone()).await;
+    }
+
+    /// Both sides have exactly this many pairs, and stay so.
+    async fn has(&self, count: usize) {
+        let counts = async || {
+            self.znodes.client().sync("/").await.map_err(|error| error.to_string())?;
+            let znodes = self.znodes.tree("/settings").await.len();
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg("settings:*").query_async(&mut self.client.clone()).await.unwrap();
+            if (znodes, keys.len()) == (count, count) {
+                Ok(())
+            } else {
+                Err(format!("{znodes} znodes, {} keys", keys.len()))
+            }
+        };
+        eventually(format!("{count} pairs on both sides"), LIVE, counts).await;
+        never("a pair comes or goes", Duration::from_secs(1), counts).await;
+    }
+}
+
+#[tokio::test]
+async fn on_an_ensemble_deletes_of_either_side_are_carried_over_live_and_after_an_absence() {
+    let mut trio = Trio::start().await;
+    trio.fill(60).await;
+    for number in 0..10 {
+        trio.del(number).await;
+        trio.znodes.delete(&format!("/settings/{}", 10 + number)).await;
+    }
+    trio.has(40).await;
+
+    trio.keepstep.kill9();
+    for number in 20..30 {
+        trio.del(number).await;
+        trio.znodes.delete(&format!("/settings/{}", 10 + number)).await;
+    }
+    trio.set(100, "new").await;
+    trio.znodes.put("/settings/101", "new").await;
+    trio.set(40, "changed").await;
+    trio.keepstep.restart().await;
+
+    trio.has(22).await;
+    trio.in_step().await;
+    assert_eq!(trio.znodes.text("/settings/40").await.as_deref(), Some("changed"));
+}
+
+#[tokio::test]
+async fn on_an_ensemble_a_change_of_leader_loses_no_delete_and_invents_none() {
+    let mut trio = Trio::start().await;
+    trio.fill(40).await;
+    let leader = trio.ensemble.leader().await;
+    trio.ensemble.kill9(leader);
+    for number in 0..10 {
+        trio.del(number).await;
+        trio.set(40 + number, "new").await;
+        let path = format!("/settings/{}", 10 + number);
+        eventually(format!("{path} is deleted"), LIVE, async || match trio.znodes.client().delete(&path, None).await {
+            Ok(()) | Err(zookeeper_client::Error::NoNode) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+    }
+    trio.has(30).await;
+    trio.ensemble.restart(leader).await;
+    trio.has(30).await;
+    trio.in_step().await;
+}
+
+#[tokio::test]
+async fn a_delete_that_was_seen_while_paused_is_carried_over_on_resume() {
+    let scene = Scene::start().await;
+    scene.set("settings:a", "1").await;
+    scene.set("settings:b", "1").await;
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    scene.keepstep.command("pause", &[]).await.expect(0);
+    scene.route_becomes("paused").await;
+    scene.del("settings:a").await;
+    scene.znodes.delete("/settings/b").await;
+    scene.keepstep.command("resume", &[]).await.expect(0);
+    scene.znode_becomes("/settings/a", None).await;
+    scene.key_becomes("settings:b", None).await;
+}
+
+#[tokio::test]
+async fn a_delete_that_is_kept_leaves_the_other_side_until_either_changes() {
+    let scene = Scene::start_with(|pipeline| pipeline.route("on_delete: keep").worker("reconcile: 2s")).await;
+    for name in ["a", "b", "c"] {
+        scene.set(format!("settings:{name}"), "1").await;
+        scene.znode_becomes(&format!("/settings/{name}"), Some("1")).await;
+    }
+    scene.settle().await;
+    scene.del("settings:a").await;
+    scene.del("settings:b").await;
+    scene.znodes.delete("/settings/c").await;
+    scene.settle().await;
+    never("the kept side follows, or comes back", Duration::from_secs(5), async || {
+        let now =
+            (scene.znodes.text("/settings/a").await, scene.text("settings:a").await, scene.text("settings:c").await);
+        if now == (Some("1".to_owned()), None, Some("1".to_owned())) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    scene.znodes.put("/settings/a", "2").await;
+    scene.key_becomes("settings:a", Some("2")).await;
+    scene.set("settings:b", "3").await;
+    scene.znode_becomes("/settings/b", Some("3")).await;
+    scene.set("settings:c", "4").await;
+    scene.znode_becomes("/settings/c", Some("4")).await;
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_kept_leaves_the_znode_and_a_delete_still_goes_through() {
+    let scene = Scene::start_with(|pipeline| pipeline.route("on_expire: keep").worker("reconcile: 2s")).await;
+    scene.redis.run::<()>("SET settings:a 1 PX 1500").await;
+    scene.set("settings:b", "1").await;
+    scene.znode_becomes("/settings/a", Some("1")).await;
+    scene.znode_becomes("/settings/b", Some("1")).await;
+    scene.key_becomes("settings:a", None).await;
+    scene.del("settings:b").await;
+    scene.znode_becomes("/settings/b", None).await;
+    never("the expired key's znode goes, or the key comes back", Duration::from_secs(5), async || {
+        let now = (scene.znodes.text("/settings/a").await, scene.text("settings:a").await);
+        if now == (Some("1".to_owned()), None) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    scene.znodes.put("/settings/a", "2").await;
+    scene.key_becomes("settings:a", Some("2")).await;
+}
+
+async fn many(scene: &Scene, count: usize) -> redis::Cmd {
+    let mut pipe = redis::pipe();
+    let mut delete = redis::cmd("DEL");
+    for number in 0..count {
+        pipe.cmd("SET").arg(format!("settings:{number}")).arg("1").ignore();
+        delete.arg(format!("settings:{number}"));
+    }
+    pipe.exec_async(&mut scene.client.clone()).await.unwrap();
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    delete
+}
+
+#[tokio::test]
+async fn deletes_in_mass_flow_when_they_are_seen() {
+    let scene = Scene::start().await;
+    let delete = many(&scene, 150).await;
+    delete.exec_async(&mut scene.client.clone()).await.unwrap();
+    eventually("the znodes are gone", LIVE, async || match scene.znodes.tree("/settings").await.len() {
+        1 => Ok(()),
+        other => Err(format!("{other} znodes")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deletes_in_mass_that_nobody_saw_wait_for_approval() {
+    let mut scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 2s")).await;
+    let delete = many(&scene, 150).await;
+    scene.keepstep.kill9();
+    delete.exec_async(&mut scene.client.clone()).await.unwrap();
+    scene.set("settings:new", "flows all the same").await;
+    scene.keepstep.restart().await;
+
+    scene.route_becomes("awaiting_approval").await;
+    scene.znode_becomes("/settings/new", Some("flows all the same")).await;
+    never("a delete is carried out, or taken back", Duration::from_secs(5), async || {
+        let now = (scene.znodes.tree("/settings").await.len(), scene.keys_by_path().await.len());
+        if now == (152, 2) { Ok(()) } else { Err(format!("{now:?} znodes and keys")) }
+    })
+    .await;
+    let status = &scene.keepstep.json("status", &[]).await[0];
+    assert_eq!(status["routes"][0]["awaiting_approval"], 150, "{status}");
+
+    scene.keepstep.command("approve", &[]).await.expect(0);
+    eventually("the znodes are gone", LIVE, async || match scene.znodes.tree("/settings").await.len() {
+        2 => Ok(()),
+        other => Err(format!("{other} znodes")),
+    })
+    .await;
+    scene.route_becomes("live").await;
+}
+
+#[tokio::test]
+async fn deletes_in_mass_flow_when_the_guard_is_off() {
+    let mut scene = Scene::start_with(|pipeline| pipeline.worker("delete_guard: off").worker("reconcile: 2s")).await;
+    let delete = many(&scene, 150).await;
+    scene.keepstep.kill9();
+    delete.exec_async(&mut scene.client.clone()).await.unwrap();
+    scene.keepstep.restart().await;
+    eventually("the znodes are gone", LIVE, async || match scene.znodes.tree("/settings").await.len() {
+        1 => Ok(()),
+        other => Err(format!("{other} znodes")),
+    })
+    .await;
+}

@@ -1,0 +1,141 @@
+//! What a store lost is restored where a flow leads to it, and never taken for a delete.
+
+use crate::support::{LIVE, Scene};
+use std::time::Duration;
+
+/// `worker.reconcile` of these tests and the 30 s that the contract adds to it.
+const RESTORED: Duration = Duration::from_secs(32);
+
+/// Forty pairs in step, half of them from each side.
+async fn filled(redis: &[&str]) -> Scene {
+    let mut scene = Scene::prepare(redis, |pipeline| pipeline.worker("reconcile: 2s")).await;
+    scene.run().await;
+    for number in 0..20 {
+        scene.set(format!("settings:keys:{number}"), format!("k{number}")).await;
+        scene.znodes.put(&format!("/settings/znodes/{number}"), format!("z{number}")).await;
+    }
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    scene
+}
+
+/// Nothing is missing on either side, and everything still flows.
+async fn whole(scene: &Scene) {
+    scene.in_step(RESTORED).await;
+    for number in 0..20 {
+        let (key, path) = (format!("settings:keys:{number}"), format!("/settings/keys/{number}"));
+        assert_eq!(scene.text(&key).await, Some(format!("k{number}")));
+        assert_eq!(scene.znodes.text(&path).await, Some(format!("k{number}")));
+        assert_eq!(scene.text(format!("settings:znodes:{number}")).await, Some(format!("z{number}")));
+    }
+    scene.settle().await;
+    let changes = scene.keepstep.changes().await;
+    let deletes: Vec<_> = changes.iter().filter(|change| change["op"] == "d").collect();
+    assert!(deletes.is_empty(), "a loss is not a delete: {deletes:?}");
+}
+
+#[tokio::test]
+async fn a_flushed_redis_is_restored() {
+    let scene = filled(&[]).await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    whole(&scene).await;
+    scene.redis.run::<()>("FLUSHDB ASYNC").await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_was_flushed_while_no_worker_ran_is_restored() {
+    let mut scene = filled(&[]).await;
+    scene.keepstep.kill9();
+    scene.redis.run::<()>("FLUSHALL").await;
+    scene.keepstep.restart().await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_empty_is_restored() {
+    let mut scene = filled(&[]).await;
+    scene.redis.restart().await;
+    scene.client = scene.redis.client().await;
+    whole(&scene).await;
+    scene.keepstep.kill9();
+    scene.redis.restart().await;
+    scene.client = scene.redis.client().await;
+    scene.keepstep.restart().await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn evicted_keys_are_restored() {
+    let scene = filled(&[]).await;
+    scene.redis.run::<()>("CONFIG SET maxmemory-policy allkeys-random").await;
+    scene.redis.run::<()>("CONFIG SET maxmemory 1mb").await;
+    // A write makes room first; it is refused when even an empty Redis is larger than that.
+    let _ = scene.redis.try_run::<()>("SET elsewhere:a 1").await;
+    let left = scene.redis.run::<Vec<String>>("KEYS settings:*").await.len();
+    assert!(left < 40, "nothing was evicted: {left} keys are left");
+    scene.redis.run::<()>("CONFIG SET maxmemory 0").await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn a_swapped_database_is_taken_for_a_replaced_one() {
+    let scene = filled(&[]).await;
+    let mut other = scene.client.clone();
+    let mut unit = redis::pipe();
+    unit.cmd("SELECT").arg(1).cmd("SET").arg("settings:keys:0").arg("another data set's").cmd("SELECT").arg(0);
+    unit.exec_async(&mut other).await.unwrap();
+    scene.redis.run::<()>("SWAPDB 0 1").await;
+    // Both sides have a value for this one and no base: the store named first in `flow` decides.
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn an_ensemble_that_comes_back_empty_is_restored() {
+    let mut scene = filled(&[]).await;
+    scene.zookeeper.restart_empty().await;
+    scene.znodes = scene.zookeeper.client().await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn an_ensemble_that_comes_back_empty_while_no_worker_ran_is_restored() {
+    let mut scene = filled(&[]).await;
+    scene.keepstep.kill9();
+    scene.zookeeper.restart_empty().await;
+    scene.znodes = scene.zookeeper.client().await;
+    scene.keepstep.restart().await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn an_ensemble_that_comes_back_older_is_restored() {
+    let mut scene = filled(&[]).await;
+    scene.znodes.put("/settings/changed", "before").await;
+    scene.key_becomes("settings:changed", Some("before")).await;
+    let backup = scene.zookeeper.back_up();
+    scene.zookeeper.restart().await;
+    scene.znodes = scene.zookeeper.client().await;
+    scene.settle().await;
+    for number in 20..40 {
+        scene.znodes.put(&format!("/settings/late/{number}"), "late").await;
+        scene.znodes.put("/settings/changed", format!("after {number}")).await;
+    }
+    scene.in_step(LIVE).await;
+    scene.zookeeper.restart_from(&backup).await;
+    scene.znodes = scene.zookeeper.client().await;
+    whole(&scene).await;
+    assert_eq!(scene.znodes.text("/settings/late/39").await.as_deref(), Some("late"));
+    assert_eq!(scene.znodes.text("/settings/changed").await.as_deref(), Some("after 39"));
+}
+
+#[tokio::test]
+async fn bases_that_were_deleted_by_hand_cost_no_value() {
+    let mut scene = filled(&[]).await;
+    scene.keepstep.kill9();
+    let bases: Vec<String> = scene.redis.run("KEYS _keepstep:*").await;
+    assert!(!bases.is_empty(), "the bases stand beside the values");
+    redis::cmd("DEL").arg(&bases).exec_async(&mut scene.client.clone()).await.unwrap();
+    scene.keepstep.restart().await;
+    whole(&scene).await;
+}

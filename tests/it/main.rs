@@ -1,0 +1,21 @@
+//! Keepstep from outside, against real servers: one crate, so that everything compiles and links once.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod commands;
+mod conflicts;
+mod deletes;
+mod faults;
+mod limits;
+mod losses;
+mod one_way;
+mod redis_events;
+mod support;
+mod support_works;
+mod two_way;
+mod workers;

@@ -1,0 +1,82 @@
+//! A child process: its output in a file, its signals by its own id, its end with the value that stands for it.
+
+use super::guardian;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running server or worker.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    ended: bool,
+}
+
+impl Process {
+    /// Starts the command; what it prints is appended to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Process {
+        let out = OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{:?} does not start: {error}", command.get_program()));
+        guardian::watch(child.id());
+        Process { child, log: log.to_owned(), ended: false }
+    }
+
+    /// Everything it has printed so far, in all its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(id, signal).expect("the process is there to be signalled");
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait().unwrap();
+        if status.is_some() && !self.ended {
+            self.ended = true;
+            guardian::forget(self.child.id());
+        }
+        status
+    }
+
+    /// Waits for its end. Fails the test when it still runs after `within`.
+    pub async fn end(&mut self, within: Duration) -> ExitStatus {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "process {} still runs after {within:?}; it printed:\n{}",
+                self.child.id(),
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill9(&mut self) {
+        if self.ended().is_none() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+            self.ended();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}

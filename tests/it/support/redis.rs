@@ -1,0 +1,159 @@
+//! A real Redis server of one test.
+
+use super::eventually::eventually;
+use super::port::Port;
+use super::process::Process;
+use super::programs;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue};
+use rustix::process::Signal;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Half a second here; the rest is for a machine that compiles beside us.
+const START: Duration = Duration::from_secs(20);
+
+/// What every test server is started with; a later argument of the same name wins.
+const DEFAULTS: [&str; 12] = [
+    "--bind",
+    "127.0.0.1",
+    "--save",
+    "",
+    "--appendonly",
+    "no",
+    "--notify-keyspace-events",
+    "KA",
+    "--enable-debug-command",
+    "local",
+    "--loglevel",
+    "notice",
+];
+
+/// A Redis server on its own port and directory, which survive a [`Redis::restart`].
+pub struct Redis {
+    port: Port,
+    dir: TempDir,
+    options: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Redis {
+    /// Notifications on, nothing kept on disk.
+    pub async fn start() -> Redis {
+        Redis::start_with(&[]).await
+    }
+
+    /// With further options as on the command line, e.g. `["--appendonly", "yes"]`, `["--maxmemory", "4mb"]`,
+    /// `["--user", "keepstep", "on", ">secret", "~settings:*", "+@all"]`.
+    pub async fn start_with(options: &[&str]) -> Redis {
+        let mut redis = Redis {
+            port: Port::lease(),
+            dir: tempfile::tempdir().unwrap(),
+            options: options.iter().map(ToString::to_string).collect(),
+            process: None,
+        };
+        redis.launch().await;
+        redis
+    }
+
+    async fn launch(&mut self) {
+        let mut command = programs::redis_server();
+        command.current_dir(self.dir.path()).args(["--port", &self.port.number().to_string()]).args(DEFAULTS);
+        command.args(&self.options);
+        self.process = Some(Process::start(&mut command, &self.dir.path().join("redis.log")));
+        let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
+        let process = self.process.as_mut().unwrap();
+        eventually("Redis answers", START, async || {
+            if let Some(status) = process.ended() {
+                panic!("Redis ended at once with {status}; it printed:\n{}", process.log());
+            }
+            // Loading and a refused password are answers too; only a connection that fails means that it is not there.
+            let mut connection = client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())?;
+            match redis::cmd("PING").query_async::<String>(&mut connection).await {
+                Err(error) if error.code() == Some("LOADING") => Err(error.to_string()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("Redis was stopped before")
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Database 0, without a user.
+    pub fn url(&self) -> String {
+        format!("redis://{}/0", self.address())
+    }
+
+    /// A connection of the test's own, with time enough for a slow answer.
+    pub async fn client(&self) -> MultiplexedConnection {
+        self.client_as("").await
+    }
+
+    /// [`Redis::client`] as somebody: `"user:password@"`.
+    pub async fn client_as(&self, login: &str) -> MultiplexedConnection {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        redis::Client::open(format!("redis://{login}{}", self.address()))
+            .unwrap()
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .expect("Redis is there")
+    }
+
+    /// One command, as words: `redis.run("SET settings:a 1")`. For words with spaces or bytes use `redis::cmd`.
+    pub async fn run<T: FromRedisValue>(&self, command: &str) -> T {
+        self.try_run(command).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// [`Redis::run`] that may be refused.
+    pub async fn try_run<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut words = command.split_whitespace();
+        let mut request = redis::cmd(words.next().expect("a command has a name"));
+        request.arg(words.collect::<Vec<_>>());
+        request.query_async(&mut self.client().await).await
+    }
+
+    /// One figure of `INFO`, e.g. `run_id`.
+    pub async fn info(&self, name: &str) -> String {
+        let all: String = self.run("INFO everything").await;
+        let prefix = format!("{name}:");
+        all.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().trim().to_owned()
+    }
+
+    /// SIGTERM: an orderly end, with the data set saved if it was told to.
+    pub async fn stop(&mut self) {
+        self.process().signal(Signal::TERM);
+        self.process().end(START).await;
+        self.process = None;
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process().kill9();
+        self.process = None;
+    }
+
+    /// Starts again on the same port, directory and options, ending the old process first if it still runs.
+    pub async fn restart(&mut self) {
+        if self.process.is_some() {
+            self.kill9();
+        }
+        self.launch().await;
+    }
+
+    /// SIGSTOP: connections stay open and nobody answers.
+    pub fn pause(&mut self) {
+        self.process().signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        self.process().signal(Signal::CONT);
+    }
+}

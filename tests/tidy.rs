@@ -1,0 +1,399 @@
+//! The laws of the house that no compiler knows: who may import whom, how a file begins and ends, what is never written.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms, and what they must never name: `crate::…` is a module of ours, anything else a crate.
+struct Rule {
+    rooms: &'static [&'static str],
+    never: &'static [&'static [&'static str]],
+}
+
+/// The crates that speak to a server.
+const CLIENTS: &[&str] = &["redis", "zookeeper_client", "rdkafka", "hyper", "hyper_util"];
+/// What lies below `change`, `plan` and `route`, in reading order.
+const BELOW: &[&str] = &[
+    "crate::codec",
+    "crate::stream",
+    "crate::store",
+    "crate::pipeline",
+    "crate::config",
+    "crate::telemetry",
+    "crate::http",
+    "crate::cli",
+    "crate::assembly",
+];
+
+/// The table of the house, line by line.
+const RULES: &[Rule] = &[
+    Rule { rooms: &["change", "plan", "route"], never: &[&["tokio"], CLIENTS, BELOW] },
+    Rule { rooms: &["codec"], never: &[&["tokio", "crate::store", "crate::stream"]] },
+    Rule {
+        rooms: &["store::zookeeper"],
+        never: &[&["redis", "crate::store::redis", "crate::stream", "crate::pipeline", "crate::config"]],
+    },
+    Rule {
+        rooms: &["store::redis"],
+        never: &[&["zookeeper_client", "crate::store::zookeeper", "crate::stream", "crate::pipeline", "crate::config"]],
+    },
+    Rule {
+        rooms: &["stream::embedded"],
+        never: &[&["crate::stream::kafka", "crate::store", "crate::pipeline", "crate::config"]],
+    },
+    Rule {
+        rooms: &["stream::kafka"],
+        never: &[&["crate::stream::embedded", "crate::store", "crate::pipeline", "crate::config"]],
+    },
+    Rule {
+        rooms: &["pipeline"],
+        never: &[
+            CLIENTS,
+            &["crate::config"],
+            &["crate::store::zookeeper", "crate::store::redis", "crate::stream::embedded", "crate::stream::kafka"],
+        ],
+    },
+    Rule {
+        rooms: &["config"],
+        never: &[
+            &["tokio"],
+            CLIENTS,
+            &["crate::codec", "crate::stream", "crate::store", "crate::pipeline"],
+            &["crate::telemetry", "crate::http", "crate::cli", "crate::assembly"],
+        ],
+    },
+];
+
+const LINES_MAX: usize = 600;
+/// Written in code, each of these is a defect. (Strings and comments are not code.)
+const NEVER_WRITTEN: &[&str] =
+    &["todo!", "unimplemented!", "dbg!", "#[allow(", "#![allow(", "#[ignore", "std::thread::sleep", "thread::sleep("];
+
+/// One Rust file, with its path below the project.
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below the folder with that extension.
+fn files(folder: &str, extension: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut open = vec![project().join(folder)];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|own| own == extension) {
+            let text = fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(project()).unwrap().to_str().unwrap().to_owned();
+            found.push(Source { path, text });
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn rust_files() -> Vec<Source> {
+    ["src", "tests", "benches"].iter().flat_map(|folder| files(folder, "rs")).collect()
+}
+
+/// `src/store/redis/sink.rs` is `["store", "redis", "sink"]`, `src/store/mod.rs` is `["store"]`, the roots are `[]`.
+fn module(path: &str) -> Vec<String> {
+    let mut parts: Vec<String> =
+        PathBuf::from(path).with_extension("").iter().skip(1).map(|part| part.to_str().unwrap().to_owned()).collect();
+    if parts.last().is_some_and(|last| last == "mod" || parts.len() == 1 && (last == "lib" || last == "main")) {
+        parts.pop();
+    }
+    parts
+}
+
+/// The code without comments and without what stands in strings and characters.
+fn code_only(text: &str) -> String {
+    let bytes: Vec<char> = text.chars().collect();
+    let at = |index: usize| bytes.get(index).copied().unwrap_or('\0');
+    let mut code = String::new();
+    let mut index = 0;
+    while index < bytes.len() {
+        let before_is_name = code.chars().last().is_some_and(|last| last.is_alphanumeric() || last == '_');
+        match at(index) {
+            '/' if at(index + 1) == '/' => {
+                while index < bytes.len() && at(index) != '\n' {
+                    index += 1;
+                }
+            }
+            '/' if at(index + 1) == '*' => {
+                let mut depth = 1;
+                index += 2;
+                while index < bytes.len() && depth > 0 {
+                    match (at(index), at(index + 1)) {
+                        ('/', '*') => (depth, index) = (depth + 1, index + 2),
+                        ('*', '/') => (depth, index) = (depth - 1, index + 2),
+                        _ => index += 1,
+                    }
+                }
+            }
+            'r' if !before_is_name && raw_hashes(&bytes[index + 1..]).is_some() => {
+                let hashes = raw_hashes(&bytes[index + 1..]).unwrap();
+                index += 2 + hashes;
+                while index < bytes.len() && !(at(index) == '"' && (1..=hashes).all(|next| at(index + next) == '#')) {
+                    index += 1;
+                }
+                index += 1 + hashes;
+                code.push_str("\"\"");
+            }
+            '"' => {
+                index += 1;
+                while index < bytes.len() && at(index) != '"' {
+                    index += if at(index) == '\\' { 2 } else { 1 };
+                }
+                index += 1;
+                code.push_str("\"\"");
+            }
+            // A character, not a lifetime: it ends with a quote.
+            '\'' if at(index + 1) == '\\' || at(index + 2) == '\'' => {
+                index += if at(index + 1) == '\\' { 3 } else { 2 };
+                while index < bytes.len() && at(index) != '\'' {
+                    index += 1;
+                }
+                index += 1;
+                code.push_str("' '");
+            }
+            other => {
+                code.push(other);
+                index += 1;
+            }
+        }
+    }
+    code
+}
+
+/// The number of `#` between an `r` and the quote of a raw string; `None` if it is no raw string.
+fn raw_hashes(after_r: &[char]) -> Option<usize> {
+    let hashes = after_r.iter().take_while(|next| **next == '#').count();
+    (after_r.get(hashes) == Some(&'"')).then_some(hashes)
+}
+
+/// Every path that the code names, with the groups of its `use` lines written out: `a::{b, c::d}` is `a::b`, `a::c::d`.
+fn paths(code: &str) -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    let mut tokens = Vec::new();
+    let mut name = String::new();
+    for character in code.chars().chain([' ']) {
+        if character.is_alphanumeric() || character == '_' {
+            name.push(character);
+            continue;
+        }
+        if !name.is_empty() {
+            tokens.push(std::mem::take(&mut name));
+        }
+        if !character.is_whitespace() {
+            tokens.push(character.to_string());
+        }
+    }
+    let mut stack: Vec<Vec<String>> = Vec::new();
+    let mut current: Vec<String> = Vec::new();
+    let mut index = 0;
+    while index < tokens.len() {
+        let token = tokens[index].as_str();
+        let joined = |at: usize| {
+            tokens.get(at).is_some_and(|next| next == ":") && tokens.get(at + 1).is_some_and(|next| next == ":")
+        };
+        if joined(index) {
+            // `a::{`: what follows up to the closing brace continues `a`.
+            if tokens.get(index + 2).is_some_and(|next| next == "{") {
+                stack.push(std::mem::take(&mut current));
+                current = stack.last().unwrap().clone();
+                index += 2;
+            }
+            index += 2;
+            continue;
+        }
+        if token.chars().all(|character| character.is_alphanumeric() || character == '_') {
+            let continues = index >= 2 && tokens[index - 1] == ":" && tokens[index - 2] == ":";
+            let opens = index >= 1 && (tokens[index - 1] == "{" || tokens[index - 1] == ",") && !stack.is_empty();
+            if !continues && !opens {
+                current = Vec::new();
+            }
+            current.push(token.to_owned());
+            if !joined(index + 1) {
+                found.insert(current.clone());
+            }
+        } else if let Some(prefix) = stack.last() {
+            match token {
+                "," => current = prefix.clone(),
+                "}" => {
+                    stack.pop();
+                    current = stack.last().cloned().unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        index += 1;
+    }
+    found
+}
+
+/// The path from the root of the crate (`crate::store::redis`) or from another crate (`redis::Client`).
+fn resolved(path: &[String], module: &[String]) -> Vec<String> {
+    let mut home = module.to_vec();
+    let mut rest = path;
+    match path.first().map(String::as_str) {
+        Some("self") => rest = &path[1..],
+        Some("super") => {
+            while rest.first().is_some_and(|first| first == "super") {
+                home.pop();
+                rest = &rest[1..];
+            }
+        }
+        _ => return path.to_vec(),
+    }
+    [vec!["crate".to_owned()], home, rest.to_vec()].concat()
+}
+
+/// What the file names although its room must not.
+fn forbidden_imports(source: &Source) -> Vec<String> {
+    let module = module(&source.path);
+    let code = code_only(&source.text);
+    let inside = |room: &str| {
+        let room: Vec<&str> = room.split("::").collect();
+        module.len() >= room.len() && room.iter().zip(&module).all(|(a, b)| a == b)
+    };
+    let mut breaches = Vec::new();
+    for rule in RULES.iter().filter(|rule| rule.rooms.iter().any(|room| inside(room))) {
+        for never in rule.never.iter().copied().flatten() {
+            let target: Vec<&str> = never.split("::").collect();
+            for path in paths(&code) {
+                // A bare word is a path only in a `use` line; as a name of something else it says nothing.
+                let said = path.len() > 1 || code.contains(&format!("use {};", path[0]));
+                let own = code.contains(&format!("mod {};", target[0]));
+                let full = resolved(&path, &module);
+                if said && !own && full.len() >= target.len() && target.iter().zip(&full).all(|(a, b)| a == b) {
+                    breaches.push(format!("{}: `{}` must not name {never}", source.path, path.join("::")));
+                }
+            }
+        }
+    }
+    breaches
+}
+
+/// What is wrong with the file as a file.
+fn bad_form(source: &Source) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let lines = source.text.lines().count();
+    if !source.text.starts_with("//! ") {
+        breaches.push(format!("{}: its first line is not a `//!` sentence that says what it owns", source.path));
+    }
+    if lines > LINES_MAX {
+        breaches.push(format!("{}: {lines} lines are more than {LINES_MAX}", source.path));
+    }
+    let code = code_only(&source.text);
+    for never in NEVER_WRITTEN.iter().filter(|never| code.contains(**never)) {
+        breaches.push(format!("{}: {never} is never written here", source.path));
+    }
+    breaches
+}
+
+fn names_backoff(source: &Source) -> bool {
+    paths(&code_only(&source.text)).iter().any(|path| path[0] == "backoff" && path.len() > 1)
+}
+
+fn none(breaches: &[String]) {
+    assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+}
+
+#[test]
+fn no_room_names_what_the_table_of_the_house_forbids() {
+    none(&files("src", "rs").iter().flat_map(forbidden_imports).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_file_opens_with_a_sentence_ends_in_time_and_leaves_nothing_undone() {
+    none(&rust_files().iter().flat_map(bad_form).collect::<Vec<_>>());
+}
+
+#[test]
+fn backoff_is_confined_to_one_file() {
+    let naming: Vec<_> = files("src", "rs").into_iter().filter(names_backoff).map(|source| source.path).collect();
+    assert_eq!(naming, ["src/pipeline/retry.rs"]);
+}
+
+#[test]
+fn every_example_pipeline_is_named_by_a_test() {
+    let tests: Vec<Source> = rust_files()
+        .into_iter()
+        .filter(|source| source.path.starts_with("tests") || source.text.contains("#[cfg(test)]"))
+        .collect();
+    let unnamed: Vec<String> = files("pipelines", "yaml")
+        .into_iter()
+        .map(|example| example.path)
+        .filter(|path| !tests.iter().any(|test| test.text.contains(path.rsplit('/').next().unwrap())))
+        .map(|path| format!("{path}: no test names it"))
+        .collect();
+    none(&unnamed);
+}
+
+fn breach(path: &str, text: &str) -> Vec<String> {
+    let source = Source { path: path.to_owned(), text: format!("//! A file.\n{text}\n") };
+    [forbidden_imports(&source), bad_form(&source)].concat()
+}
+
+#[test]
+fn a_breach_of_each_rule_is_seen() {
+    for (path, text) in [
+        ("src/plan/mod.rs", "use tokio::time::sleep;"),
+        ("src/plan/mod.rs", "use tokio;"),
+        ("src/route/codec/hash.rs", "use crate::{change::Side, store::Sink};"),
+        ("src/route/codec/hash.rs", "use super::super::super::config::Route;"),
+        ("src/change/mod.rs", "fn f() -> redis::Value { g() }"),
+        (
+            "src/change/mod.rs",
+            "use std::{fmt, time::Duration};\nuse crate::{\n  change::{Op, Side},\n  stream::Stream,\n};",
+        ),
+        ("src/codec/mod.rs", "use crate::stream::Stream;"),
+        ("src/store/redis/sink.rs", "use super::super::zookeeper::Connection;"),
+        ("src/store/zookeeper/source.rs", "fn f(x: &crate::store::redis::Sink) {}"),
+        ("src/stream/embedded/mod.rs", "use crate::stream::kafka::Producer;"),
+        ("src/pipeline/worker.rs", "use crate::{change::Op, stream::embedded::Log};"),
+        ("src/pipeline/worker.rs", "let x = crate::config::Pipeline::default();"),
+        ("src/config/mod.rs", "use crate::pipeline::Control;"),
+        ("src/plan/mod.rs", "#[cfg(test)]\nmod tests {\n    use tokio::test;\n}"),
+        ("src/plan/mod.rs", "fn f() { todo!() }"),
+        ("tests/it/a.rs", "#[allow(dead_code)]\nfn f() {}"),
+        ("tests/it/a.rs", "#[ignore = \"slow\"]\nfn f() {}"),
+        ("tests/it/a.rs", &"\n".repeat(LINES_MAX)),
+        ("src/main.rs", "fn main() { dbg!(1); }"),
+    ] {
+        assert!(!breach(path, text).is_empty(), "not seen in {path}: {text}");
+    }
+    let headless = Source { path: "src/a.rs".to_owned(), text: "use std::fmt;\n".to_owned() };
+    assert_eq!(bad_form(&headless).len(), 1);
+    let other = Source { path: "src/a.rs".to_owned(), text: "use backoff::ExponentialBackoff;".to_owned() };
+    assert!(names_backoff(&other));
+}
+
+#[test]
+fn what_is_allowed_is_not_a_breach() {
+    for (path, text) in [
+        (
+            "src/plan/mod.rs",
+            "use crate::change::{Op, Side};\n// use tokio::time;\nconst S: &str = \"crate::store::x\";",
+        ),
+        (
+            "src/plan/mod.rs",
+            "/* tokio::x /* dbg!() */ */ const R: &str = r#\"tokio::\"todo!\" \"#; const C: char = '\"';",
+        ),
+        ("src/plan/mod.rs", "struct Named<'a> { tokio: &'a str, redis: &'a str }"),
+        ("src/store/redis/sink.rs", "use redis::Client;\nuse crate::store::Sink;\nuse super::connection::Connection;"),
+        ("src/pipeline/worker.rs", "use crate::stream::{Position, Stream};\nuse tokio::sync::watch;"),
+        ("src/store/mod.rs", "pub mod redis;\npub mod zookeeper;"),
+        ("src/config/mod.rs", "use crate::{change::Side, plan::Policy, route::Pattern};"),
+    ] {
+        assert_eq!(breach(path, text), Vec::<String>::new(), "{path}: {text}");
+    }
+    let named = Source { path: "src/a.rs".to_owned(), text: "let backoff = 1; // backoff::x".to_owned() };
+    assert!(!names_backoff(&named));
+}
