@@ -3,6 +3,7 @@
 
 pub mod assembly;
 pub mod change;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod http;

@@ -1,2 +1,5 @@
-//! The program.
-fn main() {}
+//! The program: arguments, telemetry, exit code.
+
+fn main() -> std::process::ExitCode {
+    keepstep::cli::main()
+}

@@ -1,9 +1,9 @@
 //! Flags that several commands have, and how their values read.
 
+use super::exit::Failure;
 use crate::http::client::{Address, Target};
 use crate::http::{self, Token};
 use crate::telemetry::logs::{LogFormat, LogLevel};
-use super::exit::Failure;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,14 +21,17 @@ pub(super) enum Format {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(super) struct Global {
-    /// How results are printed on stdout: for people, or one JSON object a line
+    /// How results are printed on stdout: `text` for people, or `json`, one object a line
     #[arg(long, global = true, env = "KEEPSTEP_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
+    #[arg(hide_possible_values = true)]
     pub(super) format: Format,
-    /// How the log on stderr is printed
+    /// How the log on stderr is printed: `text` or `json`
     #[arg(long, global = true, env = "KEEPSTEP_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
+    #[arg(hide_possible_values = true)]
     pub(super) log_format: LogFormat,
-    /// The least important level that is logged
+    /// What is logged: off, error, warn, info, debug or trace
     #[arg(long, global = true, env = "KEEPSTEP_LOG_LEVEL", value_enum, value_name = "LEVEL", default_value = "info")]
+    #[arg(hide_possible_values = true)]
     pub(super) log_level: LogLevel,
     /// What a worker keeps: a folder per pipeline, with its stream and its socket
     #[arg(long, global = true, env = "KEEPSTEP_DATA_DIR", value_name = "FOLDER", default_value = "./data")]
@@ -39,8 +42,9 @@ pub(super) struct Global {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Remote {
     /// Reach a worker elsewhere, at the address of its `run --http`: `http://HOST:PORT`
-    #[arg(long, env = "KEEPSTEP_URL", value_name = "URL")]
-    pub(super) url: Option<Address>,
+    // Taken as it is and read later: what is wrong with it may be a password in it, which clap would quote.
+    #[arg(long, env = "KEEPSTEP_URL", value_name = "URL", hide_env_values = true)]
+    pub(super) url: Option<String>,
     /// With --url: file with the token of the worker's --http-token-file
     #[arg(long, env = "KEEPSTEP_TOKEN_FILE", value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
@@ -57,7 +61,8 @@ impl Remote {
 
     /// The worker at `--url`, if that is given.
     pub(super) fn elsewhere(&self) -> Result<Option<Target>, Failure> {
-        let Some(url) = self.url.clone() else { return Ok(None) };
+        let Some(url) = &self.url else { return Ok(None) };
+        let url: Address = url.parse().map_err(|error| Failure::Usage(format!("--url: {error}")))?;
         let token = self.token_file.as_deref().map(Token::read).transpose();
         let token = token.map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(Some(Target::Url { url, token }))
@@ -127,7 +132,10 @@ impl std::str::FromStr for Listen {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let fits = match bare {
             Some(six) => six.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'-' | b'_')),
+            None => {
+                !host.is_empty()
+                    && host.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'-' | b'_'))
+            }
         };
         if !fits || port.parse::<u16>().is_err() {
             return Err(wrong());

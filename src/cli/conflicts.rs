@@ -5,14 +5,21 @@ use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::tail::{self, Filter};
 use super::{place, text};
+use crate::assembly;
 use crate::codec::json;
 use crate::config;
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// Shows the conflicts that were settled, oldest first, with both values. They are kept for the stream's
-/// `retention.age`. It reads the worker's files: with a running worker or without one.
+/// Arguments of `conflicts`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Oldest first. They are kept for the stream's `retention.age`. It reads the worker's files: with a running worker or \
+without one.
+
+Examples:
+  keepstep conflicts settings.yaml                                all of them
+  keepstep conflicts settings.yaml --from 2026-11-22T17:00:00Z --key 'settings:db:*' --format json")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Conflicts {
     #[command(subcommand)]
@@ -54,7 +61,7 @@ pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     };
     let pipeline = config::load(&file)?;
     place::warn_of_unknown_route(&pipeline, args.filter.route.as_deref());
-    let names = place::names(&pipeline);
+    let names = assembly::names(&pipeline);
     let now = text::now_ms();
     if let From::Time(ms) = args.from {
         place::not_in_future(ms, now)?;
@@ -67,11 +74,9 @@ pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     };
     let mut out = Output::new(global.format);
     let next = place::position(&stream, args.from, now)?;
-    tail::read_all(&stream, next, |position, change| {
-        match json::conflicts(position, change, &names) {
-            Some(row) if args.filter.takes(change) => out.row(&row, line),
-            _ => Ok(()),
-        }
+    tail::read_all(&stream, next, |position, change| match json::conflicts(position, change, &names) {
+        Some(row) if args.filter.takes(change) => out.row(&row, line),
+        _ => Ok(()),
     })?;
     out.flush()?;
     Ok(Exit::Done)

@@ -25,7 +25,9 @@ pub(super) fn of(pipeline: &Pipeline, route: &Route) -> Vec<String> {
         Flow::From(source) => one_way(pipeline, route, source),
         Flow::Capture(side) => {
             let store = store(pipeline, side);
-            vec![format!("Every latest state of {store} is on the stream at least once; nothing is written to {store}.")]
+            vec![format!(
+                "Every latest state of {store} is on the stream at least once; nothing is written to {store}."
+            )]
         }
     };
     sentences.push(
@@ -39,7 +41,9 @@ pub(super) fn of(pipeline: &Pipeline, route: &Route) -> Vec<String> {
         sentences.push(format!("Each change that is written to Redis is published on the channel {channel}."));
     }
     if !matches!(route.flow, Flow::Capture(_)) {
-        sentences.push("Values of more than 1,000,000 bytes are not mirrored: the pair is quarantined as too_large.".to_owned());
+        sentences.push(
+            "Values of more than 1,000,000 bytes are not mirrored: the pair is quarantined as too_large.".to_owned(),
+        );
     }
     sentences
 }
@@ -87,7 +91,9 @@ fn conflicts(pipeline: &Pipeline, route: &Route, first: &str) -> String {
         OnConflict::Prefer(side) => format!("In a conflict {} wins", store(pipeline, side)),
         OnConflict::Latest => format!("In a conflict the later change wins, or {first} where clocks cannot tell"),
         OnConflict::HigherVersion => {
-            format!("In a conflict the side with more writes wins, or {first} where they cannot be counted or are equal")
+            format!(
+                "In a conflict the side with more writes wins, or {first} where they cannot be counted or are equal"
+            )
         }
     };
     let kept = text::duration(pipeline.stream.retention_age);
@@ -99,7 +105,9 @@ fn removals(route: &Route, place: &str, kept: &str) -> String {
         OnRemoval::Propagate => {
             format!("A delete {place} is carried over; a loss of data is not: it is restored or reported.")
         }
-        OnRemoval::Keep => format!("A delete {place} leaves {kept} as it is, until either changes again (on_delete: keep)."),
+        OnRemoval::Keep => {
+            format!("A delete {place} leaves {kept} as it is, until either changes again (on_delete: keep).")
+        }
     }
 }
 

@@ -25,13 +25,11 @@ use exit::{Exit, Failure};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-const ABOUT: &str = "Keeps Apache ZooKeeper and Redis in step";
-
-const LONG_ABOUT: &str = "\
+const ABOUT: &str = "\
 Keeps Apache ZooKeeper and Redis in step.
 
-A pipeline file (YAML) says which znodes belong to which keys and which way changes flow. `keepstep run` carries them
-over, in both directions if you like, and keeps a durable stream of every change it saw. Conflicts are settled by rule,
+A pipeline file (YAML) says which znodes belong to which keys and which way changes flow. `keepstep run` carries them \
+over, in both directions if you like, and keeps a durable stream of every change it saw. Conflicts are settled by rule, \
 and the value that loses is kept.";
 
 const EXAMPLES: &str = "\
@@ -44,13 +42,14 @@ Examples:
   keepstep status                                how is it going?
   keepstep quarantine list settings.yaml         which pairs could not be brought in step, and why?
 
-Exit codes: 0 done; 1 failed, or the stores differ; 2 wrong usage; 75 a store or a worker does not answer;
-78 the pipeline file cannot be used.
+Exit codes:
+  0 done    1 failed, or the stores differ    2 wrong usage
+  75 a store or a worker does not answer      78 the pipeline file cannot be used
 
 Every flag can be given as a variable: --data-dir is KEEPSTEP_DATA_DIR.";
 
 #[derive(Debug, clap::Parser)]
-#[command(name = "keepstep", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(name = "keepstep", version, about = ABOUT, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
@@ -181,9 +180,16 @@ mod tests {
     #[test]
     fn every_flag_has_its_variable() {
         fn check(command: &clap::Command) {
-            for flag in command.get_arguments().filter(|flag| flag.get_long().is_some_and(|it| it != "help" && it != "version")) {
+            for flag in
+                command.get_arguments().filter(|flag| flag.get_long().is_some_and(|it| it != "help" && it != "version"))
+            {
                 let expected = format!("KEEPSTEP_{}", flag.get_long().unwrap().to_uppercase().replace('-', "_"));
-                assert_eq!(flag.get_env().and_then(|it| it.to_str()), Some(expected.as_str()), "{}", command.get_name());
+                assert_eq!(
+                    flag.get_env().and_then(|it| it.to_str()),
+                    Some(expected.as_str()),
+                    "{}",
+                    command.get_name()
+                );
             }
             command.get_subcommands().for_each(check);
         }
@@ -205,7 +211,9 @@ mod tests {
 
     #[test]
     fn wrong_usage_exits_2_and_help_0() {
-        for line in ["keepstep", "keepstep run", "keepstep nope", "keepstep tail p --from never", "keepstep run p --timeout x"] {
+        for line in
+            ["keepstep", "keepstep run", "keepstep nope", "keepstep tail p --from never", "keepstep run p --timeout x"]
+        {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         for line in ["keepstep --help", "keepstep --version", "keepstep run --help"] {
@@ -215,7 +223,11 @@ mod tests {
 
     #[test]
     fn commands_that_come_later_take_any_arguments() {
-        for line in ["keepstep replay p.yaml --to cache --until 5", "keepstep diff p.yaml", "keepstep repair --prefer zk p.yaml"] {
+        for line in [
+            "keepstep replay p.yaml --to cache --until 5",
+            "keepstep diff p.yaml",
+            "keepstep repair --prefer zk p.yaml",
+        ] {
             assert!(parse(line).is_ok(), "{line}");
         }
         assert!(!Cli::command().render_long_help().to_string().contains("replay"));

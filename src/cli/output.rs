@@ -19,7 +19,8 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(format: Format) -> Output {
-        let paint = Paint { on: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()) };
+        let paint =
+            Paint { on: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()) };
         Output { out: BufWriter::with_capacity(64 * 1024, io::stdout()), format, paint }
     }
 

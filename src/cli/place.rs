@@ -4,7 +4,6 @@ use super::args::From;
 use super::exit::Failure;
 use super::text;
 use crate::change::Position;
-use crate::codec::json::StoreNames;
 use crate::config::Pipeline;
 use crate::pipeline::control::Quarantined;
 use crate::stream::Stream;
@@ -14,14 +13,6 @@ use std::path::{Path, PathBuf};
 /// Where the embedded stream of a pipeline lies.
 pub(super) fn stream_folder(data_dir: &Path, pipeline: &str) -> PathBuf {
     data_dir.join(pipeline).join("stream")
-}
-
-/// The stores' names in the file.
-pub(super) fn names(pipeline: &Pipeline) -> StoreNames {
-    StoreNames {
-        zookeeper: pipeline.zookeeper.as_ref().map(|store| store.name.clone()),
-        redis: pipeline.redis.as_ref().map(|store| store.name.clone()),
-    }
 }
 
 /// The quarantine as the last worker left it; empty if there never was one.
@@ -83,7 +74,10 @@ pub(super) fn beyond(position: Position, last: Position) -> Failure {
 /// A time that is still to come begins nothing.
 pub(super) fn not_in_future(ms: i64, now_ms: i64) -> Result<(), Failure> {
     if ms > now_ms {
-        return Err(Failure::Usage(format!("{} is in the future; `--from latest` waits for what comes", text::time(ms))));
+        return Err(Failure::Usage(format!(
+            "{} is in the future; `--from latest` waits for what comes",
+            text::time(ms)
+        )));
     }
     Ok(())
 }

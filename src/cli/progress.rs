@@ -43,7 +43,9 @@ pub(super) async fn show(site: &Site) {
 fn bar(status: &PipelineStatus) -> ProgressBar {
     let bar = ProgressBar::no_length().with_prefix(status.pipeline.clone());
     // The template is fixed; if it were wrong, the built-in one would do.
-    if let Ok(style) = ProgressStyle::with_template("{prefix}: first comparison {wide_bar} {human_pos}/{human_len} pairs, {eta} left") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix}: first comparison {wide_bar} {human_pos}/{human_len} pairs, {eta} left")
+    {
         bar.set_style(style);
     }
     logs::screen().add(bar)

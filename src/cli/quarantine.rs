@@ -2,13 +2,14 @@
 
 use super::args::{Global, Remote};
 use super::exit::{Exit, Failure};
-use crate::route::glob::Glob;
 use super::output::{Colour, Output, Paint};
 use super::{place, steer, text};
+use crate::assembly;
 use crate::codec::json::StoreNames;
 use crate::config::{self, Pipeline};
 use crate::http::client::{self, ClientError, Target};
 use crate::http::rows;
+use crate::route::glob::Glob;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -61,7 +62,8 @@ async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failur
     let parameter = key.as_deref().map(|key| ("key", key));
     let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter).await?;
     let mut out = Output::new(global.format);
-    let row = json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
+    let row =
+        json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
     out.row(&row, |row, _| text::field(row, "done"))?;
     out.flush()?;
     Ok(Exit::Done)
@@ -69,7 +71,7 @@ async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failur
 
 async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failure> {
     let pipeline = config::load(&which.file)?;
-    let names = place::names(&pipeline);
+    let names = assembly::names(&pipeline);
     let mut rows = rows_of(which, &pipeline, &names, global).await?;
     if let Some(key) = &which.key {
         rows.retain(|row| name_bytes(row, &names).is_some_and(|name| key.matches(&name)));
@@ -179,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_standby_is_not_believed() {
-        let told = |state: &str| json!({"pipelines": [{"pipeline": "p", "state": state, "quarantine": []}]}).to_string();
+        let told =
+            |state: &str| json!({"pipelines": [{"pipeline": "p", "state": state, "quarantine": []}]}).to_string();
         assert_eq!(owned(told("live").as_bytes()), Some(Vec::new()));
         assert_eq!(owned(told("standby").as_bytes()), None);
         assert_eq!(owned(b"{\"pipelines\":[]}"), None);

@@ -21,14 +21,16 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// What a shutdown may take beyond the drain before the process ends without it.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
-/// Runs pipelines as a worker until SIGINT or SIGTERM; then what is under way is brought to its end, for at most 10 s.
-/// A second signal stops at once. Stores that are away are waited for.
+/// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Stores that are away are waited for. On SIGINT or SIGTERM what is under way is brought to its end, for at most 10 s; a \
+second signal stops at once.
+
 Examples:
   keepstep run settings.yaml                         until Ctrl-C
   keepstep run settings.yaml sessions.yaml           two pipelines in one worker
-  keepstep run --once --timeout 1m settings.yaml     bring the stores in step, then end: 0, or 1 if pairs are quarantined
+  keepstep run --once --timeout 1m settings.yaml     bring the stores in step, then end
   keepstep run --http 0.0.0.0:9464 --http-token-file token settings.yaml")]
 pub(super) struct Run {
     /// The pipeline files

@@ -110,7 +110,8 @@ fn pipelines_in(data_dir: &Path) -> Vec<String> {
 
 async fn ask(target: &Target, pipeline: Option<&str>) -> Result<Vec<Told>, Failure> {
     let (code, body) = client::request(target, "GET", "/status").await?;
-    let wrong = || Failure::from(ClientError::Failed(format!("what answers at {target} is no Keepstep worker ({code})")));
+    let wrong =
+        || Failure::from(ClientError::Failed(format!("what answers at {target} is no Keepstep worker ({code})")));
     let answer: Value = serde_json::from_slice(&body).map_err(|_| wrong())?;
     let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (worker, version) = (field("worker"), field("version"));

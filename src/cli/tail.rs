@@ -2,12 +2,13 @@
 
 use super::args::{From, Global};
 use super::exit::{Exit, Failure};
-use crate::route::glob::Glob;
 use super::output::{self, Colour, Output, Paint};
 use super::{place, text};
+use crate::assembly;
 use crate::change::{Change, Position};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
+use crate::route::glob::Glob;
 use crate::stream::embedded::EmbeddedStream;
 use crate::stream::{Stream, StreamError};
 use serde_json::Value;
@@ -19,14 +20,16 @@ const BATCH: (usize, usize) = (500, 4 * 1024 * 1024);
 /// How often to look whether a stream has come into being.
 const BIRTH_POLL: Duration = Duration::from_millis(200);
 
-/// Follows the stream of a pipeline. It reads the worker's files: with a running worker or without one.
+/// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+It reads the worker's files: with a running worker or without one.
+
 Examples:
   keepstep tail settings.yaml                                     what changes from now on
   keepstep tail settings.yaml --no-follow                         everything so far, then end
   keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a time on
-  keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change of a database setting")]
+  keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change below db")]
 pub(super) struct Tail {
     /// The pipeline file
     #[arg(value_name = "FILE")]
@@ -101,7 +104,7 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     };
     let end = stream.extent().last;
     let mut printed = 0;
-    let names = place::names(pipeline);
+    let names = assembly::names(pipeline);
     while args.limit.is_none_or(|limit| printed < limit) && !(args.no_follow && next > end) {
         let batch = stream.read(next, BATCH.0, BATCH.1)?;
         for damaged in &batch.damaged {
@@ -245,10 +248,7 @@ mod tests {
             ts_ms: 1_700_000_000_123,
             route: route.to_owned(),
             value: ValueKind::String,
-            pair: Pair {
-                zookeeper: zookeeper.map(str::to_owned),
-                redis: redis.map(|key| key.as_bytes().to_vec()),
-            },
+            pair: Pair { zookeeper: zookeeper.map(str::to_owned), redis: redis.map(|key| key.as_bytes().to_vec()) },
             base: None,
             collapsed: Some(2),
             conflict: None,
@@ -282,7 +282,8 @@ mod tests {
     fn a_line_says_when_what_where_and_the_values() {
         let names = json::StoreNames { zookeeper: Some("zk".to_owned()), redis: Some("cache".to_owned()) };
         let row = json::tail(42, &change("settings", Some("/s/x"), Some("s:x")), &names);
-        let expected = "      42  2023-11-14T22:13:20.123Z  update  settings  zk  /s/x = s:x  \"v1\" -> \"v2\"  (2 collapsed)";
+        let expected =
+            "      42  2023-11-14T22:13:20.123Z  update  settings  zk  /s/x = s:x  \"v1\" -> \"v2\"  (2 collapsed)";
         assert_eq!(line(&row, Paint::OFF), expected);
     }
 

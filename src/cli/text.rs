@@ -35,7 +35,8 @@ pub(super) fn name(name: &Value) -> String {
 /// A pair: both names, or the one that it has.
 pub(super) fn pair(row: &Value) -> String {
     let names = row.get("pair").and_then(Value::as_object);
-    let known: Vec<String> = names.into_iter().flat_map(|names| names.values()).filter(|it| !it.is_null()).map(name).collect();
+    let known: Vec<String> =
+        names.into_iter().flat_map(|names| names.values()).filter(|it| !it.is_null()).map(name).collect();
     known.join(" = ")
 }
 
@@ -87,11 +88,11 @@ pub(super) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// A length of time as a pipeline file writes it: the largest unit that divides it.
+/// A length of time as a pipeline file writes it: the largest unit that divides it, but no single minute or hour.
 pub(super) fn duration(duration: std::time::Duration) -> String {
     let ms = duration.as_millis();
-    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if ms > 0 && ms.is_multiple_of(size) {
+    for (unit, size, least) in [("d", 86_400_000, 1), ("h", 3_600_000, 2), ("m", 60_000, 2), ("s", 1000, 1)] {
+        if ms >= least * size && ms.is_multiple_of(size) {
             return format!("{}{unit}", ms / size);
         }
     }
@@ -156,6 +157,7 @@ mod tests {
         assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert_eq!(duration(Duration::from_secs(7 * 86_400)), "7d");
         assert_eq!(duration(Duration::from_millis(5)), "5ms");
+        assert_eq!(duration(Duration::from_secs(60)), "60s");
         assert_eq!(duration(Duration::from_secs(90)), "90s");
         assert_eq!(ago(0, 3_600_000), "60 min ago");
     }

@@ -10,9 +10,15 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Checks pipeline files and says what each route guarantees. With --connect the stores are checked as well: versions,
-/// permissions, notifications, eviction, limits, clocks. Nothing is changed anywhere.
+/// Arguments of `validate`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It says what each route guarantees. With --connect it looks at the stores as well: versions, permissions, notifications, \
+eviction, limits, clocks; a warning does not fail. Nothing is changed anywhere.
+
+Examples:
+  keepstep validate settings.yaml
+  keepstep validate --connect --timeout 5s settings.yaml")]
 pub(super) struct Validate {
     /// The pipeline files
     #[arg(value_name = "FILE", required = true)]
@@ -63,7 +69,8 @@ fn describe(pipeline: &Pipeline, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn route_text(row: &Value, paint: Paint) -> String {
-    let mut lines = format!("  route {}: {}", paint.with(Colour::Strong, &text::field(row, "route")), text::field(row, "flow"));
+    let mut lines =
+        format!("  route {}: {}", paint.with(Colour::Strong, &text::field(row, "route")), text::field(row, "flow"));
     for sentence in row.get("guarantees").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         lines.push_str(&format!("\n    - {}", text::printable(sentence)));
     }
@@ -111,7 +118,12 @@ fn finding_text(row: &Value, paint: Paint) -> String {
         _ => Colour::Bad,
     };
     let level = paint.with(colour, &level);
-    let mut line = format!("  {} {}: {level}: {}", text::field(row, "pipeline"), text::field(row, "store"), text::field(row, "what"));
+    let mut line = format!(
+        "  {} {}: {level}: {}",
+        text::field(row, "pipeline"),
+        text::field(row, "store"),
+        text::field(row, "what")
+    );
     let help = text::field(row, "help");
     if !help.is_empty() {
         line.push_str(&format!("\n    help: {help}"));

@@ -16,6 +16,7 @@ use super::observe::{Item, Sight, is_doubtful, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side};
 use crate::store::{StoreError, ZnodeReading};
+use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hashbrown::HashSet;
 use std::sync::Arc;
@@ -85,19 +86,13 @@ impl Engine {
         let mut walk = znodes.walk(self.map.roots());
         let mut under_way = FuturesUnordered::new();
         loop {
-            let next = walk.next();
-            let walked = if under_way.len() < BATCHES {
-                tokio::select! {
-                    biased;
-                    Some(settled) = under_way.next() => { absorb(total, settled)?; continue; }
-                    walked = next => walked?,
-                }
-            } else {
-                if let Some(settled) = under_way.next().await {
-                    absorb(total, settled)?;
-                }
-                continue;
-            };
+            // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off).
+            if under_way.len() >= BATCHES
+                && let Some(settled) = under_way.next().await
+            {
+                absorb(total, settled)?;
+            }
+            let walked = walk.next().await?;
             for (path, reason) in walk.denied() {
                 if let Some(mapped) = self.map.of_path(&path) {
                     let name: PairName = mapped.pair.redis.clone().unwrap_or_default().into();
@@ -120,12 +115,10 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            under_way.push(async move {
-                // A task of its own, so that batches are decided on all cores.
-                tokio::spawn(async move { engine.compare_walked(items).await })
-                    .await
-                    .unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
-            });
+            let batch = tokio::spawn(engine.compare_walked(items));
+            under_way.push(batch.map(|ended| {
+                ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
+            }));
         }
         while let Some(settled) = under_way.next().await {
             absorb(total, settled)?;

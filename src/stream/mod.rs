@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a stream can fail with, by what the caller does next.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// Nothing was recorded; it may work later (disk full, broker away). The caller pauses capture and tries again.
     #[error("{0}")]

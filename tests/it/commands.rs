@@ -300,6 +300,27 @@ async fn the_example_pipeline_runs_as_it_is() {
 }
 
 #[tokio::test]
+async fn retention_thins_the_stream_and_forgets_no_pair() {
+    let scene = Scene::start_with(|pipeline| pipeline.embedded("{retention: {age: 7d, size: 1MiB}}")).await;
+    scene.set("settings:old", "once").await;
+    scene.znode_becomes("/settings/old", Some("once")).await;
+    for round in 0..80_u8 {
+        let value = vec![b'a' + round % 26; 100_000];
+        scene.set("settings:big", &value).await;
+        eventually_is("the znode", LIVE, Some(value), async || scene.znodes.get("/settings/big").await).await;
+    }
+    eventually("the stream is thinned", Duration::from_secs(30), async || {
+        let kept = scene.keepstep.changes().await;
+        let bytes: usize = kept.iter().map(|change| change.to_string().len()).sum();
+        let of = |key: &str| kept.iter().rfind(|change| change["pair"]["cache"] == key).map(|change| &change["after"]);
+        assert_eq!(of("settings:old"), Some(&json!("once")));
+        assert_eq!(of("settings:big").and_then(Value::as_str).map(str::len), Some(100_000));
+        if bytes < 6 << 20 { Ok(()) } else { Err(format!("{} changes, {bytes} bytes", kept.len())) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn schemas_are_json() {
     let keepstep = Keepstep::new(unreachable());
     for what in ["pipeline", "change"] {

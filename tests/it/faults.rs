@@ -254,6 +254,24 @@ async fn a_slow_way_delays_changes_and_loses_none() {
 }
 
 #[tokio::test]
+async fn frozen_servers_are_waited_for() {
+    let mut scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 2s")).await;
+    scene.set("settings:a", "1").await;
+    scene.znode_becomes("/settings/a", Some("1")).await;
+    scene.redis.pause();
+    scene.zookeeper.pause();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.redis.resume();
+    scene.zookeeper.resume();
+    scene.znodes = scene.zookeeper.client().await;
+    scene.set("settings:a", "2").await;
+    scene.znodes.put("/settings/b", "2").await;
+    in_step(HEALED, scene.znodes.clone(), scene.client.clone()).await;
+    assert_eq!(scene.znodes.text("/settings/a").await.as_deref(), Some("2"));
+    assert!(scene.keepstep.runs());
+}
+
+#[tokio::test]
 async fn without_notifications_changes_still_flow_and_the_worker_says_what_is_missing() {
     let mut scene = Scene::prepare(&["--notify-keyspace-events", ""], |pipeline| pipeline).await;
     let checked = scene.keepstep.command("validate", &["--connect"]).await.expect(0);

@@ -116,9 +116,9 @@ async fn two_pipelines_on_different_ranges_share_a_worker() {
     scene.settle().await;
     scene.set("users:a", "1").await;
     scene.znode_becomes("/users/a", Some("1")).await;
-    let running =
-        scene.keepstep.bare(&["status", "--format", "json", "--data-dir", scene.keepstep.data().to_str().unwrap()]);
-    let names: Vec<_> = running.await.expect(0).objects().iter().map(|row| row["pipeline"].clone()).collect();
+    let flags = ["status", "--format", "json", "--data-dir", scene.keepstep.data().to_str().unwrap()];
+    let running = scene.keepstep.bare(&flags).await.expect(0).objects();
+    let names: Vec<_> = running.iter().map(|row| row["pipeline"].clone()).collect();
     assert_eq!(names, ["settings", "users"]);
 }
 

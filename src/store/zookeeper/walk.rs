@@ -14,6 +14,8 @@ const REQUESTS: usize = 8;
 pub(super) struct Subtrees {
     shared: Arc<Shared>,
     client: Option<Client>,
+    /// The roots, until they are read: a pattern without wildcards names the znode itself.
+    roots: Vec<String>,
     /// Znodes whose children are still to be listed.
     parents: Vec<String>,
     /// The parent whose children are being read, and the names of those still to be read.
@@ -24,7 +26,8 @@ pub(super) struct Subtrees {
 
 impl Subtrees {
     pub(super) fn new(shared: Arc<Shared>, roots: Vec<String>) -> Subtrees {
-        Subtrees { shared, client: None, parents: roots, parent: String::new(), names: Vec::new(), denied: Vec::new() }
+        let (parents, names, denied) = (Vec::new(), Vec::new(), Vec::new());
+        Subtrees { shared, client: None, roots, parents, parent: String::new(), names, denied }
     }
 
     async fn step(&mut self) -> Result<Option<Walked>, StoreError> {
@@ -37,6 +40,10 @@ impl Subtrees {
                 client
             }
         };
+        if !self.roots.is_empty() {
+            let roots = std::mem::take(&mut self.roots);
+            return self.read(&client, roots, 1).await.map(Some);
+        }
         while self.names.is_empty() {
             let Some(parent) = self.parents.pop() else { return Ok(None) };
             self.names = match client.list_children(&parent).await {

@@ -29,7 +29,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         let mut complete = scanned.is_ok();
         for (i, (first, path)) in files.iter().enumerate().skip(known) {
             let limit = files.get(i + 1).map(|(first, _)| *first);
-            complete = complete && loaded.add(*first, path, limit, Access::Read)?;
+            complete = complete && matches!(loaded.add(*first, path, limit, Access::Read), Ok(true));
         }
         *guard = loaded.state;
         loaded.damage.into_iter().for_each(|sentence| log.report(sentence));

@@ -253,12 +253,12 @@ impl<'f> Walker<'f> {
     /// Moves to the first sound frame behind `from` whose position fits here, or to the end.
     fn search(&mut self, from: u64) -> Damage {
         let mut budget = (self.end - from).saturating_mul(SEARCH_FACTOR);
-        let (after, limit) = (self.after, self.limit);
-        let fits = |meta: &Meta| meta.position > after && meta.position < limit;
+        let (after, limit, end) = (self.after, self.limit, self.end);
         let mut at = from + 1;
         let mut before = None;
         while at < self.end {
             let Some(bytes) = self.bytes(at, FRAME_HEADER) else { break };
+            let fits = |meta: &Meta| meta.position > after && meta.position < limit && at + u64::from(meta.len) <= end;
             if let Some(meta) = claimed(bytes).filter(fits) {
                 let Some(left) = budget.checked_sub(u64::from(meta.len)) else { break };
                 budget = left;

@@ -110,6 +110,9 @@ fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamErr
     }
     loaded.state.decoder = Arc::new(decoder);
     if let Access::Write(disk) = access {
+        // A killed process may have named files and not made the names durable: before a file is removed that another
+        // one replaces, and before records go into the newest one.
+        disk.sync_dir(dir).map_err(|e| unavailable(dir, &e))?;
         for path in &listing.temporary {
             disk.remove(path).map_err(|e| unavailable(path, &e))?;
         }

@@ -281,10 +281,13 @@ impl Stream for EmbeddedStream {
                 let _ = newest.wait_for(|newest| *newest > position).await;
                 return;
             }
-            while *newest.borrow_and_update() <= position {
-                tokio::time::sleep(POLL).await;
+            loop {
                 // What cannot be read now may be there at the next look.
                 let _ = self.refresh();
+                if *newest.borrow_and_update() > position {
+                    return;
+                }
+                tokio::time::sleep(POLL).await;
             }
         }
         .boxed()

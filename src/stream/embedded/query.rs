@@ -57,10 +57,13 @@ pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> Rea
                     budget = budget.saturating_sub(payload.len());
                     batch.next = meta.position + 1;
                 }
+                // Before where the caller wants to read on, or told by the call before.
+                Step::Damage(damage) if damage.before.is_some_and(|before| before <= batch.next) => {}
                 Step::Damage(damage) => {
                     let sentence = describe(log, batch.next, &damage);
                     log.report(sentence.clone());
                     batch.damaged.push(sentence);
+                    batch.next = batch.next.max(damage.before.unwrap_or_default());
                 }
             }
         }

@@ -18,7 +18,7 @@ mod znodes;
 mod zookeeper;
 
 pub use eventually::{eventually, eventually_is, never};
-pub use keepstep::{Keepstep, Outcome};
+pub use keepstep::Keepstep;
 pub use pipeline::Pipeline;
 pub use proxy::{Direction, Proxy};
 pub use redis::Redis;

@@ -1,0 +1,120 @@
+//! The read-only opening beside a writer.
+
+use super::*;
+
+#[test]
+fn a_reader_beside_a_writer_sees_new_records() {
+    let bench = Bench::new(700);
+    assert!(matches!(EmbeddedStream::open_read_only(&bench.path()), Err(StreamError::Unavailable(_))));
+    let writer = bench.open();
+    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    assert_eq!(reader.extent().last, 0);
+    for i in 0..30 {
+        append(&writer, vec![change(i % 4, START_MS + i as i64, &format!("v{i}"))]).unwrap();
+        assert_eq!(reader.latest(&pair_of(i % 4)), writer.latest(&pair_of(i % 4)));
+        assert_eq!(reader.position_at(START_MS + i as i64), Ok(i + 1));
+        assert_eq!(everything(&reader), everything(&writer));
+        assert_eq!(reader.extent(), writer.extent());
+    }
+    assert!(matches!(append(&reader, vec![change(1, START_MS, "v")]), Err(StreamError::Unavailable(_))));
+    assert!(reader.thin_now().is_err());
+    assert_eq!(reader.damage(), Vec::<String>::new());
+}
+
+#[test]
+fn a_reader_waits_for_what_another_process_writes() {
+    let bench = Bench::new(1 << 20);
+    let writer = bench.open();
+    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let (_, appended) = futures::join!(reader.wait_after(0), writer.append(Arc::new(vec![change(1, 0, "v")])));
+        assert_eq!(appended, Ok(1));
+    });
+    assert_eq!(reader.extent().last, 1);
+}
+
+#[test]
+fn a_frame_that_is_just_being_written_is_not_there_yet() {
+    let bench = Bench::new(1 << 20);
+    let writer = bench.open();
+    append(&writer, vec![change(1, START_MS, "one")]).unwrap();
+    append(&writer, vec![change(2, START_MS, "two")]).unwrap();
+    drop(writer);
+    let path = bench.segments().pop().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(100).unwrap();
+    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    for len in 100..=whole.len() {
+        RealDisk.write_at(&file, whole.get(..len).unwrap(), 0).unwrap();
+        let found = everything(&reader).len();
+        assert_eq!(found == 2, len == whole.len(), "at {len} bytes");
+    }
+    assert_eq!(reader.damage(), Vec::<String>::new());
+    // A writer that was refused cuts its file; the reader follows that, too.
+    file.set_len(100).unwrap();
+    reader.refresh().unwrap();
+    assert!(everything(&reader).len() < 2);
+}
+
+#[test]
+fn a_reader_keeps_up_with_thinning_by_another_process() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention.age = Duration::from_millis(100);
+    let writer = bench.open();
+    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    for round in 0..10 {
+        for i in 0..20 {
+            append(&writer, vec![change(i % 6, bench.now_ms.load(Ordering::SeqCst), &format!("{round}.{i}"))]).unwrap();
+        }
+        assert_eq!(everything(&reader), everything(&writer));
+        bench.advance(1_000);
+        writer.thin_now().unwrap();
+        assert_eq!(everything(&reader), everything(&writer));
+        for pair in 0..6 {
+            assert_eq!(reader.latest(&pair_of(pair)), writer.latest(&pair_of(pair)));
+        }
+        assert_eq!(reader.extent(), writer.extent());
+    }
+    assert_eq!(reader.damage(), Vec::<String>::new());
+}
+
+#[test]
+fn readers_in_and_outside_the_process_stay_right_while_history_is_thinned() {
+    let mut bench = Bench::new(4_000);
+    bench.options.retention.size = 20_000;
+    let writer = bench.open();
+    let outside = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in [&writer, &outside] {
+            scope.spawn(|| {
+                let mut last_round = false;
+                while !last_round {
+                    last_round = done.load(Ordering::SeqCst);
+                    let mut last = 0;
+                    for (position, found) in everything(reader) {
+                        assert!(position > last);
+                        last = position;
+                        assert_eq!(found, change((position - 1) % 40, START_MS, &format!("v{}", position - 1)));
+                    }
+                    for pair in 0..40 {
+                        if reader.knows(&pair_of(pair)) {
+                            let newest = reader.latest(&pair_of(pair)).unwrap().unwrap();
+                            assert_eq!(newest.change.pair, pair_of(pair));
+                        }
+                    }
+                }
+            });
+        }
+        for i in 0..2_000 {
+            append(&writer, vec![change(i % 40, START_MS, &format!("v{i}"))]).unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(writer.damage(), Vec::<String>::new());
+    assert_eq!(outside.damage(), Vec::<String>::new());
+    writer.thin_now().unwrap();
+    assert_eq!(everything(&outside), everything(&writer));
+}

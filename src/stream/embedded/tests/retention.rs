@@ -1,0 +1,219 @@
+//! Thinning: by age and by size, at any crash, and never the last state of a pair.
+
+use super::*;
+
+fn positions(records: &[(Position, Change)]) -> Vec<Position> {
+    records.iter().map(|(position, _)| *position).collect()
+}
+
+#[test]
+fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention.age = Duration::from_millis(1_000);
+    let stream = bench.open();
+    for i in 0..20 {
+        append(&stream, vec![change(i % 5, START_MS, &format!("v{i}"))]).unwrap();
+    }
+    bench.advance(1_000);
+    stream.thin_now().unwrap();
+    assert_eq!((stream.extent().first, stream.extent().full_from), (1, 1), "nothing is older than a second");
+    let settled = vec![conflict(1, START_MS + 1_000, "settled"), marker(START_MS + 1_000)];
+    append(&stream, settled).unwrap();
+    append(&stream, vec![change(1, START_MS + 1_000, "newest")]).unwrap();
+
+    bench.advance(900);
+    stream.thin_now().unwrap();
+    // 16 to 20 are the newest of their pairs, but for 17, which 23 supersedes.
+    assert_eq!(positions(&everything(&stream)), [16, 18, 19, 20, 21, 22, 23]);
+    let extent = stream.extent();
+    assert_eq!((extent.first, extent.last, extent.full_from, extent.full_from_ms), (16, 23, 21, START_MS + 1_000));
+
+    append(&stream, vec![change(9, START_MS + 1_900, "last")]).unwrap();
+    bench.advance(1_001);
+    stream.thin_now().unwrap();
+    let left = everything(&stream);
+    assert_eq!(positions(&left), [16, 18, 19, 20, 23, 24]);
+    let extent = stream.extent();
+    assert_eq!((extent.first, extent.last, extent.full_from, extent.full_from_ms), (16, 24, 25, START_MS + 1_900));
+    drop(stream);
+    let stream = bench.open();
+    assert_eq!(everything(&stream), left);
+    assert_eq!(stream.extent(), extent);
+}
+
+#[test]
+fn young_conflicts_and_markers_survive_size_until_they_are_old() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention = Retention { age: Duration::from_millis(1_000), size: 3_000 };
+    let stream = bench.open();
+    append(&stream, vec![conflict(1, START_MS, "settled"), marker(START_MS)]).unwrap();
+    for i in 0..200 {
+        append(&stream, vec![change(1, START_MS, &format!("v{i}"))]).unwrap();
+    }
+    stream.thin_now().unwrap();
+    let left = everything(&stream);
+    assert_eq!(positions(&left).get(..2), Some([1, 2].as_slice()));
+    assert!(stream.extent().bytes <= 3_000);
+    assert!(left.len() < 40);
+    bench.advance(5_000);
+    append(&stream, vec![change(1, START_MS + 5_000, "w")]).unwrap();
+    stream.thin_now().unwrap();
+    bench.advance(5_000);
+    stream.thin_now().unwrap();
+    assert_eq!(positions(&everything(&stream)), [203]);
+}
+
+#[test]
+fn size_bounds_the_disk_whatever_is_written() {
+    let mut bench = Bench::new(8_000);
+    bench.options.retention.size = 64_000;
+    let stream = bench.open();
+    let mut most = 0;
+    for i in 0..6_000_u64 {
+        // A few hot pairs, and a slowly growing number of quiet ones.
+        let pair = if i % 20 == 0 { 1_000 + i / 20 % 100 } else { i % 7 };
+        append(&stream, vec![change(pair, START_MS, &format!("v{i}"))]).unwrap();
+        if i % 50 == 0 {
+            let files = std::fs::read_dir(bench.path()).unwrap();
+            let bytes: u64 = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
+            most = most.max(bytes);
+            stream.thin_now().unwrap();
+        }
+    }
+    let schema = codec::SCHEMA.len() as u64;
+    assert!(most <= 96_000 + 107 * 200 + schema, "{most} bytes on disk");
+    assert!(bench.segments().len() <= 20, "{} files", bench.segments().len());
+    let left = everything(&stream);
+    for quiet in 0..100 {
+        let pair = pair_of(1_000 + quiet);
+        assert_eq!(stream.latest(&pair).unwrap().unwrap().change.pair, pair);
+        assert!(left.iter().any(|(_, change)| change.pair == pair));
+    }
+}
+
+#[test]
+fn small_thinned_segments_become_one_and_superseded_records_go() {
+    let mut bench = Bench::new(2_000);
+    bench.options.retention.age = Duration::from_millis(100);
+    let stream = bench.open();
+    for round in 0..60 {
+        let now = bench.now_ms.load(Ordering::SeqCst);
+        for i in 0..15 {
+            append(&stream, vec![change(i, now, &format!("{round}.{i}"))]).unwrap();
+        }
+        bench.advance(1_000);
+        stream.thin_now().unwrap();
+    }
+    assert!(bench.segments().len() <= 4, "{} files", bench.segments().len());
+    let left = everything(&stream);
+    assert!(left.len() <= 40, "{} records", left.len());
+    assert!((0..15).all(|i| stream.latest(&pair_of(i)).unwrap().unwrap().change.after.unwrap().starts_with(b"59.")));
+}
+
+#[test]
+fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
+    let mut steps = 1;
+    loop {
+        let mut bench = Bench::new(800);
+        bench.options.retention.age = Duration::from_millis(100);
+        let stream = bench.open();
+        for i in 0..40 {
+            let value = format!("v{i}");
+            let ts_ms = START_MS + i as i64;
+            let some = if i % 9 == 0 { conflict(i % 6, ts_ms, &value) } else { change(i % 6, ts_ms, &value) };
+            append(&stream, vec![some]).unwrap();
+        }
+        let all = everything(&stream);
+        // Everything before the 20th is old.
+        bench.advance(120);
+        let must_stay = |position: &Position, change: &Change| {
+            let superseded = all.iter().any(|(later, other)| later > position && other.pair == change.pair);
+            !superseded || (change.conflict.is_some() && change.ts_ms + 100 >= START_MS + 120)
+        };
+        let check = |stream: &EmbeddedStream, when: &str| {
+            let left = everything(stream);
+            let kept = |record: &&(Position, Change)| !left.contains(record);
+            let missing: Vec<_> =
+                all.iter().filter(|(position, change)| must_stay(position, change)).filter(kept).collect();
+            assert!(missing.is_empty(), "step {steps}, {when}: {missing:?} are gone");
+            assert!(left.iter().all(|record| all.contains(record)), "step {steps}, {when}: something is new");
+            let full_from = stream.extent().full_from;
+            let whole = all.iter().filter(|(position, _)| *position >= full_from).count();
+            assert_eq!(
+                left.iter().filter(|(position, _)| *position >= full_from).count(),
+                whole,
+                "step {steps}, {when}"
+            );
+            for pair in 0..6 {
+                let last = all.iter().rfind(|(_, change)| change.pair == pair_of(pair)).unwrap();
+                let found = stream.latest(&pair_of(pair)).unwrap().unwrap();
+                assert_eq!((found.position, &found.change), (last.0, &last.1), "step {steps}, {when}");
+            }
+            assert_eq!(stream.damage(), Vec::<String>::new(), "step {steps}, {when}");
+        };
+        bench.disk.crash_after(steps);
+        let result = stream.thin_now();
+        let crashed = bench.disk.crashed.load(Ordering::SeqCst);
+        check(&stream, "in the process that met it");
+        drop(stream);
+        bench.disk.crashed.store(false, Ordering::SeqCst);
+        bench.disk.crash_after(0);
+        check(&EmbeddedStream::open_read_only(&bench.path()).unwrap(), "for a reader");
+        let stream = bench.open();
+        check(&stream, "after the next start");
+        stream.thin_now().unwrap();
+        check(&stream, "after thinning again");
+        assert!(everything(&stream).len() < 40);
+        assert_eq!(load::list(&bench.path()).unwrap().temporary, Vec::<PathBuf>::new());
+        if !crashed {
+            assert_eq!(result, Ok(()));
+            assert!(steps > 10, "thinning has that many steps");
+            return;
+        }
+        steps += 1;
+    }
+}
+
+#[test]
+fn a_full_disk_does_not_stop_thinning_for_good() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention.age = Duration::from_millis(100);
+    let stream = bench.open();
+    for i in 0..40 {
+        append(&stream, vec![change(i % 3, START_MS, &format!("v{i}"))]).unwrap();
+    }
+    bench.advance(1_000);
+    bench.disk.space(Some(20));
+    assert!(stream.thin_now().is_err());
+    assert_eq!(everything(&stream).len(), 40);
+    bench.disk.space(None);
+    stream.thin_now().unwrap();
+    assert_eq!(everything(&stream).len(), 3);
+}
+
+#[test]
+fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention.age = Duration::from_millis(100);
+    let stream = bench.open();
+    for i in 0..40 {
+        append(&stream, vec![change(i % 3, START_MS, &format!("v{i}"))]).unwrap();
+    }
+    bench.advance(1_000);
+    stream.thin_now().unwrap();
+    append(&stream, vec![change(8, START_MS + 1_000, "young")]).unwrap();
+    let left = everything(&stream);
+    let full_from = stream.extent().full_from;
+    drop(stream);
+    let path = bench.segments().first().unwrap().clone();
+    let bytes = std::fs::read(&path).unwrap();
+    for hit in 0..32 {
+        let mut damaged = bytes.clone();
+        *damaged.get_mut(hit).unwrap() ^= 0x10;
+        std::fs::write(&path, damaged).unwrap();
+        let stream = bench.open();
+        assert_eq!(everything(&stream), left);
+        assert_eq!(stream.extent().full_from, full_from);
+        assert_eq!(stream.damage().len(), 1);
+    }
+}
