@@ -140,7 +140,7 @@ async fn reach<'a>(
         match look().await {
             Ok(findings) => return Ok(findings),
             Err(StoreError::Refused(why) | StoreError::Fenced(why)) => return Err(StartError::Refused(why)),
-            Err(StoreError::Away(_)) => tokio::time::sleep(pauses.next()).await,
+            Err(StoreError::Away(_)) => tokio::time::sleep(pauses.pause()).await,
         }
     }
 }

@@ -52,8 +52,12 @@ impl Engine {
         }
         drop(met);
         let acted = total.acted;
-        for (pairs, count) in self.pairs.iter().zip(&total.in_step) {
-            pairs.store(i64::try_from(*count).unwrap_or(0), Ordering::Relaxed);
+        let paused = lock(&self.live).paused.clone();
+        for (route, (pairs, count)) in self.pairs.iter().zip(&total.in_step).enumerate() {
+            // A paused route was not looked at.
+            if !paused.contains(&route) {
+                pairs.store(i64::try_from(*count).unwrap_or(0), Ordering::Relaxed);
+            }
         }
         let inferred = self.guard_deletes(std::mem::take(&mut total.inferred));
         if self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
@@ -85,6 +89,7 @@ impl Engine {
         let Some(znodes) = &self.znodes else { return Ok(()) };
         let mut walk = znodes.walk(self.map.roots());
         let mut under_way = FuturesUnordered::new();
+        let paused = lock(&self.live).paused.clone();
         loop {
             // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off).
             if under_way.len() >= BATCHES
@@ -106,6 +111,9 @@ impl Engine {
                 let Some(mapped) = self.map.of_path(&path) else { continue };
                 let Some(key) = mapped.pair.redis.clone() else { continue };
                 met.insert(xxh3_64(&key));
+                if paused.contains(&mapped.route) {
+                    continue;
+                }
                 items.push((
                     Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair },
                     path,
@@ -220,6 +228,8 @@ impl Engine {
 
     /// Compares pairs of which nothing is read yet.
     async fn compare_both(&self, mut items: Vec<Item>) -> Settled {
+        let paused = lock(&self.live).paused.clone();
+        items.retain(|item| !paused.contains(&item.hint.route));
         let free = self.dirty.try_take(&mut items.iter().map(|item| &item.name));
         let mut free = free.into_iter();
         items.retain(|_| free.next().unwrap_or(false));

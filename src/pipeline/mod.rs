@@ -1,6 +1,7 @@
 //! The hallway: hints to rounds, rounds to effects, and the life of an ownership. It knows the doors, never the houses
 //! behind them.
 
+mod apply;
 mod cache;
 mod capture;
 mod compare;
@@ -16,4 +17,4 @@ mod settle;
 mod status;
 
 pub use engine::{Parts, Route, Settings};
-pub use owner::{Claims, Ended, Pipeline, StreamOpener};
+pub use owner::{Claims, Ended, Pipeline, Stores, StreamOpener};

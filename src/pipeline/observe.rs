@@ -22,6 +22,12 @@ const DOUBT_MS: i64 = 100;
 /// Pause before pairs are looked at again after a store or the stream failed as a whole.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// A znode's data and versions.
+pub(super) type ZnodeData = (Vec<u8>, ZkStat);
+
+/// Why a state cannot be mirrored: reason (one word) and detail (one sentence).
+pub(super) type Misfit = (&'static str, String);
+
 /// One pair as observed, with what its decision will need.
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -118,7 +124,12 @@ impl Engine {
                 }
             };
             self.metrics.cache_hits.inc();
-            if is_doubtful(base.as_ref(), &reading, self.ensemble().id) || base.is_some_and(|base| base.apart) {
+            // An absent znode is never decided on the word of the cache.
+            let is_gone = reading == ZnodeReading::Absent;
+            if is_gone
+                || is_doubtful(base.as_ref(), &reading, self.ensemble().id)
+                || base.is_some_and(|base| base.apart)
+            {
                 sight.slow.push(item);
                 continue;
             }
@@ -196,7 +207,6 @@ impl Engine {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the items come back with the error so that they can be put back")]
     async fn look_twice(
         &self,
         items: Vec<Item>,
@@ -300,7 +310,7 @@ impl Engine {
     }
 
     /// The znode as data and stat, or why it cannot be mirrored.
-    pub(super) fn fit_znode(&self, reading: ZnodeReading) -> Result<Option<(Vec<u8>, ZkStat)>, (&'static str, String)> {
+    pub(super) fn fit_znode(&self, reading: ZnodeReading) -> Result<Option<ZnodeData>, Misfit> {
         match reading {
             ZnodeReading::Absent => Ok(None),
             ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {

@@ -36,6 +36,9 @@ const DRAIN_LOST: Duration = Duration::from_secs(2);
 /// How often the list of quarantined pairs is saved and a finished `--once` is noticed.
 const TICK: Duration = Duration::from_millis(250);
 
+/// The doors of a pipeline; a capture has one of them.
+pub type Stores = (Option<Arc<dyn Znodes>>, Option<Arc<dyn Keyspace>>);
+
 /// What the pipeline claims in each store.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
@@ -92,7 +95,7 @@ impl Pipeline {
     pub fn new(
         settings: Settings,
         map: RouteMap,
-        stores: (Option<Arc<dyn Znodes>>, Option<Arc<dyn Keyspace>>),
+        stores: Stores,
         claims: Claims,
         open_stream: StreamOpener,
         metrics: Arc<Metrics>,
@@ -156,6 +159,7 @@ impl Pipeline {
                 biased;
                 ended = self.ownership(&mut has_owned) => ended,
                 _ = stop.wait_for(|stop| *stop) => Ok(Ended::Stopped),
+                who = self.stands_by_for(patience) => Ok(Ended::Unreachable(who)),
             };
             let was_live = lock(&self.state).engine.is_some();
             self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_)))).await;
@@ -177,8 +181,22 @@ impl Pipeline {
             self.set(PipelineState::Waiting, &error.to_string());
             tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
             tokio::select! {
-                () = tokio::time::sleep(pauses.next()) => {}
+                () = tokio::time::sleep(pauses.pause()) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
+            }
+        }
+    }
+
+    /// With `once`: resolves when another worker has owned the pipeline for so long. A worker stands by for ever.
+    async fn stands_by_for(&self, patience: Duration) -> String {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(TICK).await;
+            let state = lock(&self.state);
+            if state.state != PipelineState::Standby || !self.settings.once {
+                since = Instant::now();
+            } else if since.elapsed() >= patience {
+                return format!("pipeline `{}`: {}; `--once` needs it for itself", self.settings.pipeline, state.note);
             }
         }
     }
@@ -278,7 +296,7 @@ impl Pipeline {
                 Ok(stream) => return Ok(stream),
                 Err(StreamError::Owned(who)) => {
                     self.set(PipelineState::Standby, &who);
-                    tokio::time::sleep(pauses.next()).await;
+                    tokio::time::sleep(pauses.pause()).await;
                 }
                 Err(error) => return Err(StoreError::Away(error.to_string())),
             }
@@ -399,7 +417,7 @@ impl Pipeline {
                     engine.note(&why);
                     asked = reasons;
                     due = true;
-                    not_before = Instant::now() + pauses.next();
+                    not_before = Instant::now() + pauses.pause();
                 }
                 Err(error) => return Err(error),
             }
@@ -445,7 +463,8 @@ impl Pipeline {
 
     /// The side's source is connected, or the pipeline has no such side.
     pub(super) fn is_connected(&self, engine: Option<&Engine>, side: Side) -> bool {
-        engine.is_some_and(|engine| match side {
+        // A standby has a session with each, and no source yet.
+        engine.map_or(lock(&self.state).state == PipelineState::Standby, |engine| match side {
             Side::Zookeeper => engine.zookeeper_up.load(Ordering::Relaxed),
             Side::Redis => engine.redis_up.load(Ordering::Relaxed),
         })

@@ -27,8 +27,8 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    /// The next pause.
-    pub fn next(&mut self) -> Duration {
+    /// How long to wait now; longer each time.
+    pub fn pause(&mut self) -> Duration {
         self.0.next_backoff().unwrap_or(LONGEST)
     }
 

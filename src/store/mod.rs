@@ -8,9 +8,12 @@
 //!
 //! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
 
+mod overlap;
 pub mod preflight;
 pub mod redis;
 pub mod zookeeper;
+
+pub use overlap::overlaps;
 
 use crate::change::{Digest, Side, ZkStat};
 use crate::plan::{Base, Ensemble, Removal};
@@ -177,6 +180,9 @@ pub struct JournalEntry {
 
 /// Some znodes of a walk through a subtree.
 pub type Walked = Vec<(String, Vec<u8>, ZkStat)>;
+
+/// The next cursor (0 at the end) and some keys.
+pub type Scanned = (u64, Vec<Vec<u8>>);
 
 /// A walk through the subtrees of the routes.
 pub trait Walk: Send {
@@ -423,10 +429,10 @@ pub trait Keyspace: Send + Sync {
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
 
     /// Some keys with this prefix, from `cursor` (0 at first); the next cursor is 0 at the end. Repeats are possible.
-    fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<(u64, Vec<Vec<u8>>), StoreError>>;
+    fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<Scanned, StoreError>>;
 
     /// Keys that have a sidecar, some buckets at a time, as [`Keyspace::scan`].
-    fn scan_sidecars(&self, cursor: u64) -> BoxFuture<'_, Result<(u64, Vec<Vec<u8>>), StoreError>>;
+    fn scan_sidecars(&self, cursor: u64) -> BoxFuture<'_, Result<Scanned, StoreError>>;
 
     /// A comparison found everything in step or has settled it: what vanishes unseen from here on is a delete again,
     /// unless Redis is restarted or replaced or evicts. `begun` is what [`Keyspace::mark`] answered before it began.

@@ -31,3 +31,17 @@ impl Finding {
         Finding { level, store: store.to_owned(), what: what.into(), help: help.into() }
     }
 }
+
+/// Clocks further apart than this make `latest` decide by luck, milliseconds.
+const SKEW_MAX_MS: i64 = 1_000;
+
+/// What a difference of clocks means.
+#[must_use]
+pub fn skew(store: &str, ahead_ms: i64) -> Finding {
+    let what = format!("its clock is {ahead_ms} ms ahead of this machine's");
+    if ahead_ms.abs() > SKEW_MAX_MS {
+        Finding::new(Level::Warning, store, what, "synchronize the clocks: `latest` compares times")
+    } else {
+        Finding::new(Level::Ok, store, what, "")
+    }
+}

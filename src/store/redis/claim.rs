@@ -1,6 +1,7 @@
 //! Claims on key ranges: a key with a time to live for each live pipeline, and a set that names them.
 
-use super::{Shared, bytes, keys_of, lock};
+use super::calls::{bytes, keys_of};
+use super::{Shared, lock};
 use crate::store::{Claim, StoreError};
 
 /// Names all claims of this database. Two colons: no pipeline can be named so.
@@ -14,7 +15,7 @@ fn key(pipeline: &str) -> String {
 pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
     let mine = claim.pipeline.clone();
     let others = others(shared, &mine).await?;
-    if let Some(other) = others.iter().find(|other| crate::store::zookeeper::overlaps(&claim, other)) {
+    if let Some(other) = others.iter().find(|other| crate::store::overlaps(&claim, other)) {
         return Err(StoreError::Refused(format!(
             "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{mine}`; give each range to one pipeline",
             shared.place(),

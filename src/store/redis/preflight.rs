@@ -1,10 +1,10 @@
 //! What `validate --connect` finds out about a Redis.
 
+use super::Shared;
+use super::calls::{bytes, integer};
 use super::info::{notifies, turn_on};
-use super::{Shared, bytes, integer};
 use crate::store::StoreError;
-use crate::store::preflight::{Finding, Level};
-use crate::store::zookeeper::skew;
+use crate::store::preflight::{Finding, Level, skew};
 use redis::Value;
 
 pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {

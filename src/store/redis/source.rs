@@ -7,8 +7,9 @@
 //! The subscription also puts the connection into the class `pubsub`, whose output buffer is bounded: a tracking client
 //! without one can grow the server's memory without limit (measured on 7.0.15).
 
+use super::calls::{bytes, glob, integer};
 use super::info::{Info, notifies, turn_on};
-use super::{Shared, bytes, claim, connection, glob, integer, lock};
+use super::{Shared, claim, connection, lock};
 use crate::change::Side;
 use crate::store::{Hints, Link, StoreError};
 use redis::aio::MultiplexedConnection;

@@ -65,7 +65,7 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
             let prefix = format!("{line}/w-");
             let (_, sequence) = client
-                .create(&prefix, shared.settings.worker.as_bytes(), &options)
+                .create(&prefix, card(&shared.settings.worker).as_bytes(), &options)
                 .await
                 .map_err(|error| explain(shared, &error))?;
             let path = format!("{prefix}{sequence}");
@@ -80,16 +80,49 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             return Err(StoreError::Away(format!("{}: our place in line is gone", shared.place())));
         };
         let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else { return Ok(()) };
-        let owner = match names.first() {
-            Some(first) => client.get_data(&format!("{line}/{first}")).await.map(|(data, _)| data).unwrap_or_default(),
-            None => Vec::new(),
-        };
-        waiting(String::from_utf8_lossy(&owner).into_owned(), u64::try_from(names.len()).unwrap_or(1) - 1);
+        let mut owner = String::new();
+        if let Some(first) = names.first() {
+            let first = format!("{line}/{first}");
+            let data = client.get_data(&first).await.map(|(data, _)| data).unwrap_or_default();
+            let card = String::from_utf8_lossy(&data).into_owned();
+            if is_dead(&card) {
+                tracing::info!(
+                    owner = card.lines().next(),
+                    "the owner's process is gone; its place in line is cleared"
+                );
+                let _ = client.delete(&first, None).await;
+                continue;
+            }
+            card.lines().next().unwrap_or_default().clone_into(&mut owner);
+        }
+        waiting(owner, u64::try_from(names.len()).unwrap_or(1) - 1);
         let watched = client.check_and_watch_stat(&format!("{line}/{before}")).await;
         if let Ok((Some(_), watcher)) = watched {
             let _ = tokio::time::timeout(LOOK_EVERY, watcher.changed()).await;
         }
     }
+}
+
+/// What a worker leaves in line: its name, and which machine its process number belongs to.
+fn card(worker: &str) -> String {
+    format!("{worker}\n{}", machine())
+}
+
+/// Names this boot of this machine and the space of its process numbers (containers have their own).
+fn machine() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let space = std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
+    format!("{} {space}", boot.trim())
+}
+
+/// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Were
+/// this wrong, the fence would still stop the older owner.
+fn is_dead(card: &str) -> bool {
+    let mut lines = card.lines();
+    let (Some(worker), Some(place)) = (lines.next(), lines.next()) else { return false };
+    let Some(pid) = worker.rsplit(':').next().and_then(|pid| pid.parse::<u32>().ok()) else { return false };
+    let is_here = place == machine() && !place.trim().is_empty();
+    is_here && pid != std::process::id() && !std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The line, first come first.
@@ -222,7 +255,7 @@ pub(super) async fn claim(shared: &Shared, claim: Claim) -> Result<(), StoreErro
     for name in client.list_children(CLAIMS).await.map_err(wrong)? {
         let Ok((data, _)) = client.get_data(&format!("{CLAIMS}/{name}")).await else { continue };
         let Ok(other) = serde_json::from_slice::<Claim>(&data) else { continue };
-        if other.pipeline != claim.pipeline && super::overlaps(&claim, &other) {
+        if other.pipeline != claim.pipeline && crate::store::overlaps(&claim, &other) {
             return Err(StoreError::Refused(format!(
                 "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
                 shared.place(),

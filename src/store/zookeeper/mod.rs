@@ -10,15 +10,11 @@
 
 mod election;
 mod journal;
-mod overlap;
 mod parents;
 mod preflight;
 mod sink;
 mod source;
 mod walk;
-
-pub use overlap::overlaps;
-pub(crate) use preflight::skew;
 
 use super::{
     Claim, Hints, JournalEntry, Lease, Look, Remembered, StoreError, Walk, ZnodeBatch, ZnodeReading, ZnodeWrite, Znodes,
@@ -85,6 +81,7 @@ struct Shared {
     parents: Mutex<Parents>,
     newest_zxid: AtomicI64,
     clock_ahead_ms: AtomicI64,
+    version: Mutex<String>,
     standbys: AtomicU64,
     /// Size of the larger znodes seen lately, for [`Shared::reads_per_request`].
     znode_bytes: AtomicUsize,
@@ -292,6 +289,7 @@ impl ZookeeperStore {
             parents: Mutex::new(Parents::default()),
             newest_zxid: AtomicI64::new(0),
             clock_ahead_ms: AtomicI64::new(0),
+            version: Mutex::default(),
             standbys: AtomicU64::new(0),
             znode_bytes: AtomicUsize::new(READ_BYTES / 8),
         };
@@ -309,6 +307,9 @@ impl Znodes for ZookeeperStore {
             *lock(&self.shared.place_in_line) = None;
             *self.shared.parents() = Parents::default();
             *lock(&self.shared.control) = Some(client);
+            if let Some(version) = preflight::version(&self.shared.settings.connect).await {
+                *lock(&self.shared.version) = format!("ZooKeeper {version}");
+            }
             Ok(())
         }
         .boxed()
@@ -372,7 +373,7 @@ impl Znodes for ZookeeperStore {
     }
 
     fn server(&self) -> String {
-        String::new()
+        lock(&self.shared.version).clone()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,14 +1,11 @@
 //! What `validate --connect` finds out about an ensemble.
 
 use super::{Shared, explain, now_ms};
-use crate::store::preflight::{Finding, Level};
+use crate::store::preflight::{Finding, Level, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error};
-
-/// Clocks further apart than this make `latest` decide by luck, milliseconds.
-pub(crate) const SKEW_MAX_MS: i64 = 1_000;
+use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, MultiWriteError};
 
 pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
     let client = shared.open().await?;
@@ -58,41 +55,36 @@ async fn readable(shared: &Shared, client: &Client, root: &str) -> Result<Findin
     }
 }
 
-/// Tries to write where Keepstep keeps its state, and compares the clocks by it.
+/// Tries to write where Keepstep keeps its state, without leaving anything, and compares the clocks where it can.
 async fn writable(shared: &Shared, client: &Client) -> Result<Vec<Finding>, StoreError> {
     let store = &shared.settings.name;
-    let denied = || {
-        let what = format!("user `{}` may not write below /_keepstep", shared.user());
-        vec![Finding::new(Level::Error, store, what, "give it CREATE on / or create /_keepstep for it")]
-    };
-    match client.create("/_keepstep", b"", &CreateMode::Persistent.with_acls(Acls::anyone_all())).await {
-        Ok(_) | Err(Error::NodeExists) => {}
-        Err(Error::NoAuth) => return Ok(denied()),
-        Err(error) => return Err(explain(shared, &error)),
-    }
-    let before_ms = now_ms();
-    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-    match client.create("/_keepstep/validate-", b"", &options).await {
-        Ok((stat, sequence)) => {
-            let ahead_ms = stat.ctime - i64::midpoint(before_ms, now_ms());
-            let _ = client.delete(&format!("/_keepstep/validate-{sequence}"), None).await;
-            let mut findings = vec![Finding::new(Level::Ok, store, "/_keepstep can be written", "")];
-            findings.push(skew(store, ahead_ms));
-            Ok(findings)
+    let wrong = |error: Error| explain(shared, &error);
+    let exists = client.check_stat("/_keepstep").await.map_err(wrong)?.is_some();
+    let path = if exists { "/_keepstep/validate" } else { "/_keepstep" };
+    // The check fails, so the create of the same multi never takes effect; which of them fails first is the answer.
+    let mut multi = client.new_multi_writer();
+    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    multi.add_create(path, b"", &options).map_err(wrong)?;
+    multi.add_check_version("/_keepstep/never/there", 0).map_err(wrong)?;
+    match multi.commit().await {
+        Err(MultiWriteError::OperationFailed { source: Error::NoAuth, .. }) => {
+            let what = format!("user `{}` may not write below /_keepstep", shared.user());
+            let help = "give it CREATE on /, or create /_keepstep for it";
+            return Ok(vec![Finding::new(Level::Error, store, what, help)]);
         }
-        Err(Error::NoAuth) => Ok(denied()),
-        Err(error) => Err(explain(shared, &error)),
+        Err(MultiWriteError::RequestFailed { source }) => return Err(wrong(source)),
+        _ => {}
     }
-}
-
-/// What a difference of clocks means.
-pub(crate) fn skew(store: &str, ahead_ms: i64) -> Finding {
-    let what = format!("its clock is {ahead_ms} ms ahead of this machine's");
-    if ahead_ms.abs() > SKEW_MAX_MS {
-        Finding::new(Level::Warning, store, what, "synchronize the clocks: `latest` compares times")
-    } else {
-        Finding::new(Level::Ok, store, what, "")
+    let mut findings = vec![Finding::new(Level::Ok, store, "/_keepstep can be written", "")];
+    if exists {
+        let before_ms = now_ms();
+        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+        if let Ok((stat, sequence)) = client.create("/_keepstep/validate-", b"", &options).await {
+            findings.push(skew(store, stat.ctime - i64::midpoint(before_ms, now_ms())));
+            let _ = client.delete(&format!("/_keepstep/validate-{sequence}"), None).await;
+        }
     }
+    Ok(findings)
 }
 
 /// Asks the first server that answers for its version, by the four-letter word `srvr` (allowed by default since 3.5).

@@ -98,6 +98,8 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
                     }
                 }
             }
+            // Not applied, that much is known: its members stay refused and are observed again.
+            Err(StoreError::Away(why)) => tracing::debug!(why, "a multi was not sent"),
             Err(error) => failure = Some(error),
         }
     }
@@ -190,7 +192,6 @@ struct Sent<F> {
 }
 
 impl Sent<()> {
-    #[expect(clippy::type_complexity, reason = "the future of zookeeper-client has no name")]
     fn build<'a>(
         shared: &Shared,
         client: &'a Client,
@@ -349,8 +350,11 @@ async fn resolve(
             Ok(_) | Err(Error::NoNode) => {
                 return Err(StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place())));
             }
-            Err(Error::ConnectionLoss | Error::Timeout) => tokio::time::sleep(super::RETRY_PAUSE).await,
-            Err(error) => return Err(explain(shared, &error)),
+            Err(error @ (Error::SessionExpired | Error::ClientClosed | Error::AuthFailed)) => {
+                return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place())));
+            }
+            // Until it is known whether the multi was applied, nothing else may be done with its pairs.
+            Err(_) => tokio::time::sleep(super::RETRY_PAUSE).await,
         }
     }
 }

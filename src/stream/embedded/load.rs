@@ -6,7 +6,7 @@ use super::index::Location;
 use super::log::{State, unavailable};
 use super::segment::{self, Segment};
 use crate::change::Position;
-use crate::codec::{Decoder, WriterSchema};
+use crate::codec::{self, Decoder, WriterSchema};
 use crate::stream::StreamError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -99,11 +99,11 @@ fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamErr
     let mut loaded = Loaded::default();
     loaded.state.schemas = listing.schemas.len();
     let mut decoder = Decoder::default();
-    for path in &listing.schemas {
-        match std::fs::read_to_string(path)
-            .map_err(|e| e.to_string())
-            .and_then(|json| WriterSchema::parse(&json).map_err(|e| e.to_string()))
-        {
+    let own = codec::own_fingerprint().map(|own| codec::hex(&own)).unwrap_or_default();
+    // Ours is compiled in.
+    for path in listing.schemas.iter().filter(|path| path.file_stem().is_none_or(|stem| stem != own.as_str())) {
+        let json = std::fs::read_to_string(path).map_err(|e| e.to_string());
+        match json.and_then(|json| WriterSchema::parse(&json).map_err(|e| e.to_string())) {
             Ok(schema) => decoder.learn(schema),
             Err(error) => loaded.damage.push(format!("{}: {error}", path.display())),
         }

@@ -1,6 +1,6 @@
 //! The program itself, as a user runs it: a pipeline file, a data directory, a worker, and commands beside it.
 
-use super::eventually::eventually;
+use super::eventually::{eventually, eventually_is};
 use super::http;
 use super::port::Port;
 use super::process::Process;
@@ -170,13 +170,18 @@ impl Keepstep {
         self.process = None;
     }
 
-    /// Starts again and waits until it is ready.
+    /// Starts again and waits until it owns its pipeline and changes flow. Until the session of its former life has
+    /// expired it is a standby, which is ready too.
     pub async fn restart(&mut self) {
         if self.process.is_some() {
             self.kill9();
         }
         self.start();
         self.wait_ready().await;
+        eventually_is("the pipeline's state", READY, Value::from("live"), async || {
+            self.json("status", &[]).await[0]["state"].clone()
+        })
+        .await;
     }
 
     /// SIGSTOP: frozen at whatever instruction it was.
@@ -255,6 +260,23 @@ impl Keepstep {
             .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(labels))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+}
+
+impl Drop for Keepstep {
+    /// A failed test shows what its worker had to say.
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.process.is_some() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            eprintln!(
+                "--- the worker at {} logged ({} lines, the last):\n{}\n---",
+                self.http(),
+                lines.len(),
+                last.join("\n")
+            );
+        }
     }
 }
 

@@ -217,7 +217,7 @@ fn a_record_of_an_unknown_schema_is_told_and_passed() {
     let mut bytes = std::fs::read(&path).unwrap();
     let file = File::open(&path).unwrap();
     let mut walker = Walker::new(&file, FILE_HEADER, bytes.len() as u64, 0, None);
-    drop(walker.next());
+    let _ = walker.next();
     let Some(Step::Frame { offset, meta, raw, .. }) = walker.next() else { unreachable!("there are three") };
     let mut raw = raw.to_vec();
     *raw.get_mut(frame::FRAME_HEADER + 2).unwrap() ^= 0xFF;

@@ -1,0 +1,100 @@
+//! Single changes on an idle system: from the application's write to the other store's own event about it.
+
+use crate::load::{self, create_directories, create_znodes, keys_arrive};
+use crate::raw;
+use crate::report::{Report, at};
+use crate::servers::{Redis, Worker, ZooKeeper};
+use crate::{Outcome, Sizes};
+use futures::StreamExt;
+use std::time::{Duration, Instant};
+use zookeeper_client::AddWatchMode;
+
+const PAIRS: usize = 100;
+/// Between two changes.
+const PAUSE: Duration = Duration::from_millis(15);
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// Milliseconds of each change from ZooKeeper to Redis.
+async fn to_redis(zookeeper: &ZooKeeper, redis: &Redis, root: &str, singles: usize) -> Outcome<Vec<f64>> {
+    let client = zookeeper.client().await?;
+    let mut events = redis.events(root).await?;
+    let mut messages = events.on_message();
+    let mut figures = Vec::new();
+    for single in 0..singles {
+        tokio::time::sleep(PAUSE).await;
+        let (path, key, value) = raw::pair(root, single % PAIRS, 1_000_000 + single);
+        let begun = Instant::now();
+        client.set_data(&path, value.as_bytes(), None).await?;
+        let arrival = async {
+            while let Some(message) = messages.next().await {
+                if message.get_channel_name().ends_with(&key) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(ARRIVAL, arrival).await.map_err(|_| format!("{path} does not reach Redis"))?;
+        figures.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(figures)
+}
+
+/// Milliseconds of each change from Redis to ZooKeeper.
+async fn to_zookeeper(zookeeper: &ZooKeeper, redis: &Redis, root: &str, singles: usize) -> Outcome<Vec<f64>> {
+    let client = zookeeper.client().await?;
+    let mut connection = redis.client().await?;
+    let mut watcher = client.watch(&format!("/{root}"), AddWatchMode::PersistentRecursive).await?;
+    let mut figures = Vec::new();
+    for single in 0..singles {
+        tokio::time::sleep(PAUSE).await;
+        let (path, key, value) = raw::pair(root, single % PAIRS, 2_000_000 + single);
+        let begun = Instant::now();
+        redis::cmd("SET").arg(key).arg(value).exec_async(&mut connection).await?;
+        let arrival = async { while watcher.changed().await.path != path {} };
+        tokio::time::timeout(ARRIVAL, arrival).await.map_err(|_| format!("{path} does not reach ZooKeeper"))?;
+        figures.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(figures)
+}
+
+fn figures(all: &[f64]) -> String {
+    format!("p50 {:.2} ms, p99 {:.2} ms", at(all, 0.5), at(all, 0.99))
+}
+
+fn judge(report: &mut Report, work: &str, keepstep: &[f64], raw: &[f64]) {
+    let is_met = at(keepstep, 0.5) < 2.0 && at(keepstep, 0.99) < 8.0;
+    let ratio = at(keepstep, 0.5) / at(raw, 0.5);
+    report.row(work, &figures(keepstep), &figures(raw), Some(ratio), "p50 < 2 ms, p99 < 8 ms", is_met);
+}
+
+/// Both ways.
+pub(crate) async fn run(sizes: Sizes, report: &mut Report) -> Outcome<()> {
+    let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
+    let client = zookeeper.client().await?;
+    for root in ["raw", "settings"] {
+        create_directories(&client, root, PAIRS).await?;
+        create_znodes(&client, root, PAIRS).await?;
+    }
+    let connection = redis.client().await?;
+    load::set_keys(&connection, "raw", PAIRS, 0..PAIRS).await?;
+    let warm = 50;
+    let raw_to_redis = {
+        let _tasks = raw::zookeeper_to_redis(&zookeeper, &redis, "raw").await?;
+        to_redis(&zookeeper, &redis, "raw", warm).await?;
+        to_redis(&zookeeper, &redis, "raw", sizes.singles).await?
+    };
+    let raw_to_zookeeper = {
+        let _tasks = raw::redis_to_zookeeper(&zookeeper, &redis, "raw").await?;
+        to_zookeeper(&zookeeper, &redis, "raw", warm).await?;
+        to_zookeeper(&zookeeper, &redis, "raw", sizes.singles).await?
+    };
+    let mut worker = Worker::start(&zookeeper, &redis)?;
+    worker.ready().await?;
+    keys_arrive(&connection, "settings", PAIRS, |pair| pair).await?;
+    to_redis(&zookeeper, &redis, "settings", warm).await?;
+    let keepstep = to_redis(&zookeeper, &redis, "settings", sizes.singles).await?;
+    judge(report, "latency, ZooKeeper → Redis", &keepstep, &raw_to_redis);
+    to_zookeeper(&zookeeper, &redis, "settings", warm).await?;
+    let keepstep = to_zookeeper(&zookeeper, &redis, "settings", sizes.singles).await?;
+    judge(report, "latency, Redis → ZooKeeper", &keepstep, &raw_to_zookeeper);
+    Ok(())
+}
