@@ -20,7 +20,7 @@ use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, r
 use crate::stream::Stream;
 use crate::telemetry::Metrics;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
@@ -61,8 +61,12 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// Pairs in one round.
     pub batch_changes: usize,
+    /// Bytes of values in one round, by the sizes seen lately; one value may exceed it.
+    pub batch_bytes: usize,
     /// Longest time that a pair waits for others.
     pub batch_wait: Duration,
+    /// Bytes of values in all rounds together: fewer rounds run where it is small.
+    pub queue_bytes: usize,
     /// Interval of the full comparison.
     pub reconcile: Duration,
     /// Whether inferred deletes in mass wait.
@@ -127,6 +131,9 @@ pub struct Engine {
     pub(super) counters: Arc<Counters>,
     pub(super) pairs: Vec<AtomicI64>,
     rounds: Semaphore,
+    rounds_max: usize,
+    /// Size of the larger values seen lately.
+    value_bytes: AtomicUsize,
     round_ended: Notify,
     /// A comparison is asked for: why.
     compare: Mutex<Vec<(Option<Side>, String)>>,
@@ -164,6 +171,7 @@ impl Engine {
         live: Live,
     ) -> Engine {
         let counts_matter = settings.routes.iter().any(|route| route.policy.on_conflict == OnConflict::HigherVersion);
+        let rounds_max = (settings.queue_bytes / settings.batch_bytes.max(1)).clamp(1, ROUNDS);
         let dirty = DirtySet::default();
         for route in &live.paused {
             dirty.pause(*route, true);
@@ -182,7 +190,9 @@ impl Engine {
             lease,
             live: Mutex::new(live),
             counters,
-            rounds: Semaphore::new(ROUNDS),
+            rounds: Semaphore::new(rounds_max),
+            rounds_max,
+            value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
             compare: Mutex::new(Vec::new()),
             compare_asked: Notify::new(),
@@ -351,13 +361,14 @@ impl Engine {
                 }
                 continue;
             }
-            let is_busy = self.rounds.available_permits() < ROUNDS;
-            if is_busy && due < self.settings.batch_changes {
+            let is_busy = self.rounds.available_permits() < self.rounds_max;
+            let batch = self.batch();
+            if is_busy && due < batch {
                 // Gather while others work; a round that ends is reason enough to go on.
                 let _ = tokio::time::timeout(self.settings.batch_wait, self.round_ended.notified()).await;
             }
             let Ok(permit) = self.rounds.acquire().await else { return };
-            let taken = self.dirty.take(self.settings.batch_changes);
+            let taken = self.dirty.take(batch);
             if taken.is_empty() {
                 drop(permit);
                 continue;
@@ -376,9 +387,22 @@ impl Engine {
         }
     }
 
+    /// Pairs to take at once: as many as the batch may have, by number and by the sizes seen lately.
+    fn batch(&self) -> usize {
+        let by_bytes = self.settings.batch_bytes / self.value_bytes.load(Ordering::Relaxed).max(1);
+        by_bytes.clamp(1, self.settings.batch_changes)
+    }
+
+    /// Takes in the size of a value: a rise at once, a fall over some values.
+    pub(super) fn note_size(&self, bytes: usize) {
+        let known = self.value_bytes.load(Ordering::Relaxed);
+        let next = if bytes >= known { bytes } else { known - (known - bytes).div_ceil(16) };
+        self.value_bytes.store(next, Ordering::Relaxed);
+    }
+
     /// Waits until no round is under way, at most so long.
     pub(super) async fn drain(&self, limit: Duration) {
-        let all = u32::try_from(ROUNDS).unwrap_or(1);
+        let all = u32::try_from(self.rounds_max).unwrap_or(1);
         let _ = tokio::time::timeout(limit, self.rounds.acquire_many(all)).await;
     }
 }

@@ -66,6 +66,8 @@ impl Engine {
         let mut works = Vec::with_capacity(sight.observed.len());
         let mut changes = Vec::new();
         for seen in sight.observed {
+            let bytes = seen.znode.as_ref().map_or(0, |(data, _)| data.len()) + seen.value.as_ref().map_or(0, Vec::len);
+            self.note_size(bytes);
             self.decide(seen, &mut works, &mut changes, &mut settled);
         }
         if works.is_empty() && changes.is_empty() {

@@ -64,6 +64,9 @@ pub struct Settings {
 /// Keys in one script call: beyond some hundred nothing is gained and the server is held longer (`facts`: 50 to 200).
 const KEYS_PER_CALL: usize = 128;
 
+/// Bytes of values in one script call that writes: the server is held while it reads and hashes them.
+const CALL_BYTES: usize = 512 * 1024;
+
 /// A Redis store.
 pub struct RedisStore {
     shared: Arc<Shared>,
@@ -251,7 +254,19 @@ impl Keyspace for RedisStore {
 
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
         async move {
-            let calls = writes.chunks(KEYS_PER_CALL).map(|chunk| self.shared.apply_chunk(chunk));
+            let mut calls = Vec::new();
+            let mut rest = writes;
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = rest.iter().take(KEYS_PER_CALL).take_while(|write| {
+                    bytes += write.value.len();
+                    bytes <= CALL_BYTES
+                });
+                // One that is larger than the bound goes alone.
+                let (chunk, others) = rest.split_at(fits.count().max(1));
+                calls.push(self.shared.apply_chunk(chunk));
+                rest = others;
+            }
             Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
         }
         .boxed()

@@ -62,6 +62,9 @@ const READ_BYTES: usize = 2 * 1024 * 1024;
 /// (64 MB).
 const READS_MAX: usize = 64;
 
+/// Read requests of one call that are under way together.
+const READS_TOGETHER: usize = 4;
+
 /// A ZooKeeper store.
 pub struct ZookeeperStore {
     shared: Arc<Shared>,
@@ -252,10 +255,15 @@ impl Shared {
                 client
             }
         };
-        let per_request = self.reads_per_request();
         let mut readings = Vec::with_capacity(paths.len());
-        let requests = paths.chunks(per_request).map(|chunk| self.multi_read(&client, chunk));
-        let answers = futures::future::try_join_all(requests).await?;
+        // The first request shows how large the znodes are, before more are under way together.
+        let (first, rest) = paths.split_at(paths.len().min(self.reads_per_request()));
+        let mut answers = vec![self.multi_read(&client, first).await?];
+        let chunks: Vec<&[String]> = rest.chunks(self.reads_per_request()).collect();
+        for together in chunks.chunks(READS_TOGETHER) {
+            let requests = together.iter().map(|chunk| self.multi_read(&client, chunk));
+            answers.extend(futures::future::try_join_all(requests).await?);
+        }
         for result in answers.into_iter().flatten() {
             readings.push(match result {
                 MultiReadResult::Data { data, stat } => {
