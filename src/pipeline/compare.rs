@@ -69,7 +69,10 @@ impl Engine {
                 keys.compared(mark).await?;
             }
             if let Some(znodes) = &self.znodes {
-                keys.remember(znodes.zxid()).await?;
+                let zxid = znodes.zxid();
+                if self.remembered_zxid.swap(zxid, Ordering::Relaxed) != zxid {
+                    keys.remember(zxid).await?;
+                }
             }
         }
         for side in gaps {

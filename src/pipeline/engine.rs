@@ -132,6 +132,8 @@ pub struct Engine {
     pub(super) pairs: Vec<AtomicI64>,
     rounds: Semaphore,
     rounds_max: usize,
+    /// The zxid that Redis was last told to remember.
+    pub(super) remembered_zxid: AtomicI64,
     /// Size of the larger values seen lately.
     value_bytes: AtomicUsize,
     round_ended: Notify,
@@ -192,6 +194,7 @@ impl Engine {
             counters,
             rounds: Semaphore::new(rounds_max),
             rounds_max,
+            remembered_zxid: AtomicI64::new(0),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
             compare: Mutex::new(Vec::new()),

@@ -77,8 +77,8 @@ pub(super) async fn above(
     let acl = match acl {
         ZnodeAcl::Parent => nearest,
         ZnodeAcl::Open => Arc::new(open()),
-        ZnodeAcl::Creator if shared.settings.digest.is_some() => Arc::new(creator()),
-        ZnodeAcl::Creator => Arc::new(open()),
+        // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
+        ZnodeAcl::Creator => Arc::new(creator()),
     };
     Ok((acl, missing))
 }
