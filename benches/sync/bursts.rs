@@ -108,6 +108,7 @@ pub(crate) async fn zookeeper_to_redis(sizes: Sizes, report: &mut Report) -> Out
         measured("Keepstep, profiled", &zookeeper, Some(&worker), burst("settings", sets)).await?;
         worker.profiled().await?;
     }
+    worker.show_metrics().await?;
     let (raw, keepstep) = (medians(&raws), medians(&keepsteps));
     judge_rate(report, "ZooKeeper → Redis, burst", sets, keepstep, raw, 0.6);
     judge_cpu(report, "ZooKeeper → Redis", sets, keepstep, raw);
@@ -142,6 +143,7 @@ pub(crate) async fn redis_to_zookeeper(sizes: Sizes, report: &mut Report) -> Out
         }
         let keepstep = measured("Keepstep", &zookeeper, Some(&worker), set).await?;
         worker.profiled().await?;
+        worker.show_metrics().await?;
         if round < sizes.rounds {
             keepsteps.push(keepstep);
         }

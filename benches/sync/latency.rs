@@ -6,6 +6,7 @@ use crate::report::{Report, at};
 use crate::servers::{Redis, Worker, ZooKeeper};
 use crate::{Outcome, Sizes};
 use futures::StreamExt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use zookeeper_client::AddWatchMode;
 
@@ -15,14 +16,14 @@ const PAUSE: Duration = Duration::from_millis(15);
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// Milliseconds of each change from ZooKeeper to Redis.
-async fn to_redis(zookeeper: &ZooKeeper, redis: &Redis, root: &str, singles: usize) -> Outcome<Vec<f64>> {
+async fn to_redis(zookeeper: &ZooKeeper, redis: &Redis, root: &str, writes: Range<usize>) -> Outcome<Vec<f64>> {
     let client = zookeeper.client().await?;
     let mut events = redis.events(root).await?;
     let mut messages = events.on_message();
     let mut figures = Vec::new();
-    for single in 0..singles {
+    for write in writes {
         tokio::time::sleep(PAUSE).await;
-        let (path, key, value) = raw::pair(root, single % PAIRS, 1_000_000 + single);
+        let (path, key, value) = raw::pair(root, write % PAIRS, write);
         let begun = Instant::now();
         client.set_data(&path, value.as_bytes(), None).await?;
         let arrival = async {
@@ -39,14 +40,14 @@ async fn to_redis(zookeeper: &ZooKeeper, redis: &Redis, root: &str, singles: usi
 }
 
 /// Milliseconds of each change from Redis to ZooKeeper.
-async fn to_zookeeper(zookeeper: &ZooKeeper, redis: &Redis, root: &str, singles: usize) -> Outcome<Vec<f64>> {
+async fn to_zookeeper(zookeeper: &ZooKeeper, redis: &Redis, root: &str, writes: Range<usize>) -> Outcome<Vec<f64>> {
     let client = zookeeper.client().await?;
     let mut connection = redis.client().await?;
     let mut watcher = client.watch(&format!("/{root}"), AddWatchMode::PersistentRecursive).await?;
     let mut figures = Vec::new();
-    for single in 0..singles {
+    for write in writes {
         tokio::time::sleep(PAUSE).await;
-        let (path, key, value) = raw::pair(root, single % PAIRS, 2_000_000 + single);
+        let (path, key, value) = raw::pair(root, write % PAIRS, write);
         let begun = Instant::now();
         redis::cmd("SET").arg(key).arg(value).exec_async(&mut connection).await?;
         let arrival = async { while watcher.changed().await.path != path {} };
@@ -76,25 +77,31 @@ pub(crate) async fn run(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     }
     let connection = redis.client().await?;
     load::set_keys(&connection, "raw", PAIRS, 0..PAIRS).await?;
-    let warm = 50;
+    // Write numbers go on, so that each write changes something.
+    let (warm, singles) = (50, sizes.singles);
+    let mut next = PAIRS;
+    let mut some = |count: usize| {
+        next += count;
+        next - count..next
+    };
     let raw_to_redis = {
         let _tasks = raw::zookeeper_to_redis(&zookeeper, &redis, "raw").await?;
-        to_redis(&zookeeper, &redis, "raw", warm).await?;
-        to_redis(&zookeeper, &redis, "raw", sizes.singles).await?
+        to_redis(&zookeeper, &redis, "raw", some(warm)).await?;
+        to_redis(&zookeeper, &redis, "raw", some(singles)).await?
     };
     let raw_to_zookeeper = {
         let _tasks = raw::redis_to_zookeeper(&zookeeper, &redis, "raw").await?;
-        to_zookeeper(&zookeeper, &redis, "raw", warm).await?;
-        to_zookeeper(&zookeeper, &redis, "raw", sizes.singles).await?
+        to_zookeeper(&zookeeper, &redis, "raw", some(warm)).await?;
+        to_zookeeper(&zookeeper, &redis, "raw", some(singles)).await?
     };
     let mut worker = Worker::start(&zookeeper, &redis)?;
     worker.ready().await?;
     keys_arrive(&connection, "settings", PAIRS, |pair| pair).await?;
-    to_redis(&zookeeper, &redis, "settings", warm).await?;
-    let keepstep = to_redis(&zookeeper, &redis, "settings", sizes.singles).await?;
+    to_redis(&zookeeper, &redis, "settings", some(warm)).await?;
+    let keepstep = to_redis(&zookeeper, &redis, "settings", some(singles)).await?;
     judge(report, "latency, ZooKeeper → Redis", &keepstep, &raw_to_redis);
-    to_zookeeper(&zookeeper, &redis, "settings", warm).await?;
-    let keepstep = to_zookeeper(&zookeeper, &redis, "settings", sizes.singles).await?;
+    to_zookeeper(&zookeeper, &redis, "settings", some(warm)).await?;
+    let keepstep = to_zookeeper(&zookeeper, &redis, "settings", some(singles)).await?;
     judge(report, "latency, Redis → ZooKeeper", &keepstep, &raw_to_zookeeper);
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! shared and slow. Variables: `KEEPSTEP_BENCH_DIR` is where servers and worker keep their files (default `target`, a
 //! disk rather than memory), `KEEPSTEP_BENCH_PROGRAM` another build of the program, `KEEPSTEP_BENCH_ROUNDS` the rounds
 //! of a burst (default 3, the median counts), `KEEPSTEP_BENCH_PERF` a directory: one more burst each runs under
-//! `perf record`, which leaves its file there.
+//! `perf record`, which leaves its file there; `KEEPSTEP_BENCH_METRICS` prints the worker's own counts after a burst.
 
 mod bursts;
 mod large;

@@ -278,6 +278,16 @@ impl Worker {
         fs::read_to_string(&self.process.log).unwrap_or_default()
     }
 
+    /// Prints the worker's own counts, if they are wanted.
+    pub(crate) async fn show_metrics(&self) -> Outcome<()> {
+        if env::var_os("KEEPSTEP_BENCH_METRICS").is_some() {
+            let answer = ask(self.http, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+            let is_count = |line: &&str| line.starts_with("keepstep_") && !line.contains("_bucket{");
+            answer.lines().filter(is_count).for_each(|line| println!("      {line}"));
+        }
+        Ok(())
+    }
+
     /// Begins to write a profile, if one is wanted.
     pub(crate) async fn profile(&mut self, name: &str) -> Outcome<bool> {
         let Some(dir) = env::var_os("KEEPSTEP_BENCH_PERF") else { return Ok(false) };

@@ -286,20 +286,6 @@ async fn quarantine_retry_looks_again_and_drop_is_silent_until_a_change() {
 }
 
 #[tokio::test]
-async fn the_example_pipeline_runs_as_it_is() {
-    let scene = Scene::prepare(&[], |pipeline| pipeline).await;
-    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/two-way-settings.yaml");
-    let mut keepstep = Keepstep::new(std::fs::read_to_string(example).unwrap())
-        .variable("ZOOKEEPER", scene.zookeeper.connect_string())
-        .variable("REDIS", scene.redis.url());
-    keepstep.start();
-    keepstep.wait_ready().await;
-    scene.settle().await;
-    scene.znodes.put("/settings/a", "1").await;
-    scene.key_becomes("settings:a", Some("1")).await;
-}
-
-#[tokio::test]
 async fn retention_thins_the_stream_and_forgets_no_pair() {
     let scene = Scene::start_with(|pipeline| pipeline.embedded("{retention: {age: 7d, size: 1MiB}}")).await;
     scene.set("settings:old", "once").await;

@@ -10,10 +10,12 @@
 mod commands;
 mod conflicts;
 mod deletes;
+mod examples;
 mod faults;
 mod limits;
 mod losses;
 mod one_way;
+mod random;
 mod redis_events;
 mod support;
 mod support_works;
