@@ -207,7 +207,7 @@ fn redis_source(engine: &Engine, seen: &Observed) -> Source {
     if let Some(keys) = &engine.keys {
         let facts = keys.facts();
         source.database = Some(keys.database());
-        source.replication_id = Some(facts.replication_id).filter(|id| !id.is_empty());
+        source.replication_id = Some(facts.replication_id.clone()).filter(|id| !id.is_empty());
         source.replication_offset = Some(facts.replication_offset);
     }
     source

@@ -80,7 +80,7 @@ impl Pipeline {
                 name: name.clone(),
                 kind: "redis".to_owned(),
                 connected: self.is_connected(engine, Side::Redis),
-                server: facts.server,
+                server: facts.server.clone(),
                 note: down.redis_down.unwrap_or(silent),
             });
         }

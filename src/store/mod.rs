@@ -442,7 +442,7 @@ pub trait Keyspace: Send + Sync {
     fn mark(&self) -> u64;
 
     /// What is known of the server.
-    fn facts(&self) -> KeyspaceFacts;
+    fn facts(&self) -> Arc<KeyspaceFacts>;
 
     /// Number of the database.
     fn database(&self) -> i64;

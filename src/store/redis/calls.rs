@@ -8,6 +8,7 @@ use crate::change::Digest;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bytes of values in one answer of a script; the rest is asked for again. Bounds what a batch of large values holds.
@@ -48,6 +49,7 @@ impl Shared {
             .map_err(|error| explain(&self.settings, &error))?;
         let info = Info::parse(&text);
         let mut facts = lock(&self.facts);
+        let facts = Arc::make_mut(&mut facts);
         facts.server.clone_from(&info.server);
         facts.replication_id.clone_from(&info.replication_id);
         facts.replication_offset = info.replication_offset;

@@ -85,7 +85,7 @@ struct Shared {
     epoch: AtomicU64,
     nonce: AtomicU64,
     lineage: Mutex<Lineage>,
-    facts: Mutex<KeyspaceFacts>,
+    facts: Mutex<Arc<KeyspaceFacts>>,
     claim: Mutex<Option<Claim>>,
 }
 
@@ -142,7 +142,7 @@ impl RedisStore {
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
             nonce: AtomicU64::new(u64::try_from(seed & 0x7fff_ffff_ffff_ffff).unwrap_or(1)),
             lineage: Mutex::new(Lineage::default()),
-            facts: Mutex::new(KeyspaceFacts::default()),
+            facts: Mutex::default(),
             claim: Mutex::new(None),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(Vec::new()) }
@@ -330,7 +330,7 @@ impl Keyspace for RedisStore {
         lock(&self.shared.lineage).generation
     }
 
-    fn facts(&self) -> KeyspaceFacts {
+    fn facts(&self) -> Arc<KeyspaceFacts> {
         lock(&self.shared.facts).clone()
     }
 

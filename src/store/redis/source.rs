@@ -155,6 +155,7 @@ async fn notifications(shared: &Shared, connection: &mut MultiplexedConnection) 
 
 fn report(shared: &Shared, flags: Option<&str>, tracked: bool) {
     let mut facts = lock(&shared.facts);
+    let facts = Arc::make_mut(&mut facts);
     facts.notifications = flags.map(notifies);
     facts.turn_on = flags.filter(|flags| !notifies(flags)).map(turn_on).unwrap_or_default();
     if facts.notifications == Some(false) {

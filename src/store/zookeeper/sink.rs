@@ -122,7 +122,7 @@ async fn run(
         if members.is_empty() {
             break;
         }
-        let mut sent = Sent::build(shared, client, &members, slot)?;
+        let sent = Sent::build(shared, client, &members, slot)?;
         match sent.commit.await {
             Ok(results) => {
                 let mzxid = applied(shared, slot, &results);
@@ -131,14 +131,13 @@ async fn run(
                         shared.parents().insert(path.clone(), Arc::clone(&member.acl));
                     }
                 }
-                done.extend(members.iter().map(|member| {
-                    let result = sent.places.get(&member.index).and_then(|place| results.get(*place));
-                    (member.index, outcome(member, result, mzxid))
+                done.extend(members.iter().zip(&sent.places).map(|(member, place)| {
+                    (member.index, outcome(member, results.get(*place), mzxid))
                 }));
                 return Ok(done);
             }
             Err(MultiWriteError::OperationFailed { index, source }) => {
-                let Some(at) = sent.owners.remove(&index) else {
+                let Some(at) = sent.owners.get(index).copied().flatten() else {
                     return Err(StoreError::Fenced(format!(
                         "{}: another worker owns the pipeline ({source})",
                         shared.place()
@@ -185,10 +184,10 @@ async fn run(
 struct Sent<F> {
     commit: F,
     journal: Vec<u8>,
-    /// Which member an operation belongs to (index into the members); absent for fence and journal.
-    owners: std::collections::HashMap<usize, usize>,
-    /// Which operation is a member's own (by the member's `index`).
-    places: std::collections::HashMap<usize, usize>,
+    /// Which member each operation belongs to; none for fence and journal.
+    owners: Vec<Option<usize>>,
+    /// Which operation is each member's own.
+    places: Vec<usize>,
 }
 
 impl Sent<()> {
@@ -200,19 +199,17 @@ impl Sent<()> {
     ) -> Result<Sent<impl Future<Output = Result<Vec<MultiWriteResult>, MultiWriteError>> + Send + 'a>, StoreError>
     {
         let mut multi = client.new_multi_writer();
-        let mut owners = std::collections::HashMap::new();
-        let mut places = std::collections::HashMap::new();
+        let mut owners = vec![None];
+        let mut places = Vec::with_capacity(members.len());
         let mut entries = Vec::new();
         let wrong = |error: Error| explain(shared, &error);
         let (epoch_path, epoch_version) = shared.fence();
         multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
-        let mut operations = 1;
         for (at, member) in members.iter().enumerate() {
             let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
             for path in &member.missing {
                 multi.add_create(path, b"", &options).map_err(wrong)?;
-                owners.insert(operations, at);
-                operations += 1;
+                owners.push(Some(at));
             }
             let write = &member.write;
             let gone = member.empties || matches!(write.op, ZnodeOp::Delete(_));
@@ -223,9 +220,8 @@ impl Sent<()> {
                 ZnodeOp::Delete(version) => multi.add_delete(write.path, Some(version)),
             }
             .map_err(wrong)?;
-            owners.insert(operations, at);
-            places.insert(member.index, operations);
-            operations += 1;
+            places.push(owners.len());
+            owners.push(Some(at));
             journal::append(&mut entries, write, gone);
         }
         multi.add_set_data(&shared.slot_path(slot), &entries, Some(shared.slot_version(slot))).map_err(wrong)?;
