@@ -1,4 +1,27 @@
 //! Keepstep keeps Apache ZooKeeper and Redis in step.
+//!
+//! The map: what each module owns, in reading order. `docs/ARCHITECTURE.md` has the whole of it.
+//!
+//! ```text
+//!   change   route   plan       pure: the datum, the map between paths and keys, the decision
+//!   codec    stream  store      the doors: Avro and JSON, the durable log, ZooKeeper and Redis
+//!   pipeline                    hints -> observe -> plan -> stream -> apply
+//!   config   telemetry          the YAML file, metrics and log
+//!   http     cli     assembly   what people and programs meet; where everything is plugged together
+//! ```
+//!
+//! 1. [`change`]: what one change of one pair is, and the versions that identify a state on either side.
+//! 2. [`plan`]: base, observation, rules, and `plan()`, the function that decides what is written.
+//! 3. [`route`]: the one-to-one map between paths and keys, and the patterns of routes.
+//! 4. [`codec`]: a change as Avro bytes, and as the JSON that commands print.
+//! 5. [`stream`]: the contract of the durable log, and the embedded one behind it.
+//! 6. [`store`]: the contracts `Znodes`, `Keyspace` and `Hints`, and the two stores behind them.
+//! 7. [`pipeline`]: dirty set, rounds, comparisons, ownership, quarantine; knows no concrete store or stream.
+//! 8. [`config`]: the pipeline file as plain data, each error with its place.
+//! 9. [`telemetry`]: names of metrics and spans, counters, the log.
+//! 10. [`http`]: the pages of a worker, its Unix socket, the client of both.
+//! 11. [`cli`]: one file a command, and the exit codes.
+//! 12. [`assembly`]: plain data to running parts.
 #![forbid(unsafe_code)]
 
 pub mod assembly;

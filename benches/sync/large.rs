@@ -143,17 +143,17 @@ pub(crate) async fn run(sizes: Sizes, asked: Asked, report: &mut Report) -> Outc
     }
     let raw = raws.into_iter().fold(f64::INFINITY, f64::min);
 
-    let begun = Instant::now();
+    let (servers, begun) = (zookeeper.cpu()? + redis.cpu()?, Instant::now());
     let mut worker = Worker::start(&zookeeper, &redis)?;
     let is_profiled = worker.profile("first-sync").await?;
     let arrived = keys_arrive(&connection, "settings", pairs, |pair| pair).await?;
     let seconds = arrived.duration_since(begun).as_secs_f64();
+    let (cpu, servers) = (worker.cpu()?, zookeeper.cpu()? + redis.cpu()? - servers);
     worker.profiled().await?;
-    let cpu = worker.cpu()?;
     worker.ready().await?;
     println!(
         "   first sync in {seconds:.2} s (profiled: {is_profiled}), ready after {:.2} s, CPU of the worker {cpu:.2} s, \
-         RSS {:.0} MiB",
+         of the servers {servers:.2} s, RSS {:.0} MiB",
         begun.elapsed().as_secs_f64(),
         worker.rss()?
     );
@@ -175,7 +175,8 @@ pub(crate) async fn run(sizes: Sizes, asked: Asked, report: &mut Report) -> Outc
     if asked.idle {
         idle(&zookeeper, &redis, &worker, pairs, 10.0, sizes, report).await?;
     }
-    let warnings = worker.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
-    println!("   warnings in the worker's log: {warnings}");
+    for line in worker.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")) {
+        println!("   the worker said: {line}");
+    }
     Ok(())
 }

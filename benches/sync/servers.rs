@@ -195,6 +195,10 @@ impl Redis {
         Ok(Redis { process, port, _dir: dir })
     }
 
+    pub(crate) fn cpu(&self) -> Outcome<f64> {
+        self.process.cpu()
+    }
+
     fn open(&self) -> Outcome<redis::Client> {
         Ok(redis::Client::open(format!("redis://{}/0", local(self.port)))?)
     }

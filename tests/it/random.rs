@@ -149,8 +149,30 @@ impl World {
                 Last::Set(value) => Some(value),
                 Last::Gone => None,
             };
-            assert_eq!(held, (wanted.clone(), wanted), "seed {}: {name}", self.seed);
+            if held != (wanted.clone(), wanted.clone()) {
+                panic!("seed {}: {name} holds {held:?}, not {wanted:?}:\n{}", self.seed, self.history(&name).await);
+            }
         }
+    }
+
+    /// What one side alone writes is never in conflict.
+    async fn invents_no_conflict(&mut self) {
+        let conflicts = self.keepstep.json("conflicts", &[]).await;
+        let is_shared = |row: &Value| row["pair"]["cache"].as_str().is_some_and(|key| key.starts_with("settings:s"));
+        let invented: Vec<&Value> = conflicts.iter().filter(|row| !is_shared(row)).collect();
+        if let Some(first) = invented.first() {
+            let name = first["pair"]["cache"].as_str().unwrap_or_default().replace("settings:", "");
+            let history = self.history(&name).await;
+            panic!("seed {}: {} conflicts that nobody made: {invented:#?}\n{history}", self.seed, invented.len());
+        }
+    }
+
+    /// All that the stream and the conflict log know of a name, for a failure's text.
+    async fn history(&self, name: &str) -> String {
+        let key = format!("settings:{name}");
+        let mut rows = self.keepstep.json("tail", &["--from", "earliest", "--no-follow", "--key", &key]).await;
+        rows.extend(self.keepstep.json("conflicts", &["--key", &key]).await);
+        rows.iter().map(|row| format!("{row}\n")).collect()
     }
 
     /// The last value of each side is there, or it can be read on the stream or in the conflict log.
@@ -194,6 +216,7 @@ async fn play(seed: u64) {
     })
     .await;
     in_step(HEALED, world.znodes.clone(), world.client.clone()).await;
+    world.invents_no_conflict().await;
     world.keeps_what_one_side_wrote().await;
     world.loses_no_value().await;
     assert!(world.keepstep.runs(), "seed {seed}");
