@@ -106,8 +106,10 @@ pub async fn start(
 pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) -> Result<Vec<Finding>, StartError> {
     let map = map(pipeline)?;
     let worker = worker_name();
-    let znodes = pipeline.zookeeper.as_ref().map(|store| zookeeper_store(pipeline, store, &map, &worker));
-    let keys = pipeline.redis.as_ref().map(|store| redis_store(pipeline, store, &map));
+    let znodes = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
+    let znodes = znodes.map(|store| zookeeper_store(pipeline, store, &map, &worker));
+    let keys = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
+    let keys = keys.map(|store| redis_store(pipeline, store, &map));
     let look = async {
         let mut findings = Vec::new();
         if let Some(znodes) = &znodes {
@@ -145,6 +147,11 @@ async fn reach<'a>(
     }
 }
 
+/// Whether a route reads or writes this side; a store that is only captured needs no other.
+fn uses(pipeline: &model::Pipeline, side: crate::change::Side) -> bool {
+    pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(captured) if captured != side))
+}
+
 fn addresses(pipeline: &model::Pipeline) -> String {
     let zookeeper = pipeline.zookeeper.as_ref().map(|store| format!("zookeeper {} ({})", store.name, store.connect));
     let redis = pipeline.redis.as_ref().map(|store| format!("redis {} ({}:{})", store.name, store.host, store.port));
@@ -176,8 +183,13 @@ fn assemble(
     let znodes = pipeline
         .zookeeper
         .as_ref()
+        .filter(|_| uses(pipeline, crate::change::Side::Zookeeper))
         .map(|store| Arc::new(zookeeper_store(pipeline, store, &map, worker)) as Arc<dyn Znodes>);
-    let keys = pipeline.redis.as_ref().map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>);
+    let keys = pipeline
+        .redis
+        .as_ref()
+        .filter(|_| uses(pipeline, crate::change::Side::Redis))
+        .map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>);
     let settings = Settings {
         pipeline: pipeline.name.clone(),
         worker: worker.to_owned(),
@@ -261,7 +273,7 @@ fn redis_store(pipeline: &model::Pipeline, store: &model::RedisStore, map: &Rout
         prefixes: map.key_prefixes(),
         // Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
         claim_ttl: session + Duration::from_secs(5),
-        sidecars: pipeline.zookeeper.is_some(),
+        sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),
     })
 }
 

@@ -298,7 +298,8 @@ impl Worker {
         fs::create_dir_all(&dir)?;
         let file = Path::new(&dir).join(format!("{name}.data"));
         let mut perf = Command::new("perf");
-        perf.args(["record", "-F", "997", "-g", "-p", &self.process.id().to_string(), "-o"]).arg(&file);
+        perf.args(["record", "-F", "499", "--call-graph", "dwarf,8192", "-p", &self.process.id().to_string(), "-o"])
+            .arg(&file);
         self.perf = Some(Process::start(&mut perf, file.with_extension("log"))?);
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(true)

@@ -23,7 +23,27 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>, stores: &Stores) 
         reader.fault(value.span, "`routes` is empty", "a pipeline needs at least one route".to_owned());
     }
     let mut names: Vec<String> = Vec::new();
-    items.iter().filter_map(|item| read_route(reader, item, stores, &mut names)).collect()
+    let mut routes: Vec<Route> = Vec::with_capacity(items.len());
+    for item in &items {
+        let Some(route) = read_route(reader, item, stores, &mut names) else { continue };
+        if let Some(first) = routes.first()
+            && captured(first.flow) != captured(route.flow)
+        {
+            let message = format!("the flow of `{}` does not go with that of `{}`", route.name, first.name);
+            let help = "a pipeline joins two stores, or captures one of them: give this route a pipeline of its own";
+            reader.fault(item.span, message, help.to_owned());
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+/// The store that a flow captures; `None` if it joins two.
+fn captured(flow: Flow) -> Option<Side> {
+    match flow {
+        Flow::Capture(side) => Some(side),
+        Flow::Both(_) | Flow::From(_) => None,
+    }
 }
 
 fn read_route(reader: &mut Reader<'_>, value: &Value<'_>, stores: &Stores, names: &mut Vec<String>) -> Option<Route> {

@@ -228,6 +228,11 @@ impl Engine {
         name.as_deref().unwrap_or_default()
     }
 
+    /// Pairs in step, by route.
+    pub(super) fn in_step_by_route(&self) -> Vec<u64> {
+        self.pairs.iter().map(|pairs| u64::try_from(pairs.load(Ordering::Relaxed)).unwrap_or(0)).collect()
+    }
+
     /// Whether all routes only capture.
     pub(super) fn captures(&self) -> bool {
         self.settings.routes.iter().all(|route| matches!(route.policy.flow, Flow::Capture(_)))

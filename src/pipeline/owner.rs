@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) standbys: u64,
     pub(super) engine: Option<Arc<Engine>>,
     pub(super) compared: bool,
+    /// Pairs in step by route, as the last ownership left them.
+    pub(super) pairs: Vec<u64>,
 }
 
 /// One pipeline of a worker.
@@ -111,6 +113,7 @@ impl Pipeline {
             standbys: 0,
             engine: None,
             compared: false,
+            pairs: Vec::new(),
         };
         Pipeline {
             settings,
@@ -206,6 +209,7 @@ impl Pipeline {
         let engine = lock(&self.state).engine.take();
         if let Some(engine) = engine {
             engine.halt(StoreError::Away("the worker stops".to_owned()));
+            lock(&self.state).pairs = engine.in_step_by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
             let mut remembered = lock(&self.remembered);

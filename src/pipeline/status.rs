@@ -29,6 +29,7 @@ impl Pipeline {
             }
             None => (lock(&self.live).paused.clone(), vec![0; count]),
         };
+        let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), Engine::in_step_by_route);
         let routes = self.settings.routes.iter().enumerate();
         routes
             .map(|(at, route)| {
@@ -46,9 +47,7 @@ impl Pipeline {
                     } else {
                         RouteState::Starting
                     },
-                    pairs: engine
-                        .and_then(|engine| engine.pairs.get(at))
-                        .map_or(0, |pairs| u64::try_from(pairs.load(Ordering::Relaxed)).unwrap_or(0)),
+                    pairs: in_step.get(at).copied().unwrap_or(0),
                     quarantined: self.quarantine.count(at),
                     pending,
                     awaiting_approval: u64::try_from(waits).unwrap_or(0),

@@ -160,6 +160,7 @@ impl Shared {
                 3 => KeyState::TooLarge(u64::try_from(integer(value)).unwrap_or(0)),
                 4 => KeyState::WrongType(String::from_utf8_lossy(&bytes(value)).into_owned()),
                 6 => return Err(self.fenced()),
+                7 => KeyState::Denied(String::from_utf8_lossy(&bytes(value)).into_owned()),
                 _ => KeyState::Later,
             };
             let nonce = std::str::from_utf8(&nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -14,8 +14,11 @@ fn key(pipeline: &str) -> String {
 /// Lays the claim, then looks for others; the second of two that start together is refused, or both are.
 pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
     let mine = claim.pipeline.clone();
+    *lock(&shared.claim) = Some(claim.clone());
+    renew(shared).await?;
     let others = others(shared, &mine).await?;
     if let Some(other) = others.iter().find(|other| crate::store::overlaps(&claim, other)) {
+        give_up(shared).await;
         return Err(StoreError::Refused(format!(
             "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{mine}`; give each range to one pipeline",
             shared.place(),
@@ -25,8 +28,7 @@ pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError>
             claim.patterns.join(", "),
         )));
     }
-    *lock(&shared.claim) = Some(claim);
-    renew(shared).await
+    Ok(())
 }
 
 /// Keeps the claim alive.

@@ -1,7 +1,7 @@
 //! What `validate --connect` finds out about a Redis.
 
 use super::Shared;
-use super::calls::{bytes, integer};
+use super::calls::{bytes, glob, integer};
 use super::info::{notifies, turn_on};
 use crate::store::StoreError;
 use crate::store::preflight::{Finding, Level, skew};
@@ -75,11 +75,32 @@ async fn permissions(shared: &Shared) -> Vec<Finding> {
     let mut may_ask = true;
     for prefix in &shared.settings.prefixes {
         let probe = [prefix.as_slice(), b"keepstep-validate"].concat();
-        let mut needed: Vec<(&str, Vec<&[u8]>)> = vec![("GET", vec![&probe]), ("PEXPIRETIME", vec![&probe])];
+        let channel = [format!("__keyspace@{}__:", shared.settings.database).as_bytes(), &glob(prefix)].concat();
+        let bucket: &[u8] = b"_keepstep:probe";
+        let mut needed: Vec<(&str, Vec<&[u8]>)> = vec![
+            ("GET", vec![&probe]),
+            ("STRLEN", vec![&probe]),
+            ("TYPE", vec![&probe]),
+            ("PEXPIRETIME", vec![&probe]),
+            ("HMGET", vec![bucket, b"f"]),
+            ("SCAN", vec![b"0"]),
+            ("TIME", vec![]),
+            ("INFO", vec![]),
+            ("EVALSHA", vec![b"x", b"1", &probe]),
+            ("SCRIPT", vec![b"LOAD", b"return 1"]),
+            ("PSUBSCRIBE", vec![&channel]),
+        ];
         if shared.settings.sidecars {
-            needed.push(("SET", vec![&probe, b"v"]));
-            needed.push(("DEL", vec![&probe]));
-            needed.push(("HSET", vec![b"_keepstep:probe", b"f", b"v"]));
+            needed.extend([
+                ("SET", vec![probe.as_slice(), b"v"]),
+                ("DEL", vec![probe.as_slice()]),
+                ("HSET", vec![bucket, b"f", b"v"]),
+                ("HGET", vec![bucket, b"f"]),
+                ("HDEL", vec![bucket, b"f"]),
+                ("HKEYS", vec![bucket]),
+                ("SADD", vec![bucket, b"m"]),
+                ("SMEMBERS", vec![bucket]),
+            ]);
         }
         for (name, arguments) in needed {
             let mut command = redis::cmd("ACL");

@@ -68,7 +68,11 @@ for i = 1, #KEYS, 2 do
     end
     local length = redis.pcall('STRLEN', key)
     if type(length) == 'table' then
-      code, value = 4, redis.call('TYPE', key).ok
+      if string.find(length.err, 'WRONGTYPE') then
+        code, value = 4, redis.call('TYPE', key).ok
+      else
+        code, value = 7, length.err
+      end
     elseif length > large_above then
       code, value = 3, length
     elseif length > left then

@@ -251,11 +251,16 @@ pub(super) async fn claim(shared: &Shared, claim: Claim) -> Result<(), StoreErro
     let wrong = |error: Error| explain(shared, &error);
     create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
     create(shared, &client, CLAIMS, b"", Acls::anyone_all()).await?;
-    let mine = format!("{CLAIMS}/{}-", claim.pipeline);
+    // Laid first, then compared: of two that start together one is refused, or both are.
+    let text = serde_json::to_vec(&claim).unwrap_or_default();
+    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+    let prefix = format!("{CLAIMS}/{}-", claim.pipeline);
+    let (_, sequence) = client.create(&prefix, &text, &options).await.map_err(wrong)?;
     for name in client.list_children(CLAIMS).await.map_err(wrong)? {
         let Ok((data, _)) = client.get_data(&format!("{CLAIMS}/{name}")).await else { continue };
         let Ok(other) = serde_json::from_slice::<Claim>(&data) else { continue };
         if other.pipeline != claim.pipeline && crate::store::overlaps(&claim, &other) {
+            let _ = client.delete(&format!("{prefix}{sequence}"), None).await;
             return Err(StoreError::Refused(format!(
                 "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
                 shared.place(),
@@ -267,8 +272,5 @@ pub(super) async fn claim(shared: &Shared, claim: Claim) -> Result<(), StoreErro
             )));
         }
     }
-    let text = serde_json::to_vec(&claim).unwrap_or_default();
-    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-    client.create(&mine, &text, &options).await.map_err(wrong)?;
     Ok(())
 }

@@ -46,13 +46,20 @@ pub(super) fn parent_of(path: &str) -> Option<&str> {
     }
 }
 
-/// The ACL of what is created below the nearest existing ancestor, and the ancestors that are missing, top first.
+/// Whether an ACL was shown with its digests masked (`user:x`), as it is without ADMIN (ZOOKEEPER-1392): copied as it
+/// is shown, it would lock everybody out.
+fn is_masked(acls: &[Acl]) -> bool {
+    acls.iter().any(|acl| acl.scheme() == "digest" && acl.id().ends_with(":x"))
+}
+
+/// The ACL of what is created below the nearest existing ancestor (`None` if it may not be seen whole, so that it
+/// cannot be copied), and the ancestors that are missing, top first.
 pub(super) async fn above(
     shared: &Shared,
     client: &Client,
     path: &str,
     acl: ZnodeAcl,
-) -> Result<(Arc<Vec<Acl>>, Vec<String>), StoreError> {
+) -> Result<(Option<Arc<Vec<Acl>>>, Vec<String>), StoreError> {
     let mut missing = Vec::new();
     let mut at = path;
     let nearest = loop {
@@ -66,8 +73,12 @@ pub(super) async fn above(
                 shared.parents().insert(parent.to_owned(), Arc::clone(&acls));
                 break acls;
             }
-            // It is there, and its ACL may not be read: what we create gets the narrowest ACL that we can use.
-            Err(Error::NoAuth) => break Arc::new(if shared.settings.digest.is_some() { creator() } else { open() }),
+            // It is there, and its ACL may not be read at all.
+            Err(Error::NoAuth) if acl == ZnodeAcl::Parent => {
+                missing.reverse();
+                return Ok((None, missing));
+            }
+            Err(Error::NoAuth) => break Arc::new(Vec::new()),
             Err(Error::NoNode) => missing.push(parent.to_owned()),
             Err(error) => return Err(explain(shared, &error)),
         }
@@ -75,12 +86,13 @@ pub(super) async fn above(
     };
     missing.reverse();
     let acl = match acl {
+        ZnodeAcl::Parent if is_masked(&nearest) => return Ok((None, missing)),
         ZnodeAcl::Parent => nearest,
         ZnodeAcl::Open => Arc::new(open()),
         // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
         ZnodeAcl::Creator => Arc::new(creator()),
     };
-    Ok((acl, missing))
+    Ok((Some(acl), missing))
 }
 
 pub(super) fn open() -> Vec<Acl> {

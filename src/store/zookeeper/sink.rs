@@ -65,7 +65,13 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
         let Some(write) = writes.get(index) else { continue };
         let (acl, mut missing) = match write.op {
             ZnodeOp::Create => above(shared, &client, write.path, write.acl).await?,
-            ZnodeOp::Set(_) | ZnodeOp::Delete(_) => (Arc::new(Vec::new()), Vec::new()),
+            ZnodeOp::Set(_) | ZnodeOp::Delete(_) => (Some(Arc::default()), Vec::new()),
+        };
+        let Some(acl) = acl else {
+            if let Some(place) = outcomes.get_mut(index) {
+                *place = no_acl(shared, write.path);
+            }
+            continue;
         };
         missing.retain(|path| assumed.insert(path.clone()));
         if matches!(write.op, ZnodeOp::Create) {
@@ -131,9 +137,12 @@ async fn run(
                         shared.parents().insert(path.clone(), Arc::clone(&member.acl));
                     }
                 }
-                done.extend(members.iter().zip(&sent.places).map(|(member, place)| {
-                    (member.index, outcome(member, results.get(*place), mzxid))
-                }));
+                done.extend(
+                    members
+                        .iter()
+                        .zip(&sent.places)
+                        .map(|(member, place)| (member.index, outcome(member, results.get(*place), mzxid))),
+                );
                 return Ok(done);
             }
             Err(MultiWriteError::OperationFailed { index, source }) => {
@@ -287,12 +296,20 @@ async fn refuse(
         // An ancestor is missing that was thought to exist, or exists that was thought missing.
         (Error::NoNode, ZnodeOp::Create) => {
             shared.parents().forget_above(path);
-            (member.acl, member.missing) = above(shared, client, path, member.write.acl).await?;
-            return Ok(());
+            let (acl, missing) = above(shared, client, path, member.write.acl).await?;
+            match acl {
+                Some(acl) => {
+                    (member.acl, member.missing) = (acl, missing);
+                    return Ok(());
+                }
+                None => no_acl(shared, path),
+            }
         }
         (Error::NodeExists, ZnodeOp::Create) if !member.missing.is_empty() => {
-            (member.acl, member.missing) = above(shared, client, path, member.write.acl).await?;
-            if member.missing.is_empty() {
+            if let (Some(acl), missing) = above(shared, client, path, member.write.acl).await?
+                && missing.is_empty()
+            {
+                (member.acl, member.missing) = (acl, missing);
                 return Ok(());
             }
             ZnodeOutcome::Refused
@@ -313,7 +330,9 @@ async fn refuse(
     // What this member was to create for others is theirs to create again.
     if !member.missing.is_empty() {
         for other in members.iter_mut().filter(|other| matches!(other.write.op, ZnodeOp::Create)) {
-            (other.acl, other.missing) = above(shared, client, other.write.path, other.write.acl).await?;
+            if let (Some(acl), missing) = above(shared, client, other.write.path, other.write.acl).await? {
+                (other.acl, other.missing) = (acl, missing);
+            }
         }
         let mut assumed = HashSet::new();
         for other in members.iter_mut() {
@@ -321,6 +340,17 @@ async fn refuse(
         }
     }
     Ok(())
+}
+
+/// The outcome of a create whose parent's ACL cannot be copied.
+fn no_acl(shared: &Shared, path: &str) -> ZnodeOutcome {
+    let detail = format!(
+        "{}: {path}: the parent's ACL cannot be copied, since user `{}` has no ADMIN there; give it ADMIN, or set `acl:` \
+         of the route to `creator` or `open`",
+        shared.place(),
+        shared.user()
+    );
+    ZnodeOutcome::Impossible("no_permission", detail)
 }
 
 /// Finds out whether a multi whose answer was lost has been applied: its zxid if so.
