@@ -306,8 +306,10 @@ fn routes_are_at_least_one_and_have_names_of_their_own() {
         problem(&format!("version: 1\npipeline: p\n{STORES}routes: {{}}\n")),
         "6:9 `routes` is a mapping, expected a list of routes"
     );
-    let second = "  - {name: settings, flow: zk, match: {zk: /b/**}}\n";
+    let second = "  - {name: settings, flow: zk -> cache, match: {zk: /b/**, cache: \"b:**\"}}\n";
     assert!(problem(&with_route(second)).starts_with("10:12 a second route is called `settings`"));
+    let capture = problem(&with_route("  - {name: b, flow: zk, match: {zk: /b/**}}\n"));
+    assert!(capture.contains("the flow of `b` does not go with that of `settings`"), "{capture}");
     let text = with_route("  - {name: b, flow: zk, match: {zk: /b/**, cache: \"b:**\"}, exclude: {cache: []}}\n");
     assert_eq!(
         problems(&text).iter().map(short).collect::<Vec<_>>(),
