@@ -126,7 +126,7 @@ pub(crate) async fn redis_to_zookeeper(sizes: Sizes, report: &mut Report) -> Out
     for round in 0..sizes.rounds + is_profiled {
         let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
         let (client, connection) = (zookeeper.client().await?, redis.client().await?);
-        for root in ["warm", "raw"].into_iter().chain(std::env::var("HACK").is_ok().then_some("settings")) {
+        for root in ["warm", "raw"] {
             load::create_directories(&client, root, keys).await?;
         }
         load::create_znodes(&client, "warm", keys / 2).await?;

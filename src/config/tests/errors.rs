@@ -314,6 +314,8 @@ fn routes_are_at_least_one_and_have_names_of_their_own() {
     assert_eq!(
         problems(&text).iter().map(short).collect::<Vec<_>>(),
         [
+            "10:5 the flow of `b` does not go with that of `settings` | a pipeline joins two stores, or captures one of \
+             them: give this route a pipeline of its own",
             "10:44 the flow of this route does not touch `cache` | allowed: `zk`",
             "10:70 the flow of this route does not touch `cache` | allowed: `zk`"
         ]
