@@ -46,7 +46,7 @@ fn line(row: &Row) -> String {
     format!("| {work} | {keepstep} | {raw} | {ratio} | {goal} | {verdict} |")
 }
 
-/// The middle one (the better of two in the middle does not exist: the upper).
+/// The middle one; of an even number, the upper of the two in the middle.
 pub(crate) fn median(figures: &[f64]) -> f64 {
     at(figures, 0.5)
 }

@@ -154,6 +154,28 @@ async fn a_pair_that_was_deleted_and_made_anew_is_the_new_one_to_the_next_owner(
     }
 }
 
+/// The other way round: the writes of the first life fill slots that its deletes, one by one, leave as they are.
+#[tokio::test]
+async fn a_key_that_comes_back_with_its_old_value_while_no_worker_runs_is_a_new_key() {
+    let mut scene = Scene::start().await;
+    let _ = many(&scene, 150).await;
+    let names: Vec<usize> = (0..150).step_by(5).collect();
+    for name in &names {
+        scene.del(format!("settings:{name}")).await;
+        scene.znode_becomes(&format!("/settings/{name}"), None).await;
+    }
+    scene.keepstep.kill9();
+    for name in &names {
+        scene.set(format!("settings:{name}"), "1").await;
+    }
+    scene.keepstep.restart().await;
+    scene.in_step(LIVE).await;
+    for name in names {
+        assert_eq!(scene.text(format!("settings:{name}")).await.as_deref(), Some("1"), "{name}");
+    }
+    assert_eq!(scene.keepstep.json("conflicts", &[]).await, Vec::<serde_json::Value>::new());
+}
+
 #[tokio::test]
 async fn a_delete_that_is_kept_leaves_the_other_side_until_either_changes() {
     let scene = Scene::start_with(|pipeline| pipeline.route("on_delete: keep").worker("reconcile: 2s")).await;
