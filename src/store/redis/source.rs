@@ -19,8 +19,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How often the server is asked how it is. Bounds how long a swap, a replaced data set or a half-open connection
-/// stays unseen.
+/// How often the server is asked how it is. Bounds how long a swap, a replaced data set, silenced notifications or a
+/// half-open connection stay unseen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Pauses between attempts to connect grow up to this.
@@ -51,8 +51,8 @@ async fn live(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration
     let info = shared.info(&mut connection).await?;
     info.check(&shared.place())?;
     subscribe(shared, &mut connection).await?;
-    let tracked = track(shared, &mut connection).await;
     let mut flags = notifications(shared, &mut connection).await;
+    let mut tracked = track(shared, &mut connection, flags.as_deref()).await;
     report(shared, flags.as_deref(), tracked);
     note(shared, hints, &info);
     hints.link(Side::Redis, Link::Up);
@@ -71,13 +71,12 @@ async fn live(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration
         note(shared, hints, &info);
         check_canary(shared, hints, &mut connection).await?;
         looks += 1;
-        if looks.is_multiple_of(2) {
-            let now = notifications(shared, &mut connection).await;
-            if now != flags {
-                flags = now;
-                report(shared, flags.as_deref(), tracked);
-                hints.everything(Side::Redis, "notify-keyspace-events was changed");
-            }
+        let now = notifications(shared, &mut connection).await;
+        if now != flags {
+            flags = now;
+            tracked = track(shared, &mut connection, flags.as_deref()).await;
+            report(shared, flags.as_deref(), tracked);
+            hints.everything(Side::Redis, "notify-keyspace-events was changed");
         }
         if looks.is_multiple_of(4) {
             claim::renew(shared).await?;
@@ -122,11 +121,18 @@ async fn subscribe(shared: &Shared, connection: &mut MultiplexedConnection) -> R
     Ok(())
 }
 
-/// Turns tracking on; without the permission the notifications have to do.
-async fn track(shared: &Shared, connection: &mut MultiplexedConnection) -> bool {
+/// Turns tracking on; without the permission the notifications have to do. While they tell of every change, tracking
+/// is kept to a prefix that no key has: what is left of it is the null push of a flush, which they lack, and the server
+/// tells everything else once instead of twice.
+async fn track(shared: &Shared, connection: &mut MultiplexedConnection, flags: Option<&str>) -> bool {
+    let mut off = redis::cmd("CLIENT");
+    off.arg(&["TRACKING", "OFF"]);
+    let _: Result<(), _> = off.query_async(connection).await;
     let mut command = redis::cmd("CLIENT");
     command.arg(&["TRACKING", "ON", "BCAST"]);
-    if !shared.settings.prefixes.iter().any(Vec::is_empty) {
+    if flags.is_some_and(notifies) {
+        command.arg("PREFIX").arg("_keepstep::flushed");
+    } else if !shared.settings.prefixes.iter().any(Vec::is_empty) {
         for prefix in &shared.settings.prefixes {
             command.arg("PREFIX").arg(prefix);
         }
