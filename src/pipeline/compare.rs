@@ -12,10 +12,11 @@
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
-use super::observe::{Item, Sight, is_doubtful, znode_of};
+use super::observe::{Item, Observed, Sight, is_doubtful, znode_of};
 use super::settle::Settled;
-use crate::change::{GapState, Side};
-use crate::store::{StoreError, ZnodeReading};
+use crate::change::{GapState, Side, ZkStat};
+use crate::plan::{Key, Observation, Seen};
+use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hashbrown::HashSet;
@@ -25,13 +26,16 @@ use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
-const BATCHES: usize = 4;
+const BATCHES: usize = 8;
 
 /// Keys of one batch of the scan of Redis.
 const SCAN_BATCH: usize = 512;
 
 /// Inferred deletes of one route that are always carried out; more wait if they are more than half of the route.
 const DELETES_FREE: usize = 100;
+
+/// A pair with the path, data and versions of its znode.
+type WalkedItem = (Item, String, Vec<u8>, ZkStat);
 
 impl Engine {
     /// Compares everything once; answers how many pairs were not in step.
@@ -51,6 +55,7 @@ impl Engine {
             self.scan_sidecars(&met, &mut total).await?;
         }
         drop(met);
+        self.blank.store(false, Ordering::Relaxed);
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
         for (route, (pairs, count)) in self.pairs.iter().zip(&total.in_step).enumerate() {
@@ -138,14 +143,15 @@ impl Engine {
     }
 
     /// Compares znodes that were just read with their keys.
-    async fn compare_walked(
-        self: Arc<Self>,
-        mut items: Vec<(Item, String, Vec<u8>, crate::change::ZkStat)>,
-    ) -> Result<Settled, StoreError> {
+    async fn compare_walked(self: Arc<Self>, mut items: Vec<WalkedItem>) -> Result<Settled, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
         let mut free = free.into_iter();
         items.retain(|_| free.next().unwrap_or(false));
+        let mut sight = Sight::default();
+        if self.blank.load(Ordering::Relaxed) {
+            items = self.guess_absent(items, &mut sight);
+        }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
         let events: Vec<u32> = names.iter().map(|name| self.events_of(name)).collect();
         let answer = match keys.observe(&names, false).await {
@@ -157,7 +163,6 @@ impl Engine {
                 return Err(error);
             }
         };
-        let mut sight = Sight::default();
         for (((item, _, data, stat), reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
             let znode = ZnodeReading::Present { data, stat };
@@ -177,6 +182,33 @@ impl Engine {
             }
         }
         Ok(self.settle(sight).await)
+    }
+
+    /// Into a Redis that holds next to nothing, values are written on the guess that there is no key and no base; what
+    /// the compare-and-set refuses is observed like everything else. Answers the pairs that need a look first.
+    fn guess_absent(&self, items: Vec<WalkedItem>, sight: &mut Sight) -> Vec<WalkedItem> {
+        let mut rest = Vec::new();
+        for (item, path, data, stat) in items {
+            let leads = self.route(item.hint.route).is_some_and(|route| route.policy.flow.leads_to(Side::Redis));
+            if !leads || data.is_empty() || data.len() > VALUE_BYTES_MAX || stat.is_ephemeral() {
+                rest.push((item, path, data, stat));
+                continue;
+            }
+            let znode = Some((data, stat));
+            let seen = Observation {
+                base: None,
+                znode: znode_of(znode.as_ref()),
+                key: Key::AsBase,
+                ensemble: self.ensemble(),
+                seen: Seen::default(),
+            };
+            let Item { name, hint, pair } = item;
+            let (entry, value) = (Vec::new(), None);
+            let observed =
+                Observed { name, hint, pair, seen, entry, nonce: 0, znode, value, events: 0, comparing: true };
+            sight.observed.push(observed);
+        }
+        rest
     }
 
     /// Phase 2.

@@ -34,6 +34,8 @@ pub struct Hint {
     pub route: usize,
     /// The znode was named.
     pub znode: bool,
+    /// The newest event of the znode: its zxid, `i64::MAX` where the server does not tell (before 3.9), 0 without one.
+    pub zxid: i64,
     /// The key was named.
     pub key: bool,
     /// Both sides must be read, ZooKeeper after `sync`.
@@ -63,6 +65,7 @@ impl Hint {
         Hint {
             route,
             znode: false,
+            zxid: 0,
             key: false,
             slow: false,
             removal: None,
@@ -79,6 +82,7 @@ impl Hint {
     /// Takes in what is newer.
     fn merge(&mut self, newer: Hint) {
         self.znode |= newer.znode;
+        self.zxid = self.zxid.max(newer.zxid);
         self.key |= newer.key;
         self.slow |= newer.slow;
         if newer.key && newer.event.is_some() {

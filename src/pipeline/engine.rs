@@ -130,6 +130,8 @@ pub struct Engine {
     pub(super) live: Mutex<Live>,
     pub(super) counters: Arc<Counters>,
     pub(super) pairs: Vec<AtomicI64>,
+    /// Until the first comparison is done: Redis holds next to nothing, and no base.
+    pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
     /// The zxid that Redis was last told to remember.
@@ -192,6 +194,7 @@ impl Engine {
             lease,
             live: Mutex::new(live),
             counters,
+            blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
             remembered_zxid: AtomicI64::new(0),
@@ -456,9 +459,10 @@ fn event_name(event: &str) -> &'static str {
 }
 
 impl Hints for Engine {
-    fn znode(&self, path: &str, _zxid: Option<i64>) {
+    fn znode(&self, path: &str, zxid: Option<i64>) {
         let Some(mapped) = self.map.of_path(path) else { return };
-        let hint = Hint { znode: true, hints: 1, ..Hint::new(mapped.route) };
+        let zxid = zxid.unwrap_or(i64::MAX);
+        let hint = Hint { znode: true, zxid, hints: 1, ..Hint::new(mapped.route) };
         match mapped.pair.redis {
             Some(key) => self.dirty.note(&key, hint),
             None => self.dirty.note(path.as_bytes(), hint),

@@ -1,6 +1,8 @@
 //! Rounds: from hints to observations, by the fast path where one side is known and by the slow path where not.
 //!
-//! - A znode was named: read it on the source's session; the key is assumed to be as the base has it.
+//! - A znode was named: read it on the source's session; the key is assumed to be as the base has it, even if it was
+//!   named as well (our own writes name it), since the compare-and-set checks that. If the znode turns out to be as the
+//!   base has it, the key is looked at next. An event that is not newer than the base is an echo and needs no read.
 //! - A key was named: read it with its sidecar; the znode is assumed to be as the base has it. Only while the watch
 //!   stands and has not named the znode.
 //! - Otherwise, or when an assumption was refused: ZooKeeper first, after `sync`, then Redis. What ZooKeeper shows as
@@ -93,25 +95,44 @@ impl Engine {
             };
             let item = Item { name, hint, pair: mapped.pair };
             match (hint.slow, hint.znode, hint.key) {
+                (false, true, false) if self.is_echo(&item) => sight.finished.push((item.name, None)),
                 (false, true, false) => znodes.push(item),
+                (false, true, true) if watched && self.is_echo(&item) => keys.push(item),
+                (false, true, true) if watched => znodes.push(item),
                 (false, false, true) if watched => keys.push(item),
                 _ => sight.slow.push(item),
             }
         }
-        self.see_znodes(znodes, &mut sight).await;
+        keys.extend(self.see_znodes(znodes, &mut sight).await);
         self.see_keys(keys, &mut sight).await;
         let slow = std::mem::take(&mut sight.slow);
         self.see_both(slow, false, &mut sight).await;
         self.settle(sight).await;
     }
 
-    /// The fast path of the ZooKeeper source.
-    async fn see_znodes(&self, items: Vec<Item>, sight: &mut Sight) {
-        let Some(znodes) = self.znodes.as_ref().filter(|_| !items.is_empty()) else { return };
+    /// Whether the base is at least as new as every event of the znode: what they told of is known, and a later change
+    /// gives a later event.
+    fn is_echo(&self, item: &Item) -> bool {
+        match self.cache.get(&item.name) {
+            Known::Base(base) => {
+                let is_current = base.ensemble == self.ensemble().id && !base.apart;
+                is_current && base.zookeeper.is_some_and(|version| version.mzxid >= item.hint.zxid)
+            }
+            Known::None | Known::Unknown => false,
+        }
+    }
+
+    /// The fast path of the ZooKeeper source; answers the items whose key is to be looked at instead.
+    async fn see_znodes(&self, items: Vec<Item>, sight: &mut Sight) -> Vec<Item> {
+        let mut keys = Vec::new();
+        let Some(znodes) = self.znodes.as_ref().filter(|_| !items.is_empty()) else { return keys };
         let paths: Vec<String> = items.iter().map(|item| item.path().to_owned()).collect();
         let readings = match znodes.read(&paths, Look::Source).await {
             Ok(readings) => readings,
-            Err(error) => return self.again(items, &error, sight),
+            Err(error) => {
+                self.again(items, &error, sight);
+                return keys;
+            }
         };
         for (item, reading) in items.into_iter().zip(readings) {
             let base = match self.cache.get(&item.name) {
@@ -131,6 +152,20 @@ impl Engine {
                 || base.is_some_and(|base| base.apart)
             {
                 sight.slow.push(item);
+                continue;
+            }
+            let is_as_base = match &reading {
+                ZnodeReading::Present { stat, .. } => {
+                    base.and_then(|base| base.zookeeper).is_some_and(|agreed| agreed == stat.version())
+                }
+                ZnodeReading::Absent | ZnodeReading::Denied(_) => false,
+            };
+            if item.hint.key && (is_as_base || base.is_none()) {
+                if base.is_none() {
+                    sight.slow.push(item);
+                } else {
+                    keys.push(item);
+                }
                 continue;
             }
             let events = self.events_of(&item.name);
@@ -161,6 +196,7 @@ impl Engine {
                 Err((reason, detail)) => sight.unfit(item, reason, detail),
             }
         }
+        keys
     }
 
     /// The fast path of the Redis source.

@@ -19,7 +19,7 @@ use crate::store::{Claim, Hints, Keyspace, Lease, Remembered, StoreError, Znodes
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::Metrics;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -38,6 +38,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// The doors of a pipeline; a capture has one of them.
 pub type Stores = (Option<Arc<dyn Znodes>>, Option<Arc<dyn Keyspace>>);
+
+/// A Redis of fewer keys than this, none of them ours, is filled without asking first what each key holds.
+const BLANK_BELOW: u64 = 1_000;
 
 /// What the pipeline claims in each store.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +91,8 @@ pub struct Pipeline {
     pub(super) live: Mutex<Live>,
     pub(super) rate: Mutex<(Instant, u64, f64)>,
     remembered: Mutex<Remembered>,
+    /// Redis holds next to nothing, and nothing of ours.
+    blank: AtomicBool,
     stop: watch::Sender<bool>,
 }
 
@@ -129,6 +134,7 @@ impl Pipeline {
             live: Mutex::default(),
             rate: Mutex::new((Instant::now(), 0, 0.0)),
             remembered: Mutex::default(),
+            blank: AtomicBool::new(false),
             stop: watch::Sender::new(false),
         }
     }
@@ -313,6 +319,11 @@ impl Pipeline {
             Some(keys) if !captures => keys.remembered().await?,
             _ => Remembered::default(),
         };
+        let mut blank = false;
+        if let (Some(keys), true, false) = (&self.keys, remembered == Remembered::default(), captures) {
+            blank = keys.key_count().await? < BLANK_BELOW;
+        }
+        self.blank.store(blank, Ordering::Relaxed);
         {
             let known = lock(&self.remembered);
             if remembered.ensemble == 0 || remembered.ensemble == known.ensemble {
@@ -343,6 +354,7 @@ impl Pipeline {
 
     /// Runs the sources, the rounds and the comparisons until something ends them.
     async fn live(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
+        engine.blank.store(self.blank.load(Ordering::Relaxed), Ordering::Relaxed);
         if engine.captures() {
             let known = engine.load_known().map_err(|error| StoreError::Away(error.to_string()))?;
             *lock(&engine.known) = known;

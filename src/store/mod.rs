@@ -413,6 +413,9 @@ pub trait Keyspace: Send + Sync {
     /// From here on every script carries this epoch; it and the ensemble's lineage are remembered.
     fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Keys in the database, ours included.
+    fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
     /// Remembers the newest zxid.
     fn remember(&self, zxid: i64) -> BoxFuture<'_, Result<(), StoreError>>;
 

@@ -199,6 +199,14 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
+    fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        async move {
+            let count = self.shared.command(&redis::cmd("DBSIZE")).await?;
+            Ok(u64::try_from(integer(Some(count))).unwrap_or(u64::MAX))
+        }
+        .boxed()
+    }
+
     fn remember(&self, zxid: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             let mut save = redis::cmd("HSET");

@@ -9,6 +9,9 @@ use zookeeper_client::{Acl, Acls, Client, Error};
 /// Known ancestors kept at a time; beyond it everything is forgotten and asked for again (about 200 bytes each).
 const KNOWN_MAX: usize = 50_000;
 
+/// Look-ups that are under way together.
+const LOOKUPS_TOGETHER: usize = 128;
+
 /// Ancestors that exist, as far as we know. A wrong entry costs one refused multi.
 #[derive(Default)]
 pub(super) struct Parents {
@@ -46,6 +49,51 @@ pub(super) fn parent_of(path: &str) -> Option<&str> {
     }
 }
 
+/// What a call has found out about ancestors: the ACL of those that exist, `None` of those that do not.
+pub(super) type Looked = HashMap<String, Option<Arc<Vec<Acl>>>>;
+
+/// Looks up the ancestors of what is to be created, each once and all of a level together, up to the nearest that
+/// exist.
+pub(super) async fn look_up(shared: &Shared, client: &Client, paths: &[&str]) -> Result<Looked, StoreError> {
+    let mut looked = Looked::new();
+    let mut ask: Vec<String> = unknown(shared, &looked, paths.iter().copied());
+    while !ask.is_empty() {
+        for together in ask.chunks(LOOKUPS_TOGETHER) {
+            let answers = together.iter().map(|path| client.get_acl(path));
+            for (path, answer) in together.iter().zip(futures::future::join_all(answers).await) {
+                let known = match answer {
+                    Ok((acls, _)) => {
+                        let acls = Arc::new(acls);
+                        shared.parents().insert(path.clone(), Arc::clone(&acls));
+                        Some(acls)
+                    }
+                    // It is there, and its ACL may not be read: no ACL to copy.
+                    Err(Error::NoAuth) => Some(Arc::default()),
+                    Err(Error::NoNode) => None,
+                    Err(error) => return Err(explain(shared, &error)),
+                };
+                looked.insert(path.clone(), known);
+            }
+        }
+        let missing: Vec<String> = ask.into_iter().filter(|path| looked.get(path) == Some(&None)).collect();
+        ask = unknown(shared, &looked, missing.iter().map(String::as_str));
+    }
+    Ok(looked)
+}
+
+/// The distinct parents of these paths about which nothing is known.
+fn unknown<'a>(shared: &Shared, looked: &Looked, paths: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let known = shared.parents();
+    let mut ask: Vec<String> = paths
+        .filter_map(parent_of)
+        .filter(|parent| !looked.contains_key(*parent) && known.get(parent).is_none())
+        .map(ToOwned::to_owned)
+        .collect();
+    ask.sort_unstable();
+    ask.dedup();
+    ask
+}
+
 /// Whether an ACL was shown with its digests masked (`user:x`), as it is without ADMIN (ZOOKEEPER-1392): copied as it
 /// is shown, it would lock everybody out.
 fn is_masked(acls: &[Acl]) -> bool {
@@ -54,12 +102,12 @@ fn is_masked(acls: &[Acl]) -> bool {
 
 /// The ACL of what is created below the nearest existing ancestor (`None` if it may not be seen whole, so that it
 /// cannot be copied), and the ancestors that are missing, top first.
-pub(super) async fn above(
+pub(super) fn above(
     shared: &Shared,
-    client: &Client,
+    looked: &Looked,
     path: &str,
     acl: ZnodeAcl,
-) -> Result<(Option<Arc<Vec<Acl>>>, Vec<String>), StoreError> {
+) -> (Option<Arc<Vec<Acl>>>, Vec<String>) {
     let mut missing = Vec::new();
     let mut at = path;
     let nearest = loop {
@@ -67,32 +115,25 @@ pub(super) async fn above(
         if let Some(known) = shared.parents().get(parent) {
             break known;
         }
-        match client.get_acl(parent).await {
-            Ok((acls, _)) => {
-                let acls = Arc::new(acls);
-                shared.parents().insert(parent.to_owned(), Arc::clone(&acls));
-                break acls;
-            }
-            // It is there, and its ACL may not be read at all.
-            Err(Error::NoAuth) if acl == ZnodeAcl::Parent => {
+        match looked.get(parent) {
+            Some(Some(acls)) if acls.is_empty() && acl == ZnodeAcl::Parent => {
                 missing.reverse();
-                return Ok((None, missing));
+                return (None, missing);
             }
-            Err(Error::NoAuth) => break Arc::new(Vec::new()),
-            Err(Error::NoNode) => missing.push(parent.to_owned()),
-            Err(error) => return Err(explain(shared, &error)),
+            Some(Some(acls)) => break Arc::clone(acls),
+            Some(None) | None => missing.push(parent.to_owned()),
         }
         at = parent;
     };
     missing.reverse();
     let acl = match acl {
-        ZnodeAcl::Parent if is_masked(&nearest) => return Ok((None, missing)),
+        ZnodeAcl::Parent if is_masked(&nearest) => return (None, missing),
         ZnodeAcl::Parent => nearest,
         ZnodeAcl::Open => Arc::new(open()),
         // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
         ZnodeAcl::Creator => Arc::new(creator()),
     };
-    Ok((Some(acl), missing))
+    (Some(acl), missing)
 }
 
 pub(super) fn open() -> Vec<Acl> {

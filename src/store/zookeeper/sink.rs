@@ -9,7 +9,7 @@
 //! of one session are served in order, so once the slot can be read the multi has been applied or never will be.
 
 use super::journal::{self, SLOTS};
-use super::parents::above;
+use super::parents::{above, look_up};
 use super::{Shared, explain};
 use crate::change::ZkVersion;
 use crate::plan::Base;
@@ -58,13 +58,16 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
             if matches!(write.op, ZnodeOp::Delete(_)) { -depth } else { depth }
         })
     });
+    let created: Vec<&str> =
+        writes.iter().filter(|write| write.op == ZnodeOp::Create).map(|write| write.path).collect();
+    let looked = look_up(shared, &client, &created).await?;
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
     let (mut count, mut bytes) = (0, MULTI_BYTES);
     let mut assumed: HashSet<String> = HashSet::new();
     for index in order {
         let Some(write) = writes.get(index) else { continue };
         let (acl, mut missing) = match write.op {
-            ZnodeOp::Create => above(shared, &client, write.path, write.acl).await?,
+            ZnodeOp::Create => above(shared, &looked, write.path, write.acl),
             ZnodeOp::Set(_) | ZnodeOp::Delete(_) => (Some(Arc::default()), Vec::new()),
         };
         let Some(acl) = acl else {
@@ -296,7 +299,7 @@ async fn refuse(
         // An ancestor is missing that was thought to exist, or exists that was thought missing.
         (Error::NoNode, ZnodeOp::Create) => {
             shared.parents().forget_above(path);
-            let (acl, missing) = above(shared, client, path, member.write.acl).await?;
+            let (acl, missing) = above(shared, &look_up(shared, client, &[path]).await?, path, member.write.acl);
             match acl {
                 Some(acl) => {
                     (member.acl, member.missing) = (acl, missing);
@@ -306,7 +309,8 @@ async fn refuse(
             }
         }
         (Error::NodeExists, ZnodeOp::Create) if !member.missing.is_empty() => {
-            if let (Some(acl), missing) = above(shared, client, path, member.write.acl).await?
+            if let (Some(acl), missing) =
+                above(shared, &look_up(shared, client, &[path]).await?, path, member.write.acl)
                 && missing.is_empty()
             {
                 (member.acl, member.missing) = (acl, missing);
@@ -329,8 +333,11 @@ async fn refuse(
     done.push((member.index, outcome));
     // What this member was to create for others is theirs to create again.
     if !member.missing.is_empty() {
+        let created: Vec<&str> =
+            members.iter().filter(|other| other.write.op == ZnodeOp::Create).map(|other| other.write.path).collect();
+        let looked = look_up(shared, client, &created).await?;
         for other in members.iter_mut().filter(|other| matches!(other.write.op, ZnodeOp::Create)) {
-            if let (Some(acl), missing) = above(shared, client, other.write.path, other.write.acl).await? {
+            if let (Some(acl), missing) = above(shared, &looked, other.write.path, other.write.acl) {
                 (other.acl, other.missing) = (acl, missing);
             }
         }
