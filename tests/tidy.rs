@@ -258,6 +258,7 @@ fn resolved(path: &[String], module: &[String]) -> Vec<String> {
 fn forbidden_imports(source: &Source) -> Vec<String> {
     let module = module(&source.path);
     let code = code_only(&source.text);
+    let named = paths(&code);
     let inside = |room: &str| {
         let room: Vec<&str> = room.split("::").collect();
         module.len() >= room.len() && room.iter().zip(&module).all(|(a, b)| a == b)
@@ -266,11 +267,11 @@ fn forbidden_imports(source: &Source) -> Vec<String> {
     for rule in RULES.iter().filter(|rule| rule.rooms.iter().any(|room| inside(room))) {
         for never in rule.never.iter().copied().flatten() {
             let target: Vec<&str> = never.split("::").collect();
-            for path in paths(&code) {
+            for path in &named {
                 // A bare word is a path only in a `use` line; as a name of something else it says nothing.
                 let said = path.len() > 1 || code.contains(&format!("use {};", path[0]));
                 let own = code.contains(&format!("mod {};", target[0]));
-                let full = resolved(&path, &module);
+                let full = resolved(path, &module);
                 if said && !own && full.len() >= target.len() && target.iter().zip(&full).all(|(a, b)| a == b) {
                     breaches.push(format!("{}: `{}` must not name {never}", source.path, path.join("::")));
                 }

@@ -118,7 +118,10 @@ impl Engine {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
                     self.note("Redis takes no writes now; the sidecars wait");
                 }
-                Ok(outcomes) => break outcomes,
+                Ok(outcomes) => match keys.mark_slots(&batch.slots).await {
+                    Ok(()) => break outcomes,
+                    Err(error) => self.failed(&error),
+                },
                 Err(error @ StoreError::Fenced(_)) => {
                     // The next owner completes the journal, so the slots stay as they are.
                     self.halt(error);

@@ -15,9 +15,10 @@ use super::retry::Pauses;
 use crate::change::{GapState, Side};
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
-use crate::store::{Claim, Hints, Keyspace, Lease, Remembered, StoreError, Znodes};
+use crate::store::{Claim, Hints, Keyspace, Lease, Remembered, Slot, StoreError, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::Metrics;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -345,8 +346,11 @@ impl Pipeline {
         }
         if let Some(znodes) = &self.znodes {
             let entries = znodes.journal().await?;
-            if let Some(keys) = &self.keys {
-                keys.complete(entries).await?;
+            if let (Some(keys), false) = (&self.keys, captures) {
+                let marked: HashSet<Slot> = keys.marked_slots().await?.into_iter().collect();
+                let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
+                keys.complete(entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect()).await?;
+                keys.mark_slots(&slots.into_iter().collect::<Vec<_>>()).await?;
             }
         }
         Ok(lease)

@@ -160,14 +160,25 @@ pub enum ZnodeOutcome {
 pub struct ZnodeBatch {
     /// One for each write, in order.
     pub outcomes: Vec<ZnodeOutcome>,
-    /// The journal slots that hold the bases of what was done: give them back with [`Znodes::release`] once the
-    /// sidecars say the same.
-    pub slots: Vec<usize>,
+    /// The journal slots that hold the bases of what was done: once the sidecars say the same, tell
+    /// [`Keyspace::mark_slots`], then give them back with [`Znodes::release`].
+    pub slots: Vec<Slot>,
+}
+
+/// A journal slot in a certain state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// Which one.
+    pub number: usize,
+    /// The dataVersion of its znode.
+    pub version: i32,
 }
 
 /// A base that the journal holds: a write to ZooKeeper whose sidecar may not have been brought up to date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalEntry {
+    /// Where it stands.
+    pub slot: Slot,
     /// The pair's key.
     pub key: Vec<u8>,
     /// The bucket it belongs to.
@@ -269,7 +280,7 @@ pub trait Znodes: Send + Sync {
     fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>>;
 
     /// The sidecars say what these slots say: they may be used again.
-    fn release(&self, slots: &[usize]);
+    fn release(&self, slots: &[Slot]);
 
     /// Milliseconds by which the ensemble's clock is ahead of ours, as last seen.
     fn clock_ahead_ms(&self) -> i64;
@@ -421,6 +432,13 @@ pub trait Keyspace: Send + Sync {
 
     /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only.
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The sidecars say what these slots say, so that no later owner need complete them. Without this mark the older
+    /// entry of a pair that was deleted and made anew would be taken for the newer one.
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// The slots that were marked last.
+    fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>>;
 
     /// Starts the source: subscribes and tracks, then tells [`Link::Up`]; again after every reconnect.
     fn watch(&self, hints: Arc<dyn Hints>);

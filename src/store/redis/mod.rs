@@ -20,10 +20,10 @@ mod slot;
 mod source;
 
 use super::{
-    Claim, Hints, JournalEntry, KeyOutcome, KeyReadings, KeyWrite, Keyspace, KeyspaceFacts, Remembered, Scanned,
+    Claim, Hints, JournalEntry, KeyOutcome, KeyReadings, KeyWrite, Keyspace, KeyspaceFacts, Remembered, Scanned, Slot,
     StoreError,
 };
-use calls::{glob, integer, keys_of};
+use calls::{bytes, glob, integer, keys_of};
 use connection::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -236,6 +236,33 @@ impl Keyspace for RedisStore {
                 }
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot]) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let mut save = redis::cmd("HSET");
+            save.arg(self.shared.state_key());
+            for slot in slots {
+                save.arg(format!("slot:{}", slot.number)).arg(slot.version);
+            }
+            if slots.is_empty() { Ok(()) } else { self.shared.command(&save).await.map(|_| ()) }
+        }
+        .boxed()
+    }
+
+    fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>> {
+        async move {
+            let mut load = redis::cmd("HGETALL");
+            load.arg(self.shared.state_key());
+            let Value::Map(fields) = self.shared.command(&load).await? else { return Ok(Vec::new()) };
+            let slots = fields.into_iter().filter_map(|(name, value)| {
+                let name = bytes(Some(name));
+                let number = std::str::from_utf8(&name).ok()?.strip_prefix("slot:")?.parse().ok()?;
+                Some(Slot { number, version: i32::try_from(integer(Some(value))).ok()? })
+            });
+            Ok(slots.collect())
         }
         .boxed()
     }

@@ -52,7 +52,7 @@ async fn live(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration
     info.check(&shared.place())?;
     subscribe(shared, &mut connection).await?;
     let mut flags = notifications(shared, &mut connection).await;
-    let mut tracked = track(shared, &mut connection, flags.as_deref()).await;
+    let tracked = track(shared, &mut connection).await;
     report(shared, flags.as_deref(), tracked);
     note(shared, hints, &info);
     hints.link(Side::Redis, Link::Up);
@@ -74,7 +74,6 @@ async fn live(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration
         let now = notifications(shared, &mut connection).await;
         if now != flags {
             flags = now;
-            tracked = track(shared, &mut connection, flags.as_deref()).await;
             report(shared, flags.as_deref(), tracked);
             hints.everything(Side::Redis, "notify-keyspace-events was changed");
         }
@@ -121,18 +120,12 @@ async fn subscribe(shared: &Shared, connection: &mut MultiplexedConnection) -> R
     Ok(())
 }
 
-/// Turns tracking on; without the permission the notifications have to do. While they tell of every change, tracking
-/// is kept to a prefix that no key has: what is left of it is the null push of a flush, which they lack, and the server
-/// tells everything else once instead of twice.
-async fn track(shared: &Shared, connection: &mut MultiplexedConnection, flags: Option<&str>) -> bool {
-    let mut off = redis::cmd("CLIENT");
-    off.arg(&["TRACKING", "OFF"]);
-    let _: Result<(), _> = off.query_async(connection).await;
+/// Turns tracking on; without the permission the notifications have to do. It covers every key even while the
+/// notifications are on: PFCOUNT rewrites a value and tells tracking alone.
+async fn track(shared: &Shared, connection: &mut MultiplexedConnection) -> bool {
     let mut command = redis::cmd("CLIENT");
     command.arg(&["TRACKING", "ON", "BCAST"]);
-    if flags.is_some_and(notifies) {
-        command.arg("PREFIX").arg("_keepstep::flushed");
-    } else if !shared.settings.prefixes.iter().any(Vec::is_empty) {
+    if !shared.settings.prefixes.iter().any(Vec::is_empty) {
         for prefix in &shared.settings.prefixes {
             command.arg("PREFIX").arg(prefix);
         }

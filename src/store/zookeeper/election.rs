@@ -12,7 +12,7 @@ use super::journal::{self, SLOTS};
 use super::parents::{creator, open};
 use super::{Shared, explain, now_ms};
 use crate::plan::Ensemble;
-use crate::store::{Claim, JournalEntry, Lease, Remembered, StoreError};
+use crate::store::{Claim, JournalEntry, Lease, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error};
@@ -213,7 +213,7 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
         ensure(shared, &client, &path, b"").await?;
         let (data, stat) = client.get_data(&path).await.map_err(|error| explain(shared, &error))?;
         shared.note_slot(slot, stat.version);
-        entries.extend(journal::read(&data, stat.mzxid));
+        entries.extend(journal::read(Slot { number: slot, version: stat.version }, &data, stat.mzxid));
     }
     shared.free_all_slots();
     Ok(entries)

@@ -5,7 +5,7 @@
 
 use crate::change::ZkVersion;
 use crate::plan::Base;
-use crate::store::{JournalEntry, ZnodeOp, ZnodeWrite};
+use crate::store::{JournalEntry, Slot, ZnodeOp, ZnodeWrite};
 
 /// Slots, and so multis whose sidecars are not yet written, at a time. Measured: one is enough for the rate, sixteen
 /// hide the round trip to Redis.
@@ -42,15 +42,15 @@ pub(super) fn settle(base: Base, created: bool, mzxid: i64) -> Base {
 }
 
 /// Reads a slot; what cannot be read ends it (a slot is written whole or not at all).
-pub(super) fn read(mut bytes: &[u8], mzxid: i64) -> Vec<JournalEntry> {
+pub(super) fn read(slot: Slot, mut bytes: &[u8], mzxid: i64) -> Vec<JournalEntry> {
     let mut entries = Vec::new();
-    while let Some(entry) = next(&mut bytes, mzxid) {
+    while let Some(entry) = next(slot, &mut bytes, mzxid) {
         entries.push(entry);
     }
     entries
 }
 
-fn next(bytes: &mut &[u8], mzxid: i64) -> Option<JournalEntry> {
+fn next(slot: Slot, bytes: &mut &[u8], mzxid: i64) -> Option<JournalEntry> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (key, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     let (nonce, rest) = rest.split_first_chunk::<8>()?;
@@ -59,6 +59,7 @@ fn next(bytes: &mut &[u8], mzxid: i64) -> Option<JournalEntry> {
     let base = Base::decode(base)?;
     *bytes = rest;
     Some(JournalEntry {
+        slot,
         key: key.to_vec(),
         nonce: u64::from_be_bytes(*nonce),
         base: (*kind != GONE).then(|| settle(base, *kind == CREATED, mzxid)),
@@ -93,13 +94,14 @@ mod tests {
         append(&mut bytes, &write(ZnodeOp::Create, b"created"), false);
         append(&mut bytes, &write(ZnodeOp::Set(2), b"set"), false);
         append(&mut bytes, &write(ZnodeOp::Delete(2), b""), true);
-        let entries = read(&bytes, 40);
+        let slot = Slot { number: 3, version: 8 };
+        let entries = read(slot, &bytes, 40);
         let versions: Vec<_> = entries.iter().map(|entry| entry.base.and_then(|base| base.zookeeper)).collect();
         let expected =
             [Some(ZkVersion { czxid: 40, mzxid: 40, version: 3 }), Some(ZkVersion { czxid: 5, mzxid: 40, version: 3 })];
         assert_eq!(versions.get(..2), Some(&expected[..]));
         assert_eq!(versions.get(2), Some(&None));
         assert!(entries.iter().all(|entry| entry.nonce == 77 && entry.sequence == 9));
-        assert_eq!(read(bytes.get(..bytes.len() - 1).unwrap_or_default(), 40).len(), 2);
+        assert_eq!(read(slot, bytes.get(..bytes.len() - 1).unwrap_or_default(), 40).len(), 2);
     }
 }

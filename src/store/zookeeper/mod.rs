@@ -17,7 +17,8 @@ mod source;
 mod walk;
 
 use super::{
-    Claim, Hints, JournalEntry, Lease, Look, Remembered, StoreError, Walk, ZnodeBatch, ZnodeReading, ZnodeWrite, Znodes,
+    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Walk, ZnodeBatch, ZnodeReading, ZnodeWrite,
+    Znodes,
 };
 use crate::change::ZkStat;
 use futures::FutureExt as _;
@@ -172,8 +173,8 @@ impl Shared {
         slots.free.split_off(keep)
     }
 
-    fn release(&self, given: &[usize]) {
-        lock(&self.slots).free.extend_from_slice(given);
+    fn release(&self, given: &[Slot]) {
+        lock(&self.slots).free.extend(given.iter().map(|slot| slot.number));
         self.slots_free.add_permits(given.len());
     }
 
@@ -368,7 +369,7 @@ impl Znodes for ZookeeperStore {
         sink::write(&self.shared, writes).boxed()
     }
 
-    fn release(&self, slots: &[usize]) {
+    fn release(&self, slots: &[Slot]) {
         self.shared.release(slots);
     }
 

@@ -13,7 +13,7 @@ use super::parents::{above, look_up};
 use super::{Shared, explain};
 use crate::change::ZkVersion;
 use crate::plan::Base;
-use crate::store::{StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
+use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::collections::HashSet;
 use std::sync::Arc;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult};
@@ -114,7 +114,10 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
     }
     match failure {
         Some(error) => Err(error),
-        None => Ok(ZnodeBatch { outcomes, slots }),
+        None => {
+            let slots = slots.into_iter().map(|number| Slot { number, version: shared.slot_version(number) });
+            Ok(ZnodeBatch { outcomes, slots: slots.collect() })
+        }
     }
 }
 
