@@ -25,9 +25,10 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
   elif command -v sudo >/dev/null; then
-    sudo -n "$@" || fail "could not run as root: $*"
+    sudo -n "$@"
   else
-    fail "this needs root, and there is no sudo: $*"
+    say "this needs root, and there is no sudo: $*"
+    return 1
   fi
 }
 
@@ -42,7 +43,7 @@ package_manager() {
   echo none
 }
 
-# install_package REDIS|JAVA|MAVEN|ZOOKEEPER: 1 when this distribution has no such package or it cannot be installed.
+# install_package redis|java|maven|zookeeper: 1 when this distribution has no such package or it cannot be installed.
 install_package() {
   local manager name
   manager="$(package_manager)"
@@ -58,18 +59,26 @@ install_package() {
     *) return 1 ;;
   esac
   say "  installing $name with $manager"
-  case "$manager" in
+  mkdir -p "$KEEPSTEP_TEST_CACHE"
+  if ! with_manager "$manager" "$name" </dev/null >"$KEEPSTEP_TEST_CACHE/install.log" 2>&1; then
+    tail -20 "$KEEPSTEP_TEST_CACHE/install.log" >&2
+    return 1
+  fi
+}
+
+with_manager() {
+  case "$1" in
     apt-get)
       if [ -z "${APT_UPDATED:-}" ]; then
-        as_root apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 || return 1
+        as_root apt-get -qq -o DPkg::Lock::Timeout=300 update || return 1
         APT_UPDATED=1
       fi
       as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install "$name" </dev/null >&2 || return 1
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install "$2"
       ;;
-    dnf) as_root dnf -q -y install "$name" </dev/null >&2 || return 1 ;;
-    apk) as_root apk add -q "$name" </dev/null >&2 || return 1 ;;
-    brew) brew install -q "$name" </dev/null >&2 || return 1 ;;
+    dnf) as_root dnf -q -y install "$2" ;;
+    apk) as_root apk add -q "$2" ;;
+    brew) brew install -q "$2" ;;
     *) return 1 ;;
   esac
 }
@@ -136,7 +145,7 @@ download_zookeeper() {
   command -v mvn >/dev/null || return 1
   say "  bringing ZooKeeper $ZOOKEEPER_VERSION from Maven Central"
   mkdir -p "$KEEPSTEP_TEST_CACHE"
-  fresh="$(mktemp -d "$KEEPSTEP_TEST_CACHE/zookeeper.XXXXXX")"
+  fresh="$(mktemp -d "$KEEPSTEP_TEST_CACHE/zookeeper.XXXXXX")" || return 1
   if mvn -q -B -f "$SCRIPTS/zookeeper.pom.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$fresh" </dev/null >&2; then
     rm -rf "$jars"
