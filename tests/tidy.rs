@@ -268,11 +268,14 @@ fn forbidden_imports(source: &Source) -> Vec<String> {
         for never in rule.never.iter().copied().flatten() {
             let target: Vec<&str> = never.split("::").collect();
             for path in &named {
+                let full = resolved(path, &module);
+                if full.len() < target.len() || target.iter().zip(&full).any(|(a, b)| a != b) {
+                    continue;
+                }
                 // A bare word is a path only in a `use` line; as a name of something else it says nothing.
                 let said = path.len() > 1 || code.contains(&format!("use {};", path[0]));
                 let own = code.contains(&format!("mod {};", target[0]));
-                let full = resolved(path, &module);
-                if said && !own && full.len() >= target.len() && target.iter().zip(&full).all(|(a, b)| a == b) {
+                if said && !own {
                     breaches.push(format!("{}: `{}` must not name {never}", source.path, path.join("::")));
                 }
             }

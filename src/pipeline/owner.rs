@@ -322,7 +322,8 @@ impl Pipeline {
         };
         let mut blank = false;
         if let (Some(keys), true, false) = (&self.keys, remembered == Remembered::default(), captures) {
-            blank = keys.key_count().await? < BLANK_BELOW;
+            // Where it may not be asked, every key is looked at.
+            blank = keys.key_count().await.is_ok_and(|count| count < BLANK_BELOW);
         }
         self.blank.store(blank, Ordering::Relaxed);
         {

@@ -20,10 +20,10 @@ mod slot;
 mod source;
 
 use super::{
-    Claim, Hints, JournalEntry, KeyOutcome, KeyReadings, KeyWrite, Keyspace, KeyspaceFacts, Remembered, Scanned, Slot,
-    StoreError,
+    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyOutcome, KeyReadings, KeyWrite, Keyspace, KeyspaceFacts, Remembered,
+    Scanned, Slot, StoreError,
 };
-use calls::{bytes, glob, integer, keys_of};
+use calls::{glob, integer, keys_of};
 use connection::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -254,13 +254,15 @@ impl Keyspace for RedisStore {
 
     fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>> {
         async move {
-            let mut load = redis::cmd("HGETALL");
+            let mut load = redis::cmd("HMGET");
             load.arg(self.shared.state_key());
-            let Value::Map(fields) = self.shared.command(&load).await? else { return Ok(Vec::new()) };
-            let slots = fields.into_iter().filter_map(|(name, value)| {
-                let name = bytes(Some(name));
-                let number = std::str::from_utf8(&name).ok()?.strip_prefix("slot:")?.parse().ok()?;
-                Some(Slot { number, version: i32::try_from(integer(Some(value))).ok()? })
+            for number in 0..JOURNAL_SLOTS {
+                load.arg(format!("slot:{number}"));
+            }
+            let versions = keys_of(self.shared.command(&load).await?);
+            let slots = versions.iter().enumerate().filter_map(|(number, version)| {
+                let version = std::str::from_utf8(version).ok()?.parse().ok()?;
+                Some(Slot { number, version })
             });
             Ok(slots.collect())
         }

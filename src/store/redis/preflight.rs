@@ -95,7 +95,6 @@ async fn permissions(shared: &Shared) -> Vec<Finding> {
                 ("SET", vec![probe.as_slice(), b"v"]),
                 ("DEL", vec![probe.as_slice()]),
                 ("HSET", vec![bucket, b"f", b"v"]),
-                ("HGET", vec![bucket, b"f"]),
                 ("HDEL", vec![bucket, b"f"]),
                 ("HKEYS", vec![bucket]),
                 ("SADD", vec![bucket, b"m"]),

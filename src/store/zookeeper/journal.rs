@@ -7,9 +7,7 @@ use crate::change::ZkVersion;
 use crate::plan::Base;
 use crate::store::{JournalEntry, Slot, ZnodeOp, ZnodeWrite};
 
-/// Slots, and so multis whose sidecars are not yet written, at a time. Measured: one is enough for the rate, sixteen
-/// hide the round trip to Redis.
-pub(super) const SLOTS: usize = 16;
+pub(super) use crate::store::JOURNAL_SLOTS as SLOTS;
 
 const GONE: u8 = 0;
 const CREATED: u8 = 1;
