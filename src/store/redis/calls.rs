@@ -17,6 +17,29 @@ const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
 /// In a comparison, values above this come as digests: the server's SHA-1 costs about what sending them would.
 const DIGEST_ABOVE: usize = 1024;
 
+/// Bytes of what stands before each reading in the answer of `OBSERVE`.
+const HEAD_BYTES: usize = 21;
+
+/// What stands before each reading in the answer of `OBSERVE`.
+struct Head {
+    code: u8,
+    expires: i64,
+    /// Of value, sidecar and nonce.
+    lengths: [usize; 3],
+}
+
+impl Head {
+    fn parse(head: [u8; HEAD_BYTES]) -> Head {
+        let [code, e0, e1, e2, e3, e4, e5, e6, e7, v0, v1, v2, v3, s0, s1, s2, s3, n0, n1, n2, n3] = head;
+        let length = |bytes: [u8; 4]| usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
+        Head {
+            code,
+            expires: i64::from_be_bytes([e0, e1, e2, e3, e4, e5, e6, e7]),
+            lengths: [length([v0, v1, v2, v3]), length([s0, s1, s2, s3]), length([n0, n1, n2, n3])],
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn place(&self) -> String {
         format!("redis {} ({}:{})", self.settings.name, self.settings.host, self.settings.port)
@@ -139,34 +162,44 @@ impl Shared {
     }
 
     pub(super) fn readings(&self, value: Value, count: usize) -> Result<(Vec<KeyReading>, i64), StoreError> {
-        let Value::Array(items) = value else {
-            return Err(StoreError::Away(format!("{}: a script answered {value:?}", self.place())));
-        };
+        let odd = |what: String| StoreError::Away(format!("{}: a script answered {what}", self.place()));
+        let Value::Array(items) = value else { return Err(odd(format!("{value:?}"))) };
         let mut items = items.into_iter();
-        let seconds = integer(items.next());
-        let microseconds = integer(items.next());
+        let now_ms = integer(items.next()) * 1000 + integer(items.next()) / 1000;
+        let packed = bytes(items.next());
+        let mut rest = packed.as_slice();
         let mut readings = Vec::with_capacity(count);
-        while let Some(code) = items.next() {
-            let (value, expires) = (items.next(), integer(items.next()));
-            let (entry, nonce) = (bytes(items.next()), bytes(items.next()));
+        while let Some((head, parts)) = rest.split_first_chunk::<HEAD_BYTES>() {
+            let Head { code, expires, lengths: [value, entry, nonce] } = Head::parse(*head);
+            let cut = parts.split_at_checked(value).and_then(|(value, rest)| {
+                let (entry, rest) = rest.split_at_checked(entry)?;
+                let (nonce, rest) = rest.split_at_checked(nonce)?;
+                Some((value, entry, nonce, rest))
+            });
+            let Some((value, entry, nonce, after)) = cut else { return Err(odd("less than it announced".to_owned())) };
+            rest = after;
             let expires_ms = (expires >= 0).then_some(expires);
-            let state = match integer(Some(code)) {
+            let text = || String::from_utf8_lossy(value).into_owned();
+            let state = match code {
                 0 => KeyState::Absent,
-                1 => KeyState::Value { bytes: bytes(value), expires_ms },
-                2 => match Digest::from_hex(&bytes(value)) {
+                1 => KeyState::Value { bytes: value.to_vec(), expires_ms },
+                2 => match Digest::from_hex(value) {
                     Some(digest) => KeyState::Digest { digest, expires_ms },
                     None => KeyState::Later,
                 },
-                3 => KeyState::TooLarge(u64::try_from(integer(value)).unwrap_or(0)),
-                4 => KeyState::WrongType(String::from_utf8_lossy(&bytes(value)).into_owned()),
+                3 => KeyState::TooLarge(text().parse().unwrap_or(0)),
+                4 => KeyState::WrongType(text()),
                 6 => return Err(self.fenced()),
-                7 => KeyState::Denied(String::from_utf8_lossy(&bytes(value)).into_owned()),
+                7 => KeyState::Denied(text()),
                 _ => KeyState::Later,
             };
-            let nonce = std::str::from_utf8(&nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-            readings.push(KeyReading { state, entry, nonce });
+            let nonce = std::str::from_utf8(nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            readings.push(KeyReading { state, entry: entry.to_vec(), nonce });
         }
-        Ok((readings, seconds * 1000 + microseconds / 1000))
+        if readings.len() != count || !rest.is_empty() {
+            return Err(odd(format!("{} readings of {count}", readings.len())));
+        }
+        Ok((readings, now_ms))
     }
 
     pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {

@@ -41,14 +41,15 @@ impl Script {
 }
 
 /// `ARGV`: epoch, nonce for buckets that do not exist yet (empty: leave no trace), bytes that the answer may hold, bytes above which a value
-/// comes as its digest, bytes above which it is too large. Answers `{seconds, microseconds, …}` and five items a key:
-/// code, value, expiry, sidecar, nonce.
+/// comes as its digest, bytes above which it is too large. Answers `{seconds, microseconds, text}`. The text has for each key a head
+/// (code: 1 byte, expiry: 8, lengths of value, sidecar and nonce: 4 each; big-endian), then value, sidecar and nonce: one long
+/// string is built, sent and parsed at half the cost of five small items a key.
 const OBSERVE: &str = r"
 local epoch, left = tonumber(ARGV[1]), tonumber(ARGV[3])
 local digest_above, large_above = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
-local out = {tonumber(time[1]), tonumber(time[2])}
-local n = 2
+local out = {}
+local n = 0
 for i = 1, #KEYS, 2 do
   local key, bucket = KEYS[i], KEYS[i + 1]
   local meta = redis.call('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
@@ -74,7 +75,7 @@ for i = 1, #KEYS, 2 do
         code, value = 7, length.err
       end
     elseif length > large_above then
-      code, value = 3, length
+      code, value = 3, tostring(length)
     elseif length > left then
       code = 5
     else
@@ -91,10 +92,12 @@ for i = 1, #KEYS, 2 do
       end
     end
   end
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = code, value, expires, meta[3] or '', nonce
-  n = n + 5
+  local entry = meta[3] or ''
+  out[n + 1] = struct.pack('>Bi8I4I4I4', code, expires, #value, #entry, #nonce)
+  out[n + 2], out[n + 3], out[n + 4] = value, entry, nonce
+  n = n + 4
 end
-return out
+return {tonumber(time[1]), tonumber(time[2]), table.concat(out)}
 ";
 
 /// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large, then eight for each
