@@ -181,15 +181,24 @@ fn introduce(metrics: &Metrics, pipelines: &[Pipeline]) {
     }
 }
 
+/// SIGXFSZ: a file would grow beyond the limit of the process. Without a listener the signal ends the process; with one the
+/// write fails, which is a full disk to us and waited out. The number is the same on Linux and macOS.
+const FILE_TOO_LARGE: i32 = 25;
+
 /// SIGINT and SIGTERM. From here on they no longer end the process by themselves.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    _file_too_large: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Signals> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            _file_too_large: signal(SignalKind::from_raw(FILE_TOO_LARGE))?,
+        })
     }
 
     /// Waits for the next one. Cancel-safe.

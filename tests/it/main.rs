@@ -17,6 +17,7 @@ mod losses;
 mod one_way;
 mod random;
 mod redis_events;
+mod storage;
 mod support;
 mod support_works;
 mod two_way;

@@ -37,6 +37,9 @@ struct World {
     in_redis: BTreeMap<String, Last>,
     in_zookeeper: BTreeMap<String, Last>,
     written: u64,
+    /// In such a run a delete in Redis that the worker did not see in time is taken for a loss, and rightly undone: a
+    /// restart is a new lineage. So those deletes are not insisted on.
+    restarts_redis: bool,
 }
 
 impl World {
@@ -62,6 +65,7 @@ impl World {
             in_redis,
             in_zookeeper,
             written: 0,
+            restarts_redis: seed % 2 == 0,
         }
     }
 
@@ -71,15 +75,18 @@ impl World {
         format!("{kind}{}", self.rng.usize(..NAMES))
     }
 
-    /// A value that is written once.
+    /// A value that is written once; now and then one that both sides write again and again.
     fn value(&mut self, side: &str) -> String {
         self.written += 1;
+        if self.rng.u32(..8) == 0 {
+            return "the same".to_owned();
+        }
         format!("{side}-{}", self.written)
     }
 
     async fn step(&mut self) {
         match self.rng.u32(..100) {
-            0..40 => {
+            0..34 => {
                 let (name, value) = (self.name(['r', 's']), self.value("redis"));
                 redis::cmd("SET")
                     .arg(format!("settings:{name}"))
@@ -89,6 +96,16 @@ impl World {
                     .unwrap();
                 self.in_redis.insert(name, Last::Set(value));
             }
+            34..37 => {
+                let name = format!("rc{}", self.rng.usize(..2));
+                let count: i64 = redis::cmd("INCR")
+                    .arg(format!("settings:{name}"))
+                    .query_async(&mut self.client)
+                    .await
+                    .unwrap();
+                self.in_redis.insert(name, Last::Set(count.to_string()));
+            }
+            37..40 => self.rename().await,
             40..80 => {
                 let (name, value) = (self.name(['z', 's']), self.value("zk"));
                 self.znodes.put(&format!("/settings/{name}"), &value).await;
@@ -108,8 +125,25 @@ impl World {
         }
     }
 
+    /// Moves a key that only Redis is written at over another.
+    async fn rename(&mut self) {
+        let (from, to) = (self.name(['r', 'r']), self.name(['r', 'r']));
+        let Some(Last::Set(value)) = self.in_redis.get(&from).cloned() else { return };
+        if from == to {
+            return;
+        }
+        redis::cmd("RENAME")
+            .arg(format!("settings:{from}"))
+            .arg(format!("settings:{to}"))
+            .exec_async(&mut self.client)
+            .await
+            .unwrap();
+        self.in_redis.insert(from, Last::Gone);
+        self.in_redis.insert(to, Last::Set(value));
+    }
+
     async fn fault(&mut self) {
-        match self.rng.u32(..8) {
+        match self.rng.u32(..12) {
             0 => self.to_redis.drop_connections(),
             1 => self.to_zookeeper.drop_connections(),
             2 | 3 => self.to_redis.lose_reply_to(b"EVALSHA"),
@@ -117,6 +151,20 @@ impl World {
             6 => {
                 self.keepstep.kill9();
                 self.keepstep.start();
+            }
+            7 => {
+                self.keepstep.freeze();
+                // Sometimes beyond the session, which is 2 s here.
+                tokio::time::sleep(Duration::from_millis(self.rng.u64(10..2_500))).await;
+                self.keepstep.thaw();
+            }
+            8 if self.restarts_redis => {
+                self.redis.restart().await;
+                self.client = self.redis.client().await;
+            }
+            9 => {
+                self.zookeeper.restart().await;
+                self.znodes = self.zookeeper.client().await;
             }
             _ => {
                 let proxy = if self.rng.bool() { &self.to_redis } else { &self.to_zookeeper };
@@ -143,7 +191,11 @@ impl World {
                 .map(|(name, last)| (name.clone(), last.clone()))
                 .collect()
         };
-        for (name, last) in [of(&self.in_redis, 'r'), of(&self.in_zookeeper, 'z')].concat() {
+        let mut in_redis = of(&self.in_redis, 'r');
+        if self.restarts_redis {
+            in_redis.retain(|(_, last)| *last != Last::Gone);
+        }
+        for (name, last) in [in_redis, of(&self.in_zookeeper, 'z')].concat() {
             let held = self.held(&name).await;
             let wanted = match last {
                 Last::Set(value) => Some(value),

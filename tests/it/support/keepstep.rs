@@ -194,6 +194,11 @@ impl Keepstep {
         self.process().signal(Signal::CONT);
     }
 
+    /// The disk is full once a file of the worker is as long as this; `None`: it has space again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        self.process.as_ref().expect("the worker was started").limit_files(bytes);
+    }
+
     /// SIGTERM, and its exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
         self.process().signal(Signal::TERM);

@@ -1,7 +1,7 @@
 //! A child process: its output in a file, its signals by its own id, its end with the value that stands for it.
 
 use super::guardian;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,9 +33,19 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    fn id(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
+    }
+
+    /// Lets none of its files grow beyond this, or beyond what this process itself may write.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        prlimit(Some(self.id()), Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum })
+            .expect("the limit of a child can be set");
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(id, signal).expect("the process is there to be signalled");
+        kill_process(self.id(), signal).expect("the process is there to be signalled");
     }
 
     /// Its exit status, if it has ended.
