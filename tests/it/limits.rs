@@ -1,6 +1,6 @@
 //! What cannot be mirrored is quarantined with its reason, everything else flows on, and it heals by itself.
 
-use crate::support::{LIVE, Scene, eventually, eventually_is};
+use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, ZooKeeper, eventually, eventually_is};
 use zookeeper_client::{Acl, Acls, AuthId, CreateMode, Permission};
 
 const MEBIBYTE: usize = 1 << 20;
@@ -34,6 +34,39 @@ async fn a_value_that_zookeeper_does_not_take_is_too_large_until_it_is_smaller()
     scene.set("settings:large", "small now").await;
     scene.znode_becomes("/settings/large", Some("small now")).await;
     scene.del("settings:larger").await;
+    scene.quarantine_becomes(&[]).await;
+}
+
+#[tokio::test]
+async fn a_znode_beyond_a_million_bytes_is_too_large_until_it_is_smaller() {
+    let scene = Scene::start().await;
+    scene.znodes.put("/settings/large", vec![b'x'; 1_000_001]).await;
+    scene.znodes.put("/settings/small", "1").await;
+    scene.quarantine_becomes(&["too_large"]).await;
+    scene.key_becomes("settings:small", Some("1")).await;
+    assert_eq!(scene.get("settings:large").await, None);
+    scene.znodes.put("/settings/large", "small now").await;
+    scene.key_becomes("settings:large", Some("small now")).await;
+    scene.quarantine_becomes(&[]).await;
+}
+
+/// Such a server does not refuse the write: it drops the connection, and every write beside it with it.
+#[tokio::test]
+async fn a_value_beyond_the_jute_maxbuffer_of_the_ensemble_is_too_large_and_all_others_flow() {
+    let (zookeeper, redis) = tokio::join!(ZooKeeper::start_with(&["-Djute.maxbuffer=200000"]), Redis::start());
+    let keepstep = Keepstep::run(Pipeline::two_way(zookeeper.connect_string(), redis.url())).await;
+    let (znodes, client) = tokio::join!(zookeeper.client(), redis.client());
+    let scene = Scene { redis, zookeeper, znodes, client, keepstep };
+    scene.set("settings:large", vec![b'x'; 300_000]).await;
+    for number in 0..20 {
+        scene.set(format!("settings:{number}"), format!("v{number}")).await;
+    }
+    scene.quarantine_becomes(&["too_large"]).await;
+    for number in 0..20 {
+        scene.znode_becomes(&format!("/settings/{number}"), Some(&format!("v{number}"))).await;
+    }
+    scene.set("settings:large", "small now").await;
+    scene.znode_becomes("/settings/large", Some("small now")).await;
     scene.quarantine_becomes(&[]).await;
 }
 

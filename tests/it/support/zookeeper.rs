@@ -39,6 +39,8 @@ struct Server {
     config: String,
     /// Who is in the ensemble, and the two ports on which they meet.
     dynamic: Option<(String, [Port; 2])>,
+    /// System properties, as `-D` flags.
+    properties: &'static [&'static str],
     process: Option<Process>,
 }
 
@@ -46,7 +48,7 @@ impl Server {
     fn new(client: Port, config: String) -> Server {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
-        Server { client, dir, config, dynamic: None, process: None }
+        Server { client, dir, config, dynamic: None, properties: &[], process: None }
     }
 
     /// Without waiting until it serves: a server of an ensemble does so only with a second one.
@@ -57,7 +59,7 @@ impl Server {
             fs::write(self.dir.path().join("zoo.dynamic"), dynamic).unwrap();
         }
         let mut java = programs::zookeeper_java();
-        java.current_dir(self.dir.path()).args(["org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"]);
+        java.current_dir(self.dir.path()).args(self.properties).args(["org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"]);
         self.process = Some(Process::start(&mut java, &self.dir.path().join("zookeeper.log")));
     }
 
@@ -138,10 +140,15 @@ pub struct ZooKeeper {
 
 impl ZooKeeper {
     pub async fn start() -> ZooKeeper {
+        ZooKeeper::start_with(&[]).await
+    }
+
+    /// With these system properties, e.g. `-Djute.maxbuffer=300000`.
+    pub async fn start_with(properties: &'static [&'static str]) -> ZooKeeper {
         let permit = permits(1).await;
         let client = Port::lease();
         let config = format!("{COMMON}clientPort={}\nclientPortAddress=127.0.0.1\n", client.number());
-        let mut server = Server::new(client, config);
+        let mut server = Server { properties, ..Server::new(client, config) };
         server.launch();
         server.serves().await;
         ZooKeeper { server, _permit: permit }
