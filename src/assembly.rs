@@ -271,6 +271,7 @@ fn redis_store(pipeline: &model::Pipeline, store: &model::RedisStore, map: &Rout
         password: store.password.as_ref().map(|secret| secret.reveal().to_owned()),
         pipeline: pipeline.name.clone(),
         prefixes: map.key_prefixes(),
+        channels: pipeline.routes.iter().filter_map(|route| route.publish.clone()).collect(),
         // Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
         claim_ttl: session + Duration::from_secs(5),
         sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),

@@ -188,6 +188,23 @@ async fn each_change_written_to_redis_is_published_as_its_tail_line() {
 }
 
 #[tokio::test]
+async fn a_channel_that_may_not_be_published_on_is_said_and_holds_nothing_up() {
+    let user = ["--user", "keepstep", "on", ">secret", "~*", "resetchannels", "&__keyspace@0__:settings:*", "+@all"];
+    let mut scene = Scene::prepare(&user, |pipeline| {
+        pipeline.redis("username: keepstep").redis("password: {env: REDIS_PASSWORD}").route("publish: settings-changes")
+    })
+    .await;
+    scene.keepstep = scene.keepstep.variable("REDIS_PASSWORD", "secret");
+    let checked = scene.keepstep.command("validate", &["--connect"]).await.expect(1);
+    assert!(checked.stdout.contains("PUBLISH"), "{checked:?}");
+    scene.run().await;
+    scene.znodes.put("/settings/a", "1").await;
+    scene.key_becomes("settings:a", Some("1")).await;
+    let log = scene.keepstep.log();
+    assert!(log.contains("PUBLISH is refused"), "{log}");
+}
+
+#[tokio::test]
 async fn routes_are_taken_in_order_and_each_has_its_own_way() {
     let scene = Scene::start_with(|pipeline| {
         pipeline

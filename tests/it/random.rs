@@ -65,7 +65,7 @@ impl World {
             in_redis,
             in_zookeeper,
             written: 0,
-            restarts_redis: seed % 2 == 0,
+            restarts_redis: seed.is_multiple_of(2),
         }
     }
 
@@ -98,11 +98,8 @@ impl World {
             }
             34..37 => {
                 let name = format!("rc{}", self.rng.usize(..2));
-                let count: i64 = redis::cmd("INCR")
-                    .arg(format!("settings:{name}"))
-                    .query_async(&mut self.client)
-                    .await
-                    .unwrap();
+                let count: i64 =
+                    redis::cmd("INCR").arg(format!("settings:{name}")).query_async(&mut self.client).await.unwrap();
                 self.in_redis.insert(name, Last::Set(count.to_string()));
             }
             37..40 => self.rename().await,

@@ -56,8 +56,8 @@ async fn a_full_disk_stops_capture_and_is_waited_out_and_nothing_is_lost() {
     })
     .await;
     never("a value on the other side that is not on the stream", Duration::from_secs(1), async || {
-        let copied = scene.znodes.text("/settings/large/39").await.is_some()
-            && scene.text("settings:wide:39").await.is_some();
+        let copied =
+            scene.znodes.text("/settings/large/39").await.is_some() && scene.text("settings:wide:39").await.is_some();
         if copied { Err("all were copied, beyond what the disk takes".to_owned()) } else { Ok(()) }
     })
     .await;

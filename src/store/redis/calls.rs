@@ -252,6 +252,15 @@ impl Shared {
     pub(super) fn outcome(&self, code: Value) -> Result<KeyOutcome, StoreError> {
         let text = match code {
             Value::Int(1) => return Ok(KeyOutcome::Done),
+            Value::Int(2) => {
+                if !self.publish_refused.swap(true, Ordering::Relaxed) {
+                    let place = self.place();
+                    tracing::warn!(
+                        "{place}: PUBLISH is refused, so changes are written and not published; allow the channel"
+                    );
+                }
+                return Ok(KeyOutcome::Done);
+            }
             Value::Int(0) => return Ok(KeyOutcome::Refused),
             Value::Int(6) => return Err(self.fenced()),
             other => String::from_utf8_lossy(&bytes(Some(other))).into_owned(),

@@ -32,7 +32,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use script::Script;
 use slot::Buckets;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub prefixes: Vec<Vec<u8>>,
     /// Whether bases are kept beside the values; a pipeline that only captures leaves no trace.
     pub sidecars: bool,
+    /// Channels on which routes publish.
+    pub channels: Vec<String>,
     /// A claim that is not renewed for this long is void.
     pub claim_ttl: Duration,
 }
@@ -87,6 +89,8 @@ struct Shared {
     lineage: Mutex<Lineage>,
     facts: Mutex<Arc<KeyspaceFacts>>,
     claim: Mutex<Option<Claim>>,
+    /// It was said that PUBLISH is refused; once is enough.
+    publish_refused: AtomicBool,
 }
 
 /// What decides whether a key that vanished unseen was deleted or lost.
@@ -144,6 +148,7 @@ impl RedisStore {
             lineage: Mutex::new(Lineage::default()),
             facts: Mutex::default(),
             claim: Mutex::new(None),
+            publish_refused: AtomicBool::new(false),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(Vec::new()) }
     }

@@ -101,6 +101,7 @@ async fn permissions(shared: &Shared) -> Vec<Finding> {
                 ("SMEMBERS", vec![bucket]),
             ]);
         }
+        needed.extend(shared.settings.channels.iter().map(|channel| ("PUBLISH", vec![channel.as_bytes(), b"m"])));
         for (name, arguments) in needed {
             let mut command = redis::cmd("ACL");
             command.arg("DRYRUN").arg(user).arg(name).arg(&arguments);

@@ -103,7 +103,7 @@ return {tonumber(time[1]), tonumber(time[2]), table.concat(out)}
 /// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large, then eight for each
 /// key: what to do (`s`et, `d`elete, `n`ote), hexadecimal digest of the value that must be there (empty: no key),
 /// sidecar that must be there, nonce that must be there (empty: not looked at), value to set, sidecar to leave (empty:
-/// none), channel (empty: none), message. Answers for each key `1` done, `0` refused, `6` fenced, or a text: the error.
+/// none), channel (empty: none), message. Answers for each key `1` done, `2` done but not published, `0` refused, `6` fenced, or a text: the error.
 const APPLY: &str = r"
 local epoch, large_above = tonumber(ARGV[1]), tonumber(ARGV[3])
 local out = {}
@@ -149,7 +149,8 @@ for i = 1, #KEYS, 2 do
     if type(noted) == 'table' and noted.err then
       code = noted.err
     elseif ARGV[a + 7] ~= '' then
-      redis.pcall('PUBLISH', ARGV[a + 7], ARGV[a + 8])
+      local sent = redis.pcall('PUBLISH', ARGV[a + 7], ARGV[a + 8])
+      if type(sent) == 'table' then code = 2 end
     end
   end
   out[#out + 1] = code

@@ -59,7 +59,9 @@ impl Server {
             fs::write(self.dir.path().join("zoo.dynamic"), dynamic).unwrap();
         }
         let mut java = programs::zookeeper_java();
-        java.current_dir(self.dir.path()).args(self.properties).args(["org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"]);
+        java.current_dir(self.dir.path())
+            .args(self.properties)
+            .args(["org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"]);
         self.process = Some(Process::start(&mut java, &self.dir.path().join("zookeeper.log")));
     }
 
