@@ -10,8 +10,9 @@ use crate::store::{Claim, Keyspace, StoreError, ZnodeAcl, Znodes, redis, zookeep
 use crate::stream::embedded::EmbeddedStream;
 use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -65,7 +66,7 @@ impl Worker {
                 Ok(Ended::Done(differs)) => self.differs |= differs,
                 Ok(Ended::Refused(why)) => return Err(StartError::Refused(why)),
                 Ok(Ended::Unreachable(why)) => return Err(StartError::Unreachable(why)),
-                Ok(Ended::Stopped) => {}
+                Ok(Ended::Stopped | Ended::Moved(_)) => {}
                 Err(error) => return Err(StartError::Refused(format!("a pipeline ended early: {error}"))),
             }
         }
@@ -82,17 +83,34 @@ impl Worker {
     }
 }
 
+/// What the pipelines of one worker have in common.
+#[derive(Debug, Default)]
+struct Member {
+    /// `host:pid`.
+    worker: String,
+    once: bool,
+    /// By connect string.
+    groups: Mutex<HashMap<String, Arc<zookeeper::Group>>>,
+}
+
+impl Member {
+    fn group(&self, connect: &str) -> Arc<zookeeper::Group> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(groups.entry(connect.to_owned()).or_default())
+    }
+}
+
 /// Starts the pipelines; they connect, and wait for what is away, by themselves.
 pub async fn start(
     pipelines: Vec<model::Pipeline>,
     options: RunOptions,
     metrics: Arc<Metrics>,
 ) -> Result<Worker, StartError> {
-    let worker = worker_name();
+    let member = Member { worker: worker_name(), once: options.once, ..Member::default() };
     let mut started = Vec::new();
     let mut running = JoinSet::new();
     for pipeline in &pipelines {
-        let pipeline = Arc::new(assemble(pipeline, &options, &worker, &metrics)?);
+        let pipeline = Arc::new(assemble(pipeline, &options, &member, &metrics)?);
         let patience = options.timeout;
         let task = Arc::clone(&pipeline);
         running.spawn(async move { task.run(patience).await });
@@ -105,9 +123,9 @@ pub async fn start(
 /// Looks at the stores of a pipeline; waits for one that is away, at most so long.
 pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) -> Result<Vec<Finding>, StartError> {
     let map = map(pipeline)?;
-    let worker = worker_name();
+    let member = Member { worker: worker_name(), once: true, ..Member::default() };
     let znodes = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
-    let znodes = znodes.map(|store| zookeeper_store(pipeline, store, &map, &worker));
+    let znodes = znodes.map(|store| zookeeper_store(pipeline, store, &map, &member));
     let keys = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
     let keys = keys.map(|store| redis_store(pipeline, store, &map));
     let look = async {
@@ -173,7 +191,7 @@ pub fn folder(data_dir: &Path, pipeline: &str) -> PathBuf {
 fn assemble(
     pipeline: &model::Pipeline,
     options: &RunOptions,
-    worker: &str,
+    member: &Member,
     metrics: &Arc<Metrics>,
 ) -> Result<Pipeline, StartError> {
     let map = map(pipeline)?;
@@ -184,7 +202,7 @@ fn assemble(
         .zookeeper
         .as_ref()
         .filter(|_| uses(pipeline, crate::change::Side::Zookeeper))
-        .map(|store| Arc::new(zookeeper_store(pipeline, store, &map, worker)) as Arc<dyn Znodes>);
+        .map(|store| Arc::new(zookeeper_store(pipeline, store, &map, member)) as Arc<dyn Znodes>);
     let keys = pipeline
         .redis
         .as_ref()
@@ -192,7 +210,7 @@ fn assemble(
         .map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>);
     let settings = Settings {
         pipeline: pipeline.name.clone(),
-        worker: worker.to_owned(),
+        worker: member.worker.clone(),
         names: names(pipeline),
         routes: pipeline.routes.iter().map(|rules| route(pipeline, rules)).collect(),
         batch_changes: pipeline.worker.batch_changes,
@@ -204,11 +222,11 @@ fn assemble(
         once: options.once,
     };
     let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
-    let (stream_dir, holder) = (folder.join("stream"), worker.to_owned());
+    let (stream_dir, holder) = (folder.join("stream"), member.worker.clone());
     let open: StreamOpener = Box::new(move || open_stream(&stream_dir, retention, &holder));
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
-    Ok(Pipeline::new(settings, map, stores, claims(pipeline, worker), open, Arc::clone(metrics), &quarantine))
+    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, Arc::clone(metrics), &quarantine))
 }
 
 fn open_stream(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<dyn Stream>, StreamError> {
@@ -247,7 +265,7 @@ fn zookeeper_store(
     pipeline: &model::Pipeline,
     store: &model::ZookeeperStore,
     map: &RouteMap,
-    worker: &str,
+    member: &Member,
 ) -> zookeeper::ZookeeperStore {
     zookeeper::ZookeeperStore::new(zookeeper::Settings {
         name: store.name.clone(),
@@ -255,7 +273,9 @@ fn zookeeper_store(
         session_timeout: store.session_timeout,
         digest: store.digest.as_ref().map(|secret| secret.reveal().to_owned()),
         pipeline: pipeline.name.clone(),
-        worker: worker.to_owned(),
+        worker: member.worker.clone(),
+        group: member.group(&store.connect),
+        once: member.once,
         roots: map.roots(),
     })
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Connecting -> Standby -> Snapshotting -> Live <-> Waiting
 //!        ^                                     |
-//!        +------- session lost, fenced --------+
+//!        +--- session lost, fenced, handed over
 //! ```
 //!
 //! Nothing but a signal or a refused start ends it: whatever else fails is waited for.
@@ -15,7 +15,7 @@ use super::retry::Pauses;
 use crate::change::{GapState, Side};
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
-use crate::store::{Claim, Hints, Keyspace, Lease, Remembered, Slot, StoreError, Znodes};
+use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::Metrics;
 use std::collections::HashSet;
@@ -63,6 +63,8 @@ pub enum Ended {
     Unreachable(String),
     /// It was told to stop.
     Stopped,
+    /// Another worker, with fewer pipelines, takes over; [`Pipeline::run`] stands by and does not end with this.
+    Moved(String),
 }
 
 /// What `status` shows beside the engine's numbers.
@@ -172,12 +174,21 @@ impl Pipeline {
                 who = self.stands_by_for(patience) => Ok(Ended::Unreachable(who)),
             };
             let was_live = lock(&self.state).engine.is_some();
-            self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_)))).await;
+            self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_) | Ended::Moved(_)))).await;
             if was_live {
                 pauses.reset();
                 away_since = Instant::now();
             }
             let error = match ended {
+                Ok(Ended::Moved(to)) => {
+                    tracing::info!(
+                        pipeline = self.settings.pipeline,
+                        to,
+                        "handed over: the other worker has fewer pipelines"
+                    );
+                    self.set(PipelineState::Standby, &format!("handed over to {to}"));
+                    continue;
+                }
                 Ok(ended) => return ended,
                 Err(error) => error,
             };
@@ -379,7 +390,10 @@ impl Pipeline {
         tokio::select! {
             biased;
             error = engine.halted() => Err(error),
-            error = lost => Err(error),
+            lost = lost => match lost {
+                Lost::Gone(error) => Err(error),
+                Lost::Moves(to) => Ok(Ended::Moved(to)),
+            },
             () = engine.run() => Err(StoreError::Away("the rounds ended".to_owned())),
             ended = self.compare_for_ever(engine) => ended,
         }

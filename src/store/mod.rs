@@ -243,6 +243,15 @@ pub struct Claim {
     pub captures: bool,
 }
 
+/// Why an ownership ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// It is gone, or cannot be relied on.
+    Gone(StoreError),
+    /// This worker has more pipelines than that one, which stands by for it: give it up in order.
+    Moves(String),
+}
+
 /// The ZooKeeper door.
 pub trait Znodes: Send + Sync {
     /// Connects, checks version and login, and stands for ownership. One attempt, bounded by the connection timeout.
@@ -254,7 +263,7 @@ pub trait Znodes: Send + Sync {
     /// Lays claim to a range; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Waits until this worker is first in line; `waiting` is told who is, and how many stand by.
+    /// Waits until this worker is first in line and none with fewer pipelines stands by; `waiting` is told who is, and how many stand by.
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Takes the ownership: raises the epoch above every other, and names the ensemble's lineage, a new one if it came
@@ -270,8 +279,8 @@ pub trait Znodes: Send + Sync {
     /// Starts the source: watches, then tells [`Link::Up`]; again after every reconnect. Runs until dropped or closed.
     fn watch(&self, hints: Arc<dyn Hints>);
 
-    /// Resolves when the ownership is lost.
-    fn lost(&self) -> BoxFuture<'_, StoreError>;
+    /// Resolves when the ownership is lost, or when another worker should have it.
+    fn lost(&self) -> BoxFuture<'_, Lost>;
 
     /// Reads znodes, in order.
     fn read<'a>(&'a self, paths: &'a [String], look: Look) -> BoxFuture<'a, Result<Vec<ZnodeReading>, StoreError>>;

@@ -12,6 +12,7 @@ mod conflicts;
 mod deletes;
 mod examples;
 mod faults;
+mod groups;
 mod limits;
 mod losses;
 mod one_way;

@@ -10,15 +10,19 @@
 
 use super::journal::{self, SLOTS};
 use super::parents::{creator, open};
-use super::{Shared, explain, now_ms};
+use super::{Shared, explain, group, now_ms};
 use crate::plan::Ensemble;
-use crate::store::{Claim, JournalEntry, Lease, Remembered, Slot, StoreError};
+use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error};
 
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Times that a worker which is first in line lets another go before. Views of different workers agree within
+/// milliseconds; a worker that is wanted and never comes must not keep the pipeline without an owner.
+const STEPS_BACK: u32 = 3;
 
 const CLAIMS: &str = "/_keepstep/_claims";
 
@@ -52,34 +56,33 @@ async fn create(shared: &Shared, client: &Client, path: &str, data: &[u8], acls:
     }
 }
 
-/// Waits until this worker is first in line.
+/// Waits until this worker is first in line, and no other should be.
 pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send + Sync)) -> Result<(), StoreError> {
     let client = shared.control()?;
     let line = shared.under("election");
     ensure(shared, &client, &line, b"").await?;
-    let acl = private(shared);
     let known = super::lock(&shared.place_in_line).clone();
-    let mine = match known {
+    let mut mine = match known {
         Some(path) if client.check_stat(&path).await.map_err(|error| explain(shared, &error))?.is_some() => path,
-        _ => {
-            let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
-            let prefix = format!("{line}/w-");
-            let (_, sequence) = client
-                .create(&prefix, card(&shared.settings.worker).as_bytes(), &options)
-                .await
-                .map_err(|error| explain(shared, &error))?;
-            let path = format!("{prefix}{sequence}");
-            *super::lock(&shared.place_in_line) = Some(path.clone());
-            path
-        }
+        _ => line_up(shared, &client, &line).await?,
     };
+    let mut steps_back = 0;
     loop {
         let names = line_of(shared, &client, &line).await?;
         let Some(at) = names.iter().position(|name| format!("{line}/{name}") == mine) else {
             *super::lock(&shared.place_in_line) = None;
             return Err(StoreError::Away(format!("{}: our place in line is gone", shared.place())));
         };
-        let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else { return Ok(()) };
+        let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else {
+            let may_step_back = names.len() > 1 && steps_back < STEPS_BACK && !shared.settings.once;
+            if may_step_back && !should_own(shared, &client).await? {
+                steps_back += 1;
+                let left = std::mem::replace(&mut mine, line_up(shared, &client, &line).await?);
+                client.delete(&left, None).await.map_err(|error| explain(shared, &error))?;
+                continue;
+            }
+            return Ok(());
+        };
         let mut owner = String::new();
         if let Some(first) = names.first() {
             let first = format!("{line}/{first}");
@@ -103,9 +106,22 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
     }
 }
 
-/// What a worker leaves in line: its name, and which machine its process number belongs to.
-fn card(worker: &str) -> String {
-    format!("{worker}\n{}", machine())
+/// Takes a place at the end of the line.
+async fn line_up(shared: &Shared, client: &Client, line: &str) -> Result<String, StoreError> {
+    let acl = private(shared);
+    let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
+    let prefix = format!("{line}/w-");
+    let card = group::card(shared, &machine());
+    let (_, sequence) =
+        client.create(&prefix, card.as_bytes(), &options).await.map_err(|error| explain(shared, &error))?;
+    let path = format!("{prefix}{sequence}");
+    *super::lock(&shared.place_in_line) = Some(path.clone());
+    Ok(path)
+}
+
+/// Whether the pipelines are spread evenly if this worker owns this one.
+async fn should_own(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
+    Ok(group::wanted(shared, client).await?.is_none_or(|wanted| wanted == shared.settings.worker))
 }
 
 /// Names this boot of this machine and the space of its process numbers (containers have their own).
@@ -219,27 +235,40 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     Ok(entries)
 }
 
-/// Resolves when the ownership is lost; counts the standbys meanwhile.
-pub(super) async fn lost(shared: &Shared) -> StoreError {
-    let Ok(client) = shared.control() else {
-        return StoreError::Fenced(format!("{}: there is no session", shared.place()));
-    };
+/// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile.
+pub(super) async fn lost(shared: &Shared) -> Lost {
+    let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place())));
+    let Ok(client) = shared.control() else { return gone("there is no session".to_owned()) };
     let mut states = client.state_watcher();
+    let mut before = None;
     loop {
         let state = client.state();
         if state.is_terminated() {
-            return StoreError::Fenced(format!("{}: the session ended ({state:?})", shared.place()));
+            return gone(format!("the session ended ({state:?})"));
         }
         tokio::select! {
             _ = states.changed() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {
                 let line = shared.under("election");
                 let mine = super::lock(&shared.place_in_line).clone().unwrap_or_default();
-                if let Ok(Ok(names)) = tokio::time::timeout(LOOK_EVERY, line_of(shared, &client, &line)).await
-                    && names.first().is_none_or(|first| format!("{line}/{first}") != mine)
-                {
-                    return StoreError::Fenced(format!("{}: our place in line is gone", shared.place()));
+                let look = async {
+                    let names = line_of(shared, &client, &line).await?;
+                    let has_others = names.len() > 1 && !shared.settings.once;
+                    let wanted = if has_others { group::wanted(shared, &client).await? } else { None };
+                    Ok::<_, StoreError>((names, wanted))
+                };
+                let Ok(Ok((names, wanted))) = tokio::time::timeout(LOOK_EVERY, look).await else { continue };
+                if names.first().is_none_or(|first| format!("{line}/{first}") != mine) {
+                    return gone("our place in line is gone".to_owned());
                 }
+                let wanted = wanted.filter(|wanted| *wanted != shared.settings.worker);
+                // Twice the same: workers that start stand in one line after the other.
+                if let Some(other) = &wanted
+                    && before == wanted
+                {
+                    return Lost::Moves(other.clone());
+                }
+                before = wanted;
             }
         }
     }

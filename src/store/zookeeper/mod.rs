@@ -9,6 +9,7 @@
 //! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it.
 
 mod election;
+mod group;
 mod journal;
 mod parents;
 mod preflight;
@@ -23,6 +24,7 @@ use super::{
 use crate::change::ZkStat;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+pub use group::Group;
 use journal::SLOTS;
 use parents::Parents;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -45,6 +47,10 @@ pub struct Settings {
     pub pipeline: String,
     /// This worker (`host:pid`).
     pub worker: String,
+    /// What the pipelines of this worker know of other workers.
+    pub group: Arc<Group>,
+    /// The worker ends when all is in step, so it is given no pipeline that another can have.
+    pub once: bool,
     /// Deepest literal ancestors of what the routes can match.
     pub roots: Vec<String>,
 }
@@ -353,7 +359,7 @@ impl Znodes for ZookeeperStore {
         lock(&self.tasks).push(task.abort_handle());
     }
 
-    fn lost(&self) -> BoxFuture<'_, StoreError> {
+    fn lost(&self) -> BoxFuture<'_, super::Lost> {
         election::lost(&self.shared).boxed()
     }
 
