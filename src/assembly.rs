@@ -10,6 +10,8 @@ use crate::store::{Claim, Keyspace, StoreError, ZnodeAcl, Znodes, redis, zookeep
 use crate::stream::embedded::EmbeddedStream;
 use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
+use futures::FutureExt as _;
+use futures::future::ready;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,7 +207,7 @@ fn assemble(
     };
     let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
     let (stream_dir, holder) = (folder.join("stream"), worker.to_owned());
-    let open: StreamOpener = Box::new(move || open_stream(&stream_dir, retention, &holder));
+    let open: StreamOpener = Box::new(move || ready(open_stream(&stream_dir, retention, &holder)).boxed());
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
     Ok(Pipeline::new(settings, map, stores, claims(pipeline, worker), open, Arc::clone(metrics), &quarantine))

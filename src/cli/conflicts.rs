@@ -51,7 +51,7 @@ struct Restore {
     _yes: bool,
 }
 
-pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
+pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     let file = match (args.verb, args.file) {
         (Some(Verb::Restore(_)), _) => {
             return Err(Failure::Usage("`keepstep conflicts restore` is not supported yet".to_owned()));
@@ -73,11 +73,12 @@ pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
         };
     };
     let mut out = Output::new(global.format);
-    let next = place::position(&stream, args.from, now)?;
+    let next = place::position(&stream, args.from, now).await?;
     tail::read_all(&stream, next, |position, change| match json::conflicts(position, change, &names) {
         Some(row) if args.filter.takes(change) => out.row(&row, line),
         _ => Ok(()),
-    })?;
+    })
+    .await?;
     out.flush()?;
     Ok(Exit::Done)
 }

@@ -39,7 +39,7 @@ pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Vec<Quaranti
 }
 
 /// The position at which to begin. 1 is the first of every stream.
-pub(super) fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<Position, Failure> {
+pub(super) async fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<Position, Failure> {
     let extent = stream.extent();
     let end = extent.last.saturating_add(1);
     let position = match from {
@@ -49,7 +49,7 @@ pub(super) fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<P
         From::Position(position) => position.max(1),
         From::Time(ms) => {
             not_in_future(ms, now_ms)?;
-            stream.position_at(ms)?
+            stream.position_at(ms).await?
         }
     };
     if position < extent.full_from && extent.first > 0 {

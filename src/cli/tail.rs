@@ -92,7 +92,7 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     let existed = open(&folder)?;
     let (stream, mut next) = match existed {
         Some(stream) => {
-            let next = place::position(&stream, from, now)?;
+            let next = place::position(&stream, from, now).await?;
             (stream, next)
         }
         None => match from {
@@ -106,7 +106,7 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     let mut printed = 0;
     let names = assembly::names(pipeline);
     while args.limit.is_none_or(|limit| printed < limit) && !(args.no_follow && next > end) {
-        let batch = stream.read(next, BATCH.0, BATCH.1)?;
+        let batch = stream.read(next, BATCH.0, BATCH.1).await?;
         for damaged in &batch.damaged {
             tracing::warn!("{damaged}");
         }
@@ -211,14 +211,14 @@ fn line(row: &Value, paint: Paint) -> String {
 }
 
 /// One past the last position that a command which does not follow shall read.
-pub(super) fn read_all(
+pub(super) async fn read_all(
     stream: &dyn Stream,
     mut next: Position,
     mut each: impl FnMut(Position, &Change) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let end = stream.extent().last;
     while next <= end {
-        let batch = stream.read(next, BATCH.0, BATCH.1)?;
+        let batch = stream.read(next, BATCH.0, BATCH.1).await?;
         for damaged in &batch.damaged {
             tracing::warn!("{damaged}");
         }
