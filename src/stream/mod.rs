@@ -13,6 +13,7 @@
 //! theirs), so a lost stream loses history and nothing else.
 
 pub mod embedded;
+pub mod kafka;
 
 use crate::change::{Change, Pair, Position};
 use futures::future::BoxFuture;
