@@ -123,7 +123,7 @@ fn replay(root: &Path) -> Result<(), StreamError> {
     let start = Instant::now();
     let (mut from, mut records) = (1, 0);
     while from <= extent.last {
-        let batch = stream.read(from, BATCH, 4 << 20)?;
+        let batch = futures::executor::block_on(stream.read(from, BATCH, 4 << 20))?;
         records += batch.records.len();
         from = batch.next;
     }

@@ -9,11 +9,14 @@
 #   KEEPSTEP_TEST_REDIS                 path of redis-server (or valkey-server), 7.0 or newer
 #   KEEPSTEP_TEST_JAVA                  path of java, 11 or newer
 #   KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH   class path of a ZooKeeper server, e.g. /usr/share/java/zookeeper.jar
-# A further server (Kafka) gets its own find_… function, its pom beside zookeeper.pom.xml, and a line in find_servers.
+#   KEEPSTEP_TEST_KAFKA_CLASSPATH       class path of a Kafka broker, 3.9 or newer (needs Java 17)
+#   KEEPSTEP_TEST_PYTHON                path of a python3 that has confluent-kafka and fastavro
+# A further server gets its own find_… function, its pom beside zookeeper.pom.xml, and a line in find_servers.
 
 KEEPSTEP_TEST_CACHE="${KEEPSTEP_TEST_CACHE:-${HOME:?HOME is not set}/.cache/keepstep-test}"
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ZOOKEEPER_VERSION=3.9.5 # the same number stands in zookeeper.pom.xml
+KAFKA_VERSION=4.1.1     # the same number stands in kafka.pom.xml
 
 say() { printf '%s\n' "$*" >&2; }
 fail() {
@@ -43,7 +46,7 @@ package_manager() {
   echo none
 }
 
-# install_package redis|java|maven|zookeeper: 1 when this distribution has no such package or it cannot be installed.
+# install_package redis|java|maven|zookeeper|python|make: 1 when this distribution has no such package or it cannot be installed.
 install_package() {
   local manager name
   manager="$(package_manager)"
@@ -56,6 +59,10 @@ install_package() {
     java:brew) name=openjdk ;;
     maven:*) name=maven ;;
     zookeeper:apt-get) name=libzookeeper-java ;;
+    make:*) name=make ;;
+    python:apt-get) name=python3-venv ;;
+    python:brew) name=python ;;
+    python:*) name=python3 ;;
     *) return 1 ;;
   esac
   say "  installing $name with $manager"
@@ -138,15 +145,16 @@ find_java() {
   export KEEPSTEP_TEST_JAVA
 }
 
-# Brings the jars from Maven Central into the cache, whole or not at all.
-download_zookeeper() {
-  local jars="$1" fresh
+# download_jars NAME VERSION DIRECTORY: brings the jars of NAME.pom.xml from Maven Central into the cache, whole or not at
+# all.
+download_jars() {
+  local name="$1" version="$2" jars="$3" fresh
   command -v mvn >/dev/null || install_package maven || return 1
   command -v mvn >/dev/null || return 1
-  say "  bringing ZooKeeper $ZOOKEEPER_VERSION from Maven Central"
+  say "  bringing $name $version from Maven Central"
   mkdir -p "$KEEPSTEP_TEST_CACHE"
-  fresh="$(mktemp -d "$KEEPSTEP_TEST_CACHE/zookeeper.XXXXXX")" || return 1
-  if mvn -q -B -f "$SCRIPTS/zookeeper.pom.xml" dependency:copy-dependencies \
+  fresh="$(mktemp -d "$KEEPSTEP_TEST_CACHE/$name.XXXXXX")" || return 1
+  if mvn -q -B -f "$SCRIPTS/$name.pom.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$fresh" </dev/null >&2; then
     rm -rf "$jars"
     mv "$fresh" "$jars"
@@ -159,7 +167,7 @@ download_zookeeper() {
 find_zookeeper() {
   local jars="$KEEPSTEP_TEST_CACHE/zookeeper-$ZOOKEEPER_VERSION"
   if [ -z "${KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH:-}" ]; then
-    if [ -e "$jars/zookeeper-$ZOOKEEPER_VERSION.jar" ] || download_zookeeper "$jars"; then
+    if [ -e "$jars/zookeeper-$ZOOKEEPER_VERSION.jar" ] || download_jars zookeeper "$ZOOKEEPER_VERSION" "$jars"; then
       KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH="$jars/*"
     elif [ -e /usr/share/java/zookeeper.jar ] || install_package zookeeper; then
       KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH=/usr/share/java/zookeeper.jar
@@ -177,14 +185,60 @@ zookeeper_version() {
     sed -n 's/^Apache ZooKeeper, version \([0-9.]*\).*/\1/p'
 }
 
+find_kafka() {
+  local jars="$KEEPSTEP_TEST_CACHE/kafka-$KAFKA_VERSION"
+  if [ -z "${KEEPSTEP_TEST_KAFKA_CLASSPATH:-}" ]; then
+    [ -e "$jars/kafka_2.13-$KAFKA_VERSION.jar" ] || download_jars kafka "$KAFKA_VERSION" "$jars" ||
+      fail "Kafka is missing and Maven could not bring it; set KEEPSTEP_TEST_KAFKA_CLASSPATH"
+    KEEPSTEP_TEST_KAFKA_CLASSPATH="$jars/*"
+  fi
+  export KEEPSTEP_TEST_KAFKA_CLASSPATH
+}
+
+# A Python that reads the stream as docs/consume.md does: a virtual environment in the cache.
+find_python() {
+  local venv="$KEEPSTEP_TEST_CACHE/python"
+  if [ -z "${KEEPSTEP_TEST_PYTHON:-}" ]; then
+    KEEPSTEP_TEST_PYTHON="$venv/bin/python"
+    if ! reads_kafka "$KEEPSTEP_TEST_PYTHON"; then
+      say "  bringing confluent-kafka and fastavro from PyPI"
+      python3 -m venv --clear "$venv" >&2 || { install_package python && python3 -m venv --clear "$venv" >&2; } ||
+        fail "python3 with venv is missing and could not be installed; set KEEPSTEP_TEST_PYTHON"
+      "$venv/bin/pip" install -q --disable-pip-version-check confluent-kafka==2.12.2 fastavro==1.12.1 >&2 ||
+        fail "confluent-kafka and fastavro could not be installed; set KEEPSTEP_TEST_PYTHON"
+    fi
+  fi
+  reads_kafka "$KEEPSTEP_TEST_PYTHON" || fail "$KEEPSTEP_TEST_PYTHON has no confluent-kafka and fastavro"
+  export KEEPSTEP_TEST_PYTHON
+}
+
+reads_kafka() { "$1" -c 'import confluent_kafka, fastavro' >/dev/null 2>&1; }
+
+# The version that the class path gives, as the broker says it.
+kafka_version() {
+  "$KEEPSTEP_TEST_JAVA" -cp "$KEEPSTEP_TEST_KAFKA_CLASSPATH" kafka.Kafka --version 2>/dev/null | sed -n 's/^\([0-9.]*\).*/\1/p'
+}
+
+# librdkafka is built by make; whoever has a C compiler usually has it.
+find_make() {
+  command -v make >/dev/null || install_package make || fail "make is missing and could not be installed"
+}
+
 find_servers() {
+  find_make
   find_redis
   find_java
   find_zookeeper
+  find_kafka
+  find_python
   local version
   version="$(zookeeper_version)"
   [ -n "$version" ] || fail "no ZooKeeper answers on the class path $KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH"
   say "  redis      $(redis_version "$KEEPSTEP_TEST_REDIS")  $KEEPSTEP_TEST_REDIS"
   say "  zookeeper  $version  $KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH"
+  version="$(kafka_version)"
+  [ -n "$version" ] || fail "no Kafka answers on the class path $KEEPSTEP_TEST_KAFKA_CLASSPATH; it needs Java 17"
+  say "  kafka      $version  $KEEPSTEP_TEST_KAFKA_CLASSPATH"
   say "  java       $KEEPSTEP_TEST_JAVA"
+  say "  python     $KEEPSTEP_TEST_PYTHON"
 }

@@ -8,8 +8,11 @@ use crate::plan::{Flow, Policy};
 use crate::route::{RouteMap, RouteSpec};
 use crate::store::{Claim, Keyspace, StoreError, ZnodeAcl, Znodes, redis, zookeeper};
 use crate::stream::embedded::EmbeddedStream;
+use crate::stream::kafka::{self, KafkaOpener, KafkaStream};
 use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
+use futures::FutureExt as _;
+use futures::future::ready;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -138,6 +141,9 @@ pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) ->
             findings.extend(reach(|| keys.preflight()).await?);
             keys.close().await;
         }
+        if let Some(settings) = kafka_settings(pipeline, &member.worker) {
+            findings.push(reach(|| look_at_topic(settings.clone()).boxed()).await?);
+        }
         Ok(findings)
     };
     match tokio::time::timeout(timeout, look).await {
@@ -151,10 +157,19 @@ pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) ->
     }
 }
 
+/// The stream's topic, as a finding.
+async fn look_at_topic(settings: kafka::Settings) -> Result<Finding, StoreError> {
+    match kafka::look(settings).await {
+        Ok(what) => Ok(Finding::new(Level::Ok, "stream", what, "")),
+        Err(StreamError::Refused(why)) => Ok(Finding::new(Level::Error, "stream", why, "")),
+        Err(error) => Err(StoreError::Away(error.to_string())),
+    }
+}
+
 /// Tries until it is reached; the caller bounds the time.
-async fn reach<'a>(
-    look: impl Fn() -> futures::future::BoxFuture<'a, Result<Vec<Finding>, StoreError>>,
-) -> Result<Vec<Finding>, StartError> {
+async fn reach<'a, T>(
+    look: impl Fn() -> futures::future::BoxFuture<'a, Result<T, StoreError>>,
+) -> Result<T, StartError> {
     let mut pauses = crate::pipeline::retry::Pauses::default();
     loop {
         match look().await {
@@ -173,7 +188,8 @@ fn uses(pipeline: &model::Pipeline, side: crate::change::Side) -> bool {
 fn addresses(pipeline: &model::Pipeline) -> String {
     let zookeeper = pipeline.zookeeper.as_ref().map(|store| format!("zookeeper {} ({})", store.name, store.connect));
     let redis = pipeline.redis.as_ref().map(|store| format!("redis {} ({}:{})", store.name, store.host, store.port));
-    [zookeeper, redis].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let kafka = pipeline.stream.kafka.as_ref().map(|place| format!("kafka {}", place.brokers));
+    [zookeeper, redis, kafka].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `host:pid`.
@@ -221,20 +237,80 @@ fn assemble(
         delete_guard: pipeline.worker.delete_guard,
         once: options.once,
     };
-    let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
-    let (stream_dir, holder) = (folder.join("stream"), member.worker.clone());
-    let open: StreamOpener = Box::new(move || open_stream(&stream_dir, retention, &holder));
+    let open = stream_opener(pipeline, &member.worker, &folder);
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
     Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, Arc::clone(metrics), &quarantine))
 }
 
-fn open_stream(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<dyn Stream>, StreamError> {
+/// What opens the stream for each ownership.
+fn stream_opener(pipeline: &model::Pipeline, worker: &str, folder: &Path) -> StreamOpener {
+    if let Some(settings) = kafka_settings(pipeline, worker) {
+        let opener = Arc::new(KafkaOpener::new(settings));
+        return Box::new(move || {
+            let opener = Arc::clone(&opener);
+            async move { opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>) }.boxed()
+        });
+    }
+    let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
+    let (stream_dir, holder) = (folder.join("stream"), worker.to_owned());
+    Box::new(move || ready(open_embedded(&stream_dir, retention, &holder)).boxed())
+}
+
+fn open_embedded(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<dyn Stream>, StreamError> {
     let stream = EmbeddedStream::open(dir, retention, holder)?;
     for damage in stream.damage() {
         tracing::error!("the stream is damaged: {damage}; both stores keep their values");
     }
     Ok(Arc::new(stream))
+}
+
+/// Opens the stream of a pipeline for reading only, beside a worker or without one; `None` if there is none yet.
+///
+/// # Errors
+/// As [`EmbeddedStream::open_read_only`] and [`KafkaStream::open_read_only`].
+pub async fn open_stream(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Option<Arc<dyn Stream>>, StreamError> {
+    if let Some(settings) = kafka_settings(pipeline, &worker_name()) {
+        let stream = KafkaStream::open_read_only(settings).await?;
+        return Ok(stream.map(|stream| Arc::new(stream) as Arc<dyn Stream>));
+    }
+    let dir = folder(data_dir, &pipeline.name).join("stream");
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(EmbeddedStream::open_read_only(&dir)?)))
+}
+
+/// What the stream in Kafka is told; `None` where it is embedded.
+fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Settings> {
+    let place = pipeline.stream.kafka.as_ref()?;
+    let revealed = |property: &model::Property| match property {
+        model::Property::Text(text) => text.clone(),
+        model::Property::Secret(secret) => secret.reveal().to_owned(),
+    };
+    let secret = |property: &model::Property| match property {
+        model::Property::Secret(secret) => Some(secret.reveal().to_owned()),
+        model::Property::Text(_) => None,
+    };
+    let registry = place.schema_registry.as_ref().map(|registry| kafka::RegistryAddress {
+        host: registry.host.clone(),
+        port: registry.port,
+        prefix: registry.prefix.clone(),
+        login: registry.user.clone().zip(registry.password.as_ref().map(|password| password.reveal().to_owned())),
+    });
+    Some(kafka::Settings {
+        pipeline: pipeline.name.clone(),
+        worker: worker.to_owned(),
+        brokers: place.brokers.clone(),
+        topic: place.topic.clone(),
+        registry,
+        age: pipeline.stream.retention_age,
+        replication: place.replication,
+        config: place.config.iter().map(|(name, property)| (name.clone(), revealed(property))).collect(),
+        secrets: place.config.iter().filter_map(|(_, property)| secret(property)).collect(),
+        // Where there is an ensemble, its election decides.
+        lease: !uses(pipeline, crate::change::Side::Zookeeper),
+    })
 }
 
 fn map(pipeline: &model::Pipeline) -> Result<RouteMap, StartError> {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Arguments of `conflicts`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Oldest first. They are kept for the stream's `retention.age`. It reads the worker's files: with a running worker or \
+Oldest first. They are kept for the stream's `retention.age`. It reads the stream itself: with a running worker or \
 without one.
 
 Examples:
@@ -51,7 +51,7 @@ struct Restore {
     _yes: bool,
 }
 
-pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
+pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     let file = match (args.verb, args.file) {
         (Some(Verb::Restore(_)), _) => {
             return Err(Failure::Usage("`keepstep conflicts restore` is not supported yet".to_owned()));
@@ -66,18 +66,19 @@ pub(super) fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     if let From::Time(ms) = args.from {
         place::not_in_future(ms, now)?;
     }
-    let Some(stream) = tail::open(&place::stream_folder(&global.data_dir, &pipeline.name))? else {
+    let Some(stream) = assembly::open_stream(&pipeline, &global.data_dir).await? else {
         return match args.from {
             From::Position(position) if position > 1 => Err(place::beyond(position, 0)),
             _ => Ok(Exit::Done),
         };
     };
     let mut out = Output::new(global.format);
-    let next = place::position(&stream, args.from, now)?;
-    tail::read_all(&stream, next, |position, change| match json::conflicts(position, change, &names) {
+    let next = place::position(stream.as_ref(), args.from, now).await?;
+    tail::read_all(stream.as_ref(), next, |position, change| match json::conflicts(position, change, &names) {
         Some(row) if args.filter.takes(change) => out.row(&row, line),
         _ => Ok(()),
-    })?;
+    })
+    .await?;
     out.flush()?;
     Ok(Exit::Done)
 }

@@ -141,7 +141,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Validate(args) => validate::run(&args, &global).await,
         Command::Echo(args) => echo::run(&args, &global),
         Command::Tail(args) => tail::run(args, &global).await,
-        Command::Conflicts(args) => conflicts::run(args, &global),
+        Command::Conflicts(args) => conflicts::run(args, &global).await,
         Command::Quarantine(args) => quarantine::run(args, &global).await,
         Command::Approve(args) => steer::run("approve", &args, &global).await,
         Command::Pause(args) => steer::run("pause", &args, &global).await,

@@ -1,4 +1,4 @@
-//! What lies in a data folder: the stream and the quarantine of a pipeline, readable without a worker.
+//! What can be read without a worker: places in the stream of a pipeline, and its quarantine in the data folder.
 
 use super::args::From;
 use super::exit::Failure;
@@ -8,12 +8,7 @@ use crate::config::Pipeline;
 use crate::pipeline::control::Quarantined;
 use crate::stream::Stream;
 use std::io::{BufRead as _, BufReader, ErrorKind};
-use std::path::{Path, PathBuf};
-
-/// Where the embedded stream of a pipeline lies.
-pub(super) fn stream_folder(data_dir: &Path, pipeline: &str) -> PathBuf {
-    data_dir.join(pipeline).join("stream")
-}
+use std::path::Path;
 
 /// The quarantine as the last worker left it; empty if there never was one.
 pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Vec<Quarantined>, Failure> {
@@ -39,7 +34,7 @@ pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Vec<Quaranti
 }
 
 /// The position at which to begin. 1 is the first of every stream.
-pub(super) fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<Position, Failure> {
+pub(super) async fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<Position, Failure> {
     let extent = stream.extent();
     let end = extent.last.saturating_add(1);
     let position = match from {
@@ -49,7 +44,7 @@ pub(super) fn position(stream: &dyn Stream, from: From, now_ms: i64) -> Result<P
         From::Position(position) => position.max(1),
         From::Time(ms) => {
             not_in_future(ms, now_ms)?;
-            stream.position_at(ms)?
+            stream.position_at(ms).await?
         }
     };
     if position < extent.full_from && extent.first > 0 {

@@ -185,7 +185,8 @@ fn stream(status: &PipelineStatus) -> String {
         return format!("position {}", status.position);
     };
     let from = text::time(history.full_from_ms);
-    format!("position {}, full history from {} ({from}), {} bytes", status.position, history.full_from, history.bytes)
+    let bytes = if history.bytes > 0 { format!(", {} bytes", history.bytes) } else { String::new() };
+    format!("position {}, full history from {} ({from}){bytes}", status.position, history.full_from)
 }
 
 fn compared(status: &PipelineStatus, now_ms: i64) -> String {

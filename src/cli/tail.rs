@@ -9,10 +9,10 @@ use crate::change::{Change, Position};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
 use crate::route::glob::Glob;
-use crate::stream::embedded::EmbeddedStream;
 use crate::stream::{Stream, StreamError};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Records of one read, and its bytes: enough to be quick, little enough to begin printing at once.
@@ -23,7 +23,7 @@ const BIRTH_POLL: Duration = Duration::from_millis(200);
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It reads the worker's files: with a running worker or without one.
+It reads the stream itself: with a running worker or without one.
 
 Examples:
   keepstep tail settings.yaml                                     what changes from now on
@@ -88,25 +88,24 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     if let From::Time(ms) = from {
         place::not_in_future(ms, now)?;
     }
-    let folder = place::stream_folder(&global.data_dir, &pipeline.name);
-    let existed = open(&folder)?;
+    let existed = assembly::open_stream(pipeline, &global.data_dir).await?;
     let (stream, mut next) = match existed {
         Some(stream) => {
-            let next = place::position(&stream, from, now)?;
+            let next = place::position(stream.as_ref(), from, now).await?;
             (stream, next)
         }
         None => match from {
             From::Position(position) if position > 1 => return Err(place::beyond(position, 0)),
             _ if args.no_follow => return Ok(Exit::Done),
             // Whatever such a stream will hold is new.
-            _ => (born(&folder).await?, 1),
+            _ => (born(pipeline, global).await?, 1),
         },
     };
     let end = stream.extent().last;
     let mut printed = 0;
     let names = assembly::names(pipeline);
     while args.limit.is_none_or(|limit| printed < limit) && !(args.no_follow && next > end) {
-        let batch = stream.read(next, BATCH.0, BATCH.1)?;
+        let batch = stream.read(next, BATCH.0, BATCH.1).await?;
         for damaged in &batch.damaged {
             tracing::warn!("{damaged}");
         }
@@ -139,18 +138,10 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     Ok(Exit::Done)
 }
 
-/// The stream in this folder; `None` if there is none yet.
-pub(super) fn open(folder: &Path) -> Result<Option<EmbeddedStream>, StreamError> {
-    if !folder.is_dir() {
-        return Ok(None);
-    }
-    EmbeddedStream::open_read_only(folder).map(Some)
-}
-
-async fn born(folder: &Path) -> Result<EmbeddedStream, StreamError> {
-    tracing::info!(folder = %folder.display(), "there is no stream yet; waiting for a worker to begin one");
+async fn born(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, StreamError> {
+    tracing::info!(pipeline = pipeline.name, "there is no stream yet; waiting for a worker to begin one");
     loop {
-        if let Some(stream) = open(folder)? {
+        if let Some(stream) = assembly::open_stream(pipeline, &global.data_dir).await? {
             return Ok(stream);
         }
         tokio::time::sleep(BIRTH_POLL).await;
@@ -211,14 +202,14 @@ fn line(row: &Value, paint: Paint) -> String {
 }
 
 /// One past the last position that a command which does not follow shall read.
-pub(super) fn read_all(
+pub(super) async fn read_all(
     stream: &dyn Stream,
     mut next: Position,
     mut each: impl FnMut(Position, &Change) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let end = stream.extent().last;
     while next <= end {
-        let batch = stream.read(next, BATCH.0, BATCH.1)?;
+        let batch = stream.read(next, BATCH.0, BATCH.1).await?;
         for damaged in &batch.damaged {
             tracing::warn!("{damaged}");
         }

@@ -1,4 +1,4 @@
-//! Addresses: a Redis URL and a ZooKeeper connect string. Errors never quote them, since a URL may hold a password.
+//! Addresses: a Redis URL, a ZooKeeper connect string, brokers, a schema registry. Errors never quote them, since a URL may hold a password.
 
 /// A Redis URL, taken apart and percent-decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,48 @@ pub(super) fn connect(text: &str) -> Result<String, &'static str> {
         return Err("the chroot is no path that a znode can have");
     }
     Ok(format!("{hosts}{chroot}"))
+}
+
+/// A schema registry's URL, taken apart and percent-decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RegistryUrl {
+    pub host: String,
+    pub port: u16,
+    pub prefix: String,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// A schema registry's own port.
+const REGISTRY_PORT: u16 = 8081;
+
+/// Reads `http://[user:password@]host[:port][/path]`.
+pub(super) fn registry(text: &str) -> Result<RegistryUrl, &'static str> {
+    let rest = text.strip_prefix("http://").ok_or("it begins with `http://`")?;
+    let (login, place) = match rest.rsplit_once('@') {
+        Some((login, place)) => (Some(login), place),
+        None => (None, rest),
+    };
+    if place.contains(['?', '#']) || place.chars().any(|character| !character.is_ascii_graphic()) {
+        return Err("it has no `?`, no `#` and no spaces");
+    }
+    let (authority, path) = place.split_once('/').map_or((place, ""), |(authority, path)| (authority, path));
+    let (host, port) = host_and_port(authority)?;
+    let path = path.trim_end_matches('/');
+    let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+    let (mut username, mut password) = (None, None);
+    if let Some(login) = login {
+        let (user, secret) = login.split_once(':').ok_or("before its `@` stand a user, `:` and a password")?;
+        let bad = "in a user or a password `%` has two hexadecimal digits behind it";
+        username = Some(percent_decode(user).ok_or(bad)?);
+        password = Some(percent_decode(secret).ok_or(bad)?);
+    }
+    Ok(RegistryUrl { host, port: port.unwrap_or(REGISTRY_PORT), prefix, username, password })
+}
+
+/// Checks `host[:port][,host[:port]…]`.
+pub(super) fn brokers(text: &str) -> Result<(), &'static str> {
+    text.split(',').try_for_each(|broker| host_and_port(broker).map(|_| ()))
 }
 
 /// `host[:port]` or `[address][:port]`.
@@ -186,6 +228,37 @@ mod tests {
             "redis://[::1]1",
         ] {
             assert!(matches!(redis_url(text), Err(UrlFault::Bad(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_registry_url_is_taken_apart() {
+        let url = |host: &str, port, prefix: &str, login: Option<(&str, &str)>| RegistryUrl {
+            host: host.to_owned(),
+            port,
+            prefix: prefix.to_owned(),
+            username: login.map(|(user, _)| user.to_owned()),
+            password: login.map(|(_, password)| password.to_owned()),
+        };
+        for (text, expected) in [
+            ("http://127.0.0.1:8081", url("127.0.0.1", 8081, "", None)),
+            ("http://registry/", url("registry", 8081, "", None)),
+            ("http://me:p%40ss@registry:80/api/v1/", url("registry", 80, "/api/v1", Some(("me", "p@ss")))),
+        ] {
+            assert_eq!(registry(text), Ok(expected), "{text}");
+        }
+        for text in ["registry:8081", "http://", "http://me@registry", "http://registry?x=1", "http://registry:x"] {
+            assert!(registry(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn brokers_are_hosts() {
+        for text in ["127.0.0.1:9092", "kafka", "a:1,b:2,c", "[::1]:9092"] {
+            assert_eq!(brokers(text), Ok(()), "{text}");
+        }
+        for text in ["", "a:1,", "a:x", "PLAINTEXT://a:1", "a b"] {
+            assert!(brokers(text).is_err(), "{text}");
         }
     }
 

@@ -1,9 +1,10 @@
 //! The resolved pipeline, written as a pipeline file again: with all defaults, secrets masked.
 
-use super::model::{Acl, Ephemeral, Flow, OnRemoval, Pipeline, RedisStore, Route, ZookeeperStore};
+use super::model::{Acl, Ephemeral, Flow, Kafka, OnRemoval, Pipeline, Property, RedisStore, Route, ZookeeperStore};
 use super::quantity::{show_duration, show_size};
 use crate::change::Side;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// What stands for a secret. Reading it back is an error, as it is for every text in the place of a secret.
 const MASK: &str = "***";
@@ -32,10 +33,13 @@ pub fn echo_json(pipeline: &Pipeline) -> Value {
         "version": 1,
         "pipeline": pipeline.name,
         "stores": stores,
-        "stream": { "embedded": { "retention": {
-            "age": show_duration(stream.retention_age),
-            "size": show_size(stream.retention_size),
-        } } },
+        "stream": match &stream.kafka {
+            Some(place) => json!({ "kafka": kafka(place, stream.retention_age) }),
+            None => json!({ "embedded": { "retention": {
+                "age": show_duration(stream.retention_age),
+                "size": show_size(stream.retention_size),
+            } } }),
+        },
         "routes": pipeline.routes.iter().map(|item| route(pipeline, item)).collect::<Vec<_>>(),
         "worker": {
             "batch": {
@@ -77,6 +81,37 @@ fn redis(store: &RedisStore) -> Value {
     }
     if store.password.is_some() {
         fields.insert("password".to_owned(), json!(MASK));
+    }
+    Value::Object(fields)
+}
+
+fn kafka(place: &Kafka, age: Duration) -> Value {
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("brokers", json!(place.brokers));
+    put("topic", json!(place.topic));
+    if let Some(registry) = &place.schema_registry {
+        let host = if registry.host.contains(':') { format!("[{}]", registry.host) } else { registry.host.clone() };
+        let login = match (&registry.user, &registry.password) {
+            (Some(user), Some(_)) => format!("{user}:{MASK}@"),
+            _ => String::new(),
+        };
+        put("schema_registry", json!(format!("http://{login}{host}:{}{}", registry.port, registry.prefix)));
+    }
+    put("retention", json!({ "age": show_duration(age) }));
+    let mut config: Map<String, Value> = Map::new();
+    for (name, property) in &place.config {
+        let shown = match property {
+            Property::Text(text) => json!(text),
+            Property::Secret(_) => json!(MASK),
+        };
+        config.insert(name.clone(), shown);
+    }
+    if let Some(replication) = place.replication {
+        config.insert("replication.factor".to_owned(), json!(replication));
+    }
+    if !config.is_empty() {
+        put("config", Value::Object(config));
     }
     Value::Object(fields)
 }

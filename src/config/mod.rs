@@ -14,6 +14,7 @@
 
 mod address;
 mod echo;
+mod kafka;
 mod keys;
 pub mod model;
 mod problem;
@@ -170,7 +171,7 @@ fn read_pipeline(reader: &mut Reader<'_>, file: &Path, fields: &Fields<'_>, know
     }
     let name = read_name(reader, fields, known);
     let stores = reader.required(fields, "stores").map(|value| stores::read(reader, &value)).unwrap_or_default();
-    let stream = worker::read_stream(reader, fields);
+    let stream = worker::read_stream(reader, fields, name.as_deref().unwrap_or_default());
     let routes = reader.required(fields, "routes").map(|value| routes::read(reader, &value, &stores));
     let worker = worker::read_worker(reader, fields);
     let pipeline = Pipeline {

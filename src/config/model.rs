@@ -95,12 +95,53 @@ pub struct RedisStore {
 }
 
 /// Where changes are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
     /// Full history is kept this long. Default 7 days.
     pub retention_age: Duration,
-    /// Bytes on disk above which history is thinned. Default 1 GiB.
+    /// Bytes on disk above which history is thinned. Default 1 GiB. Embedded only.
     pub retention_size: u64,
+    /// In Kafka; `None`: embedded.
+    pub kafka: Option<Kafka>,
+}
+
+/// A stream in Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host[:port][,host[:port]…]`.
+    pub brokers: String,
+    /// The topic. Default `keepstep.<pipeline>`.
+    pub topic: String,
+    /// The schema registry, if records have its wire format.
+    pub schema_registry: Option<SchemaRegistry>,
+    /// Replicas of a topic that is created; `None`: as the broker is configured.
+    pub replication: Option<i32>,
+    /// librdkafka's properties, in the order of the file.
+    pub config: Vec<(String, Property)>,
+}
+
+/// Value of a property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Property {
+    /// As the file writes it.
+    Text(String),
+    /// From the environment or a file.
+    Secret(Secret),
+}
+
+/// A schema registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaRegistry {
+    /// Host name or address.
+    pub host: String,
+    /// Port. Default 8081.
+    pub port: u16,
+    /// What stands before every path; empty or `/…`.
+    pub prefix: String,
+    /// The user, if it asks for one.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<Secret>,
 }
 
 /// The ACL of znodes that Keepstep creates.

@@ -59,6 +59,11 @@ impl<'n> Fields<'n> {
         Some(self.value(entry))
     }
 
+    /// The name of its place.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// All values with their keys, in the order of the file.
     pub(super) fn all(&self) -> impl Iterator<Item = (&'n Scalar, Value<'n>)> {
         self.entries.iter().map(|entry| (&entry.key, self.value(entry)))

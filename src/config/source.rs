@@ -146,14 +146,14 @@ fn without_password(text: &str) -> Cow<'_, str> {
 
 /// Whether a lower-case key, or any part of it, names a secret; also a slightly mistyped one.
 fn sounds_secret(name: &str) -> bool {
-    ["pass", "pwd", "secret", "digest", "token", "auth", "credential"].iter().any(|part| name.contains(part))
+    ["pass", "pwd", "secret", "digest", "token", "auth", "credential", "key.pem"].iter().any(|part| name.contains(part))
         || [("password", 3), ("digest", 2)]
             .iter()
             .any(|(word, typos)| strsim::damerau_levenshtein(name, word) <= *typos)
 }
 
 fn sounds_like_address(name: &str) -> bool {
-    ["url", "uri", "connect", "address", "host"].iter().any(|word| name.contains(word))
+    ["url", "uri", "connect", "address", "host", "registry"].iter().any(|word| name.contains(word))
         || ["url", "connect"].iter().any(|word| strsim::damerau_levenshtein(name, word) <= 1)
 }
 

@@ -1,9 +1,9 @@
 //! `stream:` and `worker:` of a pipeline file: both optional, every key with its default and its bounds.
 
+use super::kafka;
 use super::keys;
 use super::model::{Stream, Worker};
 use super::reader::{Fields, Reader};
-use super::stores::check_keys;
 use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
@@ -12,20 +12,25 @@ const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Reads `stream:`; the embedded one with its defaults if it is not there.
-pub(super) fn read_stream(reader: &mut Reader<'_>, pipeline: &Fields<'_>) -> Stream {
-    let mut stream = Stream { retention_age: 7 * DAY, retention_size: GIB };
-    let Some(fields) = reader.optional_fields(pipeline, "stream", keys::STREAM) else { return stream };
-    if let Some(kafka) = fields.get("kafka") {
-        if let Some(retention) = check_keys(reader, &kafka, keys::KAFKA).and_then(|fields| fields.get("retention")) {
-            check_keys(reader, &retention, keys::KAFKA_RETENTION);
+/// Reads `stream:`; the embedded one with its defaults if it is not there. `pipeline`: its name.
+pub(super) fn read_stream(reader: &mut Reader<'_>, fields: &Fields<'_>, pipeline: &str) -> Stream {
+    let mut stream = Stream { retention_age: 7 * DAY, retention_size: GIB, kafka: None };
+    // The least is what still makes sense in a test; ten years and 64 TiB are beyond any use.
+    let age = Duration::from_millis(1)..=3650 * DAY;
+    let Some(fields) = reader.optional_fields(fields, "stream", keys::STREAM) else { return stream };
+    if let Some(value) = fields.get("kafka") {
+        if let Some(embedded) = fields.get("embedded") {
+            reader.fault(embedded.span, "a stream is in one place", "allowed: `embedded` or `kafka`".to_owned());
         }
-        reader.unsupported(kafka.span, "stream: kafka", "`stream: {embedded: …}`");
+        let Some(fields) = reader.fields(&value, keys::KAFKA) else { return stream };
+        stream.kafka = kafka::read(reader, &fields, pipeline);
+        if let Some(retention) = reader.optional_fields(&fields, "retention", keys::KAFKA_RETENTION) {
+            stream.retention_age = reader.duration(&retention, "age", stream.retention_age, age);
+        }
+        return stream;
     }
     let Some(embedded) = reader.optional_fields(&fields, "embedded", keys::EMBEDDED) else { return stream };
     let Some(retention) = reader.optional_fields(&embedded, "retention", keys::RETENTION) else { return stream };
-    // The least is what still makes sense in a test; ten years and 64 TiB are beyond any use.
-    let age = Duration::from_millis(1)..=3650 * DAY;
     stream.retention_age = reader.duration(&retention, "age", stream.retention_age, age);
     stream.retention_size = reader.size(&retention, "size", stream.retention_size, KIB..=64 * TIB);
     stream

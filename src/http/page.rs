@@ -54,7 +54,10 @@ fn pipeline(out: &mut String, status: &PipelineStatus) {
     fact(out, "position", &status.position.to_string());
     if let Some(history) = status.history {
         fact(out, "full history from", &format!("{} ({})", history.full_from, time(history.full_from_ms)));
-        fact(out, "on disk", &bytes(history.bytes));
+        // Of a stream in Kafka it is not known.
+        if history.bytes > 0 {
+            fact(out, "on disk", &bytes(history.bytes));
+        }
     }
     fact(out, "changes", &status.changes.to_string());
     fact(out, "changes a second", &format!("{:.1}", status.rate));

@@ -47,12 +47,12 @@ fn name_of(pair: &Pair) -> Option<PairName> {
 
 impl Engine {
     /// Reads the whole stream for what it says of each pair.
-    pub(super) fn load_known(&self) -> Result<KnownPairs, StreamError> {
+    pub(super) async fn load_known(&self) -> Result<KnownPairs, StreamError> {
         let mut known = KnownPairs::new();
         let mut from = 1;
         loop {
-            let batch = self.stream.read(from, 1000, 4 * 1024 * 1024)?;
-            if batch.records.is_empty() {
+            let batch = self.stream.read(from, 1000, 4 * 1024 * 1024).await?;
+            if batch.next <= from {
                 return Ok(known);
             }
             for recorded in batch.records {
@@ -110,12 +110,24 @@ impl Engine {
                 after.push((name.clone(), recorded));
             }
         }
-        if changes.is_empty() {
-            return Ok(0);
-        }
-        let changes = Arc::new(changes);
-        let appended = self.stream.append(Arc::clone(&changes)).await;
-        appended.map_err(|error| StoreError::Away(format!("capture is paused: {error}")))?;
+        let changes = loop {
+            if changes.is_empty() {
+                return Ok(0);
+            }
+            let shared = Arc::new(changes);
+            match self.stream.append(Arc::clone(&shared)).await {
+                Ok(_) => break shared,
+                Err(StreamError::TooLarge { index, text }) if index < shared.len() => {
+                    changes = Arc::unwrap_or_clone(shared);
+                    self.too_large(&changes.remove(index), &text);
+                    after.remove(index);
+                }
+                Err(error) => {
+                    self.not_recorded(&error);
+                    return Err(StoreError::Away(format!("capture is paused: {error}")));
+                }
+            }
+        };
         self.recorded(&changes);
         let mut known = lock(&self.known);
         for (name, recorded) in after {
@@ -146,7 +158,7 @@ impl Engine {
         if is_same {
             return None;
         }
-        let previous = self.stream.latest(&mapped.pair).ok().flatten().map(|recorded| recorded.change);
+        let previous = self.stream.latest(&mapped.pair).ok().flatten();
         let op = match (&state.value, known, &previous) {
             (None, _, _) => Op::Delete,
             (Some(_), Some(_), _) => Op::Update,
@@ -156,8 +168,8 @@ impl Engine {
         let collapsed = match (state.version, hint.writes) {
             _ if op == Op::Read || op == Op::Delete => None,
             (Some(version), _) => {
-                let before = previous.as_ref().filter(|change| change.source.czxid == state.source.czxid);
-                let from = before.and_then(|change| change.source.version).map_or(0, |version| version.wrapping_add(1));
+                let before = previous.as_ref().filter(|latest| latest.czxid == state.source.czxid);
+                let from = before.and_then(|latest| latest.version).map_or(0, |version| version.wrapping_add(1));
                 Some(i64::from(version.wrapping_sub(from)).max(0))
             }
             (None, 0) => None,
@@ -165,7 +177,7 @@ impl Engine {
         };
         let change = Change {
             op,
-            before: previous.and_then(|change| change.after),
+            before: previous.and_then(|latest| latest.after.kept()),
             after: state.value,
             source: state.source,
             ts_ms: now_ms(),

@@ -356,7 +356,7 @@ impl Engine {
             self.counters.gaps.fetch_add(1, Ordering::Relaxed);
         }
         if let Err(error) = self.stream.append(Arc::new(vec![change])).await {
-            self.note(&format!("capture is paused: {error}"));
+            self.not_recorded(&error);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::route::RouteMap;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::Metrics;
+use futures::future::BoxFuture;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Opens the pipeline's stream; called once for each ownership.
-pub type StreamOpener = Box<dyn Fn() -> Result<Arc<dyn Stream>, StreamError> + Send + Sync>;
+pub type StreamOpener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Stream>, StreamError>> + Send + Sync>;
 
 /// A worker that stops finishes what is under way for at most this long.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -97,6 +98,14 @@ pub struct Pipeline {
     /// Redis holds next to nothing, and nothing of ours.
     blank: AtomicBool,
     stop: watch::Sender<bool>,
+}
+
+/// What a stream that cannot be opened means for its pipeline.
+fn refused_or_away(error: StreamError) -> StoreError {
+    match error {
+        StreamError::Refused(why) => StoreError::Refused(why),
+        error => StoreError::Away(error.to_string()),
+    }
 }
 
 impl Pipeline {
@@ -283,6 +292,8 @@ impl Pipeline {
         }
         let stream = self.stream().await?;
         let lease = self.lease(stream.as_ref(), captures).await?;
+        let begun = stream.begin(i64::try_from(lease.epoch).unwrap_or(i64::MAX)).await;
+        begun.map_err(refused_or_away)?;
         *has_owned = true;
         let parts = Parts {
             map: self.map.clone(),
@@ -314,13 +325,13 @@ impl Pipeline {
     async fn stream(&self) -> Result<Arc<dyn Stream>, StoreError> {
         let mut pauses = Pauses::default();
         loop {
-            match (self.open_stream)() {
+            match (self.open_stream)().await {
                 Ok(stream) => return Ok(stream),
                 Err(StreamError::Owned(who)) => {
                     self.set(PipelineState::Standby, &who);
                     tokio::time::sleep(pauses.pause()).await;
                 }
-                Err(error) => return Err(StoreError::Away(error.to_string())),
+                Err(error) => return Err(refused_or_away(error)),
             }
         }
     }
@@ -344,10 +355,7 @@ impl Pipeline {
                 remembered.zxid = remembered.zxid.max(known.zxid);
             }
         }
-        let last = stream.extent().last;
-        let newest = stream.read(last, 1, usize::MAX).ok().and_then(|batch| batch.records.into_iter().next());
-        let last_epoch = newest.and_then(|recorded| u64::try_from(recorded.change.epoch).ok()).unwrap_or(0);
-        remembered.epoch = remembered.epoch.max(last_epoch);
+        remembered.epoch = remembered.epoch.max(u64::try_from(stream.newest_epoch()).unwrap_or(0));
         let lease = match &self.znodes {
             Some(znodes) => znodes.own(remembered).await?,
             None => Lease { epoch: remembered.epoch + 1, ensemble: Ensemble { id: 0, since_zxid: 0 } },
@@ -372,7 +380,7 @@ impl Pipeline {
     async fn live(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
         engine.blank.store(self.blank.load(Ordering::Relaxed), Ordering::Relaxed);
         if engine.captures() {
-            let known = engine.load_known().map_err(|error| StoreError::Away(error.to_string()))?;
+            let known = engine.load_known().await.map_err(|error| StoreError::Away(error.to_string()))?;
             *lock(&engine.known) = known;
         }
         if let Some(znodes) = &self.znodes {
@@ -394,6 +402,7 @@ impl Pipeline {
                 Lost::Gone(error) => Err(error),
                 Lost::Moves(to) => Ok(Ended::Moved(to)),
             },
+            error = engine.stream.lost() => Err(StoreError::Away(error.to_string())),
             () = engine.run() => Err(StoreError::Away("the rounds ended".to_owned())),
             ended = self.compare_for_ever(engine) => ended,
         }

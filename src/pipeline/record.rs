@@ -7,6 +7,7 @@ use super::engine::{Engine, Route, now_ms};
 use super::observe::Observed;
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Side, Source, ZkStat};
 use crate::plan::{Base, Key, Verdict, Znode};
+use crate::stream::LatestValue;
 
 /// Previous values above this are not repeated in `before`: they are on the stream, one record earlier.
 const BEFORE_BYTES_MAX: usize = 64 * 1024;
@@ -25,15 +26,15 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change
     let Recording { from, seen, route, verdict } = recording;
     let latest = if engine.stream.knows(&seen.pair) { engine.stream.latest(&seen.pair).ok().flatten() } else { None };
     let is_known = latest.is_some();
-    let previous = latest.map(|recorded| recorded.change);
-    let existed = previous.as_ref().is_some_and(|change| change.op != Op::Delete);
+    let previous = latest.map(|latest| latest.after);
+    let existed = previous.as_ref().is_some_and(LatestValue::exists);
     let after = match from {
         Side::Zookeeper => value_of_znode(seen),
         Side::Redis => value_of_key(seen),
     };
     let has_moved = match seen.seen.base {
         Some(base) => moved(seen, &base, from),
-        None => !is_known || previous.as_ref().and_then(|change| change.after.as_ref()) != after.as_ref(),
+        None => previous.as_ref().is_none_or(|previous| !previous.is(after.as_deref())),
     };
     if verdict.is_none() && !has_moved && is_known {
         // Not a change: give the value back.
@@ -51,8 +52,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change
         (Some(_), _, false) => Op::Create,
     };
     let conflict = verdict.map(|verdict| conflict(engine, seen, route, from, verdict));
-    let before =
-        previous.filter(|_| existed).and_then(|change| change.after).filter(|value| value.len() <= BEFORE_BYTES_MAX);
+    let before = previous.and_then(LatestValue::kept).filter(|value| value.len() <= BEFORE_BYTES_MAX);
     Some(Change {
         op,
         before,
@@ -237,10 +237,10 @@ impl Engine {
             (None, None) => return None,
         };
         let previous = if is_known { self.stream.latest(&seen.pair).ok().flatten() } else { None };
-        let before = previous.and_then(|recorded| recorded.change.after);
-        if before.as_ref() == Some(&after) {
+        if previous.as_ref().is_some_and(|latest| latest.after.is(Some(&after))) {
             return None;
         }
+        let before = previous.and_then(|latest| latest.after.kept());
         let op = if is_known { Op::Update } else { Op::Read };
         Some(self.plain_record(seen, route, op, before, after))
     }

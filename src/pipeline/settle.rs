@@ -8,9 +8,10 @@ use super::dirty::{Hint, PairName};
 use super::engine::{Engine, Route};
 use super::observe::{AGAIN_AFTER, Item, Observed, Sight};
 use super::record::{Recording, record};
-use crate::change::{Change, Digest, Side, ZkVersion};
+use crate::change::{Change, Digest, Position, Side, ZkVersion};
 use crate::plan::{Action, Base, Key, Verdict, Znode, path_id, plan};
-use crate::store::{KeyOp, ZnodeOp};
+use crate::store::{KeyOp, StoreError, ZnodeOp};
+use crate::stream::StreamError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -73,22 +74,13 @@ impl Engine {
         if works.is_empty() && changes.is_empty() {
             return settled;
         }
-        let changes = Arc::new(changes);
-        let mut position = 0;
-        if !changes.is_empty() {
-            match self.stream.append(Arc::clone(&changes)).await {
-                Ok(first) => position = first,
-                Err(error) => {
-                    self.note(&format!("capture is paused: {error}"));
-                    for work in works {
-                        let hint = Hint { slow: true, ..work.seen.hint };
-                        self.dirty.finish(work.seen.name, Some((hint, AGAIN_AFTER)));
-                    }
-                    return settled;
-                }
+        let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
+            for work in works {
+                let hint = Hint { slow: true, ..work.seen.hint };
+                self.dirty.finish(work.seen.name, Some((hint, AGAIN_AFTER)));
             }
-            self.recorded(&changes);
-        }
+            return settled;
+        };
         let begun = Instant::now();
         let (to_redis, to_zookeeper): (Vec<Work>, Vec<Work>) =
             works.into_iter().partition(|work| matches!(work.task, Task::Redis { .. }));
@@ -103,6 +95,61 @@ impl Engine {
             }
         }
         settled
+    }
+
+    /// Records the changes and answers with them and the position of the first; `None` if the stream takes nothing now.
+    /// A change that is larger than it takes is left out, and its pair, with its work, quarantined.
+    async fn put_on_stream(
+        &self,
+        mut changes: Vec<Change>,
+        works: &mut Vec<Work>,
+    ) -> Option<(Arc<Vec<Change>>, Position)> {
+        loop {
+            let shared = Arc::new(changes);
+            if shared.is_empty() {
+                return Some((shared, 0));
+            }
+            match self.stream.append(Arc::clone(&shared)).await {
+                Ok(first) => {
+                    self.recorded(&shared);
+                    return Some((shared, first));
+                }
+                Err(StreamError::TooLarge { index, text }) if index < shared.len() => {
+                    changes = Arc::unwrap_or_clone(shared);
+                    let change = changes.remove(index);
+                    let at = works.iter().position(|work| work.change == Some(index));
+                    let work = at.map(|at| works.remove(at));
+                    for place in works.iter_mut().filter_map(|work| work.change.as_mut()).filter(|at| **at > index) {
+                        *place -= 1;
+                    }
+                    self.too_large(&change, &text);
+                    if let Some(work) = work {
+                        self.dirty.finish(work.seen.name, None);
+                    }
+                }
+                Err(error) => {
+                    self.not_recorded(&error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Quarantines the pair of a change that the stream does not take.
+    pub(super) fn too_large(&self, change: &Change, text: &str) {
+        let route = self.settings.routes.iter().position(|route| route.name == change.route);
+        let path = change.pair.zookeeper.as_ref().map(String::as_bytes);
+        if let (Some(route), Some(name)) = (route, change.pair.redis.as_deref().or(path)) {
+            self.quarantine(name, route, &change.pair, "too_large", text);
+        }
+    }
+
+    /// An append failed: says so, and ends the ownership where the stream must be opened anew.
+    pub(super) fn not_recorded(&self, error: &StreamError) {
+        self.note(&format!("capture is paused: {error}"));
+        if error.ends_opening() {
+            self.halt(StoreError::Away(error.to_string()));
+        }
     }
 
     /// Plans one pair and turns the action into work.

@@ -3,13 +3,17 @@
 //! ```text
 //!   pipeline --append--> stream --read--> tail, conflicts, replay
 //!                          |
-//!                          +-- latest(pair): the newest record of a pair, for `before` and for "is it known here?"
+//!                          +-- latest(pair): what is known of a pair's newest record, for `before` and for "is it news?"
 //! ```
+//!
+//! What reads history (`read`, `position_at`) may cross a network and is awaited. What every change asks for (`latest`,
+//! `knows`) never does: it is answered from memory or a local file, and says so where a value is not at hand.
 //!
 //! The stream is history and the proof of what was decided; it is never the only place of a value (both stores keep
 //! theirs), so a lost stream loses history and nothing else.
 
 pub mod embedded;
+pub mod kafka;
 
 use crate::change::{Change, Pair, Position};
 use futures::future::BoxFuture;
@@ -25,12 +29,36 @@ pub enum StreamError {
     /// Another process writes this stream. The text names it.
     #[error("{0}")]
     Owned(String),
+    /// It may not be used as it is: credentials, rights, a topic that does not fit. The text says what to change.
+    #[error("{0}")]
+    Refused(String),
+    /// This change is larger than the stream takes; `index` is its place in the append. Nothing of the append was
+    /// recorded: the caller leaves it out and appends the others.
+    #[error("{text}")]
+    TooLarge {
+        /// Place of the change in the append.
+        index: usize,
+        /// One sentence with its size and the limit.
+        text: String,
+    },
+    /// What was recorded is gone, or somebody else owns the stream now: this opening is of no more use. The caller
+    /// gives it up and opens the stream anew.
+    #[error("{0}")]
+    Lost(String),
     /// What is stored cannot be used as it is. The text says where and what to do.
     #[error("{0}")]
     Damaged(String),
     /// The caller asked for something that the stream does not have (a position, a time). The text says what it has.
     #[error("{0}")]
     OutOfRange(String),
+}
+
+impl StreamError {
+    /// Whether the stream must be opened anew before anything else can be done with it.
+    #[must_use]
+    pub fn ends_opening(&self) -> bool {
+        matches!(self, StreamError::Owned(_) | StreamError::Lost(_))
+    }
 }
 
 /// One record as it is read back.
@@ -40,6 +68,71 @@ pub struct Recorded {
     pub position: Position,
     /// The change.
     pub change: Change,
+}
+
+/// What is known of a pair's newest record without reading it back over a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latest {
+    /// Its place.
+    pub position: Position,
+    /// Its `after`.
+    pub after: LatestValue,
+    /// Its `source.czxid`.
+    pub czxid: Option<i64>,
+    /// Its `source.version`.
+    pub version: Option<i32>,
+}
+
+/// The `after` of a pair's newest record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LatestValue {
+    /// It is a delete.
+    Absent,
+    /// The value.
+    Kept(Vec<u8>),
+    /// The value is not at hand; this is its [`value_hash`].
+    Hash(u64),
+}
+
+/// XXH3 of a value: tells values of one pair apart.
+#[must_use]
+pub fn value_hash(value: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(value)
+}
+
+impl LatestValue {
+    /// Whether the pair has a value.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        !matches!(self, LatestValue::Absent)
+    }
+
+    /// Whether it is this value; exact but for a collision of 64-bit hashes.
+    #[must_use]
+    pub fn is(&self, after: Option<&[u8]>) -> bool {
+        match (self, after) {
+            (LatestValue::Absent, after) => after.is_none(),
+            (LatestValue::Kept(value), after) => after == Some(value),
+            (LatestValue::Hash(hash), after) => after.is_some_and(|after| value_hash(after) == *hash),
+        }
+    }
+
+    /// The value, if it is at hand.
+    #[must_use]
+    pub fn kept(self) -> Option<Vec<u8>> {
+        match self {
+            LatestValue::Kept(value) => Some(value),
+            LatestValue::Absent | LatestValue::Hash(_) => None,
+        }
+    }
+}
+
+impl From<Recorded> for Latest {
+    fn from(recorded: Recorded) -> Latest {
+        let Recorded { position, change } = recorded;
+        let after = change.after.map_or(LatestValue::Absent, LatestValue::Kept);
+        Latest { position, after, czxid: change.source.czxid, version: change.source.version }
+    }
 }
 
 /// How far history reaches.
@@ -72,30 +165,41 @@ pub struct Retention {
 /// The pipeline calls `append` from several rounds at once and relies on group commit: appends that wait together
 /// share one sync.
 pub trait Stream: Send + Sync {
+    /// An ownership with this epoch begins: called once by who writes, before the first append. When it returns, no
+    /// record of an older epoch can come to be read behind it.
+    fn begin(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>>;
+
+    /// The newest epoch that a record on this stream carries; 0 where there is none. No network.
+    fn newest_epoch(&self) -> i64;
+
     /// Records these changes in order, as consecutive positions, and answers with the position of the first one.
     /// `Ok` means that they are durable: they survive a kill and a power loss. On `Err` none of them counts as
     /// recorded; the caller may append them again, so a reader may see a change twice.
     fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>>;
 
-    /// The newest record of this pair, or `None` if the stream does not know the pair. Deletes are records.
-    fn latest(&self, pair: &Pair) -> Result<Option<Recorded>, StreamError>;
+    /// What is known of the newest record of this pair, or `None` if the stream does not know the pair. Deletes are
+    /// records. No network; a local file at most.
+    fn latest(&self, pair: &Pair) -> Result<Option<Latest>, StreamError>;
 
     /// Whether the stream knows the pair. No I/O; exact but for a collision of 64-bit hashes.
     fn knows(&self, pair: &Pair) -> bool;
 
     /// Up to `limit` records (at least one if there is one) with positions `>= from`, in order, as far as
-    /// `bytes` encoded bytes go. Thinned positions are skipped; an empty answer means that there is nothing at or
-    /// after `from` yet. A record that cannot be read is reported in `damaged`, never delivered, never fatal.
-    fn read(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError>;
+    /// `bytes` encoded bytes go. Thinned positions are skipped; where there is nothing at or after `from` yet the answer
+    /// is empty and `next` is `from`. A record that cannot be read is reported in `damaged`, never delivered, never fatal.
+    fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>>;
 
     /// The first position whose `ts_ms` is at or after `ts_ms`; one past the last if there is none.
-    fn position_at(&self, ts_ms: i64) -> Result<Position, StreamError>;
+    fn position_at(&self, ts_ms: i64) -> BoxFuture<'_, Result<Position, StreamError>>;
 
     /// How far history reaches. No I/O.
     fn extent(&self) -> Extent;
 
     /// Waits until there is a record after `position`. Cancel-safe.
     fn wait_after(&self, position: Position) -> BoxFuture<'_, ()>;
+
+    /// Resolves with [`StreamError::Lost`] when this opening is of no more use. Cancel-safe.
+    fn lost(&self) -> BoxFuture<'_, StreamError>;
 }
 
 /// An answer of [`Stream::read`].

@@ -1,15 +1,23 @@
 //! Each file in `pipelines/` runs as it is and does what its first lines say.
 
-use crate::support::{Keepstep, LIVE, Scene, eventually_is};
+use crate::support::{Kafka, Keepstep, LIVE, Scene, eventually_is};
 use std::path::Path;
 
 /// Stores, and a worker on the example with nothing but its two variables set.
 async fn run(example: &str) -> Scene {
+    run_with(example, &[]).await
+}
+
+/// [`run`] with further variables.
+async fn run_with(example: &str, variables: &[(&str, &str)]) -> Scene {
     let mut scene = Scene::prepare(&[], |pipeline| pipeline).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(example);
     scene.keepstep = Keepstep::new(std::fs::read_to_string(file).unwrap())
         .variable("ZOOKEEPER", scene.zookeeper.connect_string())
         .variable("REDIS", scene.redis.url());
+    for (name, value) in variables {
+        scene.keepstep = scene.keepstep.variable(name, value);
+    }
     scene.run().await;
     scene
 }
@@ -24,6 +32,16 @@ async fn two_way_settings_carries_what_people_edit_in_either_store() {
     scene.set("settings:tmp:mine", "1").await;
     scene.settle().await;
     assert_eq!(scene.znodes.get("/settings/tmp/mine").await, None);
+}
+
+#[tokio::test]
+async fn two_way_kafka_keeps_its_history_in_kafka() {
+    let kafka = Kafka::shared().await;
+    let scene = run_with("two-way-kafka.yaml", &[("KAFKA", &kafka.brokers())]).await;
+    scene.znodes.put("/tariffs/night", "0.21").await;
+    scene.key_becomes("tariffs:night", Some("0.21")).await;
+    assert_eq!(scene.keepstep.changes().await.len(), 1);
+    assert_eq!(kafka.partitions("keepstep.two-way-kafka").await, 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod echoes;
 mod errors;
 mod examples;
+mod kafka;
 mod sample;
 mod schema;
 mod secrets;

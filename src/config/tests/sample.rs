@@ -87,7 +87,7 @@ fn the_sample_reads_as_it_says() {
     assert_eq!((redis.name.as_str(), redis.host.as_str(), redis.port, redis.database), ("cache", "127.0.0.1", 6379, 0));
     assert_eq!((&redis.username, &redis.password), (&None, &None));
     let week = Duration::from_secs(7 * 86_400);
-    assert_eq!(pipeline.stream, Stream { retention_age: week, retention_size: 1 << 30 });
+    assert_eq!(pipeline.stream, Stream { retention_age: week, retention_size: 1 << 30, kafka: None });
     let [route] = pipeline.routes.as_slice() else { panic!("{:?}", pipeline.routes) };
     assert_eq!((route.name.as_str(), route.flow), ("settings", Flow::Both(Side::Zookeeper)));
     assert_eq!(route.match_zookeeper.as_deref(), Some("/settings/**"));
@@ -143,18 +143,9 @@ fn variables_and_secrets_of_the_sample_are_honoured() {
 fn what_later_versions_bring_is_refused_and_not_ignored() {
     let sasl = uncommented(&["auth: {digest: {env: ZK_AUTH}}"])
         .replace("{digest: {env: ZK_AUTH}}", "{sasl: {user: me, password: {file: pw}}}");
-    let kafka: Vec<String> = SAMPLE
-        .lines()
-        .filter(|line| !line.starts_with("  embedded:") && !line.starts_with("    retention"))
-        .map(|line| match line.strip_prefix("  # ") {
-            Some(rest) => format!("  {rest}"),
-            None => line.to_owned(),
-        })
-        .collect();
     let route = |from: &str, to: &str| SAMPLE.replacen(from, to, 1);
     for (text, expected) in [
         (sasl, "auth: sasl"),
-        (kafka.join("\n"), "stream: kafka"),
         (uncommented(&["tls: {ca: ca.pem, certificate: client.pem, key: client.key}"]), "tls"),
         (route("source: watch", "source: {observer: {quorum: \"h:2888\"}}"), "source: observer"),
         (route("source: keyspace", "source: psync"), "source: psync"),

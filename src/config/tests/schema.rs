@@ -123,6 +123,8 @@ fn conform(root: &Json, schema: &Json, value: &Json, place: &str) -> Result<(), 
                     "array" => value.is_array(),
                     "string" => value.is_string(),
                     "integer" => value.is_i64() || value.is_u64(),
+                    "number" => value.is_number(),
+                    "boolean" => value.is_boolean(),
                     "null" => value.is_null(),
                     other => panic!("{other}"),
                 };

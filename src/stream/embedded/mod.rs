@@ -29,13 +29,13 @@ mod segment;
 mod thin;
 mod writer;
 
-use super::{Extent, ReadBatch, Recorded, Retention, Stream, StreamError};
+use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError};
 use crate::change::{Change, Op, Pair, Position};
 use crate::codec;
 use disk::{Disk, RealDisk};
 use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, pending, ready};
 use index::{NO_PAIR, pair_hash};
 use log::Log;
 use std::path::Path;
@@ -199,6 +199,16 @@ impl EmbeddedStream {
         })
     }
 
+    fn newest_record(&self, pair: &Pair) -> Result<Option<Recorded>, StreamError> {
+        self.refresh()?;
+        Ok(query::latest(&self.log, pair_hash(pair), pair))
+    }
+
+    fn read_now(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
+        self.refresh()?;
+        Ok(query::read(&self.log, from, limit, bytes))
+    }
+
     /// In an opening for reading only: looks what another process has written.
     fn refresh(&self) -> Result<(), StreamError> {
         if self.writing.is_some() {
@@ -231,6 +241,17 @@ fn frames(changes: &[Change]) -> Result<(Vec<u8>, Vec<Meta>), StreamError> {
 }
 
 impl Stream for EmbeddedStream {
+    fn begin(&self, _epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+        // The lock is the fence: nobody else appends to these files while they are open here.
+        ready(Ok(())).boxed()
+    }
+
+    fn newest_epoch(&self) -> i64 {
+        let last = self.log.read().extent().last;
+        let newest = query::read(&self.log, last, 1, usize::MAX).records.into_iter().next();
+        newest.map_or(0, |recorded| recorded.change.epoch)
+    }
+
     fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {
         async move {
             let writing = self.writing()?;
@@ -250,23 +271,20 @@ impl Stream for EmbeddedStream {
         .boxed()
     }
 
-    fn latest(&self, pair: &Pair) -> Result<Option<Recorded>, StreamError> {
-        self.refresh()?;
-        Ok(query::latest(&self.log, pair_hash(pair), pair))
+    fn latest(&self, pair: &Pair) -> Result<Option<Latest>, StreamError> {
+        Ok(self.newest_record(pair)?.map(Latest::from))
     }
 
     fn knows(&self, pair: &Pair) -> bool {
         self.log.read().index.get(pair_hash(pair)).is_some()
     }
 
-    fn read(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
-        self.refresh()?;
-        Ok(query::read(&self.log, from, limit, bytes))
+    fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {
+        ready(self.read_now(from, limit, bytes)).boxed()
     }
 
-    fn position_at(&self, ts_ms: i64) -> Result<Position, StreamError> {
-        self.refresh()?;
-        Ok(query::position_at(&self.log, ts_ms))
+    fn position_at(&self, ts_ms: i64) -> BoxFuture<'_, Result<Position, StreamError>> {
+        ready(self.refresh().map(|()| query::position_at(&self.log, ts_ms))).boxed()
     }
 
     fn extent(&self) -> Extent {
@@ -291,6 +309,11 @@ impl Stream for EmbeddedStream {
             }
         }
         .boxed()
+    }
+
+    fn lost(&self) -> BoxFuture<'_, StreamError> {
+        // A disk that fails is waited for by whoever appends.
+        pending().boxed()
     }
 }
 

@@ -6,6 +6,7 @@
 mod eventually;
 mod guardian;
 mod http;
+mod kafka;
 mod keepstep;
 mod pipeline;
 mod port;
@@ -13,15 +14,19 @@ mod process;
 mod programs;
 mod proxy;
 mod redis;
+mod registry;
 mod scene;
 mod znodes;
 mod zookeeper;
 
 pub use eventually::{eventually, eventually_is, never};
+pub use kafka::{Kafka, Raw};
 pub use keepstep::Keepstep;
 pub use pipeline::Pipeline;
+pub use programs::python;
 pub use proxy::{Direction, Proxy};
 pub use redis::Redis;
+pub use registry::Registry;
 pub use scene::{LIVE, Scene, Writes, in_step};
 pub use znodes::Znodes;
 pub use zookeeper::{Ensemble, ZooKeeper};

@@ -117,7 +117,13 @@ impl Pipeline {
 
     /// The value of `stream.embedded`, e.g. `{retention: {age: 1h, size: 1MiB}}`.
     pub fn embedded(mut self, embedded: &str) -> Pipeline {
-        self.stream = Some(embedded.to_owned());
+        self.stream = Some(format!("embedded: {embedded}"));
+        self
+    }
+
+    /// The value of `stream.kafka`, e.g. `{brokers: "127.0.0.1:9092"}`.
+    pub fn kafka(mut self, kafka: &str) -> Pipeline {
+        self.stream = Some(format!("kafka: {kafka}"));
         self
     }
 }
@@ -137,8 +143,8 @@ impl fmt::Display for Pipeline {
             writeln!(out, "  cache:\n    redis:\n      url: {}", self.redis)?;
             section(out, "      ", &self.redis_options)?;
         }
-        if let Some(embedded) = &self.stream {
-            writeln!(out, "stream:\n  embedded: {embedded}")?;
+        if let Some(stream) = &self.stream {
+            writeln!(out, "stream:\n  {stream}")?;
         }
         writeln!(out, "routes:\n  - name: settings\n    flow: {}\n    match: {}", self.flow, self.matches)?;
         section(out, "    ", &self.route_options)?;

@@ -6,12 +6,20 @@ use std::process::Command;
 
 /// The same number as in `scripts/servers.sh`.
 const ZOOKEEPER: &str = "zookeeper-3.9.5";
+/// The same number as in `scripts/servers.sh`.
+const KAFKA: &str = "kafka-4.1.1";
 
 fn cache() -> PathBuf {
     match env::var_os("KEEPSTEP_TEST_CACHE") {
         Some(dir) => dir.into(),
         None => Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/keepstep-test"),
     }
+}
+
+/// A Python that has confluent-kafka and fastavro.
+pub fn python() -> Command {
+    let cached = || cache().join("python/bin/python").into_os_string();
+    Command::new(env::var_os("KEEPSTEP_TEST_PYTHON").unwrap_or_else(cached))
 }
 
 /// `redis-server`, 7.0 or newer.
@@ -36,6 +44,23 @@ pub fn zookeeper_java() -> Command {
             panic!("there is no ZooKeeper to test on: ./check brings one, or set KEEPSTEP_TEST_ZOOKEEPER_CLASSPATH")
         }
     });
+    java(&class_path)
+}
+
+/// A JVM with a Kafka broker on its class path.
+pub fn kafka_java() -> Command {
+    let class_path = env::var("KEEPSTEP_TEST_KAFKA_CLASSPATH").unwrap_or_else(|_| {
+        let jars = cache().join(KAFKA);
+        assert!(
+            jars.exists(),
+            "there is no Kafka to test on: ./check brings one, or set KEEPSTEP_TEST_KAFKA_CLASSPATH"
+        );
+        jars.join("*").display().to_string()
+    });
+    java(&class_path)
+}
+
+fn java(class_path: &str) -> Command {
     let mut java = Command::new(env::var_os("KEEPSTEP_TEST_JAVA").unwrap_or_else(|| "java".into()));
     java.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")

@@ -81,7 +81,7 @@ fn a_damaged_log_opens_tells_what_it_lost_and_takes_records() {
         let mut positions = Vec::new();
         let mut from = 1;
         while from <= stream.extent().last {
-            let batch = stream.read(from, 7, usize::MAX).unwrap();
+            let batch = stream.read_now(from, 7, usize::MAX).unwrap();
             told.extend(batch.damaged);
             for record in batch.records {
                 assert_eq!(record.change, change(record.position - 1, START_MS, &format!("v{}", record.position - 1)));
@@ -193,15 +193,15 @@ fn a_record_that_rots_while_the_stream_is_open_is_forgotten_not_delivered() {
     let middle = bytes.len() / 2;
     *bytes.get_mut(middle).unwrap() ^= 1;
     RealDisk.write_at(&File::options().write(true).open(&path).unwrap(), &bytes, 0).unwrap();
-    let batch = stream.read(1, 100, usize::MAX).unwrap();
+    let batch = stream.read_now(1, 100, usize::MAX).unwrap();
     assert_eq!((batch.records.len(), batch.damaged.len(), batch.next), (9, 1, 11));
-    let lost: Vec<u64> = (0..10).filter(|i| stream.latest(&pair_of(*i)).unwrap().is_none()).collect();
+    let lost: Vec<u64> = (0..10).filter(|i| stream.newest_record(&pair_of(*i)).unwrap().is_none()).collect();
     assert_eq!(lost.len(), 1);
     let lost = *lost.first().unwrap();
     assert!(!stream.knows(&pair_of(lost)));
     assert!(!stream.damage().is_empty());
     append(&stream, vec![change(lost, START_MS, "again")]).unwrap();
-    assert!(stream.latest(&pair_of(lost)).unwrap().is_some());
+    assert!(stream.newest_record(&pair_of(lost)).unwrap().is_some());
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_record_of_an_unknown_schema_is_told_and_passed() {
     bytes.get_mut(at..at + raw.len()).unwrap().copy_from_slice(&raw);
     std::fs::write(&path, bytes).unwrap();
     let stream = bench.open();
-    let batch = stream.read(1, 100, usize::MAX).unwrap();
+    let batch = stream.read_now(1, 100, usize::MAX).unwrap();
     assert_eq!(batch.records.iter().map(|record| record.position).collect::<Vec<_>>(), [1, 3]);
     assert!(batch.damaged.iter().any(|sentence| sentence.contains("unknown schema")), "{:?}", batch.damaged);
 }
@@ -253,5 +253,5 @@ fn a_records_schema_is_learned_from_the_directory() {
     let header = FileHeader { first: 1, through: 0, thinned: false }.to_bytes();
     std::fs::write(&path, [header, bytes].concat()).unwrap();
     let stream = bench.open();
-    assert_eq!(stream.latest(&pair_of(1)).unwrap().unwrap().change, change(1, START_MS, "from the future"));
+    assert_eq!(stream.newest_record(&pair_of(1)).unwrap().unwrap().change, change(1, START_MS, "from the future"));
 }

@@ -11,8 +11,8 @@ fn a_reader_beside_a_writer_sees_new_records() {
     assert_eq!(reader.extent().last, 0);
     for i in 0..30 {
         append(&writer, vec![change(i % 4, START_MS + i as i64, &format!("v{i}"))]).unwrap();
-        assert_eq!(reader.latest(&pair_of(i % 4)), writer.latest(&pair_of(i % 4)));
-        assert_eq!(reader.position_at(START_MS + i as i64), Ok(i + 1));
+        assert_eq!(reader.newest_record(&pair_of(i % 4)), writer.newest_record(&pair_of(i % 4)));
+        assert_eq!(block_on(reader.position_at(START_MS + i as i64)), Ok(i + 1));
         assert_eq!(everything(&reader), everything(&writer));
         assert_eq!(reader.extent(), writer.extent());
     }
@@ -74,7 +74,7 @@ fn a_reader_keeps_up_with_thinning_by_another_process() {
         writer.thin_now().unwrap();
         assert_eq!(everything(&reader), everything(&writer));
         for pair in 0..6 {
-            assert_eq!(reader.latest(&pair_of(pair)), writer.latest(&pair_of(pair)));
+            assert_eq!(reader.newest_record(&pair_of(pair)), writer.newest_record(&pair_of(pair)));
         }
         assert_eq!(reader.extent(), writer.extent());
     }
@@ -102,7 +102,7 @@ fn readers_in_and_outside_the_process_stay_right_while_history_is_thinned() {
                     }
                     for pair in 0..40 {
                         if reader.knows(&pair_of(pair)) {
-                            let newest = reader.latest(&pair_of(pair)).unwrap().unwrap();
+                            let newest = reader.newest_record(&pair_of(pair)).unwrap().unwrap();
                             assert_eq!(newest.change.pair, pair_of(pair));
                         }
                     }

@@ -114,7 +114,7 @@ fn everything(stream: &EmbeddedStream) -> Vec<(Position, Change)> {
     let mut all = Vec::new();
     let mut from = 0;
     loop {
-        let batch = stream.read(from, 7, usize::MAX).unwrap();
+        let batch = stream.read_now(from, 7, usize::MAX).unwrap();
         if batch.records.is_empty() && batch.damaged.is_empty() {
             return all;
         }
@@ -250,12 +250,12 @@ fn the_newest_record_of_a_pair_is_known_deletes_included_and_markers_belong_to_n
     let delete = Change { op: Op::Delete, after: None, ..change(3, START_MS, "") };
     append(&stream, vec![delete.clone()]).unwrap();
     for stream in [stream, bench_reopened(&bench)] {
-        assert_eq!(stream.latest(&pair_of(3)).unwrap().unwrap().change, delete);
-        let newest = stream.latest(&pair_of(5)).unwrap().unwrap();
+        assert_eq!(stream.newest_record(&pair_of(3)).unwrap().unwrap().change, delete);
+        let newest = stream.newest_record(&pair_of(5)).unwrap().unwrap();
         assert_eq!((newest.position, newest.change.after.unwrap()), (95, b"v47".to_vec()));
         assert!(stream.knows(&pair_of(6)));
         assert!(!stream.knows(&pair_of(7)));
-        assert_eq!(stream.latest(&pair_of(7)), Ok(None));
+        assert_eq!(stream.newest_record(&pair_of(7)), Ok(None));
         assert!(!stream.knows(&Pair { zookeeper: None, redis: None }));
     }
 }
@@ -270,16 +270,16 @@ fn a_read_respects_its_limits_but_always_answers_with_something() {
     let bench = Bench::new(3_000);
     let stream = bench.open();
     append(&stream, (0..40).map(|i| change(i, START_MS, "0123456789")).collect()).unwrap();
-    let batch = stream.read(5, 3, usize::MAX).unwrap();
+    let batch = stream.read_now(5, 3, usize::MAX).unwrap();
     assert_eq!(batch.records.iter().map(|record| record.position).collect::<Vec<_>>(), [5, 6, 7]);
     assert_eq!(batch.next, 8);
-    assert_eq!(stream.read(1, 100, 1).unwrap().records.len(), 1);
-    assert_eq!(stream.read(1, 0, usize::MAX).unwrap().records.len(), 1);
+    assert_eq!(stream.read_now(1, 100, 1).unwrap().records.len(), 1);
+    assert_eq!(stream.read_now(1, 0, usize::MAX).unwrap().records.len(), 1);
     let size = 200;
-    assert!((1..5).contains(&stream.read(1, 100, size).unwrap().records.len()));
-    let none = stream.read(41, 100, usize::MAX).unwrap();
+    assert!((1..5).contains(&stream.read_now(1, 100, size).unwrap().records.len()));
+    let none = stream.read_now(41, 100, usize::MAX).unwrap();
     assert_eq!((none.records.len(), none.next), (0, 41));
-    assert_eq!(stream.read(900, 100, usize::MAX).unwrap().next, 900);
+    assert_eq!(stream.read_now(900, 100, usize::MAX).unwrap().next, 900);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_time_leads_to_the_first_record_at_or_after_it_even_if_clocks_went_back() {
     }
     for ts_ms in START_MS - 5..START_MS + 700 {
         let first = times.iter().position(|time| *time >= ts_ms).map_or(201, |index| index as Position + 1);
-        assert_eq!(stream.position_at(ts_ms), Ok(first), "at {ts_ms}");
+        assert_eq!(block_on(stream.position_at(ts_ms)), Ok(first), "at {ts_ms}");
     }
 }
 

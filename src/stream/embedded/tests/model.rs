@@ -70,7 +70,7 @@ proptest! {
             prop_assert!(rest.peek().is_none());
             for pair in 0..12 {
                 let last = all.iter().rfind(|(_, change)| change.pair == pair_of(pair)).cloned();
-                let newest = stream.latest(&pair_of(pair)).unwrap().map(|record| (record.position, record.change));
+                let newest = stream.newest_record(&pair_of(pair)).unwrap().map(|record| (record.position, record.change));
                 prop_assert_eq!(newest, last);
             }
         }

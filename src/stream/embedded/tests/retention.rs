@@ -86,7 +86,7 @@ fn size_bounds_the_disk_whatever_is_written() {
     let left = everything(&stream);
     for quiet in 0..100 {
         let pair = pair_of(1_000 + quiet);
-        assert_eq!(stream.latest(&pair).unwrap().unwrap().change.pair, pair);
+        assert_eq!(stream.newest_record(&pair).unwrap().unwrap().change.pair, pair);
         assert!(left.iter().any(|(_, change)| change.pair == pair));
     }
 }
@@ -107,7 +107,9 @@ fn small_thinned_segments_become_one_and_superseded_records_go() {
     assert!(bench.segments().len() <= 4, "{} files", bench.segments().len());
     let left = everything(&stream);
     assert!(left.len() <= 40, "{} records", left.len());
-    assert!((0..15).all(|i| stream.latest(&pair_of(i)).unwrap().unwrap().change.after.unwrap().starts_with(b"59.")));
+    assert!(
+        (0..15).all(|i| stream.newest_record(&pair_of(i)).unwrap().unwrap().change.after.unwrap().starts_with(b"59."))
+    );
 }
 
 #[test]
@@ -146,7 +148,7 @@ fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
             );
             for pair in 0..6 {
                 let last = all.iter().rfind(|(_, change)| change.pair == pair_of(pair)).unwrap();
-                let found = stream.latest(&pair_of(pair)).unwrap().unwrap();
+                let found = stream.newest_record(&pair_of(pair)).unwrap().unwrap();
                 assert_eq!((found.position, &found.change), (last.0, &last.1), "step {steps}, {when}");
             }
             assert_eq!(stream.damage(), Vec::<String>::new(), "step {steps}, {when}");

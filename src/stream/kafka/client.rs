@@ -1,0 +1,229 @@
+//! What every client of a broker shares: its properties, where its log lines go, and what its errors mean.
+
+use super::Settings;
+use crate::stream::StreamError;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a broker may take to answer one question before it counts as away. A start of a broker takes three seconds.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The least time between two log lines of the same client about errors of its connections: librdkafka reports each
+/// attempt of each broker.
+const ERROR_PERIOD: Duration = Duration::from_secs(10);
+
+/// Where a client's log lines and errors go.
+#[derive(Clone)]
+pub(super) struct Context(Arc<Trouble>);
+
+/// What a client last complained of.
+struct Trouble {
+    secrets: Vec<String>,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    /// The last error as text.
+    text: Option<String>,
+    /// The last error that no waiting mends.
+    refusal: Option<String>,
+    told: Option<Instant>,
+}
+
+impl Context {
+    pub fn new(settings: &Settings) -> Context {
+        Context(Arc::new(Trouble { secrets: settings.secrets.clone(), last: Mutex::default() }))
+    }
+
+    /// Why the brokers refuse this client, if they do.
+    pub fn refusal(&self) -> Option<StreamError> {
+        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.refusal.clone().map(StreamError::Refused)
+    }
+
+    /// The last complaint, for a sentence.
+    pub fn complaint(&self) -> Option<String> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.0.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let message = self.masked(message);
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::trace!(target: "librdkafka", facility, "{message}");
+            }
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        tracing::info!(target: "librdkafka", "{}", String::from_utf8_lossy(statistics));
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let reason = self.masked(reason);
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if error.rdkafka_error_code().is_some_and(is_refusal) {
+            last.refusal = Some(format!("Kafka refuses this client: {reason}"));
+        }
+        if last.told.is_none_or(|told| told.elapsed() > ERROR_PERIOD) {
+            last.told = Some(Instant::now());
+            tracing::warn!("kafka: {reason}");
+        }
+        last.text = Some(reason);
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// Whether only a person can mend it.
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidTopic
+            | Code::PolicyViolation
+            | Code::InvalidConfig
+            | Code::InvalidReplicationFactor
+    )
+}
+
+/// What an error of librdkafka means for the stream: one place from error to remedy.
+pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> StreamError {
+    use RDKafkaErrorCode as Code;
+    let topic = &settings.topic;
+    match error {
+        // The value is left out: it may be a secret.
+        KafkaError::ClientConfig(_, why, key, _) => {
+            return StreamError::Refused(format!("stream.kafka.config: {key}: {why}"));
+        }
+        KafkaError::ClientCreation(why) => {
+            return StreamError::Refused(format!("stream.kafka.config: {}", settings.masked(why)));
+        }
+        _ => {}
+    }
+    match error.rdkafka_error_code() {
+        Some(code @ (Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) => {
+            StreamError::Refused(format!(
+                "Kafka does not allow it ({doing}: {code}); give this user Read, Write, Describe, DescribeConfigs and Create \
+             on topic {topic}, or create the topic yourself"
+            ))
+        }
+        Some(code) if is_refusal(code) => StreamError::Refused(format!("Kafka refuses this client ({doing}): {code}")),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId) => {
+            StreamError::Lost(format!("topic {topic} is gone ({doing}): it was deleted; its history is lost"))
+        }
+        Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
+            StreamError::Lost(format!("topic {topic} was truncated ({doing}): part of its history is lost"))
+        }
+        Some(code) => StreamError::Unavailable(format!("kafka {} ({doing}): {code}", settings.brokers)),
+        None => StreamError::Unavailable(format!("kafka {} ({doing}): {error}", settings.brokers)),
+    }
+}
+
+/// What all clients have in common.
+fn common(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", &settings.worker);
+    // The default waits up to 10 s between two attempts to connect: too long for a broker that is back.
+    config.set("reconnect.backoff.max.ms", "1000");
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// The properties of the file, and above them those without which Keepstep would not be correct.
+fn finish(mut config: ClientConfig, settings: &Settings, own: &[(&str, &str)]) -> ClientConfig {
+    for (name, value) in &settings.config {
+        config.set(name, value);
+    }
+    config.set("bootstrap.servers", &settings.brokers);
+    config.set("allow.auto.create.topics", "false");
+    for (name, value) in own {
+        config.set(*name, *value);
+    }
+    config
+}
+
+/// Of a client that asks and creates.
+pub(super) fn admin(settings: &Settings) -> ClientConfig {
+    finish(common(settings), settings, &[])
+}
+
+/// Of a reader at places that we name ourselves: the group is a name only, nothing is committed in it.
+pub(super) fn reader(settings: &Settings) -> ClientConfig {
+    let mut config = common(settings);
+    // An idle fetch holds back the next seek for so long.
+    config.set("fetch.wait.max.ms", "50");
+    config.set("fetch.queue.backoff.ms", "10");
+    // Records that are read ahead: more than the decoder takes meanwhile, little against the memory of a worker.
+    config.set("queued.max.messages.kbytes", "8192");
+    config.set("check.crcs", "true");
+    let group = format!("keepstep-read.{}", settings.pipeline);
+    let own = [
+        ("group.id", group.as_str()),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("enable.partition.eof", "true"),
+        // Never `latest`: records that are gone are told, not passed over.
+        ("auto.offset.reset", "error"),
+        ("isolation.level", "read_committed"),
+    ];
+    finish(config, settings, &own)
+}
+
+/// Of the one writer.
+pub(super) fn writer(settings: &Settings, record_bytes_max: usize) -> ClientConfig {
+    let mut config = common(settings);
+    // The boundary of a batch is ours: what waits is sent at once, and what comes meanwhile is the next batch.
+    config.set("linger.ms", "0");
+    config.set("compression.type", "lz4");
+    // A leader that is killed is replaced within 5 to 14 s; after this long the caller is told that it does not work.
+    config.set("message.timeout.ms", "15000");
+    // Bounded by the writer's own queue, which knows whom to let wait.
+    let bytes = record_bytes_max.clamp(1_000, 1_000_000_000).to_string();
+    let own = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.max.bytes", bytes.as_str()),
+        ("queue.buffering.max.messages", "1000000"),
+    ];
+    finish(config, settings, &own)
+}
+
+/// Of the member of a group that holds a capture's lease.
+pub(super) fn member(settings: &Settings, group: &str) -> ClientConfig {
+    let own = [
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "earliest"),
+        // The owner keeps the one partition when another member joins.
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("session.timeout.ms", "10000"),
+        ("heartbeat.interval.ms", "1000"),
+        // It holds the lease and reads nothing.
+        ("queued.max.messages.kbytes", "1"),
+    ];
+    finish(common(settings), settings, &own)
+}

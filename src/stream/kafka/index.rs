@@ -1,0 +1,184 @@
+//! What is known of each pair's newest record: in memory, without its value, and the values of lately.
+
+use super::record::key_hash;
+use crate::change::{Change, Position};
+use crate::stream::{Latest, LatestValue, value_hash};
+use hashbrown::HashTable;
+use std::collections::HashMap;
+
+/// Values that are kept for `before`, in bytes: enough for the pairs that change again and again.
+const CACHE_BYTES: usize = 16 << 20;
+/// Larger ones are not: `before` does not repeat them.
+const CACHED_VALUE_MAX: usize = 64 << 10;
+
+/// The newest record of a pair. About 50 bytes with its share of the table.
+struct Entry {
+    hash: u64,
+    position: Position,
+    /// Hash of the value; `None` for a delete.
+    value: Option<u64>,
+    czxid: Option<i64>,
+    version: Option<i32>,
+}
+
+/// What is noted of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Note {
+    /// Of the key.
+    pub hash: u64,
+    value: Option<u64>,
+    czxid: Option<i64>,
+    version: Option<i32>,
+}
+
+impl Note {
+    pub fn of(key: &[u8], change: &Change) -> Note {
+        Note {
+            hash: key_hash(key),
+            value: change.after.as_deref().map(value_hash),
+            czxid: change.source.czxid,
+            version: change.source.version,
+        }
+    }
+}
+
+/// Key hash -> newest record.
+#[derive(Default)]
+pub(super) struct Index {
+    table: HashTable<Entry>,
+    values: Values,
+}
+
+impl Index {
+    pub fn knows(&self, hash: u64) -> bool {
+        self.table.find(hash, |entry| entry.hash == hash).is_some()
+    }
+
+    pub fn position(&self, hash: u64) -> Option<Position> {
+        self.table.find(hash, |entry| entry.hash == hash).map(|entry| entry.position)
+    }
+
+    /// Takes in a record, unless a newer one of the pair is known. `value`: kept for a while.
+    pub fn note(&mut self, position: Position, note: &Note, value: Option<&[u8]>) {
+        let hash = note.hash;
+        let entry = Entry { hash, position, value: note.value, czxid: note.czxid, version: note.version };
+        match self.table.find_mut(hash, |entry| entry.hash == hash) {
+            Some(known) if known.position >= position => return,
+            Some(known) => *known = entry,
+            None => {
+                self.table.insert_unique(hash, entry, |entry| entry.hash);
+            }
+        }
+        self.values.put(hash, value);
+    }
+
+    /// The pair's records before this position are gone, or will be: compaction met its tombstone.
+    pub fn end(&mut self, position: Position, hash: u64) {
+        if let Ok(known) = self.table.find_entry(hash, |entry| entry.hash == hash && entry.position < position)
+            && known.get().value.is_some()
+        {
+            known.remove();
+            self.values.put(hash, None);
+        }
+    }
+
+    pub fn latest(&mut self, hash: u64) -> Option<Latest> {
+        let entry = self.table.find(hash, |entry| entry.hash == hash)?;
+        let after = match entry.value {
+            None => LatestValue::Absent,
+            Some(value) => match self.values.get(hash).filter(|kept| value_hash(kept) == value) {
+                Some(kept) => LatestValue::Kept(kept.to_vec()),
+                None => LatestValue::Hash(value),
+            },
+        };
+        Some(Latest { position: entry.position, after, czxid: entry.czxid, version: entry.version })
+    }
+}
+
+/// Values by key hash, in two generations: when the young one is half of all, the old one goes.
+#[derive(Default)]
+struct Values {
+    young: HashMap<u64, Box<[u8]>>,
+    young_bytes: usize,
+    old: HashMap<u64, Box<[u8]>>,
+}
+
+impl Values {
+    fn put(&mut self, hash: u64, value: Option<&[u8]>) {
+        self.old.remove(&hash);
+        if let Some(before) = self.young.remove(&hash) {
+            self.young_bytes -= before.len();
+        }
+        let Some(value) = value.filter(|value| value.len() <= CACHED_VALUE_MAX) else { return };
+        self.young_bytes += value.len();
+        self.young.insert(hash, value.into());
+        // Small values cost more than their bytes: count the entry as well.
+        if self.young_bytes + self.young.len() * 64 > CACHE_BYTES / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+    }
+
+    fn get(&mut self, hash: u64) -> Option<&[u8]> {
+        if !self.young.contains_key(&hash)
+            && let Some(value) = self.old.remove(&hash)
+        {
+            self.put(hash, Some(&value));
+        }
+        self.young.get(&hash).or_else(|| self.old.get(&hash)).map(|value| &**value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(hash: u64, value: Option<&[u8]>) -> Note {
+        Note { hash, value: value.map(value_hash), czxid: None, version: Some(1) }
+    }
+
+    fn put(index: &mut Index, position: Position, hash: u64, value: Option<&[u8]>) {
+        index.note(position, &note(hash, value), value);
+    }
+
+    #[test]
+    fn the_newest_record_counts_in_whatever_order_they_come() {
+        let mut index = Index::default();
+        put(&mut index, 5, 1, Some(b"new"));
+        put(&mut index, 2, 1, Some(b"old"));
+        assert_eq!(
+            index.latest(1).map(|latest| (latest.position, latest.after)),
+            Some((5, LatestValue::Kept(b"new".to_vec())))
+        );
+        put(&mut index, 6, 1, None);
+        assert_eq!(index.latest(1).map(|latest| latest.after), Some(LatestValue::Absent));
+    }
+
+    #[test]
+    fn a_value_that_is_no_longer_at_hand_is_still_told_from_others() {
+        let mut index = Index::default();
+        let large = vec![7; CACHED_VALUE_MAX];
+        put(&mut index, 1, 0, Some(b"first"));
+        for i in 1..=600 {
+            put(&mut index, i + 1, i, Some(&large));
+        }
+        assert!(index.values.young_bytes <= CACHE_BYTES);
+        let Some(latest) = index.latest(0) else { return assert!(index.knows(0)) };
+        assert_eq!(latest.after, LatestValue::Hash(value_hash(b"first")));
+        assert!(latest.after.is(Some(b"first")) && !latest.after.is(Some(b"other")) && !latest.after.is(None));
+    }
+
+    #[test]
+    fn a_delete_stays_known_when_its_tombstone_follows_and_a_pair_without_one_goes() {
+        let mut index = Index::default();
+        put(&mut index, 1, 1, Some(b"v"));
+        put(&mut index, 2, 1, None);
+        index.end(3, 1);
+        assert!(index.knows(1));
+        put(&mut index, 4, 2, Some(b"v"));
+        index.end(3, 2);
+        assert!(index.knows(2));
+        index.end(5, 2);
+        assert!(!index.knows(2));
+    }
+}

@@ -1,0 +1,600 @@
+//! The stream on Kafka: one topic with one partition, compacted, written by one owner, read by any number.
+//!
+//! ```text
+//!   open    topic created or checked -> read to its end -> index of pairs, in memory, without values
+//!   begin   marker with this owner's fence -> whatever stands behind it with an older fence is dropped by every reader
+//!   append  records -> producer (idempotent, acks=all) -> places -> index          position = offset + 1
+//!   read, position_at -> a consumer at places that we name; no group, nothing committed
+//! ```
+//!
+//! Why it is correct: Kafka keeps order and loses nothing that it acknowledged. What it cannot do without a transaction
+//! is refuse an owner that was frozen and wakes up: so every record carries its owner's fence (epoch, session), and a
+//! record is valid only if no newer fence stands before it (`record.rs`). The owner notices such records by the holes
+//! that they leave between its own places, and records the pair's newest valid change once more, so that compaction
+//! keeps the right one (`audit.rs`). Nothing is ever read from `latest` on: a topic that was deleted or truncated ends
+//! the opening, loudly, and the next one compares both stores with what is left.
+//!
+//! Memory: about 50 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
+
+mod audit;
+mod client;
+mod core;
+mod index;
+mod member;
+mod reader;
+mod record;
+mod registry;
+mod topic;
+mod wire;
+mod writer;
+
+use self::core::Core;
+use self::index::Note;
+use super::{Extent, Latest, ReadBatch, Recorded, Stream, StreamError};
+use crate::change::{Change, Connector, Op, Pair, Position, Source, ValueKind};
+use crate::codec;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use reader::Reader;
+use record::{Entry, Fence, Fences, Incoming, Outgoing, key_hash, pair_key};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+use wire::Wire;
+use writer::{Item, Writer};
+
+pub use registry::RegistryAddress;
+
+/// Bytes of encoded changes that may wait for the brokers; further appends wait before they queue.
+const QUEUE_BYTES: usize = 16 << 20;
+/// The queue is counted in these.
+const QUEUE_UNIT: usize = 1 << 10;
+/// How often an opening for reading only looks for new records: below what a person at `tail` notices.
+const POLL: Duration = Duration::from_millis(100);
+/// A reader that begins in the middle looks at so many records before, for the fence that holds there: more than an owner
+/// that wakes up too late has under way.
+const LOOK_BACK: u64 = 2_000;
+
+/// What a stream on Kafka is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The pipeline's name; every record carries it.
+    pub pipeline: String,
+    /// This worker (`host:pid`).
+    pub worker: String,
+    /// `host:port[,host:port…]`.
+    pub brokers: String,
+    /// The topic.
+    pub topic: String,
+    /// Where the schema registry answers, if there is one.
+    pub registry: Option<RegistryAddress>,
+    /// How long history is kept whole.
+    pub age: Duration,
+    /// Replicas of a topic that is created; `None`: as the broker is configured.
+    pub replication: Option<i32>,
+    /// librdkafka's properties.
+    pub config: Vec<(String, String)>,
+    /// Values among them that must not be shown.
+    pub secrets: Vec<String>,
+    /// Whether ownership is a lease in a consumer group, because no other store can give one.
+    pub lease: bool,
+}
+
+impl Settings {
+    fn age_ms(&self) -> i64 {
+        i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Opens the stream of a pipeline for writing, once for each ownership. Where ownership is a lease in a consumer group,
+/// it stays a member of the group between attempts.
+pub struct KafkaOpener {
+    settings: Settings,
+    member: tokio::sync::Mutex<Option<member::Member>>,
+}
+
+impl KafkaOpener {
+    /// Nothing is connected yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> KafkaOpener {
+        KafkaOpener { settings, member: tokio::sync::Mutex::default() }
+    }
+
+    /// Creates the topic or checks it, and reads it to its end.
+    ///
+    /// # Errors
+    /// [`StreamError::Refused`] for a topic that does not fit or that another pipeline writes, for credentials and rights;
+    /// [`StreamError::Owned`] while another worker has the lease; [`StreamError::Unavailable`] if no broker or no schema
+    /// registry answers.
+    pub async fn open(&self) -> Result<KafkaStream, StreamError> {
+        let mut kept = self.member.lock().await;
+        let mut member = None;
+        if self.settings.lease {
+            let settings = self.settings.clone();
+            let joined = match kept.take() {
+                Some(joined) => joined,
+                None => {
+                    // The group is of the topic's subscribers: there must be one.
+                    blocking(move || {
+                        let reader = Reader::open(&settings)?;
+                        topic::prepare(&settings, &reader)?;
+                        member::Member::join(&settings)
+                    })
+                    .await?
+                }
+            };
+            if let Err(error) = joined.wait().await {
+                if !matches!(error, StreamError::Refused(_)) {
+                    *kept = Some(joined);
+                }
+                return Err(error);
+            }
+            member = Some(joined);
+        }
+        let wire = wire(&self.settings, true).await?;
+        let settings = self.settings.clone();
+        let core = blocking(move || scan(settings, wire)).await?;
+        Ok(KafkaStream {
+            core,
+            reading: Arc::default(),
+            writing: OnceLock::new(),
+            queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
+            auditing: tokio::sync::Mutex::new(()),
+            member,
+            is_read_only: false,
+        })
+    }
+}
+
+/// What a worker will find, in one sentence; a schema registry is asked whether it answers. Creates and registers nothing.
+///
+/// # Errors
+/// As [`KafkaOpener::open`].
+pub async fn look(settings: Settings) -> Result<String, StreamError> {
+    let found = {
+        let settings = settings.clone();
+        blocking(move || topic::look(&settings)).await?
+    };
+    let Some(address) = settings.registry else { return Ok(found) };
+    registry::Registry::new(address).reach().await.map_err(registry_error)?;
+    Ok(format!("{found}; the schema registry answers"))
+}
+
+/// Runs what waits on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
+) -> Result<T, StreamError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(StreamError::Unavailable(format!("a thread ended early: {error}"))))
+}
+
+/// How values are written and read. A writer registers the schema.
+async fn wire(settings: &Settings, writes: bool) -> Result<Wire, StreamError> {
+    let Some(address) = settings.registry.clone() else { return Ok(Wire::single_object()) };
+    let registry = registry::Registry::new(address);
+    if !writes {
+        return Ok(Wire::registered(registry, None));
+    }
+    // TopicNameStrategy, the default of every client.
+    let subject = format!("{}-value", settings.topic);
+    let id = registry.register(&subject, codec::SCHEMA).await.map_err(registry_error)?;
+    Ok(Wire::registered(registry, Some(id)))
+}
+
+fn registry_error(error: registry::RegistryError) -> StreamError {
+    match error {
+        registry::RegistryError::Away(why) => StreamError::Unavailable(why),
+        registry::RegistryError::Refused(why) => StreamError::Refused(why),
+    }
+}
+
+/// Reads the topic to its end.
+fn scan(settings: Settings, wire: Wire) -> Result<Arc<Core>, StreamError> {
+    let begun = Instant::now();
+    let mut reader = Reader::open(&settings)?;
+    let facts = topic::prepare(&settings, &reader)?;
+    let (first, end) = reader.bounds()?;
+    let core = Core::new(settings, wire, facts.record_bytes_max);
+    core.read_into(&mut reader, first, end)?;
+    let foreign = core.foreign();
+    let Settings { topic, pipeline, .. } = &core.settings;
+    if let Some((position, other)) = foreign {
+        return Err(StreamError::Refused(format!(
+            "topic {topic} holds records of pipeline `{other}` (position {position}); a topic is of one pipeline: name \
+             another one in `stream.kafka.topic` of pipeline `{pipeline}`"
+        )));
+    }
+    core.set_bounds(first, end);
+    core.look_at_age(&mut reader)?;
+    if end > first {
+        tracing::info!(topic, records = end - first, ms = begun.elapsed().as_millis(), "the stream was read");
+    }
+    Ok(core)
+}
+
+/// A stream on a topic. Dropping it gives up the lease, if it holds one.
+pub struct KafkaStream {
+    core: Arc<Core>,
+    /// The consumer of `read` and `position_at`; made when it is first needed.
+    reading: Arc<Mutex<Option<Reading>>>,
+    /// From [`Stream::begin`] on.
+    writing: OnceLock<Arc<Writing>>,
+    queue: Arc<Semaphore>,
+    auditing: tokio::sync::Mutex<()>,
+    member: Option<member::Member>,
+    is_read_only: bool,
+}
+
+/// A consumer and the fence that holds where it stands.
+struct Reading {
+    reader: Reader,
+    fences: Fences,
+}
+
+/// What there is while this opening owns the stream.
+struct Writing {
+    writer: Writer,
+    fence: Fence,
+    /// Dropped with it, so that the watch over the topic ends.
+    _keeper: audit::Keeper,
+}
+
+impl Drop for KafkaStream {
+    fn drop(&mut self) {
+        let parts = (self.writing.take(), std::mem::take(&mut self.reading));
+        // Closing a client waits for its threads: not here.
+        let _ = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(parts));
+    }
+}
+
+impl KafkaStream {
+    /// Opens the stream for reading only, beside a writer or without one; `None` if there is no such topic.
+    ///
+    /// # Errors
+    /// [`StreamError::Unavailable`] if no broker answers, [`StreamError::Refused`] for credentials, rights and a topic that
+    /// is no stream.
+    pub async fn open_read_only(settings: Settings) -> Result<Option<KafkaStream>, StreamError> {
+        let wire = wire(&settings, false).await?;
+        let opened = blocking(move || {
+            let mut reader = Reader::open(&settings)?;
+            match reader.partitions()? {
+                None => return Ok(None),
+                Some(1) => {}
+                Some(partitions) => {
+                    let topic = &settings.topic;
+                    let why = format!("topic {topic} has {partitions} partitions: it is no stream of Keepstep");
+                    return Err(StreamError::Refused(why));
+                }
+            }
+            let (first, end) = reader.bounds()?;
+            let core = Core::new(settings, wire, 0);
+            core.set_bounds(first, end);
+            core.look_at_age(&mut reader)?;
+            Ok(Some((core, reader)))
+        })
+        .await?;
+        Ok(opened.map(|(core, reader)| KafkaStream {
+            core,
+            reading: Arc::new(Mutex::new(Some(Reading { reader, fences: Fences::default() }))),
+            writing: OnceLock::new(),
+            queue: Arc::new(Semaphore::new(0)),
+            auditing: tokio::sync::Mutex::new(()),
+            member: None,
+            is_read_only: true,
+        }))
+    }
+
+    fn writing(&self) -> Result<&Arc<Writing>, StreamError> {
+        if let Some(lost) = self.core.lost() {
+            return Err(lost);
+        }
+        self.writing.get().ok_or_else(|| {
+            let topic = &self.core.settings.topic;
+            StreamError::Unavailable(format!("the stream in topic {topic} is not open for writing"))
+        })
+    }
+
+    /// Runs work with the consumer of this opening.
+    async fn with_reading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core, &mut Reading) -> Result<T, StreamError> + Send + 'static,
+    ) -> Result<T, StreamError> {
+        let (core, reading) = (Arc::clone(&self.core), Arc::clone(&self.reading));
+        blocking(move || {
+            let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+            if reading.is_none() {
+                *reading = Some(Reading { reader: Reader::open(&core.settings)?, fences: Fences::default() });
+            }
+            match reading.as_mut() {
+                Some(reading) => work(&core, reading),
+                None => Err(StreamError::Unavailable("there is no reader".to_owned())),
+            }
+        })
+        .await
+    }
+
+    /// Changes as records; tombstones for the pairs that end with them stand behind.
+    fn items(&self, changes: &[Change], fence: Fence) -> Result<Vec<Item>, StreamError> {
+        let core = &self.core;
+        let (pipeline, limit) = (&core.settings.pipeline, core.record_bytes_max());
+        let mut items = Vec::with_capacity(changes.len());
+        let mut last: HashMap<u64, usize> = HashMap::new();
+        let has_deletes = changes.iter().any(|change| change.op == Op::Delete);
+        for (index, change) in changes.iter().enumerate() {
+            let record = Outgoing::of(change, pipeline, fence, &core.wire).map_err(StreamError::Damaged)?;
+            let bytes = record.bytes();
+            if bytes > limit {
+                let topic = &core.settings.topic;
+                let text =
+                    format!("its change takes {bytes} bytes, and topic {topic} takes {limit} (max.message.bytes)");
+                return Err(StreamError::TooLarge { index, text });
+            }
+            let note = Note::of(&record.key, change);
+            if has_deletes {
+                last.insert(note.hash, index);
+            }
+            let note = (change.op != Op::Marker).then_some(note);
+            items.push(Item { record, note, value: change.after.clone() });
+        }
+        if has_deletes {
+            let mut ends = Vec::new();
+            for (index, (change, item)) in changes.iter().zip(&items).enumerate() {
+                let is_last = item.note.as_ref().is_some_and(|note| last.get(&note.hash) == Some(&index));
+                if change.op == Op::Delete && is_last {
+                    let key = item.record.key.clone();
+                    let record = Outgoing::tombstone(key, change.ts_ms, pipeline, &change.route, fence);
+                    ends.push(Item { record, note: None, value: None });
+                }
+            }
+            items.extend(ends);
+        }
+        Ok(items)
+    }
+
+    async fn write(&self, writing: &Writing, items: Vec<Item>, changes: usize) -> Result<Position, StreamError> {
+        let bytes: usize = items.iter().map(|item| item.record.bytes()).sum();
+        let share = bytes.div_ceil(QUEUE_UNIT).min(QUEUE_BYTES / QUEUE_UNIT) as u32;
+        let gone = |_| StreamError::Unavailable("the stream is closed".to_owned());
+        let permit = Arc::clone(&self.queue).acquire_many_owned(share).await.map_err(gone)?;
+        let written = writing.writer.write(items, changes, Some(permit)).await;
+        if written.is_err() && writing.writer.is_dead() {
+            let topic = &self.core.settings.topic;
+            self.core.lose(StreamError::Lost(format!("the writer of topic {topic} cannot go on; it is opened anew")));
+        }
+        written
+    }
+}
+
+/// The marker with which an owner begins. Consumers see it like that of a gap, without one.
+fn owner_marker(epoch: i64) -> Change {
+    Change {
+        op: Op::Marker,
+        before: None,
+        after: None,
+        source: Source::new(Connector::Keepstep, "", now_ms()),
+        ts_ms: now_ms(),
+        route: String::new(),
+        value: ValueKind::String,
+        pair: Pair { zookeeper: None, redis: None },
+        base: None,
+        collapsed: None,
+        conflict: None,
+        gap: None,
+        epoch,
+    }
+}
+
+impl Stream for KafkaStream {
+    fn begin(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+        async move {
+            let core = &self.core;
+            let fence = core.raise(epoch)?;
+            let settings = core.settings.clone();
+            let opened = {
+                let core = Arc::clone(core);
+                blocking(move || Writer::open(&settings, &core, core.record_bytes_max())).await?
+            };
+            let marker = Outgoing::owner(&owner_marker(epoch), &core.settings.pipeline, fence, &core.wire);
+            let record = marker.map_err(StreamError::Damaged)?;
+            let writing = Arc::new(Writing { writer: opened, fence, _keeper: audit::Keeper::start(Arc::clone(core))? });
+            let written = self.write(&writing, vec![Item { record, note: None, value: None }], 0).await;
+            if let Err(error) = written {
+                let error = writing.writer.refusal().unwrap_or(error);
+                drop(tokio::task::spawn_blocking(move || drop(writing)));
+                return Err(error);
+            }
+            // One opening begins once.
+            let _ = self.writing.set(writing);
+            self.audit().await?;
+            self.restate().await
+        }
+        .boxed()
+    }
+
+    fn newest_epoch(&self) -> i64 {
+        self.core.newest_fence().map_or(0, |fence| fence.epoch)
+    }
+
+    fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {
+        async move {
+            let writing = Arc::clone(self.writing()?);
+            if changes.is_empty() {
+                return Ok(self.core.next());
+            }
+            let items = self.items(&changes, writing.fence)?;
+            let count = changes.len();
+            drop(changes);
+            let first = self.write(&writing, items, count).await?;
+            if self.core.has_holes() {
+                self.audit().await?;
+                if let Err(error) = self.restate().await {
+                    tracing::warn!("records of a former owner are not settled yet: {error}");
+                }
+            }
+            Ok(first)
+        }
+        .boxed()
+    }
+
+    fn latest(&self, pair: &Pair) -> Result<Option<Latest>, StreamError> {
+        Ok(self.core.latest(key_hash(&pair_key(pair))))
+    }
+
+    fn knows(&self, pair: &Pair) -> bool {
+        self.core.knows(key_hash(&pair_key(pair)))
+    }
+
+    fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {
+        let is_read_only = self.is_read_only;
+        self.with_reading(move |core, reading| read(core, reading, is_read_only, from, limit.max(1), bytes)).boxed()
+    }
+
+    fn position_at(&self, ts_ms: i64) -> BoxFuture<'_, Result<Position, StreamError>> {
+        self.with_reading(move |_, reading| match reading.reader.position_at(ts_ms)? {
+            Some(position) => Ok(position),
+            None => Ok(reading.reader.bounds()?.1),
+        })
+        .boxed()
+    }
+
+    fn extent(&self) -> Extent {
+        self.core.extent()
+    }
+
+    fn wait_after(&self, position: Position) -> BoxFuture<'_, ()> {
+        async move {
+            let mut newest = self.core.newest.subscribe();
+            if !self.is_read_only {
+                // The sender lives as long as `self`, so this ends with a record.
+                let _ = newest.wait_for(|newest| *newest > position).await;
+                return;
+            }
+            loop {
+                if *newest.borrow_and_update() > position {
+                    return;
+                }
+                // What cannot be asked now may be there at the next look.
+                let looked = self.with_reading(|core, reading| {
+                    let (first, end) = reading.reader.bounds()?;
+                    core.set_bounds(first, end);
+                    Ok(())
+                });
+                let _ = looked.await;
+                if *newest.borrow_and_update() > position {
+                    return;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn lost(&self) -> BoxFuture<'_, StreamError> {
+        async move {
+            let released = async {
+                match &self.member {
+                    Some(member) => member.released().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                error = self.core.wait_lost() => error,
+                error = released => {
+                    self.core.lose(error.clone());
+                    error
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+/// See [`Stream::read`].
+fn read(
+    core: &Core,
+    reading: &mut Reading,
+    is_read_only: bool,
+    from: Position,
+    limit: usize,
+    bytes: usize,
+) -> Result<ReadBatch, StreamError> {
+    let (first, end) = reading.reader.bounds()?;
+    if is_read_only {
+        core.set_bounds(first, end);
+    }
+    let start = from.max(first);
+    let mut batch = ReadBatch { next: start, ..ReadBatch::default() };
+    if start >= end {
+        if !is_read_only {
+            // A writer that has read its stream once does not fetch back what it writes.
+            reading.reader.rest();
+        }
+        batch.next = from;
+        return Ok(batch);
+    }
+    if !reading.reader.stands_at(start) {
+        reading.fences = if is_read_only { look_back(core, &mut reading.reader, first, start)? } else { core.fences() };
+    }
+    let (settings, wire) = (&core.settings, &core.wire);
+    let fences = &mut reading.fences;
+    let mut budget = bytes;
+    let mut away = None;
+    let next = reading.reader.each(start, end, |message| {
+        let incoming = Incoming::read(message, &settings.pipeline, wire);
+        let position = incoming.position;
+        if let Entry::Away(why) = incoming.entry {
+            away = Some(StreamError::Unavailable(why));
+            return ControlFlow::Break(());
+        }
+        batch.damaged.extend(incoming.complaint(&settings.topic));
+        let is_shut_out = match incoming.fence {
+            Some(fence) if fences.shuts_out(position, fence) => true,
+            Some(fence) => {
+                fences.note(position, fence);
+                false
+            }
+            None => false,
+        };
+        if let (Entry::Change(change), false) = (incoming.entry, is_shut_out) {
+            batch.records.push(Recorded { position, change: *change });
+            budget = budget.saturating_sub(incoming.bytes);
+        }
+        if batch.records.len() >= limit || (budget == 0 && !batch.records.is_empty()) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(error) = away {
+        // The same record is asked for again.
+        reading.reader.rest();
+        return Err(error);
+    }
+    batch.next = next;
+    Ok(batch)
+}
+
+/// The fences that hold at `start`, from the records before it.
+fn look_back(core: &Core, reader: &mut Reader, first: Position, start: Position) -> Result<Fences, StreamError> {
+    let mut fences = Fences::default();
+    let from = start.saturating_sub(LOOK_BACK).max(first);
+    if from < start {
+        reader.each(from, start, |message| {
+            if let Some(fence) = record::fence_of(message, &core.settings.pipeline) {
+                fences.note(record::position_of(rdkafka::message::Message::offset(message)), fence);
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(fences)
+}

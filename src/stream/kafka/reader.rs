@@ -1,0 +1,210 @@
+//! Reads the topic from a place on. Blocking: runs on threads that may wait.
+
+use super::Settings;
+use super::client::{self, ANSWER_TIMEOUT, Context, explain};
+use super::record::{offset_of, position_of};
+use crate::change::Position;
+use crate::stream::StreamError;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How long one look for the next message takes at most: an error of the connection is noticed this late.
+const POLL: Duration = Duration::from_millis(100);
+/// After the end was reported, records may still be missing up to where the broker said the end is: they were none
+/// (transactions leave such places). This long is waited for them.
+const END_GRACE: Duration = Duration::from_millis(300);
+
+/// The one partition.
+pub(super) const PARTITION: i32 = 0;
+
+/// A place in the topic from which it reads on.
+pub(super) struct Reader {
+    consumer: BaseConsumer<Context>,
+    context: Context,
+    settings: Settings,
+    /// The offset that the next message has at least; `None` while nothing is assigned.
+    at: Option<i64>,
+}
+
+impl Reader {
+    pub fn open(settings: &Settings) -> Result<Reader, StreamError> {
+        let context = Context::new(settings);
+        let consumer = client::reader(settings)
+            .create_with_context(context.clone())
+            .map_err(|error| explain(settings, "opening a reader", &error))?;
+        Ok(Reader { consumer, context, settings: settings.clone(), at: None })
+    }
+
+    /// Asks until there is an answer, a refusal, or the time is over. Serves the client's events meanwhile.
+    fn ask<T>(
+        &self,
+        doing: &str,
+        question: impl Fn(&BaseConsumer<Context>, Duration) -> Result<T, KafkaError>,
+    ) -> Result<T, StreamError> {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            let error = match question(&self.consumer, Duration::from_secs(1)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.serve();
+            if let Some(refusal) = self.context.refusal() {
+                return Err(refusal);
+            }
+            let error = explain(&self.settings, doing, &error);
+            if !matches!(error, StreamError::Unavailable(_)) {
+                return Err(error);
+            }
+            if Instant::now() >= deadline {
+                let complaint = self.context.complaint().map_or_else(String::new, |why| format!(": {why}"));
+                let brokers = &self.settings.brokers;
+                return Err(StreamError::Unavailable(format!("kafka {brokers} does not answer ({doing}){complaint}")));
+            }
+        }
+    }
+
+    /// Waits, serving the client's events.
+    pub fn pause(&self, pause: Duration) {
+        let _ = self.consumer.poll(pause);
+    }
+
+    /// Runs what waits in the client: its errors and log lines.
+    fn serve(&self) {
+        while let Some(Err(_)) = self.consumer.poll(Duration::ZERO) {}
+    }
+
+    /// The number of partitions; `None` if there is no such topic.
+    pub fn partitions(&self) -> Result<Option<usize>, StreamError> {
+        let topic = self.settings.topic.clone();
+        let metadata = self.ask("looking for the topic", |consumer, wait| {
+            let metadata = consumer.fetch_metadata(Some(&topic), wait)?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let code = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
+            match (found, code) {
+                (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition)) | (None, _) => Ok(None),
+                (_, Some(code)) => Err(KafkaError::MetadataFetch(code)),
+                (Some(found), None) => Ok(Some(found.partitions().len())),
+            }
+        })?;
+        Ok(metadata)
+    }
+
+    /// The position of the first record that is there, and one past the last: equal where there is none.
+    pub fn bounds(&self) -> Result<(Position, Position), StreamError> {
+        let topic = self.settings.topic.as_str();
+        let (low, high) =
+            self.ask("asking for its ends", |consumer, wait| consumer.fetch_watermarks(topic, PARTITION, wait))?;
+        Ok((position_of(low), position_of(high)))
+    }
+
+    /// The first position whose timestamp is at or after `ts_ms`; `None` if there is none.
+    pub fn position_at(&self, ts_ms: i64) -> Result<Option<Position>, StreamError> {
+        let topic = self.settings.topic.as_str();
+        self.ask("looking for a time", |consumer, wait| {
+            let mut times = TopicPartitionList::new();
+            times.add_partition_offset(topic, PARTITION, Offset::Offset(ts_ms.max(0)))?;
+            let found = consumer.offsets_for_times(times, wait)?;
+            let offset = found.find_partition(topic, PARTITION).map(|found| found.offset());
+            Ok(match offset {
+                Some(Offset::Offset(offset)) => Some(position_of(offset)),
+                _ => None,
+            })
+        })
+    }
+
+    /// Whether reading on from here needs no seek.
+    pub fn stands_at(&self, position: Position) -> bool {
+        self.at == Some(offset_of(position))
+    }
+
+    /// Hands out the messages with positions `from..end` in order, until `each` breaks. Answers with the position to
+    /// read on from.
+    pub fn each(
+        &mut self,
+        from: Position,
+        end: Position,
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> ControlFlow<()>,
+    ) -> Result<Position, StreamError> {
+        let mut at = offset_of(from);
+        let end = offset_of(end);
+        if self.at != Some(at) {
+            self.assign(at)?;
+        }
+        let mut heard = Instant::now();
+        let mut ended = None;
+        while at < end {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    ended = None;
+                    if message.offset() < at {
+                        continue;
+                    }
+                    if message.offset() >= end {
+                        // Read on from it later: the client has handed it out already.
+                        self.at = None;
+                        return Ok(position_of(end));
+                    }
+                    at = message.offset() + 1;
+                    self.at = Some(at);
+                    if each(&message).is_break() {
+                        return Ok(position_of(at));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => ended = ended.or(Some(Instant::now())),
+                Some(Err(error)) => self.failed(&error)?,
+                None => {
+                    if let Some(refusal) = self.context.refusal() {
+                        return Err(refusal);
+                    }
+                    if ended.is_some_and(|ended: Instant| ended.elapsed() > END_GRACE) {
+                        return Ok(position_of(end));
+                    }
+                    if heard.elapsed() > ANSWER_TIMEOUT {
+                        self.at = None;
+                        let Settings { brokers, topic, .. } = &self.settings;
+                        let why = format!("kafka {brokers} sends nothing of topic {topic} from offset {at} on");
+                        return Err(StreamError::Unavailable(why));
+                    }
+                }
+            }
+        }
+        Ok(position_of(at))
+    }
+
+    fn assign(&mut self, offset: i64) -> Result<(), StreamError> {
+        let failed = |error: KafkaError| explain(&self.settings, "seeking", &error);
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.settings.topic, PARTITION, Offset::Offset(offset)).map_err(failed)?;
+        self.consumer.assign(&place).map_err(failed)?;
+        self.at = Some(offset);
+        Ok(())
+    }
+
+    /// Fetches nothing until the next seek.
+    pub fn rest(&mut self) {
+        self.at = None;
+        // If it fails, a few more records are fetched and thrown away.
+        let _ = self.consumer.unassign();
+    }
+
+    /// An error between messages: most pass by themselves.
+    fn failed(&mut self, error: &KafkaError) -> Result<(), StreamError> {
+        match error.rdkafka_error_code() {
+            // The group is a name only; whether we may use it does not matter.
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Ok(()),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {}
+            _ => {
+                if let StreamError::Unavailable(_) = explain(&self.settings, "reading", error) {
+                    return Ok(());
+                }
+            }
+        }
+        self.at = None;
+        Err(explain(&self.settings, "reading", error))
+    }
+}

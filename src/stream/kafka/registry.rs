@@ -1,0 +1,146 @@
+//! A client of a schema registry, as far as a writer of one schema needs it: Confluent's REST API, version 1.
+//!
+//! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// The longest that one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer that is read. Ours is a schema of 5 KB.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+const JSON: &str = "application/vnd.schemaregistry.v1+json";
+
+/// Where a registry answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryAddress {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// What stands before every path; empty or `/…`.
+    pub prefix: String,
+    /// User and password, if it asks for them.
+    pub login: Option<(String, String)>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RegistryError {
+    /// It may answer later.
+    Away(String),
+    /// It will not: the schema, the login or the subject is refused.
+    Refused(String),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Registry {
+    address: RegistryAddress,
+}
+
+impl Registry {
+    pub fn new(address: RegistryAddress) -> Registry {
+        Registry { address }
+    }
+
+    /// Makes the subject take only schemas that read what older ones wrote, and registers this one. Answers with its id,
+    /// the same for the same schema.
+    pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+        let compatibility = json!({ "compatibility": "BACKWARD" });
+        match self.ask(Method::PUT, &format!("/config/{subject}"), Some(&compatibility)).await {
+            Ok(_) => {}
+            // A read-only configuration is the operator's decision; registering is what counts.
+            Err(RegistryError::Refused(why)) => tracing::warn!("compatibility of {subject} stays as it is: {why}"),
+            Err(error) => return Err(error),
+        }
+        let body = json!({ "schema": schema, "schemaType": "AVRO" });
+        let answer = self.ask(Method::POST, &format!("/subjects/{subject}/versions"), Some(&body)).await?;
+        let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| RegistryError::Refused(format!("the schema registry at {} names no id", self.place())))
+    }
+
+    /// Asks for its subjects, to see that it answers and takes the login.
+    pub async fn reach(&self) -> Result<(), RegistryError> {
+        self.ask(Method::GET, "/subjects", None).await.map(|_| ())
+    }
+
+    /// The schema of this id.
+    pub async fn schema(&self, id: u32) -> Result<String, RegistryError> {
+        let answer = self.ask(Method::GET, &format!("/schemas/ids/{id}"), None).await?;
+        let schema = answer.get("schema").and_then(Value::as_str).map(str::to_owned);
+        schema.ok_or_else(|| {
+            RegistryError::Refused(format!("the schema registry at {} has no schema {id}", self.place()))
+        })
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.address.host, self.address.port)
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, RegistryError> {
+        let away = |why: &dyn std::fmt::Display| {
+            RegistryError::Away(format!("the schema registry at {} does not answer: {why}", self.place()))
+        };
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(method, path, body)).await {
+            Err(_) => Err(away(&format!("nothing within {} s", REQUEST_TIMEOUT.as_secs()))),
+            Ok(Err(error)) => Err(away(&error)),
+            Ok(Ok((status, answer))) => {
+                let said = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+                match status {
+                    200..300 => Ok(answer),
+                    500.. => Err(away(&format!("{status}: {said}"))),
+                    _ => Err(RegistryError::Refused(format!(
+                        "the schema registry at {} refuses {path}: {status}: {said}",
+                        self.place()
+                    ))),
+                }
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), Box<dyn std::error::Error + Send + Sync>> {
+        let RegistryAddress { host, port, prefix, login } = &self.address;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((bare, *port)).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{prefix}{path}"))
+            .header(HOST, format!("{host}:{port}"))
+            .header(ACCEPT, JSON)
+            .header(CONTENT_TYPE, JSON);
+        if let Some((user, password)) = login {
+            request = request.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
+        }
+        let request = request.body(Full::new(body))?;
+        let talk = async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status().as_u16();
+            let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+            Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+        };
+        tokio::select! {
+            talked = talk => talked,
+            ended = connection => {
+                ended?;
+                Err("the connection was closed".into())
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What every stream does alike: one set of tests, run against the embedded stream and against Kafka.
+
+use crate::support::{Kafka, eventually_is};
+use futures::future::{BoxFuture, join_all};
+use keepstep::change::{Change, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
+use keepstep::stream::embedded::EmbeddedStream;
+use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
+use keepstep::stream::{LatestValue, Recorded, Retention, Stream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Where a stream lies.
+pub trait Place: Send + Sync {
+    /// Opens it for writing and begins an ownership, the newest so far.
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Stream>>;
+    /// Opens it for reading only.
+    fn open_read_only(&self) -> BoxFuture<'_, Option<Arc<dyn Stream>>>;
+}
+
+pub struct Embedded {
+    dir: TempDir,
+}
+
+impl Embedded {
+    async fn new() -> Embedded {
+        Embedded { dir: tempfile::tempdir().unwrap() }
+    }
+}
+
+impl Place for Embedded {
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Stream>> {
+        Box::pin(async {
+            let retention = Retention { age: Duration::from_secs(86_400), size: 1 << 30 };
+            let stream = EmbeddedStream::open(&self.dir.path().join("stream"), retention, "test").unwrap();
+            stream.begin(1).await.unwrap();
+            Arc::new(stream) as Arc<dyn Stream>
+        })
+    }
+
+    fn open_read_only(&self) -> BoxFuture<'_, Option<Arc<dyn Stream>>> {
+        Box::pin(async {
+            let stream = EmbeddedStream::open_read_only(&self.dir.path().join("stream")).ok()?;
+            Some(Arc::new(stream) as Arc<dyn Stream>)
+        })
+    }
+}
+
+/// A topic of its own.
+pub struct Topic {
+    pub settings: Settings,
+    epoch: AtomicI64,
+}
+
+impl Topic {
+    pub async fn new() -> Topic {
+        Topic::on(Kafka::shared().await)
+    }
+
+    pub fn on(kafka: &Kafka) -> Topic {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pipeline = format!("p-{}-{number}", std::process::id());
+        let settings = Settings {
+            topic: format!("keepstep.{pipeline}"),
+            pipeline,
+            worker: "test:1".to_owned(),
+            brokers: kafka.brokers(),
+            registry: None,
+            age: Duration::from_secs(86_400),
+            replication: None,
+            config: Vec::new(),
+            secrets: Vec::new(),
+            lease: false,
+        };
+        Topic { settings, epoch: AtomicI64::new(0) }
+    }
+
+    /// Opened and begun with the next epoch.
+    pub async fn owner(&self) -> KafkaStream {
+        let stream = KafkaOpener::new(self.settings.clone()).open().await.unwrap();
+        stream.begin(self.epoch.fetch_add(1, Ordering::Relaxed) + 1).await.unwrap();
+        stream
+    }
+}
+
+impl Place for Topic {
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Stream>> {
+        Box::pin(async { Arc::new(self.owner().await) as Arc<dyn Stream> })
+    }
+
+    fn open_read_only(&self) -> BoxFuture<'_, Option<Arc<dyn Stream>>> {
+        Box::pin(async {
+            let stream = KafkaStream::open_read_only(self.settings.clone()).await.unwrap();
+            stream.map(|stream| Arc::new(stream) as Arc<dyn Stream>)
+        })
+    }
+}
+
+/// When the first change of a test was recorded: an hour ago, so that nothing of it is old.
+pub fn start_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap() - 3_600_000
+}
+
+pub fn pair_of(number: u64) -> Pair {
+    Pair { zookeeper: Some(format!("/p/{number}")), redis: Some(format!("p:{number}").into_bytes()) }
+}
+
+pub fn change(pair: u64, ts_ms: i64, value: Option<&[u8]>) -> Change {
+    let mut source = Source::new(Connector::Zookeeper, "zk", ts_ms);
+    source.czxid = Some(i64::try_from(pair).unwrap() + 100);
+    source.version = Some(7);
+    Change {
+        op: if value.is_some() { Op::Update } else { Op::Delete },
+        before: None,
+        after: value.map(<[u8]>::to_vec),
+        source,
+        ts_ms,
+        route: "settings".to_owned(),
+        value: ValueKind::String,
+        pair: pair_of(pair),
+        base: None,
+        collapsed: Some(0),
+        conflict: None,
+        gap: None,
+        epoch: 1,
+    }
+}
+
+pub fn marker(ts_ms: i64) -> Change {
+    let gap =
+        Gap { state: GapState::Opened, store: "zk".to_owned(), from: Some(1), to: None, reason: "away".to_owned() };
+    Change { op: Op::Marker, pair: Pair { zookeeper: None, redis: None }, gap: Some(gap), ..change(0, ts_ms, None) }
+}
+
+/// Everything on it, read in portions of this many.
+pub async fn all(stream: &dyn Stream, portion: usize) -> Vec<Recorded> {
+    let mut records = Vec::new();
+    let mut from = 1;
+    loop {
+        let batch = stream.read(from, portion, usize::MAX).await.unwrap();
+        assert_eq!(batch.damaged, Vec::<String>::new());
+        assert!(batch.records.len() <= portion);
+        records.extend(batch.records);
+        if batch.next == from {
+            return records;
+        }
+        assert!(batch.next > from, "reading goes on");
+        from = batch.next;
+    }
+}
+
+async fn changes_are_read_back_in_order_at_consecutive_positions(place: impl Place) {
+    let stream = place.open().await;
+    let start = start_ms();
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let first: Vec<Change> = (0..30).map(|i| change(i, start + i as i64, Some(&every_byte))).collect();
+    let second: Vec<Change> = (0..12).map(|i| change(i % 3, start + 100, Some(format!("v{i}").as_bytes()))).collect();
+    let third = vec![change(1, start + 200, None), marker(start + 201), change(40, start + 202, Some(b""))];
+    let mut expected = Vec::new();
+    for batch in [first, second, third] {
+        let position = stream.append(Arc::new(batch.clone())).await.unwrap();
+        expected.extend(batch.into_iter().zip(position..).map(|(change, position)| Recorded { position, change }));
+    }
+    assert!(expected.windows(2).all(|pair| pair[0].position < pair[1].position));
+    for portion in [1, 7, 1000] {
+        assert_eq!(all(stream.as_ref(), portion).await, expected);
+    }
+    let middle = expected[20].position;
+    let batch = stream.read(middle, 5, usize::MAX).await.unwrap();
+    assert_eq!(batch.records, expected[20..25]);
+    assert_eq!(stream.read(middle, 100, 1).await.unwrap().records, expected[20..21], "at least one");
+    drop(stream);
+    assert_eq!(all(place.open_read_only().await.unwrap().as_ref(), 9).await, expected);
+    assert_eq!(all(place.open().await.as_ref(), 9).await, expected, "a new ownership changes nothing");
+}
+
+async fn an_empty_stream_says_so(place: impl Place) {
+    let stream = place.open().await;
+    assert_eq!(all(stream.as_ref(), 5).await, []);
+    assert_eq!(stream.latest(&pair_of(1)), Ok(None));
+    assert!(!stream.knows(&pair_of(1)));
+    let ahead = stream.extent().last + 100;
+    let batch = stream.read(ahead, 5, usize::MAX).await.unwrap();
+    assert_eq!((batch.records.len(), batch.next), (0, ahead));
+    stream.append(Arc::new(Vec::new())).await.unwrap();
+    assert_eq!(all(stream.as_ref(), 5).await, []);
+}
+
+async fn the_newest_record_of_a_pair_is_known_with_what_tells_values_apart(place: impl Place) {
+    let stream = place.open().await;
+    let start = start_ms();
+    let batch = vec![change(1, start, Some(b"old")), change(2, start, Some(b"two")), change(3, start, Some(b"three"))];
+    let first = stream.append(Arc::new(batch)).await.unwrap();
+    let second = stream.append(Arc::new(vec![change(1, start, Some(b"new")), change(3, start, None)])).await.unwrap();
+    let check = |stream: &dyn Stream, keeps_values: bool| {
+        let latest = |pair: u64| stream.latest(&pair_of(pair)).unwrap();
+        let one = latest(1).unwrap();
+        assert_eq!((one.position, one.czxid, one.version), (second, Some(101), Some(7)));
+        assert!(one.after.is(Some(b"new")) && !one.after.is(Some(b"old")) && !one.after.is(None));
+        if keeps_values {
+            assert_eq!(one.after.kept().as_deref(), Some(b"new".as_slice()));
+        }
+        assert_eq!(latest(2).unwrap().position, first + 1);
+        let gone = latest(3).unwrap();
+        assert_eq!((gone.position, gone.after), (second + 1, LatestValue::Absent));
+        assert_eq!(latest(4), None);
+        assert_eq!([1, 2, 3, 4].map(|pair| stream.knows(&pair_of(pair))), [true, true, true, false]);
+    };
+    check(stream.as_ref(), true);
+    drop(stream);
+    check(place.open().await.as_ref(), false);
+}
+
+async fn a_place_is_found_by_its_time(place: impl Place) {
+    let stream = place.open().await;
+    // Behind the time at which it was opened, as every change is.
+    let start = start_ms() + 3_601_000;
+    let batch: Vec<Change> = (0..50).map(|i| change(i, start + i as i64 * 10, Some(b"v"))).collect();
+    let first = stream.append(Arc::new(batch)).await.unwrap();
+    for (ts_ms, expected) in [(start, first), (start + 5, first + 1), (start + 490, first + 49)] {
+        let position = stream.position_at(ts_ms).await.unwrap();
+        let found = stream.read(position, 1, usize::MAX).await.unwrap().records;
+        assert_eq!(found.first().map(|found| found.position), Some(expected), "at {ts_ms}");
+    }
+    let beyond = stream.position_at(start + 10_000_000).await.unwrap();
+    assert_eq!(stream.read(beyond, 1, usize::MAX).await.unwrap().records, []);
+}
+
+async fn appends_that_run_at_once_do_not_mix(place: impl Place) {
+    let stream = place.open().await;
+    let start = start_ms();
+    let appends = (0..40_u64).map(|writer| {
+        let stream = &stream;
+        async move {
+            let batch: Vec<Change> =
+                (0..25).map(|i| change(writer, start, Some(format!("{writer}.{i}").as_bytes()))).collect();
+            (writer, stream.append(Arc::new(batch)).await.unwrap())
+        }
+    });
+    let placed = join_all(appends).await;
+    let records = all(stream.as_ref(), 100).await;
+    assert_eq!(records.len(), 1000);
+    for (writer, first) in placed {
+        for i in 0..25 {
+            let record = records.iter().find(|record| record.position == first + i).unwrap();
+            assert_eq!(record.change.after, Some(format!("{writer}.{i}").into_bytes()));
+        }
+        let latest = stream.latest(&pair_of(writer)).unwrap().unwrap();
+        assert_eq!(latest.position, first + 24);
+    }
+}
+
+async fn a_reader_beside_the_writer_waits_for_what_comes(place: impl Place) {
+    let stream = place.open().await;
+    let start = start_ms();
+    stream.append(Arc::new(vec![change(1, start, Some(b"one"))])).await.unwrap();
+    let reader = place.open_read_only().await.unwrap();
+    let last = reader.extent().last;
+    assert_eq!(all(reader.as_ref(), 10).await.len(), 1);
+    let waits = tokio::time::timeout(Duration::from_millis(300), reader.wait_after(last)).await;
+    assert!(waits.is_err(), "nothing has come yet");
+    let (position, ()) =
+        tokio::join!(async { stream.append(Arc::new(vec![change(2, start, Some(b"two"))])).await.unwrap() }, async {
+            tokio::time::timeout(Duration::from_secs(20), reader.wait_after(last)).await.unwrap()
+        });
+    eventually_is("the records", Duration::from_secs(10), 2, async || all(reader.as_ref(), 10).await.len()).await;
+    assert!(reader.extent().last >= position);
+    tokio::time::timeout(Duration::from_secs(10), stream.wait_after(position - 1)).await.unwrap();
+    let refused = reader.append(Arc::new(vec![change(3, start, Some(b"three"))])).await;
+    assert!(refused.is_err(), "an opening for reading only");
+}
+
+async fn the_extent_tells_the_first_and_the_last(place: impl Place) {
+    let stream = place.open().await;
+    let batch: Vec<Change> = (0..10).map(|i| change(i, start_ms(), Some(b"v"))).collect();
+    let first = stream.append(Arc::new(batch)).await.unwrap();
+    let extent = stream.extent();
+    assert!(extent.first >= 1 && extent.first <= first, "{extent:?}");
+    assert!(extent.last >= first + 9, "{extent:?}");
+    assert!(extent.full_from <= first, "{extent:?}");
+    let newest = stream.newest_epoch();
+    assert!(newest >= 1);
+    drop(stream);
+    let read = place.open_read_only().await.unwrap();
+    assert_eq!((read.extent().first, read.extent().last), (extent.first, extent.last));
+    assert!(read.extent().full_from <= first, "{:?}", read.extent());
+    drop(read);
+    assert!(place.open().await.newest_epoch() >= newest);
+}
+
+macro_rules! conformance {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Embedded::new().await).await;
+            })+
+        }
+        mod kafka {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Topic::new().await).await;
+            })+
+        }
+    };
+}
+
+conformance!(
+    changes_are_read_back_in_order_at_consecutive_positions,
+    an_empty_stream_says_so,
+    the_newest_record_of_a_pair_is_known_with_what_tells_values_apart,
+    a_place_is_found_by_its_time,
+    appends_that_run_at_once_do_not_mix,
+    a_reader_beside_the_writer_waits_for_what_comes,
+    the_extent_tells_the_first_and_the_last,
+);

@@ -1,0 +1,249 @@
+//! A real Kafka broker of one test, and hands of the test's own on its topics.
+
+use super::eventually::eventually;
+use super::port::Port;
+use super::process::Process;
+use super::programs;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+
+/// Three seconds on an idle machine; after SIGKILL a broker waits for its own old session, up to nine more.
+const START: Duration = Duration::from_secs(90);
+/// What one question may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Brokers at the same time beside the shared one: each takes 240 MB.
+static BROKERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(2)));
+
+/// The broker of all tests that neither stop nor configure it; each has topics of its own. The guardian ends it.
+static SHARED: OnceCell<Kafka> = OnceCell::const_new();
+
+/// A record as it lies in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    pub offset: i64,
+    pub key: Vec<u8>,
+    /// `None`: a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: BTreeMap<String, String>,
+}
+
+/// One broker, its own controller.
+pub struct Kafka {
+    client: Port,
+    dir: TempDir,
+    process: Option<Process>,
+    /// Properties that the test's own clients need.
+    login: Vec<(String, String)>,
+    _controller: Port,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Kafka {
+    /// The broker that tests share.
+    pub async fn shared() -> &'static Kafka {
+        SHARED.get_or_init(|| Kafka::launch(None, &[], &[])).await
+    }
+
+    /// A broker that the test may stop.
+    pub async fn start() -> Kafka {
+        Kafka::start_with(&[], &[]).await
+    }
+
+    /// With further lines of `server.properties`, and what a client of the test then needs.
+    pub async fn start_with(lines: &[&str], login: &[(&str, &str)]) -> Kafka {
+        let permit = BROKERS.clone().acquire_owned().await.unwrap();
+        Kafka::launch(Some(permit), lines, login).await
+    }
+
+    async fn launch(permit: Option<OwnedSemaphorePermit>, lines: &[&str], login: &[(&str, &str)]) -> Kafka {
+        let (client, controller) = (Port::lease(), Port::lease());
+        let (broker, quorum) = (client.number(), controller.number());
+        let dir = tempfile::tempdir().unwrap();
+        let protocol = if login.is_empty() { "PLAINTEXT" } else { "SASL_PLAINTEXT" };
+        let config = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{quorum}\n\
+             controller.listener.names=CONTROLLER\nlisteners={protocol}://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{quorum}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}\ninter.broker.listener.name={protocol}\n\
+             log.dirs=data\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
+             group.initial.rebalance.delay.ms=0\nlog.cleaner.backoff.ms=200\nlog.cleaner.dedupe.buffer.size=2097152\n\
+             broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\n{}\n",
+            lines.join("\n")
+        );
+        fs::write(dir.path().join("server.properties"), config).unwrap();
+        let mut format = programs::kafka_java();
+        format.current_dir(dir.path()).args([
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            "MkU3OEVBNTcwNTJENDM2Qg",
+            "-c",
+            "server.properties",
+        ]);
+        let formatted = tokio::task::spawn_blocking(move || format.output()).await.unwrap().unwrap();
+        assert!(formatted.status.success(), "the broker's storage is not formatted: {formatted:?}");
+        let login = login.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut kafka = Kafka { client, dir, process: None, login, _controller: controller, _permit: permit };
+        kafka.restart().await;
+        kafka
+    }
+
+    pub fn brokers(&self) -> String {
+        self.client.address().to_string()
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process.as_mut().expect("Kafka was stopped before").kill9();
+        self.process = None;
+    }
+
+    /// Starts again with the same ports and data, ending the old process first, and waits until it serves.
+    pub async fn restart(&mut self) {
+        if self.process.is_some() {
+            self.kill9();
+        }
+        let mut java = programs::kafka_java();
+        java.current_dir(self.dir.path()).args(["kafka.Kafka", "server.properties"]);
+        let mut process = Process::start(&mut java, &self.dir.path().join("kafka.log"));
+        let config = self.config();
+        eventually("Kafka serves", START, async || {
+            if let Some(status) = process.ended() {
+                panic!("Kafka ended at once with {status}; it printed:\n{}", process.log());
+            }
+            let config = config.clone();
+            let answered = tokio::task::spawn_blocking(move || {
+                let consumer: BaseConsumer = config.create().unwrap();
+                consumer.fetch_metadata(None, Duration::from_secs(1)).map(|metadata| metadata.brokers().len())
+            });
+            match answered.await.unwrap() {
+                Ok(1..) => Ok(()),
+                other => Err(format!("{other:?}; it printed:\n{}", process.log())),
+            }
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers()).set("group.id", "test").set("log_level", "0");
+        for (name, value) in &self.login {
+            config.set(name, value);
+        }
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().remove("group.id").create().unwrap()
+    }
+
+    fn options() -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
+    }
+
+    pub async fn create_topic(&self, topic: &str, partitions: i32, config: &[(&str, &str)]) {
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        for (name, value) in config {
+            new = new.set(name, value);
+        }
+        let created = self.admin().create_topics([&new], &Kafka::options()).await.unwrap();
+        assert_eq!(created, [Ok(topic.to_owned())]);
+    }
+
+    pub async fn delete_topic(&self, topic: &str) {
+        let deleted = self.admin().delete_topics(&[topic], &Kafka::options()).await.unwrap();
+        assert_eq!(deleted, [Ok(topic.to_owned())]);
+    }
+
+    /// As `kafka-delete-records.sh` does: everything before this offset goes.
+    pub async fn delete_records(&self, topic: &str, before: i64) {
+        let mut places = TopicPartitionList::new();
+        places.add_partition_offset(topic, 0, Offset::Offset(before)).unwrap();
+        self.admin().delete_records(&places, &Kafka::options()).await.unwrap();
+    }
+
+    /// Value of a topic's configuration.
+    pub async fn topic_config(&self, topic: &str, name: &str) -> Option<String> {
+        let described = self.admin().describe_configs([&ResourceSpecifier::Topic(topic)], &Kafka::options()).await;
+        let resource = described.unwrap().remove(0).unwrap();
+        resource.get(name).and_then(|entry| entry.value.clone())
+    }
+
+    /// The number of partitions; 0 if there is no such topic.
+    pub async fn partitions(&self, topic: &str) -> usize {
+        let (config, topic) = (self.config(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let metadata = consumer.fetch_metadata(Some(&topic), ANSWER).unwrap();
+            metadata.topics()[0].partitions().len()
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Writes one record as any other program would.
+    pub async fn produce(&self, topic: &str, key: &[u8], value: Option<&[u8]>, headers: &[(&str, &str)]) {
+        let (mut config, topic, key) = (self.config(), topic.to_owned(), key.to_vec());
+        let value = value.map(<[u8]>::to_vec);
+        let mut owned = OwnedHeaders::new();
+        for (key, value) in headers {
+            owned = owned.insert(Header { key, value: Some(*value) });
+        }
+        tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = config.remove("group.id").create().unwrap();
+            let mut record = BaseRecord::<[u8], [u8]>::to(&topic).key(&key).headers(owned);
+            if let Some(value) = &value {
+                record = record.payload(value);
+            }
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            producer.flush(ANSWER).unwrap();
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Everything that lies in the one partition of a topic.
+    pub async fn records(&self, topic: &str) -> Vec<Raw> {
+        let (mut config, topic) = (self.config(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer =
+                config.set("enable.partition.eof", "true").set("auto.offset.reset", "error").create().unwrap();
+            let mut place = TopicPartitionList::new();
+            place.add_partition_offset(&topic, 0, Offset::Beginning).unwrap();
+            consumer.assign(&place).unwrap();
+            let mut records = Vec::new();
+            loop {
+                match consumer.poll(ANSWER).expect("the broker answers") {
+                    Ok(message) => {
+                        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+                        let text =
+                            |value: Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).unwrap();
+                        records.push(Raw {
+                            offset: message.offset(),
+                            key: message.key().unwrap_or_default().to_vec(),
+                            value: message.payload().map(<[u8]>::to_vec),
+                            headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+                        });
+                    }
+                    Err(KafkaError::PartitionEOF(_)) => return records,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+}
