@@ -2,6 +2,7 @@
 
 use crate::codec::json::StoreNames;
 use crate::config::model;
+use crate::history::Scope;
 use crate::pipeline::control::Handle;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
@@ -124,23 +125,93 @@ pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) ->
     };
     match tokio::time::timeout(timeout, look).await {
         Ok(findings) => findings,
-        Err(_) => Err(StartError::Unreachable(format!(
-            "a store of `{}` is not reachable within {}s: {}",
-            pipeline.name,
-            timeout.as_secs(),
-            addresses(pipeline)
-        ))),
+        Err(_) => Err(unreachable(pipeline, timeout)),
     }
 }
 
+/// The stores of a pipeline, connected, for a command.
+#[derive(Clone, Default)]
+pub struct Stores {
+    /// The ZooKeeper store, if it was asked for.
+    pub znodes: Option<Arc<dyn Znodes>>,
+    /// The Redis store, if it was asked for.
+    pub keys: Option<Arc<dyn Keyspace>>,
+}
+
+impl Stores {
+    /// Gives the connections back.
+    pub async fn close(&self) {
+        if let Some(znodes) = &self.znodes {
+            znodes.close().await;
+        }
+        if let Some(keys) = &self.keys {
+            keys.close().await;
+        }
+    }
+}
+
+/// Connects to these stores of a pipeline; waits for one that is away, at most so long. It owns nothing and claims
+/// nothing.
+pub async fn open_stores(
+    pipeline: &model::Pipeline,
+    sides: &[crate::change::Side],
+    timeout: Duration,
+) -> Result<Stores, StartError> {
+    let (map, worker) = (map(pipeline)?, worker_name());
+    let wanted = |side| sides.contains(&side);
+    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| wanted(crate::change::Side::Zookeeper));
+    let redis = pipeline.redis.as_ref().filter(|_| wanted(crate::change::Side::Redis));
+    let stores = Stores {
+        znodes: zookeeper.map(|store| Arc::new(zookeeper_store(pipeline, store, &map, &worker)) as Arc<dyn Znodes>),
+        keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>),
+    };
+    let connect = async {
+        if let Some(znodes) = &stores.znodes {
+            reach(|| znodes.connect()).await?;
+        }
+        if let Some(keys) = &stores.keys {
+            reach(|| keys.connect()).await?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(timeout, connect).await {
+        Ok(connected) => connected.map(|()| stores),
+        Err(_) => Err(unreachable(pipeline, timeout)),
+    }
+}
+
+/// What the commands of history know of a pipeline: its map, its routes, its names.
+pub fn scope(pipeline: &model::Pipeline) -> Result<Scope, StartError> {
+    let routes = pipeline.routes.iter().map(|rules| route(pipeline, rules)).collect();
+    Ok(Scope { map: map(pipeline)?, routes, names: names(pipeline), route: None, key: None })
+}
+
+/// Opens the pipeline's stream for writing, for a command that no worker can help.
+pub fn open_to_write(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Arc<dyn Stream>, StreamError> {
+    let folder = folder(data_dir, &pipeline.name);
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
+    let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
+    open_stream(&folder.join("stream"), retention, &worker_name())
+}
+
+fn unreachable(pipeline: &model::Pipeline, timeout: Duration) -> StartError {
+    StartError::Unreachable(format!(
+        "a store of `{}` is not reachable within {}s: {}",
+        pipeline.name,
+        timeout.as_secs(),
+        addresses(pipeline)
+    ))
+}
+
 /// Tries until it is reached; the caller bounds the time.
-async fn reach<'a>(
-    look: impl Fn() -> futures::future::BoxFuture<'a, Result<Vec<Finding>, StoreError>>,
-) -> Result<Vec<Finding>, StartError> {
+async fn reach<'a, T>(
+    look: impl Fn() -> futures::future::BoxFuture<'a, Result<T, StoreError>>,
+) -> Result<T, StartError> {
     let mut pauses = crate::pipeline::retry::Pauses::default();
     loop {
         match look().await {
-            Ok(findings) => return Ok(findings),
+            Ok(answer) => return Ok(answer),
             Err(StoreError::Refused(why) | StoreError::Fenced(why)) => return Err(StartError::Refused(why)),
             Err(StoreError::Away(_)) => tokio::time::sleep(pauses.pause()).await,
         }

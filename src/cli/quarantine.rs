@@ -117,6 +117,15 @@ async fn rows_of(
     }
 }
 
+/// The keys of all listed pairs, from the worker or from what the last one left.
+pub(super) async fn keys(pipeline: &Pipeline, global: &Global) -> Result<Vec<Vec<u8>>, Failure> {
+    let names = assembly::names(pipeline);
+    let remote = Remote { url: None, token_file: None };
+    let which = Which { file: pipeline.file.clone(), key: None, remote };
+    let rows = rows_of(&which, pipeline, &names, global).await?;
+    Ok(rows.iter().filter_map(|row| name_bytes(row, &names)).collect())
+}
+
 /// The rows that an owner told; `None` from a standby, which knows none.
 fn owned(body: &[u8]) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(body).ok()?;

@@ -185,7 +185,15 @@ fn stream(status: &PipelineStatus) -> String {
         return format!("position {}", status.position);
     };
     let from = text::time(history.full_from_ms);
-    format!("position {}, full history from {} ({from}), {} bytes", status.position, history.full_from, history.bytes)
+    let mut line = format!(
+        "position {}, {} bytes, full history from {} ({from})",
+        status.position, history.bytes, history.full_from
+    );
+    if history.first < history.full_from {
+        let first = text::time(history.first_ms);
+        line.push_str(&format!(", before it only the newest state of each pair, from {} ({first})", history.first));
+    }
+    line
 }
 
 fn compared(status: &PipelineStatus, now_ms: i64) -> String {

@@ -72,7 +72,7 @@ impl Filter {
 
 pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load(&args.file)?;
-    place::warn_of_unknown_route(&pipeline, args.filter.route.as_deref());
+    place::known_route(&pipeline, args.filter.route.as_deref())?;
     let mut out = Output::new(global.format);
     tokio::select! {
         biased;

@@ -10,6 +10,7 @@
 mod commands;
 mod conflicts;
 mod deletes;
+mod diff;
 mod examples;
 mod faults;
 mod limits;
@@ -17,6 +18,7 @@ mod losses;
 mod one_way;
 mod random;
 mod redis_events;
+mod replay;
 mod support;
 mod support_works;
 mod two_way;
