@@ -176,7 +176,10 @@ impl Hand {
     }
 
     /// What stands under these names, in order; keys above some size as digests unless `values` is set.
-    pub(super) async fn look(&self, pairs: &[&Pair], values: bool) -> Result<Vec<Found>, StoreError> {
+    ///
+    /// # Errors
+    /// The store is away, or refuses.
+    pub async fn look(&self, pairs: &[&Pair], values: bool) -> Result<Vec<Found>, StoreError> {
         match self {
             Hand::Znodes(znodes) => {
                 let paths: Vec<String> = pairs.iter().map(|pair| pair.zookeeper.clone().unwrap_or_default()).collect();
