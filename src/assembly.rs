@@ -2,6 +2,7 @@
 
 use crate::codec::json::StoreNames;
 use crate::config::model;
+use crate::history::Scope;
 use crate::pipeline::control::Handle;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
@@ -148,12 +149,7 @@ pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) ->
     };
     match tokio::time::timeout(timeout, look).await {
         Ok(findings) => findings,
-        Err(_) => Err(StartError::Unreachable(format!(
-            "a store of `{}` is not reachable within {}s: {}",
-            pipeline.name,
-            timeout.as_secs(),
-            addresses(pipeline)
-        ))),
+        Err(_) => Err(unreachable(pipeline, timeout)),
     }
 }
 
@@ -166,6 +162,85 @@ async fn look_at_topic(settings: kafka::Settings) -> Result<Finding, StoreError>
     }
 }
 
+/// The stores of a pipeline, connected, for a command.
+#[derive(Clone, Default)]
+pub struct Stores {
+    /// The ZooKeeper store, if it was asked for.
+    pub znodes: Option<Arc<dyn Znodes>>,
+    /// The Redis store, if it was asked for.
+    pub keys: Option<Arc<dyn Keyspace>>,
+}
+
+impl Stores {
+    /// Gives the connections back.
+    pub async fn close(&self) {
+        if let Some(znodes) = &self.znodes {
+            znodes.close().await;
+        }
+        if let Some(keys) = &self.keys {
+            keys.close().await;
+        }
+    }
+}
+
+/// Connects to these stores of a pipeline; waits for one that is away, at most so long. It owns nothing and claims
+/// nothing.
+pub async fn open_stores(
+    pipeline: &model::Pipeline,
+    sides: &[crate::change::Side],
+    timeout: Duration,
+) -> Result<Stores, StartError> {
+    let map = map(pipeline)?;
+    let member = Member { worker: worker_name(), once: true, ..Member::default() };
+    let wanted = |side| sides.contains(&side);
+    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| wanted(crate::change::Side::Zookeeper));
+    let redis = pipeline.redis.as_ref().filter(|_| wanted(crate::change::Side::Redis));
+    let stores = Stores {
+        znodes: zookeeper.map(|store| Arc::new(zookeeper_store(pipeline, store, &map, &member)) as Arc<dyn Znodes>),
+        keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>),
+    };
+    let connect = async {
+        if let Some(znodes) = &stores.znodes {
+            reach(|| znodes.connect()).await?;
+        }
+        if let Some(keys) = &stores.keys {
+            reach(|| keys.connect()).await?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(timeout, connect).await {
+        Ok(connected) => connected.map(|()| stores),
+        Err(_) => Err(unreachable(pipeline, timeout)),
+    }
+}
+
+/// What the commands of history know of a pipeline: its map, its routes, its names.
+pub fn scope(pipeline: &model::Pipeline) -> Result<Scope, StartError> {
+    let routes = pipeline.routes.iter().map(|rules| route(pipeline, rules)).collect();
+    Ok(Scope { map: map(pipeline)?, routes, names: names(pipeline), route: None, key: None })
+}
+
+/// Opens the pipeline's stream for writing, for a command that no worker can help, and answers with the epoch of what it
+/// writes. An owner elsewhere that still writes a stream in Kafka is fenced by it, and begins anew.
+pub async fn open_to_write(pipeline: &model::Pipeline, data_dir: &Path) -> Result<(Arc<dyn Stream>, i64), StreamError> {
+    let folder = folder(data_dir, &pipeline.name);
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
+    let stream = stream_opener(pipeline, &worker_name(), &folder)().await?;
+    let epoch = stream.newest_epoch() + 1;
+    stream.begin(epoch).await?;
+    Ok((stream, epoch))
+}
+
+fn unreachable(pipeline: &model::Pipeline, timeout: Duration) -> StartError {
+    StartError::Unreachable(format!(
+        "a store of `{}` is not reachable within {}s: {}",
+        pipeline.name,
+        timeout.as_secs(),
+        addresses(pipeline)
+    ))
+}
+
 /// Tries until it is reached; the caller bounds the time.
 async fn reach<'a, T>(
     look: impl Fn() -> futures::future::BoxFuture<'a, Result<T, StoreError>>,
@@ -173,7 +248,7 @@ async fn reach<'a, T>(
     let mut pauses = crate::pipeline::retry::Pauses::default();
     loop {
         match look().await {
-            Ok(findings) => return Ok(findings),
+            Ok(answer) => return Ok(answer),
             Err(StoreError::Refused(why) | StoreError::Fenced(why)) => return Err(StartError::Refused(why)),
             Err(StoreError::Away(_)) => tokio::time::sleep(pauses.pause()).await,
         }

@@ -6,6 +6,7 @@
 //!   change   route   plan       pure: the datum, the map between paths and keys, the decision
 //!   codec    stream  store      the doors: Avro and JSON, the durable log, ZooKeeper and Redis
 //!   pipeline                    hints -> observe -> plan -> stream -> apply
+//!   history                     replay, diff, repair: the stream and the stores seen from outside
 //!   config   telemetry          the YAML file, metrics and log
 //!   http     cli     assembly   what people and programs meet; where everything is plugged together
 //! ```
@@ -17,11 +18,12 @@
 //! 5. [`stream`]: the contract of the durable log, and the embedded one behind it.
 //! 6. [`store`]: the contracts `Znodes`, `Keyspace` and `Hints`, and the two stores behind them.
 //! 7. [`pipeline`]: dirty set, rounds, comparisons, ownership, quarantine; knows no concrete store or stream.
-//! 8. [`config`]: the pipeline file as plain data, each error with its place.
-//! 9. [`telemetry`]: names of metrics and spans, counters, the log.
-//! 10. [`http`]: the pages of a worker, its Unix socket, the client of both.
-//! 11. [`cli`]: one file a command, and the exit codes.
-//! 12. [`assembly`]: plain data to running parts.
+//! 8. [`history`]: the fold of a stream, states made true in a store, both stores compared; acts as an application does.
+//! 9. [`config`]: the pipeline file as plain data, each error with its place.
+//! 10. [`telemetry`]: names of metrics and spans, counters, the log.
+//! 11. [`http`]: the pages of a worker, its Unix socket, the client of both.
+//! 12. [`cli`]: one file a command, and the exit codes.
+//! 13. [`assembly`]: plain data to running parts.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -29,6 +31,7 @@ pub mod change;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod history;
 pub mod http;
 pub mod pipeline;
 pub mod plan;

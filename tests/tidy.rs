@@ -19,6 +19,7 @@ const BELOW: &[&str] = &[
     "crate::stream",
     "crate::store",
     "crate::pipeline",
+    "crate::history",
     "crate::config",
     "crate::telemetry",
     "crate::http",
@@ -55,12 +56,20 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        rooms: &["history"],
+        never: &[
+            CLIENTS,
+            &["crate::config", "crate::http", "crate::cli", "crate::assembly"],
+            &["crate::store::zookeeper", "crate::store::redis", "crate::stream::embedded", "crate::stream::kafka"],
+        ],
+    },
+    Rule {
         rooms: &["config"],
         never: &[
             &["tokio"],
             CLIENTS,
             &["crate::codec", "crate::stream", "crate::store", "crate::pipeline"],
-            &["crate::telemetry", "crate::http", "crate::cli", "crate::assembly"],
+            &["crate::history", "crate::telemetry", "crate::http", "crate::cli", "crate::assembly"],
         ],
     },
 ];
@@ -364,6 +373,7 @@ fn a_breach_of_each_rule_is_seen() {
         ("src/pipeline/worker.rs", "use crate::{change::Op, stream::embedded::Log};"),
         ("src/pipeline/worker.rs", "let x = crate::config::Pipeline::default();"),
         ("src/config/mod.rs", "use crate::pipeline::Control;"),
+        ("src/history/fold.rs", "use crate::stream::embedded::EmbeddedStream;"),
         ("src/plan/mod.rs", "#[cfg(test)]\nmod tests {\n    use tokio::test;\n}"),
         ("src/plan/mod.rs", "fn f() { todo!() }"),
         ("tests/it/a.rs", "#[allow(dead_code)]\nfn f() {}"),

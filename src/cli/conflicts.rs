@@ -3,6 +3,7 @@
 use super::args::{From, Global};
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
+use super::restore::{self, Restore};
 use super::tail::{self, Filter};
 use super::{place, text};
 use crate::assembly;
@@ -19,7 +20,8 @@ without one.
 
 Examples:
   keepstep conflicts settings.yaml                                all of them
-  keepstep conflicts settings.yaml --from 2026-11-22T17:00:00Z --key 'settings:db:*' --format json")]
+  keepstep conflicts settings.yaml --from 2026-11-22T17:00:00Z --key 'settings:db:*' --format json
+  keepstep conflicts restore settings.yaml 4711 --yes             the value that lost comes back")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Conflicts {
     #[command(subcommand)]
@@ -36,31 +38,18 @@ pub(super) struct Conflicts {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Bring back the value that lost (not supported yet)
-    #[command(hide = true)]
+    /// Make the value that lost the current one
     Restore(Restore),
-}
-
-#[derive(Debug, clap::Args)]
-struct Restore {
-    #[arg(value_name = "FILE")]
-    _file: PathBuf,
-    #[arg(value_name = "POSITION")]
-    _position: u64,
-    #[arg(long = "yes", env = "KEEPSTEP_YES", value_parser = clap::builder::FalseyValueParser::new())]
-    _yes: bool,
 }
 
 pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     let file = match (args.verb, args.file) {
-        (Some(Verb::Restore(_)), _) => {
-            return Err(Failure::Usage("`keepstep conflicts restore` is not supported yet".to_owned()));
-        }
+        (Some(Verb::Restore(args)), _) => return restore::run(args, global).await,
         (None, None) => return Err(Failure::Usage("which pipeline? give its FILE".to_owned())),
         (None, Some(file)) => file,
     };
     let pipeline = config::load(&file)?;
-    place::warn_of_unknown_route(&pipeline, args.filter.route.as_deref());
+    place::known_route(&pipeline, args.filter.route.as_deref())?;
     let names = assembly::names(&pipeline);
     let now = text::now_ms();
     if let From::Time(ms) = args.from {

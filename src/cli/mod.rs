@@ -2,27 +2,34 @@
 
 mod args;
 mod conflicts;
+mod diff;
 mod echo;
 mod exit;
 mod guarantees;
+mod keeper;
+mod meter;
 mod output;
 mod place;
 mod progress;
 mod quarantine;
+mod repair;
+mod replay;
+mod restore;
 mod run;
 mod schema;
+mod settling;
 mod status;
 mod steer;
 mod tail;
 mod text;
 mod top;
 mod validate;
+mod which;
 
 use crate::telemetry::logs;
 use args::Global;
 use clap::Parser as _;
 use exit::{Exit, Failure};
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 const ABOUT: &str = "\
@@ -41,6 +48,8 @@ Examples:
   keepstep tail settings.yaml --from earliest --no-follow --key 'settings:db:*' --format json
   keepstep status                                how is it going?
   keepstep quarantine list settings.yaml         which pairs could not be brought in step, and why?
+  keepstep diff settings.yaml                    what do the stores not have in common?
+  keepstep replay settings.yaml --to cache --until 2026-11-22T14:03:00Z --dry-run
 
 Exit codes:
   0 done    1 failed, or the stores differ    2 wrong usage
@@ -68,7 +77,13 @@ enum Command {
     Echo(echo::Echo),
     /// Follow the stream of changes
     Tail(tail::Tail),
-    /// Show the settled conflicts, with both values and the winner
+    /// Make a store what the stream says, up to now or up to a moment
+    Replay(replay::Replay),
+    /// Compare both sides pair by pair
+    Diff(diff::Diff),
+    /// Make one side equal to the other, deletes included
+    Repair(repair::Repair),
+    /// Show the settled conflicts, with both values and the winner; bring back a value that lost
     Conflicts(conflicts::Conflicts),
     /// Show and steer the pairs that could not be brought in step
     Quarantine(quarantine::Quarantine),
@@ -86,19 +101,6 @@ enum Command {
     Top(top::Top),
     /// Print the JSON Schema of a pipeline file, or the Avro schema of a change
     Schema(schema::Schema),
-    #[command(hide = true)]
-    Replay(Later),
-    #[command(hide = true)]
-    Diff(Later),
-    #[command(hide = true)]
-    Repair(Later),
-}
-
-/// A command whose name is taken and which does nothing yet.
-#[derive(Debug, clap::Args)]
-struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<OsString>,
 }
 
 /// Reads the arguments, does what they ask, and answers with the exit code.
@@ -141,6 +143,9 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Validate(args) => validate::run(&args, &global).await,
         Command::Echo(args) => echo::run(&args, &global),
         Command::Tail(args) => tail::run(args, &global).await,
+        Command::Replay(args) => replay::run(args, &global).await,
+        Command::Diff(args) => diff::run(args, &global).await,
+        Command::Repair(args) => repair::run(args, &global).await,
         Command::Conflicts(args) => conflicts::run(args, &global).await,
         Command::Quarantine(args) => quarantine::run(args, &global).await,
         Command::Approve(args) => steer::run("approve", &args, &global).await,
@@ -150,14 +155,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(&args, &global).await,
         Command::Top(args) => top::run(&args, &global).await,
         Command::Schema(args) => schema::run(&args, &global),
-        Command::Replay(_) => Err(later("replay")),
-        Command::Diff(_) => Err(later("diff")),
-        Command::Repair(_) => Err(later("repair")),
     }
-}
-
-fn later(command: &str) -> Failure {
-    Failure::Usage(format!("`keepstep {command}` is not supported yet"))
 }
 
 #[cfg(test)]
@@ -222,15 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_come_later_take_any_arguments() {
+    fn replay_needs_a_store_and_repair_a_preferred_one() {
         for line in [
-            "keepstep replay p.yaml --to cache --until 5",
+            "keepstep replay p.yaml --to cache --until 5 --key a* --dry-run",
             "keepstep diff p.yaml",
-            "keepstep repair --prefer zk p.yaml",
+            "keepstep repair --prefer zk p.yaml --yes",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
-        assert!(!Cli::command().render_long_help().to_string().contains("replay"));
+        for line in
+            ["keepstep replay p.yaml", "keepstep repair p.yaml", "keepstep replay p.yaml --to a --until earliest"]
+        {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
     }
 
     #[test]

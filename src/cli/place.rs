@@ -77,12 +77,14 @@ pub(super) fn not_in_future(ms: i64, now_ms: i64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Warns of a route that the file does not have: the stream may still hold changes of one that was renamed.
-pub(super) fn warn_of_unknown_route(pipeline: &Pipeline, route: Option<&str>) {
-    if let Some(route) = route
-        && !pipeline.routes.iter().any(|known| known.name == route)
-    {
-        tracing::warn!("the file has no route {route}; it has: {}", route_names(pipeline));
+/// Refuses a route that the file does not have.
+pub(super) fn known_route(pipeline: &Pipeline, route: Option<&str>) -> Result<(), Failure> {
+    match route {
+        Some(route) if !pipeline.routes.iter().any(|known| known.name == route) => {
+            let (file, names) = (pipeline.file.display(), route_names(pipeline));
+            Err(Failure::Usage(format!("{file} has no route {}; it has: {names}", text::printable(route))))
+        }
+        _ => Ok(()),
     }
 }
 

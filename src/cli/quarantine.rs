@@ -5,8 +5,10 @@ use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::{place, steer, text};
 use crate::assembly;
-use crate::codec::json::StoreNames;
+use crate::change::{Pair, Side};
+use crate::codec::json::{StoreNames, text as shown_bytes};
 use crate::config::{self, Pipeline};
+use crate::history::{Found, Hand};
 use crate::http::client::{self, ClientError, Target};
 use crate::http::rows;
 use crate::route::glob::Glob;
@@ -14,6 +16,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long `show` waits for a store: what the worker knows is told without it.
+const LOOK: Duration = Duration::from_secs(3);
+/// Pairs whose states `show` reads; it is meant for some, not for ten thousand.
+const SHOWN_MAX: usize = 200;
 
 /// Shows and steers the pairs that could not be brought in step. All others flow on.
 #[derive(Debug, clap::Args)]
@@ -76,6 +84,9 @@ async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failu
     if let Some(key) = &which.key {
         rows.retain(|row| name_bytes(row, &names).is_some_and(|name| key.matches(&name)));
     }
+    if whole {
+        add_states(&mut rows, &pipeline, &names).await;
+    }
     let mut out = Output::new(global.format);
     if out.json() || whole {
         for row in &rows {
@@ -117,6 +128,15 @@ async fn rows_of(
     }
 }
 
+/// The keys of all listed pairs, from the worker or from what the last one left.
+pub(super) async fn keys(pipeline: &Pipeline, global: &Global) -> Result<Vec<Vec<u8>>, Failure> {
+    let names = assembly::names(pipeline);
+    let remote = Remote { url: None, token_file: None };
+    let which = Which { file: pipeline.file.clone(), key: None, remote };
+    let rows = rows_of(&which, pipeline, &names, global).await?;
+    Ok(rows.iter().filter_map(|row| name_bytes(row, &names)).collect())
+}
+
 /// The rows that an owner told; `None` from a standby, which knows none.
 fn owned(body: &[u8]) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(body).ok()?;
@@ -132,12 +152,83 @@ fn owned(body: &[u8]) -> Option<Vec<Value>> {
 
 /// The key of a row, or the path where it has none.
 fn name_bytes(row: &Value, names: &StoreNames) -> Option<Vec<u8>> {
-    let pair = row.get("pair")?;
-    let of = |store: &Option<String>| match pair.get(store.as_deref()?)? {
+    name_of(row, &names.redis).or_else(|| name_of(row, &names.zookeeper))
+}
+
+/// The pair's name in one store.
+fn name_of(row: &Value, store: &Option<String>) -> Option<Vec<u8>> {
+    match row.get("pair")?.get(store.as_deref()?)? {
         Value::String(text) => Some(text.clone().into_bytes()),
         other => STANDARD.decode(other.get("base64")?.as_str()?).ok(),
-    };
-    of(&names.redis).or_else(|| of(&names.zookeeper))
+    }
+}
+
+/// Adds what stands on both sides now, and what to do. A store that is away is said to be not known.
+async fn add_states(rows: &mut [Value], pipeline: &Pipeline, names: &StoreNames) {
+    if rows.is_empty() {
+        return;
+    }
+    let sides = [(Side::Zookeeper, &names.zookeeper), (Side::Redis, &names.redis)];
+    for (side, name) in sides {
+        let Some(name) = name else { continue };
+        let stores = assembly::open_stores(pipeline, &[side], LOOK).await.unwrap_or_default();
+        let hand = match (stores.znodes.clone(), stores.keys.clone()) {
+            (Some(znodes), _) => Some(Hand::Znodes(znodes)),
+            (_, Some(keys)) => Some(Hand::Keys(keys)),
+            _ => None,
+        };
+        for row in rows.iter_mut().take(SHOWN_MAX) {
+            let pair = Pair {
+                zookeeper: name_of(row, &names.zookeeper).and_then(|name| String::from_utf8(name).ok()),
+                redis: name_of(row, &names.redis),
+            };
+            let found = match &hand {
+                Some(hand) => hand.look(&[&pair], true).await.ok().and_then(|mut found| found.pop()),
+                None => None,
+            };
+            if let Some(row) = row.as_object_mut() {
+                row.insert(name.clone(), Value::from(state(found.as_ref())));
+            }
+        }
+        stores.close().await;
+    }
+    for row in rows {
+        let help = help(&text::field(row, "reason"));
+        if let Some(row) = row.as_object_mut() {
+            row.insert("help".to_owned(), Value::from(help));
+        }
+    }
+}
+
+fn state(found: Option<&Found>) -> String {
+    match found {
+        None => "not known: the store does not answer".to_owned(),
+        Some(Found::Nothing) => "absent".to_owned(),
+        Some(Found::Znode { data, stat }) => {
+            let value = text::value(&shown_bytes(data));
+            format!("{value}, {} bytes, version {}, mzxid {}", data.len(), stat.version, stat.mzxid)
+        }
+        Some(Found::Key { bytes, .. }) => {
+            let bytes = bytes.as_deref().unwrap_or_default();
+            format!("{}, {} bytes", text::value(&shown_bytes(bytes)), bytes.len())
+        }
+        Some(Found::Unfit(_, detail)) => detail.clone(),
+    }
+}
+
+/// What an operator can do about it.
+fn help(reason: &str) -> &'static str {
+    match reason {
+        "too_large" => "make the value at most 1,000,000 bytes, or exclude the pair from its route",
+        "wrong_type" => "make the key what the route carries, or exclude the pair",
+        "no_permission" => "give the user the permission that is named",
+        "conflict" => "make both sides equal, by hand or with `keepstep repair FILE --prefer STORE --key KEY`",
+        "ephemeral" => "remove the key; ephemeral znodes flow only to Redis",
+        "ephemeral_parent" => "an ephemeral znode can have no children: move one of the two",
+        "lost" => "write the value again, or bring it back with `keepstep replay FILE --to STORE --key KEY`",
+        "quota" => "raise the quota of the subtree",
+        _ => "remove the cause; the pair heals by itself, and `keepstep quarantine retry FILE` looks now",
+    }
 }
 
 fn cells(row: &Value) -> Vec<String> {
@@ -159,6 +250,14 @@ fn block(row: &Value, paint: Paint) -> String {
         ("since", text::time_of(row, "since_ms")),
     ] {
         block.push_str(&format!("\n  {name:<8}{value}"));
+    }
+    const SHOWN: [&str; 6] = ["route", "pair", "reason", "detail", "since_ms", "help"];
+    let states = row.as_object().into_iter().flatten().filter(|(name, _)| !SHOWN.contains(&name.as_str()));
+    for (store, state) in states {
+        block.push_str(&format!("\n  {:<8}{}", text::printable(store), state.as_str().unwrap_or_default()));
+    }
+    if row.get("help").is_some() {
+        block.push_str(&format!("\n  {:<8}{}", "to do", text::field(row, "help")));
     }
     block
 }

@@ -186,7 +186,12 @@ fn stream(status: &PipelineStatus) -> String {
     };
     let from = text::time(history.full_from_ms);
     let bytes = if history.bytes > 0 { format!(", {} bytes", history.bytes) } else { String::new() };
-    format!("position {}, full history from {} ({from}){bytes}", status.position, history.full_from)
+    let mut line = format!("position {}, full history from {} ({from}){bytes}", status.position, history.full_from);
+    if history.first < history.full_from {
+        let first = text::time(history.first_ms);
+        line.push_str(&format!(", before it only the newest state of each pair, from {} ({first})", history.first));
+    }
+    line
 }
 
 fn compared(status: &PipelineStatus, now_ms: i64) -> String {

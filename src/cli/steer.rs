@@ -25,12 +25,7 @@ pub(super) struct Steer {
 
 pub(super) async fn run(verb: &str, args: &Steer, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load(&args.file)?;
-    if let Some(route) = &args.route
-        && !pipeline.routes.iter().any(|known| known.name == *route)
-    {
-        let names = place::route_names(&pipeline);
-        return Err(Failure::Usage(format!("{} has no route {route}; it has: {names}", args.file.display())));
-    }
+    place::known_route(&pipeline, args.route.as_deref())?;
     let target = args.remote.target(&global.data_dir, &pipeline.name)?;
     let parameter = args.route.as_deref().map(|route| ("route", route));
     let sentence = tell(&target, verb, &pipeline.name, parameter).await?;

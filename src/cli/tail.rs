@@ -5,7 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::{self, Colour, Output, Paint};
 use super::{place, text};
 use crate::assembly;
-use crate::change::{Change, Position};
+use crate::change::{Change, Op, Position};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
 use crate::route::glob::Glob;
@@ -29,7 +29,8 @@ Examples:
   keepstep tail settings.yaml                                     what changes from now on
   keepstep tail settings.yaml --no-follow                         everything so far, then end
   keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a time on
-  keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change below db")]
+  keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change below db
+  keepstep tail settings.yaml --op delete --no-follow             what was deleted so far")]
 pub(super) struct Tail {
     /// The pipeline file
     #[arg(value_name = "FILE")]
@@ -39,6 +40,9 @@ pub(super) struct Tail {
     from: Option<From>,
     #[command(flatten)]
     filter: Filter,
+    /// Only these operations: read, create, update, delete, marker, or their letters; several with commas
+    #[arg(long, env = "KEEPSTEP_OP", value_name = "OP", value_delimiter = ',', value_parser = op)]
+    op: Vec<Op>,
     /// End after this many changes
     #[arg(long, env = "KEEPSTEP_LIMIT", value_name = "N")]
     limit: Option<u64>,
@@ -48,6 +52,17 @@ pub(super) struct Tail {
     /// Leave out the values
     #[arg(long, env = "KEEPSTEP_NO_VALUES", value_parser = clap::builder::FalseyValueParser::new())]
     no_values: bool,
+}
+
+fn op(text: &str) -> Result<Op, String> {
+    match text {
+        "r" | "read" => Ok(Op::Read),
+        "c" | "create" => Ok(Op::Create),
+        "u" | "update" => Ok(Op::Update),
+        "d" | "delete" => Ok(Op::Delete),
+        "m" | "marker" => Ok(Op::Marker),
+        _ => Err("there are read, create, update, delete and marker (r, c, u, d, m)".to_owned()),
+    }
 }
 
 /// Which changes are meant.
@@ -72,7 +87,7 @@ impl Filter {
 
 pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load(&args.file)?;
-    place::warn_of_unknown_route(&pipeline, args.filter.route.as_deref());
+    place::known_route(&pipeline, args.filter.route.as_deref())?;
     let mut out = Output::new(global.format);
     tokio::select! {
         biased;
@@ -103,6 +118,7 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     };
     let end = stream.extent().last;
     let mut printed = 0;
+    let mut columns = Columns::default();
     let names = assembly::names(pipeline);
     while args.limit.is_none_or(|limit| printed < limit) && !(args.no_follow && next > end) {
         let batch = stream.read(next, BATCH.0, BATCH.1).await?;
@@ -113,14 +129,16 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
             if args.no_follow && recorded.position > end {
                 break;
             }
-            if !args.filter.takes(&recorded.change) {
+            let change = &recorded.change;
+            if !args.filter.takes(change) || !(args.op.is_empty() || args.op.contains(&change.op)) {
                 continue;
             }
-            let mut row = json::tail(recorded.position, &recorded.change, &names);
+            let mut row = json::tail(recorded.position, change, &names);
             if args.no_values {
                 without_values(&mut row);
             }
-            out.row(&row, line)?;
+            let size = change.after.as_ref().map(Vec::len);
+            out.row(&row, |row, paint| columns.line(row, size, paint))?;
             printed += 1;
             if args.limit.is_some_and(|limit| printed >= limit) {
                 break;
@@ -158,47 +176,76 @@ fn without_values(row: &mut Value) {
     }
 }
 
-/// `position  time  op  route  store  path = key  "before" -> "after"`.
-fn line(row: &Value, paint: Paint) -> String {
-    let op = text::field(row, "op");
-    let (colour, word) = match op.as_str() {
-        "r" => (Colour::New, "read"),
-        "c" => (Colour::Good, "create"),
-        "u" => (Colour::Wait, "update"),
-        "d" => (Colour::Bad, "delete"),
-        _ => (Colour::Strong, "marker"),
-    };
-    let source = row.get("source").unwrap_or(&Value::Null);
-    let head = format!(
-        "{:>8}  {}  {}  {}  {}",
-        text::field(row, "position"),
-        paint.with(Colour::Faint, &text::time_of(row, "ts_ms")),
-        paint.with(colour, &format!("{word:<6}")),
-        text::field(row, "route"),
-        text::field(source, "store"),
-    );
-    if let Some(gap) = row.get("gap") {
-        return format!("{head}  gap {}: {}", text::field(gap, "state"), text::field(gap, "reason"));
-    }
-    let mut line = format!("{head}  {}", paint.with(Colour::Strong, &text::pair(row)));
-    if let Some(after) = row.get("after") {
-        let before = row.get("before").unwrap_or(&Value::Null);
-        let after = if op == "d" { "deleted".to_owned() } else { text::value(after) };
-        if before.is_null() {
-            line.push_str(&format!("  {after}"));
-        } else {
-            line.push_str(&format!("  {} -> {after}", text::value(before)));
+/// Widths of the columns, as wide as the widest cell so far.
+#[derive(Debug, Default)]
+struct Columns {
+    route: usize,
+    store: usize,
+    pair: usize,
+}
+
+/// A pair wider than this breaks the line rather than making all others as wide.
+const PAIR_WIDTH_MAX: usize = 60;
+
+impl Columns {
+    /// `position  time  op  route  store  path = key  version  size  "before" -> "after"`.
+    fn line(&mut self, row: &Value, size: Option<usize>, paint: Paint) -> String {
+        let op = text::field(row, "op");
+        let (colour, word) = match op.as_str() {
+            "r" => (Colour::New, "read"),
+            "c" => (Colour::Good, "create"),
+            "u" => (Colour::Wait, "update"),
+            "d" => (Colour::Bad, "delete"),
+            _ => (Colour::Strong, "marker"),
+        };
+        let source = row.get("source").unwrap_or(&Value::Null);
+        let (route, store) = (text::field(row, "route"), text::field(source, "store"));
+        let head = format!(
+            "{:>8}  {}  {}  {}  {}",
+            text::field(row, "position"),
+            paint.with(Colour::Faint, &text::time_of(row, "ts_ms")),
+            paint.with(colour, &format!("{word:<6}")),
+            padded(&route, &mut self.route),
+            padded(&store, &mut self.store),
+        );
+        if let Some(gap) = row.get("gap") {
+            return format!("{head}  gap {}: {}", text::field(gap, "state"), text::field(gap, "reason"));
         }
+        let pair = text::pair(row);
+        let wide = pair.chars().count().min(PAIR_WIDTH_MAX);
+        self.pair = self.pair.max(wide);
+        let width = self.pair;
+        let mut line = format!("{head}  {}", paint.with(Colour::Strong, &format!("{pair:<width$}")));
+        let version = ["version", "revision"].iter().find_map(|name| source.get(*name)).and_then(Value::as_i64);
+        let version = version.map_or_else(|| "-".to_owned(), |version| format!("v{version}"));
+        let size = size.map_or_else(|| "-".to_owned(), |size| format!("{size} B"));
+        line.push_str(&format!("  {version:>4}  {size:>8}"));
+        if let Some(after) = row.get("after") {
+            let before = row.get("before").unwrap_or(&Value::Null);
+            let after = if op == "d" { "deleted".to_owned() } else { text::value(after) };
+            if before.is_null() {
+                line.push_str(&format!("  {after}"));
+            } else {
+                line.push_str(&format!("  {} -> {after}", text::value(before)));
+            }
+        }
+        if row.get("collapsed").and_then(Value::as_i64).is_some_and(|count| count > 0) {
+            line.push_str(&format!("  ({} collapsed)", text::field(row, "collapsed")));
+        }
+        if let Some(conflict) = row.get("conflict") {
+            let lost = conflict.get("value").map_or_else(String::new, |value| format!(" over {}", text::value(value)));
+            let (winner, rule) = (text::field(conflict, "winner"), text::field(conflict, "rule"));
+            line.push_str(&paint.with(Colour::Bad, &format!("  conflict: {winner} wins{lost} ({rule})")));
+        }
+        line
     }
-    if row.get("collapsed").and_then(Value::as_i64).is_some_and(|count| count > 0) {
-        line.push_str(&format!("  ({} collapsed)", text::field(row, "collapsed")));
-    }
-    if let Some(conflict) = row.get("conflict") {
-        let lost = conflict.get("value").map_or_else(String::new, |value| format!(" over {}", text::value(value)));
-        let (winner, rule) = (text::field(conflict, "winner"), text::field(conflict, "rule"));
-        line.push_str(&paint.with(Colour::Bad, &format!("  conflict: {winner} wins{lost} ({rule})")));
-    }
-    line
+}
+
+/// The cell, as wide as the widest one of its column so far.
+fn padded(cell: &str, width: &mut usize) -> String {
+    *width = (*width).max(cell.chars().count());
+    let width = *width;
+    format!("{cell:<width$}")
 }
 
 /// One past the last position that a command which does not follow shall read.
@@ -273,9 +320,13 @@ mod tests {
     fn a_line_says_when_what_where_and_the_values() {
         let names = json::StoreNames { zookeeper: Some("zk".to_owned()), redis: Some("cache".to_owned()) };
         let row = json::tail(42, &change("settings", Some("/s/x"), Some("s:x")), &names);
-        let expected =
-            "      42  2023-11-14T22:13:20.123Z  update  settings  zk  /s/x = s:x  \"v1\" -> \"v2\"  (2 collapsed)";
-        assert_eq!(line(&row, Paint::OFF), expected);
+        let expected = "      42  2023-11-14T22:13:20.123Z  update  settings  zk  /s/x = s:x     -       2 B  \"v1\" -> \"v2\"  (2 collapsed)";
+        let mut columns = Columns::default();
+        assert_eq!(columns.line(&row, Some(2), Paint::OFF), expected);
+        let row = json::tail(43, &change("long-name", Some("/s/wider"), Some("s:wider")), &names);
+        assert!(columns.line(&row, None, Paint::OFF).contains("long-name  zk  /s/wider = s:wider     -         -  "));
+        let row = json::tail(44, &change("short", Some("/s/x"), Some("s:x")), &names);
+        assert!(columns.line(&row, None, Paint::OFF).contains("short      zk  /s/x = s:x             -"));
     }
 
     #[test]

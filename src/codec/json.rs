@@ -43,7 +43,8 @@ pub fn tail(position: Position, change: &Change, names: &StoreNames) -> Value {
 }
 
 /// A record as `conflicts` prints it; `None` if it settled none. The two values stand under the stores' names,
-/// ZooKeeper's first; a loser that is no store of the pipeline (a scratch store of `replay`) is added under its own.
+/// ZooKeeper's first; a loser or winner that is no store of the pipeline (a scratch store, the stream itself) is added
+/// under its own.
 #[must_use]
 pub fn conflicts(position: Position, change: &Change, names: &StoreNames) -> Option<Value> {
     let lost = change.conflict.as_ref()?;
@@ -63,7 +64,9 @@ pub fn conflicts(position: Position, change: &Change, names: &StoreNames) -> Opt
     put("ts_ms", json!(change.ts_ms));
     put("route", json!(change.route));
     put("pair", pair(&change.pair, names));
-    for name in [&names.zookeeper, &names.redis, &Some(lost.loser.clone())].into_iter().flatten() {
+    for name in
+        [&names.zookeeper, &names.redis, &Some(lost.loser.clone()), &Some(lost.winner.clone())].into_iter().flatten()
+    {
         put(name, of(name));
     }
     put("winner", json!(lost.winner));

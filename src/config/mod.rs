@@ -21,6 +21,7 @@ mod problem;
 mod quantity;
 mod reader;
 mod routes;
+mod scratch;
 mod source;
 mod stores;
 mod tree;
@@ -33,6 +34,7 @@ mod tests;
 pub use echo::{echo, echo_json};
 pub use model::*;
 pub use problem::{Problem, Problems, Snippet};
+pub use scratch::with_store_at;
 
 use crate::route::RouteMap;
 use reader::{Fields, Reader, Value};

@@ -13,6 +13,13 @@ use std::time::Duration;
 /// than ten minutes keeps the lease of a dead worker that long.
 const SESSION_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
+/// What rows of `diff`, `conflicts`, `quarantine` and `replay` have beside the values, which stand under the stores' names;
+/// and the names of what is no store of a pipeline and may win or lose.
+const RESERVED: &[&str] = &[
+    "route", "pair", "position", "winner", "rule", "reason", "ts_ms", "state", "detail", "since_ms", "help", "stream",
+    "scratch",
+];
+
 /// The stores, as far as they could be read, and the names under which routes may speak of them.
 #[derive(Debug, Default)]
 pub(super) struct Stores {
@@ -31,6 +38,10 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Stores {
         if !is_name(&name) {
             let help = "allowed: a letter from a to z, then letters, digits, `_` and `-`, 63 at most".to_owned();
             reader.fault(key.span, format!("{} is not a name of a store", quoted(&name)), help);
+        }
+        if RESERVED.contains(&name.as_str()) {
+            let help = "the rows that commands print name their values by the stores; choose another name".to_owned();
+            reader.fault(key.span, format!("no store can be called {}", quoted(&name)), help);
         }
         let side = read_store(reader, &name, &store, &mut stores);
         stores.names.push((name, side));

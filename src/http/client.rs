@@ -4,7 +4,7 @@ use super::site::Token;
 use super::unix;
 use axum::body::Bytes;
 use axum::http::{Method, Request, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -99,7 +99,21 @@ pub enum ClientError {
 ///
 /// If nobody answers within ten seconds, or the answer is no HTTP.
 pub async fn request(target: &Target, method: &str, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, exchange(target, method, path)).await {
+    send_body(target, method, path, Vec::new()).await
+}
+
+/// As [`request`], with a body.
+///
+/// # Errors
+///
+/// As [`request`].
+pub async fn send_body(
+    target: &Target,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(u16, Vec<u8>), ClientError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, exchange(target, method, path, body)).await {
         Ok(answer) => answer,
         Err(_) => {
             let seconds = REQUEST_TIMEOUT.as_secs();
@@ -108,17 +122,17 @@ pub async fn request(target: &Target, method: &str, path: &str) -> Result<(u16, 
     }
 }
 
-async fn exchange(target: &Target, method: &str, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
+async fn exchange(target: &Target, method: &str, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), ClientError> {
     match target {
         Target::Unix(socket) => {
             let stream = unix::connect(socket).await.map_err(|error| refused(target, &error))?;
-            send(stream, target, "localhost", method, path.to_owned(), None).await
+            send(stream, target, "localhost", method, path.to_owned(), None, body).await
         }
         Target::Url { url, token } => {
             let bare = url.host.trim_start_matches('[').trim_end_matches(']');
             let stream = TcpStream::connect((bare, url.port)).await.map_err(|error| refused(target, &error))?;
             let host = format!("{}:{}", url.host, url.port);
-            send(stream, target, &host, method, format!("{}{path}", url.prefix), token.as_ref()).await
+            send(stream, target, &host, method, format!("{}{path}", url.prefix), token.as_ref(), body).await
         }
     }
 }
@@ -142,6 +156,7 @@ async fn send<S>(
     method: &str,
     path: String,
     token: Option<&Token>,
+    body: Vec<u8>,
 ) -> Result<(u16, Vec<u8>), ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -152,7 +167,7 @@ where
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| failed(&error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;

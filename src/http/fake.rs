@@ -77,7 +77,14 @@ pub(crate) fn status(pipeline: &str) -> PipelineStatus {
         epoch: 3,
         standbys: 1,
         position: 42,
-        history: Some(Extent { first: 1, last: 42, full_from: 1, full_from_ms: 1_700_000_000_000, bytes: 4096 }),
+        history: Some(Extent {
+            first: 1,
+            first_ms: 1_700_000_000_000,
+            last: 42,
+            full_from: 1,
+            full_from_ms: 1_700_000_000_000,
+            bytes: 4096,
+        }),
         stores: vec![store("zk", "zookeeper", "ZooKeeper 3.9.4"), store("cache", "redis", "Redis 7.2.4")],
         routes: vec![RouteStatus {
             route: "settings".to_owned(),

@@ -13,6 +13,7 @@
 pub mod client;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod keep;
 mod page;
 mod router;
 pub mod rows;

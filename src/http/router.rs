@@ -1,5 +1,6 @@
 //! Which address shows what.
 
+use super::keep;
 use super::page;
 use super::rows;
 use super::site::{Door, Site};
@@ -55,6 +56,7 @@ pub fn router(site: Arc<Site>, door: Door) -> Router {
         .route("/approve", steering(Verb::Approve))
         .route("/quarantine/retry", steering(Verb::Retry))
         .route("/quarantine/drop", steering(Verb::Drop))
+        .route("/keep", post(keep_values).layer(DefaultBodyLimit::max(keep::BODY_BYTES_MAX)))
         .fallback(nothing)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(guard))
@@ -75,6 +77,22 @@ async fn guard(request: Request, next: Next) -> Response {
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     );
     response
+}
+
+/// Only commands on this machine keep values; on other doors it is not there.
+async fn keep_values(
+    State(shared): State<Shared>,
+    query: Result<Query<Ask>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    if !matches!(shared.door, Door::Unix) {
+        return nothing().await;
+    }
+    match (query, body) {
+        (Ok(Query(ask)), Ok(body)) => steer::keep(&shared.site, &ask, &body).await,
+        (Err(rejection), _) => rejection.into_response(),
+        (_, Err(rejection)) => rejection.into_response(),
+    }
 }
 
 async fn nothing() -> Response {

@@ -102,16 +102,39 @@ pub(super) async fn carry_out(site: &Site, ask: &Ask, verb: Verb) -> Response {
         let not_owner = refused.iter().find(|error| matches!(error, CommandError::NotOwner(_)));
         return match not_owner.or(refused.first()) {
             Some(CommandError::NotOwner(text)) => (StatusCode::CONFLICT, line(text)).into_response(),
-            Some(CommandError::UnknownRoute(text)) => (StatusCode::NOT_FOUND, line(text)).into_response(),
+            Some(CommandError::UnknownRoute(text) | CommandError::Nothing(text)) => {
+                (StatusCode::NOT_FOUND, line(text)).into_response()
+            }
+            Some(CommandError::Failed(text)) => (StatusCode::SERVICE_UNAVAILABLE, line(text)).into_response(),
             None => not_started(),
         };
     }
     // A route of another pipeline is no refusal worth telling; another owner is.
     done.extend(refused.into_iter().filter_map(|error| match error {
-        CommandError::NotOwner(text) => Some(format!("not done: {text}")),
-        CommandError::UnknownRoute(_) => None,
+        CommandError::NotOwner(text) | CommandError::Failed(text) => Some(format!("not done: {text}")),
+        CommandError::UnknownRoute(_) | CommandError::Nothing(_) => None,
     }));
     (StatusCode::OK, line(&done.join("\n"))).into_response()
+}
+
+/// Hands replaced values to the pipeline that is named.
+pub(super) async fn keep(site: &Site, ask: &Ask, body: &[u8]) -> Response {
+    let meant = match meant(site, ask.pipeline.as_deref()) {
+        Ok(meant) => meant,
+        Err(refusal) => return refusal,
+    };
+    let [handle] = meant.as_slice() else {
+        return (StatusCode::BAD_REQUEST, "name the pipeline\n").into_response();
+    };
+    let changes = match super::keep::unpack(body) {
+        Ok(changes) => changes,
+        Err(error) => return (StatusCode::BAD_REQUEST, line(&error.to_string())).into_response(),
+    };
+    match handle.command(Command::Keep(changes)).await {
+        Ok(sentence) => (StatusCode::OK, line(&sentence)).into_response(),
+        Err(CommandError::NotOwner(text)) => (StatusCode::CONFLICT, line(&text)).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, line(&error.to_string())).into_response(),
+    }
 }
 
 #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a request")]

@@ -57,7 +57,8 @@ impl Engine {
             }
             for recorded in batch.records {
                 let change = recorded.change;
-                let Some(name) = name_of(&change.pair) else { continue };
+                // A marker may name a pair, whose value a command replaced: it is no state.
+                let Some(name) = name_of(&change.pair).filter(|_| change.op != Op::Marker) else { continue };
                 match change.after {
                     Some(value) => {
                         known.insert(name, Recorded { mzxid: change.source.mzxid, digest: Digest::of(&value) });

@@ -1,7 +1,7 @@
 //! What a running worker tells, and what it can be told: plain data, and the handle through which HTTP, the Unix
 //! socket and the commands reach a pipeline.
 
-use crate::change::Position;
+use crate::change::{Change, Position};
 use crate::stream::Extent;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -148,6 +148,8 @@ pub enum Command {
     QuarantineRetry(Option<Vec<u8>>),
     /// Be silent about them until either side changes.
     QuarantineDrop(Option<Vec<u8>>),
+    /// Put values that a command is about to replace on the stream: markers with a conflict, nothing else.
+    Keep(Vec<Change>),
 }
 
 /// Why a command was not carried out.
@@ -159,6 +161,12 @@ pub enum CommandError {
     /// This worker is a standby or not yet connected; the text says so.
     #[error("{0}")]
     NotOwner(String),
+    /// It went wrong, and may go right later; the text says what.
+    #[error("{0}")]
+    Failed(String),
+    /// Nothing is meant by what was asked; the text says what there is.
+    #[error("{0}")]
+    Nothing(String),
 }
 
 /// A running pipeline, as HTTP and the commands see it. Every call answers within milliseconds.

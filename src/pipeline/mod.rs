@@ -8,6 +8,7 @@ mod compare;
 pub mod control;
 mod dirty;
 mod engine;
+mod keep;
 mod observe;
 mod owner;
 mod quarantine;

@@ -1,8 +1,10 @@
-//! Pairs that could not be brought in step, and why; kept in a file so that they can be listed without a worker.
+//! Pairs that could not be brought in step, and why; kept in a file so that they can be listed without a worker. What an
+//! operator dropped is kept in another beside it, so that a restart stays silent too.
 
 use super::control::Quarantined;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,18 +21,31 @@ struct Inner {
     is_saved: bool,
 }
 
+/// A pair that was dropped, as its file has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Dropped {
+    #[serde(with = "serde_bytes")]
+    name: Vec<u8>,
+    reason: String,
+    detail: String,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Quarantine {
     inner: Mutex<Inner>,
     file: PathBuf,
+    dropped_file: PathBuf,
 }
 
 impl Quarantine {
-    /// An empty list that is saved to this file.
+    /// An empty list that is saved to this file; what was dropped is read from the one beside it.
     #[must_use]
     pub fn new(file: &Path) -> Quarantine {
-        Quarantine { inner: Mutex::new(Inner { is_saved: false, ..Inner::default() }), file: file.to_owned() }
+        let dropped_file = file.with_extension("dropped.json");
+        let dropped = dropped(&dropped_file);
+        let inner = Inner { is_saved: false, dropped, ..Inner::default() };
+        Quarantine { inner: Mutex::new(inner), file: file.to_owned(), dropped_file }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -62,6 +77,9 @@ impl Quarantine {
     /// Takes a pair out, if it is in.
     pub fn remove(&self, name: &[u8]) {
         let mut inner = self.inner();
+        if !inner.dropped.is_empty() && inner.dropped.remove(name).is_some() {
+            inner.is_saved = false;
+        }
         if inner.pairs.is_empty() {
             return;
         }
@@ -90,7 +108,10 @@ impl Quarantine {
 
     /// Speaks about a dropped pair again.
     pub fn forget_drop(&self, name: &[u8]) {
-        self.inner().dropped.remove(name);
+        let mut inner = self.inner();
+        if inner.dropped.remove(name).is_some() {
+            inner.is_saved = false;
+        }
     }
 
     /// Pairs of this route.
@@ -128,7 +149,7 @@ impl Quarantine {
         if std::mem::replace(&mut self.inner().is_saved, true) {
             return;
         }
-        if let Err(error) = self.write() {
+        if let Err(error) = self.write().and_then(|()| self.write_dropped()) {
             tracing::warn!(file = %self.file.display(), %error, "the quarantine list could not be saved");
             self.inner().is_saved = false;
         }
@@ -143,5 +164,80 @@ impl Quarantine {
         }
         file.into_inner()?.sync_all()?;
         std::fs::rename(temporary, &self.file)
+    }
+
+    fn write_dropped(&self) -> std::io::Result<()> {
+        let rows: Vec<Dropped> = self
+            .inner()
+            .dropped
+            .iter()
+            .map(|(name, (reason, detail))| Dropped {
+                name: name.to_vec(),
+                reason: reason.clone(),
+                detail: detail.clone(),
+            })
+            .collect();
+        if rows.is_empty() && !self.dropped_file.exists() {
+            return Ok(());
+        }
+        let temporary = self.dropped_file.with_extension("new");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
+        for row in rows {
+            serde_json::to_writer(&mut file, &row)?;
+            file.write_all(b"\n")?;
+        }
+        file.into_inner()?.sync_all()?;
+        std::fs::rename(temporary, &self.dropped_file)
+    }
+}
+
+/// What the file says was dropped. One that cannot be read means a word too many, never one too few.
+fn dropped(file: &Path) -> HashMap<Box<[u8]>, (String, String)> {
+    let Ok(file) = std::fs::File::open(file) else { return HashMap::new() };
+    let lines = std::io::BufReader::new(file).lines().map_while(Result::ok).take(LISTED_MAX);
+    let rows = lines.filter_map(|line| serde_json::from_str::<Dropped>(&line).ok());
+    rows.map(|row| (row.name.into(), (row.reason, row.detail))).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+
+    fn pair(detail: &str) -> Quarantined {
+        Quarantined {
+            route: "r".to_owned(),
+            zookeeper: None,
+            redis: Some(b"a".to_vec()),
+            reason: "wrong_type".to_owned(),
+            detail: detail.to_owned(),
+            since_ms: 1,
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("quarantine.json");
+        let before = Quarantine::new(&file);
+        before.put(b"a", 0, pair("a list"));
+        before.drop_pair(b"a");
+        before.save();
+        let after = Quarantine::new(&file);
+        after.put(b"a", 0, pair("a list"));
+        assert!(after.is_empty());
+        after.put(b"a", 0, pair("a hash"));
+        assert_eq!(after.list().len(), 1);
+    }
+
+    #[test]
+    fn a_dropped_pair_that_heals_is_told_again_when_it_falls_ill_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::new(&folder.path().join("quarantine.json"));
+        quarantine.put(b"a", 0, pair("a list"));
+        quarantine.drop_pair(b"a");
+        quarantine.remove(b"a");
+        quarantine.put(b"a", 0, pair("a list"));
+        assert_eq!(quarantine.list().len(), 1);
     }
 }

@@ -146,9 +146,10 @@ impl Pipeline {
                 }
                 Ok(format!("{approved} deletes are approved"))
             }
+            Command::Keep(changes) => self.owned()?.keep(changes).await,
             Command::QuarantineRetry(glob) => {
                 let engine = self.owned()?;
-                let names = self.quarantined(glob.as_deref());
+                let names = self.quarantined(glob.as_deref())?;
                 for (name, route) in &names {
                     self.quarantine.forget_drop(name);
                     engine.dirty.note(name, Hint { slow: true, ..Hint::new(*route) });
@@ -157,7 +158,7 @@ impl Pipeline {
             }
             Command::QuarantineDrop(glob) => {
                 let engine = self.owned()?;
-                let names = self.quarantined(glob.as_deref());
+                let names = self.quarantined(glob.as_deref())?;
                 let count = names.len();
                 engine.keep_apart(names).await;
                 self.quarantine.save();
@@ -166,8 +167,16 @@ impl Pipeline {
         }
     }
 
-    fn quarantined(&self, wanted: Option<&[u8]>) -> Vec<(PairName, usize)> {
-        self.quarantine.names(&|name| wanted.is_none_or(|pattern| glob::matches(pattern, name)))
+    /// The quarantined pairs that are meant. That a pattern matches none is told: it may be misspelt.
+    fn quarantined(&self, wanted: Option<&[u8]>) -> Result<Vec<(PairName, usize)>, CommandError> {
+        let names = self.quarantine.names(&|name| wanted.is_none_or(|pattern| glob::matches(pattern, name)));
+        match wanted {
+            Some(pattern) if names.is_empty() => Err(CommandError::Nothing(format!(
+                "no quarantined pair matches {}; see `keepstep quarantine list`",
+                String::from_utf8_lossy(pattern)
+            ))),
+            _ => Ok(names),
+        }
     }
 
     fn pause(&self, route: Option<&str>, paused: bool) -> Result<String, CommandError> {

@@ -128,6 +128,19 @@ pub struct ZnodeWrite<'a> {
     pub acl: ZnodeAcl,
 }
 
+/// A change of a znode as an application makes it: without the fence of an owner and without a journal.
+#[derive(Debug, Clone)]
+pub struct ZnodeEdit<'a> {
+    /// The path.
+    pub path: &'a str,
+    /// What is done.
+    pub op: ZnodeOp,
+    /// The data to write; empty for a delete.
+    pub data: &'a [u8],
+    /// The ACL of what is created.
+    pub acl: ZnodeAcl,
+}
+
 /// The ACL of znodes that are created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ZnodeAcl {
@@ -295,6 +308,11 @@ pub trait Znodes: Send + Sync {
     /// The sidecars say what these slots say: they may be used again.
     fn release(&self, slots: &[Slot]);
 
+    /// Changes znodes as an application would, for commands beside a worker or without one: no ownership is needed and
+    /// none is checked. Each is its own compare-and-set, carried out in the order given. After an error nothing is known
+    /// of any of them: look again. `Done` names no base.
+    fn edit<'a>(&'a self, edits: &'a [ZnodeEdit<'a>]) -> BoxFuture<'a, Result<Vec<ZnodeOutcome>, StoreError>>;
+
     /// Milliseconds by which the ensemble's clock is ahead of ours, as last seen.
     fn clock_ahead_ms(&self) -> i64;
 
@@ -358,6 +376,17 @@ pub struct KeyReadings {
     /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last comparison that ended
     /// in step.
     pub intact: bool,
+}
+
+/// A change of a key as an application makes it: the sidecar is neither read nor written.
+#[derive(Debug, Clone)]
+pub struct KeyEdit<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value that must be there; `None`: no key.
+    pub expect: Option<Digest>,
+    /// The value to set; `None` removes the key.
+    pub value: Option<&'a [u8]>,
 }
 
 /// What a write does to a key.
@@ -461,6 +490,14 @@ pub trait Keyspace: Send + Sync {
 
     /// Writes; each is its own compare-and-set. Members of one call must be distinct keys.
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
+
+    /// Reads keys and leaves no trace: for commands beside a worker or without one. Values above some size come as
+    /// digests unless `values` is set.
+    fn look<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<Vec<KeyState>, StoreError>>;
+
+    /// Changes keys as an application would: the sidecars stay as they are, so to the routes it is news. Each is its
+    /// own compare-and-set. Members of one call must be distinct keys; may be repeated after an error.
+    fn edit<'a>(&'a self, edits: &'a [KeyEdit<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
 
     /// Some keys with this prefix, from `cursor` (0 at first); the next cursor is 0 at the end. Repeats are possible.
     fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<Scanned, StoreError>>;

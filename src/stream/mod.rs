@@ -140,6 +140,9 @@ impl From<Recorded> for Latest {
 pub struct Extent {
     /// Position of the oldest record; 0 when the stream is empty.
     pub first: Position,
+    /// `ts_ms` of the oldest record; 0 when the stream is empty.
+    #[serde(default)]
+    pub first_ms: i64,
     /// Position of the newest record; 0 when the stream is empty.
     pub last: Position,
     /// From this position on, every record is still there; before it only the newest of each pair.

@@ -272,6 +272,16 @@ fn a_wrong_worker_or_stream_points_at_itself() {
 }
 
 #[test]
+fn a_store_is_not_called_like_a_key_of_the_rows_that_commands_print() {
+    for name in ["route", "pair", "position", "winner", "rule", "reason", "ts_ms", "state", "stream"] {
+        let text = changed("  zk:", &format!("  {name}:")).replace("zk <-> cache", &format!("{name} <-> cache"));
+        let text = text.replace("{zk:", &format!("{{{name}:"));
+        let found: Vec<String> = problems(&text).iter().map(short).collect();
+        assert!(found.iter().any(|problem| problem.contains(&format!("no store can be called `{name}`"))), "{found:?}");
+    }
+}
+
+#[test]
 fn stores_are_at_most_one_of_each_kind_and_flows_need_theirs() {
     let second = STORES.replace("stores:\n", "stores:\n  zk2: {zookeeper: {connect: \"b:1\"}}\n");
     let text = format!("version: 1\npipeline: p\n{second}{ROUTES}");

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bytes of values in one answer of a script; the rest is asked for again. Bounds what a batch of large values holds.
-const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
+pub(super) const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
 
 /// In a comparison, values above this come as digests: the server's SHA-1 costs about what sending them would.
-const DIGEST_ABOVE: usize = 1024;
+pub(super) const DIGEST_ABOVE: usize = 1024;
 
 /// Bytes of what stands before each reading in the answer of `OBSERVE`.
 const HEAD_BYTES: usize = 21;
@@ -286,7 +286,7 @@ fn answer(result: Result<Value, RedisError>) -> Result<Value, RedisError> {
     }
 }
 
-fn is_denied(error: &RedisError) -> bool {
+pub(super) fn is_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 

@@ -13,6 +13,7 @@
 mod calls;
 mod claim;
 mod connection;
+mod edit;
 mod info;
 mod preflight;
 mod script;
@@ -20,8 +21,8 @@ mod slot;
 mod source;
 
 use super::{
-    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyOutcome, KeyReadings, KeyWrite, Keyspace, KeyspaceFacts, Remembered,
-    Scanned, Slot, StoreError,
+    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReadings, KeyState, KeyWrite, Keyspace,
+    KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
 use calls::{glob, integer, keys_of};
 use connection::explain;
@@ -82,6 +83,8 @@ struct Shared {
     observe: Script,
     apply: Script,
     complete: Script,
+    look: Script,
+    edit: Script,
     connection: tokio::sync::Mutex<Option<(u64, MultiplexedConnection)>>,
     connections: AtomicU64,
     epoch: AtomicU64,
@@ -140,6 +143,8 @@ impl RedisStore {
             observe: Script::observe(),
             apply: Script::apply(),
             complete: Script::complete(),
+            look: Script::look(),
+            edit: Script::edit(),
             connection: tokio::sync::Mutex::new(None),
             connections: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -312,6 +317,14 @@ impl Keyspace for RedisStore {
             Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
         }
         .boxed()
+    }
+
+    fn look<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<Vec<KeyState>, StoreError>> {
+        edit::look(&self.shared, keys, values).boxed()
+    }
+
+    fn edit<'a>(&'a self, edits: &'a [KeyEdit<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
+        edit::edit(&self.shared, edits).boxed()
     }
 
     fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<Scanned, StoreError>> {

@@ -1,6 +1,7 @@
-//! The two scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by compare-and-set.
+//! The scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by compare-and-set; `LOOK` and `EDIT`
+//! do the same for commands, which know no sidecars.
 //!
-//! Both walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field `_keepstep:e` is the epoch of
+//! The first two walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field `_keepstep:e` is the epoch of
 //! the newest owner that read it, `_keepstep:n` a number that names this life of the bucket (one that was lost and made
 //! again has another), and every other field is a user key whose value is the encoded base. User keys never begin
 //! with `_keepstep:`, so the names cannot meet.
@@ -37,6 +38,14 @@ impl Script {
 
     pub(super) fn complete() -> Script {
         Script::new(COMPLETE)
+    }
+
+    pub(super) fn look() -> Script {
+        Script::new(LOOK)
+    }
+
+    pub(super) fn edit() -> Script {
+        Script::new(EDIT)
     }
 }
 
@@ -183,4 +192,75 @@ for i = 1, #KEYS do
   a = a + 4
 end
 return 1
+";
+
+/// `KEYS`: user keys. `ARGV`: bytes that the answer may hold, bytes above which a value comes as its digest, bytes above
+/// which it is too large. Answers two items a key: code and value, as `OBSERVE` has them. Writes nothing.
+const LOOK: &str = r"
+local left, digest_above, large_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local out = {}
+for i = 1, #KEYS do
+  local code, value = 0, ''
+  local length = redis.pcall('STRLEN', KEYS[i])
+  if type(length) == 'table' then
+    if string.find(length.err, 'WRONGTYPE') then
+      code, value = 4, redis.call('TYPE', KEYS[i]).ok
+    else
+      code, value = 7, length.err
+    end
+  elseif length > large_above then
+    code, value = 3, length
+  elseif length > left then
+    code = 5
+  else
+    local got = redis.call('GET', KEYS[i])
+    if got then
+      code = 1
+      if length > digest_above then
+        code, value = 2, redis.sha1hex(got)
+      else
+        value = got
+        left = left - length
+      end
+    end
+  end
+  out[2 * i - 1], out[2 * i] = code, value
+end
+return out
+";
+
+/// `KEYS`: user keys. `ARGV`: bytes above which a value is too large to be compared, then three for each key: what to do
+/// (`s`et, `d`elete), hexadecimal digest of the value that must be there (empty: no key), value to set. Answers as
+/// `APPLY` does.
+const EDIT: &str = r"
+local large_above = tonumber(ARGV[1])
+local out = {}
+local a = 1
+for i = 1, #KEYS do
+  local code = 1
+  local length = redis.pcall('STRLEN', KEYS[i])
+  if type(length) == 'table' then
+    code = length.err
+  elseif length > large_above then
+    code = 0
+  else
+    local got = redis.call('GET', KEYS[i])
+    local have = ''
+    if got then have = redis.sha1hex(got) end
+    if have ~= ARGV[a + 2] then
+      code = 0
+    else
+      local done
+      if ARGV[a + 1] == 's' then
+        done = redis.pcall('SET', KEYS[i], ARGV[a + 3])
+      elseif have ~= '' then
+        done = redis.pcall('DEL', KEYS[i])
+      end
+      if type(done) == 'table' and done.err then code = done.err end
+    end
+  end
+  out[i] = code
+  a = a + 3
+end
+return out
 ";

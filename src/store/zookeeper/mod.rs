@@ -8,6 +8,7 @@
 //! Two sessions, because a request that is too large costs its connection, and a lost connection costs events. The
 //! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it.
 
+mod edit;
 mod election;
 mod group;
 mod journal;
@@ -18,8 +19,8 @@ mod source;
 mod walk;
 
 use super::{
-    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Walk, ZnodeBatch, ZnodeReading, ZnodeWrite,
-    Znodes,
+    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Walk, ZnodeBatch, ZnodeEdit, ZnodeOutcome,
+    ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
 use futures::FutureExt as _;
@@ -377,6 +378,10 @@ impl Znodes for ZookeeperStore {
 
     fn release(&self, slots: &[Slot]) {
         self.shared.release(slots);
+    }
+
+    fn edit<'a>(&'a self, edits: &'a [ZnodeEdit<'a>]) -> BoxFuture<'a, Result<Vec<ZnodeOutcome>, StoreError>> {
+        edit::edit(&self.shared, edits).boxed()
     }
 
     fn clock_ahead_ms(&self) -> i64 {

@@ -89,7 +89,7 @@ impl State {
 
     pub fn extent(&self) -> Extent {
         let last = self.next.saturating_sub(1);
-        let Some(first) = self.segments.iter().find_map(|segment| segment.oldest).map(|(first, _)| first) else {
+        let Some((first, first_ms)) = self.segments.iter().find_map(|segment| segment.oldest) else {
             return Extent { last, full_from: self.next, bytes: self.bytes(), ..Extent::default() };
         };
         let whole_from = self.segments.iter().rposition(|segment| segment.thinned).map_or(0, |thinned| thinned + 1);
@@ -102,7 +102,7 @@ impl State {
             Some(segment) if whole_from > 0 => segment.first.min(full_from),
             _ => full_from,
         };
-        Extent { first, last, full_from, full_from_ms, bytes: self.bytes() }
+        Extent { first, first_ms, last, full_from, full_from_ms, bytes: self.bytes() }
     }
 }
 

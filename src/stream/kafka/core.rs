@@ -41,6 +41,7 @@ struct State {
     next: Position,
     full_from: Position,
     full_from_ms: i64,
+    first_ms: i64,
     /// Places between our own that are not ours: from, to (exclusive).
     holes: Vec<(Position, Position)>,
     stale: HashMap<u64, Stale>,
@@ -252,7 +253,16 @@ impl Core {
             })?;
             reader.rest();
         }
+        let mut first_ms = full_from_ms;
+        if first < full_from {
+            reader.each(first, end, |message| {
+                first_ms = rdkafka::message::Message::timestamp(message).to_millis().unwrap_or(0);
+                ControlFlow::Break(())
+            })?;
+            reader.rest();
+        }
         let mut state = self.state();
+        state.first_ms = first_ms;
         state.full_from = full_from;
         state.full_from_ms = full_from_ms;
         Ok(())
@@ -266,6 +276,7 @@ impl Core {
         }
         Extent {
             first: state.first,
+            first_ms: state.first_ms,
             last: state.next - 1,
             full_from: state.full_from.max(state.first),
             full_from_ms: state.full_from_ms,

@@ -1,0 +1,199 @@
+//! `keepstep diff`: what the two stores do not have in common.
+
+use super::args::{self, Global};
+use super::exit::{Exit, Failure};
+use super::meter::Meter;
+use super::output::{Colour, Output, Paint};
+use super::settling::WorkerSettling;
+use super::which::Pairs;
+use super::{quarantine, text};
+use crate::assembly::{self, Stores};
+use crate::change::Side;
+use crate::codec::json;
+use crate::config::{self, Pipeline};
+use crate::history::{Differ, Difference, Found, Scope};
+use crate::store::{Keyspace, Znodes};
+use crate::stream::{LatestValue, Stream, value_hash};
+use hashbrown::HashSet;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Arguments of `diff`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Both sides are read as they are; with a running worker or without one. What differs is looked at again once changes that were \
+under way have landed. `missing` is what the second store of a flow (or its destination) lacks, `extra` what the first one \
+lacks. It exits with 1 if anything differs.
+
+Examples:
+  keepstep diff settings.yaml
+  keepstep diff settings.yaml --key 'settings:db:*' --format json")]
+pub(super) struct Diff {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    pairs: Pairs,
+    /// How long to wait for a store
+    #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
+    timeout: Duration,
+}
+
+pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
+    let pipeline = config::load(&args.file)?;
+    let scope = args.pairs.scope(&pipeline)?;
+    let compared = Compared::open(&pipeline, &scope, global, args.timeout).await?;
+    let history = assembly::open_stream(&pipeline, &global.data_dir).await.ok().flatten();
+    let mut out = Output::new(global.format);
+    let mut differ = compared.differ(&scope);
+    let meter = Meter::new("comparing", "pairs", None);
+    let mut count = 0_u64;
+    while let Some(differences) = differ.next().await? {
+        meter.at(differ.numbers.pairs);
+        for difference in &differences {
+            count += 1;
+            let newer = history.as_ref().and_then(|stream| newer(stream.as_ref(), &scope, difference));
+            out.row(&row(&scope, difference), |row, paint| line(row, newer, paint))?;
+        }
+        if !differences.is_empty() {
+            out.flush()?;
+        }
+    }
+    drop(meter);
+    let numbers = differ.numbers;
+    compared.close().await;
+    none_matched(&args.pairs, numbers.pairs, count)?;
+    if !out.json() {
+        let busy = match numbers.unsettled {
+            0 => String::new(),
+            busy => format!("; {busy} changed at every look, and nothing is said of them"),
+        };
+        out.line(&format!("{}: {} pairs compared, {count} differ{busy}", pipeline.name, numbers.pairs))?;
+    }
+    out.flush()?;
+    Ok(if count > 0 { Exit::Differs } else { Exit::Done })
+}
+
+/// A glob that matches nothing may be misspelt; "no difference" would be a wrong answer then.
+pub(super) fn none_matched(pairs: &Pairs, compared: u64, differ: u64) -> Result<(), Failure> {
+    match &pairs.key {
+        Some(key) if compared == 0 && differ == 0 => {
+            Err(Failure::Failed(format!("no pair on either side matches {}", text::printable(&key.text()))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Both stores, open, and what else a comparison needs.
+pub(super) struct Compared {
+    sides: (Arc<dyn Znodes>, Arc<dyn Keyspace>),
+    pub(super) stores: Stores,
+    settling: WorkerSettling,
+    quarantined: HashSet<u64>,
+}
+
+impl Compared {
+    pub(super) async fn open(
+        pipeline: &Pipeline,
+        scope: &Scope,
+        global: &Global,
+        timeout: Duration,
+    ) -> Result<Compared, Failure> {
+        let joins = |at: usize| scope.route.is_none_or(|route| route == at);
+        let mut meant = scope.routes.iter().enumerate().filter(|(at, _)| joins(*at)).map(|(_, route)| route);
+        if meant.all(|route| matches!(route.policy.flow, crate::plan::Flow::Capture(_))) {
+            let file = pipeline.file.display();
+            return Err(Failure::Usage(format!("{file} captures one store: there is nothing to compare it with")));
+        }
+        let listed = quarantine::keys(pipeline, global).await?;
+        let stores = assembly::open_stores(pipeline, &[Side::Zookeeper, Side::Redis], timeout).await?;
+        let (Some(znodes), Some(keys)) = (stores.znodes.clone(), stores.keys.clone()) else {
+            return Err(Failure::Usage(format!("{} declares one store only", pipeline.file.display())));
+        };
+        Ok(Compared {
+            sides: (znodes, keys),
+            stores,
+            settling: WorkerSettling::new(&global.data_dir, &pipeline.name),
+            quarantined: listed.iter().map(|key| xxh3_64(key)).collect(),
+        })
+    }
+
+    pub(super) fn differ<'a>(&'a self, scope: &'a Scope) -> Differ<'a> {
+        Differ::new(scope, self.sides.clone(), &self.settling, self.quarantined.clone())
+    }
+
+    pub(super) async fn close(&self) {
+        self.stores.close().await;
+    }
+}
+
+/// `{"route":…,"pair":…,"state":…,"zk":…,"cache":…}`.
+pub(super) fn row(scope: &Scope, difference: &Difference) -> Value {
+    let route = scope.routes.get(difference.route);
+    let kind = route.map_or(crate::change::ValueKind::String, |route| route.value);
+    let mut row = Map::new();
+    row.insert("route".to_owned(), json!(route.map(|route| route.name.as_str())));
+    row.insert("pair".to_owned(), json::pair(&difference.pair, &scope.names));
+    row.insert("state".to_owned(), json!(difference.state.word()));
+    for (side, found) in [(Side::Zookeeper, &difference.zookeeper), (Side::Redis, &difference.redis)] {
+        row.insert(scope.name(side).to_owned(), json::value(found.value(), kind));
+    }
+    Value::Object(row)
+}
+
+/// The side that changed after the pair was last recorded, as far as the stream can tell.
+fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> Option<&'a str> {
+    let latest = stream.latest(&difference.pair).ok().flatten()?;
+    let recorded = |found: &Found| match &latest.after {
+        LatestValue::Absent => found.is(None),
+        LatestValue::Kept(value) => found.is(Some(value)),
+        LatestValue::Hash(hash) => found.value().is_some_and(|value| value_hash(value) == *hash),
+    };
+    match (recorded(&difference.zookeeper), recorded(&difference.redis)) {
+        (true, false) => Some(scope.name(Side::Redis)),
+        (false, true) => Some(scope.name(Side::Zookeeper)),
+        _ => None,
+    }
+}
+
+/// `state  route  path = key  zk="a"  cache="b"  zk is newer`.
+pub(super) fn line(row: &Value, newer: Option<&str>, paint: Paint) -> String {
+    let state = text::field(row, "state");
+    let colour = match state.as_str() {
+        "different" => Colour::Bad,
+        "missing" | "extra" => Colour::Wait,
+        _ => Colour::Faint,
+    };
+    let mut line = format!(
+        "{}  {}  {}",
+        paint.with(colour, &format!("{state:<11}")),
+        text::field(row, "route"),
+        paint.with(Colour::Strong, &text::pair(row)),
+    );
+    let values =
+        row.as_object().into_iter().flatten().filter(|(name, _)| !["route", "pair", "state"].contains(&name.as_str()));
+    for (store, value) in values {
+        line.push_str(&format!("  {}={}", text::printable(store), text::value(value)));
+    }
+    if let Some(newer) = newer {
+        line.push_str(&format!("  {} is newer", text::printable(newer)));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_shows_the_state_both_values_and_which_is_newer() {
+        let row = json!({
+            "route": "settings", "pair": {"zk": "/s/a", "cache": "s:a"}, "state": "different", "zk": "v1", "cache": "v2",
+        });
+        let expected = "different    settings  /s/a = s:a  zk=\"v1\"  cache=\"v2\"  cache is newer";
+        assert_eq!(line(&row, Some("cache"), Paint::OFF), expected);
+    }
+}

@@ -1,0 +1,372 @@
+//! `keepstep replay`: makes a store what the stream says.
+
+use super::args::{self, Global};
+use super::exit::{Exit, Failure};
+use super::keeper::StreamKeeper;
+use super::meter::Meter;
+use super::output::{Colour, Output, Paint};
+use super::text;
+use super::which::{self, Pairs};
+use crate::assembly;
+use crate::change::{Position, Side};
+use crate::codec::json;
+use crate::config;
+use crate::history::{Fold, Found, Hand, Made, Maker, Reasons, Scope, Until, Wish};
+use crate::stream::Stream;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Pairs of one batch, and bytes of their values.
+const BATCH: (usize, usize) = (512, 2 * 1024 * 1024);
+/// Batches under way at a time: one is looked at while another is written and a third is on its way.
+const BATCHES: usize = 4;
+/// Pairs that a dry run shows.
+const SAMPLE: u64 = 10;
+/// Pairs that could not be written and are told one by one; more are counted.
+const TOLD_MAX: u64 = 1_000;
+
+/// Arguments of `replay`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each pair gets the last state that the stream has of it, or had at --until. A pair whose last change is a delete is deleted; \
+one that the stream does not know is left alone. Every write is a compare-and-set, and what it replaces is in the conflict \
+log first. To the routes it is an application's write: old values flow on to the other side. It runs beside a worker or \
+without one; cut off and run again, it ends in the same state.
+
+Examples:
+  keepstep replay settings.yaml --to cache --dry-run                             what would change?
+  keepstep replay settings.yaml --to cache                                       fill an empty Redis
+  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 2026-11-22T14:03:00Z
+  keepstep replay settings.yaml --to cache --until 4711 --url redis://127.0.0.1:6380/0   into a scratch store")]
+pub(super) struct Replay {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The store that is written, by its name in the file
+    #[arg(long, env = "KEEPSTEP_TO", value_name = "STORE")]
+    to: String,
+    /// Up to and with this position (42) or time (2026-11-22T17:00:00Z) [default: the end]
+    #[arg(long, env = "KEEPSTEP_UNTIL", value_name = "WHEN", value_parser = until)]
+    until: Option<Until>,
+    #[command(flatten)]
+    pairs: Pairs,
+    /// Say what would be done, and do nothing
+    #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    dry_run: bool,
+    /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or HOST:PORT/CHROOT of an ensemble
+    // Taken as it is and read later: what is wrong with it may be a password in it, which clap would quote.
+    #[arg(long, env = "KEEPSTEP_URL", value_name = "URL", hide_env_values = true)]
+    url: Option<String>,
+    /// Go on although records of the stream cannot be read: their pairs get the state before
+    #[arg(long, env = "KEEPSTEP_SKIP_DAMAGED", value_parser = clap::builder::FalseyValueParser::new())]
+    skip_damaged: bool,
+    /// How long to wait for a store
+    #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
+    timeout: Duration,
+}
+
+fn until(text: &str) -> Result<Until, String> {
+    match text.parse::<args::From>() {
+        Ok(args::From::Position(position)) => Ok(Until::Position(position)),
+        Ok(args::From::Time(ms)) => Ok(Until::Time(ms)),
+        _ => Err("give a position (42) or a time (2026-11-22T17:00:00Z)".to_owned()),
+    }
+}
+
+pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> {
+    let mut pipeline = config::load(&args.file)?;
+    let side = which::side(&pipeline, &args.to)?;
+    let scope = args.pairs.scope(&pipeline)?;
+    let until = args.until.unwrap_or(Until::End);
+    if let Until::Time(ms) = until
+        && ms > text::now_ms()
+    {
+        return Err(Failure::Usage(format!("{} is in the future; without --until it is the end", text::time(ms))));
+    }
+    let keeper = StreamKeeper::new(&pipeline, &global.data_dir, args.timeout);
+    let mut is_scratch = false;
+    if let Some(url) = &args.url {
+        let (changed, is_other) =
+            config::with_store_at(&pipeline, side, url).map_err(|error| Failure::Usage(format!("--url: {error}")))?;
+        (pipeline, is_scratch) = (changed, is_other);
+    }
+    if until != Until::End && !is_scratch {
+        refuse_destination(&scope, side, &args.to)?;
+    }
+    let Some(stream) = assembly::open_stream(&pipeline, &global.data_dir).await? else {
+        let folder = assembly::folder(&global.data_dir, &pipeline.name);
+        let place = pipeline.stream.kafka.as_ref().map_or(folder.display().to_string(), |kafka| kafka.topic.clone());
+        return Err(Failure::Failed(format!("there is no stream in {place}; see --data-dir and `stream`")));
+    };
+    let position = until.position(stream.as_ref(), &text::time).await?;
+    let mut fold = read(stream, &scope, side, position, &args).await?;
+    let stores = assembly::open_stores(&pipeline, &[side], args.timeout).await?;
+    let hand = match (side, &stores.znodes, &stores.keys) {
+        (Side::Zookeeper, Some(znodes), _) => Hand::Znodes(Arc::clone(znodes)),
+        (Side::Redis, _, Some(keys)) => Hand::Keys(Arc::clone(keys)),
+        _ => return Err(Failure::Usage(format!("{} is not declared", args.to))),
+    };
+    let loser = if is_scratch { "scratch".to_owned() } else { args.to.clone() };
+    let maker = Maker {
+        hand,
+        scope: &scope,
+        keeper: &keeper,
+        reasons: Reasons { winner: "stream".to_owned(), loser, rule: "replay".to_owned() },
+        dry_run: args.dry_run,
+        with_ephemerals: is_scratch,
+        patience: args.timeout,
+    };
+    let begun = Instant::now();
+    let mut tally = Tally { pipeline: pipeline.name.clone(), ..Tally::default() };
+    let mut out = Output::new(global.format);
+    for lost in fold.lost.drain(..) {
+        tally.failed += 1;
+        let detail = "the value that it had then was too long to be kept twice, and its record is thinned";
+        out.row(&json!({ "key": lost, "error": "not_kept", "detail": detail }), problem)?;
+    }
+    let ended = write(&mut fold, &maker, &mut tally, &mut out).await;
+    stores.close().await;
+    ended?;
+    let row = tally.row(&args, position, begun.elapsed());
+    out.row(&row, summary)?;
+    out.flush()?;
+    Ok(if tally.failed > 0 { Exit::Differs } else { Exit::Done })
+}
+
+/// With `--until` what is written shall stay; where a store is only a destination, it is put back.
+fn refuse_destination(scope: &Scope, side: Side, store: &str) -> Result<(), Failure> {
+    let routes = scope.destinations_only(side);
+    if routes.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{store} is only a destination of {}: what --until brings back there would be put back; replay to the other store, or \
+         to a scratch store with --url{}",
+        routes.join(", "),
+        if scope.route.is_none() && scope.routes.len() > routes.len() {
+            ", or choose another route with --route"
+        } else {
+            ""
+        }
+    )))
+}
+
+/// Folds the stream, and says what is wrong with it before anything is written.
+async fn read<'a>(
+    stream: Arc<dyn Stream>,
+    scope: &'a Scope,
+    side: Side,
+    position: Position,
+    args: &Replay,
+) -> Result<Fold<'a>, Failure> {
+    let meter = Meter::new("reading the stream", "positions", Some(position));
+    let fold = Fold::new(stream, scope, side, position, &|at| meter.at(at)).await?;
+    drop(meter);
+    if !fold.damaged.is_empty() && !args.skip_damaged {
+        let what = fold.damaged.first().map(String::as_str).unwrap_or_default();
+        return Err(Failure::Failed(format!(
+            "records of the stream cannot be read ({}): {what}; they may be damaged, or of a newer version of this program. \
+             Nothing is written; --skip-damaged goes on without them",
+            fold.damaged.len()
+        )));
+    }
+    if fold.pairs() > 0 || !fold.lost.is_empty() {
+        return Ok(fold);
+    }
+    let file = args.file.display();
+    Err(Failure::Failed(match (&args.pairs.key, &args.pairs.route) {
+        _ if fold.unmapped > 0 => format!(
+            "none of {} changes belongs to a pair that {file} maps: is it the stream of another pipeline?",
+            fold.unmapped
+        ),
+        (Some(key), _) => format!("no pair on the stream matches {}", text::printable(&key.text())),
+        (None, Some(route)) => format!("the stream has no pair of the route {route}"),
+        (None, None) => format!("the stream has no state of any pair up to position {position}"),
+    }))
+}
+
+async fn write(fold: &mut Fold<'_>, maker: &Maker<'_>, tally: &mut Tally, out: &mut Output) -> Result<(), Failure> {
+    let meter = Meter::new(if maker.dry_run { "looking" } else { "writing" }, "pairs", Some(fold.pairs()));
+    let mut under_way = FuturesUnordered::new();
+    let mut blank = false;
+    let mut is_read = false;
+    loop {
+        if !is_read && under_way.len() < BATCHES {
+            match fold.next(BATCH.0, BATCH.1).await? {
+                Some(wishes) => under_way.push(maker.make(wishes, blank)),
+                None => is_read = true,
+            }
+            // The first batch is looked at alone: it tells whether the store is blank.
+            if tally.pairs > 0 || is_read {
+                continue;
+            }
+        }
+        let Some(done) = under_way.next().await else { return Ok(()) };
+        let done = done?;
+        // That a store has next to nothing is found out, never asked for: a wrong guess costs a refused write.
+        let created = done.iter().filter(|(.., made)| *made == Made::Created).count();
+        blank = !maker.dry_run && created * 10 >= done.len() * 9;
+        for (wish, found, made) in done {
+            tally.count(&made);
+            tell(&wish, &found, &made, maker, tally, out)?;
+        }
+        meter.at(tally.pairs);
+    }
+}
+
+fn tell(
+    wish: &Wish,
+    found: &Found,
+    made: &Made,
+    maker: &Maker<'_>,
+    tally: &mut Tally,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let scope = maker.scope;
+    let pair = json::pair(&wish.pair, &scope.names);
+    let route = scope.routes.get(wish.route);
+    let name = route.map(|route| route.name.as_str()).unwrap_or_default();
+    match made {
+        Made::Failed(error, detail) if tally.failed <= TOLD_MAX => {
+            out.row(&json!({ "route": name, "pair": pair, "error": error, "detail": detail }), problem)
+        }
+        Made::Created | Made::Updated | Made::Deleted if maker.dry_run && tally.shown < SAMPLE => {
+            tally.shown += 1;
+            let kind = route.map(|route| route.value).unwrap_or(crate::change::ValueKind::String);
+            let op = match made {
+                Made::Created => "c",
+                Made::Updated => "u",
+                _ => "d",
+            };
+            let row = json!({
+                "route": name, "pair": pair, "op": op, "before": json::value(found.value(), kind),
+                "after": json::value(wish.value.as_deref(), kind),
+            });
+            out.row(&row, sample)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became of the pairs.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) pipeline: String,
+    pub(super) pairs: u64,
+    pub(super) equal: u64,
+    pub(super) created: u64,
+    pub(super) updated: u64,
+    pub(super) deleted: u64,
+    pub(super) skipped: u64,
+    pub(super) failed: u64,
+    pub(super) shown: u64,
+}
+
+impl Tally {
+    pub(super) fn count(&mut self, made: &Made) {
+        self.pairs += 1;
+        let place = match made {
+            Made::Equal => &mut self.equal,
+            Made::Created => &mut self.created,
+            Made::Updated => &mut self.updated,
+            Made::Deleted => &mut self.deleted,
+            Made::Skipped(_) => &mut self.skipped,
+            Made::Failed(..) => &mut self.failed,
+        };
+        *place += 1;
+    }
+
+    /// The numbers, as the last row has them.
+    pub(super) fn numbers(&self) -> Map<String, Value> {
+        let numbers = json!({
+            "pairs": self.pairs, "equal": self.equal, "created": self.created, "updated": self.updated,
+            "deleted": self.deleted, "skipped": self.skipped, "failed": self.failed,
+        });
+        match numbers {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+
+    fn row(&self, args: &Replay, position: Position, elapsed: Duration) -> Value {
+        let mut row = Map::new();
+        row.insert("pipeline".to_owned(), json!(self.pipeline));
+        row.insert("to".to_owned(), json!(args.to));
+        row.insert("until".to_owned(), json!(position));
+        row.insert("dry_run".to_owned(), json!(args.dry_run));
+        row.extend(self.numbers());
+        row.insert("seconds".to_owned(), json!((elapsed.as_secs_f64() * 1000.0).round() / 1000.0));
+        Value::Object(row)
+    }
+}
+
+pub(super) fn problem(row: &Value, paint: Paint) -> String {
+    let pair = if row.get("pair").is_some() { text::pair(row) } else { text::field(row, "key") };
+    let error = paint.with(Colour::Bad, &text::field(row, "error"));
+    format!("not done: {pair}: {error}: {}", text::field(row, "detail"))
+}
+
+fn sample(row: &Value, paint: Paint) -> String {
+    let (colour, word) = match text::field(row, "op").as_str() {
+        "c" => (Colour::Good, "create"),
+        "u" => (Colour::Wait, "update"),
+        _ => (Colour::Bad, "delete"),
+    };
+    let of = |name: &str| text::value(row.get(name).unwrap_or(&Value::Null));
+    let (before, after) = (of("before"), of("after"));
+    format!("{}  {}  {before} -> {after}", paint.with(colour, word), paint.with(Colour::Strong, &text::pair(row)))
+}
+
+/// The numbers of the last row in words.
+pub(super) fn counts(row: &Value) -> String {
+    let of = |name: &str| text::field(row, name);
+    format!(
+        "{} created, {} updated, {} deleted, {} as they should be, {} skipped, {} failed",
+        of("created"),
+        of("updated"),
+        of("deleted"),
+        of("equal"),
+        of("skipped"),
+        of("failed")
+    )
+}
+
+fn summary(row: &Value, _: Paint) -> String {
+    let would = if row.get("dry_run") == Some(&Value::Bool(true)) { "would be, of" } else { "of" };
+    format!(
+        "{}: {would} {} pairs up to position {}: {}; {} s",
+        text::field(row, "to"),
+        text::field(row, "pairs"),
+        text::field(row, "until"),
+        counts(row),
+        text::field(row, "seconds")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn until_is_a_position_or_a_time() {
+        assert_eq!(until("42"), Ok(Until::Position(42)));
+        assert_eq!(until("2023-11-14T22:13:20Z"), Ok(Until::Time(1_700_000_000_000)));
+        for wrong in ["earliest", "latest", "yesterday", ""] {
+            assert!(until(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_summary_counts_what_became_of_the_pairs() {
+        let mut tally = Tally::default();
+        for made in [Made::Created, Made::Equal, Made::Failed("busy", String::new()), Made::Skipped("ephemeral")] {
+            tally.count(&made);
+        }
+        let row = Value::Object(tally.numbers());
+        assert_eq!(counts(&row), "1 created, 0 updated, 0 deleted, 1 as they should be, 1 skipped, 1 failed");
+        assert_eq!(row.get("pairs"), Some(&json!(4)));
+    }
+}

@@ -1,0 +1,304 @@
+//! The fold of a stream: to each pair its state at a position, in memory that does not grow with values.
+//!
+//! ```text
+//!   pass 1   the whole stream     pair -> where its state stands; and the states themselves, as far as a budget goes
+//!   pass 2   from the first state that is not held     the others, in the order of the stream
+//! ```
+//!
+//! *Thinning.* Before full history only the newest record of each pair is left, and the newest may be behind the position
+//! that is asked for; then the state at that position is what the pair's next record has as `before`. Where that was too
+//! long to be repeated the state is lost, and told.
+
+use super::make::Wish;
+use super::{HistoryError, Scope};
+use crate::change::{Change, Op, Position, Side};
+use crate::stream::{Recorded, Stream};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Records of one read, and its bytes.
+const READ: (usize, usize) = (2_000, 4 * 1024 * 1024);
+
+/// Bytes of states that are held between the passes. What is not held is read twice; what is held costs memory: with a
+/// hundred thousand pairs of a hundred bytes all of it is held, with a million a third.
+const HELD_BYTES: usize = 48 * 1024 * 1024;
+
+/// What a held state takes beside its bytes: two names, a sentence, the tables.
+const HELD_EACH: usize = 400;
+
+/// Sentences on records that cannot be read that are told.
+const DAMAGED_MAX: usize = 20;
+
+/// Up to where a stream is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// All of it.
+    End,
+    /// This position and everything before it.
+    Position(Position),
+    /// What was recorded up to this time, milliseconds since the epoch.
+    Time(i64),
+}
+
+impl Until {
+    /// The position that is meant; it is in full history.
+    ///
+    /// # Errors
+    /// The stream has no such position, or only single states are left of that time.
+    pub async fn position(self, stream: &dyn Stream, shown: &dyn Fn(i64) -> String) -> Result<Position, HistoryError> {
+        let extent = stream.extent();
+        if extent.first == 0 {
+            return Err(HistoryError::Failed("the stream is empty".to_owned()));
+        }
+        let position = match self {
+            Until::End => return Ok(extent.last),
+            Until::Position(position) if position > extent.last || position == 0 => {
+                let last = extent.last;
+                return Err(HistoryError::Failed(format!(
+                    "there is no position {position}: the stream ends at {last}"
+                )));
+            }
+            Until::Position(position) => position,
+            Until::Time(ms) => stream.position_at(ms.saturating_add(1)).await?.saturating_sub(1),
+        };
+        if position < extent.full_from {
+            return Err(HistoryError::Failed(format!(
+                "full history begins at position {} ({}); before it only the newest state of each pair is kept, so \
+                 nothing says what they were then",
+                extent.full_from,
+                shown(extent.full_from_ms)
+            )));
+        }
+        Ok(position)
+    }
+}
+
+/// Where the state of a pair stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spot {
+    /// The `after` of this record.
+    After(Position),
+    /// The `before` of this record, the first one behind the position that is asked for.
+    Before(Position),
+    /// There was none then.
+    None,
+}
+
+/// See the module.
+pub struct Fold<'a> {
+    stream: Arc<dyn Stream>,
+    scope: &'a Scope,
+    side: Side,
+    until: Position,
+    spots: HashMap<u128, Spot>,
+    held: HashMap<u128, Wish>,
+    held_bytes: usize,
+    /// Cut into batches as they are asked for.
+    waiting: VecDeque<Wish>,
+    /// Where pass 2 goes on; `None` before it began.
+    next: Option<Position>,
+    /// The last position that pass 2 must read.
+    end: Position,
+    /// Records read in pass 1.
+    pub records: u64,
+    /// Records of pairs that no route of the file maps.
+    pub unmapped: u64,
+    /// Pairs whose state then is lost.
+    pub lost: Vec<String>,
+    /// Records that cannot be read: one sentence each, the first ones.
+    pub damaged: Vec<String>,
+}
+
+impl<'a> Fold<'a> {
+    /// Pass 1. `progress` is told the position reached.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub async fn new(
+        stream: Arc<dyn Stream>,
+        scope: &'a Scope,
+        side: Side,
+        until: Position,
+        progress: &(dyn Fn(Position) + Sync),
+    ) -> Result<Fold<'a>, HistoryError> {
+        let extent = stream.extent();
+        // In whole history nothing behind `until` tells of it.
+        let end = if extent.full_from > 1 { extent.last } else { until };
+        let mut fold = Fold {
+            stream,
+            scope,
+            side,
+            until,
+            spots: HashMap::new(),
+            held: HashMap::new(),
+            held_bytes: 0,
+            waiting: VecDeque::new(),
+            next: None,
+            end: 0,
+            records: 0,
+            unmapped: 0,
+            lost: Vec::new(),
+            damaged: Vec::new(),
+        };
+        let mut next = extent.first;
+        while next <= end {
+            let batch = fold.stream.read(next, READ.0, READ.1).await?;
+            fold.damaged.extend(batch.damaged.into_iter().take(DAMAGED_MAX.saturating_sub(fold.damaged.len())));
+            for recorded in batch.records {
+                if recorded.position > end {
+                    break;
+                }
+                fold.records += 1;
+                fold.take(recorded);
+            }
+            progress(next.min(end));
+            if batch.next <= next {
+                break;
+            }
+            next = batch.next;
+            // A long fold must not keep others from their turn.
+            tokio::task::yield_now().await;
+        }
+        fold.spots.shrink_to_fit();
+        Ok(fold)
+    }
+
+    /// Pairs that have a state.
+    #[must_use]
+    pub fn pairs(&self) -> u64 {
+        u64::try_from(self.spots.values().filter(|spot| **spot != Spot::None).count()).unwrap_or(u64::MAX)
+    }
+
+    fn take(&mut self, recorded: Recorded) {
+        let Recorded { position, change } = recorded;
+        if change.op == Op::Marker {
+            return;
+        }
+        // The glob first: it is cheap, and most of a stream may be other pairs.
+        if !self.scope.takes_name(&change.pair) {
+            return;
+        }
+        let Some(mapped) = self.scope.mapped(&change, self.side) else {
+            self.unmapped += 1;
+            return;
+        };
+        if !self.scope.takes(&mapped) {
+            return;
+        }
+        let hash = self.hash(&mapped.pair);
+        if position > self.until {
+            if self.spots.contains_key(&hash) {
+                return;
+            }
+            let spot = match (change.op, &change.before) {
+                (Op::Update | Op::Delete, Some(_)) => Spot::Before(position),
+                (Op::Update | Op::Delete, None) => {
+                    self.lost.push(shown(&mapped.pair));
+                    Spot::None
+                }
+                (Op::Create | Op::Read | Op::Marker, _) => Spot::None,
+            };
+            self.spots.insert(hash, spot);
+            if spot != Spot::None {
+                self.hold(hash, wish(change, mapped, position, spot));
+            }
+            return;
+        }
+        self.spots.insert(hash, Spot::After(position));
+        self.hold(hash, wish(change, mapped, position, Spot::After(position)));
+    }
+
+    fn hash(&self, pair: &crate::change::Pair) -> u128 {
+        match self.side {
+            Side::Zookeeper => xxh3_128(pair.zookeeper.as_deref().unwrap_or_default().as_bytes()),
+            Side::Redis => xxh3_128(pair.redis.as_deref().unwrap_or_default()),
+        }
+    }
+
+    /// Holds a state if it fits, in the place of the pair's older one.
+    fn hold(&mut self, hash: u128, wish: Wish) {
+        let bytes = cost(&wish);
+        if let Some(old) = self.held.remove(&hash) {
+            self.held_bytes = self.held_bytes.saturating_sub(cost(&old));
+        }
+        if self.held_bytes + bytes <= HELD_BYTES {
+            self.held_bytes += bytes;
+            self.held.insert(hash, wish);
+        }
+    }
+
+    /// The next states, at most so many and so many bytes; `None` at the end. Each pair comes once.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub async fn next(&mut self, count: usize, bytes: usize) -> Result<Option<Vec<Wish>>, HistoryError> {
+        loop {
+            if self.waiting.len() >= count || (self.waiting_is_all() && !self.waiting.is_empty()) {
+                return Ok(Some(super::make::batch(&mut self.waiting, count, bytes)));
+            }
+            if self.waiting_is_all() {
+                return Ok(None);
+            }
+            self.fill().await?;
+        }
+    }
+
+    fn waiting_is_all(&self) -> bool {
+        self.held.is_empty() && self.next.is_some_and(|next| next > self.end)
+    }
+
+    async fn fill(&mut self) -> Result<(), HistoryError> {
+        let Some(next) = self.next else {
+            // Between the passes: where does the first state stand that is not held?
+            let places = self.spots.iter().filter(|(hash, _)| !self.held.contains_key(*hash));
+            let places = places.filter_map(|(_, spot)| match spot {
+                Spot::After(position) | Spot::Before(position) => Some(*position),
+                Spot::None => None,
+            });
+            let (mut first, mut last) = (Position::MAX, 0);
+            for place in places {
+                (first, last) = (first.min(place), last.max(place));
+            }
+            self.spots.retain(|hash, spot| *spot != Spot::None && !self.held.contains_key(hash));
+            (self.next, self.end) = (Some(first), last);
+            return Ok(());
+        };
+        if !self.held.is_empty() {
+            self.waiting.extend(std::mem::take(&mut self.held).into_values());
+            return Ok(());
+        }
+        let batch = self.stream.read(next, READ.0, READ.1).await?;
+        for Recorded { position, change } in batch.records {
+            let Some(mapped) = self.scope.mapped(&change, self.side) else { continue };
+            match self.spots.get(&self.hash(&mapped.pair)) {
+                Some(spot @ (Spot::After(at) | Spot::Before(at))) if *at == position && change.op != Op::Marker => {
+                    self.waiting.push_back(wish(change, mapped, position, *spot));
+                }
+                _ => {}
+            }
+        }
+        self.next = Some(if batch.next > next { batch.next } else { Position::MAX });
+        Ok(())
+    }
+}
+
+fn cost(wish: &Wish) -> usize {
+    let names = wish.pair.zookeeper.as_ref().map_or(0, String::len) + wish.pair.redis.as_ref().map_or(0, Vec::len);
+    HELD_EACH + names + wish.value.as_ref().map_or(0, Vec::len)
+}
+
+fn wish(change: Change, mapped: crate::route::Mapped, position: Position, spot: Spot) -> Wish {
+    let (value, why) = match spot {
+        Spot::Before(_) => (change.before, format!("replayed: the state before position {position}")),
+        Spot::After(_) | Spot::None => (change.after, format!("replayed: the state of position {position}")),
+    };
+    let ephemeral = value.is_some() && change.source.ephemeral_owner.is_some_and(|owner| owner != 0);
+    Wish { route: mapped.route, pair: mapped.pair, value, why, ephemeral }
+}
+
+fn shown(pair: &crate::change::Pair) -> String {
+    let key = pair.redis.as_deref().map(|key| String::from_utf8_lossy(key).into_owned());
+    key.or_else(|| pair.zookeeper.clone()).unwrap_or_default()
+}

@@ -1,0 +1,249 @@
+//! An application's hand in one of the stores: reads plain values, and changes them by compare-and-set.
+
+use crate::change::{Digest, Pair, Side, ZkStat};
+use crate::store::{
+    KeyEdit, KeyOutcome, KeyState, Keyspace, Look, StoreError, VALUE_BYTES_MAX, ZnodeAcl, ZnodeEdit, ZnodeOp,
+    ZnodeOutcome, ZnodeReading, Znodes,
+};
+use std::sync::Arc;
+
+/// One store.
+#[derive(Clone)]
+pub enum Hand {
+    /// A ZooKeeper.
+    Znodes(Arc<dyn Znodes>),
+    /// A Redis.
+    Keys(Arc<dyn Keyspace>),
+}
+
+/// What stands under a pair's name in one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Neither znode nor key.
+    Nothing,
+    /// A znode.
+    Znode {
+        /// Its data.
+        data: Vec<u8>,
+        /// Its versions.
+        stat: ZkStat,
+    },
+    /// A key.
+    Key {
+        /// SHA-1 of the value.
+        digest: Digest,
+        /// The value, where it was asked for or is short.
+        bytes: Option<Vec<u8>>,
+    },
+    /// Something that cannot be mirrored: reason (one word) and detail (one sentence).
+    Unfit(&'static str, String),
+}
+
+/// One change of one pair, decided on what was found.
+pub(super) struct Edit<'a> {
+    pub(super) pair: &'a Pair,
+    pub(super) found: &'a Found,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) acl: ZnodeAcl,
+}
+
+impl Found {
+    /// The value, where it is known. A persistent znode with empty data has none.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        match self {
+            Found::Znode { data, stat } => Some(data.as_slice()).filter(|_| !data.is_empty() || stat.is_ephemeral()),
+            Found::Key { bytes, .. } => bytes.as_deref(),
+            Found::Nothing | Found::Unfit(..) => None,
+        }
+    }
+
+    /// Whether there is a value.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        matches!(self, Found::Key { .. }) || self.value().is_some()
+    }
+
+    /// Whether this is that value. A persistent znode with empty data is no value, and the empty one.
+    #[must_use]
+    pub fn is(&self, wanted: Option<&[u8]>) -> bool {
+        match (self, wanted) {
+            (Found::Nothing, None) => true,
+            (Found::Znode { .. }, None) => !self.exists(),
+            (Found::Znode { data, .. }, Some(wanted)) => data == wanted,
+            (Found::Key { bytes: Some(bytes), .. }, Some(wanted)) => bytes == wanted,
+            (Found::Key { digest, .. }, Some(wanted)) => *digest == Digest::of(wanted),
+            _ => false,
+        }
+    }
+
+    /// Whether it is an ephemeral znode.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, Found::Znode { stat, .. } if stat.is_ephemeral())
+    }
+
+    /// Whether both are the same state: of a znode, that nobody wrote it in between.
+    pub(super) fn same(&self, other: &Found) -> bool {
+        match (self, other) {
+            (Found::Znode { stat: one, .. }, Found::Znode { stat: two, .. }) => one.mzxid == two.mzxid,
+            (Found::Key { digest: one, .. }, Found::Key { digest: two, .. }) => one == two,
+            _ => self == other,
+        }
+    }
+
+    /// Without the bytes, for a later [`Found::same`].
+    pub(super) fn bare(&self) -> Found {
+        match self {
+            Found::Znode { stat, .. } => Found::Znode { data: Vec::new(), stat: *stat },
+            Found::Key { digest, .. } => Found::Key { digest: *digest, bytes: None },
+            other => other.clone(),
+        }
+    }
+}
+
+/// A znode as it was read.
+pub(super) fn found_znode(reading: ZnodeReading) -> Found {
+    match reading {
+        ZnodeReading::Absent => Found::Nothing,
+        ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
+            let detail = format!("the znode holds {} bytes, and at most {VALUE_BYTES_MAX} are mirrored", data.len());
+            Found::Unfit("too_large", detail)
+        }
+        ZnodeReading::Present { data, stat } => Found::Znode { data, stat },
+        ZnodeReading::Denied(detail) => Found::Unfit("no_permission", detail),
+    }
+}
+
+/// A key as it was read; `None`: ask again.
+pub(super) fn found_key(state: KeyState) -> Option<Found> {
+    Some(match state {
+        KeyState::Absent => Found::Nothing,
+        KeyState::Value { bytes, .. } => Found::Key { digest: Digest::of(&bytes), bytes: Some(bytes) },
+        KeyState::Digest { digest, .. } => Found::Key { digest, bytes: None },
+        KeyState::TooLarge(bytes) => {
+            let detail = format!("the key holds {bytes} bytes, and at most {VALUE_BYTES_MAX} are mirrored");
+            Found::Unfit("too_large", detail)
+        }
+        KeyState::WrongType(kind) => {
+            Found::Unfit("wrong_type", format!("the key is a {kind}, and this route carries strings"))
+        }
+        KeyState::Denied(detail) => Found::Unfit("no_permission", detail),
+        KeyState::Later => return None,
+    })
+}
+
+/// What stands under these keys; `None` where the answer was full before their turn came.
+pub(super) async fn look_keys(
+    keyspace: &dyn Keyspace,
+    names: &[&[u8]],
+    values: bool,
+) -> Result<Vec<Found>, StoreError> {
+    let mut founds: Vec<Option<Found>> = keyspace.look(names, values).await?.into_iter().map(found_key).collect();
+    founds.resize(names.len(), None);
+    loop {
+        let left: Vec<usize> =
+            founds.iter().enumerate().filter(|(_, found)| found.is_none()).map(|(at, _)| at).collect();
+        if left.is_empty() {
+            return Ok(founds.into_iter().flatten().collect());
+        }
+        // An answer holds at least one value, so this comes to an end.
+        let again: Vec<&[u8]> = left.iter().filter_map(|at| names.get(*at).copied()).collect();
+        for (at, state) in left.into_iter().zip(keyspace.look(&again, values).await?) {
+            if let Some(place) = founds.get_mut(at) {
+                *place = found_key(state);
+            }
+        }
+    }
+}
+
+impl Hand {
+    /// Which kind of store it is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        match self {
+            Hand::Znodes(_) => Side::Zookeeper,
+            Hand::Keys(_) => Side::Redis,
+        }
+    }
+
+    /// Connects, or connects anew.
+    pub(super) async fn connect(&self) -> Result<(), StoreError> {
+        match self {
+            Hand::Znodes(znodes) => znodes.connect().await,
+            Hand::Keys(keys) => keys.connect().await,
+        }
+    }
+
+    /// What stands under these names, in order; keys above some size as digests unless `values` is set.
+    ///
+    /// # Errors
+    /// The store is away, or refuses.
+    pub async fn look(&self, pairs: &[&Pair], values: bool) -> Result<Vec<Found>, StoreError> {
+        match self {
+            Hand::Znodes(znodes) => {
+                let paths: Vec<String> = pairs.iter().map(|pair| pair.zookeeper.clone().unwrap_or_default()).collect();
+                let readings = znodes.read(&paths, Look::Synced).await?;
+                Ok(readings.into_iter().map(found_znode).collect())
+            }
+            Hand::Keys(keys) => {
+                let names: Vec<&[u8]> = pairs.iter().map(|pair| pair.redis.as_deref().unwrap_or_default()).collect();
+                look_keys(keys.as_ref(), &names, values).await
+            }
+        }
+    }
+
+    /// Changes pairs, each by its own compare-and-set.
+    pub(super) async fn edit(&self, edits: &[Edit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+        match self {
+            Hand::Keys(keys) => {
+                let changes: Vec<KeyEdit<'_>> = edits
+                    .iter()
+                    .map(|edit| KeyEdit {
+                        key: edit.pair.redis.as_deref().unwrap_or_default(),
+                        expect: match edit.found {
+                            Found::Key { digest, .. } => Some(*digest),
+                            _ => None,
+                        },
+                        value: edit.value,
+                    })
+                    .collect();
+                keys.edit(&changes).await
+            }
+            Hand::Znodes(znodes) => {
+                let mut order: Vec<usize> = (0..edits.len()).collect();
+                // Parents are created before children, and children are deleted before parents.
+                order.sort_by_key(|at| {
+                    edits.get(*at).map_or(0, |edit| {
+                        let path = edit.pair.zookeeper.as_deref().unwrap_or_default();
+                        let depth = i64::try_from(path.bytes().filter(|byte| *byte == b'/').count()).unwrap_or(0);
+                        if edit.value.is_none() { -depth } else { depth }
+                    })
+                });
+                let changes: Vec<ZnodeEdit<'_>> =
+                    order.iter().filter_map(|at| edits.get(*at)).map(znode_edit).collect();
+                let mut outcomes = vec![KeyOutcome::Refused; edits.len()];
+                for (at, outcome) in order.iter().zip(znodes.edit(&changes).await?) {
+                    if let Some(place) = outcomes.get_mut(*at) {
+                        *place = match outcome {
+                            ZnodeOutcome::Done { .. } => KeyOutcome::Done,
+                            ZnodeOutcome::Refused => KeyOutcome::Refused,
+                            ZnodeOutcome::Impossible(reason, detail) => KeyOutcome::Impossible(reason, detail),
+                        };
+                    }
+                }
+                Ok(outcomes)
+            }
+        }
+    }
+}
+
+fn znode_edit<'a>(edit: &Edit<'a>) -> ZnodeEdit<'a> {
+    let op = match (edit.found, edit.value) {
+        (Found::Znode { stat, .. }, Some(_)) => ZnodeOp::Set(stat.version),
+        (Found::Znode { stat, .. }, None) => ZnodeOp::Delete(stat.version),
+        _ => ZnodeOp::Create,
+    };
+    let path = edit.pair.zookeeper.as_deref().unwrap_or_default();
+    ZnodeEdit { path, op, data: edit.value.unwrap_or_default(), acl: edit.acl }
+}

@@ -1,0 +1,108 @@
+//! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
+
+use super::calls::{ANSWER_BYTES, DIGEST_ABOVE, bytes, integer, is_denied};
+use super::connection::explain;
+use super::{CALL_BYTES, KEYS_PER_CALL, Shared};
+use crate::change::Digest;
+use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};
+use redis::Value;
+
+/// See [`crate::store::Keyspace::look`].
+pub(super) async fn look(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
+    let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| look_chunk(shared, chunk, values));
+    Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
+}
+
+/// See [`crate::store::Keyspace::edit`].
+pub(super) async fn edit(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+    let mut calls = Vec::new();
+    let mut rest = edits;
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fits = rest.iter().take(KEYS_PER_CALL).take_while(|edit| {
+            size += edit.value.map_or(0, <[u8]>::len);
+            size <= CALL_BYTES
+        });
+        // One that is larger than the bound goes alone.
+        let (chunk, others) = rest.split_at(fits.count().max(1));
+        calls.push(edit_chunk(shared, chunk));
+        rest = others;
+    }
+    Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
+}
+
+async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(&shared.look.sha).arg(keys.len()).arg(keys);
+    command.arg(ANSWER_BYTES).arg(if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }).arg(VALUE_BYTES_MAX);
+    match shared.script(&shared.look, &command).await? {
+        Ok(Value::Array(items)) => {
+            let mut items = items.into_iter();
+            let mut states = Vec::with_capacity(keys.len());
+            while let (Some(code), Some(value)) = (items.next(), items.next()) {
+                states.push(state(integer(Some(code)), value));
+            }
+            Ok(states)
+        }
+        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
+        Err(error) if is_denied(&error) && keys.len() > 1 => {
+            let mut states = Vec::with_capacity(keys.len());
+            for key in keys {
+                states.extend(Box::pin(look_chunk(shared, &[*key], values)).await?);
+            }
+            Ok(states)
+        }
+        Err(error) if is_denied(&error) => Ok(vec![KeyState::Denied(error.to_string())]),
+        Err(error) => Err(explain(&shared.settings, &error)),
+    }
+}
+
+fn state(code: i64, value: Value) -> KeyState {
+    let text = |value| String::from_utf8_lossy(&bytes(Some(value))).into_owned();
+    match code {
+        0 => KeyState::Absent,
+        1 => KeyState::Value { bytes: bytes(Some(value)), expires_ms: None },
+        2 => match Digest::from_hex(&bytes(Some(value))) {
+            Some(digest) => KeyState::Digest { digest, expires_ms: None },
+            None => KeyState::Later,
+        },
+        3 => KeyState::TooLarge(u64::try_from(integer(Some(value))).unwrap_or(0)),
+        4 => KeyState::WrongType(text(value)),
+        7 => KeyState::Denied(text(value)),
+        _ => KeyState::Later,
+    }
+}
+
+async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(&shared.edit.sha).arg(edits.len());
+    for edit in edits {
+        command.arg(edit.key);
+    }
+    command.arg(VALUE_BYTES_MAX);
+    for edit in edits {
+        command.arg(if edit.value.is_some() { "s" } else { "d" });
+        command.arg(edit.expect.map(|digest| digest.hex()).unwrap_or_default());
+        command.arg(edit.value.unwrap_or_default());
+    }
+    match shared.script(&shared.edit, &command).await? {
+        Ok(Value::Array(codes)) => codes.into_iter().map(|code| shared.outcome(code)).collect(),
+        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
+        Err(error) if is_denied(&error) && edits.len() > 1 => {
+            let mut outcomes = Vec::with_capacity(edits.len());
+            for edit in edits {
+                outcomes.extend(Box::pin(edit_chunk(shared, std::slice::from_ref(edit))).await?);
+            }
+            Ok(outcomes)
+        }
+        Err(error) if is_denied(&error) => {
+            Ok(vec![KeyOutcome::Impossible("no_permission", format!("{}: {error}", shared.place()))])
+        }
+        Err(error) => match error.code() {
+            Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
+                Ok(vec![KeyOutcome::NotNow(error.to_string()); edits.len()])
+            }
+            _ => Err(explain(&shared.settings, &error)),
+        },
+    }
+}

@@ -1,0 +1,76 @@
+//! Quarantine: what is shown of a pair, what an operator can do about it, and what a restart remembers.
+
+use crate::support::{LIVE, Scene, eventually, never};
+use std::time::Duration;
+
+#[tokio::test]
+async fn what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matter() {
+    let mut scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 1s")).await;
+    scene.redis.run::<()>("RPUSH settings:list 1").await;
+    scene.redis.run::<()>("SADD settings:set 1").await;
+    scene.quarantine_becomes(&["wrong_type", "wrong_type"]).await;
+    scene.keepstep.command("quarantine drop", &["--key", "settings:list"]).await.expect(0);
+    scene.quarantine_becomes(&["wrong_type"]).await;
+    scene.keepstep.restart().await;
+    scene.quarantine_becomes(&["wrong_type"]).await;
+    never("the dropped pair comes back", Duration::from_secs(3), async || match scene.quarantined().await.len() {
+        1 => Ok(()),
+        other => Err(format!("{other} pairs")),
+    })
+    .await;
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("DEL settings:list").await;
+    scene.redis.run::<()>("HSET settings:list a 1").await;
+    scene.run().await;
+    scene.quarantine_becomes(&["wrong_type", "wrong_type"]).await;
+}
+
+#[tokio::test]
+async fn show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told() {
+    let scene = Scene::start().await;
+    scene.znodes.put("/settings/a", "in zk").await;
+    scene.key_becomes("settings:a", Some("in zk")).await;
+    scene.redis.run::<()>("DEL settings:a").await;
+    scene.znode_becomes("/settings/a", None).await;
+    scene.redis.run::<()>("RPUSH settings:a 1").await;
+    scene.quarantine_becomes(&["wrong_type"]).await;
+    scene.znodes.put("/settings/a", "in zk").await;
+    let shown = eventually("both states are shown", LIVE, async || {
+        let shown = scene.keepstep.command("quarantine show", &[]).await.expect(0).stdout;
+        if shown.contains("\"in zk\", 5 bytes") { Ok(shown) } else { Err(shown) }
+    })
+    .await;
+    assert!(shown.contains("the key is a list") && shown.contains("to do"), "{shown}");
+    let rows = scene.keepstep.json("quarantine show", &["--key", "settings:a"]).await;
+    assert!(rows[0]["help"].as_str().is_some_and(|help| !help.is_empty()), "{rows:?}");
+    for verb in ["quarantine retry", "quarantine drop"] {
+        let said = scene.keepstep.command(verb, &["--key", "setings:*"]).await.expect(1).stderr;
+        assert!(said.contains("setings:*"), "{said}");
+    }
+    scene.quarantine_becomes(&["wrong_type"]).await;
+    scene.redis.run::<()>("DEL settings:a").await;
+    scene.quarantine_becomes(&[]).await;
+}
+
+#[tokio::test]
+async fn tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknown_route() {
+    let scene = Scene::start().await;
+    scene.set("settings:a", "1").await;
+    scene.znode_becomes("/settings/a", Some("1")).await;
+    scene.del("settings:a").await;
+    scene.znode_becomes("/settings/a", None).await;
+    scene.znodes.put("/settings/wider/name", "12345").await;
+    scene.key_becomes("settings:wider:name", Some("12345")).await;
+    let flags = ["--no-follow", "--from", "earliest"];
+    let deletes = scene.keepstep.json("tail", &[&flags[..], &["--op", "d"]].concat()).await;
+    assert!(deletes.len() == 1 && deletes[0]["op"] == "d", "{deletes:?}");
+    let both =
+        scene.keepstep.json("tail", &[&flags[..], &["--op", "delete,create", "--key", "settings:a"]].concat()).await;
+    assert_eq!(both.len(), 2, "{both:?}");
+    let text = scene.keepstep.command("tail", &[&flags[..], &["--no-values"]].concat()).await.expect(0).stdout;
+    let wide = text.lines().find(|line| line.contains("/settings/wider/name")).expect("the znode's line");
+    assert!(wide.contains("v0") && wide.contains("5 B") && !wide.contains("12345"), "{text}");
+    scene.keepstep.command("tail", &["--no-follow", "--route", "nowhere"]).await.expect(2);
+    scene.keepstep.command("conflicts", &["--route", "nowhere"]).await.expect(2);
+    scene.keepstep.command("tail", &["--no-follow", "--op", "rename"]).await.expect(2);
+}

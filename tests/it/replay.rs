@@ -1,0 +1,288 @@
+//! Replay: the stream made true in a store, by compare-and-set, beside a worker or without one.
+
+use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, eventually, never};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Position of the newest record.
+async fn position(scene: &Scene) -> u64 {
+    scene
+        .keepstep
+        .changes()
+        .await
+        .last()
+        .and_then(|change| change["position"].as_u64())
+        .expect("the stream has records")
+}
+
+/// `a` and `b` as they were first, then changed, with `gone` deleted and `new` added; the position between the two.
+async fn history(scene: &Scene) -> u64 {
+    for (key, value) in [("settings:a", "a1"), ("settings:b", "b1"), ("settings:gone", "there")] {
+        scene.set(key, value).await;
+    }
+    scene.znode_becomes("/settings/gone", Some("there")).await;
+    scene.znodes.put("/settings/deep/down", "d1").await;
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    let then = position(scene).await;
+    scene.set("settings:a", "a2").await;
+    scene.znodes.put("/settings/deep/down", "d2").await;
+    scene.del("settings:gone").await;
+    scene.set("settings:new", "new").await;
+    scene.znode_becomes("/settings/new", Some("new")).await;
+    scene.znode_becomes("/settings/a", Some("a2")).await;
+    scene.znode_becomes("/settings/gone", None).await;
+    scene.key_becomes("settings:deep:down", Some("d2")).await;
+    scene.settle().await;
+    then
+}
+
+fn last(rows: &[Value]) -> &Value {
+    rows.last().expect("a summary")
+}
+
+/// The rows of `conflicts` for this key.
+async fn conflicts_of(scene: &Scene, key: &str) -> Vec<Value> {
+    scene.keepstep.json("conflicts", &["--key", key]).await
+}
+
+#[tokio::test]
+async fn replay_fills_an_empty_redis_and_the_worker_finds_all_in_step() {
+    let mut scene = Scene::start().await;
+    history(&scene).await;
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let sample = scene.keepstep.json("replay", &["--to", "cache", "--dry-run"]).await;
+    assert!(sample.iter().any(|row| row["op"] == "c" && row["after"] == "a2"), "{sample:?}");
+    assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0, "a dry run writes nothing");
+    let rows = scene.keepstep.json("replay", &["--to", "cache"]).await;
+    assert_eq!((&last(&rows)["failed"], &last(&rows)["updated"]), (&json!(0), &json!(0)), "{rows:?}");
+    for (key, value) in [("settings:a", Some("a2")), ("settings:deep:down", Some("d2")), ("settings:gone", None)] {
+        assert_eq!(scene.text(key).await.as_deref(), value, "{key}");
+    }
+    let keys = scene.redis.run::<Vec<String>>("KEYS *").await;
+    assert!(keys.iter().all(|key| key.starts_with("settings:")), "only values are written: {keys:?}");
+    let again = scene.keepstep.json("replay", &["--to", "cache"]).await;
+    assert_eq!(last(&again)["equal"], last(&again)["pairs"], "{again:?}");
+    let changes = scene.keepstep.changes().await.len();
+    scene.run().await;
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    assert_eq!(scene.keepstep.json("conflicts", &[]).await, Vec::<Value>::new());
+    assert!(scene.keepstep.changes().await.len() <= changes + 1, "only the last settling is news");
+}
+
+#[tokio::test]
+async fn what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_is_kept() {
+    let scene = Scene::start().await;
+    let then = history(&scene).await;
+    let rows = scene.keepstep.json("replay", &["--to", "cache", "--until", &then.to_string()]).await;
+    assert_eq!(last(&rows)["failed"], 0, "{rows:?}");
+    scene.znode_becomes("/settings/a", Some("a1")).await;
+    scene.znode_becomes("/settings/deep/down", Some("d1")).await;
+    scene.znode_becomes("/settings/gone", Some("there")).await;
+    scene.key_becomes("settings:gone", Some("there")).await;
+    assert_eq!(scene.text("settings:new").await.as_deref(), Some("new"), "the stream did not know it then");
+    let kept = conflicts_of(&scene, "settings:a").await;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!((&kept[0]["cache"], &kept[0]["rule"]), (&json!("a2"), &json!("replay")), "{kept:?}");
+    scene.settle().await;
+    scene.in_step(LIVE).await;
+}
+
+#[tokio::test]
+async fn replay_to_zookeeper_creates_sets_and_deletes_and_leaves_unknown_pairs_alone() {
+    let mut scene = Scene::start().await;
+    let then = history(&scene).await;
+    scene.keepstep.terminate().await;
+    scene.znodes.put("/settings/unknown", "mine").await;
+    scene.znodes.put("/settings/a", "mangled").await;
+    scene.znodes.delete("/settings/deep/down").await;
+    let filter = ["--to", "zk", "--key", "settings:[ad]*"];
+    let rows = scene.keepstep.json("replay", &filter).await;
+    let numbers = last(&rows);
+    assert_eq!((&numbers["updated"], &numbers["created"], &numbers["pairs"]), (&json!(1), &json!(1), &json!(2)));
+    assert_eq!(scene.znodes.text("/settings/a").await.as_deref(), Some("a2"));
+    assert_eq!(scene.znodes.text("/settings/deep/down").await.as_deref(), Some("d2"));
+    scene.znodes.put("/settings/gone", "undead").await;
+    scene.keepstep.json("replay", &["--to", "zk"]).await;
+    assert_eq!(scene.znodes.text("/settings/gone").await, None, "its last change is a delete");
+    assert_eq!(scene.znodes.text("/settings/unknown").await.as_deref(), Some("mine"));
+    scene.keepstep.json("replay", &["--to", "zk", "--until", &then.to_string()]).await;
+    assert_eq!(scene.znodes.text("/settings/gone").await.as_deref(), Some("there"));
+    let kept: Vec<Value> = conflicts_of(&scene, "*").await;
+    let lost: Vec<&str> = kept.iter().filter_map(|row| row["zk"].as_str()).collect();
+    for value in ["mangled", "undead", "a2", "d2"] {
+        assert!(lost.contains(&value), "{value} is not in {kept:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_is_a_moment_and_a_kept_value_can_be_restored() {
+    let scene = Scene::start().await;
+    scene.set("settings:a", "before").await;
+    scene.znode_becomes("/settings/a", Some("before")).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let moment = scene.keepstep.changes().await.last().unwrap()["ts_ms"].as_i64().unwrap() + 1_000;
+    let moment = time(moment);
+    scene.set("settings:a", "after").await;
+    scene.znode_becomes("/settings/a", Some("after")).await;
+    scene.keepstep.command("replay", &["--to", "cache", "--until", &moment]).await.expect(0);
+    scene.znode_becomes("/settings/a", Some("before")).await;
+    let kept = conflicts_of(&scene, "settings:a").await;
+    assert_eq!(kept[0]["cache"], "after", "{kept:?}");
+    let place = kept[0]["position"].to_string();
+    let file = scene.keepstep.file().to_str().unwrap();
+    let data = scene.keepstep.data().to_str().unwrap();
+    scene.keepstep.bare(&["conflicts", "restore", file, &place, "--data-dir", data]).await.expect(2);
+    scene.keepstep.bare(&["conflicts", "restore", file, &place, "--yes", "--data-dir", data]).await.expect(0);
+    scene.key_becomes("settings:a", Some("after")).await;
+    scene.znode_becomes("/settings/a", Some("after")).await;
+    for wrong in ["1", "999999"] {
+        scene.keepstep.bare(&["conflicts", "restore", file, wrong, "--yes", "--data-dir", data]).await.expect(1);
+    }
+}
+
+/// Milliseconds as RFC 3339, by the rules of the calendar.
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_scratch_store_takes_any_moment_and_a_destination_none() {
+    let mut scene = Scene::prepare(&[], |pipeline| pipeline.flow("zk -> cache")).await;
+    scene.run().await;
+    scene.znodes.put("/settings/a", "a1").await;
+    scene.key_becomes("settings:a", Some("a1")).await;
+    let then = position(&scene).await.to_string();
+    scene.znodes.put("/settings/a", "a2").await;
+    scene.key_becomes("settings:a", Some("a2")).await;
+    let refused = scene.keepstep.command("replay", &["--to", "cache", "--until", &then]).await.expect(2);
+    assert!(refused.stderr.contains("destination"), "{refused:?}");
+    let scratch = Redis::start().await;
+    let own = scene.redis.url();
+    scene.keepstep.command("replay", &["--to", "cache", "--until", &then, "--url", &own]).await.expect(2);
+    let url = scratch.url();
+    scene.keepstep.command("replay", &["--to", "cache", "--until", &then, "--url", &url]).await.expect(0);
+    assert_eq!(scratch.run::<Option<String>>("GET settings:a").await.as_deref(), Some("a1"));
+    assert_eq!(scene.text("settings:a").await.as_deref(), Some("a2"));
+    scene.keepstep.command("replay", &["--to", "cache", "--url", &url]).await.expect(0);
+    assert_eq!(scratch.run::<Option<String>>("GET settings:a").await.as_deref(), Some("a2"));
+    let rows = scene.keepstep.json("replay", &["--to", "cache"]).await;
+    assert_eq!(last(&rows)["equal"], 1, "what was replaced in a scratch store is no state of the pair: {rows:?}");
+}
+
+#[tokio::test]
+async fn bad_input_writes_nothing() {
+    let mut scene = Scene::start().await;
+    scene.set("settings:a", "1").await;
+    scene.znode_becomes("/settings/a", Some("1")).await;
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    for (flags, code, part) in [
+        (&["--to", "nowhere"][..], 2, "cache"),
+        (&["--to", "cache", "--route", "nowhere"], 2, "settings"),
+        (&["--to", "cache", "--until", "99999"], 1, "99999"),
+        (&["--to", "cache", "--until", "0"], 1, "position"),
+        (&["--to", "cache", "--until", "2999-01-01T00:00:00Z"], 2, "future"),
+        (&["--to", "cache", "--until", "2001-01-01T00:00:00Z"], 1, "full history"),
+        (&["--to", "cache", "--until", "yesterday"], 2, "position"),
+        (&["--to", "cache", "--key", "other:*"], 1, "other:*"),
+        (&["--to", "cache", "--url", "http://127.0.0.1:1"], 2, "redis://"),
+        (&["--to", "cache", "--url", "redis://127.0.0.1:1/0", "--timeout", "1s"], 75, "reachable"),
+    ] {
+        let said = scene.keepstep.command("replay", flags).await.expect(code).stderr;
+        assert!(said.contains(part), "{flags:?}: {said}");
+    }
+    let elsewhere = Keepstep::new(Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url()));
+    elsewhere.command("replay", &["--to", "cache"]).await.expect(1);
+    let other = Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url())
+        .matches("{zk: /other/**, cache: \"other:**\"}");
+    scene.keepstep.rewrite(other);
+    let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
+    assert!(said.contains("another pipeline"), "{said}");
+    assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0);
+}
+
+/// Writes values of 100,000 bytes, one after the other.
+async fn grow(scene: &Scene, rounds: std::ops::Range<u8>) {
+    for round in rounds {
+        let value = vec![b'!' + round; 100_000];
+        scene.set("settings:big", &value).await;
+        eventually("the znode follows", LIVE, async || match scene.znodes.get("/settings/big").await {
+            Some(data) if data == value => Ok(()),
+            other => Err(format!("{:?}", other.map(|data| data.len()))),
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_moment_before_full_history_is_refused_and_thinned_states_are_folded() {
+    let scene = Scene::start_with(|pipeline| pipeline.embedded("{retention: {age: 7d, size: 8MiB}}")).await;
+    for (key, value) in [("settings:old", "once"), ("settings:mid", "m1"), ("settings:gone", "there")] {
+        scene.set(key, value).await;
+    }
+    scene.in_step(LIVE).await;
+    grow(&scene, 0..50).await;
+    let then = position(&scene).await;
+    scene.set("settings:mid", "m2").await;
+    scene.znode_becomes("/settings/mid", Some("m2")).await;
+    scene.del("settings:gone").await;
+    scene.znode_becomes("/settings/gone", None).await;
+    scene.set("settings:late", "late").await;
+    scene.znode_becomes("/settings/late", Some("late")).await;
+    grow(&scene, 50..105).await;
+    eventually("the stream is thinned, but not up to that moment", Duration::from_secs(30), async || {
+        let status = scene.keepstep.json("status", &[]).await;
+        match status[0]["history"]["full_from"].as_u64() {
+            Some(from) if from > 5 && from <= then => Ok(()),
+            other => Err(format!("{other:?}, that moment is {then}")),
+        }
+    })
+    .await;
+    let text = scene.keepstep.command("status", &[]).await.expect(0).stdout;
+    assert!(text.contains("full history") && text.contains("only the newest state"), "{text}");
+    let said = scene.keepstep.command("replay", &["--to", "cache", "--until", "3"]).await.expect(1).stderr;
+    assert!(said.contains("full history"), "{said}");
+    let changes = scene.keepstep.changes().await;
+    assert!(!changes.iter().any(|change| change["after"] == "m1"), "the record of m1 is thinned");
+    let scratch = Redis::start().await;
+    let flags = ["--to", "cache", "--until", &then.to_string(), "--url", &scratch.url()];
+    scene.keepstep.command("replay", &flags).await.expect(0);
+    for (key, value) in [("old", Some("once")), ("mid", Some("m1")), ("gone", Some("there")), ("late", None)] {
+        let found = scratch.run::<Option<String>>(&format!("GET settings:{key}")).await;
+        assert_eq!(found.as_deref(), value, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again() {
+    let mut scene = Scene::start().await;
+    for number in 0..200 {
+        scene.set(format!("settings:many:{number}"), format!("v{number}")).await;
+    }
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    for number in 0..100 {
+        scene.set(format!("settings:many:{number}"), "half").await;
+    }
+    let part = scene.keepstep.json("replay", &["--to", "cache", "--key", "settings:many:1*"]).await;
+    assert_eq!(last(&part)["failed"], 0, "{part:?}");
+    scene.keepstep.json("replay", &["--to", "cache"]).await;
+    for number in 0..200 {
+        assert_eq!(scene.text(format!("settings:many:{number}")).await, Some(format!("v{number}")));
+    }
+    assert_eq!(scene.keepstep.json("conflicts", &[]).await.len(), 100, "each value that was replaced is kept once");
+    scene.run().await;
+    never("anything changes any more", Duration::from_secs(2), async || {
+        match scene.text("settings:many:0").await.as_deref() {
+            Some("v0") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    scene.in_step(LIVE).await;
+}
