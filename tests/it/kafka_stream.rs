@@ -204,6 +204,10 @@ async fn a_topic_that_is_deleted_is_lost_loudly_and_begun_anew() {
     let place = Topic::on(kafka);
     let stream = place.owner().await;
     stream.append(put(1, "one")).await.unwrap();
+    stream.append(put(1, "one more")).await.unwrap();
+    stream.append(put(1, "and one more")).await.unwrap();
+    let reader = KafkaStream::open_read_only(place.settings.clone()).await.unwrap().unwrap();
+    let end = reader.extent().last;
     kafka.delete_topic(&place.settings.topic).await;
     let lost = tokio::time::timeout(SOON, stream.lost()).await.unwrap();
     assert!(lost.to_string().contains("history is lost"), "{lost}");
@@ -216,6 +220,10 @@ async fn a_topic_that_is_deleted_is_lost_loudly_and_begun_anew() {
     assert!(!anew.knows(&pair_of(1)));
     anew.append(put(1, "again")).await.unwrap();
     assert_eq!(values(&anew).await, ["again"]);
+    // The new topic is shorter: whoever follows is told, and does not wait for ever.
+    tokio::time::timeout(SOON, reader.wait_after(end)).await.unwrap();
+    let read = reader.read(end, 10, usize::MAX).await;
+    assert!(matches!(read, Err(StreamError::Lost(_))), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,15 +64,15 @@ impl ClientContext for Context {
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            | RDKafkaLogLevel::Warning => tracing::debug!(facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::trace!(target: "librdkafka", facility, "{message}");
+                tracing::trace!(facility, "{message}");
             }
         }
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        tracing::info!(target: "librdkafka", "{}", String::from_utf8_lossy(statistics));
+        tracing::info!("{}", String::from_utf8_lossy(statistics));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

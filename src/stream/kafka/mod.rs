@@ -14,7 +14,7 @@
 //! keeps the right one (`audit.rs`). Nothing is ever read from `latest` on: a topic that was deleted or truncated ends
 //! the opening, loudly, and the next one compares both stores with what is left.
 //!
-//! Memory: about 50 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
+//! Memory: about 100 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
 
 mod audit;
 mod client;
@@ -486,13 +486,14 @@ impl Stream for KafkaStream {
                 if *newest.borrow_and_update() > position {
                     return;
                 }
-                // What cannot be asked now may be there at the next look.
                 let looked = self.with_reading(|core, reading| {
                     let (first, end) = reading.reader.bounds()?;
-                    core.set_bounds(first, end);
-                    Ok(())
+                    core.see_bounds(first, end)
                 });
-                let _ = looked.await;
+                // Whoever reads next is told; what cannot be asked now may be there at the next look.
+                if let Err(StreamError::Lost(_)) = looked.await {
+                    return;
+                }
                 if *newest.borrow_and_update() > position {
                     return;
                 }

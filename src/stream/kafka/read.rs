@@ -19,7 +19,7 @@ pub(super) fn read(
 ) -> Result<ReadBatch, StreamError> {
     let (first, end) = reading.reader.bounds()?;
     if is_read_only {
-        core.set_bounds(first, end);
+        core.see_bounds(first, end)?;
     }
     let start = from.max(first);
     let mut batch = ReadBatch { next: start, ..ReadBatch::default() };
