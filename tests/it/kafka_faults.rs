@@ -1,6 +1,6 @@
 //! Faults of the brokers under a running pipeline: nothing is lost, nothing doubled in the stores, everything said.
 
-use crate::support::{Kafka, LIVE, Scene, eventually, eventually_is};
+use crate::support::{Kafka, Keepstep, LIVE, Scene, eventually, eventually_is};
 use std::time::Duration;
 
 /// From a broker's return until changes flow: its start, the next attempt, and a round.
@@ -63,4 +63,41 @@ async fn a_topic_that_is_deleted_under_a_pipeline_is_told_loudly_and_begun_anew(
     assert!(log.contains("ERROR") && log.contains("its history is lost"), "{log}");
     scene.set("settings:0", "2").await;
     scene.znode_becomes("/settings/0", Some("2")).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_was_frozen_and_thaws_leaves_nothing_on_the_stream_that_is_read() {
+    let kafka = Kafka::shared().await;
+    let topic = format!("frozen-{}", std::process::id());
+    let mut scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 2s").kafka(&on(kafka, &topic))).await;
+    let mut standby = scene.keepstep.another();
+    standby.start();
+    standby.wait_ready().await;
+    let is_live = async |keepstep: &Keepstep| {
+        let status = keepstep.command("status", &["--format", "json"]).await.objects();
+        status.first().is_some_and(|status| status["state"] == "live")
+    };
+    // Work that the frozen owner has in its hands.
+    for i in 0..50 {
+        scene.set(format!("settings:{i}"), "old").await;
+    }
+    scene.keepstep.freeze();
+    eventually_is("the second worker is live", LIVE, true, async || is_live(&standby).await).await;
+    for i in 0..50 {
+        scene.set(format!("settings:{i}"), "new").await;
+    }
+    scene.in_step(LIVE).await;
+    scene.keepstep.thaw();
+    eventually_is("the thawed worker is live", LIVE, false, async || is_live(&scene.keepstep).await).await;
+    scene.set("settings:after", "1").await;
+    scene.znode_becomes("/settings/after", Some("1")).await;
+    scene.in_step(LIVE).await;
+    for keepstep in [&standby, &scene.keepstep] {
+        let changes = keepstep.changes().await;
+        for i in 0..50 {
+            let key = format!("settings:{i}");
+            let last = changes.iter().rfind(|change| change["pair"]["cache"] == key.as_str()).unwrap();
+            assert_eq!(last["after"], "new", "{key}");
+        }
+    }
 }

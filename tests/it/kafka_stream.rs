@@ -204,6 +204,10 @@ async fn a_topic_that_is_deleted_is_lost_loudly_and_begun_anew() {
     let place = Topic::on(kafka);
     let stream = place.owner().await;
     stream.append(put(1, "one")).await.unwrap();
+    stream.append(put(1, "one more")).await.unwrap();
+    stream.append(put(1, "and one more")).await.unwrap();
+    let reader = KafkaStream::open_read_only(place.settings.clone()).await.unwrap().unwrap();
+    let end = reader.extent().last;
     kafka.delete_topic(&place.settings.topic).await;
     let lost = tokio::time::timeout(SOON, stream.lost()).await.unwrap();
     assert!(lost.to_string().contains("history is lost"), "{lost}");
@@ -216,6 +220,10 @@ async fn a_topic_that_is_deleted_is_lost_loudly_and_begun_anew() {
     assert!(!anew.knows(&pair_of(1)));
     anew.append(put(1, "again")).await.unwrap();
     assert_eq!(values(&anew).await, ["again"]);
+    // The new topic is shorter: whoever follows is told, and does not wait for ever.
+    tokio::time::timeout(SOON, reader.wait_after(end)).await.unwrap();
+    let read = reader.read(end, 10, usize::MAX).await;
+    assert!(matches!(read, Err(StreamError::Lost(_))), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,9 +233,12 @@ async fn a_topic_that_is_truncated_is_lost_and_what_is_left_of_it_is_known() {
     let stream = place.owner().await;
     stream.append(put(1, "one")).await.unwrap();
     let second = stream.append(put(2, "two")).await.unwrap();
+    // Of a topic that is only compacted nobody can delete records; an operator may have changed that.
+    kafka.configure(&place.settings.topic, &[("cleanup.policy", "compact,delete")]).await;
     kafka.delete_records(&place.settings.topic, i64::try_from(second).unwrap() - 1).await;
     let lost = tokio::time::timeout(SOON, stream.lost()).await.unwrap();
     assert!(lost.to_string().contains("were deleted"), "{lost}");
+    kafka.configure(&place.settings.topic, &[("cleanup.policy", "compact")]).await;
     let left = place.owner().await;
     assert!(!left.knows(&pair_of(1)) && left.knows(&pair_of(2)));
     assert_eq!(values(&left).await, ["two"], "reading from 1 begins where the topic begins");
@@ -247,14 +258,16 @@ async fn compaction_keeps_the_newest_of_each_pair_and_ends_deleted_ones() {
     ];
     kafka.create_topic(&place.settings.topic, 1, &config).await;
     let stream = place.owner().await;
-    let start = start_ms();
+    // A segment is closed by the time in its records, the owner's marker among them.
+    let start = start_ms() + 3_600_000;
     for i in 0..20_u64 {
         let value = format!("v{i}");
         stream.append(Arc::new(vec![change(1, start, Some(value.as_bytes())), change(2, start, None)])).await.unwrap();
     }
     eventually("compaction", Duration::from_secs(60), async || {
         // A segment is closed by the next record.
-        stream.append(put(3, "tick")).await.map_err(|error| error.to_string())?;
+        let tick = change(3, start_ms() + 3_600_000, Some(b"tick"));
+        stream.append(Arc::new(vec![tick])).await.map_err(|error| error.to_string())?;
         let records = kafka.records(&place.settings.topic).await;
         let of = |pair: &str| records.iter().filter(|raw| String::from_utf8_lossy(&raw.key).contains(pair)).count();
         if (of("/p/1\""), of("/p/2\"")) == (1, 0) { Ok(()) } else { Err(format!("{records:?}")) }

@@ -2,7 +2,7 @@
 
 use crate::support::{Kafka, eventually_is};
 use futures::future::{BoxFuture, join_all};
-use keepstep::change::{Change, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
+use keepstep::change::{Change, Conflict, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
 use keepstep::stream::embedded::EmbeddedStream;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
 use keepstep::stream::{LatestValue, Recorded, Retention, Stream};
@@ -229,6 +229,26 @@ async fn a_place_is_found_by_its_time(place: impl Place) {
     assert_eq!(stream.read(beyond, 1, usize::MAX).await.unwrap().records, []);
 }
 
+async fn the_largest_change_that_can_be_is_taken(place: impl Place) {
+    let stream = place.open().await;
+    let large = vec![b'x'; 1_000_000];
+    let lost = Conflict {
+        winner: "zk".to_owned(),
+        loser: "cache".to_owned(),
+        value: Some(vec![b'y'; 1_000_000]),
+        mzxid: None,
+        version: None,
+        rule: "prefer zk".to_owned(),
+        reason: "both changed".to_owned(),
+    };
+    let largest =
+        Change { before: Some(vec![b'z'; 64 * 1024]), conflict: Some(lost), ..change(1, start_ms(), Some(&large)) };
+    stream.append(Arc::new(vec![largest.clone(), change(2, start_ms(), Some(b"small"))])).await.unwrap();
+    let records = all(stream.as_ref(), 10).await;
+    assert!(records[0].change == largest, "it reads back as it was");
+    assert_eq!(records.len(), 2);
+}
+
 async fn appends_that_run_at_once_do_not_mix(place: impl Place) {
     let stream = place.open().await;
     let start = start_ms();
@@ -313,6 +333,7 @@ conformance!(
     an_empty_stream_says_so,
     the_newest_record_of_a_pair_is_known_with_what_tells_values_apart,
     a_place_is_found_by_its_time,
+    the_largest_change_that_can_be_is_taken,
     appends_that_run_at_once_do_not_mix,
     a_reader_beside_the_writer_waits_for_what_comes,
     the_extent_tells_the_first_and_the_last,

@@ -64,15 +64,15 @@ impl ClientContext for Context {
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            | RDKafkaLogLevel::Warning => tracing::debug!(facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::trace!(target: "librdkafka", facility, "{message}");
+                tracing::trace!(facility, "{message}");
             }
         }
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        tracing::info!(target: "librdkafka", "{}", String::from_utf8_lossy(statistics));
+        tracing::info!("{}", String::from_utf8_lossy(statistics));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -152,9 +152,20 @@ fn common(settings: &Settings) -> ClientConfig {
     config
 }
 
+/// Two names of one property, of which librdkafka takes the one that it is told last: the one that we give a default, and
+/// the other.
+const ALIASES: [(&str, &str); 3] = [
+    ("message.timeout.ms", "delivery.timeout.ms"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("compression.type", "compression.codec"),
+];
+
 /// The properties of the file, and above them those without which Keepstep would not be correct.
 fn finish(mut config: ClientConfig, settings: &Settings, own: &[(&str, &str)]) -> ClientConfig {
     for (name, value) in &settings.config {
+        if let Some((ours, _)) = ALIASES.iter().find(|(_, alias)| alias == name) {
+            config.remove(ours);
+        }
         config.set(name, value);
     }
     config.set("bootstrap.servers", &settings.brokers);

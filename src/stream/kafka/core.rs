@@ -237,6 +237,19 @@ impl Core {
         self.newest.send_replace(end.saturating_sub(1));
     }
 
+    /// The ends as an opening for reading only sees them again.
+    pub fn see_bounds(&self, first: Position, end: Position) -> Result<(), StreamError> {
+        let known = self.next();
+        if end < known {
+            let (topic, is, was) = (&self.settings.topic, end - 1, known - 1);
+            let why =
+                format!("topic {topic} ends at position {is}, and it ended at {was}: it was deleted or truncated");
+            return Err(StreamError::Lost(why));
+        }
+        self.set_bounds(first, end);
+        Ok(())
+    }
+
     /// Looks from where on history is whole: compaction leaves alone what is younger than `age`.
     pub fn look_at_age(&self, reader: &mut Reader) -> Result<(), StreamError> {
         let whole = reader.position_at(now_ms().saturating_sub(self.settings.age_ms()))?;

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 /// Values that are kept for `before`, in bytes: enough for the pairs that change again and again.
 const CACHE_BYTES: usize = 16 << 20;
 /// Larger ones are not: `before` does not repeat them.
-const CACHED_VALUE_MAX: usize = 64 << 10;
+pub(super) const CACHED_VALUE_MAX: usize = 64 << 10;
 
-/// The newest record of a pair. About 50 bytes with its share of the table.
+/// The newest record of a pair: 56 bytes, and its share of the table.
 struct Entry {
     hash: u64,
     position: Position,

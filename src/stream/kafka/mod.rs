@@ -14,13 +14,14 @@
 //! keeps the right one (`audit.rs`). Nothing is ever read from `latest` on: a topic that was deleted or truncated ends
 //! the opening, loudly, and the next one compares both stores with what is left.
 //!
-//! Memory: about 50 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
+//! Memory: about 100 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
 
 mod audit;
 mod client;
 mod core;
 mod index;
 mod member;
+mod read;
 mod reader;
 mod record;
 mod registry;
@@ -29,16 +30,15 @@ mod wire;
 mod writer;
 
 use self::core::Core;
-use self::index::Note;
-use super::{Extent, Latest, ReadBatch, Recorded, Stream, StreamError};
+use self::index::{CACHED_VALUE_MAX, Note};
+use super::{Extent, Latest, ReadBatch, Stream, StreamError};
 use crate::change::{Change, Connector, Op, Pair, Position, Source, ValueKind};
 use crate::codec;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use reader::Reader;
-use record::{Entry, Fence, Fences, Incoming, Outgoing, key_hash, pair_key};
+use record::{Fence, Fences, Outgoing, key_hash, pair_key};
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
@@ -345,7 +345,8 @@ impl KafkaStream {
                 last.insert(note.hash, index);
             }
             let note = (change.op != Op::Marker).then_some(note);
-            items.push(Item { record, note, value: change.after.clone() });
+            let value = change.after.as_ref().filter(|value| value.len() <= CACHED_VALUE_MAX).cloned();
+            items.push(Item { record, note, value });
         }
         if has_deletes {
             let mut ends = Vec::new();
@@ -457,7 +458,8 @@ impl Stream for KafkaStream {
 
     fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {
         let is_read_only = self.is_read_only;
-        self.with_reading(move |core, reading| read(core, reading, is_read_only, from, limit.max(1), bytes)).boxed()
+        self.with_reading(move |core, reading| read::read(core, reading, is_read_only, from, limit.max(1), bytes))
+            .boxed()
     }
 
     fn position_at(&self, ts_ms: i64) -> BoxFuture<'_, Result<Position, StreamError>> {
@@ -484,13 +486,14 @@ impl Stream for KafkaStream {
                 if *newest.borrow_and_update() > position {
                     return;
                 }
-                // What cannot be asked now may be there at the next look.
                 let looked = self.with_reading(|core, reading| {
                     let (first, end) = reading.reader.bounds()?;
-                    core.set_bounds(first, end);
-                    Ok(())
+                    core.see_bounds(first, end)
                 });
-                let _ = looked.await;
+                // Whoever reads next is told; what cannot be asked now may be there at the next look.
+                if let Err(StreamError::Lost(_)) = looked.await {
+                    return;
+                }
                 if *newest.borrow_and_update() > position {
                     return;
                 }
@@ -518,83 +521,4 @@ impl Stream for KafkaStream {
         }
         .boxed()
     }
-}
-
-/// See [`Stream::read`].
-fn read(
-    core: &Core,
-    reading: &mut Reading,
-    is_read_only: bool,
-    from: Position,
-    limit: usize,
-    bytes: usize,
-) -> Result<ReadBatch, StreamError> {
-    let (first, end) = reading.reader.bounds()?;
-    if is_read_only {
-        core.set_bounds(first, end);
-    }
-    let start = from.max(first);
-    let mut batch = ReadBatch { next: start, ..ReadBatch::default() };
-    if start >= end {
-        if !is_read_only {
-            // A writer that has read its stream once does not fetch back what it writes.
-            reading.reader.rest();
-        }
-        batch.next = from;
-        return Ok(batch);
-    }
-    if !reading.reader.stands_at(start) {
-        reading.fences = if is_read_only { look_back(core, &mut reading.reader, first, start)? } else { core.fences() };
-    }
-    let (settings, wire) = (&core.settings, &core.wire);
-    let fences = &mut reading.fences;
-    let mut budget = bytes;
-    let mut away = None;
-    let next = reading.reader.each(start, end, |message| {
-        let incoming = Incoming::read(message, &settings.pipeline, wire);
-        let position = incoming.position;
-        if let Entry::Away(why) = incoming.entry {
-            away = Some(StreamError::Unavailable(why));
-            return ControlFlow::Break(());
-        }
-        batch.damaged.extend(incoming.complaint(&settings.topic));
-        let is_shut_out = match incoming.fence {
-            Some(fence) if fences.shuts_out(position, fence) => true,
-            Some(fence) => {
-                fences.note(position, fence);
-                false
-            }
-            None => false,
-        };
-        if let (Entry::Change(change), false) = (incoming.entry, is_shut_out) {
-            batch.records.push(Recorded { position, change: *change });
-            budget = budget.saturating_sub(incoming.bytes);
-        }
-        if batch.records.len() >= limit || (budget == 0 && !batch.records.is_empty()) {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    if let Some(error) = away {
-        // The same record is asked for again.
-        reading.reader.rest();
-        return Err(error);
-    }
-    batch.next = next;
-    Ok(batch)
-}
-
-/// The fences that hold at `start`, from the records before it.
-fn look_back(core: &Core, reader: &mut Reader, first: Position, start: Position) -> Result<Fences, StreamError> {
-    let mut fences = Fences::default();
-    let from = start.saturating_sub(LOOK_BACK).max(first);
-    if from < start {
-        reader.each(from, start, |message| {
-            if let Some(fence) = record::fence_of(message, &core.settings.pipeline) {
-                fences.note(record::position_of(rdkafka::message::Message::offset(message)), fence);
-            }
-            ControlFlow::Continue(())
-        })?;
-    }
-    Ok(fences)
 }

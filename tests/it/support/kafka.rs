@@ -4,7 +4,7 @@ use super::eventually::eventually;
 use super::port::Port;
 use super::process::Process;
 use super::programs;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -172,7 +172,18 @@ impl Kafka {
     pub async fn delete_records(&self, topic: &str, before: i64) {
         let mut places = TopicPartitionList::new();
         places.add_partition_offset(topic, 0, Offset::Offset(before)).unwrap();
-        self.admin().delete_records(&places, &Kafka::options()).await.unwrap();
+        let deleted = self.admin().delete_records(&places, &Kafka::options()).await.unwrap();
+        deleted.elements()[0].error().unwrap();
+    }
+
+    /// Replaces the whole configuration of a topic.
+    pub async fn configure(&self, topic: &str, config: &[(&str, &str)]) {
+        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        for (name, value) in config {
+            alter = alter.set(name, value);
+        }
+        let altered = self.admin().alter_configs([&alter], &Kafka::options()).await.unwrap();
+        assert!(altered.iter().all(Result::is_ok), "{altered:?}");
     }
 
     /// Value of a topic's configuration.
