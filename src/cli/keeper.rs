@@ -2,6 +2,7 @@
 //! itself where no worker does.
 
 use super::exit::Failure;
+use super::place;
 use crate::assembly;
 use crate::change::Change;
 use crate::config::Pipeline;
@@ -70,7 +71,7 @@ impl StreamKeeper {
                         *way = Way::Worker;
                         return Ok(());
                     }
-                    Some(_) => match assembly::open_to_write(&self.pipeline, &self.data_dir) {
+                    Some(why) => match self.open(&why) {
                         Ok(stream) => {
                             let epoch = newest_epoch(stream.as_ref())?;
                             *way = Way::Own(stream, epoch);
@@ -86,6 +87,18 @@ impl StreamKeeper {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Opens the stream for ourselves, since no worker does.
+    fn open(&self, why: &str) -> Result<Arc<dyn Stream>, StreamError> {
+        let folder = place::stream_folder(&self.data_dir, &self.pipeline.name);
+        if !folder.is_dir() {
+            tracing::warn!(
+                folder = %folder.display(),
+                "{why}, and there is no stream here: a new one begins, for what is replaced; see --data-dir"
+            );
+        }
+        assembly::open_to_write(&self.pipeline, &self.data_dir)
     }
 
     /// Hands the values to the worker; `Some` says why there is none that owns the stream.
