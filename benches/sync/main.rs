@@ -1,7 +1,7 @@
 //! The real program between real servers, against what the same crates can do without it: `cargo bench --bench sync`.
 //!
 //! ```text
-//! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle]… [--small]
+//! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle|replay|diff]… [--small]
 //! ```
 //!
 //! Each figure of Keepstep stands beside a raw limit of the same run on the same servers, because the machine may be
@@ -11,6 +11,7 @@
 //! `perf record`, which leaves its file there; `KEEPSTEP_BENCH_METRICS` prints the worker's own counts after a burst.
 
 mod bursts;
+mod history;
 mod large;
 mod latency;
 mod load;
@@ -26,7 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What everything here ends with.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-const WORKS: [&str; 7] = ["zk-to-redis", "redis-to-zk", "hot-keys", "latency", "first-sync", "memory", "idle"];
+const WORKS: [&str; 9] =
+    ["zk-to-redis", "redis-to-zk", "hot-keys", "latency", "first-sync", "memory", "idle", "replay", "diff"];
 
 /// How much of everything.
 #[derive(Clone, Copy)]
@@ -41,8 +43,10 @@ pub(crate) struct Sizes {
     pub(crate) hot_keys: usize,
     /// Single changes, each way.
     pub(crate) singles: usize,
-    /// Pairs of the first sync, and of memory and idleness after it.
+    /// Pairs of the first sync, of memory and idleness after it, and of a comparison.
     pub(crate) pairs: usize,
+    /// Changes that are replayed, over a tenth of it as pairs.
+    pub(crate) replayed: usize,
     /// Seconds with a stopped sink, and of idleness.
     pub(crate) stopped_s: u64,
     pub(crate) idle_s: u64,
@@ -57,6 +61,7 @@ const FULL: Sizes = Sizes {
     hot_keys: 1_000,
     singles: 500,
     pairs: 1_000_000,
+    replayed: 1_000_000,
     stopped_s: 60,
     idle_s: 120,
     rounds: 3,
@@ -69,6 +74,7 @@ const SMALL: Sizes = Sizes {
     hot_sets: 50_000,
     singles: 200,
     pairs: 100_000,
+    replayed: 100_000,
     stopped_s: 15,
     idle_s: 60,
     rounds: 2,
@@ -97,6 +103,12 @@ async fn run(wanted: &[String], sizes: Sizes) -> Outcome<()> {
     let large = large::Asked { first_sync: asks("first-sync"), memory: asks("memory"), idle: asks("idle") };
     if large.first_sync || large.memory || large.idle {
         large::run(sizes, large, &mut report).await?;
+    }
+    if asks("replay") {
+        history::replay(sizes, &mut report).await?;
+    }
+    if asks("diff") {
+        history::diff(sizes, &mut report).await?;
     }
     report.print();
     Ok(())

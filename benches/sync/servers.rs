@@ -227,6 +227,69 @@ impl Redis {
     }
 }
 
+/// One two-way pipeline, `/settings/**` and `settings:**`, everything else as it is by default.
+fn pipeline(zookeeper: &ZooKeeper, redis: &Redis) -> String {
+    format!(
+        "version: 1\npipeline: bench\nstores:\n  zk: {{zookeeper: {{connect: \"{}\"}}}}\n  \
+         cache: {{redis: {{url: \"redis://{}/0\"}}}}\nroutes:\n  - name: settings\n    flow: zk <-> cache\n    \
+         match: {{zk: /settings/**, cache: \"settings:**\"}}\n",
+        local(zookeeper.port),
+        local(redis.port)
+    )
+}
+
+/// The program, with none of the variables of this machine.
+fn keepstep() -> Command {
+    let mut command = Command::new(program());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEEPSTEP_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A pipeline file and a data folder for commands, without a worker.
+pub(crate) struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new(zookeeper: &ZooKeeper, redis: &Redis) -> Outcome<Place> {
+        let dir = directory()?;
+        fs::write(dir.path().join("pipeline.yaml"), pipeline(zookeeper, redis))?;
+        Ok(Place { dir })
+    }
+
+    /// Where the stream of the pipeline lies.
+    pub(crate) fn stream(&self) -> PathBuf {
+        self.dir.path().join("data/bench/stream")
+    }
+
+    /// Runs a command to its end, which must be good: how long it took, and the most memory it had, in MiB.
+    pub(crate) async fn run(&self, verb: &str, flags: &[&str]) -> Outcome<(Duration, f64)> {
+        let mut command = keepstep();
+        command.current_dir(self.dir.path()).arg(verb).arg("pipeline.yaml").args(flags);
+        command.args(["--data-dir", "data", "--format", "json"]);
+        let begun = Instant::now();
+        let mut process = Process::start(&mut command, self.dir.path().join("log"))?;
+        let mut peak = 0.0_f64;
+        let status = loop {
+            if let Ok(most) = process.memory("VmHWM") {
+                peak = peak.max(most);
+            }
+            match process.child.try_wait()? {
+                Some(status) => break status,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let said = fs::read_to_string(&process.log)?;
+        if !status.success() {
+            return Err(format!("{verb} ended with {status}:\n{said}").into());
+        }
+        println!("   {}", said.lines().last().unwrap_or_default());
+        Ok((begun.elapsed(), peak))
+    }
+}
+
 /// A worker with one two-way pipeline, `/settings/**` and `settings:**`, everything else as it is by default.
 pub(crate) struct Worker {
     process: Process,
@@ -239,19 +302,9 @@ impl Worker {
     /// Starts it without waiting.
     pub(crate) fn start(zookeeper: &ZooKeeper, redis: &Redis) -> Outcome<Worker> {
         let (dir, http) = (directory()?, local(free_port()?));
-        let pipeline = format!(
-            "version: 1\npipeline: bench\nstores:\n  zk: {{zookeeper: {{connect: \"{}\"}}}}\n  \
-             cache: {{redis: {{url: \"redis://{}/0\"}}}}\nroutes:\n  - name: settings\n    flow: zk <-> cache\n    \
-             match: {{zk: /settings/**, cache: \"settings:**\"}}\n",
-            local(zookeeper.port),
-            local(redis.port)
-        );
         let file = dir.path().join("pipeline.yaml");
-        fs::write(&file, pipeline)?;
-        let mut command = Command::new(program());
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEEPSTEP_")) {
-            command.env_remove(name);
-        }
+        fs::write(&file, pipeline(zookeeper, redis))?;
+        let mut command = keepstep();
         command.arg("run").arg(&file).args(["--http", &http.to_string(), "--data-dir"]).arg(dir.path().join("data"));
         let process = Process::start(&mut command, dir.path().join("log"))?;
         Ok(Worker { process, http, perf: None, _dir: dir })

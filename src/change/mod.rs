@@ -51,7 +51,8 @@ pub enum Op {
     /// The pair's value went away.
     #[serde(rename = "d")]
     Delete,
-    /// A marker: no pair, see [`Change::gap`].
+    /// A marker: no state of a pair, but a gap ([`Change::gap`]), or a value that a command replaced
+    /// ([`Change::conflict`]).
     #[serde(rename = "m")]
     Marker,
 }
@@ -240,11 +241,11 @@ pub struct Change {
     pub source: Source,
     /// When Keepstep recorded it, milliseconds since the epoch.
     pub ts_ms: i64,
-    /// The route's name; empty for a marker.
+    /// The route's name; empty for the marker of a gap.
     pub route: String,
     /// How the bytes of `before`, `after` and the conflict's value read.
     pub value: ValueKind,
-    /// The pair; both names are `None` for a marker.
+    /// The pair; both names are `None` for the marker of a gap.
     pub pair: Pair,
     /// The last agreed state when this was decided.
     pub base: Option<Agreed>,

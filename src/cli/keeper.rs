@@ -70,7 +70,7 @@ impl StreamKeeper {
                         *way = Way::Worker;
                         return Ok(());
                     }
-                    Some(_) => match assembly::open_to_write(&self.pipeline, &self.data_dir).await {
+                    Some(why) => match self.open(&why).await {
                         Ok((stream, epoch)) => {
                             *way = Way::Own(stream, epoch);
                             continue;
@@ -85,6 +85,18 @@ impl StreamKeeper {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Opens the stream for ourselves, since no worker does.
+    async fn open(&self, why: &str) -> Result<(Arc<dyn Stream>, i64), StreamError> {
+        let folder = assembly::folder(&self.data_dir, &self.pipeline.name).join("stream");
+        if self.pipeline.stream.kafka.is_none() && !folder.is_dir() {
+            tracing::warn!(
+                folder = %folder.display(),
+                "{why}, and there is no stream here: a new one begins, for what is replaced; see --data-dir"
+            );
+        }
+        assembly::open_to_write(&self.pipeline, &self.data_dir).await
     }
 
     /// Hands the values to the worker; `Some` says why there is none that owns the stream.

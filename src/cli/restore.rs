@@ -9,7 +9,7 @@ use crate::assembly;
 use crate::change::{Change, Position, Side};
 use crate::codec::json;
 use crate::config;
-use crate::history::{Hand, Made, Maker, Reasons, Scope, Wish};
+use crate::history::{Hand, Made, Maker, Reasons, Scope, Why, Wish};
 use crate::plan::Flow;
 use crate::stream::Stream;
 use serde_json::json;
@@ -136,6 +136,6 @@ fn wished(scope: &Scope, change: &Change, position: Position) -> Result<(Side, W
         }
     };
     let value = conflict.and_then(|conflict| conflict.value.clone());
-    let why = format!("the loser of position {position} was restored");
+    let why = Why::Asked(format!("the loser of position {position} was restored"));
     Ok((side, Wish { route: mapped.route, pair: mapped.pair, value, why, ephemeral: false }))
 }

@@ -10,7 +10,7 @@
 //! changed in between is in flux and stays a suspect; only what stands still and differs is told.
 
 use super::hand::{Found, found_znode, look_keys};
-use super::make::Wish;
+use super::make::{Why, Wish};
 use super::{HistoryError, Scope};
 use crate::change::{Pair, Side};
 use crate::pipeline::Route;
@@ -89,7 +89,8 @@ impl Difference {
         if let Found::Unfit(reason, detail) = found {
             return Err((reason, detail.clone()));
         }
-        let (pair, value, why) = (self.pair.clone(), found.value().map(<[u8]>::to_vec), format!("{rule}, asked for"));
+        let (pair, value) = (self.pair.clone(), found.value().map(<[u8]>::to_vec));
+        let why = Why::Asked(format!("the other store was preferred: {rule}"));
         Ok(Wish { route: self.route, pair, value, why, ephemeral: false })
     }
 }

@@ -9,7 +9,7 @@
 //! that is asked for; then the state at that position is what the pair's next record has as `before`. Where that was too
 //! long to be repeated the state is lost, and told.
 
-use super::make::Wish;
+use super::make::{Why, Wish};
 use super::{HistoryError, Scope};
 use crate::change::{Change, Op, Position, Side};
 use crate::stream::{Recorded, Stream};
@@ -21,12 +21,12 @@ use xxhash_rust::xxh3::xxh3_128;
 /// Records of one read, and its bytes.
 const READ: (usize, usize) = (2_000, 4 * 1024 * 1024);
 
-/// Bytes of states that are held between the passes. What is not held is read twice; what is held costs memory: with a
-/// hundred thousand pairs of a hundred bytes all of it is held, with a million a third.
-const HELD_BYTES: usize = 48 * 1024 * 1024;
+/// Bytes of states that are held between the passes. What is not held is read twice; what is held costs memory: a
+/// hundred thousand pairs of a hundred bytes are held whole, of a million some.
+const HELD_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a held state takes beside its bytes: two names, a sentence, the tables.
-const HELD_EACH: usize = 400;
+/// What a held state takes beside its bytes: the wish itself, three allocations, its place in the table.
+const HELD_EACH: usize = 300;
 
 /// Sentences on records that cannot be read that are told.
 const DAMAGED_MAX: usize = 20;
@@ -291,8 +291,8 @@ fn cost(wish: &Wish) -> usize {
 
 fn wish(change: Change, mapped: crate::route::Mapped, position: Position, spot: Spot) -> Wish {
     let (value, why) = match spot {
-        Spot::Before(_) => (change.before, format!("replayed: the state before position {position}")),
-        Spot::After(_) | Spot::None => (change.after, format!("replayed: the state of position {position}")),
+        Spot::Before(_) => (change.before, Why::Before(position)),
+        Spot::After(_) | Spot::None => (change.after, Why::After(position)),
     };
     let ephemeral = value.is_some() && change.source.ephemeral_owner.is_some_and(|owner| owner != 0);
     Wish { route: mapped.route, pair: mapped.pair, value, why, ephemeral }

@@ -2,7 +2,7 @@
 
 use super::hand::{Edit, Found, Hand};
 use super::{HistoryError, Scope, now_ms};
-use crate::change::{Change, Conflict, Connector, Op, Pair, Source};
+use crate::change::{Change, Conflict, Connector, Op, Pair, Position, Source};
 use crate::pipeline::retry::Pauses;
 use crate::store::{KeyOutcome, StoreError, ZnodeAcl};
 use futures::future::BoxFuture;
@@ -22,10 +22,31 @@ pub struct Wish {
     pub pair: Pair,
     /// The value; `None`: none.
     pub value: Option<Vec<u8>>,
-    /// What the conflict log says of what is replaced: one sentence.
-    pub why: String,
+    /// What the conflict log says of what is replaced.
+    pub why: Why,
     /// It stood for an ephemeral znode, whose life no stream can give back.
     pub ephemeral: bool,
+}
+
+/// Where a wish comes from; shown as one sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It is the state that this record gave the pair.
+    After(Position),
+    /// It is the state that this record replaced.
+    Before(Position),
+    /// Somebody asked for it: the sentence.
+    Asked(String),
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::After(position) => write!(out, "the state of position {position} was replayed"),
+            Why::Before(position) => write!(out, "the state before position {position} was replayed"),
+            Why::Asked(sentence) => out.write_str(sentence),
+        }
+    }
 }
 
 /// What became of a wish.
@@ -281,7 +302,7 @@ impl Maker<'_> {
                 mzxid: stat.map(|stat| stat.mzxid),
                 version: stat.map(|stat| stat.version),
                 rule: self.reasons.rule.clone(),
-                reason: wish.why.clone(),
+                reason: wish.why.to_string(),
             }),
             gap: None,
             epoch: 0,

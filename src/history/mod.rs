@@ -22,7 +22,7 @@ mod make;
 pub use diff::{Comparison, DiffState, Differ, Difference, Settling};
 pub use fold::{Fold, Until};
 pub use hand::{Found, Hand};
-pub use make::{Keeper, Made, Maker, Reasons, Wish};
+pub use make::{Keeper, Made, Maker, Reasons, Why, Wish};
 
 use crate::change::{Change, Pair, Side};
 use crate::codec::json::StoreNames;

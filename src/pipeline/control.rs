@@ -169,7 +169,8 @@ pub enum CommandError {
     Nothing(String),
 }
 
-/// A running pipeline, as HTTP and the commands see it. Every call answers within milliseconds.
+/// A running pipeline, as HTTP and the commands see it. Every call answers within milliseconds, but
+/// [`Command::Keep`], which waits for the stream's disk.
 pub trait Handle: Send + Sync {
     /// The pipeline's name.
     fn name(&self) -> &str;

@@ -86,6 +86,7 @@ async fn what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_i
     let kept = conflicts_of(&scene, "settings:a").await;
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert_eq!((&kept[0]["cache"], &kept[0]["rule"]), (&json!("a2"), &json!("replay")), "{kept:?}");
+    assert_eq!(scene.keepstep.post("/keep", &[]).await.status, 404, "only the Unix socket takes values to keep");
     scene.settle().await;
     scene.in_step(LIVE).await;
 }

@@ -216,6 +216,7 @@ impl Writer {
         let bytes: usize = group.iter().map(|append| append.bytes.len()).sum();
         if self.len > FILE_HEADER && self.len + bytes as u64 > self.options.segment_bytes {
             self.roll()?;
+            self.keep_bounded();
         }
         let mut position = self.log.read().next;
         for append in &mut *group {
@@ -245,6 +246,21 @@ impl Writer {
         }
         self.show(group);
         Ok(())
+    }
+
+    /// Writes can be faster than the thread that thins. A quarter above `size` they wait for it: with the active segment
+    /// and the one that is being rewritten, an eighth each, the disk then holds 1.5 times `size`, and the pairs.
+    fn keep_bounded(&self) {
+        let size = self.options.retention.size;
+        let is_behind = {
+            let state = self.log.read();
+            // The active one is whole, and one more may be with the thread just now.
+            let whole = state.segments.iter().filter(|segment| !segment.thinned).count();
+            state.bytes() > size.saturating_add(size / 4) && whole > 2
+        };
+        if is_behind && let Err(error) = self.thinner.thin() {
+            tracing::warn!(stream = %self.log.dir.display(), "history could not be thinned: {error}");
+        }
     }
 
     /// Lets everybody see a group that is durable.

@@ -91,6 +91,30 @@ fn size_bounds_the_disk_whatever_is_written() {
     }
 }
 
+/// Nobody asks for it here: thinning runs beside the writes, as in a worker, which wait for it where it
+/// cannot keep up.
+#[test]
+fn size_bounds_the_disk_in_the_background_at_full_speed() {
+    const SIZE: u64 = 8 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention { age: Duration::from_secs(3600), size: SIZE };
+    let stream = EmbeddedStream::open(dir.path(), retention, "test").unwrap();
+    let value = "v".repeat(20_000);
+    let (mut most, pairs) = (0, 50);
+    for i in 0..300_u64 {
+        let changes = (0..10).map(|j| change((i * 10 + j) % pairs, START_MS, &value)).collect();
+        append(&stream, changes).unwrap();
+        let bytes = std::fs::read_dir(dir.path()).unwrap().filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
+        most = most.max(bytes.sum::<u64>());
+    }
+    let bound = SIZE + SIZE / 2 + pairs * 20_500;
+    println!("{most} of {bound} bytes");
+    assert!(most <= bound, "{most} bytes on disk, {bound} allowed");
+    for pair in 0..pairs {
+        assert!(stream.latest(&pair_of(pair)).unwrap().is_some());
+    }
+}
+
 #[test]
 fn small_thinned_segments_become_one_and_superseded_records_go() {
     let mut bench = Bench::new(2_000);
