@@ -22,6 +22,7 @@
 //! 10. [`http`]: the pages of a worker, its Unix socket, the client of both.
 //! 11. [`cli`]: one file a command, and the exit codes.
 //! 12. [`assembly`]: plain data to running parts.
+//! 13. `failpoint`: crash points for tests, compiled out of a release.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -29,6 +30,7 @@ pub mod change;
 pub mod cli;
 pub mod codec;
 pub mod config;
+mod failpoint;
 pub mod http;
 pub mod pipeline;
 pub mod plan;

@@ -15,6 +15,7 @@ use super::engine::{Engine, lock, now_ms};
 use super::observe::{Item, Observed, Sight, is_doubtful, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
+use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use futures::FutureExt as _;
@@ -50,6 +51,7 @@ impl Engine {
         let mut met: HashSet<u64> = HashSet::new();
         self.walk_znodes(&mut met, &mut total).await?;
         self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+        crash_point!("c12-znodes-compared");
         self.scan_keys(&mut met, &mut total).await?;
         if !is_routine {
             self.scan_sidecars(&met, &mut total).await?;
@@ -69,6 +71,7 @@ impl Engine {
             self.cache.set_complete(true);
             self.set_counting(true);
         }
+        crash_point!("c12-all-compared");
         if let Some(keys) = &self.keys {
             if lock(&self.live).awaiting.is_empty() {
                 keys.compared(mark).await?;
@@ -149,7 +152,7 @@ impl Engine {
         let mut free = free.into_iter();
         items.retain(|_| free.next().unwrap_or(false));
         let mut sight = Sight::default();
-        if self.blank.load(Ordering::Relaxed) {
+        if self.blank.load(Ordering::Relaxed) && !caches_are_off() {
             items = self.guess_absent(items, &mut sight);
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();

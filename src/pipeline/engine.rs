@@ -14,6 +14,7 @@ use super::dirty::{DirtySet, Hint};
 use super::quarantine::Quarantine;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::codec::json::StoreNames;
+use crate::failpoint::caches_are_off;
 use crate::plan::{Ensemble, Flow, OnConflict, Policy};
 use crate::route::RouteMap;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
@@ -189,7 +190,7 @@ impl Engine {
             stream: parts.stream,
             metrics: parts.metrics,
             dirty: Arc::new(dirty),
-            cache: Cache::new(super::cache::PAIRS_MAX),
+            cache: Cache::new(if caches_are_off() { 0 } else { super::cache::PAIRS_MAX }),
             quarantine,
             lease,
             live: Mutex::new(live),

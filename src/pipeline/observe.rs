@@ -12,6 +12,7 @@ use super::cache::Known;
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use crate::change::{Digest, Pair, ZkStat};
+use crate::failpoint::crash_point;
 use crate::plan::{Base, Key, Observation, Seen, Vanished, Znode, path_id};
 use crate::store::{KeyReading, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use std::sync::atomic::Ordering;
@@ -85,6 +86,7 @@ impl Item {
 impl Engine {
     /// One round over pairs that were taken from the dirty set.
     pub(super) async fn round(&self, taken: Vec<(PairName, Hint)>) {
+        crash_point!("c1-hint-taken");
         let mut sight = Sight::default();
         let (mut znodes, mut keys) = (Vec::new(), Vec::new());
         let watched = self.zookeeper_up.load(Ordering::Relaxed);

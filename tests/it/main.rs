@@ -7,16 +7,23 @@
     reason = "a test fails by panicking"
 )]
 
+mod amplification;
 mod commands;
 mod conflicts;
+#[cfg(feature = "failpoints")]
+mod crashes;
 mod deletes;
 mod examples;
 mod faults;
+mod history;
 mod limits;
 mod losses;
 mod one_way;
+#[cfg(not(feature = "failpoints"))]
+mod plain;
 mod random;
 mod redis_events;
+mod silent_loss;
 mod support;
 mod support_works;
 mod two_way;

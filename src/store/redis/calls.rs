@@ -5,6 +5,7 @@ use super::info::Info;
 use super::script::Script;
 use super::{Shared, lock};
 use crate::change::Digest;
+use crate::failpoint::crash_in_flight;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -194,7 +195,7 @@ impl Shared {
                 None => command.arg("").arg(""),
             };
         }
-        match self.script(&self.apply, &command).await? {
+        match crash_in_flight!("c6-sent-to-redis", self.script(&self.apply, &command))? {
             Ok(Value::Array(codes)) => codes.into_iter().map(|code| self.outcome(code)).collect(),
             Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place()))),
             Err(error) if is_denied(&error) && writes.len() > 1 => {

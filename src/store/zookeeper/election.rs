@@ -210,8 +210,15 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     let mut entries = Vec::new();
     for slot in 0..SLOTS {
         let path = shared.slot_path(slot);
-        ensure(shared, &client, &path, b"").await?;
-        let (data, stat) = client.get_data(&path).await.map_err(|error| explain(shared, &error))?;
+        // Looked at first: a create that is refused is a transaction of the ensemble, too, and a take-over has to be quick.
+        let (data, stat) = match client.get_data(&path).await {
+            Err(Error::NoNode) => {
+                ensure(shared, &client, &path, b"").await?;
+                client.get_data(&path).await
+            }
+            read => read,
+        }
+        .map_err(|error| explain(shared, &error))?;
         shared.note_slot(slot, stat.version);
         entries.extend(journal::read(Slot { number: slot, version: stat.version }, &data, stat.mzxid));
     }

@@ -12,6 +12,7 @@ use super::journal::{self, SLOTS};
 use super::parents::{above, look_up};
 use super::{Shared, explain};
 use crate::change::ZkVersion;
+use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::collections::HashSet;
@@ -135,7 +136,7 @@ async fn run(
             break;
         }
         let sent = Sent::build(shared, client, &members, slot)?;
-        match sent.commit.await {
+        match crash_in_flight!("c6-sent-to-zookeeper", sent.commit) {
             Ok(results) => {
                 let mzxid = applied(shared, slot, &results);
                 for member in &members {

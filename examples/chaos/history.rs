@@ -1,0 +1,272 @@
+//! The history of a run and its judge: what applications wrote and what they replaced, and for each value whether it is
+//! accounted for.
+//!
+//! Every value is written once, and every write says which value it replaced on its own side, read in the same atomic
+//! step. So a value that is gone was replaced either by an application, which is known, or by Keepstep, which then owes
+//! an account: both sides had held it, or it is in the conflict log.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    Zookeeper,
+    Redis,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Zookeeper => Side::Redis,
+            Side::Redis => Side::Zookeeper,
+        }
+    }
+
+    fn connector(self) -> &'static str {
+        match self {
+            Side::Zookeeper => "zookeeper",
+            Side::Redis => "redis",
+        }
+    }
+}
+
+/// What a write left in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    Value(String),
+    /// Deleted, or given an expiry that may delete it.
+    Nothing,
+}
+
+/// One write of an application.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub pair: String,
+    pub side: Side,
+    pub left: Left,
+    /// What stood there before; outer `None`: the answer was lost, so neither is it known whether the write was done.
+    pub replaced: Option<Option<String>>,
+    /// When its answer came, since the run began.
+    pub at: Duration,
+}
+
+/// Everything that happened, and everything that is left.
+#[derive(Debug, Default)]
+pub struct History {
+    /// In the order of each side of each pair.
+    pub writes: Vec<Write>,
+    /// When Redis lost data, or may have: the end of each loss.
+    pub redis_losses: Vec<Duration>,
+    /// By pair: what was seen on the ZooKeeper side at some moment, in order.
+    pub seen_in_zookeeper: BTreeMap<String, Vec<String>>,
+    /// By pair: what the ZooKeeper side and the Redis side hold at the end.
+    pub held: BTreeMap<String, (Option<String>, Option<String>)>,
+    /// Everything on the streams of all workers.
+    pub changes: Vec<Value>,
+    /// The conflict logs of all workers.
+    pub conflicts: Vec<Value>,
+}
+
+/// What the judge found.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    pub checked: usize,
+    /// How each value is accounted for, by kind.
+    pub accounts: BTreeMap<&'static str, usize>,
+    /// One text for each value that is not.
+    pub lost: Vec<String>,
+    /// One for each pair whose sides differ.
+    pub diverged: Vec<String>,
+    /// One for each delete on a stream that no application made.
+    pub deletes: Vec<String>,
+    /// One for each value that came back to ZooKeeper after its successor.
+    pub returned: Vec<String>,
+    /// One for each conflict of a pair that only ZooKeeper's applications write.
+    pub spurious: Vec<String>,
+}
+
+impl Judgement {
+    pub fn is_clean(&self) -> bool {
+        let found = [&self.lost, &self.diverged, &self.deletes, &self.returned, &self.spurious];
+        found.iter().all(|found| found.is_empty())
+    }
+}
+
+pub fn path(pair: &str) -> String {
+    format!("/settings/{pair}")
+}
+
+pub fn key(pair: &str) -> String {
+    format!("settings:{pair}")
+}
+
+fn pair_of(row: &Value) -> Option<String> {
+    let key = row["pair"]["cache"].as_str()?;
+    key.strip_prefix("settings:").map(str::to_owned)
+}
+
+/// What is looked up again and again.
+struct Index<'a> {
+    /// By side and pair, in order.
+    writes: BTreeMap<(Side, &'a str), Vec<&'a Write>>,
+    /// Values that a write of an application is known to have replaced: (side of that write, value).
+    replaced: BTreeSet<(Side, &'a str)>,
+    /// Both values of each conflict.
+    in_conflict_log: BTreeSet<(String, String)>,
+    on_stream: BTreeSet<(String, String)>,
+    seen: BTreeSet<(&'a str, &'a str)>,
+}
+
+impl<'a> Index<'a> {
+    fn new(history: &'a History) -> Index<'a> {
+        let mut writes: BTreeMap<(Side, &str), Vec<&Write>> = BTreeMap::new();
+        let mut replaced = BTreeSet::new();
+        for write in &history.writes {
+            writes.entry((write.side, &write.pair)).or_default().push(write);
+            if let Some(Some(value)) = &write.replaced {
+                replaced.insert((write.side, value.as_str()));
+            }
+        }
+        let mut in_conflict_log = BTreeSet::new();
+        for row in &history.conflicts {
+            for value in [&row["zk"], &row["cache"]] {
+                in_conflict_log.extend(pair_of(row).zip(value.as_str().map(str::to_owned)));
+            }
+        }
+        let after = |row: &Value| pair_of(row).zip(row["after"].as_str().map(str::to_owned));
+        let on_stream = history.changes.iter().filter_map(after).collect();
+        let seen = history.seen_in_zookeeper.iter();
+        let seen = seen.flat_map(|(pair, values)| values.iter().map(move |value| (pair.as_str(), value.as_str())));
+        Index { writes, replaced, in_conflict_log, on_stream, seen: seen.collect() }
+    }
+
+    fn is_logged(&self, pair: &str, value: &str) -> bool {
+        self.in_conflict_log.contains(&(pair.to_owned(), value.to_owned()))
+    }
+
+    /// Whether an application wrote this side of the pair after that moment, with these marks.
+    fn wrote_after(&self, side: Side, pair: &str, at: Duration, marks: impl Fn(&Write) -> bool) -> bool {
+        self.writes.get(&(side, pair)).is_some_and(|all| all.iter().any(|write| write.at > at && marks(write)))
+    }
+
+    /// How this value is accounted for; `None`: it is lost.
+    fn account(&self, history: &History, write: &Write, value: &str) -> Option<&'static str> {
+        let (pair, side) = (write.pair.as_str(), write.side);
+        if history
+            .held
+            .get(pair)
+            .is_some_and(|(znode, key)| [znode, key].iter().any(|held| held.as_deref() == Some(value)))
+        {
+            return Some("final");
+        }
+        if self.replaced.contains(&(side, value)) {
+            return Some("superseded on its side");
+        }
+        if self.replaced.contains(&(side.other(), value)) {
+            return Some("agreed before");
+        }
+        if self.is_logged(pair, value) {
+            return Some("in the conflict log");
+        }
+        let unanswered = |other: &Write| other.replaced.is_none();
+        if self.wrote_after(side, pair, write.at, unanswered)
+            || self.wrote_after(side.other(), pair, write.at, unanswered)
+        {
+            return Some("perhaps replaced by a write without an answer");
+        }
+        if side == Side::Redis && history.redis_losses.iter().any(|loss| *loss >= write.at) {
+            // Redis forgot it itself. If ZooKeeper had it by then, only an application may have ended it.
+            if !self.seen.contains(&(pair, value)) {
+                return Some("lost by Redis before it was carried");
+            }
+            if self.wrote_after(Side::Redis, pair, write.at, |_| true) {
+                return Some("agreed before, then lost by Redis and superseded there");
+            }
+        }
+        None
+    }
+}
+
+/// Judges a run.
+pub fn judge(history: &History) -> Judgement {
+    let index = Index::new(history);
+    let mut found = Judgement::default();
+    for write in &history.writes {
+        let (Left::Value(value), Some(_)) = (&write.left, &write.replaced) else { continue };
+        found.checked += 1;
+        match index.account(history, write, value) {
+            Some(account) => *found.accounts.entry(account).or_default() += 1,
+            None => {
+                let captured = index.on_stream.contains(&(write.pair.clone(), value.clone()));
+                let seen = index.seen.contains(&(write.pair.as_str(), value.as_str()));
+                found.lost.push(format!(
+                    "{}: {value}, written to {:?} after {:.3?} (on the stream: {captured}; seen in ZooKeeper: {seen})\n{}",
+                    write.pair,
+                    write.side,
+                    write.at,
+                    story(history, &write.pair)
+                ));
+            }
+        }
+    }
+    for (pair, (znode, key)) in &history.held {
+        if znode != key {
+            found.diverged.push(format!("{pair}: znode {znode:?}, key {key:?}\n{}", story(history, pair)));
+        }
+    }
+    for row in &history.changes {
+        let Some(pair) = pair_of(row).filter(|_| row["op"] == "d") else { continue };
+        let side =
+            [Side::Zookeeper, Side::Redis].into_iter().find(|side| row["source"]["connector"] == side.connector());
+        let is_made = side.is_some_and(|side| {
+            let writes = index.writes.get(&(side, pair.as_str()));
+            writes.is_some_and(|all| all.iter().any(|write| write.left == Left::Nothing))
+        });
+        if !is_made {
+            found.deletes.push(format!("{pair}: {row}\n{}", story(history, &pair)));
+        }
+    }
+    for (pair, values) in &history.seen_in_zookeeper {
+        let order: BTreeMap<&str, usize> = index
+            .writes
+            .get(&(Side::Redis, pair.as_str()))
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .filter_map(|(at, write)| match &write.left {
+                Left::Value(value) => Some((value.as_str(), at)),
+                Left::Nothing => None,
+            })
+            .collect();
+        let mut newest = None;
+        for value in values {
+            let Some(at) = order.get(value.as_str()) else { continue };
+            if newest.is_some_and(|newest| newest > *at) {
+                found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
+                break;
+            }
+            newest = Some(*at);
+        }
+    }
+    for row in &history.conflicts {
+        if let Some(pair) = pair_of(row).filter(|pair| pair.starts_with('z')) {
+            found.spurious.push(format!("{pair}: {row}\n{}", story(history, &pair)));
+        }
+    }
+    found
+}
+
+/// Everything that is known of a pair, for the text of a failure.
+fn story(history: &History, pair: &str) -> String {
+    let mut lines = Vec::new();
+    for write in history.writes.iter().filter(|write| write.pair == pair) {
+        lines
+            .push(format!("    {:>10.3?} {:?}: {:?}, replaced {:?}", write.at, write.side, write.left, write.replaced));
+    }
+    let rows = history.changes.iter().chain(&history.conflicts).filter(|row| pair_of(row).as_deref() == Some(pair));
+    lines.extend(rows.map(|row| format!("    {row}")));
+    lines.push(format!("    seen in ZooKeeper: {:?}", history.seen_in_zookeeper.get(pair)));
+    lines.push(format!("    losses of Redis: {:.3?}; held: {:?}", history.redis_losses, history.held.get(pair)));
+    lines.join("\n")
+}
