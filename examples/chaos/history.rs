@@ -22,13 +22,6 @@ impl Side {
             Side::Redis => Side::Zookeeper,
         }
     }
-
-    fn connector(self) -> &'static str {
-        match self {
-            Side::Zookeeper => "zookeeper",
-            Side::Redis => "redis",
-        }
-    }
 }
 
 /// What a write left in its place.
@@ -54,6 +47,8 @@ pub struct Write {
 /// Everything that happened, and everything that is left.
 #[derive(Debug, Default)]
 pub struct History {
+    /// When the run began, milliseconds since the epoch.
+    pub begun_ms: i64,
     /// In the order of each side of each pair.
     pub writes: Vec<Write>,
     /// When Redis lost data, or may have: the end of each loss.
@@ -217,9 +212,8 @@ pub fn judge(history: &History) -> Judgement {
     }
     for row in &history.changes {
         let Some(pair) = pair_of(row).filter(|_| row["op"] == "d") else { continue };
-        let side =
-            [Side::Zookeeper, Side::Redis].into_iter().find(|side| row["source"]["connector"] == side.connector());
-        let is_made = side.is_some_and(|side| {
+        // On either side: what an older copy of Redis brings back is deleted again, from ZooKeeper's side.
+        let is_made = [Side::Zookeeper, Side::Redis].into_iter().any(|side| {
             let writes = index.writes.get(&(side, pair.as_str()));
             writes.is_some_and(|all| all.iter().any(|write| write.left == Left::Nothing))
         });
@@ -239,10 +233,12 @@ pub fn judge(history: &History) -> Judgement {
                 Left::Nothing => None,
             })
             .collect();
-        let mut newest = None;
+        let (mut newest, mut before) = (None, None);
         for value in values {
+            // Unless what it replaced lost a conflict: a copy of Redis from before may hold what nobody had agreed on.
+            let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before));
             let Some(at) = order.get(value.as_str()) else { continue };
-            if newest.is_some_and(|newest| newest > *at) {
+            if newest.is_some_and(|newest| newest > *at) && !won {
                 found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
                 break;
             }
@@ -257,16 +253,40 @@ pub fn judge(history: &History) -> Judgement {
     found
 }
 
-/// Everything that is known of a pair, for the text of a failure.
+/// What is known of a pair, in the order of time, for the text of a failure.
 fn story(history: &History, pair: &str) -> String {
     let mut lines = Vec::new();
     for write in history.writes.iter().filter(|write| write.pair == pair) {
-        lines
-            .push(format!("    {:>10.3?} {:?}: {:?}, replaced {:?}", write.at, write.side, write.left, write.replaced));
+        let replaced = write.replaced.as_ref().map_or("?", |replaced| replaced.as_deref().unwrap_or("nothing"));
+        lines.push((seconds(write.at), format!("{:?}: {:?} replaced {replaced}", write.side, write.left)));
     }
-    let rows = history.changes.iter().chain(&history.conflicts).filter(|row| pair_of(row).as_deref() == Some(pair));
-    lines.extend(rows.map(|row| format!("    {row}")));
-    lines.push(format!("    seen in ZooKeeper: {:?}", history.seen_in_zookeeper.get(pair)));
-    lines.push(format!("    losses of Redis: {:.3?}; held: {:?}", history.redis_losses, history.held.get(pair)));
-    lines.join("\n")
+    let row_seconds = |row: &Value| (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
+    for row in history.changes.iter().filter(|row| pair_of(row).as_deref() == Some(pair)) {
+        let (source, base) = (&row["source"], &row["base"]);
+        let text = format!(
+            "    stream {}: {} {} -> {}; from {} {} mzxid {} version {}; base {} {} {}; {}",
+            row["position"],
+            row["op"],
+            row["before"],
+            row["after"],
+            source["connector"],
+            source["event"],
+            source["mzxid"],
+            source["version"],
+            base["sequence"],
+            base["mzxid"],
+            base["version"],
+            row["conflict"]
+        );
+        lines.push((row_seconds(row), text));
+    }
+    lines.extend(history.redis_losses.iter().map(|at| (seconds(*at), "---- Redis lost data".to_owned())));
+    lines.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let mut text: String = lines.iter().map(|(at, line)| format!("    {at:>8.3} {line}\n")).collect();
+    text += &format!("    seen in ZooKeeper: {:?}\n", history.seen_in_zookeeper.get(pair));
+    text + &format!("    held: {:?}", history.held.get(pair))
+}
+
+fn seconds(at: Duration) -> f64 {
+    at.as_secs_f64()
 }

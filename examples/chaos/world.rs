@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// `worker.reconcile` is 2 s here; the contract adds 30.
 const HEALED: Duration = Duration::from_secs(32);
@@ -115,7 +115,7 @@ impl World {
             redis: [redis[0].address(), redis[1].address()],
             primary: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
-            history: Mutex::default(),
+            history: Mutex::new(History { begun_ms: now_ms(), ..History::default() }),
         });
         World { shared, ensemble, redis, workers, rule }
     }
@@ -246,6 +246,10 @@ impl World {
         }
         folder
     }
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 type Held = (Option<String>, Option<String>);

@@ -208,7 +208,7 @@ impl Engine {
             let Item { name, hint, pair } = item;
             let (entry, value) = (Vec::new(), None);
             let observed =
-                Observed { name, hint, pair, seen, entry, nonce: 0, znode, value, events: 0, comparing: true };
+                Observed { name, hint, pair, seen, entry, nonce: 0, life: 0, znode, value, events: 0, comparing: true };
             sight.observed.push(observed);
         }
         rest

@@ -41,6 +41,8 @@ pub(super) struct Observed {
     /// The sidecar's bytes as read (or as known), for the compare-and-set.
     pub(super) entry: Vec<u8>,
     pub(super) nonce: u64,
+    /// The life of the data set in which the key was read; 0 if it was not.
+    pub(super) life: u64,
     pub(super) znode: Option<(Vec<u8>, ZkStat)>,
     /// The key's bytes, where they were read.
     pub(super) value: Option<Vec<u8>>,
@@ -189,6 +191,7 @@ impl Engine {
                         seen,
                         entry,
                         nonce: 0,
+                        life: 0,
                         znode,
                         value: None,
                         events,
@@ -340,6 +343,7 @@ impl Engine {
             seen,
             entry: reading.entry,
             nonce: reading.nonce,
+            life: reading.life,
             znode: data,
             value,
             events,
