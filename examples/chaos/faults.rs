@@ -163,6 +163,7 @@ impl World {
             "keys evicted" => {
                 self.redis[primary].run::<()>("CONFIG SET maxmemory-policy allkeys-random").await;
                 self.redis[primary].run::<()>("CONFIG SET maxmemory 1mb").await;
+                self.shared.bases_lost();
                 tokio::time::sleep(ms(rng, 20..200)).await;
                 self.redis[primary].run::<()>("CONFIG SET maxmemory 0").await;
                 self.redis[primary].run::<()>("CONFIG SET maxmemory-policy noeviction").await;
@@ -177,6 +178,7 @@ impl World {
             "sidecars deleted by hand" => {
                 let buckets: Vec<String> = self.redis[primary].run("KEYS _keepstep:*").await;
                 let some: Vec<String> = buckets.into_iter().filter(|_| rng.bool()).collect();
+                self.shared.bases_lost();
                 if !some.is_empty() {
                     self.redis[primary].run::<()>(&format!("DEL {}", some.join(" "))).await;
                 }

@@ -53,6 +53,8 @@ pub struct History {
     pub writes: Vec<Write>,
     /// When Redis lost data, or may have: the end of each loss.
     pub redis_losses: Vec<Duration>,
+    /// When bases may have been taken from beside their values.
+    pub bases_lost: Vec<Duration>,
     /// By pair: what was seen on the ZooKeeper side at some moment, in order.
     pub seen_in_zookeeper: BTreeMap<String, Vec<String>>,
     /// By pair: what the ZooKeeper side and the Redis side hold at the end.
@@ -246,7 +248,10 @@ pub fn judge(history: &History) -> Judgement {
         }
     }
     for row in &history.conflicts {
-        if let Some(pair) = pair_of(row).filter(|pair| pair.starts_with('z')) {
+        // Without a base, two values that differ are a conflict by definition.
+        let at = (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
+        let has_lost_bases = history.bases_lost.iter().any(|lost| seconds(*lost) <= at);
+        if let Some(pair) = pair_of(row).filter(|pair| pair.starts_with('z') && !has_lost_bases) {
             found.spurious.push(format!("{pair}: {row}\n{}", story(history, &pair)));
         }
     }

@@ -52,6 +52,12 @@ impl Shared {
         self.history().redis_losses.push(now);
     }
 
+    /// From now on bases may be missing.
+    pub fn bases_lost(&self) {
+        let now = self.now();
+        self.history().bases_lost.push(now);
+    }
+
     pub fn primary(&self) -> usize {
         self.primary.load(Ordering::SeqCst)
     }

@@ -46,6 +46,8 @@ impl Engine {
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
         let is_routine = asked.is_empty();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
+        let was_watched = self.zookeeper_up.load(Ordering::Acquire);
         let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
@@ -57,6 +59,9 @@ impl Engine {
             self.scan_sidecars(&met, &mut total).await?;
         }
         drop(met);
+        if was_watched {
+            self.watch_compared.store(watch_gaps, Ordering::Release);
+        }
         self.blank.store(false, Ordering::Relaxed);
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
@@ -150,7 +155,15 @@ impl Engine {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
         let mut free = free.into_iter();
-        items.retain(|_| free.next().unwrap_or(false));
+        let is_watched = self.is_watched();
+        items.retain(|(item, ..)| {
+            let is_free = free.next().unwrap_or(false);
+            if !is_free && !is_watched {
+                // It will be looked at anyway, but by then this comparison may have ended, which vouches for every znode.
+                self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
+            }
+            is_free
+        });
         let mut sight = Sight::default();
         if self.blank.load(Ordering::Relaxed) && !caches_are_off() {
             items = self.guess_absent(items, &mut sight);

@@ -4,7 +4,7 @@
 //!   named as well (our own writes name it), since the compare-and-set checks that. If the znode turns out to be as the
 //!   base has it, the key is looked at next. An event that is not newer than the base is an echo and needs no read.
 //! - A key was named: read it with its sidecar; the znode is assumed to be as the base has it. Only while the watch
-//!   stands and has not named the znode.
+//!   stands, has not named the znode, and a comparison has ended since it was laid.
 //! - Otherwise, or when an assumption was refused: ZooKeeper first, after `sync`, then Redis. What ZooKeeper shows as
 //!   absent or older than the base is believed only after a second such observation.
 
@@ -15,7 +15,6 @@ use crate::change::{Digest, Pair, ZkStat};
 use crate::failpoint::crash_point;
 use crate::plan::{Base, Key, Observation, Seen, Vanished, Znode, path_id};
 use crate::store::{KeyReading, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Times closer than this are not told apart by `latest`: the round trip of an event and the error of the measured
@@ -91,7 +90,7 @@ impl Engine {
         crash_point!("c1-hint-taken");
         let mut sight = Sight::default();
         let (mut znodes, mut keys) = (Vec::new(), Vec::new());
-        let watched = self.zookeeper_up.load(Ordering::Relaxed);
+        let watched = self.is_watched();
         for (name, hint) in taken {
             let Some(mapped) = self.map.of_key(&name) else {
                 sight.finished.push((name, None));

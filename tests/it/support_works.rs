@@ -273,3 +273,23 @@ async fn a_redis_server_comes_back_with_an_older_copy_and_with_nothing() {
     redis.restart_empty().await;
     assert_eq!(redis.run::<Option<String>>("GET kept").await, None);
 }
+
+#[tokio::test]
+async fn a_frozen_server_of_an_ensemble_is_done_without_and_comes_back() {
+    let ensemble = Ensemble::start().await;
+    let frozen = ensemble.leader().await;
+    ensemble.pause(frozen);
+    let other = Znodes::connect(&ensemble.address((frozen + 1) % 3).to_string()).await;
+    eventually("a write to the two that are left", SOON, async || {
+        other.try_put("/a", "1").await.map_err(|error| error.to_string())
+    })
+    .await;
+    ensemble.resume(frozen);
+    eventually_is("the znode on the one that was frozen", SOON, Some("1".to_owned()), async || {
+        match Znodes::try_connect(&ensemble.address(frozen).to_string()).await {
+            Some(back) => back.text("/a").await,
+            None => None,
+        }
+    })
+    .await;
+}

@@ -289,6 +289,11 @@ impl Keepstep {
         http::request(self.http(), "POST", path, headers).await.expect("the worker answers")
     }
 
+    /// The sum over all label sets of one metric, 0 from a worker that does not answer yet.
+    pub async fn metric_or_zero(&self, name: &str) -> f64 {
+        if self.status_of("/live").await == Some(200) { self.metric(name, "").await } else { 0.0 }
+    }
+
     /// The value of one metric: the sum over all label sets whose text contains `labels` (`""`: all).
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
         let all = self.get("/metrics").await.body;
