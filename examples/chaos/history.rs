@@ -59,6 +59,9 @@ pub struct History {
     pub seen_in_zookeeper: BTreeMap<String, Vec<String>>,
     /// By pair: what the ZooKeeper side and the Redis side hold at the end.
     pub held: BTreeMap<String, (Option<String>, Option<String>)>,
+    /// By pair: how often a worker said that it had written over a znode that was recreated at the version it had read. That
+    /// is the one overwriting that ZooKeeper cannot refuse; it is detected and counted.
+    pub recreated: BTreeMap<String, usize>,
     /// Everything on the streams of all workers.
     pub changes: Vec<Value>,
     /// The conflict logs of all workers.
@@ -189,10 +192,15 @@ impl<'a> Index<'a> {
 pub fn judge(history: &History) -> Judgement {
     let index = Index::new(history);
     let mut found = Judgement::default();
+    let mut recreated = history.recreated.clone();
     for write in &history.writes {
         let (Left::Value(value), Some(_)) = (&write.left, &write.replaced) else { continue };
         found.checked += 1;
-        match index.account(history, write, value) {
+        let told = |account: Option<&'static str>, recreated: &mut BTreeMap<String, usize>| {
+            let left = recreated.get_mut(&write.pair).filter(|left| **left > 0 && write.side == Side::Zookeeper);
+            account.or_else(|| left.map(|left| *left -= 1).map(|()| "recreated under a write, and counted"))
+        };
+        match told(index.account(history, write, value), &mut recreated) {
             Some(account) => *found.accounts.entry(account).or_default() += 1,
             None => {
                 let captured = index.on_stream.contains(&(write.pair.clone(), value.clone()));
@@ -224,27 +232,16 @@ pub fn judge(history: &History) -> Judgement {
         }
     }
     for (pair, values) in &history.seen_in_zookeeper {
-        let order: BTreeMap<&str, usize> = index
-            .writes
-            .get(&(Side::Redis, pair.as_str()))
-            .into_iter()
-            .flatten()
-            .enumerate()
-            .filter_map(|(at, write)| match &write.left {
-                Left::Value(value) => Some((value.as_str(), at)),
-                Left::Nothing => None,
-            })
-            .collect();
-        let (mut newest, mut before) = (None, None);
+        let (mut known, mut before) = (BTreeSet::new(), None);
         for value in values {
-            // Unless what it replaced lost a conflict: a copy of Redis from before may hold what nobody had agreed on.
-            let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before));
-            let Some(at) = order.get(value.as_str()) else { continue };
-            if newest.is_some_and(|newest| newest > *at) && !won {
+            // Unless it won a conflict, or what it replaced lost one. A value that an older copy of Redis holds and that had not been carried
+            // by then is no old value: it counts as a change.
+            let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before))
+                || index.is_logged(pair, value);
+            if !known.insert(value) && !won {
                 found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
                 break;
             }
-            newest = Some(*at);
         }
     }
     for row in &history.conflicts {

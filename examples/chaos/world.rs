@@ -206,6 +206,10 @@ impl World {
         history.held = self.held(&znodes, &mut client).await.into_iter().collect();
         for worker in &self.workers {
             history.changes.extend(worker.keepstep.changes().await);
+            for line in worker.keepstep.log().lines().filter(|line| line.contains("deleted and recreated between")) {
+                let path = line.split("\"/settings/").nth(1).and_then(|rest| rest.split('"').next());
+                *history.recreated.entry(path.expect("it names the pair").to_owned()).or_default() += 1;
+            }
             history.conflicts.extend(worker.keepstep.json("conflicts", &[]).await);
         }
         (history, quiet)

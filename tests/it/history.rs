@@ -52,6 +52,17 @@ fn a_value_in_the_conflict_log_a_replaced_one_and_the_last_one_are_accounted_for
 }
 
 #[test]
+fn an_overwriting_that_the_worker_counted_excuses_one_value_of_zookeeper() {
+    let writes = vec![write("s1", Side::Zookeeper, 1, Some("z1"), None), write("s1", Side::Redis, 2, Some("r1"), None)];
+    let history = History { writes, held: [held("s1", Some("r1"))].into(), ..History::default() };
+    assert_eq!(judge(&history).lost.len(), 1);
+    let mut counted = History { recreated: [("s1".to_owned(), 1)].into(), ..history };
+    assert!(judge(&counted).is_clean());
+    counted.writes.push(write("s1", Side::Zookeeper, 3, Some("z2"), None));
+    assert_eq!(judge(&counted).lost.len(), 1, "one count excuses one value");
+}
+
+#[test]
 fn a_loss_of_redis_excuses_what_was_not_carried_yet_and_nothing_else() {
     let losses = vec![Duration::from_millis(5)];
     let excused = History { redis_losses: losses.clone(), ..clash() };

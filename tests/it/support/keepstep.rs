@@ -215,7 +215,8 @@ impl Keepstep {
         self.start();
         self.wait_ready().await;
         eventually_is("the pipeline's state", READY, Value::from("live"), async || {
-            self.json("status", &[]).await[0]["state"].clone()
+            let status: Value = serde_json::from_str(&self.get("/status").await.body).unwrap();
+            status["pipelines"][0]["state"].clone()
         })
         .await;
     }
