@@ -370,7 +370,11 @@ struct Stores {
     client: MultiplexedConnection,
 }
 
+/// One point at a time: it has ten workers already.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn matrix(point: &'static Point) {
+    let _turn = TURN.lock().await;
     let (zookeeper, redis) = tokio::join!(ZooKeeper::start(), Redis::start());
     let (znodes, client) = tokio::join!(zookeeper.client(), redis.client());
     let stores = Stores { zookeeper, redis, znodes, client };
