@@ -232,12 +232,22 @@ pub fn judge(history: &History) -> Judgement {
         }
     }
     for (pair, values) in &history.seen_in_zookeeper {
+        // Without its base, what is left on one side is copied to the other, however old.
+        let without_base: BTreeSet<&str> = history
+            .changes
+            .iter()
+            .filter(|row| {
+                !history.bases_lost.is_empty() && row["base"].is_null() && pair_of(row).as_ref() == Some(pair)
+            })
+            .filter_map(|row| row["after"].as_str())
+            .collect();
         let (mut known, mut before) = (BTreeSet::new(), None);
         for value in values {
-            // Unless it won a conflict, or what it replaced lost one. A value that an older copy of Redis holds and that had not been carried
-            // by then is no old value: it counts as a change.
+            // Unless it won a conflict, or what it replaced lost one. A value that an older copy of Redis holds and that had
+            // not been carried by then is no old value: it counts as a change.
             let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before))
-                || index.is_logged(pair, value);
+                || index.is_logged(pair, value)
+                || without_base.contains(value.as_str());
             if !known.insert(value) && !won {
                 found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
                 break;
