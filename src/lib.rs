@@ -24,6 +24,7 @@
 //! 11. [`http`]: the pages of a worker, its Unix socket, the client of both.
 //! 12. [`cli`]: one file a command, and the exit codes.
 //! 13. [`assembly`]: plain data to running parts.
+//! 14. `failpoint`: crash points for tests, compiled out of a release.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -31,6 +32,7 @@ pub mod change;
 pub mod cli;
 pub mod codec;
 pub mod config;
+mod failpoint;
 pub mod history;
 pub mod http;
 pub mod pipeline;

@@ -107,7 +107,7 @@ fn files(folder: &str, extension: &str) -> Vec<Source> {
 }
 
 fn rust_files() -> Vec<Source> {
-    ["src", "tests", "benches"].iter().flat_map(|folder| files(folder, "rs")).collect()
+    ["src", "tests", "benches", "examples"].iter().flat_map(|folder| files(folder, "rs")).collect()
 }
 
 /// `src/store/redis/sink.rs` is `["store", "redis", "sink"]`, `src/store/mod.rs` is `["store"]`, the roots are `[]`.

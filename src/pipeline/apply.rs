@@ -5,6 +5,7 @@ use super::engine::Engine;
 use super::observe::{AGAIN_AFTER, Observed};
 use super::settle::{Task, Work};
 use crate::change::{Change, Side};
+use crate::failpoint::crash_point;
 use crate::plan::Base;
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::sync::atomic::Ordering;
@@ -19,7 +20,10 @@ impl Engine {
         let Some(keys) = self.keys.as_ref().filter(|_| !works.is_empty()) else { return Vec::new() };
         let writes: Vec<KeyWrite<'_>> = works.iter().map(|work| self.key_write(work, changes, first)).collect();
         let outcomes = match keys.apply(&writes).await {
-            Ok(outcomes) => outcomes,
+            Ok(outcomes) => {
+                crash_point!("c8-keys-written");
+                outcomes
+            }
             Err(error) => {
                 self.failed(&error);
                 vec![KeyOutcome::NotNow(error.to_string()); works.len()]
@@ -70,6 +74,7 @@ impl Engine {
             expect,
             expect_entry: work.seen.entry.clone(),
             expect_nonce: if op == KeyOp::Note { work.seen.nonce } else { 0 },
+            life: work.seen.life,
             value,
             base,
             publish,
@@ -94,6 +99,7 @@ impl Engine {
                 return Vec::new();
             }
         };
+        crash_point!("c7-znodes-written");
         drop(writes);
         let mut done = Vec::with_capacity(works.len());
         for (Work { seen, .. }, outcome) in works.into_iter().zip(batch.outcomes) {
@@ -118,10 +124,13 @@ impl Engine {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
                     self.note("Redis takes no writes now; the sidecars wait");
                 }
-                Ok(outcomes) => match keys.mark_slots(&batch.slots).await {
-                    Ok(()) => break outcomes,
-                    Err(error) => self.failed(&error),
-                },
+                Ok(outcomes) => {
+                    crash_point!("c7-sidecars-written");
+                    match keys.mark_slots(&batch.slots).await {
+                        Ok(()) => break outcomes,
+                        Err(error) => self.failed(&error),
+                    }
+                }
                 Err(error @ StoreError::Fenced(_)) => {
                     // The next owner completes the journal, so the slots stay as they are.
                     self.halt(error);
@@ -134,6 +143,7 @@ impl Engine {
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         };
+        crash_point!("c7-slots-marked");
         znodes.release(&batch.slots);
         self.clear_note_if(!outcomes.is_empty());
         let mut in_step = vec![0; self.settings.routes.len()];
@@ -220,6 +230,7 @@ fn sidecar(seen: &Observed, base: Option<Base>) -> KeyWrite<'_> {
         expect: None,
         expect_entry: seen.entry.clone(),
         expect_nonce: seen.nonce,
+        life: seen.life,
         value: &[],
         base,
         publish: None,

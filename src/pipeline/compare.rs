@@ -15,6 +15,7 @@ use super::engine::{Engine, lock, now_ms};
 use super::observe::{Item, Observed, Sight, is_doubtful, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
+use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use futures::FutureExt as _;
@@ -45,16 +46,22 @@ impl Engine {
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
         let is_routine = asked.is_empty();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
+        let was_watched = self.zookeeper_up.load(Ordering::Acquire);
         let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
         self.walk_znodes(&mut met, &mut total).await?;
         self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+        crash_point!("c12-znodes-compared");
         self.scan_keys(&mut met, &mut total).await?;
         if !is_routine {
             self.scan_sidecars(&met, &mut total).await?;
         }
         drop(met);
+        if was_watched {
+            self.watch_compared.store(watch_gaps, Ordering::Release);
+        }
         self.blank.store(false, Ordering::Relaxed);
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
@@ -69,6 +76,7 @@ impl Engine {
             self.cache.set_complete(true);
             self.set_counting(true);
         }
+        crash_point!("c12-all-compared");
         if let Some(keys) = &self.keys {
             if lock(&self.live).awaiting.is_empty() {
                 keys.compared(mark).await?;
@@ -147,9 +155,17 @@ impl Engine {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
         let mut free = free.into_iter();
-        items.retain(|_| free.next().unwrap_or(false));
+        let is_watched = self.is_watched();
+        items.retain(|(item, ..)| {
+            let is_free = free.next().unwrap_or(false);
+            if !is_free && !is_watched {
+                // It will be looked at anyway, but by then this comparison may have ended, which vouches for every znode.
+                self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
+            }
+            is_free
+        });
         let mut sight = Sight::default();
-        if self.blank.load(Ordering::Relaxed) {
+        if self.blank.load(Ordering::Relaxed) && !caches_are_off() {
             items = self.guess_absent(items, &mut sight);
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
@@ -205,7 +221,7 @@ impl Engine {
             let Item { name, hint, pair } = item;
             let (entry, value) = (Vec::new(), None);
             let observed =
-                Observed { name, hint, pair, seen, entry, nonce: 0, znode, value, events: 0, comparing: true };
+                Observed { name, hint, pair, seen, entry, nonce: 0, life: 0, znode, value, events: 0, comparing: true };
             sight.observed.push(observed);
         }
         rest

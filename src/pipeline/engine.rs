@@ -14,6 +14,7 @@ use super::dirty::{DirtySet, Hint};
 use super::quarantine::Quarantine;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::codec::json::StoreNames;
+use crate::failpoint::caches_are_off;
 use crate::plan::{Ensemble, Flow, OnConflict, Policy};
 use crate::route::RouteMap;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
@@ -153,6 +154,10 @@ pub struct Engine {
     /// The sources that are up.
     pub(super) zookeeper_up: AtomicBool,
     pub(super) redis_up: AtomicBool,
+    /// Moves with each end of the watch.
+    pub(super) watch_gaps: AtomicU64,
+    /// `watch_gaps` of the last comparison that ended: whatever the znodes did in a gap before it is known.
+    pub(super) watch_compared: AtomicU64,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -189,7 +194,7 @@ impl Engine {
             stream: parts.stream,
             metrics: parts.metrics,
             dirty: Arc::new(dirty),
-            cache: Cache::new(super::cache::PAIRS_MAX),
+            cache: Cache::new(if caches_are_off() { 0 } else { super::cache::PAIRS_MAX }),
             quarantine,
             lease,
             live: Mutex::new(live),
@@ -210,7 +215,16 @@ impl Engine {
             known: Mutex::default(),
             zookeeper_up: AtomicBool::new(false),
             redis_up: AtomicBool::new(false),
+            watch_gaps: AtomicU64::new(0),
+            watch_compared: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Whether every change of a znode since its base has been told of: the watch stands, and a comparison has ended since
+    /// it was laid. Before that a znode may have been deleted and recreated at the very version that the base has.
+    pub(super) fn is_watched(&self) -> bool {
+        let gaps = self.watch_gaps.load(Ordering::Acquire);
+        self.zookeeper_up.load(Ordering::Acquire) && self.watch_compared.load(Ordering::Acquire) == gaps
     }
 
     /// The lineage of the ensemble.
@@ -501,7 +515,10 @@ impl Hints for Engine {
             Side::Zookeeper => &self.zookeeper_up,
             Side::Redis => &self.redis_up,
         };
-        let was_up = flag.swap(up, Ordering::Relaxed);
+        if side == Side::Zookeeper && !up {
+            self.watch_gaps.fetch_add(1, Ordering::AcqRel);
+        }
+        let was_up = flag.swap(up, Ordering::AcqRel);
         {
             let mut live = lock(&self.live);
             match side {

@@ -4,7 +4,7 @@
 //!   named as well (our own writes name it), since the compare-and-set checks that. If the znode turns out to be as the
 //!   base has it, the key is looked at next. An event that is not newer than the base is an echo and needs no read.
 //! - A key was named: read it with its sidecar; the znode is assumed to be as the base has it. Only while the watch
-//!   stands and has not named the znode.
+//!   stands, has not named the znode, and a comparison has ended since it was laid.
 //! - Otherwise, or when an assumption was refused: ZooKeeper first, after `sync`, then Redis. What ZooKeeper shows as
 //!   absent or older than the base is believed only after a second such observation.
 
@@ -12,9 +12,9 @@ use super::cache::Known;
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use crate::change::{Digest, Pair, ZkStat};
+use crate::failpoint::crash_point;
 use crate::plan::{Base, Key, Observation, Seen, Vanished, Znode, path_id};
 use crate::store::{KeyReading, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Times closer than this are not told apart by `latest`: the round trip of an event and the error of the measured
@@ -40,6 +40,8 @@ pub(super) struct Observed {
     /// The sidecar's bytes as read (or as known), for the compare-and-set.
     pub(super) entry: Vec<u8>,
     pub(super) nonce: u64,
+    /// The life of the data set in which the key was read; 0 if it was not.
+    pub(super) life: u64,
     pub(super) znode: Option<(Vec<u8>, ZkStat)>,
     /// The key's bytes, where they were read.
     pub(super) value: Option<Vec<u8>>,
@@ -85,9 +87,10 @@ impl Item {
 impl Engine {
     /// One round over pairs that were taken from the dirty set.
     pub(super) async fn round(&self, taken: Vec<(PairName, Hint)>) {
+        crash_point!("c1-hint-taken");
         let mut sight = Sight::default();
         let (mut znodes, mut keys) = (Vec::new(), Vec::new());
-        let watched = self.zookeeper_up.load(Ordering::Relaxed);
+        let watched = self.is_watched();
         for (name, hint) in taken {
             let Some(mapped) = self.map.of_key(&name) else {
                 sight.finished.push((name, None));
@@ -187,6 +190,7 @@ impl Engine {
                         seen,
                         entry,
                         nonce: 0,
+                        life: 0,
                         znode,
                         value: None,
                         events,
@@ -338,6 +342,7 @@ impl Engine {
             seen,
             entry: reading.entry,
             nonce: reading.nonce,
+            life: reading.life,
             znode: data,
             value,
             events,

@@ -13,6 +13,7 @@ use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use crate::change::{GapState, Side};
+use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Znodes};
@@ -360,16 +361,19 @@ impl Pipeline {
             Some(znodes) => znodes.own(remembered).await?,
             None => Lease { epoch: remembered.epoch + 1, ensemble: Ensemble { id: 0, since_zxid: 0 } },
         };
+        crash_point!("c10-fenced-in-zookeeper");
         if let (Some(keys), false) = (&self.keys, captures) {
             let zxid = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
             keys.begin(Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid }).await?;
         }
+        crash_point!("c10-begun-in-redis");
         if let Some(znodes) = &self.znodes {
             let entries = znodes.journal().await?;
             if let (Some(keys), false) = (&self.keys, captures) {
                 let marked: HashSet<Slot> = keys.marked_slots().await?.into_iter().collect();
                 let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
                 keys.complete(entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect()).await?;
+                crash_point!("c10-journal-completed");
                 keys.mark_slots(&slots.into_iter().collect::<Vec<_>>()).await?;
             }
         }

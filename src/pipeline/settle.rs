@@ -9,6 +9,7 @@ use super::engine::{Engine, Route};
 use super::observe::{AGAIN_AFTER, Item, Observed, Sight};
 use super::record::{Recording, record};
 use crate::change::{Change, Digest, Position, Side, ZkVersion};
+use crate::failpoint::crash_point;
 use crate::plan::{Action, Base, Key, Verdict, Znode, path_id, plan};
 use crate::store::{KeyOp, StoreError, ZnodeOp};
 use crate::stream::StreamError;
@@ -67,6 +68,7 @@ impl Engine {
         let mut works = Vec::with_capacity(sight.observed.len());
         let mut changes = Vec::new();
         for seen in sight.observed {
+            crash_point!("c4-observed");
             let bytes = seen.znode.as_ref().map_or(0, |(data, _)| data.len()) + seen.value.as_ref().map_or(0, Vec::len);
             self.note_size(bytes);
             self.decide(seen, &mut works, &mut changes, &mut settled);
@@ -111,6 +113,7 @@ impl Engine {
             }
             match self.stream.append(Arc::clone(&shared)).await {
                 Ok(first) => {
+                    crash_point!("c5-recorded");
                     self.recorded(&shared);
                     return Some((shared, first));
                 }

@@ -364,6 +364,8 @@ pub struct KeyReading {
     pub entry: Vec<u8>,
     /// Names this life of the bucket: a bucket that was lost and made again has another one.
     pub nonce: u64,
+    /// Counts the lives of the data set that were seen: a restart or a replacement begins another one.
+    pub life: u64,
 }
 
 /// What [`Keyspace::observe`] answers.
@@ -413,6 +415,9 @@ pub struct KeyWrite<'a> {
     pub expect_entry: Vec<u8>,
     /// The bucket's life that must be; 0: not looked at.
     pub expect_nonce: u64,
+    /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked at. In another life a
+    /// `Note` is refused if the key is back where the sidecar has it: the data set is then an older one.
+    pub life: u64,
     /// The value to set.
     pub value: &'a [u8],
     /// The sidecar to leave; `None`: none.

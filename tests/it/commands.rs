@@ -41,7 +41,7 @@ async fn a_store_that_is_not_reachable_in_time_ends_with_75() {
     let start = Instant::now();
     keepstep.command("validate", &["--connect", "--timeout", "1s"]).await.expect(75);
     keepstep.command("run", &["--once", "--timeout", "1s", "--http", "off"]).await.expect(75);
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
     keepstep.command("status", &[]).await.expect(75);
     keepstep.command("pause", &[]).await.expect(75);
 }

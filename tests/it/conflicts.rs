@@ -205,3 +205,37 @@ async fn changes_made_while_no_worker_watched_go_to_the_store_named_first_unless
         assert_eq!(conflicts.len(), 1, "{rule}: {conflicts:?}");
     }
 }
+
+#[tokio::test]
+async fn a_znode_recreated_at_its_old_version_while_no_worker_ran_is_not_taken_for_the_one_known_before() {
+    const PAIRS: usize = 150;
+    let mut scene = Scene::start_with(|pipeline| pipeline.route("on_conflict: prefer cache")).await;
+    for number in 0..PAIRS {
+        scene.set(format!("settings:{number}"), "before").await;
+    }
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    scene.keepstep.kill9();
+    for number in 0..PAIRS {
+        let path = format!("/settings/{number}");
+        let version = scene.znodes.stat(&path).await.version;
+        scene.znodes.delete(&path).await;
+        scene.znodes.put(&path, format!("z{number}")).await;
+        assert_eq!(scene.znodes.stat(&path).await.version, version, "the very version that the base has");
+    }
+    // Keys change at every moment of the start, before the first comparison has come to their pair.
+    scene.keepstep.start();
+    let mut last = 0;
+    while scene.keepstep.metric_or_zero("keepstep_comparisons_total").await == 0.0 {
+        last += 1;
+        for number in 0..PAIRS {
+            scene.set(format!("settings:{number}"), format!("r{last}")).await;
+        }
+    }
+    scene.in_step(LIVE).await;
+    let logged = scene.keepstep.json("conflicts", &[]).await;
+    for number in 0..PAIRS {
+        let value = format!("z{number}");
+        assert!(logged.iter().any(|row| row["zk"] == value.as_str()), "{value} was overwritten without a word");
+    }
+}

@@ -7,24 +7,31 @@
     reason = "a test fails by panicking"
 )]
 
+mod amplification;
 mod commands;
 mod conflicts;
+#[cfg(feature = "failpoints")]
+mod crashes;
 mod deletes;
 mod diff;
 mod examples;
 mod faults;
 mod groups;
+mod history;
 mod kafka;
 mod kafka_faults;
 mod kafka_stream;
 mod limits;
 mod losses;
 mod one_way;
+#[cfg(not(feature = "failpoints"))]
+mod plain;
 mod quarantine;
 mod random;
 mod recovery;
 mod redis_events;
 mod replay;
+mod silent_loss;
 mod storage;
 mod stream_conformance;
 mod support;

@@ -5,7 +5,7 @@ use futures::future::{BoxFuture, join_all};
 use keepstep::change::{Change, Conflict, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
 use keepstep::stream::embedded::EmbeddedStream;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
-use keepstep::stream::{LatestValue, Recorded, Retention, Stream};
+use keepstep::stream::{LatestValue, Recorded, Retention, Stream, StreamError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,7 +33,17 @@ impl Place for Embedded {
     fn open(&self) -> BoxFuture<'_, Arc<dyn Stream>> {
         Box::pin(async {
             let retention = Retention { age: Duration::from_secs(86_400), size: 1 << 30 };
-            let stream = EmbeddedStream::open(&self.dir.path().join("stream"), retention, "test").unwrap();
+            let dir = self.dir.path().join("stream");
+            // An opening that was dropped gives its lock back when its writing thread ends, a moment later.
+            let mut opened = EmbeddedStream::open(&dir, retention, "test");
+            for _ in 0..200 {
+                if !matches!(opened, Err(StreamError::Owned(_))) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                opened = EmbeddedStream::open(&dir, retention, "test");
+            }
+            let stream = opened.unwrap();
             stream.begin(1).await.unwrap();
             Arc::new(stream) as Arc<dyn Stream>
         })

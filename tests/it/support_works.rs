@@ -227,3 +227,69 @@ async fn waiting_in_vain_says_what_for() {
 async fn an_unwanted_thing_fails_at_once() {
     never("a knock", Duration::from_secs(60), async || Err("one".to_owned())).await;
 }
+
+#[tokio::test]
+async fn a_reset_and_a_cut_in_the_middle_of_a_message_end_the_connection() {
+    let counter = Counter::start().await;
+    let mut connection = counter.connect().await.unwrap();
+    counter.proxy.reset_connections();
+    assert!(increment(&mut connection).await.is_err());
+    assert_eq!(counter.value().await, 0, "the request did not arrive");
+
+    let mut connection = counter.connect().await.unwrap();
+    counter.proxy.cut_after(Direction::ToServer, 10);
+    assert!(increment(&mut connection).await.is_err());
+    assert!(counter.proxy.has_cut());
+    assert_eq!(counter.value().await, 0, "ten bytes are no request");
+
+    let mut connection = counter.connect().await.unwrap();
+    counter.proxy.cut_after(Direction::ToClient, 1);
+    assert!(increment(&mut connection).await.is_err());
+    assert_eq!(counter.value().await, 1, "one byte is no answer, but the request was served");
+}
+
+#[tokio::test]
+async fn a_proxy_can_be_pointed_at_another_server() {
+    let counter = Counter::start().await;
+    let other = Redis::start().await;
+    let mut connection = counter.connect().await.unwrap();
+    assert_eq!(increment(&mut connection).await.unwrap(), 1);
+    counter.proxy.lead_to(other.address());
+    assert!(increment(&mut connection).await.is_err(), "the connection to the first is closed");
+    for wanted in 1..=3 {
+        assert_eq!(increment(&mut counter.connect().await.unwrap()).await.unwrap(), wanted);
+    }
+    assert_eq!(counter.value().await, 1);
+}
+
+#[tokio::test]
+async fn a_redis_server_comes_back_with_an_older_copy_and_with_nothing() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    redis.run::<()>("SET kept 1").await;
+    let copy = redis.back_up();
+    redis.run::<()>("SET kept 2").await;
+    redis.restart_from(&copy).await;
+    assert_eq!(redis.run::<String>("GET kept").await, "1");
+    redis.restart_empty().await;
+    assert_eq!(redis.run::<Option<String>>("GET kept").await, None);
+}
+
+#[tokio::test]
+async fn a_frozen_server_of_an_ensemble_is_done_without_and_comes_back() {
+    let ensemble = Ensemble::start().await;
+    let frozen = ensemble.leader().await;
+    ensemble.pause(frozen);
+    let other = Znodes::connect(&ensemble.address((frozen + 1) % 3).to_string()).await;
+    eventually("a write to the two that are left", SOON, async || {
+        other.try_put("/a", "1").await.map_err(|error| error.to_string())
+    })
+    .await;
+    ensemble.resume(frozen);
+    eventually_is("the znode on the one that was frozen", SOON, Some("1".to_owned()), async || {
+        match Znodes::try_connect(&ensemble.address(frozen).to_string()).await {
+            Some(back) => back.text("/a").await,
+            None => None,
+        }
+    })
+    .await;
+}

@@ -5,6 +5,8 @@ use super::info::Info;
 use super::script::Script;
 use super::{Shared, lock};
 use crate::change::Digest;
+use crate::failpoint::crash_in_flight;
+use crate::plan::Base;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -101,7 +103,17 @@ impl Shared {
 
     /// Runs a script, loading it where the server does not have it. The inner error is the script's.
     pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
-        let (id, mut connection) = self.connection().await?;
+        let connection = self.connection().await?;
+        self.script_on(connection, script, command).await
+    }
+
+    /// [`Shared::script`] on this connection and no other.
+    async fn script_on(
+        &self,
+        (id, mut connection): (u64, MultiplexedConnection),
+        script: &Script,
+        command: &Cmd,
+    ) -> Result<Result<Value, RedisError>, StoreError> {
         let mut result = answer(connection.send_packed_command(command).await);
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
             let mut load = redis::cmd("SCRIPT");
@@ -141,8 +153,11 @@ impl Shared {
         }
         command.arg(ANSWER_BYTES).arg(digest_above);
         command.arg(VALUE_BYTES_MAX);
-        match self.script(&self.observe, &command).await? {
-            Ok(value) => self.readings(value, keys.len()),
+        let connection = self.connection().await?;
+        // A connection does not outlive the server's life, so this is the life of what is read.
+        let life = lock(&self.lineage).life;
+        match self.script_on(connection, &self.observe, &command).await? {
+            Ok(value) => self.readings(value, keys.len(), life),
             Err(error) if is_denied(&error) && keys.len() > 1 => {
                 let mut readings = Vec::with_capacity(keys.len());
                 let mut now_ms = 0;
@@ -155,13 +170,13 @@ impl Shared {
             }
             Err(error) if is_denied(&error) => {
                 let state = KeyState::Denied(error.to_string());
-                Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0 }], 0))
+                Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, life }], 0))
             }
             Err(error) => Err(explain(&self.settings, &error)),
         }
     }
 
-    pub(super) fn readings(&self, value: Value, count: usize) -> Result<(Vec<KeyReading>, i64), StoreError> {
+    pub(super) fn readings(&self, value: Value, count: usize, life: u64) -> Result<(Vec<KeyReading>, i64), StoreError> {
         let odd = |what: String| StoreError::Away(format!("{}: a script answered {what}", self.place()));
         let Value::Array(items) = value else { return Err(odd(format!("{value:?}"))) };
         let mut items = items.into_iter();
@@ -194,7 +209,7 @@ impl Shared {
                 _ => KeyState::Later,
             };
             let nonce = std::str::from_utf8(nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-            readings.push(KeyReading { state, entry: entry.to_vec(), nonce });
+            readings.push(KeyReading { state, entry: entry.to_vec(), nonce, life });
         }
         if readings.len() != count || !rest.is_empty() {
             return Err(odd(format!("{} readings of {count}", readings.len())));
@@ -202,7 +217,47 @@ impl Shared {
         Ok((readings, now_ms))
     }
 
+    /// Which of these are notes of states that an older data set has taken back.
+    async fn taken_back(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<bool>, StoreError> {
+        let is_suspect = |write: &&KeyWrite<'_>| write.op == KeyOp::Note && write.life != 0 && write.life != life;
+        let suspects: Vec<&[u8]> = writes.iter().filter(is_suspect).map(|write| write.key).collect();
+        if suspects.is_empty() {
+            return Ok(vec![false; writes.len()]);
+        }
+        let (readings, _) = self.observe_chunk(&suspects, false).await?;
+        if readings.iter().any(|reading| reading.life != life) {
+            return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())));
+        }
+        let mut readings = readings.iter();
+        let backs = writes.iter().map(|write| {
+            is_suspect(&write) && readings.next().is_some_and(|reading| is_back(reading, write.base.as_ref()))
+        });
+        Ok(backs.collect())
+    }
+
     pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+        let connection = self.connection().await?;
+        let life = lock(&self.lineage).life;
+        let backs = self.taken_back(writes, life).await?;
+        if backs.contains(&true) {
+            let rest: Vec<KeyWrite<'_>> =
+                writes.iter().zip(&backs).filter(|(_, back)| !**back).map(|(write, _)| write.clone()).collect();
+            let mut done = match rest.as_slice() {
+                [] => Vec::new(),
+                rest => self.apply_on(connection, rest).await?,
+            }
+            .into_iter();
+            let outcome = |back| if back { Some(KeyOutcome::Refused) } else { done.next() };
+            return Ok(backs.into_iter().filter_map(outcome).collect());
+        }
+        self.apply_on(connection, writes).await
+    }
+
+    async fn apply_on(
+        &self,
+        connection: (u64, MultiplexedConnection),
+        writes: &[KeyWrite<'_>],
+    ) -> Result<Vec<KeyOutcome>, StoreError> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.apply.sha).arg(writes.len() * 2);
@@ -227,7 +282,7 @@ impl Shared {
                 None => command.arg("").arg(""),
             };
         }
-        match self.script(&self.apply, &command).await? {
+        match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, &self.apply, &command))? {
             Ok(Value::Array(codes)) => codes.into_iter().map(|code| self.outcome(code)).collect(),
             Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place()))),
             Err(error) if is_denied(&error) && writes.len() > 1 => {
@@ -276,6 +331,19 @@ impl Shared {
             KeyOutcome::Impossible("refused", format!("{}: {text}", self.place()))
         })
     }
+}
+
+/// Whether the key is back where its sidecar has it, although this later base says that it had moved on: what both of
+/// them belong to is an older state of the data set.
+pub(super) fn is_back(reading: &KeyReading, later: Option<&Base>) -> bool {
+    let now = match &reading.state {
+        KeyState::Absent => None,
+        KeyState::Value { bytes, .. } => Some(Digest::of(bytes)),
+        KeyState::Digest { digest, .. } => Some(*digest),
+        KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => return false,
+    };
+    let noted = Base::decode(&reading.entry).and_then(|base| base.redis);
+    now == noted && now != later.and_then(|base| base.redis)
 }
 
 /// A command's answer with a server error taken out of it.

@@ -24,7 +24,7 @@ use super::{
     Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
-use calls::{glob, integer, keys_of};
+use calls::{glob, integer, is_back, keys_of};
 use connection::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -106,6 +106,8 @@ struct Lineage {
     compared: Option<(String, u64)>,
     /// Moves when either of them does, or when the canary is gone.
     generation: u64,
+    /// Moves when the data set may be another one, or an older state of itself.
+    life: u64,
     canary: String,
 }
 
@@ -120,6 +122,9 @@ impl Lineage {
         let evicted = !replaced && info.evicted_keys > self.evicted_keys && !self.current.is_empty();
         if replaced || evicted || self.current.is_empty() {
             self.generation += 1;
+        }
+        if replaced || self.current.is_empty() {
+            self.life += 1;
         }
         self.current = info.lineage();
         self.evicted_keys = info.evicted_keys;
@@ -228,10 +233,26 @@ impl Keyspace for RedisStore {
 
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
+            // Since these were written Redis may have come back with an older state of itself, sidecars included. Then a
+            // completed sidecar would make the older value look like an application's change.
+            let may_be_older = {
+                let lineage = lock(&self.shared.lineage);
+                lineage.compared.as_ref().is_some_and(|(life, _)| *life != lineage.current)
+            };
             for chunk in entries.chunks(KEYS_PER_CALL) {
+                let mut chunk: Vec<&JournalEntry> = chunk.iter().collect();
+                if may_be_older {
+                    let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
+                    let (readings, _) = self.shared.observe_chunk(&keys, false).await?;
+                    let mut readings = readings.iter();
+                    chunk.retain(|entry| !readings.next().is_some_and(|reading| is_back(reading, entry.base.as_ref())));
+                    if chunk.is_empty() {
+                        continue;
+                    }
+                }
                 let mut command = redis::cmd("EVALSHA");
                 command.arg(&self.shared.complete.sha).arg(chunk.len());
-                for entry in chunk {
+                for entry in &chunk {
                     command.arg(self.shared.buckets.of(&entry.key));
                 }
                 command.arg(self.shared.epoch.load(Ordering::Relaxed));

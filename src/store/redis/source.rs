@@ -196,8 +196,12 @@ async fn check_canary(
     {
         let mut lineage = lock(&shared.lineage);
         lineage.generation += 1;
+        lineage.life += 1;
         lineage.compared = None;
+        // Another one than before: the data set that went may come back (SWAPDB), and is then an older one.
+        lineage.canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
     }
+    let canary = lock(&shared.lineage).canary.clone();
     let mut save = redis::cmd("HSET");
     save.arg(shared.state_key()).arg("canary").arg(&canary).arg("epoch").arg(shared.epoch.load(Ordering::Relaxed));
     let saved: Result<Value, _> = save.query_async(connection).await;

@@ -14,8 +14,8 @@ use super::{Shared, explain, group, now_ms};
 use crate::plan::Ensemble;
 use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error};
+use std::time::{Duration, Instant};
+use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, SessionState};
 
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Times that a worker which is first in line lets another go before. Views of different workers agree within
 /// milliseconds; a worker that is wanted and never comes must not keep the pipeline without an owner.
 const STEPS_BACK: u32 = 3;
+/// A session that is away for so long is asked about: a server that restarts is usually back by then.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 const CLAIMS: &str = "/_keepstep/_claims";
 
@@ -88,10 +90,12 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             let first = format!("{line}/{first}");
             let data = client.get_data(&first).await.map(|(data, _)| data).unwrap_or_default();
             let card = String::from_utf8_lossy(&data).into_owned();
-            if is_dead(&card) {
+            // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that came back older has it.
+            let is_ours = first != mine && card == group::card(shared, &machine());
+            if is_ours || is_dead(&card) {
                 tracing::info!(
                     owner = card.lines().next(),
-                    "the owner's process is gone; its place in line is cleared"
+                    "the owner's process or session is gone; its place in line is cleared"
                 );
                 let _ = client.delete(&first, None).await;
                 continue;
@@ -226,8 +230,15 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     let mut entries = Vec::new();
     for slot in 0..SLOTS {
         let path = shared.slot_path(slot);
-        ensure(shared, &client, &path, b"").await?;
-        let (data, stat) = client.get_data(&path).await.map_err(|error| explain(shared, &error))?;
+        // Looked at first: a create that is refused is a transaction of the ensemble, too, and a take-over has to be quick.
+        let (data, stat) = match client.get_data(&path).await {
+            Err(Error::NoNode) => {
+                ensure(shared, &client, &path, b"").await?;
+                client.get_data(&path).await
+            }
+            read => read,
+        }
+        .map_err(|error| explain(shared, &error))?;
         shared.note_slot(slot, stat.version);
         entries.extend(journal::read(Slot { number: slot, version: stat.version }, &data, stat.mzxid));
     }
@@ -241,14 +252,22 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
     let Ok(client) = shared.control() else { return gone("there is no session".to_owned()) };
     let mut states = client.state_watcher();
     let mut before = None;
+    let mut away_since = None;
     loop {
         let state = client.state();
         if state.is_terminated() {
             return gone(format!("the session ended ({state:?})"));
         }
+        away_since = if state == SessionState::Disconnected { away_since.or(Some(Instant::now())) } else { None };
+        if away_since.is_some_and(|since| since.elapsed() >= SUSPECT_AFTER)
+            && let Some(why) = came_back_older(shared).await
+        {
+            return Lost::Gone(StoreError::Fenced(why));
+        }
         tokio::select! {
             _ = states.changed() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {
+            () = tokio::time::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
+            () = tokio::time::sleep(LOOK_EVERY), if away_since.is_none() => {
                 let line = shared.under("election");
                 let mine = super::lock(&shared.place_in_line).clone().unwrap_or_default();
                 let look = async {
@@ -272,6 +291,23 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             }
         }
     }
+}
+
+/// Asks on a session of its own whether the ensemble is older than what was seen of it, and says so if it is. A server
+/// that is behind what a session has seen closes its connections without a word, so ours would only learn it by expiring.
+/// A wrong yes costs nothing but a take-over by ourselves.
+async fn came_back_older(shared: &Shared) -> Option<String> {
+    let ask = async {
+        let client = shared.open().await.ok()?;
+        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+        match client.create(&shared.under("probe-"), b"", &options).await {
+            Ok((stat, _)) if stat.czxid < shared.newest_zxid.load(Ordering::Relaxed) => Some("older"),
+            Err(Error::NoNode) => Some("without our state"),
+            Ok(_) | Err(_) => None,
+        }
+    };
+    let how = tokio::time::timeout(LOOK_EVERY, ask).await.ok().flatten()?;
+    Some(format!("{}: the ensemble came back {how}", shared.place()))
 }
 
 /// Lays claim to a range, refusing one that overlaps with that of another live pipeline.

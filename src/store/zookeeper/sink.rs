@@ -6,12 +6,14 @@
 //!
 //! A multi is all or nothing. A member that is refused is taken out and the rest is sent again, a few times; then the
 //! rest is handed back to be observed. When the connection is lost before the answer, the journal slot tells: requests
-//! of one session are served in order, so once the slot can be read the multi has been applied or never will be.
+//! of one session are served in order, so once the slot can be read, after `sync`, the multi has been applied or never will
+//! be.
 
 use super::journal::{self, SLOTS};
 use super::parents::{above, look_up};
 use super::{Shared, explain};
 use crate::change::ZkVersion;
+use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::collections::HashSet;
@@ -135,7 +137,7 @@ async fn run(
             break;
         }
         let sent = Sent::build(shared, client, &members, slot)?;
-        match sent.commit.await {
+        match crash_in_flight!("c6-sent-to-zookeeper", sent.commit) {
             Ok(results) => {
                 let mzxid = applied(shared, slot, &results);
                 for member in &members {
@@ -163,7 +165,9 @@ async fn run(
             Err(MultiWriteError::RequestFailed { source }) => {
                 match resolve(shared, client, slot, &sent.journal, source).await? {
                     Some(mzxid) => {
-                        done.extend(members.iter().map(|member| (member.index, recovered(member, mzxid))));
+                        for member in &members {
+                            done.push((member.index, recovered(client, member, mzxid).await));
+                        }
                         return Ok(done);
                     }
                     None => {
@@ -271,14 +275,28 @@ fn outcome(member: &Member<'_>, result: Option<&MultiWriteResult>, mzxid: i64) -
     }
 }
 
-/// As [`outcome`], from the journal alone.
-fn recovered(member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
+/// As [`outcome`], from the journal. Whether it met another incarnation only the znode can tell, if it is still as we left
+/// it.
+async fn recovered(client: &Client, member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
     let base = match member.write.op {
         ZnodeOp::Create => Some(journal::settle(member.write.base, true, mzxid)),
         ZnodeOp::Set(_) => Some(journal::settle(member.write.base, false, mzxid)),
         ZnodeOp::Delete(_) => None,
     };
-    ZnodeOutcome::Done { base, recreated: false }
+    let expected = member.write.base.zookeeper.map(|version| version.czxid);
+    let found = match member.write.op {
+        ZnodeOp::Set(_) => client.check_stat(member.write.path).await.ok().flatten(),
+        ZnodeOp::Create | ZnodeOp::Delete(_) => None,
+    };
+    let other = found.filter(|stat| stat.mzxid == mzxid && Some(stat.czxid) != expected);
+    let base = match (base, &other) {
+        (Some(base), Some(stat)) => {
+            let version = base.zookeeper.map(|version| ZkVersion { czxid: stat.czxid, ..version });
+            Some(Base { zookeeper: version, ..base })
+        }
+        (base, _) => base,
+    };
+    ZnodeOutcome::Done { base, recreated: other.is_some() }
 }
 
 /// Takes the refused member out, or changes it so that it can be sent again.
@@ -373,7 +391,12 @@ async fn resolve(
 ) -> Result<Option<i64>, StoreError> {
     tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
     loop {
-        match client.get_data(&shared.slot_path(slot)).await {
+        // The session may be with another server by now, which may lag behind the one that took the multi.
+        let read = match client.sync("/").await {
+            Ok(_) => client.get_data(&shared.slot_path(slot)).await,
+            Err(error) => Err(error),
+        };
+        match read {
             Ok((data, stat)) if stat.version == shared.slot_version(slot) => {
                 drop(data);
                 return Ok(None);

@@ -20,6 +20,7 @@ use super::index::Location;
 use super::log::{Log, State};
 use super::segment::{self, Segment};
 use crate::change::Position;
+use crate::failpoint::crash_point;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -193,7 +194,9 @@ impl Thinner {
         for kept in &kept {
             segment.note(kept.offset, &kept.meta);
         }
+        crash_point!("c11-segment-copied");
         disk.rename(&temporary, &head.path)?;
+        crash_point!("c11-segment-replaced");
         // From here on the new file has the name, so memory must follow whatever the disk says next.
         self.switch(rewrite, segment, &kept);
         leftover.extend(rewrite.old.iter().skip(1).map(|old| old.path.clone()));

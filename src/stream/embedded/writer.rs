@@ -19,6 +19,7 @@ use super::segment::{self, Segment};
 use super::{Options, thin};
 use crate::change::Position;
 use crate::codec;
+use crate::failpoint::crash_point;
 use crate::stream::StreamError;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -239,11 +240,17 @@ impl Writer {
                 &joined
             }
         };
+        crash_point!(
+            "c2-half-written",
+            self.disk.write_at(&file, whole.get(..whole.len() / 2).unwrap_or_default(), self.len)
+        );
+        crash_point!("c2-written-not-synced", self.disk.write_at(&file, whole, self.len));
         let written = self.disk.write_at(&file, whole, self.len).and_then(|()| self.disk.sync(&file));
         if let Err(error) = written {
             self.broken = true;
             return Err(unavailable(&self.path, &error));
         }
+        crash_point!("c3-synced-not-answered");
         self.show(group);
         Ok(())
     }
@@ -353,6 +360,7 @@ impl Writer {
                 return Err(unavailable(kind, &error));
             }
         };
+        crash_point!("c11-segment-begun");
         self.path = path;
         self.identity = segment.identity;
         self.len = FILE_HEADER;

@@ -8,6 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::fmt::Display;
 use std::net::SocketAddr;
+#[cfg(feature = "failpoints")]
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -18,6 +20,12 @@ use tempfile::TempDir;
 const READY: Duration = Duration::from_secs(30);
 /// `run` drains for at most 10 s.
 const DRAIN: Duration = Duration::from_secs(15);
+
+/// Set for a program that is not Keepstep and shall behave as if it were.
+const PLAYS_KEEPSTEP: &str = "PLAYS_KEEPSTEP";
+
+/// Where a worker looks for the crash point at which it is to end.
+const FAILPOINTS: &str = "failpoints";
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -91,6 +99,25 @@ impl Keepstep {
         self
     }
 
+    /// The crash point at which the worker is to end, from now on; empty: none. Needs the feature `failpoints`.
+    #[cfg(feature = "failpoints")]
+    pub fn arm(&self, point: &str) {
+        let file = self.home.path().join(FAILPOINTS);
+        // Renamed into its place: the worker never reads half a name.
+        let fresh = self.home.path().join("failpoints.new");
+        std::fs::write(&fresh, point).unwrap();
+        std::fs::rename(fresh, file).unwrap();
+    }
+
+    /// Waits for the worker to end at an armed crash point.
+    #[cfg(feature = "failpoints")]
+    pub async fn abort(&mut self, within: Duration) {
+        let status = self.process().end(within).await;
+        let log = self.log();
+        self.process = None;
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "a worker ended with {status}; it printed:\n{log}");
+    }
+
     /// Replaces the pipeline file; a worker that runs does not notice.
     pub fn rewrite(&self, pipeline: impl Display) {
         std::fs::write(&self.file, pipeline.to_string()).unwrap();
@@ -110,10 +137,19 @@ impl Keepstep {
 
     /// The program, without arguments, with the variables of this place and none of the machine's own.
     fn program(&self) -> Command {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_keepstep"));
+        let mut program = match option_env!("CARGO_BIN_EXE_keepstep") {
+            Some(program) => Command::new(program),
+            // An example is not told where the program is, nor is it built for it: it plays the program itself.
+            None => Command::new(std::env::current_exe().unwrap()),
+        };
         let inherited = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEEPSTEP_"));
         for (name, _) in inherited {
             program.env_remove(name);
+        }
+        program.env(PLAYS_KEEPSTEP, "1").env("KEEPSTEP_FAILPOINTS", self.home.path().join(FAILPOINTS));
+        // For a whole run of tests without what only spares work.
+        if let Some(what) = std::env::var_os("KEEPSTEP_TEST_SWITCH_OFF") {
+            program.env("KEEPSTEP_SWITCH_OFF", what);
         }
         program.current_dir(self.home.path()).envs(self.variables.iter().map(|(name, value)| (name, value)));
         program
@@ -179,7 +215,8 @@ impl Keepstep {
         self.start();
         self.wait_ready().await;
         eventually_is("the pipeline's state", READY, Value::from("live"), async || {
-            self.json("status", &[]).await[0]["state"].clone()
+            let status: Value = serde_json::from_str(&self.get("/status").await.body).unwrap();
+            status["pipelines"][0]["state"].clone()
         })
         .await;
     }
@@ -256,6 +293,11 @@ impl Keepstep {
     /// A `POST` with these header lines.
     pub async fn post(&self, path: &str, headers: &[&str]) -> http::Answer {
         http::request(self.http(), "POST", path, headers).await.expect("the worker answers")
+    }
+
+    /// The sum over all label sets of one metric, 0 from a worker that does not answer yet.
+    pub async fn metric_or_zero(&self, name: &str) -> f64 {
+        if self.status_of("/live").await == Some(200) { self.metric(name, "").await } else { 0.0 }
     }
 
     /// The value of one metric: the sum over all label sets whose text contains `labels` (`""`: all).

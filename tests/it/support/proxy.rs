@@ -1,5 +1,5 @@
-//! A TCP proxy that breaks connections on command: cut, refused, silent in one direction, slow, or cut at the very
-//! moment between a request and its reply.
+//! A TCP proxy that breaks connections on command: cut, reset, refused, silent in one direction, slow, cut after some
+//! bytes, or cut at the very moment between a request and its reply; and that can be pointed at another server.
 //!
 //! It runs on a thread and a runtime of its own, so that a test that blocks does not hold up its traffic.
 
@@ -7,7 +7,7 @@ use super::port::Port;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -19,19 +19,42 @@ pub enum Direction {
 }
 
 /// What the test asks for at the moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Order {
+    /// Where new connections lead.
+    upstream: SocketAddr,
     /// The proxy is gone, and its thread shall go too.
     over: bool,
     /// Connects are refused.
     cut: bool,
     /// Raised to close every open connection.
     generation: u64,
+    /// They are closed by a reset, not in an orderly way.
+    reset: bool,
     silent_to_server: bool,
     silent_to_client: bool,
     delay: Duration,
     /// The reply to the next request that contains these bytes is lost, and its connection with it.
     lose_reply_to: Option<Vec<u8>>,
+    /// So many bytes still pass in this direction, then the connection that carried the last of them is closed.
+    cut_after: Option<(Direction, usize)>,
+}
+
+impl Order {
+    fn new(upstream: SocketAddr) -> Order {
+        Order {
+            upstream,
+            over: false,
+            cut: false,
+            generation: 0,
+            reset: false,
+            silent_to_server: false,
+            silent_to_client: false,
+            delay: Duration::ZERO,
+            lose_reply_to: None,
+            cut_after: None,
+        }
+    }
 }
 
 /// A proxy in front of one server. It refuses and closes everything once it is dropped.
@@ -43,12 +66,12 @@ pub struct Proxy {
 impl Proxy {
     pub fn start(upstream: SocketAddr) -> Proxy {
         let port = Port::lease();
-        let order = watch::Sender::new(Order::default());
+        let order = watch::Sender::new(Order::new(upstream));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         // Bound before the thread runs: whoever has the proxy can connect to it.
         let listener = std::net::TcpListener::bind(port.address()).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let seat = Seat { address: port.address(), upstream, order: order.clone() };
+        let seat = Seat { address: port.address(), order: order.clone() };
         std::thread::Builder::new()
             .name(format!("proxy to {upstream}"))
             .spawn(move || runtime.block_on(seat.serve(listener)))
@@ -76,13 +99,43 @@ impl Proxy {
     pub fn heal(&self) {
         self.change(|order| {
             let generation = order.generation + u64::from(order.silent_to_server || order.silent_to_client);
-            *order = Order { generation, ..Order::default() };
+            *order = Order { generation, ..Order::new(order.upstream) };
         });
     }
 
     /// Closes every open connection; new ones are welcome at once.
     pub fn drop_connections(&self) {
-        self.change(|order| order.generation += 1);
+        self.change(|order| {
+            order.reset = false;
+            order.generation += 1;
+        });
+    }
+
+    /// Resets every open connection: what was under way either way is thrown away. New ones are welcome at once.
+    pub fn reset_connections(&self) {
+        self.change(|order| {
+            order.reset = true;
+            order.generation += 1;
+        });
+    }
+
+    /// Lets so many more bytes pass in this direction, on whichever connections, then closes the one in use: in the middle
+    /// of a message, if the number is not a message's end.
+    pub fn cut_after(&self, direction: Direction, bytes: usize) {
+        self.change(|order| order.cut_after = Some((direction, bytes)));
+    }
+
+    /// Whether the connection that [`Proxy::cut_after`] was for has been closed.
+    pub fn has_cut(&self) -> bool {
+        self.order.borrow().cut_after.is_none()
+    }
+
+    /// Closes every connection and leads new ones to another server.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        self.change(|order| {
+            order.upstream = upstream;
+            order.generation += 1;
+        });
     }
 
     /// Bytes in this direction vanish, connections stay open, until [`Proxy::heal`].
@@ -124,7 +177,6 @@ impl Drop for Proxy {
 #[derive(Clone)]
 struct Seat {
     address: SocketAddr,
-    upstream: SocketAddr,
     order: watch::Sender<Order>,
 }
 
@@ -152,33 +204,45 @@ impl Seat {
         }
     }
 
-    async fn connection(self, client: TcpStream) {
+    async fn connection(self, mut client: TcpStream) {
         let mut order = self.order.subscribe();
-        let born = order.borrow_and_update().generation;
-        let Ok(server) = TcpStream::connect(self.upstream).await else { return };
+        let (born, upstream) = {
+            let now = order.borrow_and_update();
+            (now.generation, now.upstream)
+        };
+        let Ok(mut server) = TcpStream::connect(upstream).await else { return };
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        let (from_client, to_client) = client.into_split();
-        let (from_server, to_server) = server.into_split();
-        // Set by the request's direction, obeyed by the reply's: close instead of answering.
-        let lose = watch::Sender::new(false);
-        let requests = self.clone().carry(born, Direction::ToServer, from_client, to_server, lose.clone());
-        let replies = self.carry(born, Direction::ToClient, from_server, to_client, lose);
-        tokio::select! {
-            () = requests => {}
-            () = replies => {}
-            _ = order.wait_for(|order| order.generation != born) => {}
+        {
+            let (from_client, to_client) = client.split();
+            let (from_server, to_server) = server.split();
+            // Set by the request's direction, obeyed by the reply's: close instead of answering.
+            let lose = watch::Sender::new(false);
+            let requests = self.carry(born, Direction::ToServer, from_client, to_server, &lose);
+            let replies = self.carry(born, Direction::ToClient, from_server, to_client, &lose);
+            tokio::select! {
+                () = requests => {}
+                () = replies => {}
+                _ = order.wait_for(|order| order.generation != born) => {}
+            }
+        }
+        let is_reset = {
+            let now = self.order.borrow();
+            now.reset && now.generation != born
+        };
+        if is_reset {
+            let _ = client.set_zero_linger().and(server.set_zero_linger());
         }
     }
 
-    /// Carries bytes until either end closes or a reply is to be lost.
+    /// Carries bytes until either end closes, a reply is to be lost, or enough have passed.
     async fn carry(
-        self,
+        &self,
         born: u64,
         direction: Direction,
-        mut from: OwnedReadHalf,
-        mut to: OwnedWriteHalf,
-        lose: watch::Sender<bool>,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
+        lose: &watch::Sender<bool>,
     ) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -204,8 +268,19 @@ impl Seat {
             if !order.delay.is_zero() {
                 tokio::time::sleep(order.delay).await;
             }
-            if to.write_all(bytes).await.is_err() {
+            let passes = match order.cut_after {
+                Some((at, left)) if at == direction => left.min(count),
+                _ => count,
+            };
+            if to.write_all(&bytes[..passes]).await.is_err() {
                 return;
+            }
+            if let Some((at, left)) = order.cut_after.filter(|(at, _)| *at == direction) {
+                let rest = (left > count).then(|| (at, left - count));
+                self.order.send_modify(|order| order.cut_after = rest);
+                if rest.is_none() {
+                    return;
+                }
             }
         }
     }

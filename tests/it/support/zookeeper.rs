@@ -284,6 +284,16 @@ impl Ensemble {
         self.servers[server].kill9();
     }
 
+    /// SIGSTOP for one: its connections stay open and it does not answer.
+    pub fn pause(&self, server: usize) {
+        self.servers[server].signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, server: usize) {
+        self.servers[server].signal(Signal::CONT);
+    }
+
     /// Starts one again with the same ports and data and waits until it serves, ending its old process first.
     pub async fn restart(&mut self, server: usize) {
         let server = &mut self.servers[server];

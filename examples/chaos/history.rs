@@ -1,0 +1,304 @@
+//! The history of a run and its judge: what applications wrote and what they replaced, and for each value whether it is
+//! accounted for.
+//!
+//! Every value is written once, and every write says which value it replaced on its own side, read in the same atomic
+//! step. So a value that is gone was replaced either by an application, which is known, or by Keepstep, which then owes
+//! an account: both sides had held it, or it is in the conflict log.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    Zookeeper,
+    Redis,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Zookeeper => Side::Redis,
+            Side::Redis => Side::Zookeeper,
+        }
+    }
+}
+
+/// What a write left in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    Value(String),
+    /// Deleted, or given an expiry that may delete it.
+    Nothing,
+}
+
+/// One write of an application.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub pair: String,
+    pub side: Side,
+    pub left: Left,
+    /// What stood there before; outer `None`: the answer was lost, so neither is it known whether the write was done.
+    pub replaced: Option<Option<String>>,
+    /// When its answer came, since the run began.
+    pub at: Duration,
+}
+
+/// Everything that happened, and everything that is left.
+#[derive(Debug, Default)]
+pub struct History {
+    /// When the run began, milliseconds since the epoch.
+    pub begun_ms: i64,
+    /// In the order of each side of each pair.
+    pub writes: Vec<Write>,
+    /// When Redis lost data, or may have: the end of each loss.
+    pub redis_losses: Vec<Duration>,
+    /// When bases may have been taken from beside their values.
+    pub bases_lost: Vec<Duration>,
+    /// By pair: what was seen on the ZooKeeper side at some moment, in order.
+    pub seen_in_zookeeper: BTreeMap<String, Vec<String>>,
+    /// By pair: what the ZooKeeper side and the Redis side hold at the end.
+    pub held: BTreeMap<String, (Option<String>, Option<String>)>,
+    /// By pair: how often a worker said that it had written over a znode that was recreated at the version it had read. That
+    /// is the one overwriting that ZooKeeper cannot refuse; it is detected and counted.
+    pub recreated: BTreeMap<String, usize>,
+    /// Everything on the streams of all workers.
+    pub changes: Vec<Value>,
+    /// The conflict logs of all workers.
+    pub conflicts: Vec<Value>,
+}
+
+/// What the judge found.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    pub checked: usize,
+    /// How each value is accounted for, by kind.
+    pub accounts: BTreeMap<&'static str, usize>,
+    /// One text for each value that is not.
+    pub lost: Vec<String>,
+    /// One for each pair whose sides differ.
+    pub diverged: Vec<String>,
+    /// One for each delete on a stream that no application made.
+    pub deletes: Vec<String>,
+    /// One for each value that came back to ZooKeeper after its successor.
+    pub returned: Vec<String>,
+    /// One for each conflict of a pair that only ZooKeeper's applications write.
+    pub spurious: Vec<String>,
+}
+
+impl Judgement {
+    pub fn is_clean(&self) -> bool {
+        let found = [&self.lost, &self.diverged, &self.deletes, &self.returned, &self.spurious];
+        found.iter().all(|found| found.is_empty())
+    }
+}
+
+pub fn path(pair: &str) -> String {
+    format!("/settings/{pair}")
+}
+
+pub fn key(pair: &str) -> String {
+    format!("settings:{pair}")
+}
+
+fn pair_of(row: &Value) -> Option<String> {
+    let key = row["pair"]["cache"].as_str()?;
+    key.strip_prefix("settings:").map(str::to_owned)
+}
+
+/// What is looked up again and again.
+struct Index<'a> {
+    /// By side and pair, in order.
+    writes: BTreeMap<(Side, &'a str), Vec<&'a Write>>,
+    /// Values that a write of an application is known to have replaced: (side of that write, value).
+    replaced: BTreeSet<(Side, &'a str)>,
+    /// Both values of each conflict.
+    in_conflict_log: BTreeSet<(String, String)>,
+    on_stream: BTreeSet<(String, String)>,
+    seen: BTreeSet<(&'a str, &'a str)>,
+}
+
+impl<'a> Index<'a> {
+    fn new(history: &'a History) -> Index<'a> {
+        let mut writes: BTreeMap<(Side, &str), Vec<&Write>> = BTreeMap::new();
+        let mut replaced = BTreeSet::new();
+        for write in &history.writes {
+            writes.entry((write.side, &write.pair)).or_default().push(write);
+            if let Some(Some(value)) = &write.replaced {
+                replaced.insert((write.side, value.as_str()));
+            }
+        }
+        let mut in_conflict_log = BTreeSet::new();
+        for row in &history.conflicts {
+            for value in [&row["zk"], &row["cache"]] {
+                in_conflict_log.extend(pair_of(row).zip(value.as_str().map(str::to_owned)));
+            }
+        }
+        let after = |row: &Value| pair_of(row).zip(row["after"].as_str().map(str::to_owned));
+        let on_stream = history.changes.iter().filter_map(after).collect();
+        let seen = history.seen_in_zookeeper.iter();
+        let seen = seen.flat_map(|(pair, values)| values.iter().map(move |value| (pair.as_str(), value.as_str())));
+        Index { writes, replaced, in_conflict_log, on_stream, seen: seen.collect() }
+    }
+
+    fn is_logged(&self, pair: &str, value: &str) -> bool {
+        self.in_conflict_log.contains(&(pair.to_owned(), value.to_owned()))
+    }
+
+    /// Whether an application wrote this side of the pair after that moment, with these marks.
+    fn wrote_after(&self, side: Side, pair: &str, at: Duration, marks: impl Fn(&Write) -> bool) -> bool {
+        self.writes.get(&(side, pair)).is_some_and(|all| all.iter().any(|write| write.at > at && marks(write)))
+    }
+
+    /// How this value is accounted for; `None`: it is lost.
+    fn account(&self, history: &History, write: &Write, value: &str) -> Option<&'static str> {
+        let (pair, side) = (write.pair.as_str(), write.side);
+        if history
+            .held
+            .get(pair)
+            .is_some_and(|(znode, key)| [znode, key].iter().any(|held| held.as_deref() == Some(value)))
+        {
+            return Some("final");
+        }
+        if self.replaced.contains(&(side, value)) {
+            return Some("superseded on its side");
+        }
+        if self.replaced.contains(&(side.other(), value)) {
+            return Some("agreed before");
+        }
+        if self.is_logged(pair, value) {
+            return Some("in the conflict log");
+        }
+        let unanswered = |other: &Write| other.replaced.is_none();
+        if self.wrote_after(side, pair, write.at, unanswered)
+            || self.wrote_after(side.other(), pair, write.at, unanswered)
+        {
+            return Some("perhaps replaced by a write without an answer");
+        }
+        if side == Side::Redis && history.redis_losses.iter().any(|loss| *loss >= write.at) {
+            // Redis forgot it itself. If ZooKeeper had it by then, only an application may have ended it.
+            if !self.seen.contains(&(pair, value)) {
+                return Some("lost by Redis before it was carried");
+            }
+            if self.wrote_after(Side::Redis, pair, write.at, |_| true) {
+                return Some("agreed before, then lost by Redis and superseded there");
+            }
+        }
+        None
+    }
+}
+
+/// Judges a run.
+pub fn judge(history: &History) -> Judgement {
+    let index = Index::new(history);
+    let mut found = Judgement::default();
+    let mut recreated = history.recreated.clone();
+    for write in &history.writes {
+        let (Left::Value(value), Some(_)) = (&write.left, &write.replaced) else { continue };
+        found.checked += 1;
+        let told = |account: Option<&'static str>, recreated: &mut BTreeMap<String, usize>| {
+            let left = recreated.get_mut(&write.pair).filter(|left| **left > 0 && write.side == Side::Zookeeper);
+            account.or_else(|| left.map(|left| *left -= 1).map(|()| "recreated under a write, and counted"))
+        };
+        match told(index.account(history, write, value), &mut recreated) {
+            Some(account) => *found.accounts.entry(account).or_default() += 1,
+            None => {
+                let captured = index.on_stream.contains(&(write.pair.clone(), value.clone()));
+                let seen = index.seen.contains(&(write.pair.as_str(), value.as_str()));
+                found.lost.push(format!(
+                    "{}: {value}, written to {:?} after {:.3?} (on the stream: {captured}; seen in ZooKeeper: {seen})\n{}",
+                    write.pair,
+                    write.side,
+                    write.at,
+                    story(history, &write.pair)
+                ));
+            }
+        }
+    }
+    for (pair, (znode, key)) in &history.held {
+        if znode != key {
+            found.diverged.push(format!("{pair}: znode {znode:?}, key {key:?}\n{}", story(history, pair)));
+        }
+    }
+    for row in &history.changes {
+        let Some(pair) = pair_of(row).filter(|_| row["op"] == "d") else { continue };
+        // On either side: what an older copy of Redis brings back is deleted again, from ZooKeeper's side.
+        let is_made = [Side::Zookeeper, Side::Redis].into_iter().any(|side| {
+            let writes = index.writes.get(&(side, pair.as_str()));
+            writes.is_some_and(|all| all.iter().any(|write| write.left == Left::Nothing))
+        });
+        if !is_made {
+            found.deletes.push(format!("{pair}: {row}\n{}", story(history, &pair)));
+        }
+    }
+    for (pair, values) in &history.seen_in_zookeeper {
+        // Without its base, what is left on one side is copied to the other, however old.
+        let without_base: BTreeSet<&str> = history
+            .changes
+            .iter()
+            .filter(|row| {
+                !history.bases_lost.is_empty() && row["base"].is_null() && pair_of(row).as_ref() == Some(pair)
+            })
+            .filter_map(|row| row["after"].as_str())
+            .collect();
+        let (mut known, mut before) = (BTreeSet::new(), None);
+        for value in values {
+            // Unless it won a conflict, or what it replaced lost one. A value that an older copy of Redis holds and that had
+            // not been carried by then is no old value: it counts as a change.
+            let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before))
+                || index.is_logged(pair, value)
+                || without_base.contains(value.as_str());
+            if !known.insert(value) && !won {
+                found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
+                break;
+            }
+        }
+    }
+    for row in &history.conflicts {
+        // Without a base, two values that differ are a conflict by definition.
+        let at = (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
+        let has_lost_bases = history.bases_lost.iter().any(|lost| seconds(*lost) <= at);
+        if let Some(pair) = pair_of(row).filter(|pair| pair.starts_with('z') && !has_lost_bases) {
+            found.spurious.push(format!("{pair}: {row}\n{}", story(history, &pair)));
+        }
+    }
+    found
+}
+
+/// What is known of a pair, in the order of time, for the text of a failure.
+fn story(history: &History, pair: &str) -> String {
+    let mut lines = Vec::new();
+    for write in history.writes.iter().filter(|write| write.pair == pair) {
+        let replaced = write.replaced.as_ref().map_or("?", |replaced| replaced.as_deref().unwrap_or("nothing"));
+        lines.push((seconds(write.at), format!("{:?}: {:?} replaced {replaced}", write.side, write.left)));
+    }
+    let row_seconds = |row: &Value| (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
+    for row in history.changes.iter().filter(|row| pair_of(row).as_deref() == Some(pair)) {
+        let (source, base) = (&row["source"], &row["base"]);
+        let text = format!(
+            "    stream {}: {} {} -> {}; from {} {} mzxid {} version {}; base {} {} {}; {}",
+            row["position"],
+            row["op"],
+            row["before"],
+            row["after"],
+            source["connector"],
+            source["event"],
+            source["mzxid"],
+            source["version"],
+            base["sequence"],
+            base["mzxid"],
+            base["version"],
+            row["conflict"]
+        );
+        lines.push((row_seconds(row), text));
+    }
+    lines.extend(history.redis_losses.iter().map(|at| (seconds(*at), "---- Redis lost data".to_owned())));
+    lines.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let mut text: String = lines.iter().map(|(at, line)| format!("    {at:>8.3} {line}\n")).collect();
+    text += &format!("    seen in ZooKeeper: {:?}\n", history.seen_in_zookeeper.get(pair));
+    text + &format!("    held: {:?}", history.held.get(pair))
+}
+
+fn seconds(at: Duration) -> f64 {
+    at.as_secs_f64()
+}

@@ -1,0 +1,92 @@
+//! Crash points: named places at which a test build ends as if it had been killed there.
+//!
+//! They exist only with the feature `failpoints`, which `./check` turns on for its tests and a release does not have:
+//! without it the macros leave nothing behind, not even the names. A test writes the name of a point into the file that
+//! `KEEPSTEP_FAILPOINTS` names; the worker aborts when it next comes to that point. An empty file arms nothing, so a
+//! worker can be brought to any state first. What each point stands for is in `docs/reliability-faults.md`.
+//!
+//! `KEEPSTEP_SWITCH_OFF=caches` switches off what only spares work, to show that nothing else depends on it.
+
+/// A place that a test may make the last. With a second argument: what still happens before the end, if it is armed.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        $crate::failpoint::reach($name);
+    };
+    ($name:literal, $last:expr) => {
+        #[cfg(feature = "failpoints")]
+        if $crate::failpoint::is_armed($name) {
+            let _ = $last;
+            $crate::failpoint::die($name);
+        }
+    };
+}
+
+/// Awaits a request; if the point is armed, the end comes while the request is under way.
+macro_rules! crash_in_flight {
+    ($name:literal, $request:expr) => {{
+        #[cfg(feature = "failpoints")]
+        let answer = $crate::failpoint::in_flight($name, $request).await;
+        #[cfg(not(feature = "failpoints"))]
+        let answer = $request.await;
+        answer
+    }};
+}
+
+pub(crate) use {crash_in_flight, crash_point};
+
+/// Whether what only spares work shall not be used.
+#[inline]
+pub(crate) fn caches_are_off() -> bool {
+    #[cfg(feature = "failpoints")]
+    let are_off = {
+        static OFF: std::sync::LazyLock<bool> =
+            std::sync::LazyLock::new(|| std::env::var("KEEPSTEP_SWITCH_OFF").is_ok_and(|what| what == "caches"));
+        *OFF
+    };
+    #[cfg(not(feature = "failpoints"))]
+    let are_off = false;
+    are_off
+}
+
+#[cfg(feature = "failpoints")]
+pub(crate) use armed::{die, in_flight, is_armed, reach};
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::path::PathBuf;
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
+    static FILE: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("KEEPSTEP_FAILPOINTS").map(PathBuf::from));
+
+    /// Long enough for a request to leave, and on an idle machine for it to be served: either is a case.
+    const IN_FLIGHT: Duration = Duration::from_millis(1);
+
+    pub(crate) fn is_armed(name: &str) -> bool {
+        FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).is_some_and(|armed| armed.trim() == name)
+    }
+
+    /// Ends the process if the point is armed.
+    pub(crate) fn reach(name: &str) {
+        if is_armed(name) {
+            die(name);
+        }
+    }
+
+    /// Ends the process: no destructor runs, nothing is flushed.
+    pub(crate) fn die(name: &str) -> ! {
+        eprintln!("crash point {name}");
+        std::process::abort()
+    }
+
+    /// Ends the process while the request is under way, if the point is armed.
+    pub(crate) async fn in_flight<F: Future>(name: &str, request: F) -> F::Output {
+        if !is_armed(name) {
+            return request.await;
+        }
+        let _ = tokio::time::timeout(IN_FLIGHT, request).await;
+        die(name)
+    }
+}

@@ -1,0 +1,98 @@
+//! The judge of the chaos runs finds what it is there to find.
+
+#[path = "../../examples/chaos/history.rs"]
+mod judged;
+
+use judged::{History, Left, Side, Write, judge};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+fn write(pair: &str, side: Side, at_ms: u64, left: Option<&str>, replaced: Option<&str>) -> Write {
+    let left = left.map_or(Left::Nothing, |value| Left::Value(value.to_owned()));
+    let replaced = Some(replaced.map(str::to_owned));
+    Write { pair: pair.to_owned(), side, left, replaced, at: Duration::from_millis(at_ms) }
+}
+
+fn held(pair: &str, value: Option<&str>) -> (String, (Option<String>, Option<String>)) {
+    (pair.to_owned(), (value.map(str::to_owned), value.map(str::to_owned)))
+}
+
+fn row(pair: &str, fields: Value) -> Value {
+    let mut row = json!({"pair": {"zk": judged::path(pair), "cache": judged::key(pair)}});
+    row.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    row
+}
+
+/// Redis held `r1`, ZooKeeper then wrote `z1` over nothing it knew, and `z1` is what is left.
+fn clash() -> History {
+    let writes = vec![write("s1", Side::Redis, 1, Some("r1"), None), write("s1", Side::Zookeeper, 2, Some("z1"), None)];
+    History { writes, held: [held("s1", Some("z1"))].into(), ..History::default() }
+}
+
+#[test]
+fn a_value_that_went_without_a_word_is_lost() {
+    let found = judge(&clash());
+    assert_eq!((found.checked, found.lost.len()), (2, 1), "{found:?}");
+    assert!(found.lost[0].starts_with("s1: r1"), "{found:?}");
+    assert!(!found.is_clean());
+}
+
+#[test]
+fn a_value_in_the_conflict_log_a_replaced_one_and_the_last_one_are_accounted_for() {
+    let logged = History { conflicts: vec![row("s1", json!({"zk": "z1", "cache": "r1"}))], ..clash() };
+    assert!(judge(&logged).is_clean());
+    let mut agreed = clash();
+    agreed.writes[1] = write("s1", Side::Zookeeper, 2, Some("z1"), Some("r1"));
+    assert!(judge(&agreed).is_clean());
+    let mut superseded = clash();
+    superseded.writes.push(write("s1", Side::Redis, 3, None, Some("r1")));
+    assert!(judge(&superseded).is_clean());
+    let elsewhere = History { conflicts: vec![row("s2", json!({"zk": "z1", "cache": "r1"}))], ..clash() };
+    assert_eq!(judge(&elsewhere).lost.len(), 1, "the conflict of another pair is no account");
+}
+
+#[test]
+fn an_overwriting_that_the_worker_counted_excuses_one_value_of_zookeeper() {
+    let writes = vec![write("s1", Side::Zookeeper, 1, Some("z1"), None), write("s1", Side::Redis, 2, Some("r1"), None)];
+    let history = History { writes, held: [held("s1", Some("r1"))].into(), ..History::default() };
+    assert_eq!(judge(&history).lost.len(), 1);
+    let mut counted = History { recreated: [("s1".to_owned(), 1)].into(), ..history };
+    assert!(judge(&counted).is_clean());
+    counted.writes.push(write("s1", Side::Zookeeper, 3, Some("z2"), None));
+    assert_eq!(judge(&counted).lost.len(), 1, "one count excuses one value");
+}
+
+#[test]
+fn a_loss_of_redis_excuses_what_was_not_carried_yet_and_nothing_else() {
+    let losses = vec![Duration::from_millis(5)];
+    let excused = History { redis_losses: losses.clone(), ..clash() };
+    assert!(judge(&excused).is_clean());
+    let carried = [("s1".to_owned(), vec!["r1".to_owned()])];
+    let carried = History { redis_losses: losses, seen_in_zookeeper: carried.into(), ..clash() };
+    assert_eq!(judge(&carried).lost.len(), 1, "what ZooKeeper had must outlive a loss of Redis");
+    let earlier = History { redis_losses: vec![Duration::ZERO], ..clash() };
+    assert_eq!(judge(&earlier).lost.len(), 1, "a loss before the write excuses nothing");
+}
+
+#[test]
+fn sides_that_differ_invented_deletes_and_conflicts_and_old_values_that_come_back_are_found() {
+    let mut differ = clash();
+    differ.held = [("s1".to_owned(), (Some("z1".to_owned()), Some("r1".to_owned())))].into();
+    assert_eq!(judge(&differ).diverged.len(), 1);
+
+    let delete = row("s1", json!({"op": "d", "source": {"connector": "redis"}}));
+    let invented = History { changes: vec![delete.clone()], ..clash() };
+    assert_eq!(judge(&invented).deletes.len(), 1);
+    let mut made = History { changes: vec![delete], ..clash() };
+    made.writes.push(write("s1", Side::Redis, 3, None, Some("r1")));
+    assert_eq!(judge(&made).deletes.len(), 0);
+
+    let spurious = History { conflicts: vec![row("z1", json!({"zk": "a", "cache": "b"}))], ..History::default() };
+    assert_eq!(judge(&spurious).spurious.len(), 1);
+
+    let mut returned = clash();
+    returned.writes.push(write("s1", Side::Redis, 3, Some("r2"), Some("r1")));
+    let seen = ["r1", "r2", "r1"].map(str::to_owned).to_vec();
+    returned.seen_in_zookeeper = [("s1".to_owned(), seen)].into();
+    assert_eq!(judge(&returned).returned.len(), 1);
+}
