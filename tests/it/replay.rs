@@ -287,3 +287,41 @@ async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again() 
     .await;
     scene.in_step(LIVE).await;
 }
+
+/// The only segment of the stream.
+fn segment(scene: &Scene) -> std::path::PathBuf {
+    let files = std::fs::read_dir(scene.keepstep.data().join("settings/stream")).unwrap();
+    let mut segments =
+        files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "log"));
+    segments.next().expect("the stream has a segment")
+}
+
+#[tokio::test]
+async fn a_stream_that_is_damaged_or_of_a_newer_version_is_refused_unless_it_is_told_otherwise() {
+    let mut scene = Scene::start().await;
+    for (key, value) in [("settings:a", "first-value"), ("settings:b", "second-value"), ("settings:c", "third-value")] {
+        scene.set(key, value).await;
+        scene.znode_becomes(&format!("/{}", key.replace(':', "/")), Some(value)).await;
+    }
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let (file, sound) = (segment(&scene), std::fs::read(segment(&scene)).unwrap());
+    let mut newer = sound.clone();
+    newer[8] = 2;
+    let crc = crc32c::crc32c(&newer[..28]).to_le_bytes();
+    newer[28..32].copy_from_slice(&crc);
+    let mut damaged = sound.clone();
+    let place = damaged.windows(12).position(|bytes| bytes == b"second-value").expect("the value is in the file");
+    damaged[place] ^= 1;
+    for bytes in [&newer, &damaged] {
+        std::fs::write(&file, bytes).unwrap();
+        let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
+        assert!(said.contains("cannot be read") && said.contains("--skip-damaged"), "{said}");
+        assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0, "nothing is written");
+    }
+    scene.keepstep.command("replay", &["--to", "cache", "--skip-damaged"]).await.expect(0);
+    for (key, value) in [("settings:a", Some("first-value")), ("settings:b", None), ("settings:c", Some("third-value"))]
+    {
+        assert_eq!(scene.text(key).await.as_deref(), value, "{key}");
+    }
+}
