@@ -325,3 +325,33 @@ async fn a_stream_that_is_damaged_or_of_a_newer_version_is_refused_unless_it_is_
         assert_eq!(scene.text(key).await.as_deref(), value, "{key}");
     }
 }
+
+/// More than is held between the two passes over the stream (64 MiB), so that the second one has to read.
+#[tokio::test]
+async fn states_that_do_not_fit_into_memory_are_read_from_the_stream_again() {
+    let mut scene = Scene::prepare(&[], |pipeline| pipeline.capture_redis()).await;
+    scene.run().await;
+    let value = |number: u8, round: u8| [vec![number; 899_999], vec![round]].concat();
+    for round in 0..2 {
+        for number in 0..90 {
+            if round == 0 || number % 3 == 0 {
+                scene.set(format!("settings:{number}"), value(number, round)).await;
+            }
+        }
+        let wanted = if round == 0 { 90 } else { 120 };
+        eventually("all of them are on the stream", Duration::from_secs(60), async || {
+            let rows = scene.keepstep.json("tail", &["--from", "earliest", "--no-follow", "--no-values"]).await;
+            let found = rows.iter().filter(|row| row["op"] != "m").count();
+            if found >= wanted { Ok(()) } else { Err(format!("{found}")) }
+        })
+        .await;
+    }
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let rows = scene.keepstep.json("replay", &["--to", "cache"]).await;
+    assert_eq!((&last(&rows)["created"], &last(&rows)["failed"]), (&json!(90), &json!(0)), "{rows:?}");
+    for number in 0..90 {
+        let wanted = value(number, u8::from(number % 3 == 0));
+        assert!(scene.get(format!("settings:{number}")).await == Some(wanted), "settings:{number}");
+    }
+}
