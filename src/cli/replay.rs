@@ -101,6 +101,7 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
         let place = pipeline.stream.kafka.as_ref().map_or(folder.display().to_string(), |kafka| kafka.topic.clone());
         return Err(Failure::Failed(format!("there is no stream in {place}; see --data-dir and `stream`")));
     };
+    refuse_damage(&stream.damage(), &args)?;
     let position = until.position(stream.as_ref(), &text::time).await?;
     let mut fold = read(stream, &scope, side, position, &args).await?;
     let stores = assembly::open_stores(&pipeline, &[side], args.timeout).await?;
@@ -165,14 +166,7 @@ async fn read<'a>(
     let meter = Meter::new("reading the stream", "positions", Some(position));
     let fold = Fold::new(stream, scope, side, position, &|at| meter.at(at)).await?;
     drop(meter);
-    if !fold.damaged.is_empty() && !args.skip_damaged {
-        let what = fold.damaged.first().map(String::as_str).unwrap_or_default();
-        return Err(Failure::Failed(format!(
-            "records of the stream cannot be read ({}): {what}; they may be damaged, or of a newer version of this program. \
-             Nothing is written; --skip-damaged goes on without them",
-            fold.damaged.len()
-        )));
-    }
+    refuse_damage(&fold.damaged, args)?;
     if fold.pairs() > 0 || !fold.lost.is_empty() {
         return Ok(fold);
     }
@@ -186,6 +180,18 @@ async fn read<'a>(
         (None, Some(route)) => format!("the stream has no pair of the route {route}"),
         (None, None) => format!("the stream has no state of any pair up to position {position}"),
     }))
+}
+
+/// What cannot be read may have been the newest state of a pair.
+fn refuse_damage(damaged: &[String], args: &Replay) -> Result<(), Failure> {
+    match damaged.first() {
+        Some(what) if !args.skip_damaged => Err(Failure::Failed(format!(
+            "records of the stream cannot be read ({} places, such as: {what}); they may be damaged, or of a newer version \
+             of this program. Nothing is written; --skip-damaged goes on without them",
+            damaged.len()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn write(fold: &mut Fold<'_>, maker: &Maker<'_>, tally: &mut Tally, out: &mut Output) -> Result<(), Failure> {

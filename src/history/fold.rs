@@ -101,6 +101,8 @@ pub struct Fold<'a> {
     next: Option<Position>,
     /// The last position that pass 2 must read.
     end: Position,
+    /// The newest position when pass 1 began.
+    stream_end: Position,
     /// Records read in pass 1.
     pub records: u64,
     /// Records of pairs that no route of the file maps.
@@ -137,6 +139,7 @@ impl<'a> Fold<'a> {
             waiting: VecDeque::new(),
             next: None,
             end: 0,
+            stream_end: extent.last,
             records: 0,
             unmapped: 0,
             lost: Vec::new(),
@@ -235,13 +238,26 @@ impl<'a> Fold<'a> {
     /// The stream cannot be read.
     pub async fn next(&mut self, count: usize, bytes: usize) -> Result<Option<Vec<Wish>>, HistoryError> {
         loop {
-            if self.waiting.len() >= count || (self.waiting_is_all() && !self.waiting.is_empty()) {
+            let held: usize = self.waiting.iter().take(count).map(|wish| wish.value.as_ref().map_or(0, Vec::len)).sum();
+            let enough = self.waiting.len() >= count || held >= bytes || self.waiting_is_all();
+            if enough && !self.waiting.is_empty() {
                 return Ok(Some(super::make::batch(&mut self.waiting, count, bytes)));
             }
             if self.waiting_is_all() {
-                return Ok(None);
+                return self.all_found().map(|()| None);
             }
             self.fill().await?;
+        }
+    }
+
+    /// Retention may thin what pass 1 has seen before pass 2 reads it: the pair has changed since then. Up to the end of
+    /// the stream that is as well; up to a moment it must not go unsaid.
+    fn all_found(&self) -> Result<(), HistoryError> {
+        match self.spots.len() {
+            missing if missing > 0 && self.until < self.stream_end => Err(HistoryError::Failed(format!(
+                "{missing} pairs were thinned while the stream was read, and keep what they have; run it again"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -272,9 +288,11 @@ impl<'a> Fold<'a> {
         let batch = self.stream.read(next, READ.0, READ.1).await?;
         for Recorded { position, change } in batch.records {
             let Some(mapped) = self.scope.mapped(&change, self.side) else { continue };
-            match self.spots.get(&self.hash(&mapped.pair)) {
-                Some(spot @ (Spot::After(at) | Spot::Before(at))) if *at == position && change.op != Op::Marker => {
-                    self.waiting.push_back(wish(change, mapped, position, *spot));
+            let hash = self.hash(&mapped.pair);
+            match self.spots.get(&hash).copied() {
+                Some(spot @ (Spot::After(at) | Spot::Before(at))) if at == position && change.op != Op::Marker => {
+                    self.spots.remove(&hash);
+                    self.waiting.push_back(wish(change, mapped, position, spot));
                 }
                 _ => {}
             }

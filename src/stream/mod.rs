@@ -198,6 +198,11 @@ pub trait Stream: Send + Sync {
     /// How far history reaches. No I/O.
     fn extent(&self) -> Extent;
 
+    /// One sentence for each damaged place that was met since this opening. Where only reading finds them, none.
+    fn damage(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Waits until there is a record after `position`. Cancel-safe.
     fn wait_after(&self, position: Position) -> BoxFuture<'_, ()>;
 

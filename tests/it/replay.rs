@@ -287,3 +287,71 @@ async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again() 
     .await;
     scene.in_step(LIVE).await;
 }
+
+/// The only segment of the stream.
+fn segment(scene: &Scene) -> std::path::PathBuf {
+    let files = std::fs::read_dir(scene.keepstep.data().join("settings/stream")).unwrap();
+    let mut segments =
+        files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "log"));
+    segments.next().expect("the stream has a segment")
+}
+
+#[tokio::test]
+async fn a_stream_that_is_damaged_or_of_a_newer_version_is_refused_unless_it_is_told_otherwise() {
+    let mut scene = Scene::start().await;
+    for (key, value) in [("settings:a", "first-value"), ("settings:b", "second-value"), ("settings:c", "third-value")] {
+        scene.set(key, value).await;
+        scene.znode_becomes(&format!("/{}", key.replace(':', "/")), Some(value)).await;
+    }
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let (file, sound) = (segment(&scene), std::fs::read(segment(&scene)).unwrap());
+    let mut newer = sound.clone();
+    newer[8] = 2;
+    let crc = crc32c::crc32c(&newer[..28]).to_le_bytes();
+    newer[28..32].copy_from_slice(&crc);
+    let mut damaged = sound.clone();
+    let place = damaged.windows(12).position(|bytes| bytes == b"second-value").expect("the value is in the file");
+    damaged[place] ^= 1;
+    for bytes in [&newer, &damaged] {
+        std::fs::write(&file, bytes).unwrap();
+        let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
+        assert!(said.contains("cannot be read") && said.contains("--skip-damaged"), "{said}");
+        assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0, "nothing is written");
+    }
+    scene.keepstep.command("replay", &["--to", "cache", "--skip-damaged"]).await.expect(0);
+    for (key, value) in [("settings:a", Some("first-value")), ("settings:b", None), ("settings:c", Some("third-value"))]
+    {
+        assert_eq!(scene.text(key).await.as_deref(), value, "{key}");
+    }
+}
+
+/// More than is held between the two passes over the stream (64 MiB), so that the second one has to read.
+#[tokio::test]
+async fn states_that_do_not_fit_into_memory_are_read_from_the_stream_again() {
+    let mut scene = Scene::prepare(&[], |pipeline| pipeline.capture_redis()).await;
+    scene.run().await;
+    let value = |number: u8, round: u8| [vec![number; 899_999], vec![round]].concat();
+    for round in 0..2 {
+        for number in 0..90 {
+            if round == 0 || number % 3 == 0 {
+                scene.set(format!("settings:{number}"), value(number, round)).await;
+            }
+        }
+        let wanted = if round == 0 { 90 } else { 120 };
+        eventually("all of them are on the stream", Duration::from_secs(60), async || {
+            let rows = scene.keepstep.json("tail", &["--from", "earliest", "--no-follow", "--no-values"]).await;
+            let found = rows.iter().filter(|row| row["op"] != "m").count();
+            if found >= wanted { Ok(()) } else { Err(format!("{found}")) }
+        })
+        .await;
+    }
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let rows = scene.keepstep.json("replay", &["--to", "cache"]).await;
+    assert_eq!((&last(&rows)["created"], &last(&rows)["failed"]), (&json!(90), &json!(0)), "{rows:?}");
+    for number in 0..90 {
+        let wanted = value(number, u8::from(number % 3 == 0));
+        assert!(scene.get(format!("settings:{number}")).await == Some(wanted), "settings:{number}");
+    }
+}

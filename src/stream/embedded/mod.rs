@@ -241,6 +241,10 @@ fn frames(changes: &[Change]) -> Result<(Vec<u8>, Vec<Meta>), StreamError> {
 }
 
 impl Stream for EmbeddedStream {
+    fn damage(&self) -> Vec<String> {
+        self.log.damage()
+    }
+
     fn begin(&self, _epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
         // The lock is the fence: nobody else appends to these files while they are open here.
         ready(Ok(())).boxed()
