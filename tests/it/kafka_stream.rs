@@ -387,4 +387,10 @@ async fn properties_that_librdkafka_does_not_take_are_refused() {
     place.settings.config = vec![("compression.type".to_owned(), "zip".to_owned())];
     let why = refusal(&place.settings).await;
     assert!(why.contains("compression.type"), "{why}");
+    // Without the feature there is no TLS; with it, a broker without TLS is one that does not answer.
+    if !cfg!(feature = "kafka-tls") {
+        place.settings.config = vec![("security.protocol".to_owned(), "SSL".to_owned())];
+        let why = refusal(&place.settings).await;
+        assert!(why.contains("security.protocol") && why.contains("--features kafka-tls"), "{why}");
+    }
 }

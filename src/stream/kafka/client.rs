@@ -116,7 +116,8 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
     match error {
         // The value is left out: it may be a secret.
         KafkaError::ClientConfig(_, why, key, _) => {
-            return StreamError::Refused(format!("stream.kafka.config: {key}: {why}"));
+            let hint = if why.contains("at build time") { "; build with `--features kafka-tls`" } else { "" };
+            return StreamError::Refused(format!("stream.kafka.config: {key}: {why}{hint}"));
         }
         KafkaError::ClientCreation(why) => {
             return StreamError::Refused(format!("stream.kafka.config: {}", settings.masked(why)));
