@@ -1,7 +1,7 @@
 //! The crash matrix: the worker ends at a named point, once for each kind of change and direction, and is started again.
 //!
 //! Points are places in the source (`src/failpoint.rs`). Each test is one point: ten pipelines, each with its own worker,
-//! work on one pair of servers; each worker is brought to a state, armed, and shown one change; it must abort there.
+//! work on the one pair of servers of all points; each worker is brought to a state, armed, and shown one change; it must abort there.
 //! Then it is started again, and what both sides hold, the stream and the conflict log are looked at.
 
 use crate::support::{Keepstep, Pipeline, Redis, Znodes, ZooKeeper, eventually, eventually_is};
@@ -143,7 +143,8 @@ struct Cell {
 
 impl Cell {
     fn new(stores: &Stores, point: &Point, from: From, op: Op) -> Cell {
-        let name = format!("{op:?}-{from:?}").to_lowercase();
+        // All points share the servers.
+        let name = format!("{}-{op:?}-{from:?}", point.name).to_lowercase();
         let winner = if from == From::Zookeeper { "zk" } else { "cache" };
         let mut pipeline = Pipeline::two_way(stores.zookeeper.connect_string(), stores.redis.url())
             .name(&name)
@@ -201,29 +202,34 @@ impl Cell {
             self.write(self.from, "pair", Some(&before)).await;
             self.become_equal("pair", Some(before)).await;
         }
-        // Carried after everything else, so that nothing of the preparation comes to the point once it is armed.
-        for side in FROMS {
+        // Carried after everything else, so that nothing of the preparation comes to the point once it is armed: first to
+        // ZooKeeper, until the journal's slots are marked; then to Redis, until the worker has looked at the answer.
+        for side in [From::Redis, From::Zookeeper] {
             let settled = self.value(&format!("{side:?}"));
             self.write(side, "settled", Some(&settled)).await;
             self.become_equal("settled", Some(settled)).await;
+            let name = self.name.clone();
+            eventually_is(format!("{name}: slots are marked"), SOON, true, async || self.slots_are_marked().await)
+                .await;
         }
-        let name = self.name.clone();
-        eventually_is(format!("{name}: sidecars"), SOON, true, async || {
-            let fields: Vec<String> = self.sidecars().await;
-            fields.contains(&format!("{name}:settled"))
-        })
-        .await;
+        let writes = if self.op == Op::Create { 2 } else { 3 };
+        eventually_is(format!("{}: writes", self.name), SOON, writes, async || self.written().await).await;
     }
 
-    async fn sidecars(&self) -> Vec<String> {
+    /// Whether Redis says of each slot of the journal that its sidecars are written.
+    async fn slots_are_marked(&self) -> bool {
         let mut client = self.client.clone();
-        let pattern = format!("_keepstep:{}:*", self.name);
-        let buckets: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut client).await.unwrap();
-        let mut fields = Vec::new();
-        for bucket in buckets {
-            fields.extend(redis::cmd("HKEYS").arg(bucket).query_async::<Vec<String>>(&mut client).await.unwrap());
+        for slot in 0..16 {
+            let path = format!("/_keepstep/{}/journal/{slot:02}", self.name);
+            let version = self.znodes.stat(&path).await.version;
+            let mut ask = redis::cmd("HGET");
+            ask.arg(format!("_keepstep:{}", self.name)).arg(format!("slot:{slot}"));
+            let marked: Option<i32> = ask.query_async(&mut client).await.unwrap();
+            if version > 0 && marked != Some(version) {
+                return false;
+            }
         }
-        fields
+        true
     }
 
     fn other_side(&self) -> From {
@@ -363,9 +369,12 @@ fn shown(rows: &[Value]) -> String {
     rows.iter().map(|row| row.to_string().chars().take(600).collect::<String>() + "\n").collect()
 }
 
+/// The servers of all points, started once.
+static SERVERS: tokio::sync::OnceCell<(ZooKeeper, Redis)> = tokio::sync::OnceCell::const_new();
+
 struct Stores {
-    zookeeper: ZooKeeper,
-    redis: Redis,
+    zookeeper: &'static ZooKeeper,
+    redis: &'static Redis,
     znodes: Znodes,
     client: MultiplexedConnection,
 }
@@ -375,7 +384,7 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn matrix(point: &'static Point) {
     let _turn = TURN.lock().await;
-    let (zookeeper, redis) = tokio::join!(ZooKeeper::start(), Redis::start());
+    let (zookeeper, redis) = SERVERS.get_or_init(async || tokio::join!(ZooKeeper::start(), Redis::start())).await;
     let (znodes, client) = tokio::join!(zookeeper.client(), redis.client());
     let stores = Stores { zookeeper, redis, znodes, client };
     let cells = FROMS.into_iter().flat_map(|from| OPS.into_iter().map(move |op| (from, op)));
