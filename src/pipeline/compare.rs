@@ -48,6 +48,8 @@ impl Engine {
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
+        let pauses = self.pauses.load(Ordering::Acquire);
+        let was_paused = !lock(&self.live).paused.is_empty();
         let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
@@ -59,7 +61,9 @@ impl Engine {
             self.scan_sidecars(&met, &mut total).await?;
         }
         drop(met);
-        if was_watched {
+        // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
+        let is_whole = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
+        if was_watched && is_whole {
             self.watch_compared.store(watch_gaps, Ordering::Release);
         }
         self.blank.store(false, Ordering::Relaxed);
@@ -72,13 +76,13 @@ impl Engine {
             }
         }
         let inferred = self.guard_deletes(std::mem::take(&mut total.inferred));
-        if self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
+        if is_whole && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
             self.cache.set_complete(true);
             self.set_counting(true);
         }
         crash_point!("c12-all-compared");
         if let Some(keys) = &self.keys {
-            if lock(&self.live).awaiting.is_empty() {
+            if is_whole && lock(&self.live).awaiting.is_empty() {
                 keys.compared(mark).await?;
             }
             if let Some(znodes) = &self.znodes {

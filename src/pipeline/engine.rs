@@ -154,6 +154,8 @@ pub struct Engine {
     /// The sources that are up.
     pub(super) zookeeper_up: AtomicBool,
     pub(super) redis_up: AtomicBool,
+    /// Moves with each `pause`: a comparison in which it moved has not seen every route.
+    pub(super) pauses: AtomicU64,
     /// Moves with each end of the watch.
     pub(super) watch_gaps: AtomicU64,
     /// `watch_gaps` of the last comparison that ended: whatever the znodes did in a gap before it is known.
@@ -215,6 +217,7 @@ impl Engine {
             known: Mutex::default(),
             zookeeper_up: AtomicBool::new(false),
             redis_up: AtomicBool::new(false),
+            pauses: AtomicU64::new(0),
             watch_gaps: AtomicU64::new(0),
             watch_compared: AtomicU64::new(u64::MAX),
         }

@@ -186,6 +186,7 @@ impl Pipeline {
             engine.dirty.pause(*at, paused);
             let mut live = lock(&engine.live);
             if paused {
+                engine.pauses.fetch_add(1, Ordering::AcqRel);
                 live.paused.insert(*at);
             } else {
                 live.paused.remove(at);

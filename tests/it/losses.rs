@@ -1,6 +1,6 @@
 //! What a store lost is restored where a flow leads to it, and never taken for a delete.
 
-use crate::support::{LIVE, Scene};
+use crate::support::{LIVE, Scene, eventually};
 use std::time::Duration;
 
 /// `worker.reconcile` of these tests and the 30 s that the contract adds to it.
@@ -75,6 +75,29 @@ async fn evicted_keys_are_restored() {
     let left = scene.redis.run::<Vec<String>>("KEYS settings:*").await.len();
     assert!(left < 40, "nothing was evicted: {left} keys are left");
     scene.redis.run::<()>("CONFIG SET maxmemory 0").await;
+    whole(&scene).await;
+}
+
+#[tokio::test]
+async fn a_key_evicted_while_its_route_is_paused_is_restored() {
+    // Without notifications nobody says why the key went; only what Redis counts tells an eviction from a delete.
+    let scene = filled(&["--notify-keyspace-events", ""]).await;
+    scene.redis.run::<()>("EXPIRE settings:keys:3 1000").await;
+    scene.settle().await;
+    scene.keepstep.command("pause", &[]).await.expect(0);
+    scene.route_becomes("paused").await;
+    scene.redis.run::<()>("CONFIG SET maxmemory-policy volatile-random").await;
+    scene.redis.run::<()>("CONFIG SET maxmemory 1mb").await;
+    let _ = scene.redis.try_run::<()>("SET elsewhere:a 1").await;
+    assert_eq!(scene.text("settings:keys:3").await, None, "it was not evicted");
+    scene.redis.run::<()>("CONFIG SET maxmemory 0").await;
+    let compared = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+    eventually("two comparisons pass the paused route", RESTORED, async || {
+        let now = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+        if now >= compared + 2.0 { Ok(()) } else { Err(format!("{now} after {compared}")) }
+    })
+    .await;
+    scene.keepstep.command("resume", &[]).await.expect(0);
     whole(&scene).await;
 }
 
