@@ -217,7 +217,7 @@ impl Shared {
         Ok((readings, now_ms))
     }
 
-    /// Which of these are notes of states that an older data set has taken back.
+    /// Which of these are notes of states that an older data set may have taken back.
     async fn taken_back(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<bool>, StoreError> {
         let is_suspect = |write: &&KeyWrite<'_>| write.op == KeyOp::Note && write.life != 0 && write.life != life;
         let suspects: Vec<&[u8]> = writes.iter().filter(is_suspect).map(|write| write.key).collect();
@@ -230,7 +230,7 @@ impl Shared {
         }
         let mut readings = readings.iter();
         let backs = writes.iter().map(|write| {
-            is_suspect(&write) && readings.next().is_some_and(|reading| is_back(reading, write.base.as_ref()))
+            is_suspect(&write) && !readings.next().is_some_and(|reading| stands(reading, write.base.as_ref()))
         });
         Ok(backs.collect())
     }
@@ -333,17 +333,17 @@ impl Shared {
     }
 }
 
-/// Whether the key is back where its sidecar has it, although this later base says that it had moved on: what both of
-/// them belong to is an older state of the data set.
-pub(super) fn is_back(reading: &KeyReading, later: Option<&Base>) -> bool {
+/// Whether the key holds what this base says. In another life of the data set nothing else shows that the base's state was ever
+/// there: the data may be an older copy, to which an application has written since. Noting the base would then make its
+/// value a change of what ZooKeeper has, which it never followed; without the base the two are a conflict.
+pub(super) fn stands(reading: &KeyReading, base: Option<&Base>) -> bool {
     let now = match &reading.state {
         KeyState::Absent => None,
         KeyState::Value { bytes, .. } => Some(Digest::of(bytes)),
         KeyState::Digest { digest, .. } => Some(*digest),
         KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => return false,
     };
-    let noted = Base::decode(&reading.entry).and_then(|base| base.redis);
-    now == noted && now != later.and_then(|base| base.redis)
+    now == base.and_then(|base| base.redis)
 }
 
 /// A command's answer with a server error taken out of it.

@@ -24,7 +24,7 @@ use super::{
     Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
-use calls::{glob, integer, is_back, keys_of};
+use calls::{glob, integer, keys_of, stands};
 use connection::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -233,11 +233,10 @@ impl Keyspace for RedisStore {
 
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            // Since these were written Redis may have come back with an older state of itself, sidecars included. Then a
-            // completed sidecar would make the older value look like an application's change.
+            // Since these were written Redis may have come back with an older state of itself, sidecars included.
             let may_be_older = {
                 let lineage = lock(&self.shared.lineage);
-                lineage.compared.as_ref().is_some_and(|(life, _)| *life != lineage.current)
+                lineage.compared.as_ref().is_none_or(|(life, _)| *life != lineage.current)
             };
             for chunk in entries.chunks(KEYS_PER_CALL) {
                 let mut chunk: Vec<&JournalEntry> = chunk.iter().collect();
@@ -245,7 +244,7 @@ impl Keyspace for RedisStore {
                     let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
                     let (readings, _) = self.shared.observe_chunk(&keys, false).await?;
                     let mut readings = readings.iter();
-                    chunk.retain(|entry| !readings.next().is_some_and(|reading| is_back(reading, entry.base.as_ref())));
+                    chunk.retain(|entry| readings.next().is_some_and(|reading| stands(reading, entry.base.as_ref())));
                     if chunk.is_empty() {
                         continue;
                     }
