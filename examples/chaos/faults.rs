@@ -19,7 +19,7 @@ const PAUSE_MS: std::ops::Range<u64> = 50..900;
 /// Every fault of servers and workers, and how often it comes beside the others.
 const OF_SERVERS: &[(&str, u32)] = &[
     ("worker killed", 6),
-    ("both workers killed", 2),
+    ("all workers killed", 2),
     ("worker frozen", 3),
     ("worker frozen beyond its session", 1),
     ("ZooKeeper leader killed", 2),
@@ -38,6 +38,9 @@ const OF_SERVERS: &[(&str, u32)] = &[
     ("notifications off", 2),
     ("sidecars deleted by hand", 1),
 ];
+
+/// What comes on top where the stream is in Kafka.
+const OF_KAFKA: &[(&str, u32)] = &[("Kafka killed", 3), ("Kafka frozen", 4)];
 
 const OF_WAYS: &[(&str, u32)] = &[
     ("connections closed", 3),
@@ -78,10 +81,12 @@ pub async fn inject(world: &mut World, seed: u64, during: Duration) -> Counts {
         .collect();
     let of_ways = tokio::spawn(break_ways(ways, Rng::with_seed(seed ^ 0x5a5a), until));
     let mut rng = Rng::with_seed(seed);
+    let of_kafka = if world.kafka.is_some() { OF_KAFKA } else { &[] };
+    let of_servers = [OF_SERVERS, of_kafka].concat();
     let mut counts = Counts::new();
     while Instant::now() < until {
         tokio::time::sleep(ms(&mut rng, PAUSE_MS)).await;
-        let fault = pick(&mut rng, OF_SERVERS);
+        let fault = pick(&mut rng, &of_servers);
         println!("  {:>8.3?} {fault}", world.shared.now());
         world.suffer(fault, &mut rng).await;
         *counts.entry(fault).or_default() += 1;
@@ -94,10 +99,13 @@ pub async fn inject(world: &mut World, seed: u64, during: Duration) -> Counts {
 
 impl World {
     async fn suffer(&mut self, fault: &str, rng: &mut Rng) {
-        let (one, primary) = (rng.usize(..2), self.shared.primary());
+        let (one, primary) = (rng.usize(..self.workers.len()), self.shared.primary());
         match fault {
             "worker killed" => self.kill_workers(&[one], ms(rng, 0..500)).await,
-            "both workers killed" => self.kill_workers(&[0, 1], ms(rng, 0..500)).await,
+            "all workers killed" => {
+                let all: Vec<usize> = (0..self.workers.len()).collect();
+                self.kill_workers(&all, ms(rng, 0..500)).await;
+            }
             "worker frozen" => self.freeze_worker(one, ms(rng, 50..1500)).await,
             "worker frozen beyond its session" => self.freeze_worker(one, ms(rng, 2500..5000)).await,
             "ZooKeeper leader killed" => {
@@ -106,7 +114,7 @@ impl World {
             }
             "ZooKeeper follower killed" => {
                 let leader = self.ensemble.leader().await;
-                self.kill_zookeeper((leader + 1 + one) % 3, ms(rng, 0..1500)).await;
+                self.kill_zookeeper((leader + 1 + one % 2) % 3, ms(rng, 0..1500)).await;
             }
             "ZooKeeper server frozen" => {
                 let server = rng.usize(..3);
@@ -182,6 +190,18 @@ impl World {
                 if !some.is_empty() {
                     self.redis[primary].run::<()>(&format!("DEL {}", some.join(" "))).await;
                 }
+            }
+            "Kafka killed" => {
+                let kafka = self.kafka.as_mut().expect("the fault is in the table of Kafka");
+                kafka.kill9();
+                tokio::time::sleep(ms(rng, 0..1500)).await;
+                kafka.restart().await;
+            }
+            "Kafka frozen" => {
+                let kafka = self.kafka.as_ref().expect("the fault is in the table of Kafka");
+                kafka.pause();
+                tokio::time::sleep(ms(rng, 100..3000)).await;
+                kafka.resume();
             }
             other => unreachable!("{other} is in the table and nowhere else"),
         }

@@ -145,11 +145,6 @@ impl<'a> Index<'a> {
         self.in_conflict_log.contains(&(pair.to_owned(), value.to_owned()))
     }
 
-    /// Whether an application wrote this side of the pair after that moment, with these marks.
-    fn wrote_after(&self, side: Side, pair: &str, at: Duration, marks: impl Fn(&Write) -> bool) -> bool {
-        self.writes.get(&(side, pair)).is_some_and(|all| all.iter().any(|write| write.at > at && marks(write)))
-    }
-
     /// How this value is accounted for; `None`: it is lost.
     fn account(&self, history: &History, write: &Write, value: &str) -> Option<&'static str> {
         let (pair, side) = (write.pair.as_str(), write.side);
@@ -169,22 +164,45 @@ impl<'a> Index<'a> {
         if self.is_logged(pair, value) {
             return Some("in the conflict log");
         }
-        let unanswered = |other: &Write| other.replaced.is_none();
-        if self.wrote_after(side, pair, write.at, unanswered)
-            || self.wrote_after(side.other(), pair, write.at, unanswered)
-        {
-            return Some("perhaps replaced by a write without an answer");
-        }
         if side == Side::Redis && history.redis_losses.iter().any(|loss| *loss >= write.at) {
             // Redis forgot it itself. If ZooKeeper had it by then, only an application may have ended it.
             if !self.seen.contains(&(pair, value)) {
                 return Some("lost by Redis before it was carried");
             }
-            if self.wrote_after(Side::Redis, pair, write.at, |_| true) {
-                return Some("agreed before, then lost by Redis and superseded there");
-            }
         }
         None
+    }
+}
+
+/// What may have ended a value without a trace, each of them one value.
+struct Excuses<'a> {
+    recreated: BTreeMap<String, usize>,
+    /// By pair: when each write without an answer was given up.
+    unanswered: BTreeMap<&'a str, Vec<Duration>>,
+}
+
+impl<'a> Excuses<'a> {
+    fn new(history: &'a History) -> Excuses<'a> {
+        let mut unanswered: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+        for write in history.writes.iter().filter(|write| write.replaced.is_none()) {
+            unanswered.entry(&write.pair).or_default().push(write.at);
+        }
+        Excuses { recreated: history.recreated.clone(), unanswered }
+    }
+
+    /// Excuses this value, if anything is left that does. Called from the newest value to the oldest: whatever excuses a newer one
+    /// would excuse an older one as well, so none is used up in vain.
+    fn excuse(&mut self, write: &Write) -> Option<&'static str> {
+        if write.side == Side::Zookeeper
+            && let Some(left) = self.recreated.get_mut(&write.pair).filter(|left| **left > 0)
+        {
+            *left -= 1;
+            return Some("recreated under a write, and counted");
+        }
+        let later = self.unanswered.get_mut(write.pair.as_str())?;
+        let at = later.iter().position(|given_up| *given_up > write.at)?;
+        later.swap_remove(at);
+        Some("perhaps replaced by a write without an answer")
     }
 }
 
@@ -192,15 +210,13 @@ impl<'a> Index<'a> {
 pub fn judge(history: &History) -> Judgement {
     let index = Index::new(history);
     let mut found = Judgement::default();
-    let mut recreated = history.recreated.clone();
-    for write in &history.writes {
+    let mut excuses = Excuses::new(history);
+    let mut newest_first: Vec<&Write> = history.writes.iter().collect();
+    newest_first.sort_by_key(|write| std::cmp::Reverse(write.at));
+    for write in newest_first {
         let (Left::Value(value), Some(_)) = (&write.left, &write.replaced) else { continue };
         found.checked += 1;
-        let told = |account: Option<&'static str>, recreated: &mut BTreeMap<String, usize>| {
-            let left = recreated.get_mut(&write.pair).filter(|left| **left > 0 && write.side == Side::Zookeeper);
-            account.or_else(|| left.map(|left| *left -= 1).map(|()| "recreated under a write, and counted"))
-        };
-        match told(index.account(history, write, value), &mut recreated) {
+        match index.account(history, write, value).or_else(|| excuses.excuse(write)) {
             Some(account) => *found.accounts.entry(account).or_default() += 1,
             None => {
                 let captured = index.on_stream.contains(&(write.pair.clone(), value.clone()));

@@ -1,7 +1,7 @@
 //! The world of one run: the servers, the workers, the ways between them, and what applications share.
 
 use crate::history::{History, key, path};
-use crate::support::{Ensemble, Keepstep, Pipeline, Proxy, Redis, Znodes};
+use crate::support::{Ensemble, Kafka, Keepstep, Pipeline, Proxy, Redis, Znodes};
 use crate::writers::Load;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
@@ -25,6 +25,18 @@ pub fn pairs() -> Vec<String> {
     let shared = (0..SHARED_PAIRS).map(|number| format!("s{number}"));
     let one_sided = |kind: char| (0..ONE_SIDED_PAIRS).map(move |number| format!("{kind}{number}"));
     shared.chain(one_sided('z')).chain(one_sided('r')).collect()
+}
+
+/// A quarter of the pairs is never deleted and never expires, so that any delete of one of them is an invented one.
+pub fn is_never_deleted(pair: &str) -> bool {
+    pair.trim_start_matches(char::is_alphabetic).parse::<usize>().is_ok_and(|number| number % 4 == 3)
+}
+
+/// What a run is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub workers: usize,
+    pub on_kafka: bool,
 }
 
 /// What applications know.
@@ -84,13 +96,15 @@ pub struct World {
     pub shared: Arc<Shared>,
     pub ensemble: Ensemble,
     pub redis: [Redis; 2],
-    pub workers: [Worker; 2],
+    pub workers: Vec<Worker>,
+    /// Where the stream is, unless each worker keeps its own.
+    pub kafka: Option<Kafka>,
     /// How conflicts are settled in this run.
     pub rule: &'static str,
 }
 
 impl World {
-    pub async fn start(seed: u64) -> World {
+    pub async fn start(seed: u64, plan: Plan) -> World {
         let durable = ["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"];
         let (ensemble, one, two) =
             tokio::join!(Ensemble::start(), Redis::start_with(&durable), Redis::start_with(&durable));
@@ -99,7 +113,8 @@ impl World {
         ensemble.client().await.put("/settings", "").await;
         let rules = ["prefer zk", "prefer cache", "latest", "higher_version"];
         let rule = rules[usize::try_from(seed % 4).unwrap()];
-        let worker = || {
+        let kafka = if plan.on_kafka { Some(Kafka::start().await) } else { None };
+        let worker = |_| {
             let to_zookeeper = [0, 1, 2].map(|server| Proxy::start(ensemble.address(server)));
             let to_redis = Proxy::start(redis[0].address());
             let connect = to_zookeeper.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>().join(",");
@@ -107,11 +122,15 @@ impl World {
                 .route(&format!("on_conflict: {rule}"))
                 .worker("reconcile: 2s")
                 .session_timeout("2s");
+            let pipeline = match &kafka {
+                Some(kafka) => pipeline.kafka(&format!("{{brokers: \"{}\"}}", kafka.brokers())),
+                None => pipeline,
+            };
             let mut keepstep = Keepstep::new(pipeline);
             keepstep.start();
             Worker { keepstep, to_zookeeper: Arc::new(to_zookeeper), to_redis: Arc::new(to_redis), is_frozen: false }
         };
-        let mut workers = [worker(), worker()];
+        let mut workers: Vec<Worker> = (0..plan.workers).map(worker).collect();
         for worker in &mut workers {
             worker.keepstep.wait_ready().await;
         }
@@ -123,7 +142,7 @@ impl World {
             stop: AtomicBool::new(false),
             history: Mutex::new(History { begun_ms: now_ms(), ..History::default() }),
         });
-        World { shared, ensemble, redis, workers, rule }
+        World { shared, ensemble, redis, workers, kafka, rule }
     }
 
     /// The load is on, and flows both ways.
@@ -204,13 +223,16 @@ impl World {
         let quiet = self.is_quiet(&znodes, &mut client).await;
         let mut history = std::mem::take(&mut *self.shared.history());
         history.held = self.held(&znodes, &mut client).await.into_iter().collect();
-        for worker in &self.workers {
-            history.changes.extend(worker.keepstep.changes().await);
+        for (number, worker) in self.workers.iter().enumerate() {
             for line in worker.keepstep.log().lines().filter(|line| line.contains("deleted and recreated between")) {
                 let path = line.split("\"/settings/").nth(1).and_then(|rest| rest.split('"').next());
                 *history.recreated.entry(path.expect("it names the pair").to_owned()).or_default() += 1;
             }
-            history.conflicts.extend(worker.keepstep.json("conflicts", &[]).await);
+            // In Kafka there is one stream for all.
+            if number == 0 || self.kafka.is_none() {
+                history.changes.extend(worker.keepstep.changes().await);
+                history.conflicts.extend(worker.keepstep.json("conflicts", &[]).await);
+            }
         }
         (history, quiet)
     }

@@ -2,7 +2,7 @@
 
 use crate::history::{Left, Side, Write, key, path};
 use crate::support::Znodes;
-use crate::world::{Shared, pairs};
+use crate::world::{Shared, is_never_deleted, pairs};
 use fastrand::Rng;
 use redis::aio::MultiplexedConnection;
 use std::sync::Arc;
@@ -59,8 +59,9 @@ enum Next {
     Expire,
 }
 
-fn next(rng: &mut Rng, side: &str, value: &AtomicU64) -> Next {
-    match rng.u32(..100) {
+fn next(rng: &mut Rng, pair: &str, side: &str, value: &AtomicU64) -> Next {
+    let most = if is_never_deleted(pair) { 84 } else { 100 };
+    match rng.u32(..most) {
         0..84 => Next::Set(format!("{side}-{}", value.fetch_add(1, Ordering::SeqCst))),
         84..94 => Next::Delete,
         _ => Next::Expire,
@@ -83,7 +84,7 @@ async fn write_keys(shared: Arc<Shared>, pairs: Vec<String>, mut rng: Rng, value
         }
         let Some((_, open)) = &mut connection else { continue };
         let pair = pick(&mut rng, &pairs).to_owned();
-        let (command, left) = match next(&mut rng, "r", value) {
+        let (command, left) = match next(&mut rng, &pair, "r", value) {
             Next::Set(value) => {
                 let mut set = redis::cmd("SET");
                 set.arg(key(&pair)).arg(&value).arg("GET");
@@ -123,7 +124,7 @@ async fn write_znodes(shared: Arc<Shared>, pairs: Vec<String>, mut rng: Rng, val
         }
         let Some(open) = &session else { continue };
         let pair = pick(&mut rng, &pairs).to_owned();
-        let left = match next(&mut rng, "z", value) {
+        let left = match next(&mut rng, &pair, "z", value) {
             Next::Set(value) => Left::Value(value),
             Next::Delete | Next::Expire => Left::Nothing,
         };

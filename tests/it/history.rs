@@ -63,6 +63,19 @@ fn an_overwriting_that_the_worker_counted_excuses_one_value_of_zookeeper() {
 }
 
 #[test]
+fn a_write_without_an_answer_excuses_one_value_that_is_older_than_it() {
+    let unanswered = |at_ms| Write { replaced: None, ..write("s1", Side::Redis, at_ms, Some("r2"), None) };
+    let mut excused = clash();
+    excused.writes.push(unanswered(3));
+    assert!(judge(&excused).is_clean());
+    excused.writes.insert(0, write("s1", Side::Redis, 0, Some("r0"), None));
+    assert_eq!(judge(&excused).lost.len(), 1, "one write replaces one value");
+    let mut earlier = clash();
+    earlier.writes.push(unanswered(0));
+    assert_eq!(judge(&earlier).lost.len(), 1, "what came before replaces nothing");
+}
+
+#[test]
 fn a_loss_of_redis_excuses_what_was_not_carried_yet_and_nothing_else() {
     let losses = vec![Duration::from_millis(5)];
     let excused = History { redis_losses: losses.clone(), ..clash() };

@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, LazyLock};
@@ -108,6 +109,16 @@ impl Kafka {
     pub fn kill9(&mut self) {
         self.process.as_mut().expect("Kafka was stopped before").kill9();
         self.process = None;
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.process.as_ref().expect("Kafka was stopped before").signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.as_ref().expect("Kafka was stopped before").signal(Signal::CONT);
     }
 
     /// Starts again with the same ports and data, ending the old process first, and waits until it serves.
