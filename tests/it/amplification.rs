@@ -4,6 +4,8 @@ use crate::support::{LIVE, Scene, Writes, eventually_is};
 use std::time::Duration;
 
 const PAIRS: usize = 200;
+/// Longer than anything that Keepstep does at intervals by default, the comparison (60 s) at the shorter interval of the test.
+const QUIET: Duration = Duration::from_secs(60);
 
 fn path(pair: usize) -> String {
     format!("/settings/{pair}")
@@ -147,9 +149,9 @@ async fn a_quiet_pipeline_writes_nothing_however_often_it_compares() {
 
     let writes = Writes::watch(&scene).await;
     let (counted, newest, begun) = (Counted::now(&scene).await, zxid(&scene).await, compared().await);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(QUIET).await;
     let comparisons = compared().await - begun;
-    assert!(comparisons >= 3.0, "several comparisons fell into the time: {comparisons}");
+    assert!(comparisons >= 20.0, "several comparisons fell into the time: {comparisons}");
     assert_eq!(writes.seen(), Vec::<String>::new());
     assert_eq!(zxid(&scene).await, newest, "no transaction of any kind");
     let now = Counted::now(&scene).await;
