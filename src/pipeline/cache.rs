@@ -137,6 +137,7 @@ mod tests {
             expires_ms: None,
             ephemeral: false,
             apart: false,
+            unproven: false,
             path_id: 0,
             ensemble: 0,
         }

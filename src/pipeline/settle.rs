@@ -368,6 +368,7 @@ impl Engine {
             expires_ms: None,
             ephemeral: false,
             apart: false,
+            unproven: false,
             path_id: path_id(seen.pair.zookeeper.as_deref().unwrap_or_default()),
             ensemble: self.ensemble().id,
         }

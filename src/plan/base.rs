@@ -20,6 +20,9 @@ pub struct Base {
     pub ephemeral: bool,
     /// Whether the two states are kept apart on purpose.
     pub apart: bool,
+    /// Redis was restarted before this could be noted in it, and the key then held neither this state nor the one before: it may
+    /// be the successor of either. What the key does next is followed, and the znode's value goes into the conflict log.
+    pub unproven: bool,
     /// Which path the key stood for ([`path_id`]): under another map the base means nothing.
     pub path_id: u32,
     /// Which lineage of the ensemble the zxids belong to.
@@ -38,6 +41,7 @@ const HAS_KEY: u8 = 2;
 const HAS_EXPIRY: u8 = 4;
 const IS_EPHEMERAL: u8 = 8;
 const IS_APART: u8 = 16;
+const IS_UNPROVEN: u8 = 32;
 
 impl Base {
     /// The bytes in the sidecar: format, flags, then the sequence at offset 2 in big-endian (scripts compare it),
@@ -51,6 +55,7 @@ impl Base {
         set(self.expires_ms.is_some(), HAS_EXPIRY);
         set(self.ephemeral, IS_EPHEMERAL);
         set(self.apart, IS_APART);
+        set(self.unproven, IS_UNPROVEN);
         let mut bytes = Vec::with_capacity(62);
         bytes.extend_from_slice(&[FORMAT, flags]);
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
@@ -96,6 +101,7 @@ impl Base {
             expires_ms: if flags & HAS_EXPIRY == 0 { None } else { Some(i64::from_be_bytes(rest.take()?)) },
             ephemeral: flags & IS_EPHEMERAL != 0,
             apart: flags & IS_APART != 0,
+            unproven: flags & IS_UNPROVEN != 0,
         };
         rest.0.is_empty().then_some(base)
     }

@@ -131,6 +131,7 @@ pub enum Action {
 const DELETE_LOSES: &str = "a change beats a delete";
 const SOURCE_DECIDES: &str = "the source of a one-way route decides";
 const EPHEMERAL_DECIDES: &str = "an ephemeral znode decides over its key";
+const UNPROVEN: &str = "Redis was restarted while this value was carried, and the key may not have followed it";
 const ENSEMBLE_LOST: &str = "the ensemble came back empty or older";
 
 /// The state of one side against the base.
@@ -171,12 +172,17 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     if sides.znode_lost {
         return restore_znode(flow, &sides);
     }
-    match flow {
+    let action = match flow {
         Flow::Capture(_) => Action::Nothing,
         Flow::From(Side::Zookeeper) => from_zookeeper(policy, seen, &sides, is_ephemeral),
         Flow::From(Side::Redis) => from_redis(policy, seen, &sides),
         Flow::Both(first) => both(policy, first, seen, &sides),
+    };
+    let is_unproven = seen.base.is_some_and(|base| base.unproven) && sides.znode.is_some();
+    if is_unproven && action == Action::ToZookeeper(None) {
+        return Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: UNPROVEN }));
     }
+    action
 }
 
 /// With a base kept apart, a side that was not looked at has no known value.
@@ -241,7 +247,7 @@ fn agree(seen: &Observation, sides: &Sides) -> Action {
         Key::Absent(_) => false,
         Key::Present { expires_ms, .. } => !sides.key_changed && base.expires_ms == expires_ms,
     };
-    if version_noted && key_noted && !base.apart { Action::Nothing } else { Action::Agree }
+    if version_noted && key_noted && !base.apart && !base.unproven { Action::Nothing } else { Action::Agree }
 }
 
 /// The ensemble lost the znode or holds an older state of it: a loss is restored, never followed.

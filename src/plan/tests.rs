@@ -43,6 +43,7 @@ fn base(mzxid: i64, value: &[u8]) -> Option<Base> {
         expires_ms: None,
         ephemeral: false,
         apart: false,
+        unproven: false,
         path_id: 3,
         ensemble: 7,
     })
@@ -238,6 +239,19 @@ fn higher_version_counts_writes_since_the_base() {
 fn quarantine_touches_neither_side() {
     let rule = Policy { on_conflict: OnConflict::Quarantine, ..two_way() };
     assert_eq!(plan(&rule, &observe(base(30, b"a"), znode(31, b"b"), key(b"c"))), Action::Quarantine);
+}
+
+#[test]
+fn what_follows_an_unproven_base_is_carried_and_what_it_replaces_is_logged() {
+    let mut unproven = base(30, b"a");
+    if let Some(base) = unproven.as_mut() {
+        base.unproven = true;
+    }
+    assert_eq!(winner(decide(unproven, znode(30, b"a"), key(b"b"))), Some(Side::Redis), "under `prefer zk` as well");
+    assert_eq!(winner(decide(unproven, znode(30, b"a"), gone(Some(Removal::Deleted)))), Some(Side::Redis));
+    assert_eq!(decide(unproven, znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
+    assert_eq!(decide(unproven, znode(31, b"b"), key(b"a")), Action::ToRedis(None), "the key holds what the base says");
+    assert_eq!(decide(unproven, znode(30, b"a"), key(b"a")), Action::Agree, "proven now");
 }
 
 #[test]

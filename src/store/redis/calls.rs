@@ -217,40 +217,42 @@ impl Shared {
         Ok((readings, now_ms))
     }
 
-    /// Which of these are notes of states that an older data set may have taken back.
-    async fn taken_back(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<bool>, StoreError> {
-        let is_suspect = |write: &&KeyWrite<'_>| write.op == KeyOp::Note && write.life != 0 && write.life != life;
-        let suspects: Vec<&[u8]> = writes.iter().filter(is_suspect).map(|write| write.key).collect();
-        if suspects.is_empty() {
-            return Ok(vec![false; writes.len()]);
+    /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at.
+    async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, StoreError> {
+        let is_late = |write: &&KeyWrite<'_>| write.op == KeyOp::Note && write.life != 0 && write.life != life;
+        let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
+        if keys.is_empty() {
+            return Ok(vec![Late::AsItIs; writes.len()]);
         }
-        let (readings, _) = self.observe_chunk(&suspects, false).await?;
+        let (readings, _) = self.observe_chunk(&keys, false).await?;
         if readings.iter().any(|reading| reading.life != life) {
             return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())));
         }
         let mut readings = readings.iter();
-        let backs = writes.iter().map(|write| {
-            is_suspect(&write) && !readings.next().is_some_and(|reading| stands(reading, write.base.as_ref()))
+        let becomes = writes.iter().map(|write| {
+            let reading = if is_late(&write) { readings.next() } else { None };
+            reading.map_or(Late::AsItIs, |reading| late(reading, write.base.as_ref()))
         });
-        Ok(backs.collect())
+        Ok(becomes.collect())
     }
 
     pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
         let connection = self.connection().await?;
         let life = lock(&self.lineage).life;
-        let backs = self.taken_back(writes, life).await?;
-        if backs.contains(&true) {
-            let rest: Vec<KeyWrite<'_>> =
-                writes.iter().zip(&backs).filter(|(_, back)| !**back).map(|(write, _)| write.clone()).collect();
-            let mut done = match rest.as_slice() {
-                [] => Vec::new(),
-                rest => self.apply_on(connection, rest).await?,
-            }
-            .into_iter();
-            let outcome = |back| if back { Some(KeyOutcome::Refused) } else { done.next() };
-            return Ok(backs.into_iter().filter_map(outcome).collect());
+        let late = self.late(writes, life).await?;
+        if late.iter().all(|late| *late == Late::AsItIs) {
+            return self.apply_on(connection, writes).await;
         }
-        self.apply_on(connection, writes).await
+        let rest: Vec<KeyWrite<'_>> = writes
+            .iter()
+            .zip(&late)
+            .filter(|(_, late)| **late != Late::TakenBack)
+            .map(|(write, late)| KeyWrite { base: late.mark(write.base), ..write.clone() })
+            .collect();
+        let done = if rest.is_empty() { Vec::new() } else { self.apply_on(connection, &rest).await? };
+        let mut done = done.into_iter();
+        let outcome = |late| if late == Late::TakenBack { Some(KeyOutcome::Refused) } else { done.next() };
+        Ok(late.into_iter().filter_map(outcome).collect())
     }
 
     async fn apply_on(
@@ -333,17 +335,43 @@ impl Shared {
     }
 }
 
-/// Whether the key holds what this base says. In another life of the data set nothing else shows that the base's state was ever
-/// there: the data may be an older copy, to which an application has written since. Noting the base would then make its
-/// value a change of what ZooKeeper has, which it never followed; without the base the two are a conflict.
-pub(super) fn stands(reading: &KeyReading, base: Option<&Base>) -> bool {
+/// What becomes of a base that is to be noted in another life of the data set than it belongs to: Redis was restarted, and may have
+/// come back with an older copy, sidecars included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The key holds what the base says: it is true, whatever happened.
+    AsItIs,
+    /// The key is back where its sidecar has it: both are older. Noting the base would make that older value look like a change.
+    TakenBack,
+    /// The key holds something else: an application wrote it over what the base says, or over what an older copy held.
+    Unproven,
+}
+
+impl Late {
+    /// The base as it is to be noted.
+    pub(super) fn mark(self, base: Option<Base>) -> Option<Base> {
+        base.map(|base| Base { unproven: base.unproven || self == Late::Unproven, ..base })
+    }
+}
+
+/// See [`Late`].
+pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
         KeyState::Absent => None,
         KeyState::Value { bytes, .. } => Some(Digest::of(bytes)),
         KeyState::Digest { digest, .. } => Some(*digest),
-        KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => return false,
+        KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => {
+            return Late::Unproven;
+        }
     };
-    now == base.and_then(|base| base.redis)
+    let noted = Base::decode(&reading.entry).and_then(|base| base.redis);
+    if now == base.and_then(|base| base.redis) {
+        Late::AsItIs
+    } else if now == noted {
+        Late::TakenBack
+    } else {
+        Late::Unproven
+    }
 }
 
 /// A command's answer with a server error taken out of it.

@@ -24,7 +24,7 @@ use super::{
     Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
-use calls::{glob, integer, keys_of, stands};
+use calls::{Late, glob, integer, keys_of, late};
 use connection::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -239,24 +239,27 @@ impl Keyspace for RedisStore {
                 lineage.compared.as_ref().is_none_or(|(life, _)| *life != lineage.current)
             };
             for chunk in entries.chunks(KEYS_PER_CALL) {
-                let mut chunk: Vec<&JournalEntry> = chunk.iter().collect();
+                let mut becomes = vec![Late::AsItIs; chunk.len()];
                 if may_be_older {
                     let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
                     let (readings, _) = self.shared.observe_chunk(&keys, false).await?;
-                    let mut readings = readings.iter();
-                    chunk.retain(|entry| readings.next().is_some_and(|reading| stands(reading, entry.base.as_ref())));
-                    if chunk.is_empty() {
-                        continue;
+                    for ((becomes, reading), entry) in becomes.iter_mut().zip(&readings).zip(chunk) {
+                        *becomes = late(reading, entry.base.as_ref());
                     }
                 }
+                let to_note = || chunk.iter().zip(&becomes).filter(|(_, becomes)| **becomes != Late::TakenBack);
+                let count = to_note().count();
+                if count == 0 {
+                    continue;
+                }
                 let mut command = redis::cmd("EVALSHA");
-                command.arg(&self.shared.complete.sha).arg(chunk.len());
-                for entry in &chunk {
+                command.arg(&self.shared.complete.sha).arg(count);
+                for (entry, _) in to_note() {
                     command.arg(self.shared.buckets.of(&entry.key));
                 }
                 command.arg(self.shared.epoch.load(Ordering::Relaxed));
-                for entry in chunk {
-                    let base = entry.base.map(|base| base.encode()).unwrap_or_default();
+                for (entry, becomes) in to_note() {
+                    let base = becomes.mark(entry.base).map(|base| base.encode()).unwrap_or_default();
                     command.arg(&entry.key).arg(entry.nonce).arg(entry.sequence).arg(base);
                 }
                 match self.shared.script(&self.shared.complete, &command).await? {

@@ -80,6 +80,7 @@ mod tests {
             expires_ms: None,
             ephemeral: false,
             apart: false,
+            unproven: false,
             path_id: 1,
             ensemble: 2,
         };
