@@ -1,7 +1,7 @@
 //! The stream on Kafka where it is its own: the topic, the fence, what stands in the way, and what others read.
 
 use crate::stream_conformance::{Topic, all, change, marker, pair_of, start_ms};
-use crate::support::{Kafka, Raw, eventually, eventually_is};
+use crate::support::{Kafka, Raw, eventually, eventually_is, never};
 use keepstep::codec;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
 use keepstep::stream::{Stream, StreamError};
@@ -335,6 +335,25 @@ async fn appends_fail_while_the_broker_is_away_and_go_on_when_it_is_back() {
     assert!(seen.first().is_some_and(|first| first == "before") && seen.contains(&"after".to_owned()), "{seen:?}");
     assert!(stream.knows(&pair_of(1)) && stream.knows(&pair_of(3)));
     eventually_is("the stream is of use", SOON, true, async || stream.append(put(4, "more")).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_frozen_for_a_moment_holds_an_append_up_and_loses_nothing() {
+    let kafka = Kafka::start().await;
+    let stream = Arc::new(Topic::on(&kafka).owner().await);
+    stream.append(put(1, "before")).await.unwrap();
+    kafka.pause();
+    let held = tokio::spawn({
+        let stream = Arc::clone(&stream);
+        async move { stream.append(put(2, "held")).await }
+    });
+    never("a frozen broker acknowledges", Duration::from_secs(1), async || {
+        if held.is_finished() { Err("the append ended".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    kafka.resume();
+    held.await.unwrap().unwrap();
+    assert_eq!(values(&*stream).await, ["before", "held"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
