@@ -1,6 +1,6 @@
 //! Replay: the stream made true in a store, by compare-and-set, beside a worker or without one.
 
-use crate::support::{Keepstep, LIVE, Pipeline, Place, Redis, Scene, eventually, never};
+use crate::support::{Kafka, Keepstep, LIVE, Pipeline, Place, Redis, Scene, eventually, never};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -301,6 +301,67 @@ async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again(pl
     })
     .await;
     scene.in_step(LIVE).await;
+}
+
+/// Compaction is asked for by `age` alone, so that a moment before it is one of which only states are left.
+#[tokio::test]
+async fn in_kafka_a_moment_before_full_history_is_refused_and_status_says_how_far_it_reaches() {
+    let kafka = Kafka::shared().await;
+    let stream =
+        format!("{{brokers: \"{}\", topic: aged-{}, retention: {{age: 4s}}}}", kafka.brokers(), std::process::id());
+    let mut scene = Scene::start_with(|pipeline| pipeline.kafka(&stream)).await;
+    for (key, value) in [("settings:old", "once"), ("settings:mid", "m1")] {
+        scene.set(key, value).await;
+        scene.znode_becomes(&format!("/{}", key.replace(':', "/")), Some(value)).await;
+    }
+    let then = position(&scene).await;
+    scene.keepstep.terminate().await;
+    let until = ["--to", "cache", "--until", &then.to_string(), "--dry-run"];
+    eventually("that moment is before full history", LIVE, async || {
+        let outcome = scene.keepstep.command("replay", &until).await;
+        match outcome.code {
+            Some(1) if outcome.stderr.contains("full history") => Ok(()),
+            _ => Err(format!("{outcome:?}")),
+        }
+    })
+    .await;
+    scene.run().await;
+    scene.set("settings:mid", "m2").await;
+    scene.znode_becomes("/settings/mid", Some("m2")).await;
+    let history = scene.keepstep.json("status", &[]).await[0]["history"].clone();
+    assert!(history["full_from"].as_u64() > Some(then) && history["first"].as_u64() <= Some(then), "{history}");
+    let text = scene.keepstep.command("status", &[]).await.expect(0).stdout;
+    assert!(text.contains("full history") && text.contains("only the newest state"), "{text}");
+    let scratch = Redis::start().await;
+    let now = position(&scene).await.to_string();
+    scene.keepstep.command("replay", &["--to", "cache", "--until", &now, "--url", &scratch.url()]).await.expect(0);
+    for (key, value) in [("settings:old", "once"), ("settings:mid", "m2")] {
+        assert_eq!(scratch.run::<Option<String>>(&format!("GET {key}")).await.as_deref(), Some(value), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn in_kafka_a_record_that_is_damaged_or_of_a_newer_version_is_refused_unless_it_is_told_otherwise() {
+    let kafka = Kafka::shared().await;
+    let topic = format!("newer-{}", std::process::id());
+    let stream = format!("{{brokers: \"{}\", topic: {topic}}}", kafka.brokers());
+    let mut scene = Scene::start_with(|pipeline| pipeline.kafka(&stream)).await;
+    scene.set("settings:a", "first-value").await;
+    scene.znode_becomes("/settings/a", Some("first-value")).await;
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let sound = kafka.records(&topic).await.into_iter().rfind(|record| record.value.is_some()).expect("a change");
+    let headers: Vec<(&str, &str)> =
+        sound.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // A single object names the schema that it was written with: this one nobody knows yet.
+    let mut newer = sound.value.clone().expect("it has a value");
+    newer[2..10].copy_from_slice(&[0xff; 8]);
+    kafka.produce(&topic, &sound.key, Some(&newer), &headers).await;
+    let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
+    assert!(said.contains("cannot be read") && said.contains("newer version"), "{said}");
+    assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0, "nothing is written");
+    scene.keepstep.command("replay", &["--to", "cache", "--skip-damaged"]).await.expect(0);
+    assert_eq!(scene.text("settings:a").await.as_deref(), Some("first-value"));
 }
 
 /// The only segment of the stream.
