@@ -1,6 +1,6 @@
 //! The program with its stream on Kafka: everything as with the embedded one, and what others read.
 
-use crate::support::{Kafka, Keepstep, LIVE, Pipeline, Registry, Scene, eventually, eventually_is, python};
+use crate::support::{Kafka, Keepstep, LIVE, Pipeline, Registry, Scene, eventually, eventually_is, kafka_java, python};
 use keepstep::codec::{self, WriterSchema};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -213,6 +213,49 @@ async fn the_example_in_python_reads_the_topic_without_keepstep() {
     let changes = scene.keepstep.changes().await;
     let ours: Vec<&Value> = changes.iter().map(|change| &change["position"]).collect();
     assert_eq!(theirs, ours);
+}
+
+/// The command of docs/consume.md as it stands there, ended after so many records.
+async fn console_consumer(kafka: &Kafka, topic: &str, records: usize) -> String {
+    let page = include_str!("../../docs/consume.md");
+    let begin = page.find("    kafka-console-consumer.sh").expect("the page has this command");
+    let command = page[begin..].split("\n\n").next().unwrap().replace("\\\n", " ");
+    let words = command.split_whitespace().skip(1).map(|word| match word {
+        "127.0.0.1:9092" => kafka.brokers(),
+        "keepstep.settings" => topic.to_owned(),
+        word => word.to_owned(),
+    });
+    let mut tool = kafka_java();
+    tool.arg("org.apache.kafka.tools.consumer.ConsoleConsumer").args(words);
+    tool.args(["--max-messages", &records.to_string(), "--timeout-ms", "30000"]);
+    let output = tokio::task::spawn_blocking(move || tool.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn kafkas_console_consumer_reads_keys_headers_and_values_without_keepstep() {
+    let kafka = Kafka::shared().await;
+    let topic = topic();
+    let scene = Scene::start_with(|pipeline| pipeline.kafka(&on(kafka, &topic, ""))).await;
+    scene.set("settings:a", "the-value").await;
+    scene.znode_becomes("/settings/a", Some("the-value")).await;
+    scene.del("settings:a").await;
+    scene.znode_becomes("/settings/a", None).await;
+    let records = kafka.records(&topic).await.len();
+    let printed = console_consumer(kafka, &topic, records).await;
+    let of_the_pair: Vec<&str> =
+        printed.lines().filter(|line| line.contains(r#"{"zookeeper":"/settings/a","redis":"settings:a"}"#)).collect();
+    let [create, delete, tombstone] = of_the_pair.as_slice() else { panic!("{printed}") };
+    let says = |line: &str, op: &str| {
+        line.contains("Offset:")
+            && line.contains("keepstep.pipeline:settings")
+            && line.contains("keepstep.route:settings")
+            && line.contains(&format!("keepstep.op:{op}"))
+            && line.contains("keepstep.fence:1.1")
+    };
+    assert!(says(create, "c") && create.contains("the-value"), "{printed}");
+    assert!(says(delete, "d") && says(tombstone, "d") && tombstone.ends_with("null"), "{printed}");
 }
 
 #[tokio::test]
