@@ -188,7 +188,7 @@ zookeeper_version() {
 find_kafka() {
   local jars="$KEEPSTEP_TEST_CACHE/kafka-$KAFKA_VERSION"
   if [ -z "${KEEPSTEP_TEST_KAFKA_CLASSPATH:-}" ]; then
-    [ -e "$jars/kafka_2.13-$KAFKA_VERSION.jar" ] || download_jars kafka "$KAFKA_VERSION" "$jars" ||
+    [ -e "$jars/kafka-tools-$KAFKA_VERSION.jar" ] || download_jars kafka "$KAFKA_VERSION" "$jars" ||
       fail "Kafka is missing and Maven could not bring it; set KEEPSTEP_TEST_KAFKA_CLASSPATH"
     KEEPSTEP_TEST_KAFKA_CLASSPATH="$jars/*"
   fi

@@ -356,6 +356,20 @@ pub async fn open_stream(pipeline: &model::Pipeline, data_dir: &Path) -> Result<
     Ok(Some(Arc::new(EmbeddedStream::open_read_only(&dir)?)))
 }
 
+/// [`open_stream`], and it knows the newest record of each pair: a topic is read to its end for that.
+///
+/// # Errors
+/// As [`open_stream`].
+pub async fn open_stream_with_pairs(
+    pipeline: &model::Pipeline,
+    data_dir: &Path,
+) -> Result<Option<Arc<dyn Stream>>, StreamError> {
+    let Some(settings) = kafka_settings(pipeline, &worker_name()) else { return open_stream(pipeline, data_dir).await };
+    let Some(stream) = KafkaStream::open_read_only(settings).await? else { return Ok(None) };
+    stream.read_pairs().await?;
+    Ok(Some(Arc::new(stream)))
+}
+
 /// What the stream in Kafka is told; `None` where it is embedded.
 fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Settings> {
     let place = pipeline.stream.kafka.as_ref()?;

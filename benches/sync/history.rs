@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Keys of one raw script, and scripts in flight.
-const SCRIPT_KEYS: usize = 128;
-const SCRIPTS: usize = 8;
+pub(crate) const SCRIPT_KEYS: usize = 128;
+pub(crate) const SCRIPTS: usize = 8;
 
 /// The least that a compare-and-set does: what is there, by digest, and the new value.
 const RAW: &str = "for i = 1, #KEYS do local got = redis.call('GET', KEYS[i]); local have = ''; \
@@ -24,9 +24,9 @@ const RAW: &str = "for i = 1, #KEYS do local got = redis.call('GET', KEYS[i]); l
                    if have == '' or have ~= ARGV[i] then redis.call('SET', KEYS[i], ARGV[i]) end end return #KEYS";
 
 /// Memory that none of these commands may pass, in MiB.
-const MEMORY: f64 = 300.0;
+pub(crate) const MEMORY: f64 = 300.0;
 
-fn change(number: usize, pairs: usize) -> Change {
+pub(crate) fn change(number: usize, pairs: usize) -> Change {
     let (path, key, value) = pair("settings", number % pairs, number);
     let mut source = Source::new(Connector::Zookeeper, "zk", 1_700_000_000_000);
     source.path = Some(path.clone());
@@ -60,30 +60,36 @@ async fn write_stream(dir: &Path, changes: usize, pairs: usize) -> Outcome<()> {
     Ok(())
 }
 
+/// These changes by one script.
+pub(crate) fn raw_script(
+    client: &MultiplexedConnection,
+    numbers: std::ops::Range<usize>,
+    pairs: usize,
+) -> impl Future<Output = Outcome<()>> + use<> {
+    let mut connection = client.clone();
+    let mut script = redis::cmd("EVAL");
+    script.arg(RAW).arg(numbers.len());
+    for number in numbers.clone() {
+        script.arg(key("settings", number % pairs));
+    }
+    for number in numbers {
+        script.arg(value(number));
+    }
+    async move { Ok(script.exec_async(&mut connection).await?) }
+}
+
 /// Every change by scripts, one after the other as they stand on the stream.
 async fn raw_scripts(client: &MultiplexedConnection, changes: usize, pairs: usize) -> Outcome<Duration> {
     let begun = Instant::now();
     stream::iter((0..changes).step_by(SCRIPT_KEYS))
-        .map(|first| {
-            let mut connection = client.clone();
-            let mut script = redis::cmd("EVAL");
-            let numbers = first..changes.min(first + SCRIPT_KEYS);
-            script.arg(RAW).arg(numbers.len());
-            for number in numbers.clone() {
-                script.arg(key("settings", number % pairs));
-            }
-            for number in numbers {
-                script.arg(value(number));
-            }
-            async move { Outcome::Ok(script.exec_async(&mut connection).await?) }
-        })
+        .map(|first| raw_script(client, first..changes.min(first + SCRIPT_KEYS), pairs))
         .buffered(SCRIPTS)
         .try_collect::<()>()
         .await?;
     Ok(begun.elapsed())
 }
 
-fn rate(count: usize, took: Duration) -> f64 {
+pub(crate) fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
@@ -92,7 +98,7 @@ pub(crate) async fn replay(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let (changes, pairs) = (sizes.replayed, sizes.replayed / 10);
     let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
     let client = redis.client().await?;
-    let place = Place::new(&zookeeper, &redis)?;
+    let place = Place::new(&zookeeper, &redis, None)?;
     write_stream(&place.stream(), changes, pairs).await?;
     let raw = raw_scripts(&client, changes, pairs).await?;
     redis::cmd("FLUSHALL").exec_async(&mut client.clone()).await?;
@@ -136,7 +142,7 @@ pub(crate) async fn diff(sizes: Sizes, report: &mut Report) -> Outcome<()> {
         }
     }
     let raw = begun.elapsed();
-    let place = Place::new(&zookeeper, &redis)?;
+    let place = Place::new(&zookeeper, &redis, None)?;
     let (took, peak) = place.run("diff", &[]).await?;
     let ratio = took.as_secs_f64() / raw.as_secs_f64();
     let work = format!("diff of {pairs} equal pairs");

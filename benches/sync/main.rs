@@ -1,7 +1,7 @@
 //! The real program between real servers, against what the same crates can do without it: `cargo bench --bench sync`.
 //!
 //! ```text
-//! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle|replay|diff]… [--small]
+//! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle|replay|diff|kafka]… [--small]
 //! ```
 //!
 //! Each figure of Keepstep stands beside a raw limit of the same run on the same servers, because the machine may be
@@ -12,6 +12,7 @@
 
 mod bursts;
 mod history;
+mod kafka;
 mod large;
 mod latency;
 mod load;
@@ -27,8 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What everything here ends with.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-const WORKS: [&str; 9] =
-    ["zk-to-redis", "redis-to-zk", "hot-keys", "latency", "first-sync", "memory", "idle", "replay", "diff"];
+const WORKS: [&str; 10] =
+    ["zk-to-redis", "redis-to-zk", "hot-keys", "latency", "first-sync", "memory", "idle", "replay", "diff", "kafka"];
 
 /// How much of everything.
 #[derive(Clone, Copy)]
@@ -95,7 +96,7 @@ async fn run(wanted: &[String], sizes: Sizes) -> Outcome<()> {
         bursts::hot_keys(sizes, &mut report).await?;
     }
     if asks("latency") {
-        latency::run(sizes, &mut report).await?;
+        latency::run(sizes, None, &mut report).await?;
     }
     if asks("idle") {
         large::idle_small(sizes, &mut report).await?;
@@ -109,6 +110,10 @@ async fn run(wanted: &[String], sizes: Sizes) -> Outcome<()> {
     }
     if asks("diff") {
         history::diff(sizes, &mut report).await?;
+    }
+    if asks("kafka") {
+        kafka::latency(sizes, &mut report).await?;
+        kafka::replay(sizes, &mut report).await?;
     }
     report.print();
     Ok(())

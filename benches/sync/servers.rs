@@ -100,6 +100,11 @@ fn class_path() -> String {
     })
 }
 
+fn kafka_class_path() -> String {
+    let cached = || cache().join("kafka-4.1.1/*").display().to_string();
+    env::var("KEEPSTEP_TEST_KAFKA_CLASSPATH").unwrap_or_else(|_| cached())
+}
+
 fn redis_server() -> PathBuf {
     let cached = cache().join("bin/redis-server");
     let found = || if cached.exists() { cached } else { PathBuf::from("redis-server") };
@@ -177,6 +182,49 @@ impl ZooKeeper {
     }
 }
 
+/// One Kafka broker, its own controller.
+pub(crate) struct Kafka {
+    _process: Process,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl Kafka {
+    pub(crate) async fn start() -> Outcome<Kafka> {
+        let (dir, port, quorum) = (directory()?, free_port()?, free_port()?);
+        let config = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{quorum}\n\
+             controller.listener.names=CONTROLLER\nlisteners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{quorum}\n\
+             log.dirs=data\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n"
+        );
+        fs::write(dir.path().join("server.properties"), config)?;
+        let java = || {
+            let mut java = Command::new(env::var_os("KEEPSTEP_TEST_JAVA").unwrap_or_else(|| "java".into()));
+            java.args(["-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp"]);
+            java.arg(kafka_class_path()).current_dir(dir.path());
+            java
+        };
+        let format = ["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", "server.properties"];
+        if !java().args(format).stdout(Stdio::null()).status()?.success() {
+            return Err("the broker's storage is not formatted; run `. scripts/servers.sh; find_servers`".into());
+        }
+        let mut process = Process::start(java().args(["kafka.Kafka", "server.properties"]), dir.path().join("log"))?;
+        let begun = Instant::now();
+        while TcpStream::connect(local(port)).await.is_err() {
+            process.alive()?;
+            if begun.elapsed() > START {
+                return Err("Kafka does not listen".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Kafka { _process: process, port, _dir: dir })
+    }
+
+    pub(crate) fn brokers(&self) -> String {
+        local(self.port).to_string()
+    }
+}
+
 /// A Redis server that keeps nothing on disk and notifies.
 pub(crate) struct Redis {
     process: Process,
@@ -227,15 +275,20 @@ impl Redis {
     }
 }
 
-/// One two-way pipeline, `/settings/**` and `settings:**`, everything else as it is by default.
-fn pipeline(zookeeper: &ZooKeeper, redis: &Redis) -> String {
-    format!(
+/// One two-way pipeline, `/settings/**` and `settings:**`, its stream embedded or in topic `bench`, everything else as it is
+/// by default.
+fn pipeline(zookeeper: &ZooKeeper, redis: &Redis, kafka: Option<&Kafka>) -> String {
+    let stream = kafka.map_or_else(String::new, |kafka| {
+        format!("stream: {{kafka: {{brokers: \"{}\", topic: bench}}}}\n", kafka.brokers())
+    });
+    let text = format!(
         "version: 1\npipeline: bench\nstores:\n  zk: {{zookeeper: {{connect: \"{}\"}}}}\n  \
          cache: {{redis: {{url: \"redis://{}/0\"}}}}\nroutes:\n  - name: settings\n    flow: zk <-> cache\n    \
          match: {{zk: /settings/**, cache: \"settings:**\"}}\n",
         local(zookeeper.port),
         local(redis.port)
-    )
+    );
+    text + &stream
 }
 
 /// The program, with none of the variables of this machine.
@@ -253,9 +306,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new(zookeeper: &ZooKeeper, redis: &Redis) -> Outcome<Place> {
+    pub(crate) fn new(zookeeper: &ZooKeeper, redis: &Redis, kafka: Option<&Kafka>) -> Outcome<Place> {
         let dir = directory()?;
-        fs::write(dir.path().join("pipeline.yaml"), pipeline(zookeeper, redis))?;
+        fs::write(dir.path().join("pipeline.yaml"), pipeline(zookeeper, redis, kafka))?;
         Ok(Place { dir })
     }
 
@@ -299,11 +352,16 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts it without waiting.
+    /// Starts it without waiting, on the embedded stream.
     pub(crate) fn start(zookeeper: &ZooKeeper, redis: &Redis) -> Outcome<Worker> {
+        Worker::start_on(zookeeper, redis, None)
+    }
+
+    /// [`Worker::start`], with the stream in Kafka if there is one.
+    pub(crate) fn start_on(zookeeper: &ZooKeeper, redis: &Redis, kafka: Option<&Kafka>) -> Outcome<Worker> {
         let (dir, http) = (directory()?, local(free_port()?));
         let file = dir.path().join("pipeline.yaml");
-        fs::write(&file, pipeline(zookeeper, redis))?;
+        fs::write(&file, pipeline(zookeeper, redis, kafka))?;
         let mut command = keepstep();
         command.arg("run").arg(&file).args(["--http", &http.to_string(), "--data-dir"]).arg(dir.path().join("data"));
         let process = Process::start(&mut command, dir.path().join("log"))?;

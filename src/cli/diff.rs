@@ -46,16 +46,22 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load(&args.file)?;
     let scope = args.pairs.scope(&pipeline)?;
     let compared = Compared::open(&pipeline, &scope, global, args.timeout).await?;
-    let history = assembly::open_stream(&pipeline, &global.data_dir).await.ok().flatten();
+    let mut history = None;
     let mut out = Output::new(global.format);
     let mut differ = compared.differ(&scope);
     let meter = Meter::new("comparing", "pairs", None);
     let mut count = 0_u64;
     while let Some(differences) = differ.next().await? {
         meter.at(differ.numbers.pairs);
+        // Only text tells which side is newer, and a topic is read to its end for it.
+        if history.is_none() && !differences.is_empty() && !out.json() {
+            let opened = assembly::open_stream_with_pairs(&pipeline, &global.data_dir).await;
+            history = Some(opened.inspect_err(|error| tracing::warn!("which side is newer is not told: {error}")).ok());
+        }
+        let history = history.iter().flatten().flatten().next();
         for difference in &differences {
             count += 1;
-            let newer = history.as_ref().and_then(|stream| newer(stream.as_ref(), &scope, difference));
+            let newer = history.and_then(|stream| newer(stream.as_ref(), &scope, difference));
             out.row(&row(&scope, difference), |row, paint| line(row, newer, paint))?;
         }
         if !differences.is_empty() {

@@ -1,7 +1,7 @@
 //! How far a long command has come: a bar on a terminal, plain lines elsewhere, with rate and time left.
 
 use crate::telemetry::logs;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,13 +68,17 @@ fn bar(what: &'static str, unit: &'static str, total: Option<u64>) -> ProgressBa
     let (bar, template) = match total {
         Some(total) => (
             ProgressBar::new(total),
-            format!("{{prefix}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left"),
+            format!("{{prefix}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{rate}}, {{eta}} left"),
         ),
-        None => (ProgressBar::no_length(), format!("{{prefix}} {{spinner}} {{human_pos}} {unit}, {{per_sec}}")),
+        None => (ProgressBar::no_length(), format!("{{prefix}} {{spinner}} {{human_pos}} {unit}, {{rate}}")),
     };
     // The template is fixed; if it were wrong, the built-in one would do.
     if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
+        // indicatif's own shows four decimals.
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0} a second", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     logs::screen().add(bar.with_prefix(what))
 }

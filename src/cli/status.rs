@@ -176,6 +176,8 @@ fn owner(status: &PipelineStatus) -> String {
     };
     match status.owner.as_str() {
         "" => "not known".to_owned(),
+        // Only the owner knows its epoch.
+        owner if status.epoch == 0 => format!("{}, {standbys}", text::printable(owner)),
         owner => format!("{}, epoch {}, {standbys}", text::printable(owner), status.epoch),
     }
 }

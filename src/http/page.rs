@@ -49,10 +49,12 @@ fn pipeline(out: &mut String, status: &PipelineStatus) {
     out.push_str("<dl>");
     let owner = if status.owner.is_empty() { "unknown" } else { &status.owner };
     fact(out, "owner", owner);
-    fact(out, "epoch", &status.epoch.to_string());
+    if status.epoch > 0 {
+        fact(out, "epoch", &status.epoch.to_string());
+    }
     fact(out, "standbys", &status.standbys.to_string());
     fact(out, "position", &status.position.to_string());
-    if let Some(history) = status.history {
+    if let Some(history) = status.history.filter(|history| history.last > 0) {
         fact(out, "full history from", &format!("{} ({})", history.full_from, time(history.full_from_ms)));
         // Of a stream in Kafka it is not known.
         if history.bytes > 0 {

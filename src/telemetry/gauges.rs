@@ -23,6 +23,12 @@ struct ByPipeline {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOwner {
+    pipeline: String,
+    owner: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     pipeline: String,
     state: String,
@@ -84,11 +90,23 @@ fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
     let bytes = Family::<ByPipeline, Whole>::default();
     let ready = Family::<ByPipeline, Whole>::default();
     let state = Family::<ByState, Whole>::default();
+    let epoch = Family::<ByPipeline, Whole>::default();
+    let standbys = Family::<ByPipeline, Whole>::default();
+    let owner = Family::<ByOwner, Whole>::default();
     for status in statuses {
         let by = ByPipeline { pipeline: status.pipeline.clone() };
         position.get_or_create(&by).set(whole(status.position));
         bytes.get_or_create(&by).set(whole(status.history.map_or(0, |extent| extent.bytes)));
         ready.get_or_create(&by).set(i64::from(u8::from(status.ready)));
+        standbys.get_or_create(&by).set(whole(status.standbys));
+        // Only the owner knows its epoch.
+        if status.epoch > 0 {
+            epoch.get_or_create(&by).set(whole(status.epoch));
+        }
+        if !status.owner.is_empty() {
+            let by = ByOwner { pipeline: status.pipeline.clone(), owner: status.owner.clone() };
+            owner.get_or_create(&by).set(1);
+        }
         for (each, name) in STATES {
             let by = ByState { pipeline: status.pipeline.clone(), state: name.to_owned() };
             state.get_or_create(&by).set(i64::from(u8::from(status.state == each)));
@@ -98,6 +116,9 @@ fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
     registry.register(names::STREAM_BYTES, "Bytes that the stream takes on disk", bytes);
     registry.register(names::PIPELINE_READY, "1 if the pipeline is ready", ready);
     registry.register(names::PIPELINE_STATE, "1 in the state that the pipeline is in", state);
+    registry.register(names::EPOCH, "Epoch of the owner, told by the owner", epoch);
+    registry.register(names::STANDBYS, "Workers that stand by", standbys);
+    registry.register(names::OWNER_INFO, "1 for the owner, as this worker knows it", owner);
 }
 
 fn register_stores(registry: &mut Registry, statuses: &[PipelineStatus]) {
@@ -134,6 +155,9 @@ mod tests {
         assert!(page.contains(r#"keepstep_pairs{route="settings"} 7"#), "{page}");
         assert!(page.contains(r#"keepstep_quarantined{route="settings"} 2"#), "{page}");
         assert!(page.contains(r#"keepstep_stream_position{pipeline="p"} "#), "{page}");
+        assert!(page.contains(r#"keepstep_epoch{pipeline="p"} 3"#), "{page}");
+        assert!(page.contains(r#"keepstep_standbys{pipeline="p"} "#), "{page}");
+        assert!(page.contains(r#"keepstep_owner_info{pipeline="p",owner=""#), "{page}");
         assert!(page.contains(r#"keepstep_pipeline_state{pipeline="p",state="live"} 1"#), "{page}");
     }
 

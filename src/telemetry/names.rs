@@ -35,6 +35,12 @@ pub const PAIRS: &str = "keepstep_pairs";
 pub const PENDING: &str = "keepstep_pending";
 /// Deletes that wait for `keepstep approve`, by route.
 pub const AWAITING_APPROVAL: &str = "keepstep_awaiting_approval";
+/// Epoch of the owner, by pipeline; told by the owner only.
+pub const EPOCH: &str = "keepstep_epoch";
+/// Workers that stand by, by pipeline.
+pub const STANDBYS: &str = "keepstep_standbys";
+/// Always 1; the labels say who owns which pipeline.
+pub const OWNER_INFO: &str = "keepstep_owner_info";
 /// Newest position of the stream, by pipeline.
 pub const STREAM_POSITION: &str = "keepstep_stream_position";
 /// Bytes that the stream takes on disk, by pipeline.

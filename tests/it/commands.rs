@@ -1,6 +1,6 @@
 //! The commands from outside: what they print, how they end, and what a running worker answers.
 
-use crate::support::{Keepstep, LIVE, Pipeline, Scene, eventually, eventually_is, never};
+use crate::support::{Keepstep, LIVE, Pipeline, Place, Scene, eventually, eventually_is, never};
 use serde_json::{Value, json};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::time::{Duration, Instant};
@@ -182,9 +182,8 @@ async fn the_socket_is_the_owners_alone_and_commands_go_through_it() {
     scene.route_becomes("live").await;
 }
 
-#[tokio::test]
-async fn tail_shows_what_is_asked_for_with_a_worker_and_without_one() {
-    let mut scene = Scene::start().await;
+async fn tail_shows_what_is_asked_for_with_a_worker_and_without_one(place: Place) {
+    let mut scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     for number in 0..5 {
         scene.set(format!("settings:{number}"), "1").await;
         scene.znode_becomes(&format!("/settings/{number}"), Some("1")).await;
@@ -204,9 +203,8 @@ async fn tail_shows_what_is_asked_for_with_a_worker_and_without_one() {
     assert_eq!(scene.keepstep.changes().await, all);
 }
 
-#[tokio::test]
-async fn tail_follows_and_ends_at_its_limit() {
-    let scene = Scene::start().await;
+async fn tail_follows_and_ends_at_its_limit(place: Place) {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     let follower = scene.keepstep.command("tail", &["--limit", "2", "--from", "earliest", "--format", "json"]);
     let writer = async {
         scene.set("settings:a", "1").await;
@@ -329,3 +327,5 @@ async fn a_busy_address_is_a_warning_and_retried() {
     drop(busy);
     scene.keepstep.wait_ready().await;
 }
+
+on_both_streams!(tail_shows_what_is_asked_for_with_a_worker_and_without_one, tail_follows_and_ends_at_its_limit,);

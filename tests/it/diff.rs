@@ -1,12 +1,12 @@
 //! Diff and repair: what the stores do not have in common, told without false alarms, and made equal on demand.
 
-use crate::support::{Keepstep, LIVE, Scene, Writes, eventually};
+use crate::support::{Keepstep, LIVE, Place, Scene, Writes, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A paused two-way pipeline with one pair of each kind of difference, and one equal pair.
-async fn apart() -> Scene {
-    let scene = Scene::start().await;
+async fn apart(place: Place) -> Scene {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     for key in ["same", "changed", "zk-only", "key-only"] {
         scene.set(format!("settings:{key}"), "base").await;
     }
@@ -30,9 +30,8 @@ fn state<'a>(rows: &'a [Value], key: &str) -> &'a Value {
     rows.iter().find(|row| row["pair"]["cache"] == format!("settings:{key}")).unwrap_or(&Value::Null)
 }
 
-#[tokio::test]
-async fn diff_tells_what_is_missing_extra_and_different_and_exits_with_1() {
-    let scene = apart().await;
+async fn diff_tells_what_is_missing_extra_and_different_and_exits_with_1(place: Place) {
+    let scene = apart(place).await;
     let (code, rows) = diff(&scene.keepstep, &[]).await;
     assert_eq!((code, rows.len()), (Some(1), 3), "{rows:?}");
     for (key, word, zk, cache) in [
@@ -60,9 +59,8 @@ async fn diff_tells_what_is_missing_extra_and_different_and_exits_with_1() {
     assert_eq!(diff(&scene.keepstep, &[]).await, (Some(0), Vec::new()));
 }
 
-#[tokio::test]
-async fn diff_raises_no_false_alarm_under_load() {
-    let scene = Scene::start().await;
+async fn diff_raises_no_false_alarm_under_load(place: Place) {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     let load = |client: ::redis::aio::MultiplexedConnection| async move {
         let mut client = client;
         for round in 0..u32::MAX {
@@ -79,10 +77,9 @@ async fn diff_raises_no_false_alarm_under_load() {
     writer.abort();
 }
 
-#[tokio::test]
-async fn repair_makes_the_other_side_equal_and_keeps_what_it_replaces() {
+async fn repair_makes_the_other_side_equal_and_keeps_what_it_replaces(place: Place) {
     for (prefer, changed) in [("zk", "base"), ("cache", "by redis")] {
-        let scene = apart().await;
+        let scene = apart(place).await;
         let said = scene.keepstep.command("repair", &["--prefer", prefer]).await.expect(2).stderr;
         assert!(said.contains("--yes"), "{said}");
         let rows = scene.keepstep.json("repair", &["--prefer", prefer, "--dry-run"]).await;
@@ -110,9 +107,8 @@ async fn repair_makes_the_other_side_equal_and_keeps_what_it_replaces() {
     }
 }
 
-#[tokio::test]
-async fn repair_works_without_a_worker_and_a_worker_finds_all_in_step() {
-    let mut scene = apart().await;
+async fn repair_works_without_a_worker_and_a_worker_finds_all_in_step(place: Place) {
+    let mut scene = apart(place).await;
     scene.keepstep.terminate().await;
     scene.keepstep.command("repair", &["--prefer", "cache", "--yes"]).await.expect(0);
     assert_eq!(diff(&scene.keepstep, &[]).await, (Some(0), Vec::new()));
@@ -128,9 +124,8 @@ async fn repair_works_without_a_worker_and_a_worker_finds_all_in_step() {
     .await;
 }
 
-#[tokio::test]
-async fn what_only_a_destination_has_is_extra_and_repair_removes_it() {
-    let mut scene = Scene::prepare(&[], |pipeline| pipeline.flow("zk -> cache")).await;
+async fn what_only_a_destination_has_is_extra_and_repair_removes_it(place: Place) {
+    let mut scene = Scene::prepare(&[], |pipeline| place.of(pipeline.flow("zk -> cache"))).await;
     scene.run().await;
     scene.znodes.put("/settings/a", "1").await;
     scene.key_becomes("settings:a", Some("1")).await;
@@ -156,3 +151,11 @@ async fn stores_that_cannot_be_compared_are_told() {
     scene.keepstep.command("diff", &["--timeout", "1s"]).await.expect(75);
     scene.keepstep.command("repair", &["--prefer", "zk", "--yes", "--timeout", "1s"]).await.expect(75);
 }
+
+on_both_streams!(
+    diff_tells_what_is_missing_extra_and_different_and_exits_with_1,
+    diff_raises_no_false_alarm_under_load,
+    repair_makes_the_other_side_equal_and_keeps_what_it_replaces,
+    repair_works_without_a_worker_and_a_worker_finds_all_in_step,
+    what_only_a_destination_has_is_extra_and_repair_removes_it,
+);

@@ -1,11 +1,11 @@
 //! The program with its stream on Kafka: everything as with the embedded one, and what others read.
 
-use crate::support::{Kafka, Keepstep, LIVE, Pipeline, Registry, Scene, eventually, eventually_is, python};
+use crate::support::{Kafka, Keepstep, LIVE, Pipeline, Registry, Scene, eventually, eventually_is, kafka_java, python};
 use keepstep::codec::{self, WriterSchema};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A topic that no other test has.
 fn topic() -> String {
@@ -108,6 +108,45 @@ async fn a_capture_without_zookeeper_has_one_owner_by_the_group_and_hands_over()
     eventually_is("the second worker", LIVE, json!("live"), async || state(&standby).await).await;
     scene.set("settings:a", "2").await;
     eventually_is("the changes", LIVE, 2, async || standby.changes().await.len()).await;
+}
+
+/// `KEEPSTEP_TEST_KILLS` (3) owners are killed; 20 give the figure of docs/performance.md.
+#[tokio::test]
+async fn an_owner_that_is_killed_is_followed_within_the_session_timeout_and_a_second_each_time() {
+    let kills: usize = std::env::var("KEEPSTEP_TEST_KILLS").map_or(3, |kills| kills.parse().unwrap());
+    let kafka = Kafka::shared().await;
+    let topic = topic();
+    let mut scene = Scene::start_with(|pipeline| pipeline.kafka(&on(kafka, &topic, ""))).await;
+    for pair in 0..100 {
+        scene.set(format!("settings:{pair}"), "1").await;
+    }
+    scene.in_step(LIVE).await;
+    let mut standby = scene.keepstep.another();
+    let mut took = Vec::new();
+    for kill in 0..kills {
+        let (owner, next) =
+            if kill % 2 == 0 { (&mut scene.keepstep, &mut standby) } else { (&mut standby, &mut scene.keepstep) };
+        next.start();
+        eventually_is("the next worker", LIVE, json!("standby"), async || state(next).await).await;
+        owner.kill9();
+        let begun = Instant::now();
+        let is_live = async || {
+            let status: Value = serde_json::from_str(&next.get("/status").await.body).unwrap();
+            status["pipelines"][0]["state"] == "live"
+        };
+        while !is_live().await {
+            assert!(begun.elapsed() < LIVE, "nobody took over");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        took.push(begun.elapsed());
+        let value = format!("after {kill}");
+        redis::cmd("SET").arg("settings:0").arg(&value).exec_async(&mut scene.client.clone()).await.unwrap();
+        eventually_is("the znode", LIVE, Some(value), async || scene.znodes.text("/settings/0").await).await;
+    }
+    took.sort();
+    let at = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)];
+    println!("take-over after SIGKILL, {kills} kills, session timeout 4 s: p50 {:?}, p99 {:?}", at(50), at(99));
+    assert!(at(99) < Duration::from_millis(5_500), "the timeout is 4 s: {took:?}");
 }
 
 #[tokio::test]
@@ -213,6 +252,49 @@ async fn the_example_in_python_reads_the_topic_without_keepstep() {
     let changes = scene.keepstep.changes().await;
     let ours: Vec<&Value> = changes.iter().map(|change| &change["position"]).collect();
     assert_eq!(theirs, ours);
+}
+
+/// The command of docs/consume.md as it stands there, ended after so many records.
+async fn console_consumer(kafka: &Kafka, topic: &str, records: usize) -> String {
+    let page = include_str!("../../docs/consume.md");
+    let begin = page.find("    kafka-console-consumer.sh").expect("the page has this command");
+    let command = page[begin..].split("\n\n").next().unwrap().replace("\\\n", " ");
+    let words = command.split_whitespace().skip(1).map(|word| match word {
+        "127.0.0.1:9092" => kafka.brokers(),
+        "keepstep.settings" => topic.to_owned(),
+        word => word.to_owned(),
+    });
+    let mut tool = kafka_java();
+    tool.arg("org.apache.kafka.tools.consumer.ConsoleConsumer").args(words);
+    tool.args(["--max-messages", &records.to_string(), "--timeout-ms", "30000"]);
+    let output = tokio::task::spawn_blocking(move || tool.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn kafkas_console_consumer_reads_keys_headers_and_values_without_keepstep() {
+    let kafka = Kafka::shared().await;
+    let topic = topic();
+    let scene = Scene::start_with(|pipeline| pipeline.kafka(&on(kafka, &topic, ""))).await;
+    scene.set("settings:a", "the-value").await;
+    scene.znode_becomes("/settings/a", Some("the-value")).await;
+    scene.del("settings:a").await;
+    scene.znode_becomes("/settings/a", None).await;
+    let records = kafka.records(&topic).await.len();
+    let printed = console_consumer(kafka, &topic, records).await;
+    let of_the_pair: Vec<&str> =
+        printed.lines().filter(|line| line.contains(r#"{"zookeeper":"/settings/a","redis":"settings:a"}"#)).collect();
+    let [create, delete, tombstone] = of_the_pair.as_slice() else { panic!("{printed}") };
+    let says = |line: &str, op: &str| {
+        line.contains("Offset:")
+            && line.contains("keepstep.pipeline:settings")
+            && line.contains("keepstep.route:settings")
+            && line.contains(&format!("keepstep.op:{op}"))
+            && line.contains("keepstep.fence:1.1")
+    };
+    assert!(says(create, "c") && create.contains("the-value"), "{printed}");
+    assert!(says(delete, "d") && says(tombstone, "d") && tombstone.ends_with("null"), "{printed}");
 }
 
 #[tokio::test]

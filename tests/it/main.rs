@@ -7,6 +7,24 @@
     reason = "a test fails by panicking"
 )]
 
+/// Makes of each `async fn name(place: Place)` two tests: `embedded::name` and `kafka::name`.
+macro_rules! on_both_streams {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::support::Place::Embedded).await;
+            })+
+        }
+        mod kafka {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::support::Place::kafka().await).await;
+            })+
+        }
+    };
+}
+
 mod amplification;
 mod commands;
 mod conflicts;

@@ -1,11 +1,10 @@
 //! Quarantine: what is shown of a pair, what an operator can do about it, and what a restart remembers.
 
-use crate::support::{LIVE, Scene, eventually, never};
+use crate::support::{LIVE, Place, Scene, eventually, never};
 use std::time::Duration;
 
-#[tokio::test]
-async fn what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matter() {
-    let mut scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 1s")).await;
+async fn what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matter(place: Place) {
+    let mut scene = Scene::start_with(|pipeline| place.of(pipeline.worker("reconcile: 1s"))).await;
     scene.redis.run::<()>("RPUSH settings:list 1").await;
     scene.redis.run::<()>("SADD settings:set 1").await;
     scene.quarantine_becomes(&["wrong_type", "wrong_type"]).await;
@@ -25,9 +24,8 @@ async fn what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matte
     scene.quarantine_becomes(&["wrong_type", "wrong_type"]).await;
 }
 
-#[tokio::test]
-async fn show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told() {
-    let scene = Scene::start().await;
+async fn show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told(place: Place) {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     scene.znodes.put("/settings/a", "in zk").await;
     scene.key_becomes("settings:a", Some("in zk")).await;
     scene.redis.run::<()>("DEL settings:a").await;
@@ -52,9 +50,8 @@ async fn show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told() {
     scene.quarantine_becomes(&[]).await;
 }
 
-#[tokio::test]
-async fn tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknown_route() {
-    let scene = Scene::start().await;
+async fn tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknown_route(place: Place) {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     scene.set("settings:a", "1").await;
     scene.znode_becomes("/settings/a", Some("1")).await;
     scene.del("settings:a").await;
@@ -74,3 +71,9 @@ async fn tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknow
     scene.keepstep.command("conflicts", &["--route", "nowhere"]).await.expect(2);
     scene.keepstep.command("tail", &["--no-follow", "--op", "rename"]).await.expect(2);
 }
+
+on_both_streams!(
+    what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matter,
+    show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told,
+    tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknown_route,
+);

@@ -1,6 +1,6 @@
 //! Replay: the stream made true in a store, by compare-and-set, beside a worker or without one.
 
-use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, eventually, never};
+use crate::support::{Kafka, Keepstep, LIVE, Pipeline, Place, Redis, Scene, eventually, never};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -46,9 +46,8 @@ async fn conflicts_of(scene: &Scene, key: &str) -> Vec<Value> {
     scene.keepstep.json("conflicts", &["--key", key]).await
 }
 
-#[tokio::test]
-async fn replay_fills_an_empty_redis_and_the_worker_finds_all_in_step() {
-    let mut scene = Scene::start().await;
+async fn replay_fills_an_empty_redis_and_the_worker_finds_all_in_step(place: Place) {
+    let mut scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     history(&scene).await;
     scene.keepstep.terminate().await;
     scene.redis.run::<()>("FLUSHALL").await;
@@ -72,9 +71,8 @@ async fn replay_fills_an_empty_redis_and_the_worker_finds_all_in_step() {
     assert!(scene.keepstep.changes().await.len() <= changes + 1, "only the last settling is news");
 }
 
-#[tokio::test]
-async fn what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_is_kept() {
-    let scene = Scene::start().await;
+async fn what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_is_kept(place: Place) {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     let then = history(&scene).await;
     let rows = scene.keepstep.json("replay", &["--to", "cache", "--until", &then.to_string()]).await;
     assert_eq!(last(&rows)["failed"], 0, "{rows:?}");
@@ -91,9 +89,8 @@ async fn what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_i
     scene.in_step(LIVE).await;
 }
 
-#[tokio::test]
-async fn replay_to_zookeeper_creates_sets_and_deletes_and_leaves_unknown_pairs_alone() {
-    let mut scene = Scene::start().await;
+async fn replay_to_zookeeper_creates_sets_and_deletes_and_leaves_unknown_pairs_alone(place: Place) {
+    let mut scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     let then = history(&scene).await;
     scene.keepstep.terminate().await;
     scene.znodes.put("/settings/unknown", "mine").await;
@@ -118,9 +115,8 @@ async fn replay_to_zookeeper_creates_sets_and_deletes_and_leaves_unknown_pairs_a
     }
 }
 
-#[tokio::test]
-async fn a_time_is_a_moment_and_a_kept_value_can_be_restored() {
-    let scene = Scene::start().await;
+async fn a_time_is_a_moment_and_a_kept_value_can_be_restored(place: Place) {
+    let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     scene.set("settings:a", "before").await;
     scene.znode_becomes("/settings/a", Some("before")).await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
@@ -132,11 +128,11 @@ async fn a_time_is_a_moment_and_a_kept_value_can_be_restored() {
     scene.znode_becomes("/settings/a", Some("before")).await;
     let kept = conflicts_of(&scene, "settings:a").await;
     assert_eq!(kept[0]["cache"], "after", "{kept:?}");
-    let place = kept[0]["position"].to_string();
+    let lost = kept[0]["position"].to_string();
     let file = scene.keepstep.file().to_str().unwrap();
     let data = scene.keepstep.data().to_str().unwrap();
-    scene.keepstep.bare(&["conflicts", "restore", file, &place, "--data-dir", data]).await.expect(2);
-    scene.keepstep.bare(&["conflicts", "restore", file, &place, "--yes", "--data-dir", data]).await.expect(0);
+    scene.keepstep.bare(&["conflicts", "restore", file, &lost, "--data-dir", data]).await.expect(2);
+    scene.keepstep.bare(&["conflicts", "restore", file, &lost, "--yes", "--data-dir", data]).await.expect(0);
     scene.key_becomes("settings:a", Some("after")).await;
     scene.znode_becomes("/settings/a", Some("after")).await;
     for wrong in ["1", "999999"] {
@@ -149,9 +145,8 @@ fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).unwrap().to_string()
 }
 
-#[tokio::test]
-async fn a_scratch_store_takes_any_moment_and_a_destination_none() {
-    let mut scene = Scene::prepare(&[], |pipeline| pipeline.flow("zk -> cache")).await;
+async fn a_scratch_store_takes_any_moment_and_a_destination_none(place: Place) {
+    let mut scene = Scene::prepare(&[], |pipeline| place.of(pipeline.flow("zk -> cache"))).await;
     scene.run().await;
     scene.znodes.put("/settings/a", "a1").await;
     scene.key_becomes("settings:a", Some("a1")).await;
@@ -173,36 +168,57 @@ async fn a_scratch_store_takes_any_moment_and_a_destination_none() {
     assert_eq!(last(&rows)["equal"], 1, "what was replaced in a scratch store is no state of the pair: {rows:?}");
 }
 
-#[tokio::test]
-async fn bad_input_writes_nothing() {
-    let mut scene = Scene::start().await;
+async fn bad_input_writes_nothing(place: Place) {
+    let mut pipeline = None;
+    let mut scene = Scene::start_with(|plain| pipeline.insert(place.of(plain)).clone()).await;
+    let pipeline = pipeline.expect("the scene has a pipeline");
     scene.set("settings:a", "1").await;
     scene.znode_becomes("/settings/a", Some("1")).await;
     scene.keepstep.terminate().await;
     scene.redis.run::<()>("FLUSHALL").await;
-    for (flags, code, part) in [
-        (&["--to", "nowhere"][..], 2, "cache"),
-        (&["--to", "cache", "--route", "nowhere"], 2, "settings"),
-        (&["--to", "cache", "--until", "99999"], 1, "99999"),
-        (&["--to", "cache", "--until", "0"], 1, "position"),
-        (&["--to", "cache", "--until", "2999-01-01T00:00:00Z"], 2, "future"),
-        (&["--to", "cache", "--until", "2001-01-01T00:00:00Z"], 1, "full history"),
-        (&["--to", "cache", "--until", "yesterday"], 2, "position"),
-        (&["--to", "cache", "--key", "other:*"], 1, "other:*"),
-        (&["--to", "cache", "--url", "http://127.0.0.1:1"], 2, "redis://"),
-        (&["--to", "cache", "--url", "redis://127.0.0.1:1/0", "--timeout", "1s"], 75, "reachable"),
+    let records = scene.keepstep.changes().await;
+    for (verb, flags, code, part) in [
+        ("replay", &["--to", "nowhere"][..], 2, "cache"),
+        ("replay", &["--to", "cache", "--route", "nowhere"], 2, "settings"),
+        ("replay", &["--to", "cache", "--until", "99999"], 1, "99999"),
+        ("replay", &["--to", "cache", "--until", "0"], 1, "position"),
+        ("replay", &["--to", "cache", "--until", "2999-01-01T00:00:00Z"], 2, "future"),
+        ("replay", &["--to", "cache", "--until", "2001-01-01T00:00:00Z"], 1, "full history"),
+        ("replay", &["--to", "cache", "--until", "yesterday"], 2, "position"),
+        ("replay", &["--to", "cache", "--key", "other:*"], 1, "other:*"),
+        ("replay", &["--to", "cache", "--url", "http://127.0.0.1:1"], 2, "redis://"),
+        ("replay", &["--to", "cache", "--url", "redis://127.0.0.1:1/0", "--timeout", "1s"], 75, "reachable"),
+        ("tail", &["--no-follow", "--from", "99999"], 1, "99999"),
+        ("tail", &["--from", "2999-01-01T00:00:00Z"], 2, "future"),
+        ("tail", &["--no-follow", "--route", "nowhere"], 2, "settings"),
+        ("conflicts", &["--from", "99999"], 1, "99999"),
+        ("conflicts", &["--from", "2999-01-01T00:00:00Z"], 2, "future"),
+        ("conflicts", &["--route", "nowhere"], 2, "settings"),
+        ("diff", &["--route", "nowhere"], 2, "settings"),
+        ("repair", &["--prefer", "nowhere", "--yes"], 2, "cache"),
+        ("repair", &["--prefer", "zk", "--yes", "--route", "nowhere"], 2, "settings"),
+        ("repair", &["--prefer", "zk", "--yes", "--key", "other:*"], 1, "other:*"),
+        ("conflicts restore", &["99999", "--yes"], 1, "99999"),
+        ("conflicts restore", &["0", "--yes"], 1, "position"),
+        ("quarantine retry", &["--key", "other:*"], 75, "worker"),
     ] {
-        let said = scene.keepstep.command("replay", flags).await.expect(code).stderr;
-        assert!(said.contains(part), "{flags:?}: {said}");
+        let said = scene.keepstep.command(verb, flags).await.expect(code).stderr;
+        assert!(said.contains(part), "{verb} {flags:?}: {said}");
     }
-    let elsewhere = Keepstep::new(Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url()));
+    let elsewhere = Keepstep::new(place.of(Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url())));
     elsewhere.command("replay", &["--to", "cache"]).await.expect(1);
-    let other = Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url())
-        .matches("{zk: /other/**, cache: \"other:**\"}");
-    scene.keepstep.rewrite(other);
+    scene.keepstep.rewrite(pipeline.clone().matches("{zk: /other/**, cache: \"other:**\"}"));
     let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
     assert!(said.contains("another pipeline"), "{said}");
+    // Embedded, a pipeline of another name has another folder.
+    scene.keepstep.rewrite(pipeline.clone().name("second"));
+    let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
+    let part = if matches!(place, Place::Embedded) { "there is no stream" } else { "pipeline `settings`" };
+    assert!(said.contains(part), "{said}");
+    scene.keepstep.rewrite(pipeline);
     assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0);
+    assert_eq!(scene.znodes.text("/settings/a").await.as_deref(), Some("1"));
+    assert_eq!(scene.keepstep.changes().await, records);
 }
 
 /// Writes values of 100,000 bytes, one after the other.
@@ -257,9 +273,8 @@ async fn a_moment_before_full_history_is_refused_and_thinned_states_are_folded()
     }
 }
 
-#[tokio::test]
-async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again() {
-    let mut scene = Scene::start().await;
+async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again(place: Place) {
+    let mut scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     for number in 0..200 {
         scene.set(format!("settings:many:{number}"), format!("v{number}")).await;
     }
@@ -286,6 +301,67 @@ async fn a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again() 
     })
     .await;
     scene.in_step(LIVE).await;
+}
+
+/// Compaction is asked for by `age` alone, so that a moment before it is one of which only states are left.
+#[tokio::test]
+async fn in_kafka_a_moment_before_full_history_is_refused_and_status_says_how_far_it_reaches() {
+    let kafka = Kafka::shared().await;
+    let stream =
+        format!("{{brokers: \"{}\", topic: aged-{}, retention: {{age: 4s}}}}", kafka.brokers(), std::process::id());
+    let mut scene = Scene::start_with(|pipeline| pipeline.kafka(&stream)).await;
+    for (key, value) in [("settings:old", "once"), ("settings:mid", "m1")] {
+        scene.set(key, value).await;
+        scene.znode_becomes(&format!("/{}", key.replace(':', "/")), Some(value)).await;
+    }
+    let then = position(&scene).await;
+    scene.keepstep.terminate().await;
+    let until = ["--to", "cache", "--until", &then.to_string(), "--dry-run"];
+    eventually("that moment is before full history", LIVE, async || {
+        let outcome = scene.keepstep.command("replay", &until).await;
+        match outcome.code {
+            Some(1) if outcome.stderr.contains("full history") => Ok(()),
+            _ => Err(format!("{outcome:?}")),
+        }
+    })
+    .await;
+    scene.run().await;
+    scene.set("settings:mid", "m2").await;
+    scene.znode_becomes("/settings/mid", Some("m2")).await;
+    let history = scene.keepstep.json("status", &[]).await[0]["history"].clone();
+    assert!(history["full_from"].as_u64() > Some(then) && history["first"].as_u64() <= Some(then), "{history}");
+    let text = scene.keepstep.command("status", &[]).await.expect(0).stdout;
+    assert!(text.contains("full history") && text.contains("only the newest state"), "{text}");
+    let scratch = Redis::start().await;
+    let now = position(&scene).await.to_string();
+    scene.keepstep.command("replay", &["--to", "cache", "--until", &now, "--url", &scratch.url()]).await.expect(0);
+    for (key, value) in [("settings:old", "once"), ("settings:mid", "m2")] {
+        assert_eq!(scratch.run::<Option<String>>(&format!("GET {key}")).await.as_deref(), Some(value), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn in_kafka_a_record_that_is_damaged_or_of_a_newer_version_is_refused_unless_it_is_told_otherwise() {
+    let kafka = Kafka::shared().await;
+    let topic = format!("newer-{}", std::process::id());
+    let stream = format!("{{brokers: \"{}\", topic: {topic}}}", kafka.brokers());
+    let mut scene = Scene::start_with(|pipeline| pipeline.kafka(&stream)).await;
+    scene.set("settings:a", "first-value").await;
+    scene.znode_becomes("/settings/a", Some("first-value")).await;
+    scene.keepstep.terminate().await;
+    scene.redis.run::<()>("FLUSHALL").await;
+    let sound = kafka.records(&topic).await.into_iter().rfind(|record| record.value.is_some()).expect("a change");
+    let headers: Vec<(&str, &str)> =
+        sound.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // A single object names the schema that it was written with: this one nobody knows yet.
+    let mut newer = sound.value.clone().expect("it has a value");
+    newer[2..10].copy_from_slice(&[0xff; 8]);
+    kafka.produce(&topic, &sound.key, Some(&newer), &headers).await;
+    let said = scene.keepstep.command("replay", &["--to", "cache"]).await.expect(1).stderr;
+    assert!(said.contains("cannot be read") && said.contains("newer version"), "{said}");
+    assert_eq!(scene.redis.run::<u64>("DBSIZE").await, 0, "nothing is written");
+    scene.keepstep.command("replay", &["--to", "cache", "--skip-damaged"]).await.expect(0);
+    assert_eq!(scene.text("settings:a").await.as_deref(), Some("first-value"));
 }
 
 /// The only segment of the stream.
@@ -355,3 +431,13 @@ async fn states_that_do_not_fit_into_memory_are_read_from_the_stream_again() {
         assert!(scene.get(format!("settings:{number}")).await == Some(wanted), "settings:{number}");
     }
 }
+
+on_both_streams!(
+    replay_fills_an_empty_redis_and_the_worker_finds_all_in_step,
+    what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_is_kept,
+    replay_to_zookeeper_creates_sets_and_deletes_and_leaves_unknown_pairs_alone,
+    a_time_is_a_moment_and_a_kept_value_can_be_restored,
+    a_scratch_store_takes_any_moment_and_a_destination_none,
+    bad_input_writes_nothing,
+    a_replay_that_is_cut_off_ends_in_the_same_state_when_it_is_run_again,
+);

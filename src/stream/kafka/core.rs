@@ -178,6 +178,10 @@ impl Core {
             state.fences.note(position, own);
         }
         state.next = position + 1;
+        if state.first_ms == 0 {
+            // The first record of an empty topic: a look at the topic tells it to the millisecond, within a minute.
+            (state.first_ms, state.full_from_ms) = (now_ms(), now_ms());
+        }
         if let Some(note) = note {
             state.index.note(position, note, value);
         }

@@ -295,6 +295,15 @@ impl KafkaStream {
         }))
     }
 
+    /// Reads the topic to its end, so that [`Stream::latest`] and [`Stream::knows`] answer: an opening for writing has done
+    /// that, one for reading only begins without.
+    ///
+    /// # Errors
+    /// As [`Stream::read`].
+    pub async fn read_pairs(&self) -> Result<(), StreamError> {
+        self.with_reading(|core, reading| core.read_into(&mut reading.reader, core.first(), core.next())).await
+    }
+
     fn writing(&self) -> Result<&Arc<Writing>, StreamError> {
         if let Some(lost) = self.core.lost() {
             return Err(lost);

@@ -26,7 +26,8 @@ const START: Duration = Duration::from_secs(90);
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Brokers at the same time beside the shared one: each takes 240 MB.
-static BROKERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(2)));
+static BROKERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(BROKERS_MAX as usize)));
+const BROKERS_MAX: u32 = 2;
 
 /// The broker of all tests that neither stop nor configure it; each has topics of its own. The guardian ends it.
 static SHARED: OnceCell<Kafka> = OnceCell::const_new();
@@ -69,19 +70,56 @@ impl Kafka {
         Kafka::launch(Some(permit), lines, login).await
     }
 
+    /// Three brokers, each a controller too, which hold each partition three times and acknowledge what two of them have.
+    pub async fn cluster() -> Vec<Kafka> {
+        let permit = BROKERS.clone().acquire_many_owned(BROKERS_MAX).await.unwrap();
+        let ports = [(); 3].map(|()| (Port::lease(), Port::lease()));
+        let voters = ports.iter().zip(1..).map(|((_, port), id)| format!("{id}@127.0.0.1:{}", port.number()));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let lines = "default.replication.factor=3\nmin.insync.replicas=2\noffsets.topic.replication.factor=3\n\
+                     controller.quorum.election.timeout.ms=500\ncontroller.quorum.fetch.timeout.ms=1000";
+        let mut cluster = Vec::new();
+        let mut permit = Some(permit);
+        for (ports, id) in ports.into_iter().zip(1..) {
+            cluster.push(Kafka::format(id, ports, &voters, permit.take(), lines, &[]).await);
+        }
+        for broker in &mut cluster {
+            broker.spawn();
+        }
+        for broker in &mut cluster {
+            broker.serves(3).await;
+        }
+        cluster
+    }
+
     async fn launch(permit: Option<OwnedSemaphorePermit>, lines: &[&str], login: &[(&str, &str)]) -> Kafka {
-        let (client, controller) = (Port::lease(), Port::lease());
+        let ports = (Port::lease(), Port::lease());
+        let voters = format!("1@127.0.0.1:{}", ports.1.number());
+        let lines = format!("offsets.topic.replication.factor=1\n{}", lines.join("\n"));
+        let mut kafka = Kafka::format(1, ports, &voters, permit, &lines, login).await;
+        kafka.restart().await;
+        kafka
+    }
+
+    /// A broker's folder, with nothing running in it.
+    async fn format(
+        id: u8,
+        (client, controller): (Port, Port),
+        voters: &str,
+        permit: Option<OwnedSemaphorePermit>,
+        lines: &str,
+        login: &[(&str, &str)],
+    ) -> Kafka {
         let (broker, quorum) = (client.number(), controller.number());
         let dir = tempfile::tempdir().unwrap();
         let protocol = if login.is_empty() { "PLAINTEXT" } else { "SASL_PLAINTEXT" };
         let config = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{quorum}\n\
+            "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
              controller.listener.names=CONTROLLER\nlisteners={protocol}://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{quorum}\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}\ninter.broker.listener.name={protocol}\n\
-             log.dirs=data\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
+             log.dirs=data\noffsets.topic.num.partitions=1\n\
              group.initial.rebalance.delay.ms=0\nlog.cleaner.backoff.ms=200\nlog.cleaner.dedupe.buffer.size=2097152\n\
-             broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\n{}\n",
-            lines.join("\n")
+             broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\n{lines}\n"
         );
         fs::write(dir.path().join("server.properties"), config).unwrap();
         let mut format = programs::kafka_java();
@@ -96,9 +134,7 @@ impl Kafka {
         let formatted = tokio::task::spawn_blocking(move || format.output()).await.unwrap().unwrap();
         assert!(formatted.status.success(), "the broker's storage is not formatted: {formatted:?}");
         let login = login.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut kafka = Kafka { client, dir, process: None, login, _controller: controller, _permit: permit };
-        kafka.restart().await;
-        kafka
+        Kafka { client, dir, process: None, login, _controller: controller, _permit: permit }
     }
 
     pub fn brokers(&self) -> String {
@@ -121,15 +157,33 @@ impl Kafka {
         self.process.as_ref().expect("Kafka was stopped before").signal(Signal::CONT);
     }
 
+    /// SIGTERM, and waits until it is gone.
+    pub async fn terminate(&mut self) {
+        let process = self.process.as_mut().expect("Kafka was stopped before");
+        process.signal(Signal::TERM);
+        process.end(START).await;
+        self.process = None;
+    }
+
     /// Starts again with the same ports and data, ending the old process first, and waits until it serves.
     pub async fn restart(&mut self) {
         if self.process.is_some() {
             self.kill9();
         }
+        self.spawn();
+        self.serves(1).await;
+    }
+
+    fn spawn(&mut self) {
         let mut java = programs::kafka_java();
         java.current_dir(self.dir.path()).args(["kafka.Kafka", "server.properties"]);
-        let mut process = Process::start(&mut java, &self.dir.path().join("kafka.log"));
+        self.process = Some(Process::start(&mut java, &self.dir.path().join("kafka.log")));
+    }
+
+    /// Waits until it answers and knows so many brokers.
+    async fn serves(&mut self, brokers: usize) {
         let config = self.config();
+        let process = self.process.as_mut().expect("Kafka was started");
         eventually("Kafka serves", START, async || {
             if let Some(status) = process.ended() {
                 panic!("Kafka ended at once with {status}; it printed:\n{}", process.log());
@@ -140,12 +194,24 @@ impl Kafka {
                 consumer.fetch_metadata(None, Duration::from_secs(1)).map(|metadata| metadata.brokers().len())
             });
             match answered.await.unwrap() {
-                Ok(1..) => Ok(()),
+                Ok(known) if known >= brokers => Ok(()),
                 other => Err(format!("{other:?}; it printed:\n{}", process.log())),
             }
         })
         .await;
-        self.process = Some(process);
+    }
+
+    /// The leader of the one partition of a topic and how many replicas are in sync, as this broker knows it.
+    pub async fn leader(&self, topic: &str) -> (usize, usize) {
+        let (config, topic) = (self.config(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let metadata = consumer.fetch_metadata(Some(&topic), ANSWER).unwrap();
+            let partition = &metadata.topics()[0].partitions()[0];
+            (usize::try_from(partition.leader()).unwrap(), partition.isr().len())
+        })
+        .await
+        .unwrap()
     }
 
     fn config(&self) -> ClientConfig {
