@@ -24,7 +24,7 @@ const READS: usize = 16;
 
 /// What all pipelines of a worker know of the others; one for each ensemble.
 #[derive(Debug, Default)]
-pub struct Group {
+pub(super) struct Group {
     seen: tokio::sync::Mutex<Seen>,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn card(shared: &Shared, machine: &str) -> String {
 
 /// The worker that should own our pipeline, `None` where that cannot be told.
 pub(super) async fn wanted(shared: &Shared, client: &Client) -> Result<Option<String>, StoreError> {
-    let mut seen = shared.settings.group.seen.lock().await;
+    let mut seen = shared.settings.sessions.group.seen.lock().await;
     if seen.at.is_none_or(|at| at.elapsed() >= FRESH) {
         look(shared, client, &mut seen).await?;
     }
