@@ -11,11 +11,17 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 
 /// See the module. `E` is what an attempt to open fails with.
-pub(super) struct Held<T, E>(Mutex<(Weak<T>, Option<(Instant, E)>)>);
+pub(super) struct Held<T, E>(Mutex<Last<T, E>>);
+
+/// What came of the last attempts.
+struct Last<T, E> {
+    opened: Weak<T>,
+    failed: Option<(Instant, E)>,
+}
 
 impl<T, E> Default for Held<T, E> {
     fn default() -> Held<T, E> {
-        Held(Mutex::new((Weak::new(), None)))
+        Held(Mutex::new(Last { opened: Weak::new(), failed: None }))
     }
 }
 
@@ -28,21 +34,21 @@ impl<T, E: Clone> Held<T, E> {
         open: impl Future<Output = Result<T, E>> + Send,
     ) -> Result<Arc<T>, E> {
         let asked = Instant::now();
-        let mut held = self.0.lock().await;
-        if let Some(open) = held.0.upgrade().filter(|open| usable(open)) {
+        let mut last = self.0.lock().await;
+        if let Some(open) = last.opened.upgrade().filter(|open| usable(open)) {
             return Ok(open);
         }
-        if let Some((_, error)) = held.1.as_ref().filter(|(at, _)| *at >= asked) {
+        if let Some((_, error)) = last.failed.as_ref().filter(|(at, _)| *at >= asked) {
             return Err(error.clone());
         }
         match open.await {
             Ok(opened) => {
                 let opened = Arc::new(opened);
-                *held = (Arc::downgrade(&opened), None);
+                *last = Last { opened: Arc::downgrade(&opened), failed: None };
                 Ok(opened)
             }
             Err(error) => {
-                held.1 = Some((Instant::now(), error.clone()));
+                last.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
@@ -56,26 +62,28 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn many_hold_one_and_the_last_closes_it() {
+    async fn many_hold_one_and_the_last_closes_it() -> Result<(), ()> {
         let held: Held<u8, ()> = Held::default();
         let open = || async { Ok(1) };
         let (first, second) = tokio::join!(held.get(|_| true, open()), held.get(|_| true, open()));
-        let (first, second) = (first.unwrap(), second.unwrap());
+        let (first, second) = (first?, second?);
         assert!(Arc::ptr_eq(&first, &second));
         let closed = Arc::downgrade(&first);
         drop(first);
         assert!(closed.upgrade().is_some());
         drop(second);
         assert!(closed.upgrade().is_none());
-        assert_eq!(*held.get(|_| true, async { Ok(2) }).await.unwrap(), 2);
+        assert_eq!(*held.get(|_| true, async { Ok(2) }).await?, 2);
+        Ok(())
     }
 
     #[tokio::test]
-    async fn one_that_is_of_no_use_any_more_is_replaced_while_others_still_hold_it() {
+    async fn one_that_is_of_no_use_any_more_is_replaced_while_others_still_hold_it() -> Result<(), ()> {
         let held: Held<u8, ()> = Held::default();
-        let old = held.get(|_| true, async { Ok(1) }).await.unwrap();
-        let new = held.get(|open| *open != 1, async { Ok(2) }).await.unwrap();
+        let old = held.get(|_| true, async { Ok(1) }).await?;
+        let new = held.get(|open| *open != 1, async { Ok(2) }).await?;
         assert_eq!((*old, *new), (1, 2));
+        Ok(())
     }
 
     #[tokio::test]
