@@ -22,6 +22,10 @@ use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, SessionState};
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// A look at the group serves all owned pipelines of a worker for this long, so a hundred of them cost as much as two. Below
+/// [`LOOK_EVERY`], or the second look of an owner would be its first.
+const OWNERS_FRESH: Duration = Duration::from_secs(1);
+
 /// Times that a worker which is first in line lets another go before. Views of different workers agree within
 /// milliseconds; a worker that is wanted and never comes must not keep the pipeline without an owner.
 const STEPS_BACK: u32 = 3;
@@ -128,7 +132,7 @@ async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String,
 
 /// Whether the pipelines are spread evenly if this worker owns this one.
 async fn should_own(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
-    Ok(group::wanted(shared, client).await?.is_none_or(|wanted| wanted == shared.settings.worker))
+    Ok(group::wanted(shared, client, group::FRESH).await?.is_none_or(|wanted| wanted == shared.settings.worker))
 }
 
 /// Names this boot of this machine and the space of its process numbers (containers have their own).
@@ -261,7 +265,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
     let mut away_since = None;
     loop {
         let state = client.state();
-        if state.is_terminated() {
+        if !client.is_usable() {
             return gone(format!("the session ended ({state:?})"));
         }
         away_since = if state == SessionState::Disconnected { away_since.or(Some(Instant::now())) } else { None };
@@ -284,7 +288,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 let look = async {
                     let names = line_of(shared, client, &line).await?;
                     let has_others = names.len() > 1 && !shared.settings.once;
-                    let wanted = if has_others { group::wanted(shared, client).await? } else { None };
+                    let wanted = if has_others { group::wanted(shared, client, OWNERS_FRESH).await? } else { None };
                     Ok::<_, StoreError>((names, wanted))
                 };
                 let Ok(Ok((names, wanted))) = tokio::time::timeout(LOOK_EVERY, look).await else { continue };

@@ -47,7 +47,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn is_usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         !self.client.state().is_terminated() && !self.given_up.load(Ordering::Relaxed)
     }
 

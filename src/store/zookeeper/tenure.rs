@@ -97,7 +97,7 @@ impl Shared {
 
 /// Connects.
 pub(super) async fn begin(shared: &Shared) -> Result<(), StoreError> {
-    if lock(&shared.tenure).as_ref().is_some_and(|tenure| !tenure.session.state().is_terminated()) {
+    if lock(&shared.tenure).as_ref().is_some_and(|tenure| tenure.session.is_usable()) {
         return Ok(());
     }
     let session = shared.settings.sessions.control(shared).await?;
