@@ -11,7 +11,7 @@ const ALL: Duration = Duration::from_secs(120);
 /// Two stores, a worker for many pipelines, and the test's own hands.
 struct Scene {
     zookeeper: ZooKeeper,
-    _redis: Redis,
+    redis: Redis,
     worker: Keepstep,
     files: Vec<String>,
     znodes: Znodes,
@@ -42,7 +42,7 @@ impl Scene {
             files.push(file.to_str().unwrap().to_owned());
         }
         let (znodes, keys) = tokio::join!(zookeeper.client(), redis.client());
-        let mut scene = Scene { zookeeper, _redis: redis, worker, files, znodes, keys, own: (0, 0) };
+        let mut scene = Scene { zookeeper, redis, worker, files, znodes, keys, own: (0, 0) };
         scene.own = scene.connections().await;
         scene
     }
@@ -153,4 +153,60 @@ async fn pipelines_share_no_connection_with_one_of_another_login() {
     eventually_is("pipelines of the worker", LIVE, 4, async || live(&worker).await).await;
     scene.connected((4, 4)).await;
     scene.flows("one").await;
+}
+
+#[tokio::test]
+async fn stores_that_go_and_come_back_take_all_pipelines_along() {
+    let kept = ["--appendonly", "yes"];
+    let mut scene = Scene::prepare(&kept, (0..8).map(|_| |pipeline: Pipeline| pipeline)).await;
+    let mut worker = scene.worker.another();
+    scene.start(&mut worker).await;
+    eventually_is("pipelines of the worker", LIVE, 8, async || live(&worker).await).await;
+    scene.flows("one").await;
+
+    scene.redis.restart().await;
+    scene.keys = scene.redis.client().await;
+    scene.flows("two").await;
+    scene.zookeeper.restart().await;
+    scene.znodes = scene.zookeeper.client().await;
+    scene.flows("three").await;
+
+    // All sessions expire, those of the test with them.
+    worker.freeze();
+    eventually_is("places in line and claims", ALL, (0, 0), async || scene.places_and_claims().await).await;
+    worker.thaw();
+    eventually_is("places in line and claims", LIVE, (8, 8), async || scene.places_and_claims().await).await;
+    eventually_is("pipelines of the worker", LIVE, 8, async || live(&worker).await).await;
+    scene.flows("four").await;
+    drop(worker);
+    scene.connected((0, 0)).await;
+}
+
+#[tokio::test]
+async fn a_pipeline_that_joins_with_wider_keys_leaves_no_change_of_the_others_untold() {
+    // The first pipeline is the one that moves; its keys may begin with anything.
+    let wide = |pipeline: Pipeline| pipeline.matches("{zk: /p00/*, cache: \"*:x:wide\"}");
+    let one = |pipeline: Pipeline| pipeline.matches("{zk: /p01/*, cache: \"p01:*\"}");
+    let two = |pipeline: Pipeline| pipeline.matches("{zk: /p02/*, cache: \"p02:*\"}");
+    let kinds: [&dyn Fn(Pipeline) -> Pipeline; 3] = [&wide, &one, &two];
+    // Tracking alone carries the changes, and it may not overlap.
+    let scene = Scene::prepare(&["--notify-keyspace-events", ""], kinds).await;
+    let told = async |round: &str| {
+        for (key, path) in [("k:x:wide", "/p00/k"), ("p01:k", "/p01/k"), ("p02:k", "/p02/k")] {
+            redis::cmd("SET").arg(key).arg(round).exec_async(&mut scene.keys.clone()).await.unwrap();
+            eventually_is(path, LIVE, Some(round.to_owned()), async || scene.znodes.text(path).await).await;
+        }
+    };
+    let (mut first, mut second) = (scene.worker.another(), scene.worker.another());
+    scene.start(&mut first).await;
+    eventually_is("pipelines of the worker", LIVE, 3, async || live(&first).await).await;
+    told("one").await;
+    scene.start(&mut second).await;
+    eventually_is("pipelines of each worker", LIVE, (2, 1), async || (live(&first).await, live(&second).await)).await;
+    told("two").await;
+    assert_eq!(second.terminate().await, Some(0));
+    eventually_is("pipelines of the worker", LIVE, 3, async || live(&first).await).await;
+    told("three").await;
+    assert_eq!(first.metric("keepstep_gaps_total", "").await, 0.0, "the connection stood");
+    scene.connected((2, 2)).await;
 }
