@@ -88,19 +88,29 @@ impl Worker {
 }
 
 /// What the pipelines of one worker have in common.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Member {
     /// `host:pid`.
     worker: String,
     once: bool,
-    /// By connect string.
-    groups: Mutex<HashMap<String, Arc<zookeeper::Group>>>,
+    ensembles: Mutex<HashMap<zookeeper::Access, Arc<zookeeper::Sessions>>>,
+    servers: Mutex<HashMap<redis::Access, Arc<redis::Server>>>,
 }
 
 impl Member {
-    fn group(&self, connect: &str) -> Arc<zookeeper::Group> {
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(groups.entry(connect.to_owned()).or_default())
+    /// The sessions of all pipelines that reach an ensemble in the same way.
+    fn sessions(&self, access: zookeeper::Access) -> Arc<zookeeper::Sessions> {
+        let mut all = self.ensembles.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions =
+            all.entry(access).or_insert_with_key(|access| Arc::new(zookeeper::Sessions::new(access.clone())));
+        Arc::clone(sessions)
+    }
+
+    /// The connections of all pipelines that reach a Redis in the same way.
+    fn server(&self, access: redis::Access) -> Arc<redis::Server> {
+        let mut all = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = all.entry(access).or_insert_with_key(|access| Arc::new(redis::Server::new(access.clone())));
+        Arc::clone(server)
     }
 }
 
@@ -131,7 +141,7 @@ pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) ->
     let znodes = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
     let znodes = znodes.map(|store| zookeeper_store(pipeline, store, &map, &member));
     let keys = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
-    let keys = keys.map(|store| redis_store(pipeline, store, &map));
+    let keys = keys.map(|store| redis_store(pipeline, store, &map, &member));
     let look = async {
         let mut findings = Vec::new();
         if let Some(znodes) = &znodes {
@@ -197,7 +207,7 @@ pub async fn open_stores(
     let redis = pipeline.redis.as_ref().filter(|_| wanted(crate::change::Side::Redis));
     let stores = Stores {
         znodes: zookeeper.map(|store| Arc::new(zookeeper_store(pipeline, store, &map, &member)) as Arc<dyn Znodes>),
-        keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>),
+        keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map, &member)) as Arc<dyn Keyspace>),
     };
     let connect = async {
         if let Some(znodes) = &stores.znodes {
@@ -298,7 +308,7 @@ fn assemble(
         .redis
         .as_ref()
         .filter(|_| uses(pipeline, crate::change::Side::Redis))
-        .map(|store| Arc::new(redis_store(pipeline, store, &map)) as Arc<dyn Keyspace>);
+        .map(|store| Arc::new(redis_store(pipeline, store, &map, member)) as Arc<dyn Keyspace>);
     let settings = Settings {
         pipeline: pipeline.name.clone(),
         worker: member.worker.clone(),
@@ -434,26 +444,34 @@ fn zookeeper_store(
 ) -> zookeeper::ZookeeperStore {
     zookeeper::ZookeeperStore::new(zookeeper::Settings {
         name: store.name.clone(),
-        connect: store.connect.clone(),
-        session_timeout: store.session_timeout,
-        digest: store.digest.as_ref().map(|secret| secret.reveal().to_owned()),
+        sessions: member.sessions(zookeeper::Access {
+            connect: store.connect.clone(),
+            session_timeout: store.session_timeout,
+            digest: store.digest.as_ref().map(|secret| secret.reveal().to_owned()),
+        }),
         pipeline: pipeline.name.clone(),
         worker: member.worker.clone(),
-        group: member.group(&store.connect),
         once: member.once,
         roots: map.roots(),
     })
 }
 
-fn redis_store(pipeline: &model::Pipeline, store: &model::RedisStore, map: &RouteMap) -> redis::RedisStore {
+fn redis_store(
+    pipeline: &model::Pipeline,
+    store: &model::RedisStore,
+    map: &RouteMap,
+    member: &Member,
+) -> redis::RedisStore {
     let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
     redis::RedisStore::new(redis::Settings {
         name: store.name.clone(),
-        host: store.host.clone(),
-        port: store.port,
-        database: store.database,
-        username: store.username.clone(),
-        password: store.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        server: member.server(redis::Access {
+            host: store.host.clone(),
+            port: store.port,
+            database: store.database,
+            username: store.username.clone(),
+            password: store.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        }),
         pipeline: pipeline.name.clone(),
         prefixes: map.key_prefixes(),
         channels: pipeline.routes.iter().filter_map(|route| route.publish.clone()).collect(),

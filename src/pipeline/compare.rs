@@ -17,13 +17,12 @@ use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Observation, Seen};
-use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
-use futures::FutureExt as _;
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
 use hashbrown::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+use tokio::task::{JoinError, JoinSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
@@ -107,15 +106,29 @@ impl Engine {
     /// Phase 1.
     async fn walk_znodes(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
         let Some(znodes) = &self.znodes else { return Ok(()) };
-        let mut walk = znodes.walk(self.map.roots());
-        let mut under_way = FuturesUnordered::new();
+        // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off). They
+        // end with the ownership, and not before they have given their pairs back.
+        let mut under_way = JoinSet::new();
+        let mut result = self.start_batches(znodes.walk(self.map.roots()).as_mut(), &mut under_way, met, total).await;
+        while let Some(ended) = under_way.join_next().await {
+            result = result.and(absorb(total, batch(ended)));
+        }
+        result
+    }
+
+    async fn start_batches(
+        self: &Arc<Self>,
+        walk: &mut dyn Walk,
+        under_way: &mut JoinSet<Result<Settled, StoreError>>,
+        met: &mut HashSet<u64>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
         let paused = lock(&self.live).paused.clone();
         loop {
-            // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off).
             if under_way.len() >= BATCHES
-                && let Some(settled) = under_way.next().await
+                && let Some(ended) = under_way.join_next().await
             {
-                absorb(total, settled)?;
+                absorb(total, batch(ended))?;
             }
             let walked = walk.next().await?;
             for (path, reason) in walk.denied() {
@@ -125,7 +138,7 @@ impl Engine {
                     self.quarantine(&name, mapped.route, &mapped.pair, "no_permission", &reason);
                 }
             }
-            let Some(walked) = walked else { break };
+            let Some(walked) = walked else { return Ok(()) };
             let mut items = Vec::with_capacity(walked.len());
             for (path, data, stat) in walked {
                 let Some(mapped) = self.map.of_path(&path) else { continue };
@@ -143,15 +156,8 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            let batch = tokio::spawn(engine.compare_walked(items));
-            under_way.push(batch.map(|ended| {
-                ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
-            }));
+            under_way.spawn(engine.compare_walked(items));
         }
-        while let Some(settled) = under_way.next().await {
-            absorb(total, settled)?;
-        }
-        Ok(())
     }
 
     /// Compares znodes that were just read with their keys.
@@ -329,6 +335,11 @@ impl Engine {
             self.dirty.note(&name, Hint { slow: true, approved: true, ..Hint::new(route) });
         }
     }
+}
+
+/// How a batch ended.
+fn batch(ended: Result<Result<Settled, StoreError>, JoinError>) -> Result<Settled, StoreError> {
+    ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
 }
 
 fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {

@@ -24,7 +24,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Rounds that are under way at a time: one reads while another syncs the stream and a third applies.
@@ -160,6 +161,10 @@ pub struct Engine {
     pub(super) watch_gaps: AtomicU64,
     /// `watch_gaps` of the last comparison that ended: whatever the znodes did in a gap before it is known.
     pub(super) watch_compared: AtomicU64,
+    /// The rounds, so that none outlives the ownership.
+    tasks: Mutex<JoinSet<()>>,
+    /// Goes with the engine, after everything else in it.
+    alive: watch::Sender<()>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -220,6 +225,8 @@ impl Engine {
             pauses: AtomicU64::new(0),
             watch_gaps: AtomicU64::new(0),
             watch_compared: AtomicU64::new(u64::MAX),
+            tasks: Mutex::default(),
+            alive: watch::Sender::new(()),
         }
     }
 
@@ -273,10 +280,12 @@ impl Engine {
     /// Resolves when the ownership must end.
     pub(super) async fn halted(&self) -> StoreError {
         loop {
+            // Before the look: a halt in between wakes everybody who waits.
+            let halt = self.halt.notified();
             if let Some(error) = lock(&self.halted).clone() {
                 return error;
             }
-            self.halt.notified().await;
+            halt.await;
         }
     }
 
@@ -403,7 +412,9 @@ impl Engine {
             }
             permit.forget();
             let engine = Arc::clone(self);
-            tokio::spawn(async move {
+            let mut tasks = lock(&self.tasks);
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(async move {
                 // Given back however the round ends.
                 let _end = RoundEnd(Arc::clone(&engine));
                 if engine.captures() {
@@ -428,10 +439,21 @@ impl Engine {
         self.value_bytes.store(next, Ordering::Relaxed);
     }
 
-    /// Waits until no round is under way, at most so long.
+    /// Waits until no round is under way; those that are after so long are cut off.
     pub(super) async fn drain(&self, limit: Duration) {
         let all = u32::try_from(self.rounds_max).unwrap_or(1);
-        let _ = tokio::time::timeout(limit, self.rounds.acquire_many(all)).await;
+        let is_drained = tokio::time::timeout(limit, self.rounds.acquire_many(all)).await.is_ok();
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        if !is_drained {
+            tracing::info!(pipeline = self.settings.pipeline, rounds = tasks.len(), "rounds are cut off");
+        }
+        tasks.shutdown().await;
+    }
+
+    /// Resolves when nobody holds the engine any more, and so nobody its stream.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut alive = self.alive.subscribe();
+        async move { while alive.changed().await.is_ok() {} }
     }
 }
 

@@ -240,9 +240,13 @@ impl Pipeline {
             lock(&self.state).pairs = engine.in_step_by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
-            let mut remembered = lock(&self.remembered);
-            remembered.ensemble = engine.lease.ensemble.id;
-            remembered.zxid = remembered.zxid.max(self.znodes.as_ref().map_or(0, |znodes| znodes.zxid()));
+            let zxid = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
+            {
+                let mut remembered = lock(&self.remembered);
+                remembered.ensemble = engine.lease.ensemble.id;
+                remembered.zxid = remembered.zxid.max(zxid);
+            }
+            self.let_go(engine).await;
         }
         if by_wish && let (Some(keys), Some(znodes)) = (&self.keys, &self.znodes) {
             // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for.
@@ -261,6 +265,22 @@ impl Pipeline {
         };
         let _ = tokio::time::timeout(DRAIN_LOST, close).await;
         self.quarantine.save();
+    }
+
+    /// Waits until nothing works for this ownership any more: the next one, here or elsewhere, opens the stream anew.
+    async fn let_go(&self, engine: Arc<Engine>) {
+        let gone = engine.gone();
+        drop(engine);
+        if let Some(keys) = &self.keys {
+            keys.unwatch().await;
+        }
+        if let Some(znodes) = &self.znodes {
+            znodes.unwatch().await;
+        }
+        if tokio::time::timeout(DRAIN, gone).await.is_err() {
+            let pipeline = &self.settings.pipeline;
+            tracing::error!(pipeline, "something still works for an ownership that has ended; its stream stays open");
+        }
     }
 
     /// One ownership, from its making to its end.

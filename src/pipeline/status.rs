@@ -146,7 +146,13 @@ impl Pipeline {
                 }
                 Ok(format!("{approved} deletes are approved"))
             }
-            Command::Keep(changes) => self.owned()?.keep(changes).await,
+            Command::Keep(changes) => {
+                let engine = self.owned()?;
+                tokio::select! {
+                    kept = engine.keep(changes) => kept,
+                    error = engine.halted() => Err(CommandError::NotOwner(error.to_string())),
+                }
+            }
             Command::QuarantineRetry(glob) => {
                 let engine = self.owned()?;
                 let names = self.quarantined(glob.as_deref())?;
@@ -160,7 +166,10 @@ impl Pipeline {
                 let engine = self.owned()?;
                 let names = self.quarantined(glob.as_deref())?;
                 let count = names.len();
-                engine.keep_apart(names).await;
+                tokio::select! {
+                    () = engine.keep_apart(names) => {}
+                    error = engine.halted() => return Err(CommandError::NotOwner(error.to_string())),
+                }
                 self.quarantine.save();
                 Ok(format!("{count} pairs are left as they are until either side changes"))
             }

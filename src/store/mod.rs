@@ -8,6 +8,7 @@
 //!
 //! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
 
+mod held;
 mod overlap;
 pub mod preflight;
 pub mod redis;
@@ -289,8 +290,11 @@ pub trait Znodes: Send + Sync {
     /// What the journal of the owner before says; called once, after [`Znodes::own`].
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>>;
 
-    /// Starts the source: watches, then tells [`Link::Up`]; again after every reconnect. Runs until dropped or closed.
+    /// Starts the source: watches, then tells [`Link::Up`]; again after every reconnect. Runs until [`Znodes::unwatch`].
     fn watch(&self, hints: Arc<dyn Hints>);
+
+    /// Stops the source. Once this resolves it tells nothing more and has let go of the hints.
+    fn unwatch(&self) -> BoxFuture<'_, ()>;
 
     /// Resolves when the ownership is lost, or when another worker should have it.
     fn lost(&self) -> BoxFuture<'_, Lost>;
@@ -322,7 +326,8 @@ pub trait Znodes: Send + Sync {
     /// Product and version, as far as known.
     fn server(&self) -> String;
 
-    /// Gives everything back: session, lease, watches.
+    /// Gives everything back: the watches, the place in line, the claims, the share in the sessions. What cannot be given
+    /// back now is before the next [`Znodes::connect`] ends.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -490,6 +495,9 @@ pub trait Keyspace: Send + Sync {
 
     /// Starts the source: subscribes and tracks, then tells [`Link::Up`]; again after every reconnect.
     fn watch(&self, hints: Arc<dyn Hints>);
+
+    /// Stops the source. Once this resolves it tells nothing more and has let go of the hints.
+    fn unwatch(&self) -> BoxFuture<'_, ()>;
 
     /// Reads keys and their sidecars. Values above some size come as digests unless `values` is set.
     fn observe<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<KeyReadings, StoreError>>;

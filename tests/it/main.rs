@@ -49,6 +49,7 @@ mod random;
 mod recovery;
 mod redis_events;
 mod replay;
+mod sharing;
 mod silent_loss;
 mod storage;
 mod stream_conformance;

@@ -1,14 +1,13 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::connection::{self, explain, is_broken};
-use super::info::Info;
+use super::fault::{explain, is_broken, is_denied};
 use super::script::Script;
+use super::server::{Commands, Heard};
 use super::{Shared, lock};
 use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,61 +43,63 @@ impl Head {
 
 impl Shared {
     pub(super) fn place(&self) -> String {
-        format!("redis {} ({}:{})", self.settings.name, self.settings.host, self.settings.port)
+        self.settings.place()
     }
 
     pub(super) fn state_key(&self) -> String {
         format!("_keepstep:{}", self.settings.pipeline)
     }
 
-    /// The sink connection, made anew if the last one broke. Every new one learns the server's lineage first.
-    pub(super) async fn connection(&self) -> Result<(u64, MultiplexedConnection), StoreError> {
-        let mut slot = self.connection.lock().await;
-        if let Some((id, connection)) = slot.as_ref() {
-            return Ok((*id, connection.clone()));
+    /// The command connection, made anew if the last one broke. What it learned of the server is taken in first.
+    pub(super) async fn connection(&self) -> Result<Arc<Commands>, StoreError> {
+        if let Some(commands) = lock(&self.commands).as_ref().filter(|commands| commands.is_whole()) {
+            return Ok(Arc::clone(commands));
         }
-        let mut connection = connection::open(&self.settings, None).await?;
-        let info = self.info(&mut connection).await?;
-        info.check(&self.place())?;
-        lock(&self.lineage).note(&info);
-        let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        *slot = Some((id, connection.clone()));
-        Ok((id, connection))
+        let opened = self.settings.server.commands().await;
+        let commands = opened.map_err(|error| explain(&self.settings, &error))?;
+        if let Err(error) = commands.heard.info.check(&self.place()) {
+            commands.give_up();
+            return Err(error);
+        }
+        let (replaced, _) = self.take_in(&commands.heard);
+        if replaced {
+            lock(&self.lineage).untold = true;
+        }
+        *lock(&self.commands) = Some(Arc::clone(&commands));
+        Ok(commands)
     }
 
-    pub(super) async fn info(&self, connection: &mut MultiplexedConnection) -> Result<Info, StoreError> {
-        let text: String = redis::cmd("INFO")
-            .arg(&["server", "replication", "stats", "persistence"])
-            .query_async(connection)
-            .await
-            .map_err(|error| explain(&self.settings, &error))?;
-        let info = Info::parse(&text);
+    /// Takes in what the server says of itself, unless something newer is known; whether the data set is another one, and
+    /// whether something was evicted.
+    pub(super) fn take_in(&self, heard: &Heard) -> (bool, bool) {
+        let mut lineage = lock(&self.lineage);
+        if heard.number <= lineage.heard {
+            return (false, false);
+        }
+        lineage.heard = heard.number;
+        let noted = lineage.note(&heard.info);
+        drop(lineage);
         let mut facts = lock(&self.facts);
         let facts = Arc::make_mut(&mut facts);
-        facts.server.clone_from(&info.server);
-        facts.replication_id.clone_from(&info.replication_id);
-        facts.replication_offset = info.replication_offset;
-        Ok(info)
+        facts.server.clone_from(&heard.info.server);
+        facts.replication_id.clone_from(&heard.info.replication_id);
+        facts.replication_offset = heard.info.replication_offset;
+        noted
     }
 
-    /// Forgets this connection if it broke.
-    pub(super) async fn failed(&self, id: u64, error: &RedisError) -> StoreError {
+    /// What an error of a command means. A broken connection is given up, for all who share it.
+    fn failed(&self, commands: &Commands, error: &RedisError) -> StoreError {
         if is_broken(error) {
-            let mut slot = self.connection.lock().await;
-            if slot.as_ref().is_some_and(|(current, _)| *current == id) {
-                *slot = None;
-            }
+            commands.give_up();
         }
         explain(&self.settings, error)
     }
 
-    /// Runs one command on the sink connection.
+    /// Runs one command on the command connection.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let (id, mut connection) = self.connection().await?;
-        match answer(connection.send_packed_command(command).await) {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.failed(id, &error).await),
-        }
+        let commands = self.connection().await?;
+        let sent = commands.connection.clone().send_packed_command(command).await;
+        answer(sent).map_err(|error| self.failed(&commands, &error))
     }
 
     /// Runs a script, loading it where the server does not have it. The inner error is the script's.
@@ -110,10 +111,11 @@ impl Shared {
     /// [`Shared::script`] on this connection and no other.
     async fn script_on(
         &self,
-        (id, mut connection): (u64, MultiplexedConnection),
+        commands: Arc<Commands>,
         script: &Script,
         command: &Cmd,
     ) -> Result<Result<Value, RedisError>, StoreError> {
+        let mut connection = commands.connection.clone();
         let mut result = answer(connection.send_packed_command(command).await);
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
             let mut load = redis::cmd("SCRIPT");
@@ -124,7 +126,7 @@ impl Shared {
             };
         }
         match result {
-            Err(error) if is_broken(&error) => Err(self.failed(id, &error).await),
+            Err(error) if is_broken(&error) => Err(self.failed(&commands, &error)),
             result => Ok(result),
         }
     }
@@ -257,7 +259,7 @@ impl Shared {
 
     async fn apply_on(
         &self,
-        connection: (u64, MultiplexedConnection),
+        connection: Arc<Commands>,
         writes: &[KeyWrite<'_>],
     ) -> Result<Vec<KeyOutcome>, StoreError> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
@@ -380,10 +382,6 @@ fn answer(result: Result<Value, RedisError>) -> Result<Value, RedisError> {
         Ok(Value::ServerError(error)) => Err(error.into()),
         other => other,
     }
-}
-
-pub(super) fn is_denied(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
 pub(super) fn integer(value: Option<Value>) -> i64 {

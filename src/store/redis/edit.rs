@@ -1,7 +1,7 @@
 //! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
 
-use super::calls::{ANSWER_BYTES, DIGEST_ABOVE, bytes, integer, is_denied};
-use super::connection::explain;
+use super::calls::{ANSWER_BYTES, DIGEST_ABOVE, bytes, integer};
+use super::fault::{explain, is_denied};
 use super::{CALL_BYTES, KEYS_PER_CALL, Shared};
 use crate::change::Digest;
 use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};

@@ -3,20 +3,24 @@
 //! ```text
 //!   source connection (RESP3)   keyspace events + tracking pushes --> Hints
 //!                               INFO, canary and flags once a second: restarts, swaps, evictions, silence
-//!   sink connection             OBSERVE (value + sidecar), APPLY (compare-and-set + sidecar), SCAN
+//!   command connection          OBSERVE (value + sidecar), APPLY (compare-and-set + sidecar), SCAN
 //! ```
+//!
+//! All pipelines of a worker share the two on one database (`server.rs`).
 //!
 //! Why nothing is lost: the subscription is confirmed before the pipeline's comparison scans; whatever happens later
 //! gives a hint; whatever gives none (FLUSHDB without tracking, SWAPDB, a replaced data set) changes the canary or the
 //! lineage, which asks for a comparison; and the periodic comparison finds the rest.
 
 mod calls;
+mod canary;
 mod claim;
-mod connection;
 mod edit;
+mod fault;
 mod info;
 mod preflight;
 mod script;
+mod server;
 mod slot;
 mod source;
 
@@ -25,33 +29,26 @@ use super::{
     KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
 use calls::{Late, glob, integer, keys_of, late};
-use connection::explain;
+use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use info::Info;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use script::Script;
+use server::Commands;
+pub use server::{Access, Server};
 use slot::Buckets;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How a Redis is reached and which part of it a pipeline uses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The store's name in the pipeline file.
     pub name: String,
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Database number.
-    pub database: u32,
-    /// ACL user.
-    pub username: Option<String>,
-    /// Password.
-    pub password: Option<String>,
+    /// The connections that it shares with the other pipelines of this worker.
+    pub server: Arc<Server>,
     /// The pipeline.
     pub pipeline: String,
     /// Literal beginnings of the keys that routes can match.
@@ -64,6 +61,16 @@ pub struct Settings {
     pub claim_ttl: Duration,
 }
 
+impl Settings {
+    fn place(&self) -> String {
+        format!("redis {} ({}:{})", self.name, self.server.access.host, self.server.access.port)
+    }
+
+    fn user(&self) -> &str {
+        self.server.access.username.as_deref().unwrap_or("default")
+    }
+}
+
 /// Keys in one script call: beyond some hundred nothing is gained and the server is held longer (`facts`: 50 to 200).
 const KEYS_PER_CALL: usize = 128;
 
@@ -73,7 +80,7 @@ const CALL_BYTES: usize = 512 * 1024;
 /// A Redis store.
 pub struct RedisStore {
     shared: Arc<Shared>,
-    source: Mutex<Vec<tokio::task::AbortHandle>>,
+    source: Mutex<Option<source::Listens>>,
 }
 
 /// What the door and its source share.
@@ -85,8 +92,7 @@ struct Shared {
     complete: Script,
     look: Script,
     edit: Script,
-    connection: tokio::sync::Mutex<Option<(u64, MultiplexedConnection)>>,
-    connections: AtomicU64,
+    commands: Mutex<Option<Arc<Commands>>>,
     epoch: AtomicU64,
     nonce: AtomicU64,
     lineage: Mutex<Lineage>,
@@ -109,6 +115,10 @@ struct Lineage {
     /// Moves when the data set may be another one, or an older state of itself.
     life: u64,
     canary: String,
+    /// The number of the newest answer to INFO that was taken in.
+    heard: u64,
+    /// The data set was found to be another one where no hint could be given.
+    untold: bool,
 }
 
 impl Lineage {
@@ -150,8 +160,7 @@ impl RedisStore {
             complete: Script::complete(),
             look: Script::look(),
             edit: Script::edit(),
-            connection: tokio::sync::Mutex::new(None),
-            connections: AtomicU64::new(0),
+            commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
             nonce: AtomicU64::new(u64::try_from(seed & 0x7fff_ffff_ffff_ffff).unwrap_or(1)),
@@ -160,7 +169,7 @@ impl RedisStore {
             claim: Mutex::new(None),
             publish_refused: AtomicBool::new(false),
         };
-        RedisStore { shared: Arc::new(shared), source: Mutex::new(Vec::new()) }
+        RedisStore { shared: Arc::new(shared), source: Mutex::new(None) }
     }
 }
 
@@ -205,6 +214,7 @@ impl Keyspace for RedisStore {
                 let mut lineage = lock(&shared.lineage);
                 lineage.compared = (!life.is_empty()).then_some((life, evicted));
                 lineage.canary.clone_from(&canary);
+                lineage.untold = false;
             }
             let mut save = redis::cmd("HSET");
             save.arg(shared.state_key()).arg("canary").arg(canary).arg("epoch").arg(now.epoch);
@@ -303,8 +313,13 @@ impl Keyspace for RedisStore {
     }
 
     fn watch(&self, hints: Arc<dyn Hints>) {
-        let task = tokio::spawn(source::run(Arc::clone(&self.shared), hints));
-        lock(&self.source).push(task.abort_handle());
+        *lock(&self.source) = Some(source::listen(&self.shared, hints));
+    }
+
+    fn unwatch(&self) -> BoxFuture<'_, ()> {
+        let listens = lock(&self.source).take();
+        drop(listens);
+        std::future::ready(()).boxed()
     }
 
     fn observe<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<KeyReadings, StoreError>> {
@@ -413,25 +428,15 @@ impl Keyspace for RedisStore {
     }
 
     fn database(&self) -> i64 {
-        i64::from(self.shared.settings.database)
+        i64::from(self.shared.settings.server.access.database)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            for task in lock(&self.source).drain(..) {
-                task.abort();
-            }
+            self.unwatch().await;
             claim::give_up(&self.shared).await;
-            *self.shared.connection.lock().await = None;
+            *lock(&self.shared.commands) = None;
         }
         .boxed()
-    }
-}
-
-impl Drop for RedisStore {
-    fn drop(&mut self) {
-        for task in lock(&self.source).drain(..) {
-            task.abort();
-        }
     }
 }

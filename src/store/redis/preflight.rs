@@ -8,9 +8,9 @@ use crate::store::preflight::{Finding, Level, skew};
 use redis::Value;
 
 pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
-    let (_, mut connection) = shared.connection().await?;
+    let commands = shared.connection().await?;
     let store = &shared.settings.name;
-    let info = shared.info(&mut connection).await?;
+    let info = &commands.heard.info;
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
     findings.push(notifications(shared).await);
     findings.push(eviction(shared).await);
@@ -70,12 +70,13 @@ async fn eviction(shared: &Shared) -> Finding {
 /// What the scripts need, asked without doing it.
 async fn permissions(shared: &Shared) -> Vec<Finding> {
     let store = &shared.settings.name;
-    let user = shared.settings.username.as_deref().unwrap_or("default");
+    let user = shared.settings.user();
     let mut denied = Vec::new();
     let mut may_ask = true;
     for prefix in &shared.settings.prefixes {
         let probe = [prefix.as_slice(), b"keepstep-validate"].concat();
-        let channel = [format!("__keyspace@{}__:", shared.settings.database).as_bytes(), &glob(prefix)].concat();
+        let channel =
+            [format!("__keyspace@{}__:", shared.settings.server.access.database).as_bytes(), &glob(prefix)].concat();
         let bucket: &[u8] = b"_keepstep:probe";
         let mut needed: Vec<(&str, Vec<&[u8]>)> = vec![
             ("GET", vec![&probe]),

@@ -4,6 +4,8 @@
 //! the key itself (`{key}`) fails for keys that carry tags or braces of their own, so every slot has a tag of its own:
 //! the shortest base-36 string that hashes to it.
 
+use std::sync::LazyLock;
+
 const SLOTS: usize = 16_384;
 
 /// CRC-16/XMODEM, the one that Redis Cluster uses.
@@ -28,34 +30,39 @@ fn slot(key: &[u8]) -> usize {
     usize::from(crc16(tag.unwrap_or(key))) % SLOTS
 }
 
+/// A tag for every slot: the same for all pipelines. 60,822 short strings are enough to find them, in about 20 ms.
+static TAGS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut found = vec![Vec::new(); SLOTS];
+    let mut missing = SLOTS;
+    let mut tags: std::collections::VecDeque<Vec<u8>> = DIGITS.iter().map(|digit| vec![*digit]).collect();
+    while missing > 0 {
+        let Some(tag) = tags.pop_front() else { break };
+        if tag.len() < 5 {
+            tags.extend(DIGITS.iter().map(|digit| [tag.as_slice(), &[*digit]].concat()));
+        }
+        if let Some(place) = found.get_mut(usize::from(crc16(&tag)) % SLOTS).filter(|place| place.is_empty()) {
+            *place = tag;
+            missing -= 1;
+        }
+    }
+    found
+});
+
 /// The names of all buckets of a pipeline.
 pub(super) struct Buckets {
-    names: Vec<Vec<u8>>,
+    prefix: Vec<u8>,
 }
 
 impl Buckets {
-    /// Finds a tag for every slot (60,822 short strings are enough; about 20 ms).
     pub(super) fn new(pipeline: &str) -> Buckets {
-        const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        let mut names = vec![Vec::new(); SLOTS];
-        let mut missing = SLOTS;
-        let mut tags: std::collections::VecDeque<Vec<u8>> = DIGITS.iter().map(|digit| vec![*digit]).collect();
-        while missing > 0 {
-            let Some(tag) = tags.pop_front() else { break };
-            if let Some(name) = names.get_mut(usize::from(crc16(&tag)) % SLOTS).filter(|name| name.is_empty()) {
-                *name = [prefix(pipeline).as_slice(), &tag, b"}"].concat();
-                missing -= 1;
-            }
-            if tag.len() < 5 {
-                tags.extend(DIGITS.iter().map(|digit| [tag.as_slice(), &[*digit]].concat()));
-            }
-        }
-        Buckets { names }
+        Buckets { prefix: prefix(pipeline) }
     }
 
     /// The bucket of this key.
-    pub(super) fn of(&self, key: &[u8]) -> &[u8] {
-        self.names.get(slot(key)).map(Vec::as_slice).unwrap_or_default()
+    pub(super) fn of(&self, key: &[u8]) -> Vec<u8> {
+        let tag = TAGS.get(slot(key)).map(Vec::as_slice).unwrap_or_default();
+        [self.prefix.as_slice(), tag, b"}"].concat()
     }
 }
 
@@ -82,8 +89,8 @@ mod tests {
     fn every_key_has_a_bucket_in_its_own_slot() {
         let buckets = Buckets::new("p");
         for key in [&b""[..], b"a", b"a}b", b"{}x", b"{tag}x", b"}{", b"settings:db:host", b"\xff\x00{"] {
-            assert_eq!(slot(buckets.of(key)), slot(key), "{key:?}");
+            assert_eq!(slot(&buckets.of(key)), slot(key), "{key:?}");
         }
-        assert!(buckets.names.iter().all(|name| !name.is_empty()));
+        assert!(TAGS.iter().all(|tag| !tag.is_empty()));
     }
 }

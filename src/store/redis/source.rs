@@ -1,216 +1,470 @@
-//! The keyspace source: one RESP3 connection that subscribes, tracks, and asks once a second how the server is.
+//! The keyspace source: one RESP3 connection that subscribes, tracks, and asks once a second how the server is, for all
+//! pipelines of a worker.
 //!
-//! `Disconnected -> Subscribing -> Live`, and back at the first sign of trouble. Keyspace events carry the name of what
-//! happened; tracking (BCAST) sees what they do not (FLUSHDB as a null push, writes while notifications are off). The
-//! client library re-subscribes at most one of the two after a reconnect, so a broken connection is thrown away.
+//! ```text
+//!   keyspace events --by pattern--\
+//!                                  +--> Listeners --> hints of each pipeline that listens
+//!   tracking        --by prefix---/
+//! ```
+//!
+//! `Disconnected -> Live`, and back at the first sign of trouble; a pipeline that begins or ends to listen meanwhile
+//! changes what is subscribed and tracked, and costs the others nothing. Keyspace events carry the name of what happened;
+//! tracking (BCAST) sees what they do not (FLUSHDB as a null push, writes while notifications are off). The client library
+//! re-subscribes at most one of the two after a reconnect, so a broken connection is thrown away.
+//!
+//! Each pipeline has its own patterns, and is told only what comes by them: of an event that matches two patterns Redis
+//! sends two messages, and a rule counts them. What is tracked may not overlap on one connection, so it is the outermost of
+//! all prefixes.
 //!
 //! The subscription also puts the connection into the class `pubsub`, whose output buffer is bounded: a tracking client
 //! without one can grow the server's memory without limit (measured on 7.0.15).
 
-use super::calls::{bytes, glob, integer};
+use super::calls::{bytes, glob};
+use super::fault::{explain, is_broken};
 use super::info::{Info, notifies, turn_on};
-use super::{Shared, claim, connection, lock};
+use super::server::{Heard, Server};
+use super::{Shared, canary, claim, lock};
 use crate::change::Side;
-use crate::store::{Hints, Link, StoreError};
+use crate::store::{Hints, Link};
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, Value};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use redis::{PushInfo, PushKind, RedisError, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// How often the server is asked how it is. Bounds how long a swap, a replaced data set, silenced notifications or a
 /// half-open connection stay unseen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Pauses between attempts to connect grow up to this.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Looks from one renewal of the claims to the next.
+const RENEW_EVERY: u32 = 4;
 
-pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
-    let mut pause = Duration::from_millis(50);
+/// Pipelines that begin to listen within this time are let in together.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// Pauses between attempts to connect grow from the first up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A pipeline that listens. It is known by weak references only: [`Listens`] holds the hints.
+pub(super) struct Member {
+    prefixes: Vec<Vec<u8>>,
+    store: Weak<Shared>,
+    hints: Weak<dyn Hints>,
+    /// It was told that the connection stands.
+    is_up: AtomicBool,
+}
+
+impl Member {
+    fn tell(&self, what: impl FnOnce(&dyn Hints)) {
+        if let Some(hints) = self.hints.upgrade() {
+            what(&*hints);
+        }
+    }
+
+    pub(super) fn everything(&self, why: &str) {
+        self.tell(|hints| hints.everything(Side::Redis, why));
+    }
+}
+
+/// Who listens on the connection.
+#[derive(Default)]
+pub(super) struct Listeners {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    members: Vec<Arc<Member>>,
+    /// By the pattern of its keyspace channels.
+    by_pattern: HashMap<Vec<u8>, Vec<Arc<Member>>>,
+    by_prefix: HashMap<Vec<u8>, Vec<Arc<Member>>>,
+    /// Lengths of the prefixes.
+    lengths: Vec<usize>,
+    /// Runs while there are members.
+    task: Option<JoinHandle<()>>,
+}
+
+impl Table {
+    /// Brings the indexes up to date with the members.
+    fn index(&mut self, database: u32) {
+        self.by_pattern.clear();
+        self.by_prefix.clear();
+        for member in &self.members {
+            for prefix in &member.prefixes {
+                self.by_pattern.entry(pattern(database, prefix)).or_default().push(Arc::clone(member));
+                self.by_prefix.entry(prefix.clone()).or_default().push(Arc::clone(member));
+            }
+        }
+        self.lengths = self.by_prefix.keys().map(Vec::len).collect();
+        self.lengths.sort_unstable();
+        self.lengths.dedup();
+    }
+}
+
+/// The channels of the keys with this prefix.
+fn pattern(database: u32, prefix: &[u8]) -> Vec<u8> {
+    [format!("__keyspace@{database}__:").as_bytes(), &glob(prefix)].concat()
+}
+
+/// A pipeline listens until this is dropped.
+pub(super) struct Listens {
+    server: Arc<Server>,
+    member: Arc<Member>,
+    /// The only strong reference that is kept. It outlives the member's place in the table.
+    _hints: Arc<dyn Hints>,
+}
+
+/// Lets a pipeline listen.
+pub(super) fn listen(shared: &Arc<Shared>, hints: Arc<dyn Hints>) -> Listens {
+    let server = Arc::clone(&shared.settings.server);
+    let member = Arc::new(Member {
+        prefixes: shared.settings.prefixes.clone(),
+        store: Arc::downgrade(shared),
+        hints: Arc::downgrade(&hints),
+        is_up: AtomicBool::new(false),
+    });
+    {
+        let mut table = lock(&server.listeners.table);
+        table.members.push(Arc::clone(&member));
+        table.index(server.access.database);
+        if table.task.is_none() {
+            table.task = Some(tokio::spawn(run(Arc::clone(&server))));
+        }
+    }
+    server.listeners.changed.notify_one();
+    Listens { server, member, _hints: hints }
+}
+
+impl Drop for Listens {
+    fn drop(&mut self) {
+        let mut table = lock(&self.server.listeners.table);
+        table.members.retain(|member| !Arc::ptr_eq(member, &self.member));
+        table.index(self.server.access.database);
+        if table.members.is_empty()
+            && let Some(task) = table.task.take()
+        {
+            task.abort();
+        }
+        drop(table);
+        self.server.listeners.changed.notify_one();
+    }
+}
+
+impl Listeners {
+    fn members(&self) -> Vec<Arc<Member>> {
+        lock(&self.table).members.clone()
+    }
+
+    /// Those that were told that the connection stands, with their stores.
+    fn up(&self) -> Vec<(Arc<Member>, Arc<Shared>)> {
+        let up = self.members().into_iter().filter(|member| member.is_up.load(Ordering::Relaxed));
+        up.filter_map(|member| member.store.upgrade().map(|store| (member, store))).collect()
+    }
+
+    /// Called by the connection's task for each push: must not block, and does not.
+    fn heard(&self, broken: &Notify, channel_prefix: &[u8], push: PushInfo) {
+        match push.kind {
+            PushKind::PMessage => {
+                let mut data = push.data.into_iter();
+                let (pattern, channel, event) = (bytes(data.next()), bytes(data.next()), bytes(data.next()));
+                let Some(key) = channel.strip_prefix(channel_prefix) else { return };
+                // Neither says that a value changed: `new` comes with the event that tells, `keymiss` is a read.
+                let event = std::str::from_utf8(&event).ok();
+                if matches!(event, Some("new" | "keymiss")) {
+                    return;
+                }
+                for member in lock(&self.table).by_pattern.get(&pattern).into_iter().flatten() {
+                    member.tell(|hints| hints.key(key, event));
+                }
+            }
+            PushKind::Invalidate => match push.data.into_iter().next() {
+                Some(Value::Array(keys)) => {
+                    let table = lock(&self.table);
+                    for key in keys {
+                        let key = bytes(Some(key));
+                        let prefixes = table.lengths.iter().filter_map(|length| key.get(..*length));
+                        for member in prefixes.filter_map(|prefix| table.by_prefix.get(prefix)).flatten() {
+                            member.tell(|hints| hints.key(&key, None));
+                        }
+                    }
+                }
+                _ => lock(&self.table).members.iter().for_each(|member| member.everything("the database was flushed")),
+            },
+            PushKind::Disconnection => broken.notify_one(),
+            _ => {}
+        }
+    }
+}
+
+/// Why a connection ended.
+enum Ended {
+    Lost,
+    /// It is, or has become, one that cannot be used: a replica, one that loads its data, one that is too old.
+    Unfit(Info),
+    Failed(RedisError),
+}
+
+impl Ended {
+    fn say(&self, shared: &Shared) -> String {
+        match self {
+            Ended::Lost => format!("{}: the connection was lost", shared.place()),
+            Ended::Unfit(info) => info.check(&shared.place()).err().map_or_else(String::new, |error| error.to_string()),
+            Ended::Failed(error) => explain(&shared.settings, error).to_string(),
+        }
+    }
+}
+
+/// Runs while anybody listens.
+async fn run(server: Arc<Server>) {
+    let mut pause = PAUSES.0;
     loop {
-        let why = match live(&shared, &hints, &mut pause).await {
-            Ok(why) => why,
-            Err(error) => error.to_string(),
-        };
-        hints.link(Side::Redis, Link::Down(why));
+        let ended = live(&server, &mut pause).await.unwrap_or_else(Ended::Failed);
+        for member in server.listeners.members() {
+            member.is_up.store(false, Ordering::Relaxed);
+            if let Some(shared) = member.store.upgrade() {
+                member.tell(|hints| hints.link(Side::Redis, Link::Down(ended.say(&shared))));
+            }
+        }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = (pause * 2).min(PAUSES.1);
     }
 }
 
 /// One connection, from its making to its end; answers why it ended.
-async fn live(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration) -> Result<String, StoreError> {
+async fn live(server: &Arc<Server>, pause: &mut Duration) -> Result<Ended, RedisError> {
     let broken = Arc::new(Notify::new());
     let pushes = {
-        let (hints, broken) = (Arc::clone(hints), Arc::clone(&broken));
-        let channel_prefix = format!("__keyspace@{}__:", shared.settings.database).into_bytes();
-        Box::new(move |push: PushInfo| heard(&*hints, &broken, &channel_prefix, push))
+        let (listeners, broken) = (Arc::clone(&server.listeners), Arc::clone(&broken));
+        let channel_prefix = format!("__keyspace@{}__:", server.access.database).into_bytes();
+        Box::new(move |push: PushInfo| listeners.heard(&broken, &channel_prefix, push))
     };
-    let mut connection = connection::open(&shared.settings, Some(pushes)).await?;
-    let info = shared.info(&mut connection).await?;
-    info.check(&shared.place())?;
-    subscribe(shared, &mut connection).await?;
-    let mut flags = notifications(shared, &mut connection).await;
-    let tracked = track(shared, &mut connection).await;
-    report(shared, flags.as_deref(), tracked);
-    note(shared, hints, &info);
-    hints.link(Side::Redis, Link::Up);
-    *pause = Duration::from_millis(50);
-    let mut looks = 0_u32;
+    let connection = server.open(Some(pushes)).await?;
+    let mut line = Line { server, connection, patterns: HashSet::new(), tracked: Some(Vec::new()), flags: None };
+    let heard = server.ask(&mut line.connection).await?;
+    if heard.info.check("").is_err() {
+        return Ok(Ended::Unfit(heard.info));
+    }
+    line.flags = line.notifications().await?;
+    let (mut looked, mut looks) = (Instant::now(), 0_u32);
     loop {
+        if let Some(ended) = line.let_in().await? {
+            return Ok(ended);
+        }
+        *pause = PAUSES.0;
         tokio::select! {
             biased;
-            () = broken.notified() => return Ok(format!("{}: the connection was lost", shared.place())),
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = broken.notified() => return Ok(Ended::Lost),
+            () = server.listeners.changed.notified() => {
+                tokio::time::sleep(GATHER).await;
+                continue;
+            }
+            () = tokio::time::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())) => {}
         }
-        let info = shared.info(&mut connection).await?;
-        if info.is_replica {
-            return Ok(format!("{} has become a replica", shared.place()));
-        }
-        note(shared, hints, &info);
-        check_canary(shared, hints, &mut connection).await?;
         looks += 1;
-        let now = notifications(shared, &mut connection).await;
-        if now != flags {
-            flags = now;
-            report(shared, flags.as_deref(), tracked);
-            hints.everything(Side::Redis, "notify-keyspace-events was changed");
-        }
-        if looks.is_multiple_of(4) {
-            claim::renew(shared).await?;
+        looked = Instant::now();
+        if let Some(ended) = line.look(looks.is_multiple_of(RENEW_EVERY)).await? {
+            return Ok(ended);
         }
     }
 }
 
-/// Called by the connection's task for each push: must not block, and does not.
-fn heard(hints: &dyn Hints, broken: &Notify, channel_prefix: &[u8], push: PushInfo) {
-    match push.kind {
-        PushKind::PMessage | PushKind::Message => {
-            let mut data = push.data.into_iter().rev();
-            let event = bytes(data.next());
-            let channel = bytes(data.next());
-            if let Some(key) = channel.strip_prefix(channel_prefix) {
-                match std::str::from_utf8(&event) {
-                    // Neither says that a value changed: `new` comes with the event that tells, `keymiss` is a read.
-                    Ok("new" | "keymiss") => {}
-                    Ok(event) => hints.key(key, Some(event)),
-                    Err(_) => hints.key(key, None),
+/// The connection, and what it was asked to tell.
+struct Line<'a> {
+    server: &'a Server,
+    connection: MultiplexedConnection,
+    patterns: HashSet<Vec<u8>>,
+    /// `None`: it is refused, and the notifications have to do.
+    tracked: Option<Vec<Vec<u8>>>,
+    /// Of notify-keyspace-events, if we may ask.
+    flags: Option<String>,
+}
+
+impl Line<'_> {
+    /// Subscribes and tracks what the members need now, and tells new ones that the connection stands.
+    async fn let_in(&mut self) -> Result<Option<Ended>, RedisError> {
+        let members = self.server.listeners.members();
+        let refused = self.subscribe(&members).await?;
+        self.track(&members).await?;
+        let new: Vec<&Arc<Member>> = members.iter().filter(|member| !member.is_up.load(Ordering::Relaxed)).collect();
+        if new.is_empty() {
+            return Ok(None);
+        }
+        let heard = self.server.ask(&mut self.connection).await?;
+        if heard.info.check("").is_err() {
+            return Ok(Some(Ended::Unfit(heard.info)));
+        }
+        for member in new {
+            let Some(shared) = member.store.upgrade() else { continue };
+            let pattern = |prefix: &Vec<u8>| pattern(self.server.access.database, prefix);
+            if let Some(error) = member.prefixes.iter().find_map(|prefix| refused.get(&pattern(prefix))) {
+                let why = explain(&shared.settings, error).to_string();
+                member.tell(|hints| hints.link(Side::Redis, Link::Down(why)));
+                continue;
+            }
+            self.report(&shared);
+            note(member, &shared, &heard);
+            member.is_up.store(true, Ordering::Relaxed);
+            member.tell(|hints| hints.link(Side::Redis, Link::Up));
+        }
+        Ok(None)
+    }
+
+    /// Answers which patterns are refused: a user may be allowed some channels and not others.
+    async fn subscribe(&mut self, members: &[Arc<Member>]) -> Result<HashMap<Vec<u8>, RedisError>, RedisError> {
+        let database = self.server.access.database;
+        let prefixes = members.iter().flat_map(|member| &member.prefixes);
+        let wanted: HashSet<Vec<u8>> = prefixes.map(|prefix| pattern(database, prefix)).collect();
+        let mut refused = HashMap::new();
+        for pattern in wanted.difference(&self.patterns.clone()) {
+            match self.connection.psubscribe(pattern).await {
+                Ok(()) => {
+                    self.patterns.insert(pattern.clone());
+                }
+                Err(error) if is_broken(&error) => return Err(error),
+                Err(error) => {
+                    refused.insert(pattern.clone(), error);
                 }
             }
         }
-        PushKind::Invalidate => match push.data.into_iter().next() {
-            Some(Value::Array(keys)) => {
-                for key in keys {
-                    hints.key(&bytes(Some(key)), None);
-                }
+        for pattern in self.patterns.clone().difference(&wanted) {
+            self.connection.punsubscribe(pattern).await?;
+            self.patterns.remove(pattern);
+        }
+        Ok(refused)
+    }
+
+    /// Tracks the outermost of all prefixes. It covers every key even while the notifications are on: PFCOUNT rewrites a
+    /// value and tells tracking alone. One more prefix is added to what is tracked; a wider one, or one that nobody needs any
+    /// more, means to begin anew, and what changes meanwhile is told by the notifications or found by a comparison.
+    async fn track(&mut self, members: &[Arc<Member>]) -> Result<(), RedisError> {
+        let Some(tracked) = &self.tracked else { return Ok(()) };
+        let wanted = outermost(members.iter().flat_map(|member| member.prefixes.iter().cloned()));
+        let is_tracked = |prefix: &Vec<u8>| tracked.iter().any(|outer| prefix.starts_with(outer));
+        let new: Vec<Vec<u8>> = wanted.iter().filter(|prefix| !is_tracked(prefix)).cloned().collect();
+        let is_wider = new.iter().any(|outer| tracked.iter().any(|prefix| prefix.starts_with(outer)));
+        let is_notified = self.flags.as_deref().is_some_and(notifies);
+        let is_stale = is_notified && tracked.iter().any(|prefix| !wanted.contains(prefix));
+        if new.is_empty() && !is_stale {
+            return Ok(());
+        }
+        let begins_anew = is_wider || is_stale;
+        let mut commands = redis::pipe();
+        if begins_anew {
+            commands.cmd("CLIENT").arg(&["TRACKING", "OFF"]).ignore();
+        }
+        let prefixes = if begins_anew { &wanted } else { &new };
+        if !prefixes.is_empty() {
+            let on = commands.cmd("CLIENT").arg(&["TRACKING", "ON", "BCAST"]).ignore();
+            for prefix in prefixes.iter().filter(|prefix| !prefix.is_empty()) {
+                on.arg("PREFIX").arg(prefix);
             }
-            _ => hints.everything(Side::Redis, "the database was flushed"),
-        },
-        PushKind::Disconnection => broken.notify_one(),
-        _ => {}
+        }
+        match commands.query_async::<()>(&mut self.connection).await {
+            Ok(()) if begins_anew => self.tracked = Some(wanted),
+            Ok(()) => self.tracked.get_or_insert_default().extend(new),
+            Err(error) if is_broken(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(server = self.server.access.host, %error, "CLIENT TRACKING is refused; FLUSHDB is seen later");
+                self.tracked = None;
+            }
+        }
+        if begins_anew && !is_notified {
+            for (member, _) in self.server.listeners.up() {
+                member.everything("what is tracked was changed");
+            }
+        }
+        Ok(())
     }
-}
 
-async fn subscribe(shared: &Shared, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
-    for prefix in &shared.settings.prefixes {
-        let channels = [format!("__keyspace@{}__:", shared.settings.database).as_bytes(), &glob(prefix)].concat();
-        connection.psubscribe(channels).await.map_err(|error| connection::explain(&shared.settings, &error))?;
+    /// How the server is, for everybody.
+    async fn look(&mut self, renew: bool) -> Result<Option<Ended>, RedisError> {
+        let heard = self.server.ask(&mut self.connection).await?;
+        if heard.info.is_replica {
+            return Ok(Some(Ended::Unfit(heard.info)));
+        }
+        let up = self.server.listeners.up();
+        for (member, shared) in &up {
+            note(member, shared, &heard);
+        }
+        canary::check(&mut self.connection, &up).await?;
+        let now = self.notifications().await?;
+        if now != self.flags {
+            self.flags = now;
+            for (member, shared) in &up {
+                self.report(shared);
+                member.everything("notify-keyspace-events was changed");
+            }
+        }
+        if renew {
+            claim::renew(&mut self.connection, up.iter().map(|(_, shared)| shared)).await?;
+        }
+        Ok(None)
     }
-    Ok(())
-}
 
-/// Turns tracking on; without the permission the notifications have to do. It covers every key even while the
-/// notifications are on: PFCOUNT rewrites a value and tells tracking alone.
-async fn track(shared: &Shared, connection: &mut MultiplexedConnection) -> bool {
-    let mut command = redis::cmd("CLIENT");
-    command.arg(&["TRACKING", "ON", "BCAST"]);
-    if !shared.settings.prefixes.iter().any(Vec::is_empty) {
-        for prefix in &shared.settings.prefixes {
-            command.arg("PREFIX").arg(prefix);
+    /// The flags of notify-keyspace-events; `None` if we may not ask.
+    async fn notifications(&mut self) -> Result<Option<String>, RedisError> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg(&["GET", "notify-keyspace-events"]);
+        match command.query_async::<Vec<(String, String)>>(&mut self.connection).await {
+            Ok(pairs) => Ok(pairs.into_iter().next().map(|(_, flags)| flags)),
+            Err(error) if is_broken(&error) => Err(error),
+            Err(error) => {
+                tracing::debug!(server = self.server.access.host, %error, "CONFIG GET is refused");
+                Ok(None)
+            }
         }
     }
-    match command.query_async::<()>(connection).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(store = shared.settings.name, %error, "CLIENT TRACKING is refused; FLUSHDB is seen later");
-            false
+
+    fn report(&self, shared: &Shared) {
+        let mut facts = lock(&shared.facts);
+        let facts = Arc::make_mut(&mut facts);
+        let flags = self.flags.as_deref();
+        facts.notifications = flags.map(notifies);
+        facts.turn_on = flags.filter(|flags| !notifies(flags)).map(turn_on).unwrap_or_default();
+        if facts.notifications == Some(false) {
+            let store = &shared.settings.name;
+            let is_tracked = self.tracked.is_some();
+            let carried =
+                if is_tracked { "tracking alone carries the changes" } else { "only comparisons find changes" };
+            tracing::warn!(store, "notifications are off: {carried}; turn them on with: {}", facts.turn_on);
         }
     }
 }
 
-/// The flags of notify-keyspace-events; `None` if we may not ask.
-async fn notifications(shared: &Shared, connection: &mut MultiplexedConnection) -> Option<String> {
-    let mut command = redis::cmd("CONFIG");
-    command.arg(&["GET", "notify-keyspace-events"]);
-    match command.query_async::<Vec<(String, String)>>(connection).await {
-        Ok(pairs) => pairs.into_iter().next().map(|(_, flags)| flags),
-        Err(error) => {
-            tracing::debug!(store = shared.settings.name, %error, "CONFIG GET is refused");
-            None
-        }
-    }
-}
-
-fn report(shared: &Shared, flags: Option<&str>, tracked: bool) {
-    let mut facts = lock(&shared.facts);
-    let facts = Arc::make_mut(&mut facts);
-    facts.notifications = flags.map(notifies);
-    facts.turn_on = flags.filter(|flags| !notifies(flags)).map(turn_on).unwrap_or_default();
-    if facts.notifications == Some(false) {
-        let store = &shared.settings.name;
-        let carried = if tracked { "tracking alone carries the changes" } else { "only comparisons find changes" };
-        tracing::warn!(store, "notifications are off: {carried}; turn them on with: {}", facts.turn_on);
-    }
+/// Those of these prefixes that begin with no other.
+fn outermost(prefixes: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = prefixes.collect();
+    all.sort_unstable();
+    // What begins with a prefix stands right behind it.
+    all.dedup_by(|prefix, outer| prefix.starts_with(outer));
+    all
 }
 
 /// Takes in the lineage; another one, or evictions that no event told, ask for a comparison.
-fn note(shared: &Shared, hints: &Arc<dyn Hints>, info: &Info) {
-    let (replaced, evicted) = lock(&shared.lineage).note(info);
+fn note(member: &Member, shared: &Shared, heard: &Heard) {
+    let (replaced, evicted) = shared.take_in(heard);
+    let untold = std::mem::take(&mut lock(&shared.lineage).untold);
     let silent = lock(&shared.facts).notifications == Some(false);
-    if replaced {
-        hints.everything(Side::Redis, "Redis was restarted or its data set replaced");
+    if replaced || untold {
+        member.everything("Redis was restarted or its data set replaced");
     } else if evicted && silent {
-        hints.everything(Side::Redis, "Redis evicted keys");
+        member.everything("Redis evicted keys");
     }
 }
 
-/// Looks for the field that this owner left: a data set without it is another one, or was flushed.
-async fn check_canary(
-    shared: &Shared,
-    hints: &Arc<dyn Hints>,
-    connection: &mut MultiplexedConnection,
-) -> Result<(), StoreError> {
-    let canary = lock(&shared.lineage).canary.clone();
-    if canary.is_empty() {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tracked_never_overlaps() {
+        let all = |prefixes: &[&str]| outermost(prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()));
+        assert_eq!(all(&["b:", "a:", "a:x:", "ab", "a:"]), [b"a:".to_vec(), b"ab".to_vec(), b"b:".to_vec()]);
+        assert_eq!(all(&["a:", "", "b"]), [b"".to_vec()]);
+        assert_eq!(all(&["a", "a:", "ab", "b"]), [b"a".to_vec(), b"b".to_vec()]);
     }
-    let mut command = redis::cmd("HMGET");
-    command.arg(shared.state_key()).arg(&["canary", "epoch"]);
-    let (found, epoch): (Option<String>, Option<u64>) =
-        command.query_async(connection).await.map_err(|error| connection::explain(&shared.settings, &error))?;
-    let is_newer_owner = epoch > Some(shared.epoch.load(Ordering::Relaxed));
-    if is_newer_owner || found.as_deref() == Some(canary.as_str()) {
-        return Ok(());
-    }
-    {
-        let mut lineage = lock(&shared.lineage);
-        lineage.generation += 1;
-        lineage.life += 1;
-        lineage.compared = None;
-        // Another one than before: the data set that went may come back (SWAPDB), and is then an older one.
-        lineage.canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
-    }
-    let canary = lock(&shared.lineage).canary.clone();
-    let mut save = redis::cmd("HSET");
-    save.arg(shared.state_key()).arg("canary").arg(&canary).arg("epoch").arg(shared.epoch.load(Ordering::Relaxed));
-    let saved: Result<Value, _> = save.query_async(connection).await;
-    let saved = saved.map(|value| integer(Some(value)));
-    tracing::warn!(
-        store = shared.settings.name,
-        ?saved,
-        "our own state is gone from Redis: the data set is another one"
-    );
-    hints.everything(Side::Redis, "the data set was flushed, swapped or replaced");
-    Ok(())
 }

@@ -10,6 +10,8 @@
 
 use super::journal::{self, SLOTS};
 use super::parents::{creator, open};
+use super::session::Probe;
+use super::tenure::Tenure;
 use super::{Shared, explain, group, now_ms};
 use crate::plan::Ensemble;
 use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
@@ -20,16 +22,20 @@ use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, SessionState};
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// A look at the group serves all owned pipelines of a worker for this long, so a hundred of them cost as much as two. Below
+/// [`LOOK_EVERY`], or the second look of an owner would be its first.
+const OWNERS_FRESH: Duration = Duration::from_secs(1);
+
 /// Times that a worker which is first in line lets another go before. Views of different workers agree within
 /// milliseconds; a worker that is wanted and never comes must not keep the pipeline without an owner.
 const STEPS_BACK: u32 = 3;
 /// A session that is away for so long is asked about: a server that restarts is usually back by then.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
-const CLAIMS: &str = "/_keepstep/_claims";
+pub(super) const CLAIMS: &str = "/_keepstep/_claims";
 
 fn private(shared: &Shared) -> Vec<Acl> {
-    if shared.settings.digest.is_some() { creator() } else { open() }
+    if shared.access().digest.is_some() { creator() } else { open() }
 }
 
 /// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open, the rest is ours.
@@ -60,26 +66,27 @@ async fn create(shared: &Shared, client: &Client, path: &str, data: &[u8], acls:
 
 /// Waits until this worker is first in line, and no other should be.
 pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send + Sync)) -> Result<(), StoreError> {
-    let client = shared.control()?;
+    let tenure = shared.tenure()?;
+    let client = &tenure.session;
     let line = shared.under("election");
-    ensure(shared, &client, &line, b"").await?;
-    let known = super::lock(&shared.place_in_line).clone();
+    ensure(shared, client, &line, b"").await?;
+    let known = super::lock(&tenure.place_in_line).clone();
     let mut mine = match known {
         Some(path) if client.check_stat(&path).await.map_err(|error| explain(shared, &error))?.is_some() => path,
-        _ => line_up(shared, &client, &line).await?,
+        _ => line_up(shared, &tenure, &line).await?,
     };
     let mut steps_back = 0;
     loop {
-        let names = line_of(shared, &client, &line).await?;
+        let names = line_of(shared, client, &line).await?;
         let Some(at) = names.iter().position(|name| format!("{line}/{name}") == mine) else {
-            *super::lock(&shared.place_in_line) = None;
+            *super::lock(&tenure.place_in_line) = None;
             return Err(StoreError::Away(format!("{}: our place in line is gone", shared.place())));
         };
         let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else {
             let may_step_back = names.len() > 1 && steps_back < STEPS_BACK && !shared.settings.once;
-            if may_step_back && !should_own(shared, &client).await? {
+            if may_step_back && !should_own(shared, client).await? {
                 steps_back += 1;
-                let left = std::mem::replace(&mut mine, line_up(shared, &client, &line).await?);
+                let left = std::mem::replace(&mut mine, line_up(shared, &tenure, &line).await?);
                 client.delete(&left, None).await.map_err(|error| explain(shared, &error))?;
                 continue;
             }
@@ -111,21 +118,21 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
 }
 
 /// Takes a place at the end of the line.
-async fn line_up(shared: &Shared, client: &Client, line: &str) -> Result<String, StoreError> {
+async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String, StoreError> {
     let acl = private(shared);
     let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
     let prefix = format!("{line}/w-");
     let card = group::card(shared, &machine());
     let (_, sequence) =
-        client.create(&prefix, card.as_bytes(), &options).await.map_err(|error| explain(shared, &error))?;
+        tenure.session.create(&prefix, card.as_bytes(), &options).await.map_err(|error| explain(shared, &error))?;
     let path = format!("{prefix}{sequence}");
-    *super::lock(&shared.place_in_line) = Some(path.clone());
+    *super::lock(&tenure.place_in_line) = Some(path.clone());
     Ok(path)
 }
 
 /// Whether the pipelines are spread evenly if this worker owns this one.
 async fn should_own(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
-    Ok(group::wanted(shared, client).await?.is_none_or(|wanted| wanted == shared.settings.worker))
+    Ok(group::wanted(shared, client, group::FRESH).await?.is_none_or(|wanted| wanted == shared.settings.worker))
 }
 
 /// Names this boot of this machine and the space of its process numbers (containers have their own).
@@ -155,14 +162,15 @@ async fn line_of(shared: &Shared, client: &Client, line: &str) -> Result<Vec<Str
 
 /// Raises the epoch, names the lineage, reads the journal slots.
 pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease, StoreError> {
-    let client = shared.control()?;
+    let tenure = shared.tenure()?;
+    let client = &tenure.session;
     let wrong = |error: Error| explain(shared, &error);
     let epoch_path = shared.under("epoch");
-    ensure(shared, &client, &epoch_path, b"0").await?;
+    ensure(shared, client, &epoch_path, b"0").await?;
     let (data, stat) = client.get_data(&epoch_path).await.map_err(wrong)?;
     let last: u64 = std::str::from_utf8(&data).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let epoch = last.max(remembered.epoch) + 1;
-    let mine = super::lock(&shared.place_in_line).clone().unwrap_or_default();
+    let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
     let before_ms = now_ms();
     let mut multi = client.new_multi_writer();
     multi.add_check_version(&mine, 0).map_err(wrong)?;
@@ -173,9 +181,9 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease
     };
     let ahead_ms = stat.mtime - i64::midpoint(before_ms, now_ms());
     shared.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
-    *super::lock(&shared.fence) = (epoch_path, stat.version);
+    *super::lock(&tenure.fence) = (epoch_path, stat.version);
     let zxid = stat.mzxid;
-    let ensemble = lineage(shared, &client, remembered, zxid).await?;
+    let ensemble = lineage(shared, client, remembered, zxid).await?;
     shared.newest_zxid.store(zxid, Ordering::Relaxed);
     Ok(Lease { epoch, ensemble })
 }
@@ -226,42 +234,49 @@ fn fresh(zxid: i64) -> Ensemble {
 
 /// Reads every slot, creating those that are missing, and notes their versions.
 pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreError> {
-    let client = shared.control()?;
+    let tenure = shared.tenure()?;
+    let client = &tenure.session;
     let mut entries = Vec::new();
     for slot in 0..SLOTS {
         let path = shared.slot_path(slot);
         // Looked at first: a create that is refused is a transaction of the ensemble, too, and a take-over has to be quick.
         let (data, stat) = match client.get_data(&path).await {
             Err(Error::NoNode) => {
-                ensure(shared, &client, &path, b"").await?;
+                ensure(shared, client, &path, b"").await?;
                 client.get_data(&path).await
             }
             read => read,
         }
         .map_err(|error| explain(shared, &error))?;
-        shared.note_slot(slot, stat.version);
+        tenure.note_slot(slot, stat.version);
         entries.extend(journal::read(Slot { number: slot, version: stat.version }, &data, stat.mzxid));
     }
-    shared.free_all_slots();
+    tenure.free_all_slots();
     Ok(entries)
 }
 
 /// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile.
 pub(super) async fn lost(shared: &Shared) -> Lost {
     let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place())));
-    let Ok(client) = shared.control() else { return gone("there is no session".to_owned()) };
+    let Ok(tenure) = shared.tenure() else { return gone("there is no session".to_owned()) };
+    let client = &tenure.session;
     let mut states = client.state_watcher();
     let mut before = None;
     let mut away_since = None;
     loop {
         let state = client.state();
-        if state.is_terminated() {
+        if !client.is_usable() {
             return gone(format!("the session ended ({state:?})"));
         }
         away_since = if state == SessionState::Disconnected { away_since.or(Some(Instant::now())) } else { None };
         if away_since.is_some_and(|since| since.elapsed() >= SUSPECT_AFTER)
             && let Some(why) = came_back_older(shared).await
         {
+            // Neither session would be taken back.
+            client.give_up();
+            if let Some(source) = super::lock(&shared.source).as_ref() {
+                source.give_up();
+            }
             return Lost::Gone(StoreError::Fenced(why));
         }
         tokio::select! {
@@ -269,11 +284,11 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             () = tokio::time::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
             () = tokio::time::sleep(LOOK_EVERY), if away_since.is_none() => {
                 let line = shared.under("election");
-                let mine = super::lock(&shared.place_in_line).clone().unwrap_or_default();
+                let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
                 let look = async {
-                    let names = line_of(shared, &client, &line).await?;
+                    let names = line_of(shared, client, &line).await?;
                     let has_others = names.len() > 1 && !shared.settings.once;
-                    let wanted = if has_others { group::wanted(shared, &client).await? } else { None };
+                    let wanted = if has_others { group::wanted(shared, client, OWNERS_FRESH).await? } else { None };
                     Ok::<_, StoreError>((names, wanted))
                 };
                 let Ok(Ok((names, wanted))) = tokio::time::timeout(LOOK_EVERY, look).await else { continue };
@@ -297,16 +312,12 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
 /// that is behind what a session has seen closes its connections without a word, so ours would only learn it by expiring.
 /// A wrong yes costs nothing but a take-over by ourselves.
 async fn came_back_older(shared: &Shared) -> Option<String> {
-    let ask = async {
-        let client = shared.open().await.ok()?;
-        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-        match client.create(&shared.under("probe-"), b"", &options).await {
-            Ok((stat, _)) if stat.czxid < shared.newest_zxid.load(Ordering::Relaxed) => Some("older"),
-            Err(Error::NoNode) => Some("without our state"),
-            Ok(_) | Err(_) => None,
-        }
+    let newest = shared.newest_zxid.load(Ordering::Relaxed);
+    let how = match shared.settings.sessions.probe(&shared.under("probe-")).await {
+        Probe::Zxid(zxid) if zxid < newest => "older",
+        Probe::Blank => "without our state",
+        Probe::Zxid(_) | Probe::Silent => return None,
     };
-    let how = tokio::time::timeout(LOOK_EVERY, ask).await.ok().flatten()?;
     Some(format!("{}: the ensemble came back {how}", shared.place()))
 }
 

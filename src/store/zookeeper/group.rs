@@ -16,15 +16,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use zookeeper_client::{Client, Error};
 
-/// A look serves all pipelines of a worker for this long: far below the time in which a take-over must be done.
-const FRESH: Duration = Duration::from_millis(200);
+/// A look serves all pipelines of a worker that come first in line within this time: far below the time in which a
+/// take-over must be done.
+pub(super) const FRESH: Duration = Duration::from_millis(200);
 
 /// Lines that are read at the same time: enough to hide the way to the server, few enough not to queue there.
 const READS: usize = 16;
 
 /// What all pipelines of a worker know of the others; one for each ensemble.
 #[derive(Debug, Default)]
-pub struct Group {
+pub(super) struct Group {
     seen: tokio::sync::Mutex<Seen>,
 }
 
@@ -52,10 +53,10 @@ pub(super) fn card(shared: &Shared, machine: &str) -> String {
     format!("{}\n{machine}\n{kind}", shared.settings.worker)
 }
 
-/// The worker that should own our pipeline, `None` where that cannot be told.
-pub(super) async fn wanted(shared: &Shared, client: &Client) -> Result<Option<String>, StoreError> {
-    let mut seen = shared.settings.group.seen.lock().await;
-    if seen.at.is_none_or(|at| at.elapsed() >= FRESH) {
+/// The worker that should own our pipeline, `None` where that cannot be told; by a look that is at most so old.
+pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) -> Result<Option<String>, StoreError> {
+    let mut seen = shared.settings.sessions.group.seen.lock().await;
+    if seen.at.is_none_or(|at| at.elapsed() >= fresh) {
         look(shared, client, &mut seen).await?;
     }
     Ok(seen.wanted.get(&shared.settings.pipeline).cloned())

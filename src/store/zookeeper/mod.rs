@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Two sessions, because a request that is too large costs its connection, and a lost connection costs events. The
-//! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it.
+//! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it. All
+//! pipelines of a worker share the two (`session.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
 
 mod edit;
 mod election;
@@ -14,8 +15,10 @@ mod group;
 mod journal;
 mod parents;
 mod preflight;
+mod session;
 mod sink;
 mod source;
+mod tenure;
 mod walk;
 
 use super::{
@@ -25,39 +28,32 @@ use super::{
 use crate::change::ZkStat;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-pub use group::Group;
-use journal::SLOTS;
 use parents::Parents;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use session::Session;
+pub use session::{Access, Sessions};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tenure::Tenure;
+use tokio::task::JoinHandle;
 use zookeeper_client::{Client, Error, MultiReadResult, Stat};
 
 /// How an ensemble is reached and which part of it a pipeline uses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The store's name in the pipeline file.
     pub name: String,
-    /// `host:port[,host:port…][/chroot]`.
-    pub connect: String,
-    /// Session timeout asked of the ensemble.
-    pub session_timeout: Duration,
-    /// `user:password` of the `digest` scheme.
-    pub digest: Option<String>,
+    /// The sessions that it shares with the other pipelines of this worker.
+    pub sessions: Arc<Sessions>,
     /// The pipeline.
     pub pipeline: String,
     /// This worker (`host:pid`).
     pub worker: String,
-    /// What the pipelines of this worker know of other workers.
-    pub group: Arc<Group>,
     /// The worker ends when all is in step, so it is given no pipeline that another can have.
     pub once: bool,
     /// Deepest literal ancestors of what the routes can match.
     pub roots: Vec<String>,
 }
-
-/// An attempt to connect takes at most this long; the pipeline tries again.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause before a read of the journal is tried again after a lost connection. The client waits for the reconnect
 /// itself, so this only keeps a flapping connection from spinning.
@@ -76,32 +72,22 @@ const READS_TOGETHER: usize = 4;
 /// A ZooKeeper store.
 pub struct ZookeeperStore {
     shared: Arc<Shared>,
-    tasks: Mutex<Vec<tokio::task::AbortHandle>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the door, its source and its walks share.
 struct Shared {
     settings: Settings,
-    control: Mutex<Option<Client>>,
-    source: Mutex<Option<Client>>,
-    place_in_line: Mutex<Option<String>>,
-    /// Path and version of the epoch znode.
-    fence: Mutex<(String, i32)>,
-    slots: Mutex<Slots>,
-    slots_free: tokio::sync::Semaphore,
+    tenure: Mutex<Option<Arc<Tenure>>>,
+    /// A tenure may have left znodes of ours behind.
+    owes: AtomicBool,
+    source: Mutex<Option<Arc<Session>>>,
     parents: Mutex<Parents>,
     newest_zxid: AtomicI64,
     clock_ahead_ms: AtomicI64,
-    version: Mutex<String>,
     standbys: AtomicU64,
     /// Size of the larger znodes seen lately, for [`Shared::reads_per_request`].
     znode_bytes: AtomicUsize,
-}
-
-/// The journal slots: versions of all, and which are free.
-struct Slots {
-    versions: [i32; SLOTS],
-    free: Vec<usize>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -145,11 +131,15 @@ fn explain(shared: &Shared, error: &Error) -> StoreError {
 
 impl Shared {
     fn place(&self) -> String {
-        format!("zookeeper {} ({})", self.settings.name, self.settings.connect)
+        format!("zookeeper {} ({})", self.settings.name, self.access().connect)
+    }
+
+    fn access(&self) -> &Access {
+        self.settings.sessions.access()
     }
 
     fn user(&self) -> &str {
-        self.settings.digest.as_deref().and_then(|digest| digest.split(':').next()).unwrap_or("anyone")
+        self.access().digest.as_deref().and_then(|digest| digest.split(':').next()).unwrap_or("anyone")
     }
 
     fn under(&self, name: &str) -> String {
@@ -160,69 +150,12 @@ impl Shared {
         self.under(&format!("journal/{slot:02}"))
     }
 
-    fn slot_version(&self, slot: usize) -> i32 {
-        lock(&self.slots).versions.get(slot).copied().unwrap_or(0)
-    }
-
-    fn note_slot(&self, slot: usize, version: i32) {
-        if let Some(known) = lock(&self.slots).versions.get_mut(slot) {
-            *known = version;
-        }
-    }
-
-    /// Takes as many free slots, all at once, so that two calls cannot wait for each other's.
-    async fn take_slots(&self, count: usize) -> Vec<usize> {
-        if let Ok(permit) = self.slots_free.acquire_many(u32::try_from(count).unwrap_or(1)).await {
-            permit.forget();
-        }
-        let mut slots = lock(&self.slots);
-        let keep = slots.free.len().saturating_sub(count);
-        slots.free.split_off(keep)
-    }
-
-    fn release(&self, given: &[Slot]) {
-        lock(&self.slots).free.extend(given.iter().map(|slot| slot.number));
-        self.slots_free.add_permits(given.len());
-    }
-
-    fn free_all_slots(&self) {
-        let mut slots = lock(&self.slots);
-        let missing: Vec<usize> = (0..SLOTS).filter(|slot| !slots.free.contains(slot)).collect();
-        slots.free.extend_from_slice(&missing);
-        self.slots_free.add_permits(missing.len());
-    }
-
-    fn fence(&self) -> (String, i32) {
-        lock(&self.fence).clone()
-    }
-
     fn parents(&self) -> MutexGuard<'_, Parents> {
         lock(&self.parents)
     }
 
     fn note_zxid(&self, zxid: i64) {
         self.newest_zxid.fetch_max(zxid, Ordering::Relaxed);
-    }
-
-    fn control(&self) -> Result<Client, StoreError> {
-        lock(&self.control).clone().ok_or_else(|| StoreError::Away(format!("{}: not connected", self.place())))
-    }
-
-    /// Opens a session.
-    async fn open(&self) -> Result<Client, StoreError> {
-        let mut connector = Client::connector().with_session_timeout(self.settings.session_timeout).with_fail_eagerly();
-        if let Some(digest) = &self.settings.digest {
-            connector = connector.with_auth("digest", digest.as_bytes());
-        }
-        match tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(&self.settings.connect)).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(error @ Error::BadArguments(_))) => Err(StoreError::Refused(format!("{}: {error}", self.place()))),
-            Ok(Err(Error::SessionExpired | Error::ClientClosed)) => {
-                Err(StoreError::Away(format!("{}: no session was given", self.place())))
-            }
-            Ok(Err(error)) => Err(explain(self, &error)),
-            Err(_) => Err(StoreError::Away(format!("{}: no answer within {CONNECT_TIMEOUT:?}", self.place()))),
-        }
     }
 
     /// Znodes to ask for in one request, by the sizes seen lately.
@@ -296,16 +229,12 @@ impl ZookeeperStore {
     pub fn new(settings: Settings) -> ZookeeperStore {
         let shared = Shared {
             settings,
-            control: Mutex::new(None),
+            tenure: Mutex::new(None),
+            owes: AtomicBool::new(false),
             source: Mutex::new(None),
-            place_in_line: Mutex::new(None),
-            fence: Mutex::new((String::new(), 0)),
-            slots: Mutex::new(Slots { versions: [0; SLOTS], free: Vec::new() }),
-            slots_free: tokio::sync::Semaphore::new(0),
             parents: Mutex::new(Parents::default()),
             newest_zxid: AtomicI64::new(0),
             clock_ahead_ms: AtomicI64::new(0),
-            version: Mutex::default(),
             standbys: AtomicU64::new(0),
             znode_bytes: AtomicUsize::new(READ_BYTES / 8),
         };
@@ -315,20 +244,7 @@ impl ZookeeperStore {
 
 impl Znodes for ZookeeperStore {
     fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move {
-            if lock(&self.shared.control).as_ref().is_some_and(|client| !client.state().is_terminated()) {
-                return Ok(());
-            }
-            let client = self.shared.open().await?;
-            *lock(&self.shared.place_in_line) = None;
-            *self.shared.parents() = Parents::default();
-            *lock(&self.shared.control) = Some(client);
-            if let Some(version) = preflight::version(&self.shared.settings.connect).await {
-                *lock(&self.shared.version) = format!("ZooKeeper {version}");
-            }
-            Ok(())
-        }
-        .boxed()
+        tenure::begin(&self.shared).boxed()
     }
 
     fn preflight(&self) -> BoxFuture<'_, Result<Vec<super::preflight::Finding>, StoreError>> {
@@ -357,7 +273,7 @@ impl Znodes for ZookeeperStore {
 
     fn watch(&self, hints: Arc<dyn Hints>) {
         let task = tokio::spawn(source::run(Arc::clone(&self.shared), hints));
-        lock(&self.tasks).push(task.abort_handle());
+        lock(&self.tasks).push(task);
     }
 
     fn lost(&self) -> BoxFuture<'_, super::Lost> {
@@ -377,7 +293,9 @@ impl Znodes for ZookeeperStore {
     }
 
     fn release(&self, slots: &[Slot]) {
-        self.shared.release(slots);
+        if let Ok(tenure) = self.shared.tenure() {
+            tenure.release(slots);
+        }
     }
 
     fn edit<'a>(&'a self, edits: &'a [ZnodeEdit<'a>]) -> BoxFuture<'a, Result<Vec<ZnodeOutcome>, StoreError>> {
@@ -393,18 +311,25 @@ impl Znodes for ZookeeperStore {
     }
 
     fn server(&self) -> String {
-        lock(&self.shared.version).clone()
+        self.shared.settings.sessions.version()
+    }
+
+    fn unwatch(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let tasks = std::mem::take(&mut *lock(&self.tasks));
+            tasks.iter().for_each(JoinHandle::abort);
+            for task in tasks {
+                let _ = task.await;
+            }
+            *lock(&self.shared.source) = None;
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            for task in lock(&self.tasks).drain(..) {
-                task.abort();
-            }
-            *lock(&self.shared.source) = None;
-            *lock(&self.shared.place_in_line) = None;
-            // Dropping the last clone closes the session, which gives the place in line to the next worker at once.
-            *lock(&self.shared.control) = None;
+            self.unwatch().await;
+            tenure::end(&self.shared).await;
         }
         .boxed()
     }

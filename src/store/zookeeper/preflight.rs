@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, MultiWriteError};
 
 pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
-    let client = shared.open().await?;
+    let client = shared.settings.sessions.own(shared).await?;
     let store = &shared.settings.name;
     let mut findings = Vec::new();
-    match version(&shared.settings.connect).await {
+    match version(&shared.access().connect).await {
         Some(version) => findings.push(Finding::new(Level::Ok, store, format!("ZooKeeper {version}"), "")),
         None => findings.push(Finding::new(Level::Ok, store, "reachable; it does not tell its version (`srvr`)", "")),
     }

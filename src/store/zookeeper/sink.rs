@@ -11,6 +11,7 @@
 
 use super::journal::{self, SLOTS};
 use super::parents::{above, look_up};
+use super::tenure::Tenure;
 use super::{Shared, explain};
 use crate::change::ZkVersion;
 use crate::failpoint::crash_in_flight;
@@ -33,7 +34,8 @@ const MULTIS: usize = SLOTS / 2;
 /// servers.
 const TRIES: usize = 8;
 
-/// Times that a large write alone may cost the connection before it is taken as too large for this ensemble.
+/// Times that a large write may cost the connection while it is the only one under suspicion, before it is taken as too
+/// large for this ensemble. All pipelines of a worker write on one session, so one loss may be another's doing.
 const LOSSES: usize = 2;
 
 /// A write from this size on is suspected when the connection breaks under it.
@@ -50,7 +52,8 @@ struct Member<'a> {
 }
 
 pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<ZnodeBatch, StoreError> {
-    let client = shared.control()?;
+    let tenure = shared.tenure()?;
+    let client: &Client = &tenure.session;
     let mut outcomes = vec![ZnodeOutcome::Refused; writes.len()];
     let mut order: Vec<usize> = (0..writes.len()).collect();
     // Parents are created before children, and children are deleted before parents.
@@ -62,7 +65,7 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
     });
     let created: Vec<&str> =
         writes.iter().filter(|write| write.op == ZnodeOp::Create).map(|write| write.path).collect();
-    let looked = look_up(shared, &client, &created).await?;
+    let looked = look_up(shared, client, &created).await?;
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
     let (mut count, mut bytes) = (0, MULTI_BYTES);
     let mut assumed: HashSet<String> = HashSet::new();
@@ -96,8 +99,10 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
             multi.push(Member { index, write: write.clone(), empties: false, acl, missing });
         }
     }
-    let slots = shared.take_slots(multis.len()).await;
-    let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &client, multi, *slot));
+    let Some(slots) = tenure.take_slots(multis.len()).await else {
+        return Err(StoreError::Fenced(format!("{}: the ownership has ended", shared.place())));
+    };
+    let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &tenure, multi, *slot));
     // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
     let mut failure = None;
     for result in futures::future::join_all(runs).await {
@@ -117,7 +122,7 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
     match failure {
         Some(error) => Err(error),
         None => {
-            let slots = slots.into_iter().map(|number| Slot { number, version: shared.slot_version(number) });
+            let slots = slots.into_iter().map(|number| Slot { number, version: tenure.slot_version(number) });
             Ok(ZnodeBatch { outcomes, slots: slots.collect() })
         }
     }
@@ -126,20 +131,24 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
 /// Sends one multi until its outcome is known.
 async fn run(
     shared: &Shared,
-    client: &Client,
+    tenure: &Tenure,
     mut members: Vec<Member<'_>>,
     slot: usize,
 ) -> Result<Vec<(usize, ZnodeOutcome)>, StoreError> {
+    let client: &Client = &tenure.session;
     let mut done = Vec::with_capacity(members.len());
-    let mut losses = 0;
+    let mut lost = false;
+    let mut losses_alone = 0;
     for _ in 0..TRIES {
         if members.is_empty() {
             break;
         }
-        let sent = Sent::build(shared, client, &members, slot)?;
+        let is_suspect = lost && matches!(members.as_slice(), [only] if only.write.data.len() >= LARGE);
+        let _alone = if is_suspect { Some(shared.settings.sessions.suspect.lock().await) } else { None };
+        let sent = Sent::build(shared, tenure, &members, slot)?;
         match crash_in_flight!("c6-sent-to-zookeeper", sent.commit) {
             Ok(results) => {
-                let mzxid = applied(shared, slot, &results);
+                let mzxid = applied(shared, tenure, slot, &results);
                 for member in &members {
                     for path in &member.missing {
                         shared.parents().insert(path.clone(), Arc::clone(&member.acl));
@@ -163,7 +172,7 @@ async fn run(
                 refuse(shared, client, &mut members, at, source, &mut done).await?;
             }
             Err(MultiWriteError::RequestFailed { source }) => {
-                match resolve(shared, client, slot, &sent.journal, source).await? {
+                match resolve(shared, tenure, slot, &sent.journal, source).await? {
                     Some(mzxid) => {
                         for member in &members {
                             done.push((member.index, recovered(client, member, mzxid).await));
@@ -171,10 +180,10 @@ async fn run(
                         return Ok(done);
                     }
                     None => {
-                        losses += 1;
+                        lost = true;
+                        losses_alone += usize::from(is_suspect);
                         if let [member] = members.as_slice()
-                            && member.write.data.len() >= LARGE
-                            && losses >= LOSSES
+                            && losses_alone >= LOSSES
                         {
                             let detail = format!(
                                 "{}: the connection breaks whenever these {} bytes are written; the ensemble's \
@@ -212,17 +221,17 @@ struct Sent<F> {
 impl Sent<()> {
     fn build<'a>(
         shared: &Shared,
-        client: &'a Client,
+        tenure: &'a Tenure,
         members: &[Member<'_>],
         slot: usize,
     ) -> Result<Sent<impl Future<Output = Result<Vec<MultiWriteResult>, MultiWriteError>> + Send + 'a>, StoreError>
     {
-        let mut multi = client.new_multi_writer();
+        let mut multi = tenure.session.new_multi_writer();
         let mut owners = vec![None];
         let mut places = Vec::with_capacity(members.len());
         let mut entries = Vec::new();
         let wrong = |error: Error| explain(shared, &error);
-        let (epoch_path, epoch_version) = shared.fence();
+        let (epoch_path, epoch_version) = tenure.fence();
         multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
         for (at, member) in members.iter().enumerate() {
             let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
@@ -243,16 +252,16 @@ impl Sent<()> {
             owners.push(Some(at));
             journal::append(&mut entries, write, gone);
         }
-        multi.add_set_data(&shared.slot_path(slot), &entries, Some(shared.slot_version(slot))).map_err(wrong)?;
+        multi.add_set_data(&shared.slot_path(slot), &entries, Some(tenure.slot_version(slot))).map_err(wrong)?;
         Ok(Sent { commit: multi.commit(), journal: entries, owners, places })
     }
 }
 
 /// Notes the slot's new version and answers the transaction's zxid: the slot's mzxid.
-fn applied(shared: &Shared, slot: usize, results: &[MultiWriteResult]) -> i64 {
+fn applied(shared: &Shared, tenure: &Tenure, slot: usize, results: &[MultiWriteResult]) -> i64 {
     match results.last() {
         Some(MultiWriteResult::SetData { stat }) => {
-            shared.note_slot(slot, stat.version);
+            tenure.note_slot(slot, stat.version);
             shared.note_zxid(stat.mzxid);
             stat.mzxid
         }
@@ -384,11 +393,12 @@ fn no_acl(shared: &Shared, path: &str) -> ZnodeOutcome {
 /// Finds out whether a multi whose answer was lost has been applied: its zxid if so.
 async fn resolve(
     shared: &Shared,
-    client: &Client,
+    tenure: &Tenure,
     slot: usize,
     journal: &[u8],
     error: Error,
 ) -> Result<Option<i64>, StoreError> {
+    let client = &tenure.session;
     tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
     loop {
         // The session may be with another server by now, which may lag behind the one that took the multi.
@@ -397,12 +407,12 @@ async fn resolve(
             Err(error) => Err(error),
         };
         match read {
-            Ok((data, stat)) if stat.version == shared.slot_version(slot) => {
+            Ok((data, stat)) if stat.version == tenure.slot_version(slot) => {
                 drop(data);
                 return Ok(None);
             }
             Ok((data, stat)) if data == journal => {
-                shared.note_slot(slot, stat.version);
+                tenure.note_slot(slot, stat.version);
                 shared.note_zxid(stat.mzxid);
                 return Ok(Some(stat.mzxid));
             }

@@ -1,9 +1,9 @@
-//! The watch source: persistent recursive watches on a session of its own.
+//! The watch source: persistent recursive watches on the session of all sources of this worker.
 //!
 //! `Disconnected -> Watching`, and back whenever the session says anything. Events of a reconnect are lost by the
 //! server (ZOOKEEPER-4698), and zookeeper-client 0.11.2 does not even register persistent watches again
 //! (`session/watch.rs:446`: `index = index.max(index)`), so every session event means: watch anew, drop the old watch,
-//! let the pipeline compare everything. Reads of this session use no one-shot watches: on servers before 3.9 one on the
+//! let the pipeline compare everything. Each pipeline does so for its own roots. Reads of this session use no one-shot watches: on servers before 3.9 one on the
 //! root of a recursive watch would silence it (ZOOKEEPER-4466).
 
 use super::{Shared, explain, lock};
@@ -33,8 +33,8 @@ pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
 
 /// One session, from its making to its end; answers why it ended.
 async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration) -> Result<String, StoreError> {
-    let client = shared.open().await?;
-    *lock(&shared.source) = Some(client.clone());
+    let client = shared.settings.sessions.source(shared).await?;
+    *lock(&shared.source) = Some(Arc::clone(&client));
     let mut old = Vec::new();
     loop {
         // New watches before the old ones go: no window in between.

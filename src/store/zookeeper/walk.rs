@@ -1,5 +1,6 @@
 //! A walk through subtrees: depth first, by batched reads bounded in number and bytes.
 
+use super::session::Session;
 use super::{Shared, explain, stat_of};
 use crate::store::{StoreError, Walk, Walked};
 use futures::FutureExt as _;
@@ -13,7 +14,7 @@ const REQUESTS: usize = 8;
 /// See [`Walk`].
 pub(super) struct Subtrees {
     shared: Arc<Shared>,
-    client: Option<Client>,
+    client: Option<Arc<Session>>,
     /// The roots, until they are read: a pattern without wildcards names the znode itself.
     roots: Vec<String>,
     /// Znodes whose children are still to be listed.
@@ -32,11 +33,11 @@ impl Subtrees {
 
     async fn step(&mut self) -> Result<Option<Walked>, StoreError> {
         let client = match &self.client {
-            Some(client) => client.clone(),
+            Some(client) => Arc::clone(client),
             None => {
                 let client = self.shared.control()?;
                 client.sync("/").await.map_err(|error| explain(&self.shared, &error))?;
-                self.client = Some(client.clone());
+                self.client = Some(Arc::clone(&client));
                 client
             }
         };

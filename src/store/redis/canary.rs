@@ -1,0 +1,68 @@
+//! The canary: a field that each owner leaves beside its epoch. A data set without it is another one, or was flushed.
+
+use super::source::Member;
+use super::{Shared, lock};
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Looks for the canaries of all these pipelines in one go.
+pub(super) async fn check(
+    connection: &mut MultiplexedConnection,
+    up: &[(Arc<Member>, Arc<Shared>)],
+) -> Result<(), RedisError> {
+    let mut looks = redis::pipe();
+    let mut asked = Vec::new();
+    for (member, shared) in up {
+        let canary = lock(&shared.lineage).canary.clone();
+        if !canary.is_empty() {
+            looks.cmd("HMGET").arg(shared.state_key()).arg(&["canary", "epoch"]);
+            asked.push((member, shared, canary));
+        }
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let answers = connection.send_packed_commands(&looks, 0, asked.len()).await?;
+    for ((member, shared, canary), answer) in asked.into_iter().zip(answers) {
+        let (found, epoch): (Option<String>, Option<u64>) = redis::from_redis_value(server_error(answer)?)?;
+        let is_newer_owner = epoch > Some(shared.epoch.load(Ordering::Relaxed));
+        if !is_newer_owner && found.as_deref() != Some(canary.as_str()) {
+            is_gone(connection, member, shared, &canary).await;
+        }
+    }
+    Ok(())
+}
+
+fn server_error(answer: Value) -> Result<Value, RedisError> {
+    match answer {
+        Value::ServerError(error) => Err(error.into()),
+        answer => Ok(answer),
+    }
+}
+
+async fn is_gone(connection: &mut MultiplexedConnection, member: &Member, shared: &Shared, canary: &str) {
+    let fresh = {
+        let mut lineage = lock(&shared.lineage);
+        if lineage.canary != canary {
+            // The next ownership has left another one meanwhile.
+            return;
+        }
+        lineage.generation += 1;
+        lineage.life += 1;
+        lineage.compared = None;
+        // Another one than before: the data set that went may come back (SWAPDB), and is then an older one.
+        lineage.canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
+        lineage.canary.clone()
+    };
+    let mut save = redis::cmd("HSET");
+    save.arg(shared.state_key()).arg("canary").arg(&fresh).arg("epoch").arg(shared.epoch.load(Ordering::Relaxed));
+    let saved: Result<i64, RedisError> = save.query_async(connection).await;
+    tracing::warn!(
+        store = shared.settings.name,
+        ?saved,
+        "our own state is gone from Redis: the data set is another one"
+    );
+    member.everything("the data set was flushed, swapped or replaced");
+}

@@ -1,0 +1,37 @@
+//! What the errors of a Redis mean.
+
+use super::Settings;
+use crate::store::StoreError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// What an error of a whole command means for the store.
+pub(super) fn explain(settings: &Settings, error: &RedisError) -> StoreError {
+    let place = settings.place();
+    let user = settings.user();
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            StoreError::Refused(format!("{place} refused the login of user `{user}`: check username and password"))
+        }
+        ErrorKind::Server(ServerErrorKind::NoPerm) => StoreError::Refused(format!(
+            "{place}: user `{user}` lacks a permission: {}",
+            error.detail().unwrap_or("see ACL LOG")
+        )),
+        ErrorKind::RESP3NotSupported => {
+            StoreError::Refused(format!("{place} is too old: Redis 7.0 or later is needed"))
+        }
+        _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => {
+            StoreError::Refused(format!("{place} refused the login of user `{user}`: check username and password"))
+        }
+        _ => StoreError::Away(format!("{place}: {error}")),
+    }
+}
+
+/// Whether the connection is of no use any more.
+pub(super) fn is_broken(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || error.is_timeout() || error.is_unrecoverable_error()
+}
+
+/// Whether the user may not do it.
+pub(super) fn is_denied(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}

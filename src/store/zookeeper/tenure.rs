@@ -1,0 +1,155 @@
+//! What one ownership of a pipeline holds: its place in line, its fence, its journal slots. Each ownership has its own,
+//! so whatever is left of an earlier one can neither use nor free what belongs to a later one.
+//!
+//! The session lives on when an ownership ends. So its ephemeral znodes are removed by name, and where that cannot be
+//! done now (the connection is away), before the pipeline connects again.
+
+use super::journal::SLOTS;
+use super::session::Session;
+use super::{Shared, election, lock};
+use crate::store::{Slot, StoreError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
+use zookeeper_client::Error;
+
+/// See the module.
+pub(super) struct Tenure {
+    pub(super) session: Arc<Session>,
+    pub(super) place_in_line: Mutex<Option<String>>,
+    /// Path and version of the epoch znode.
+    pub(super) fence: Mutex<(String, i32)>,
+    slots: Mutex<Slots>,
+    slots_free: Semaphore,
+}
+
+/// The journal slots: versions of all, and which are free.
+struct Slots {
+    versions: [i32; SLOTS],
+    free: Vec<usize>,
+}
+
+impl Tenure {
+    pub(super) fn new(session: Arc<Session>) -> Tenure {
+        Tenure {
+            session,
+            place_in_line: Mutex::new(None),
+            fence: Mutex::new((String::new(), 0)),
+            slots: Mutex::new(Slots { versions: [0; SLOTS], free: Vec::new() }),
+            slots_free: Semaphore::new(0),
+        }
+    }
+
+    pub(super) fn slot_version(&self, slot: usize) -> i32 {
+        lock(&self.slots).versions.get(slot).copied().unwrap_or(0)
+    }
+
+    pub(super) fn note_slot(&self, slot: usize, version: i32) {
+        if let Some(known) = lock(&self.slots).versions.get_mut(slot) {
+            *known = version;
+        }
+    }
+
+    /// Takes as many free slots, all at once, so that two calls cannot wait for each other's. `None` once it has ended:
+    /// slots whose sidecars were never written are not given back, so nobody may wait for them then.
+    pub(super) async fn take_slots(&self, count: usize) -> Option<Vec<usize>> {
+        self.slots_free.acquire_many(u32::try_from(count).unwrap_or(1)).await.ok()?.forget();
+        let mut slots = lock(&self.slots);
+        let keep = slots.free.len().saturating_sub(count);
+        Some(slots.free.split_off(keep))
+    }
+
+    pub(super) fn release(&self, given: &[Slot]) {
+        let mut slots = lock(&self.slots);
+        for slot in given {
+            // One in another state was taken in another ownership.
+            let is_ours = slots.versions.get(slot.number) == Some(&slot.version);
+            if is_ours && !slots.free.contains(&slot.number) {
+                slots.free.push(slot.number);
+                self.slots_free.add_permits(1);
+            }
+        }
+    }
+
+    pub(super) fn free_all_slots(&self) {
+        let mut slots = lock(&self.slots);
+        let missing: Vec<usize> = (0..SLOTS).filter(|slot| !slots.free.contains(slot)).collect();
+        slots.free.extend_from_slice(&missing);
+        self.slots_free.add_permits(missing.len());
+    }
+
+    pub(super) fn fence(&self) -> (String, i32) {
+        lock(&self.fence).clone()
+    }
+}
+
+impl Shared {
+    /// The ownership, or what leads to it; an error before [`begin`] and after [`end`].
+    pub(super) fn tenure(&self) -> Result<Arc<Tenure>, StoreError> {
+        lock(&self.tenure).clone().ok_or_else(|| StoreError::Away(format!("{}: not connected", self.place())))
+    }
+
+    /// The session for everything but watches.
+    pub(super) fn control(&self) -> Result<Arc<Session>, StoreError> {
+        self.tenure().map(|tenure| Arc::clone(&tenure.session))
+    }
+}
+
+/// Connects.
+pub(super) async fn begin(shared: &Shared) -> Result<(), StoreError> {
+    if lock(&shared.tenure).as_ref().is_some_and(|tenure| tenure.session.is_usable()) {
+        return Ok(());
+    }
+    let session = shared.settings.sessions.control(shared).await?;
+    if shared.owes.load(Ordering::Relaxed) {
+        give_back(shared, &session).await.map_err(|error| super::explain(shared, &error))?;
+    }
+    *shared.parents() = super::Parents::default();
+    *lock(&shared.tenure) = Some(Arc::new(Tenure::new(session)));
+    Ok(())
+}
+
+/// Ends it: nobody waits for a slot any more, and the next worker in line is let through.
+pub(super) async fn end(shared: &Shared) {
+    let Some(tenure) = lock(&shared.tenure).take() else { return };
+    tenure.slots_free.close();
+    // Told first: this may be cut off.
+    shared.owes.store(true, Ordering::Relaxed);
+    if tenure.session.is_connected()
+        && let Err(error) = give_back(shared, &tenure.session).await
+    {
+        tracing::debug!(store = shared.settings.name, %error, "the place in line is given back later");
+    }
+}
+
+/// Removes what this session holds for the pipeline. It asks the ensemble what that is: a create whose answer nobody
+/// waited for may have been carried out, and requests of one session are served in order.
+async fn give_back(shared: &Shared, session: &Session) -> Result<(), Error> {
+    remove_ours(session, &shared.under("election"), |_| true).await?;
+    let claim = format!("{}-", shared.settings.pipeline);
+    // A pipeline's name may begin with another's: only digits follow ours.
+    let is_claim = |name: &str| name.strip_prefix(&claim).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+    remove_ours(session, election::CLAIMS, is_claim).await?;
+    shared.owes.store(false, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Removes the children of this znode that are named so and are this session's.
+async fn remove_ours(session: &Session, parent: &str, is_named: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut names = match session.list_children(parent).await {
+        Ok(names) => names,
+        Err(Error::NoNode) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    names.retain(|name| is_named(name));
+    for name in names {
+        let path = format!("{parent}/{name}");
+        if session.check_stat(&path).await?.is_some_and(|stat| stat.ephemeral_owner == session.id()) {
+            match session.delete(&path, None).await {
+                Ok(()) | Err(Error::NoNode) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
