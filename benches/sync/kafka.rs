@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Pairs for each change that is replayed.
+/// Changes for each pair that is replayed.
 const CHANGES_OF_A_PAIR: usize = 50;
 
 /// One change at a time, both ways.
@@ -64,7 +64,7 @@ fn consume(brokers: &str, portions: &mpsc::Sender<usize>) -> Outcome<()> {
     consumer.assign(&place)?;
     let mut count = 0;
     loop {
-        match consumer.poll(Duration::from_secs(10)) {
+        match consumer.poll(Duration::from_secs(60)) {
             Some(Ok(_)) => count += 1,
             Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => break,
             Some(Err(error)) => return Err(error.into()),

@@ -1,7 +1,8 @@
 //! The real program between real servers, against what the same crates can do without it: `cargo bench --bench sync`.
 //!
 //! ```text
-//! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle|replay|diff|kafka]… [--small]
+//! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle|replay|diff|
+//!                              kafka-latency|kafka-replay]… [--small]
 //! ```
 //!
 //! Each figure of Keepstep stands beside a raw limit of the same run on the same servers, because the machine may be
@@ -28,8 +29,19 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What everything here ends with.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-const WORKS: [&str; 10] =
-    ["zk-to-redis", "redis-to-zk", "hot-keys", "latency", "first-sync", "memory", "idle", "replay", "diff", "kafka"];
+const WORKS: [&str; 11] = [
+    "zk-to-redis",
+    "redis-to-zk",
+    "hot-keys",
+    "latency",
+    "first-sync",
+    "memory",
+    "idle",
+    "replay",
+    "diff",
+    "kafka-latency",
+    "kafka-replay",
+];
 
 /// How much of everything.
 #[derive(Clone, Copy)]
@@ -111,8 +123,10 @@ async fn run(wanted: &[String], sizes: Sizes) -> Outcome<()> {
     if asks("diff") {
         history::diff(sizes, &mut report).await?;
     }
-    if asks("kafka") {
+    if asks("kafka-latency") {
         kafka::latency(sizes, &mut report).await?;
+    }
+    if asks("kafka-replay") {
         kafka::replay(sizes, &mut report).await?;
     }
     report.print();

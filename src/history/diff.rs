@@ -1,8 +1,8 @@
 //! Both sides compared, pair by pair, in bounded memory: what differs is looked at twice.
 //!
 //! ```text
-//!   walk ZooKeeper, look at the keys  --\
-//!   scan Redis for keys not met       ---+--> suspects --> wait until what was under way has landed --> look again
+//!   walk ZooKeeper, look at the keys,   --\
+//!     and scan Redis beside it             +--> suspects --> wait until what was under way has landed --> look again
 //! ```
 //!
 //! *No false alarms.* A change that is on its way makes its pair differ for a moment. So a suspect is looked at again once
@@ -15,8 +15,10 @@ use super::{HistoryError, Scope};
 use crate::change::{Pair, Side};
 use crate::pipeline::Route;
 use crate::plan::{Ephemeral, Flow};
+use crate::route::Mapped;
 use crate::store::{Keyspace, Look, StoreError, Walk, Walked, ZnodeReading, Znodes};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use hashbrown::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +33,9 @@ const SECOND: usize = 64;
 
 /// Keys of one batch of the scan.
 const SCAN: usize = 512;
+
+/// Looks at keys that are under way while the walk goes on, and the scan beside them: enough that none waits for another.
+const UNDER_WAY: usize = 5;
 
 /// Times that a pair in flux is looked at again.
 const LOOKS: u8 = 6;
@@ -122,6 +127,14 @@ struct Suspect {
     still: (bool, bool),
 }
 
+/// What was under way beside the walk.
+enum Landed {
+    /// Znodes and the keys beside them.
+    Looked(Vec<(usize, Pair, Found, Found)>),
+    /// All keys that are compared.
+    Scanned(HashSet<u64>),
+}
+
 /// See the module.
 pub struct Differ<'a> {
     scope: &'a Scope,
@@ -130,7 +143,9 @@ pub struct Differ<'a> {
     settling: &'a dyn Settling,
     quarantined: HashSet<u64>,
     walk: Option<Box<dyn Walk>>,
-    walked: Option<Vec<(usize, Pair, Found)>>,
+    under_way: FuturesUnordered<BoxFuture<'a, Result<Landed, StoreError>>>,
+    /// Keys that the scan beside the walk has seen, as hashes.
+    scanned: HashSet<u64>,
     prefixes: VecDeque<Vec<u8>>,
     cursor: u64,
     met: HashSet<u64>,
@@ -150,6 +165,8 @@ impl<'a> Differ<'a> {
         quarantined: HashSet<u64>,
     ) -> Differ<'a> {
         let walk = znodes.walk(scope.map.roots());
+        let under_way = FuturesUnordered::new();
+        under_way.push(scan(scope, Arc::clone(&keys)).boxed());
         Differ {
             scope,
             znodes,
@@ -157,7 +174,8 @@ impl<'a> Differ<'a> {
             settling,
             quarantined,
             walk: Some(walk),
-            walked: None,
+            under_way,
+            scanned: HashSet::new(),
             prefixes: scope.map.key_prefixes().into(),
             cursor: 0,
             met: HashSet::new(),
@@ -173,7 +191,8 @@ impl<'a> Differ<'a> {
     /// # Errors
     /// A store is away, or refuses.
     pub async fn next(&mut self) -> Result<Option<Vec<Difference>>, HistoryError> {
-        let all_seen = self.walk.is_none() && self.walked.is_none() && self.prefixes.is_empty();
+        let is_walking = self.walk.is_some() || !self.under_way.is_empty();
+        let all_seen = !is_walking && self.prefixes.is_empty();
         if !self.told.is_empty() {
             return Ok(Some(self.told.drain(..).collect()));
         }
@@ -187,7 +206,7 @@ impl<'a> Differ<'a> {
             self.confirming = true;
             return self.confirm().await.map(Some);
         }
-        if self.walk.is_some() || self.walked.is_some() {
+        if is_walking {
             self.step_znodes().await?;
         } else {
             self.step_keys().await?;
@@ -195,25 +214,75 @@ impl<'a> Differ<'a> {
         Ok(Some(Vec::new()))
     }
 
-    /// Walks on, while the keys of what was walked before are looked at.
+    /// Walks on, while the keys of what was walked before are looked at and Redis is scanned.
     async fn step_znodes(&mut self) -> Result<(), HistoryError> {
-        let before = self.walked.take();
-        let (walked, looked) = futures::join!(
-            async {
-                match &mut self.walk {
+        let mut landed = Vec::new();
+        let mut walked = None;
+        {
+            let (walk, under_way) = (&mut self.walk, &mut self.under_way);
+            let walks = walk.is_some() && under_way.len() < UNDER_WAY;
+            let mut walking = std::pin::pin!(async {
+                match walk {
                     Some(walk) => Some((walk.next().await, walk.denied())),
                     None => None,
                 }
-            },
-            look_beside(self.keys.as_ref(), before.as_deref())
-        );
-        for ((route, pair, znode), key) in before.into_iter().flatten().zip(looked?) {
+            });
+            // A step of the walk that has begun is never given up: its names would be lost.
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(done) = under_way.next(), if !under_way.is_empty() => {
+                        landed.push(done?);
+                        if !walks {
+                            break;
+                        }
+                    }
+                    step = &mut walking, if walks => {
+                        walked = step;
+                        break;
+                    }
+                    else => break,
+                }
+            }
+        }
+        for landed in landed {
+            match landed {
+                Landed::Scanned(scanned) => self.scanned = scanned,
+                Landed::Looked(pairs) => self.looked(pairs),
+            }
+        }
+        if let Some((step, denied)) = walked {
+            self.denied(denied);
+            match step? {
+                Some(walked) => {
+                    let taken = self.take(walked);
+                    if !taken.is_empty() {
+                        self.under_way.push(look_beside(Arc::clone(&self.keys), taken).boxed());
+                    }
+                }
+                None => self.walk = None,
+            }
+        }
+        if self.walk.is_none() && self.under_way.is_empty() {
+            // Only where Redis has a key that the walk did not meet are names asked for.
+            if self.scanned.is_subset(&self.met) {
+                self.prefixes.clear();
+            }
+            self.scanned = HashSet::new();
+        }
+        Ok(())
+    }
+
+    fn looked(&mut self, pairs: Vec<(usize, Pair, Found, Found)>) {
+        for (route, pair, znode, key) in pairs {
             self.numbers.pairs += u64::from(znode.exists() || key != Found::Nothing);
             if self.compare(route, &pair, &znode, &key).is_some() {
                 self.suspect(route, pair, Some(znode.bare()), Some(key.bare()));
             }
         }
-        let Some((walked, denied)) = walked else { return Ok(()) };
+    }
+
+    fn denied(&mut self, denied: Vec<(String, String)>) {
         for (path, reason) in denied {
             let Some(mapped) = self.scope.map.of_path(&path).filter(|mapped| self.scope.takes(mapped)) else {
                 continue;
@@ -229,11 +298,6 @@ impl<'a> Differ<'a> {
                 redis: Found::Nothing,
             });
         }
-        match walked? {
-            Some(walked) => self.walked = Some(self.take(walked)),
-            None => self.walk = None,
-        }
-        Ok(())
     }
 
     fn take(&mut self, walked: Walked) -> Vec<(usize, Pair, Found)> {
@@ -260,13 +324,7 @@ impl<'a> Differ<'a> {
         while found < SCAN {
             let (next, keys) = self.keys.scan(self.cursor, prefix).await?;
             for key in keys {
-                let Some(mapped) = self.scope.map.of_key(&key).filter(|mapped| self.scope.takes(mapped)) else {
-                    continue;
-                };
-                let flow = self.scope.routes.get(mapped.route).map(|route| route.policy.flow);
-                if mapped.pair.zookeeper.is_none() || matches!(flow, None | Some(Flow::Capture(_))) {
-                    continue;
-                }
+                let Some(mapped) = compared_key(self.scope, &key) else { continue };
                 if self.met.insert(xxh3_64(&key)) {
                     self.numbers.pairs += 1;
                     found += 1;
@@ -371,8 +429,34 @@ impl<'a> Differ<'a> {
 }
 
 /// The keys of what was walked.
-async fn look_beside(keys: &dyn Keyspace, walked: Option<&[(usize, Pair, Found)]>) -> Result<Vec<Found>, StoreError> {
-    let names: Vec<&[u8]> =
-        walked.into_iter().flatten().map(|(_, pair, _)| pair.redis.as_deref().unwrap_or_default()).collect();
-    if names.is_empty() { Ok(Vec::new()) } else { look_keys(keys, &names, false).await }
+async fn look_beside(keys: Arc<dyn Keyspace>, walked: Vec<(usize, Pair, Found)>) -> Result<Landed, StoreError> {
+    let names: Vec<&[u8]> = walked.iter().map(|(_, pair, _)| pair.redis.as_deref().unwrap_or_default()).collect();
+    let founds = look_keys(keys.as_ref(), &names, false).await?;
+    let pairs = walked.into_iter().zip(founds).map(|((route, pair, znode), key)| (route, pair, znode, key));
+    Ok(Landed::Looked(pairs.collect()))
+}
+
+/// All keys that are compared.
+async fn scan(scope: &Scope, keys: Arc<dyn Keyspace>) -> Result<Landed, StoreError> {
+    let mut scanned = HashSet::new();
+    for prefix in scope.map.key_prefixes() {
+        let mut cursor = 0;
+        loop {
+            let (next, names) = keys.scan(cursor, &prefix).await?;
+            let compared = names.iter().filter(|name| compared_key(scope, name).is_some());
+            scanned.extend(compared.map(|name| xxh3_64(name)));
+            cursor = next;
+            if next == 0 {
+                break;
+            }
+        }
+    }
+    Ok(Landed::Scanned(scanned))
+}
+
+/// The pair of a key, if it is compared.
+fn compared_key(scope: &Scope, key: &[u8]) -> Option<Mapped> {
+    let mapped = scope.map.of_key(key).filter(|mapped| scope.takes(mapped))?;
+    let flow = scope.routes.get(mapped.route).map(|route| route.policy.flow);
+    (mapped.pair.zookeeper.is_some() && !matches!(flow, None | Some(Flow::Capture(_)))).then_some(mapped)
 }
