@@ -55,8 +55,8 @@ pub struct History {
     pub redis_losses: Vec<Duration>,
     /// When bases may have been taken from beside their values.
     pub bases_lost: Vec<Duration>,
-    /// By pair: what was seen on the ZooKeeper side at some moment, in order.
-    pub seen_in_zookeeper: BTreeMap<String, Vec<String>>,
+    /// By pair: what was seen on the ZooKeeper side and when, in order.
+    pub seen_in_zookeeper: BTreeMap<String, Vec<(Duration, String)>>,
     /// By pair: what the ZooKeeper side and the Redis side hold at the end.
     pub held: BTreeMap<String, (Option<String>, Option<String>)>,
     /// By pair: how often a worker said that it had written over a znode that was recreated at the version it had read. That
@@ -137,7 +137,7 @@ impl<'a> Index<'a> {
         let after = |row: &Value| pair_of(row).zip(row["after"].as_str().map(str::to_owned));
         let on_stream = history.changes.iter().filter_map(after).collect();
         let seen = history.seen_in_zookeeper.iter();
-        let seen = seen.flat_map(|(pair, values)| values.iter().map(move |value| (pair.as_str(), value.as_str())));
+        let seen = seen.flat_map(|(pair, values)| values.iter().map(move |(_, value)| (pair.as_str(), value.as_str())));
         Index { writes, replaced, in_conflict_log, on_stream, seen: seen.collect() }
     }
 
@@ -206,6 +206,9 @@ impl<'a> Excuses<'a> {
     }
 }
 
+/// After so long every pair that lost its base has been looked at: the longest fault, a session, and a comparison.
+const WITHOUT_BASES: Duration = Duration::from_secs(15);
+
 /// Judges a run.
 pub fn judge(history: &History) -> Judgement {
     let index = Index::new(history);
@@ -248,22 +251,15 @@ pub fn judge(history: &History) -> Judgement {
         }
     }
     for (pair, values) in &history.seen_in_zookeeper {
-        // Without its base, what is left on one side is copied to the other, however old.
-        let without_base: BTreeSet<&str> = history
-            .changes
-            .iter()
-            .filter(|row| {
-                !history.bases_lost.is_empty() && row["base"].is_null() && pair_of(row).as_ref() == Some(pair)
-            })
-            .filter_map(|row| row["after"].as_str())
-            .collect();
         let (mut known, mut before) = (BTreeSet::new(), None);
-        for value in values {
+        for (at, value) in values {
+            // Without its base, what is left on one side is copied to the other, however old.
+            let without_base = history.bases_lost.iter().any(|lost| lost <= at && *at - *lost < WITHOUT_BASES);
             // Unless it won a conflict, or what it replaced lost one. A value that an older copy of Redis holds and that had
             // not been carried by then is no old value: it counts as a change.
             let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before))
                 || index.is_logged(pair, value)
-                || without_base.contains(value.as_str());
+                || without_base;
             if !known.insert(value) && !won {
                 found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
                 break;

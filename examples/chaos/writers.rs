@@ -196,10 +196,11 @@ async fn audit(shared: Arc<Shared>) {
         for pair in pairs() {
             let Ok(Ok((data, _))) = tokio::time::timeout(PATIENCE, open.get_data(&path(&pair))).await else { continue };
             let value = String::from_utf8(data).expect("values are text");
+            let at = shared.now();
             let mut history = shared.history();
             let seen = history.seen_in_zookeeper.entry(pair).or_default();
-            if seen.last() != Some(&value) {
-                seen.push(value);
+            if seen.last().is_none_or(|(_, last)| *last != value) {
+                seen.push((at, value));
             }
         }
     }

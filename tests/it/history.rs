@@ -80,7 +80,7 @@ fn a_loss_of_redis_excuses_what_was_not_carried_yet_and_nothing_else() {
     let losses = vec![Duration::from_millis(5)];
     let excused = History { redis_losses: losses.clone(), ..clash() };
     assert!(judge(&excused).is_clean());
-    let carried = [("s1".to_owned(), vec!["r1".to_owned()])];
+    let carried = [("s1".to_owned(), vec![(Duration::from_millis(1), "r1".to_owned())])];
     let carried = History { redis_losses: losses, seen_in_zookeeper: carried.into(), ..clash() };
     assert_eq!(judge(&carried).lost.len(), 1, "what ZooKeeper had must outlive a loss of Redis");
     let earlier = History { redis_losses: vec![Duration::ZERO], ..clash() };
@@ -105,7 +105,11 @@ fn sides_that_differ_invented_deletes_and_conflicts_and_old_values_that_come_bac
 
     let mut returned = clash();
     returned.writes.push(write("s1", Side::Redis, 3, Some("r2"), Some("r1")));
-    let seen = ["r1", "r2", "r1"].map(str::to_owned).to_vec();
-    returned.seen_in_zookeeper = [("s1".to_owned(), seen)].into();
+    let seen = [(20, "r1"), (21, "r2"), (22, "r1")].map(|(at, value)| (Duration::from_secs(at), value.to_owned()));
+    returned.seen_in_zookeeper = [("s1".to_owned(), seen.to_vec())].into();
     assert_eq!(judge(&returned).returned.len(), 1);
+    returned.bases_lost = vec![Duration::from_secs(2), Duration::from_secs(30)];
+    assert_eq!(judge(&returned).returned.len(), 1, "neither long before nor afterwards was a base taken away");
+    returned.bases_lost.push(Duration::from_secs(21));
+    assert_eq!(judge(&returned).returned.len(), 0, "without a base what is left is copied");
 }
