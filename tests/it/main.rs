@@ -23,6 +23,8 @@ mod kafka_faults;
 mod kafka_stream;
 mod limits;
 mod losses;
+#[cfg(feature = "failpoints")]
+mod named;
 mod one_way;
 #[cfg(not(feature = "failpoints"))]
 mod plain;
