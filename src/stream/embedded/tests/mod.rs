@@ -6,7 +6,9 @@ mod damage;
 mod faults;
 mod follow;
 mod model;
+mod power;
 mod retention;
+mod volatile;
 
 use super::*;
 use crate::change::{Conflict, Connector, Gap, GapState, Source, ValueKind};
