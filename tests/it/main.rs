@@ -8,6 +8,7 @@
 )]
 
 mod amplification;
+mod bounded;
 mod commands;
 mod conflicts;
 #[cfg(feature = "failpoints")]
@@ -28,6 +29,7 @@ mod named;
 mod one_way;
 #[cfg(not(feature = "failpoints"))]
 mod plain;
+mod properties;
 mod quarantine;
 mod random;
 mod recovery;

@@ -15,6 +15,7 @@ mod claim;
 mod connection;
 mod edit;
 mod info;
+pub mod notification;
 mod preflight;
 mod script;
 mod slot;

@@ -7,13 +7,14 @@
 //! The subscription also puts the connection into the class `pubsub`, whose output buffer is bounded: a tracking client
 //! without one can grow the server's memory without limit (measured on 7.0.15).
 
-use super::calls::{bytes, glob, integer};
+use super::calls::{glob, integer};
 use super::info::{Info, notifies, turn_on};
+use super::notification::{self, Notice};
 use super::{Shared, claim, connection, lock};
 use crate::change::Side;
 use crate::store::{Hints, Link, StoreError};
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, Value};
+use redis::{PushInfo, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -85,31 +86,11 @@ async fn live(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration
 
 /// Called by the connection's task for each push: must not block, and does not.
 fn heard(hints: &dyn Hints, broken: &Notify, channel_prefix: &[u8], push: PushInfo) {
-    match push.kind {
-        PushKind::PMessage | PushKind::Message => {
-            let mut data = push.data.into_iter().rev();
-            let event = bytes(data.next());
-            let channel = bytes(data.next());
-            if let Some(key) = channel.strip_prefix(channel_prefix) {
-                match std::str::from_utf8(&event) {
-                    // Neither says that a value changed: `new` comes with the event that tells, `keymiss` is a read.
-                    Ok("new" | "keymiss") => {}
-                    Ok(event) => hints.key(key, Some(event)),
-                    Err(_) => hints.key(key, None),
-                }
-            }
-        }
-        PushKind::Invalidate => match push.data.into_iter().next() {
-            Some(Value::Array(keys)) => {
-                for key in keys {
-                    hints.key(&bytes(Some(key)), None);
-                }
-            }
-            _ => hints.everything(Side::Redis, "the database was flushed"),
-        },
-        PushKind::Disconnection => broken.notify_one(),
-        _ => {}
-    }
+    notification::read(channel_prefix, push, &mut |notice| match notice {
+        Notice::Key { key, event } => hints.key(&key, event.as_deref()),
+        Notice::Everything => hints.everything(Side::Redis, "the database was flushed"),
+        Notice::Disconnected => broken.notify_one(),
+    });
 }
 
 async fn subscribe(shared: &Shared, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {

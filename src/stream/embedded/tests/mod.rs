@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod damage;
+mod every_byte;
 mod faults;
 mod follow;
 mod model;
