@@ -4,6 +4,8 @@
 //! without it the macros leave nothing behind, not even the names. A test writes the name of a point into the file that
 //! `KEEPSTEP_FAILPOINTS` names; the worker aborts when it next comes to that point. An empty file arms nothing, so a
 //! worker can be brought to any state first. What each point stands for is in `docs/reliability-faults.md`.
+//! With ` stop` and a number behind the name the worker is frozen there (SIGSTOP) until it is thawed, so that a test can do
+//! something between two steps of it.
 //!
 //! `KEEPSTEP_SWITCH_OFF=caches` switches off what only spares work, to show that nothing else depends on it.
 
@@ -56,6 +58,7 @@ pub(crate) use armed::{die, in_flight, is_armed, reach};
 mod armed {
     use std::path::PathBuf;
     use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     static FILE: LazyLock<Option<PathBuf>> =
@@ -64,15 +67,36 @@ mod armed {
     /// Long enough for a request to leave, and on an idle machine for it to be served: either is a case.
     const IN_FLIGHT: Duration = Duration::from_millis(1);
 
-    pub(crate) fn is_armed(name: &str) -> bool {
-        FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).is_some_and(|armed| armed.trim() == name)
+    /// What the file says now.
+    fn armed() -> Option<String> {
+        FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok())
     }
 
-    /// Ends the process if the point is armed.
+    pub(crate) fn is_armed(name: &str) -> bool {
+        armed().is_some_and(|armed| armed.trim() == name)
+    }
+
+    /// Ends the process, or freezes it, if the point is armed.
     pub(crate) fn reach(name: &str) {
-        if is_armed(name) {
-            die(name);
+        match armed() {
+            Some(armed) if armed.trim() == name => die(name),
+            Some(armed) if armed.strip_prefix(name).is_some_and(|rest| rest.starts_with(" stop")) => freeze(&armed),
+            _ => {}
         }
+    }
+
+    /// Freezes the process, and goes on when it is thawed and the file says something else. Whoever comes here meanwhile waits
+    /// with it: one signal for one arming.
+    fn freeze(stop: &str) {
+        static FREEZING: AtomicBool = AtomicBool::new(false);
+        if !FREEZING.swap(true, Ordering::SeqCst) {
+            // By a program, as this crate has no unsafe code and no other use for a signal of its own.
+            let _ = std::process::Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status();
+        }
+        while armed().as_deref() == Some(stop) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        FREEZING.store(false, Ordering::SeqCst);
     }
 
     /// Ends the process: no destructor runs, nothing is flushed.

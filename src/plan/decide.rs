@@ -269,9 +269,12 @@ fn from_zookeeper(policy: &Policy, seen: &Observation, sides: &Sides, is_ephemer
     let reason = if is_ephemeral { EPHEMERAL_DECIDES } else { SOURCE_DECIDES };
     let drifted = sides.key.is_some() && (sides.key_changed || seen.base.is_none());
     let verdict = drifted.then_some(Verdict { winner: Side::Zookeeper, reason });
+    // An emptied znode is kept apart as well, and has a version that says so.
+    if !sides.znode_changed && !sides.key_changed && seen.base.is_some_and(|base| base.apart) {
+        return Action::Nothing;
+    }
     if sides.znode.is_some() {
-        let kept_apart = !sides.znode_changed && !sides.key_changed && seen.base.is_some_and(|base| base.apart);
-        return if kept_apart { Action::Nothing } else { Action::ToRedis(verdict) };
+        return Action::ToRedis(verdict);
     }
     // Only the key exists: deleted at the source, or never there.
     if seen.base.is_none_or(|base| base.zookeeper.is_none()) {

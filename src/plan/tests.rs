@@ -192,6 +192,19 @@ fn a_pair_kept_apart_joins_at_the_next_change_of_either_side() {
     assert_eq!(plan(&keep, &observe(apart, znode(30, b"a"), key(b"c"))), Action::ToZookeeper(None));
 }
 
+/// Found by the fuzz target `planner`: it was noted anew at every look, and `run --once` did not end.
+#[test]
+fn an_emptied_znode_whose_key_is_kept_is_noted_once() {
+    let keep = Policy { on_delete: OnRemoval::Keep, ..policy(Flow::From(Side::Zookeeper)) };
+    assert_eq!(plan(&keep, &observe(base(30, b"a"), znode(31, b""), key(b"a"))), Action::KeepApart);
+    let mut apart = base(31, b"a");
+    if let Some(base) = apart.as_mut() {
+        base.apart = true;
+    }
+    assert_eq!(plan(&keep, &observe(apart, znode(31, b""), key(b"a"))), Action::Nothing);
+    assert_eq!(plan(&keep, &observe(apart, znode(32, b"b"), key(b"a"))), Action::ToRedis(None));
+}
+
 #[test]
 fn ephemerals_flow_only_out_of_zookeeper() {
     let live = Znode::Present { version: version(30), digest: Digest::EMPTY, ephemeral: true, mtime_ms: 0 };

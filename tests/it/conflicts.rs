@@ -147,25 +147,6 @@ async fn a_quarantined_conflict_touches_neither_side_and_heals_when_they_agree()
 }
 
 #[tokio::test]
-async fn a_change_beats_a_delete_under_every_rule() {
-    for rule in ["prefer zk", "prefer cache", "latest", "higher_version", "quarantine"] {
-        let scene = paused(&format!("on_conflict: {rule}")).await;
-        scene.znodes.delete("/settings/a").await;
-        scene.set("settings:a", "changed").await;
-        resume(&scene).await;
-        scene.znode_becomes("/settings/a", Some("changed")).await;
-        scene.settle().await;
-        pause(&scene).await;
-        scene.del("settings:a").await;
-        scene.znodes.put("/settings/a", "changed again").await;
-        resume(&scene).await;
-        scene.key_becomes("settings:a", Some("changed again")).await;
-        assert_eq!(scene.znodes.text("/settings/a").await.as_deref(), Some("changed again"), "{rule}");
-        assert_eq!(scene.quarantined().await, Vec::<String>::new(), "{rule}");
-    }
-}
-
-#[tokio::test]
 async fn without_a_base_two_values_are_a_conflict_and_equal_ones_are_not() {
     let mut scene = Scene::prepare(&[], |pipeline| pipeline.route("on_conflict: prefer cache")).await;
     scene.znodes.put("/settings/a", "from zk").await;
@@ -174,19 +155,6 @@ async fn without_a_base_two_values_are_a_conflict_and_equal_ones_are_not() {
     scene.set("settings:same", "same").await;
     scene.run().await;
     settled(&scene, "from redis", json!("from zk"), json!("from redis"), "cache", "prefer cache").await;
-}
-
-#[tokio::test]
-async fn the_same_change_on_both_sides_is_no_conflict() {
-    let scene = paused("on_conflict: quarantine").await;
-    scene.set("settings:a", "agreed").await;
-    scene.znodes.put("/settings/a", "agreed").await;
-    resume(&scene).await;
-    scene.settle().await;
-    assert_eq!(scene.keepstep.json("conflicts", &[]).await, Vec::<Value>::new());
-    assert_eq!(scene.quarantined().await, Vec::<String>::new());
-    scene.set("settings:a", "then this").await;
-    scene.znode_becomes("/settings/a", Some("then this")).await;
 }
 
 #[tokio::test]

@@ -65,8 +65,9 @@ async fn a_redis_that_comes_back_empty_is_restored() {
     whole(&scene).await;
 }
 
+/// An eviction is a loss: restored.
 #[tokio::test]
-async fn evicted_keys_are_restored() {
+async fn evicted_key() {
     let scene = filled(&[]).await;
     scene.redis.run::<()>("CONFIG SET maxmemory-policy allkeys-random").await;
     scene.redis.run::<()>("CONFIG SET maxmemory 1mb").await;

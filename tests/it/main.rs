@@ -26,6 +26,7 @@ macro_rules! on_both_streams {
 }
 
 mod amplification;
+mod bounded;
 mod commands;
 mod conflicts;
 #[cfg(feature = "failpoints")]
@@ -41,9 +42,12 @@ mod kafka_faults;
 mod kafka_stream;
 mod limits;
 mod losses;
+#[cfg(feature = "failpoints")]
+mod named;
 mod one_way;
 #[cfg(not(feature = "failpoints"))]
 mod plain;
+mod properties;
 mod quarantine;
 mod random;
 mod recovery;

@@ -127,21 +127,3 @@ async fn an_expiry_is_a_delete() {
     let last = changes.iter().rfind(|change| change["pair"]["cache"] == "settings:session").unwrap();
     assert_eq!(last["op"], "d", "{last}");
 }
-
-#[tokio::test]
-async fn a_hot_key_reaches_its_last_value() {
-    let scene = Scene::start().await;
-    let mut client = scene.client.clone();
-    for batch in 0..20 {
-        let mut pipe = redis::pipe();
-        for number in 0..500 {
-            pipe.cmd("SET").arg("settings:hot").arg(batch * 500 + number).ignore();
-        }
-        pipe.exec_async(&mut client).await.unwrap();
-    }
-    scene.znode_becomes("/settings/hot", Some("9999")).await;
-    let collapsed = scene.keepstep.metric("keepstep_collapsed_total", "").await;
-    let carried = scene.keepstep.changes().await.len();
-    assert!(carried < 10_000, "{carried} changes on the stream for one hot key");
-    assert!(collapsed > 0.0, "the values in between are counted");
-}

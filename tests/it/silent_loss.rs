@@ -1,5 +1,5 @@
 //! Losses that no event tells of: each is noticed and healed within ten seconds by default settings, with 10,000 pairs,
-//! and none of them becomes a delete. Each test prints how long it took.
+//! and none of them becomes a delete. Each test prints how long it took, and is one of the named cases (`named/mod.rs`).
 
 use crate::support::{Pipeline, Proxy, Redis, Scene, ZooKeeper, eventually};
 use futures::StreamExt;
@@ -162,7 +162,7 @@ impl Filled {
 }
 
 #[tokio::test]
-async fn a_flush_is_noticed_and_healed_in_time() {
+async fn flushall() {
     let _turn = TURN.lock().await;
     let filled = Filled::start(&[]).await;
     let (logged, since) = (filled.logged(), Instant::now());
@@ -171,7 +171,7 @@ async fn a_flush_is_noticed_and_healed_in_time() {
 }
 
 #[tokio::test]
-async fn a_swapped_database_is_noticed_and_healed_in_time() {
+async fn swapdb() {
     let _turn = TURN.lock().await;
     let filled = Filled::start(&[]).await;
     let (logged, since) = (filled.logged(), Instant::now());
@@ -180,7 +180,7 @@ async fn a_swapped_database_is_noticed_and_healed_in_time() {
 }
 
 #[tokio::test]
-async fn silenced_notifications_are_noticed_and_made_up_for_in_time() {
+async fn notify_off() {
     let _turn = TURN.lock().await;
     let mut filled = Filled::start(&[]).await;
     let (logged, since) = (filled.logged(), Instant::now());
@@ -193,7 +193,7 @@ async fn silenced_notifications_are_noticed_and_made_up_for_in_time() {
 }
 
 #[tokio::test]
-async fn a_resynchronization_with_foreign_data_is_noticed_and_healed_in_time() {
+async fn full_resync_swap() {
     let _turn = TURN.lock().await;
     let (filled, foreign) = tokio::join!(Filled::start(&["--repl-diskless-sync-delay", "0"]), Redis::start());
     let mut client: MultiplexedConnection = foreign.client().await;
@@ -218,7 +218,7 @@ async fn a_resynchronization_with_foreign_data_is_noticed_and_healed_in_time() {
 }
 
 #[tokio::test]
-async fn a_roll_back_of_redis_is_noticed_and_healed_in_time() {
+async fn rdb_restart_rollback() {
     let _turn = TURN.lock().await;
     let mut filled = Filled::start(&[]).await;
     filled.scene.redis.run::<()>("SAVE").await;
@@ -236,7 +236,7 @@ async fn a_roll_back_of_redis_is_noticed_and_healed_in_time() {
 }
 
 #[tokio::test]
-async fn an_ensemble_restored_from_an_older_copy_is_noticed_and_healed_in_time() {
+async fn zk_snapshot_restore() {
     let _turn = TURN.lock().await;
     let mut filled = Filled::start(&[]).await;
     let backup = filled.scene.zookeeper.back_up();
@@ -256,7 +256,7 @@ async fn an_ensemble_restored_from_an_older_copy_is_noticed_and_healed_in_time()
 }
 
 #[tokio::test]
-async fn a_gap_of_the_watch_is_noticed_and_healed_in_time() {
+async fn watch_gap_same_session() {
     let _turn = TURN.lock().await;
     let (zookeeper, redis) = tokio::join!(ZooKeeper::start(), Redis::start());
     let proxy = Proxy::start(zookeeper.address());

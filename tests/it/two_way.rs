@@ -99,8 +99,9 @@ async fn missing_ancestors_are_created_empty_and_stay() {
     assert_eq!(scene.znodes.get("/settings/one/two").await, Some(Vec::new()));
 }
 
+/// Deleting the key of a znode with children empties the znode.
 #[tokio::test]
-async fn deleting_the_key_of_a_znode_with_children_empties_the_znode() {
+async fn delete_nonleaf() {
     let scene = Scene::start().await;
     scene.znodes.put("/settings/parent", "value").await;
     scene.znodes.put("/settings/parent/child", "1").await;

@@ -93,17 +93,6 @@ async fn ownership_goes_to_and_fro_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_second_pipeline_on_the_same_range_is_refused_and_told_the_owner() {
-    let scene = Scene::start().await;
-    let pipeline = Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url()).name("another");
-    let mut other = Keepstep::new(pipeline.matches("{zk: /settings/db/**, cache: \"settings:db:**\"}"));
-    other.start();
-    let log = other.log_at_end(LIVE, 1).await;
-    assert!(log.contains("settings"), "it names the owner: {log}");
-    scene.settle().await;
-}
-
-#[tokio::test]
 async fn two_pipelines_on_different_ranges_share_a_worker() {
     let mut scene = Scene::prepare(&[], |pipeline| pipeline).await;
     let second = Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url())

@@ -18,6 +18,7 @@ mod claim;
 mod edit;
 mod fault;
 mod info;
+pub mod notification;
 mod preflight;
 mod script;
 mod server;

@@ -19,15 +19,16 @@
 //! The subscription also puts the connection into the class `pubsub`, whose output buffer is bounded: a tracking client
 //! without one can grow the server's memory without limit (measured on 7.0.15).
 
-use super::calls::{bytes, glob};
+use super::calls::glob;
 use super::fault::{explain, is_broken};
 use super::info::{Info, notifies, turn_on};
+use super::notification::{self, Notice};
 use super::server::{Heard, Server};
 use super::{Shared, canary, claim, lock};
 use crate::change::Side;
 use crate::store::{Hints, Link};
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, RedisError, Value};
+use redis::{PushInfo, RedisError};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -167,36 +168,24 @@ impl Listeners {
 
     /// Called by the connection's task for each push: must not block, and does not.
     fn heard(&self, broken: &Notify, channel_prefix: &[u8], push: PushInfo) {
-        match push.kind {
-            PushKind::PMessage => {
-                let mut data = push.data.into_iter();
-                let (pattern, channel, event) = (bytes(data.next()), bytes(data.next()), bytes(data.next()));
-                let Some(key) = channel.strip_prefix(channel_prefix) else { return };
-                // Neither says that a value changed: `new` comes with the event that tells, `keymiss` is a read.
-                let event = std::str::from_utf8(&event).ok();
-                if matches!(event, Some("new" | "keymiss")) {
-                    return;
-                }
+        notification::read(channel_prefix, push, &mut |notice| match notice {
+            Notice::Event { pattern, key, event } => {
                 for member in lock(&self.table).by_pattern.get(&pattern).into_iter().flatten() {
-                    member.tell(|hints| hints.key(key, event));
+                    member.tell(|hints| hints.key(&key, event.as_deref()));
                 }
             }
-            PushKind::Invalidate => match push.data.into_iter().next() {
-                Some(Value::Array(keys)) => {
-                    let table = lock(&self.table);
-                    for key in keys {
-                        let key = bytes(Some(key));
-                        let prefixes = table.lengths.iter().filter_map(|length| key.get(..*length));
-                        for member in prefixes.filter_map(|prefix| table.by_prefix.get(prefix)).flatten() {
-                            member.tell(|hints| hints.key(&key, None));
-                        }
-                    }
+            Notice::Invalidated(key) => {
+                let table = lock(&self.table);
+                let prefixes = table.lengths.iter().filter_map(|length| key.get(..*length));
+                for member in prefixes.filter_map(|prefix| table.by_prefix.get(prefix)).flatten() {
+                    member.tell(|hints| hints.key(&key, None));
                 }
-                _ => lock(&self.table).members.iter().for_each(|member| member.everything("the database was flushed")),
-            },
-            PushKind::Disconnection => broken.notify_one(),
-            _ => {}
-        }
+            }
+            Notice::Everything => {
+                lock(&self.table).members.iter().for_each(|member| member.everything("the database was flushed"));
+            }
+            Notice::Disconnected => broken.notify_one(),
+        });
     }
 }
 

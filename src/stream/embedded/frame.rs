@@ -207,6 +207,8 @@ pub(super) struct Walker<'f> {
     after: Position,
     /// Positions from here on cannot be in this file.
     limit: Position,
+    /// Where the next file begins, if there is one: what stands here from there on is what was refused once and could not be cut.
+    next_file: Position,
     buffer: Vec<u8>,
     /// Offset in the file of the buffer's first byte.
     base: u64,
@@ -220,11 +222,12 @@ impl<'f> Walker<'f> {
     pub fn new(file: &'f File, offset: u64, end: u64, after: Position, limit: Option<Position>) -> Walker<'f> {
         // A file whose successor is not known holds at most as many frames as fit.
         let fit = end.saturating_sub(offset) / FRAME_HEADER as u64 + 1;
+        let next_file = limit.unwrap_or(Position::MAX);
         let limit = limit.unwrap_or(after.saturating_add(fit + 1));
-        Walker { file, offset, end, after, limit, buffer: Vec::new(), base: offset, unreadable: false }
+        Walker { file, offset, end, after, limit, next_file, buffer: Vec::new(), base: offset, unreadable: false }
     }
 
-    /// The next frame or damaged place; `None` at the end. Frames at or before the last position are passed over.
+    /// The next frame or damaged place; `None` at the end. Frames at or before the last position, or of the next file, are passed over.
     pub fn next(&mut self) -> Option<Step<'_>> {
         loop {
             if self.offset >= self.end {
@@ -233,7 +236,7 @@ impl<'f> Walker<'f> {
             let offset = self.offset;
             let Some(meta) = self.sound_at(offset) else { return Some(Step::Damage(self.search(offset))) };
             self.offset += u64::from(meta.len);
-            if meta.position <= self.after {
+            if meta.position <= self.after || meta.position >= self.next_file {
                 continue;
             }
             self.after = meta.position;

@@ -168,7 +168,13 @@ impl Writer {
                     let _ = done.send(());
                 }
                 Err(RecvTimeoutError::Timeout) => self.tick(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // Best effort: the next opening would take what was refused for records, and no sync makes it durable.
+                    if self.broken {
+                        let _ = self.reopen();
+                    }
+                    return;
+                }
             }
         }
     }

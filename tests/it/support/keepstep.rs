@@ -109,6 +109,22 @@ impl Keepstep {
         std::fs::rename(fresh, file).unwrap();
     }
 
+    /// The crash point at which the worker is to be frozen when it next comes there; [`Keepstep::thaw`] lets it go on.
+    #[cfg(feature = "failpoints")]
+    pub fn arm_stop(&self, point: &str) {
+        // A number, so that the next arming of the same point is another one.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        self.arm(&format!("{point} stop {}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+    }
+
+    /// Waits until the worker is frozen, and arms nothing any more.
+    #[cfg(feature = "failpoints")]
+    pub async fn stopped(&mut self, within: Duration) {
+        let process = self.process.as_ref().expect("the worker was started");
+        eventually_is("frozen at its crash point", within, true, async || process.is_stopped()).await;
+        self.arm("");
+    }
+
     /// Waits for the worker to end at an armed crash point.
     #[cfg(feature = "failpoints")]
     pub async fn abort(&mut self, within: Duration) {

@@ -2,6 +2,8 @@
 
 use super::guardian;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+#[cfg(feature = "failpoints")]
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,6 +48,14 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(self.id(), signal).expect("the process is there to be signalled");
+    }
+
+    /// Whether a signal has stopped it.
+    #[cfg(feature = "failpoints")]
+    pub fn is_stopped(&self) -> bool {
+        // Left to be waited for again: it is only looked at here.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.id()), options).unwrap().is_some()
     }
 
     /// Its exit status, if it has ended.

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod damage;
+mod every_byte;
 mod faults;
 mod follow;
 mod model;
+mod power;
 mod retention;
+mod volatile;
 
 use super::*;
 use crate::change::{Conflict, Connector, Gap, GapState, Source, ValueKind};

@@ -1,0 +1,242 @@
+//! Power losses at random moments: whatever was acknowledged is there afterwards, and nothing that was not appended.
+//!
+//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses again (but for what the thread that
+//! thins does beside them).
+
+use super::volatile::Volatile;
+use super::*;
+use fastrand::Rng;
+use std::collections::BTreeMap;
+
+const PAIRS: u64 = 9;
+const AGE_MS: i64 = 400;
+
+/// One log with its losses, and what must be true of it.
+struct Plant {
+    seed: u64,
+    rng: Rng,
+    dir: TempDir,
+    /// Each life has a directory of its own, with what the last crash left.
+    life: u32,
+    now_ms: Arc<AtomicI64>,
+    disk: Arc<Volatile>,
+    stream: Option<EmbeddedStream>,
+    /// What was acknowledged.
+    all: BTreeMap<Position, Change>,
+    /// What was refused, and may be there all the same: the contract says that a reader may see it.
+    tried: Vec<Change>,
+    acknowledged: Position,
+    crashes: u32,
+    kept_by_luck: u32,
+}
+
+impl Plant {
+    fn new(seed: u64) -> Plant {
+        let mut rng = Rng::with_seed(seed);
+        let memory = Path::new("/dev/shm");
+        // The power goes in the model only, so no real disk has to be waited for.
+        let dir = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
+        let disk = Arc::new(Volatile::new(&dir.path().join("0"), &BTreeMap::new(), rng.fork()));
+        let mut plant = Plant {
+            seed,
+            rng,
+            dir,
+            life: 0,
+            now_ms: Arc::new(AtomicI64::new(START_MS)),
+            disk,
+            stream: None,
+            all: BTreeMap::new(),
+            tried: Vec::new(),
+            acknowledged: 0,
+            crashes: 0,
+            kept_by_luck: 0,
+        };
+        plant.open();
+        plant
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(self.life.to_string())
+    }
+
+    fn options(&self) -> Options {
+        let clock = Arc::clone(&self.now_ms);
+        Options {
+            retention: Retention { age: Duration::from_millis(AGE_MS as u64), size: 6_000 },
+            segment_bytes: 700,
+            period: Duration::from_secs(3600),
+            disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
+            now_ms: Arc::new(move || clock.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Opens the stream; the power may go while it does.
+    fn open(&mut self) {
+        loop {
+            match EmbeddedStream::open_with(&self.path(), self.options(), "host-a:1") {
+                Ok(stream) => return self.stream = Some(stream),
+                Err(_) if self.disk.has_crashed() => self.lose_power(),
+                // A disk that refuses is asked again.
+                Err(error) => assert!(error.to_string().contains("I/O error"), "seed {}: {error}", self.seed),
+            }
+        }
+    }
+
+    /// What the crash left becomes the directory of the next life.
+    fn lose_power(&mut self) {
+        self.stream = None;
+        let image = self.disk.crash();
+        self.life += 1;
+        self.crashes += 1;
+        self.disk = Arc::new(Volatile::new(&self.path(), &image, self.rng.fork()));
+        if self.rng.u32(..4) == 0 {
+            self.disk.crash_after(self.rng.u32(..12));
+        }
+    }
+
+    fn recover(&mut self) {
+        self.lose_power();
+        self.open();
+        self.check();
+    }
+
+    fn append(&mut self) {
+        let now = self.now_ms.load(Ordering::SeqCst);
+        let count = self.rng.usize(1..4);
+        let changes: Vec<Change> = (0..count)
+            .map(|_| {
+                let value = format!("{:x}", self.rng.u64(..));
+                let pair = self.rng.u64(..PAIRS);
+                if self.rng.u32(..10) == 0 { conflict(pair, now, &value) } else { change(pair, now, &value) }
+            })
+            .collect();
+        match append(self.stream.as_ref().unwrap(), changes.clone()) {
+            Ok(first) => {
+                assert!(first > self.acknowledged, "seed {}: {first} was given out before", self.seed);
+                self.all.extend((first..).zip(changes));
+                self.acknowledged = first + count as Position - 1;
+            }
+            Err(_) => self.tried.extend(changes),
+        }
+    }
+
+    /// Everything that is delivered was appended, and everything that has to be there is, where it was put.
+    fn check(&mut self) {
+        let seed = self.seed;
+        let now = self.now_ms.load(Ordering::SeqCst);
+        let stream = self.stream.as_ref().unwrap();
+        let found = everything(stream);
+        assert!(found.is_sorted_by(|(one, _), (other, _)| one < other), "seed {seed}: out of order");
+        let found: BTreeMap<Position, Change> = found.into_iter().collect();
+        let mut known = self.all.clone();
+        for (position, found) in &found {
+            match self.all.get(position) {
+                Some(appended) => assert_eq!(found, appended, "seed {seed}: at {position}"),
+                None => {
+                    assert!(
+                        self.tried.contains(found),
+                        "seed {seed}: {position} holds what nobody appended: {found:?}"
+                    );
+                    known.insert(*position, found.clone());
+                    self.kept_by_luck += 1;
+                }
+            }
+        }
+        let extent = stream.extent();
+        assert!(extent.last >= self.acknowledged, "seed {seed}: {extent:?}, {} acknowledged", self.acknowledged);
+        for (position, change) in &self.all {
+            let superseded = known.range(position + 1..).any(|(_, later)| later.pair == change.pair);
+            let is_young = change.ts_ms + AGE_MS >= now;
+            let must_stay = *position >= extent.full_from || !superseded || (change.conflict.is_some() && is_young);
+            assert!(!must_stay || found.contains_key(position), "seed {seed}: {position} is gone, of {extent:?}");
+        }
+        for pair in 0..PAIRS {
+            let last = known.iter().rfind(|(_, change)| change.pair == pair_of(pair));
+            let newest = stream.newest_record(&pair_of(pair)).unwrap();
+            let newest = newest.as_ref().map(|record| (&record.position, &record.change));
+            assert_eq!(newest, last, "seed {seed}: the newest of pair {pair}");
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.u32(..100) {
+            0..60 => self.append(),
+            60..70 => drop(self.now_ms.fetch_add(self.rng.i64(1..200), Ordering::SeqCst)),
+            70..80 => drop(self.stream.as_ref().unwrap().thin_now()),
+            80..84 => {
+                self.stream = None;
+                self.open();
+                self.check();
+            }
+            84..92 => self.disk.crash_after(self.rng.u32(..25)),
+            // Not each one: then nothing could ever be opened.
+            92..96 => self.disk.refuse_one_in(self.rng.choice([0, 2, 3, 5]).unwrap()),
+            _ => self.recover(),
+        }
+        if self.disk.has_crashed() {
+            self.recover();
+        }
+    }
+}
+
+/// Plays one seed; answers how often the power went, and how often what was not acknowledged was there all the same.
+fn play(seed: u64) -> (u32, u32, u64) {
+    let mut plant = Plant::new(seed);
+    for _ in 0..60 {
+        plant.step();
+    }
+    plant.disk.refuse_one_in(0);
+    plant.recover();
+    plant.recover();
+    plant.append();
+    while plant.disk.has_crashed() {
+        plant.recover();
+        plant.append();
+    }
+    plant.check();
+    (plant.crashes, plant.kept_by_luck, plant.disk.operations())
+}
+
+#[test]
+fn a_power_loss_at_any_moment_loses_nothing_acknowledged_and_invents_nothing() {
+    let given = std::env::var("KEEPSTEP_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let first: u64 = given.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let runs = if given.is_some() { 1 } else { 120 };
+    println!("seeds {first} to {}", first + runs - 1);
+    let (mut crashes, mut lucky) = (0, 0);
+    for seed in first..first + runs {
+        let (some, more, _) = play(seed);
+        crashes += some;
+        lucky += more;
+    }
+    println!("{crashes} power losses; {lucky} records were there that had not been acknowledged");
+    assert!(given.is_some() || (crashes > 400 && lucky > 20), "the test did something: {crashes} {lucky}");
+}
+
+/// The model itself loses: without the sync of the directory a begun segment goes, and with it what was written to it.
+#[test]
+fn the_model_loses_what_was_not_synced() {
+    let (mut lost, mut torn, mut kept) = (0, 0, 0);
+    for seed in 0..200 {
+        let dir = TempDir::new().unwrap();
+        let disk = Volatile::new(dir.path(), &BTreeMap::new(), Rng::with_seed(seed));
+        let file = disk.create(&dir.path().join("a")).unwrap();
+        disk.write_at(&file, b"durable", 0).unwrap();
+        disk.sync(&file).unwrap();
+        if seed % 2 == 0 {
+            disk.sync_dir(dir.path()).unwrap();
+        }
+        disk.write_at(&file, b" and not", 7).unwrap();
+        match disk.crash().get("a") {
+            None => {
+                assert!(seed % 2 == 1, "the name was durable");
+                lost += 1;
+            }
+            Some(bytes) => {
+                assert!(bytes.starts_with(b"durable"), "{bytes:?}");
+                if bytes == b"durable and not" { kept += 1 } else { torn += 1 }
+            }
+        }
+    }
+    assert!(lost > 20 && torn > 20 && kept > 20, "{lost} {torn} {kept}");
+}
