@@ -3,10 +3,10 @@
 use super::dirty::Hint;
 use super::engine::Engine;
 use super::observe::{AGAIN_AFTER, Observed};
-use super::settle::{Task, Work};
+use super::settle::Work;
 use crate::change::{Change, Side};
 use crate::failpoint::crash_point;
-use crate::plan::Base;
+use crate::plan::{Base, Task};
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl Engine {
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
-                    match keys.mark_slots(&batch.slots).await {
+                    match keys.mark_slots(&batch.slots, znodes.zxid()).await {
                         Ok(()) => break outcomes,
                         Err(error) => self.failed(&error),
                     }
@@ -181,6 +181,12 @@ impl Engine {
 
     /// The pair is in step: its base is known, and it leaves the quarantine.
     fn in_step(&self, seen: Observed, base: Option<Base>, in_step: &mut [u64]) {
+        if base.is_none()
+            && let Some(znodes) = &self.znodes
+        {
+            let heard = if seen.hint.zxid == i64::MAX { 0 } else { seen.hint.zxid };
+            self.gone_zxid.fetch_max(znodes.zxid().max(heard), Ordering::Relaxed);
+        }
         self.cache.put(&seen.name, base);
         self.quarantine.remove(&seen.name);
         let change = i64::from(base.is_some()) - i64::from(seen.seen.base.is_some());

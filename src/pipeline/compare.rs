@@ -6,13 +6,14 @@
 //!   3  scan the sidecars     pairs that neither met, after a gap      (bases of pairs that are gone on both sides)
 //! ```
 //!
-//! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway. Whatever looks older than
-//! its base, or absent, is left to the slow path. Deletes that only the comparison infers are counted first: many of
+//! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway, by the slow path unless the
+//! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent, or may
+//! have been read before the pair's last round and has no base to tell, is left to the slow path. Deletes that only the comparison infers are counted first: many of
 //! them at once wait for `approve`.
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
-use super::observe::{Item, Observed, Sight, is_doubtful, znode_of};
+use super::observe::{Item, Observed, Sight, is_doubted, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
@@ -51,10 +52,10 @@ impl Engine {
         let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
-        self.walk_znodes(&mut met, &mut total).await?;
+        self.walk_znodes(is_routine, &mut met, &mut total).await?;
         self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
         crash_point!("c12-znodes-compared");
-        self.scan_keys(&mut met, &mut total).await?;
+        self.scan_keys(is_routine, &mut met, &mut total).await?;
         if !is_routine {
             self.scan_sidecars(&met, &mut total).await?;
         }
@@ -101,7 +102,12 @@ impl Engine {
     }
 
     /// Phase 1.
-    async fn walk_znodes(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn walk_znodes(
+        self: &Arc<Self>,
+        is_routine: bool,
+        met: &mut HashSet<u64>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
         let Some(znodes) = &self.znodes else { return Ok(()) };
         let mut walk = znodes.walk(self.map.roots());
         let mut under_way = FuturesUnordered::new();
@@ -113,6 +119,7 @@ impl Engine {
             {
                 absorb(total, settled)?;
             }
+            let ended = self.dirty.ended();
             let walked = walk.next().await?;
             for (path, reason) in walk.denied() {
                 if let Some(mapped) = self.map.of_path(&path) {
@@ -139,7 +146,7 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            let batch = tokio::spawn(engine.compare_walked(items));
+            let batch = tokio::spawn(engine.compare_walked(items, is_routine, ended));
             under_way.push(batch.map(|ended| {
                 ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
             }));
@@ -150,22 +157,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Compares znodes that were just read with their keys.
-    async fn compare_walked(self: Arc<Self>, mut items: Vec<WalkedItem>) -> Result<Settled, StoreError> {
+    /// Compares znodes that were read after so many rounds had ended with their keys.
+    async fn compare_walked(
+        self: Arc<Self>,
+        mut items: Vec<WalkedItem>,
+        is_routine: bool,
+        ended: u64,
+    ) -> Result<Settled, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
+        let had_rounds = self.dirty.ended() != ended;
         let mut free = free.into_iter();
-        let is_watched = self.is_watched();
-        items.retain(|(item, ..)| {
-            let is_free = free.next().unwrap_or(false);
-            if !is_free && !is_watched {
-                // It will be looked at anyway, but by then this comparison may have ended, which vouches for every znode.
-                self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
-            }
-            is_free
-        });
+        items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
-        if self.blank.load(Ordering::Relaxed) && !caches_are_off() {
+        if self.blank.load(Ordering::Relaxed) && !had_rounds && !caches_are_off() {
             items = self.guess_absent(items, &mut sight);
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
@@ -182,7 +187,8 @@ impl Engine {
         for (((item, _, data, stat), reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
             let znode = ZnodeReading::Present { data, stat };
-            if is_doubtful(base.as_ref(), &znode, self.ensemble().id) {
+            let may_be_old = had_rounds && base.is_none();
+            if may_be_old || is_doubted(base.as_ref(), &znode, self.ensemble().id) {
                 // Read before a write of ours, or older for a bad reason: the slow path tells.
                 let hint = Hint { slow: true, ..item.hint };
                 sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
@@ -228,7 +234,12 @@ impl Engine {
     }
 
     /// Phase 2.
-    async fn scan_keys(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn scan_keys(
+        self: &Arc<Self>,
+        is_routine: bool,
+        met: &mut HashSet<u64>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
         for prefix in self.map.key_prefixes() {
             let mut cursor = 0;
@@ -243,7 +254,7 @@ impl Engine {
                 }
                 cursor = next;
                 if batch.len() >= SCAN_BATCH || (cursor == 0 && !batch.is_empty()) {
-                    let done = self.compare_both(std::mem::take(&mut batch)).await;
+                    let done = self.compare_both(std::mem::take(&mut batch), is_routine).await;
                     absorb(total, Ok(done))?;
                     self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
                 }
@@ -267,7 +278,7 @@ impl Engine {
             });
             let items: Vec<Item> = items.collect();
             if !items.is_empty() {
-                let done = self.compare_both(items).await;
+                let done = self.compare_both(items, false).await;
                 absorb(total, Ok(done))?;
             }
             cursor = next;
@@ -278,15 +289,25 @@ impl Engine {
     }
 
     /// Compares pairs of which nothing is read yet.
-    async fn compare_both(&self, mut items: Vec<Item>) -> Settled {
+    async fn compare_both(&self, mut items: Vec<Item>, is_routine: bool) -> Settled {
         let paused = lock(&self.live).paused.clone();
         items.retain(|item| !paused.contains(&item.hint.route));
         let free = self.dirty.try_take(&mut items.iter().map(|item| &item.name));
         let mut free = free.into_iter();
-        items.retain(|_| free.next().unwrap_or(false));
+        items.retain(|item| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
         self.see_both(items, true, &mut sight).await;
         self.settle(sight).await
+    }
+
+    /// Whether a comparison has taken this pair. One that waits or is in a round will be looked at or is being looked at, but
+    /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
+    fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
+        let is_free = is_free.unwrap_or(false);
+        if !is_free && (!is_routine || !self.is_watched()) {
+            self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
+        }
+        is_free
     }
 
     /// Lets inferred deletes through, or holds those of a route back if they are many; answers how many go through.

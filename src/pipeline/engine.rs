@@ -135,6 +135,8 @@ pub struct Engine {
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
+    /// The newest zxid seen when a pair last lost its base.
+    pub(super) gone_zxid: AtomicI64,
     /// The zxid that Redis was last told to remember.
     pub(super) remembered_zxid: AtomicI64,
     /// Size of the larger values seen lately.
@@ -202,6 +204,7 @@ impl Engine {
             blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
+            gone_zxid: AtomicI64::new(0),
             remembered_zxid: AtomicI64::new(0),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
@@ -229,7 +232,8 @@ impl Engine {
 
     /// The lineage of the ensemble.
     pub(super) fn ensemble(&self) -> Ensemble {
-        self.lease.ensemble
+        let newest_zxid = self.znodes.as_ref().map_or(i64::MAX, |znodes| znodes.zxid());
+        Ensemble { newest_zxid, ..self.lease.ensemble }
     }
 
     pub(super) fn route(&self, index: usize) -> Option<&Route> {

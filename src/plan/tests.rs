@@ -3,7 +3,7 @@
 use super::*;
 use crate::change::{Digest, Side, ZkVersion};
 
-const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10 };
+const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10, newest_zxid: i64::MAX };
 
 fn policy(flow: Flow) -> Policy {
     Policy {

@@ -6,7 +6,7 @@ use super::script::Script;
 use super::{Shared, lock};
 use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
-use crate::plan::Base;
+use crate::plan::{Base, guard};
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -219,7 +219,7 @@ impl Shared {
 
     /// Which of these are notes of states that an older data set has taken back.
     async fn taken_back(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<bool>, StoreError> {
-        let is_suspect = |write: &&KeyWrite<'_>| write.op == KeyOp::Note && write.life != 0 && write.life != life;
+        let is_suspect = |write: &&KeyWrite<'_>| guard::is_suspect(write.op, write.life, life);
         let suspects: Vec<&[u8]> = writes.iter().filter(is_suspect).map(|write| write.key).collect();
         if suspects.is_empty() {
             return Ok(vec![false; writes.len()]);
@@ -333,8 +333,7 @@ impl Shared {
     }
 }
 
-/// Whether the key is back where its sidecar has it, although this later base says that it had moved on: what both of
-/// them belong to is an older state of the data set.
+/// [`guard::is_back`] for a key as read; what cannot be read is not back.
 pub(super) fn is_back(reading: &KeyReading, later: Option<&Base>) -> bool {
     let now = match &reading.state {
         KeyState::Absent => None,
@@ -342,8 +341,7 @@ pub(super) fn is_back(reading: &KeyReading, later: Option<&Base>) -> bool {
         KeyState::Digest { digest, .. } => Some(*digest),
         KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => return false,
     };
-    let noted = Base::decode(&reading.entry).and_then(|base| base.redis);
-    now == noted && now != later.and_then(|base| base.redis)
+    guard::is_back(now, Base::decode(&reading.entry).as_ref(), later)
 }
 
 /// A command's answer with a server error taken out of it.

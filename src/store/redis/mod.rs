@@ -21,8 +21,8 @@ mod slot;
 mod source;
 
 use super::{
-    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReadings, KeyState, KeyWrite, Keyspace,
-    KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
+    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite,
+    Keyspace, KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
 use calls::{glob, integer, is_back, keys_of};
 use connection::explain;
@@ -83,6 +83,7 @@ struct Shared {
     observe: Script,
     apply: Script,
     complete: Script,
+    mark: Script,
     look: Script,
     edit: Script,
     connection: tokio::sync::Mutex<Option<(u64, MultiplexedConnection)>>,
@@ -114,6 +115,11 @@ struct Lineage {
 impl Lineage {
     fn is_intact(&self) -> bool {
         self.compared.as_ref().is_some_and(|(life, evicted)| *life == self.current && *evicted == self.evicted_keys)
+    }
+
+    /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
+    fn is_intact_as(&self, info: &Info) -> bool {
+        self.is_intact() && info.lineage() == self.current && info.evicted_keys == self.evicted_keys
     }
 
     /// Takes in what INFO says; whether the data set is another one, and whether something was evicted.
@@ -148,6 +154,7 @@ impl RedisStore {
             observe: Script::observe(),
             apply: Script::apply(),
             complete: Script::complete(),
+            mark: Script::mark(),
             look: Script::look(),
             edit: Script::edit(),
             connection: tokio::sync::Mutex::new(None),
@@ -271,14 +278,23 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
-    fn mark_slots<'a>(&'a self, slots: &'a [Slot]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot], zxid: i64) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
-            let mut save = redis::cmd("HSET");
-            save.arg(self.shared.state_key());
+            if slots.is_empty() {
+                return Ok(());
+            }
+            let shared = &self.shared;
+            let mut save = redis::cmd("EVALSHA");
+            save.arg(&shared.mark.sha).arg(1).arg(shared.state_key()).arg(shared.epoch.load(Ordering::Relaxed));
             for slot in slots {
                 save.arg(format!("slot:{}", slot.number)).arg(slot.version);
             }
-            if slots.is_empty() { Ok(()) } else { self.shared.command(&save).await.map(|_| ()) }
+            save.arg("zxid").arg(zxid);
+            match shared.script(&shared.mark, &save).await? {
+                Ok(Value::Int(6)) => Err(shared.fenced()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(explain(&shared.settings, &error)),
+            }
         }
         .boxed()
     }
@@ -309,7 +325,15 @@ impl Keyspace for RedisStore {
         async move {
             let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| self.shared.observe_chunk(chunk, values));
             let chunks = futures::future::try_join_all(calls).await?;
-            let intact = lock(&self.shared.lineage).is_intact();
+            let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && !reading.entry.is_empty();
+            let intact = if chunks.iter().any(|(readings, _)| readings.iter().any(is_gone)) {
+                // What is known is up to a second old, and an eviction's event may still be on its way.
+                let (_, mut connection) = self.shared.connection().await?;
+                let info = self.shared.info(&mut connection).await?;
+                lock(&self.shared.lineage).is_intact_as(&info)
+            } else {
+                lock(&self.shared.lineage).is_intact()
+            };
             let now_ms = chunks.last().map_or(0, |(_, now_ms)| *now_ms);
             Ok(KeyReadings {
                 readings: chunks.into_iter().flat_map(|(readings, _)| readings).collect(),
