@@ -31,6 +31,7 @@ mod random;
 mod recovery;
 mod redis_events;
 mod replay;
+mod scripts;
 mod silent_loss;
 mod storage;
 mod stream_conformance;

@@ -75,9 +75,13 @@ pub fn small() -> Vec<Config> {
     all
 }
 
+const fn killed(znode_writes: u8, key_writes: u8) -> Budget {
+    Budget { crashes: 1, starts: 1, ..writes(znode_writes, key_writes) }
+}
+
 /// A planted fault, and a world in which it shows.
 pub fn planted() -> Vec<Config> {
-    let plant = |bug, base: Config| Config { bug, ..base };
+    let plant = |bug, base: Config| Config { bug, states_max: base.states_max.max(400_000), ..base };
     let crash = Budget { crashes: 1, starts: 1, ..writes(2, 2) };
     let keys = Budget { starts: 1, ..writes(0, 4) };
     let taken = Budget { starts: 1, ..writes(2, 2) };
@@ -90,15 +94,14 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::JournalNotCompleted, both("killed", crash)),
         plant(Bug::StaleReadBelieved, Config { sync_lags: true, follower_lags: true, ..PLAIN }),
         plant(Bug::AbsenceBelievedAtOnce, Config { sync_lags: true, ..PLAIN }),
-        plant(Bug::RedisReadFirstAndNoFence, zombie("take-over", taken)),
         plant(Bug::CachedBaseWhereTheSidecarIsGone, both("FLUSHALL", Budget { flushes: 1, ..writes(1, 1) })),
         plant(Bug::OlderDataSetNotNoticed, both("older", Budget { key_rollbacks: 1, ..writes(1, 2) })),
         plant(Bug::AbsenceIsADelete, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
-        plant(Bug::EpochNotCheckedInZookeeper, zombie("take-over", taken)),
+        plant(Bug::EpochNotCheckedInZookeeper, Config { states_max: 1_000_000, ..zombie("take-over", taken) }),
         plant(Bug::EpochNotCheckedByScripts, zombie("take-over", keys)),
         plant(Bug::EpochNotRaisedByReading, zombie("take-over", keys)),
-        plant(Bug::SlotReusedBeforeItsSidecars, both("killed", Budget { others: 2, ..crash })),
-        plant(Bug::SlotsNeverMarked, both("killed", Budget { crashes: 1, starts: 1, ..writes(1, 4) })),
+        plant(Bug::SlotReusedBeforeItsSidecars, both("killed", Budget { others: 1, ..killed(0, 2) })),
+        plant(Bug::SlotsNeverMarked, both("killed", killed(1, 2))),
         plant(Bug::NonceNotCompared, both("FLUSHALL", Budget { flushes: 1, ..writes(1, 2) })),
         plant(Bug::FastPathWhileUnwatched, both("missed", Budget { gaps: 1, ..writes(2, 2) })),
         plant(Bug::RecreationNotNoticed, PLAIN),
@@ -109,12 +112,15 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::UnknownOutcomeIsARefusal, both("answers lost", Budget { lost_replies: 1, ..writes(1, 2) })),
         plant(Bug::GapNotCompared, both("missed", Budget { gaps: 1, ..writes(1, 1) })),
         plant(Bug::OlderEnsembleNotNoticed, both("ensemble", Budget { znode_rollbacks: 1, ..writes(1, 1) })),
-        plant(Bug::MarkNotFenced, zombie("marks", Budget { starts: 2, crashes: 1, ..writes(1, 4) })),
         plant(Bug::WalkBelievedAfterARound, both("compared", Budget { comparisons: 1, ..writes(2, 1) })),
         plant(
             Bug::EvictionSeenLate,
             both("evicted", Budget { evictions: 1, comparisons: 1, repeats: 1, ..writes(1, 1) }),
         ),
+        plant(Bug::QuarantinedPairTakenFast, Config { policy: ruled(Zookeeper, OnConflict::Quarantine), ..PLAIN }),
+        plant(Bug::NamedKeyNotLookedAt, Config { two_values: true, ..PLAIN }),
+        plant(Bug::BusyPairSkipped, both("missed", Budget { gaps: 1, ..writes(1, 2) })),
+        plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
     ]
 }
 

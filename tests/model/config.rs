@@ -14,7 +14,6 @@ pub enum Bug {
     JournalNotCompleted,
     StaleReadBelieved,
     AbsenceBelievedAtOnce,
-    RedisReadFirstAndNoFence,
     CachedBaseWhereTheSidecarIsGone,
     OlderDataSetNotNoticed,
     AbsenceIsADelete,
@@ -33,7 +32,6 @@ pub enum Bug {
     UnknownOutcomeIsARefusal,
     GapNotCompared,
     OlderEnsembleNotNoticed,
-    MarkNotFenced,
     WalkBelievedAfterARound,
     EvictionSeenLate,
     QuarantinedPairTakenFast,
@@ -116,15 +114,10 @@ impl Config {
             large_values: false,
             guard: true,
             cache: true,
-            states_max: 400_000,
+            states_max: 250_000,
             drain_every: 16,
             bug: Bug::None,
         }
-    }
-
-    /// Whether this fence is left out.
-    pub fn fences_not(&self, bug: Bug) -> bool {
-        self.bug == bug || self.bug == Bug::RedisReadFirstAndNoFence
     }
 
     pub fn has(&self, bug: Bug) -> bool {

@@ -108,7 +108,14 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         Step::Evict => {
             spend(&mut world.left.evictions)?;
-            if world.redis.key.is.value == 0 {
+            // Found, and not mended: a late `del` explains an eviction that came after the key was set again (docs/reliability-model.md).
+            let events = world.key_events();
+            let is_late = world.workers.iter().any(|worker| {
+                let hint =
+                    worker.hint.event.removal().or(worker.later.event.removal()).or(worker.look.hint.event.removal());
+                worker.life == Life::Live && (worker.key_heard < events || hint.is_some())
+            });
+            if world.redis.key.is.value == 0 || is_late {
                 return None;
             }
             let knows = world.redis.key.is.knows;
@@ -191,7 +198,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         Step::OtherPair(i) => {
             spend(&mut world.left.others)?;
             let worker = &mut world.workers[i];
-            let slot = (0..crate::world::SLOTS).rev().find(|slot| worker.free[*slot])?;
+            let slot = (0..crate::world::SLOTS).find(|slot| worker.free[*slot])?;
             let place = &mut world.zk.slots[slot];
             let is_owner = worker.life == Life::Live && worker.has_session && worker.fence == world.zk.fence;
             if !is_owner || place.version != worker.slots[slot] || world.redis.state.epoch > worker.epoch {

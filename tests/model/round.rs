@@ -122,12 +122,6 @@ pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option
         die(world, i);
         return Some(());
     }
-    if cfg.has(Bug::RedisReadFirstAndNoFence) && world.workers[i].look.key == Read::No {
-        if read_key(cfg, world, i) {
-            world.workers[i].pc = Pc::Znode;
-        }
-        return (choice == 0).then_some(());
-    }
     // Without a base what `sync` brought is believed; no rule could tell.
     let may_lag = cfg.sync_lags && world.redis.bucket.entry.is && !world.workers[i].look.twice;
     let lag = if may_lag { choice } else { (choice == 0).then_some(0)? };
@@ -142,8 +136,7 @@ pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option
 
 /// The slow path: then the key; what is doubted is looked at once more, as a whole.
 fn see_both_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
-    let has_key = cfg.has(Bug::RedisReadFirstAndNoFence) && world.workers[i].look.key != Read::No;
-    if !has_key && !read_key(cfg, world, i) {
+    if !read_key(cfg, world, i) {
         return Some(());
     }
     let worker = &mut world.workers[i];
@@ -390,10 +383,10 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
     let entry = look.base.get();
     let value = if cfg.has(Bug::KeyWrittenWhateverItHolds) { some(todo.expect) } else { some(held.is.value) };
     let write = Write { op, expect: some(todo.expect), entry, nonce, base: base.get() };
-    let epoch = if cfg.fences_not(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
+    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
     let before = bucket.epoch;
     let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
-    if cfg.fences_not(Bug::EpochNotCheckedByScripts) && bucket.epoch.is_some() {
+    if cfg.has(Bug::EpochNotCheckedByScripts) && bucket.epoch.is_some() {
         bucket.epoch = Some(before.unwrap_or(u64::from(worker.epoch)));
     }
     if code == Code::Fenced {
@@ -472,7 +465,7 @@ fn not_done(cfg: &Config, worker: &mut Worker) {
 fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
     let (slot, reply) = (usize::from(choice % 2), choice / 2);
     let worker = world.workers[i];
-    if !worker.has_session || worker.fence != world.zk.fence && !cfg.fences_not(Bug::EpochNotCheckedInZookeeper) {
+    if !worker.has_session || worker.fence != world.zk.fence && !cfg.has(Bug::EpochNotCheckedInZookeeper) {
         die(world, i);
         return (choice == 0).then_some(());
     }
@@ -635,7 +628,7 @@ fn mark(cfg: &Config, world: &mut World, i: usize) {
     connect(world, i);
     let worker = world.workers[i];
     let slot = usize::from(worker.todo.slot);
-    if world.redis.state.epoch > worker.epoch && !cfg.has(Bug::MarkNotFenced) {
+    if world.redis.state.epoch > worker.epoch {
         return die(world, i);
     }
     if !cfg.has(Bug::SlotsNeverMarked) {

@@ -51,7 +51,7 @@ pub fn connect(world: &mut World, i: usize) {
 
 /// OBSERVE, as `twin` has it; `false`: fenced.
 pub fn observe(cfg: &Config, world: &mut World, i: usize) -> bool {
-    let epoch = if cfg.fences_not(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
+    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
     let mut bucket = world.redis.bucket.get();
     let before = bucket;
     if twin::observe(&mut bucket, epoch, u64::from(world.nonces) + 1) == Code::Fenced {
@@ -60,7 +60,7 @@ pub fn observe(cfg: &Config, world: &mut World, i: usize) -> bool {
     if before.epoch.is_none() {
         world.nonces += 1;
     }
-    let keeps = cfg.has(Bug::EpochNotRaisedByReading) || cfg.fences_not(Bug::EpochNotCheckedByScripts);
+    let keeps = cfg.has(Bug::EpochNotRaisedByReading) || cfg.has(Bug::EpochNotCheckedByScripts);
     if keeps {
         bucket.epoch = Some(before.epoch.unwrap_or(u64::from(world.workers[i].epoch)));
     }
