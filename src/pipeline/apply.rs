@@ -203,6 +203,7 @@ impl Engine {
 
     fn not_done(&self, seen: Observed, outcome: KeyOutcome) {
         let hint = Hint { slow: true, ..seen.hint };
+        self.skipped.fetch_add(u64::from(seen.comparing), Ordering::Relaxed);
         match outcome {
             KeyOutcome::Done => self.dirty.finish(seen.name, None),
             KeyOutcome::Refused => {

@@ -46,6 +46,7 @@ impl Engine {
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
         let is_routine = asked.is_empty();
+        self.skipped.store(0, Ordering::Relaxed);
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
@@ -79,7 +80,13 @@ impl Engine {
         }
         crash_point!("c12-all-compared");
         if let Some(keys) = &self.keys {
-            if lock(&self.live).awaiting.is_empty() {
+            // What a pair that was skipped lost would be taken for deleted. Another comparison meets it: one at once, and if that
+            // skips some as well, the next at its interval.
+            let is_whole = self.skipped.load(Ordering::Relaxed) == 0;
+            if !self.compares_again.swap(!is_whole, Ordering::Relaxed) && !is_whole {
+                self.ask_comparison(None, "pairs were under way during the last one");
+            }
+            if is_whole && lock(&self.live).awaiting.is_empty() {
                 keys.compared(mark).await?;
             }
             if let Some(znodes) = &self.znodes {
@@ -190,6 +197,7 @@ impl Engine {
             let may_be_old = had_rounds && base.is_none();
             if may_be_old || is_doubted(base.as_ref(), &znode, self.ensemble().id) {
                 // Read before a write of ours, or older for a bad reason: the slow path tells.
+                self.skipped.fetch_add(1, Ordering::Relaxed);
                 let hint = Hint { slow: true, ..item.hint };
                 sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
                 continue;
@@ -304,6 +312,9 @@ impl Engine {
     /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
     fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
         let is_free = is_free.unwrap_or(false);
+        if !is_free {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+        }
         if !is_free && (!is_routine || !self.is_watched()) {
             self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
         }

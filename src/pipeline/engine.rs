@@ -135,6 +135,10 @@ pub struct Engine {
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
+    /// Pairs that the comparison under way left to the rounds.
+    pub(super) skipped: AtomicU64,
+    /// A comparison was asked for because the one before had skipped some.
+    pub(super) compares_again: AtomicBool,
     /// The newest zxid seen when a pair last lost its base.
     pub(super) gone_zxid: AtomicI64,
     /// The zxid that Redis was last told to remember.
@@ -204,6 +208,8 @@ impl Engine {
             blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
+            skipped: AtomicU64::new(0),
+            compares_again: AtomicBool::new(false),
             gone_zxid: AtomicI64::new(0),
             remembered_zxid: AtomicI64::new(0),
             value_bytes: AtomicUsize::new(0),

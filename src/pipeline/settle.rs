@@ -231,6 +231,7 @@ impl Engine {
     /// Puts a pair back for the slow path.
     fn look_again(&self, seen: Observed, delay: Duration, settled: &mut Settled) {
         settled.acted += 1;
+        self.skipped.fetch_add(u64::from(seen.comparing), Ordering::Relaxed);
         let patience = seen.hint.patience + u8::from(delay > Duration::ZERO && seen.hint.patience < u8::MAX);
         self.dirty.finish(seen.name, Some((Hint { slow: true, patience, ..seen.hint }, delay)));
     }

@@ -59,11 +59,12 @@ pub fn is_suspect(op: KeyOp, observed: u64, now: u64) -> bool {
     op == KeyOp::Note && observed != 0 && observed != now
 }
 
-/// Whether the key is back where its sidecar has it, although this later base says that it had moved on: what both of
-/// them belong to is an older state of the data set.
+/// Whether the key is another than this later base has it, in a life of the data set in which the base was not agreed: it may be
+/// an older state come back, or a newer one, and nothing tells which. Then the base is not noted, and a difference is a
+/// conflict, which is on record.
 #[must_use]
-pub fn is_back(key: Option<Digest>, noted: Option<&Base>, later: Option<&Base>) -> bool {
-    key == noted.and_then(|base| base.redis) && key != later.and_then(|base| base.redis)
+pub fn is_back(key: Option<Digest>, later: Option<&Base>) -> bool {
+    key != later.and_then(|base| base.redis)
 }
 
 /// Whether the ensemble came back older than what is remembered of it: the lineage that it names and a zxid that it gave

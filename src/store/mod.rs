@@ -395,7 +395,7 @@ pub struct KeyWrite<'a> {
     /// The bucket's life that must be; 0: not looked at.
     pub expect_nonce: u64,
     /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked at. In another life a
-    /// `Note` is refused if the key is back where the sidecar has it: the data set is then an older one.
+    /// `Note` is refused if the key is not as the base to be noted has it: the data set may be an older one.
     pub life: u64,
     /// The value to set.
     pub value: &'a [u8],

@@ -120,6 +120,7 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::QuarantinedPairTakenFast, Config { policy: ruled(Zookeeper, OnConflict::Quarantine), ..PLAIN }),
         plant(Bug::NamedKeyNotLookedAt, Config { two_values: true, ..PLAIN }),
         plant(Bug::BusyPairSkipped, both("missed", Budget { gaps: 1, ..writes(1, 2) })),
+        plant(Bug::SkippedPairTakenAsCompared, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
         plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
     ]
 }

@@ -38,6 +38,7 @@ pub enum Bug {
     NamedKeyNotLookedAt,
     BusyPairSkipped,
     GonePairReadOld,
+    SkippedPairTakenAsCompared,
 }
 
 #[derive(Debug, Clone, Copy)]

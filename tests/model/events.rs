@@ -164,7 +164,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             world.seen[0] = (world.zk.znode, world.zk.zxid);
             world.seen_len = 1;
             world.was_lost = true;
-            world.is_restored = true;
+            (world.is_restored, world.was_restored) = (true, true);
             world.left.starts += 1;
             for worker in &mut world.workers {
                 worker.has_session = false;

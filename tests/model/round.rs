@@ -365,8 +365,7 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
         die(world, i);
         return Some(false);
     }
-    let noted = world.redis.bucket.entry.get();
-    if guard::is_back(some(world.redis.key.is.value), noted.as_ref(), base.get().as_ref()) {
+    if guard::is_back(some(world.redis.key.is.value), base.get().as_ref()) {
         return None;
     }
     world.workers[i].pc = on;
@@ -401,7 +400,7 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
 }
 
 fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
-    let todo = world.workers[i].todo;
+    let (todo, look) = (world.workers[i].todo, world.workers[i].look);
     let op = match todo.op {
         Op::Set => KeyOp::Set,
         Op::Delete => KeyOp::Delete,
@@ -432,7 +431,12 @@ fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
             is.value = 0;
         }
         let is_unseen = todo.baseless || todo.over != held.is.last;
-        let how = if is_unseen { How::UnseenDelete } else { How::Plain };
+        let is_agreed = world.was_restored && look.base.has_z && look.base.value == held.is.value;
+        let how = match (is_agreed, is_unseen) {
+            (true, _) => How::Agreed,
+            (false, true) => How::UnseenDelete,
+            (false, false) => How::Plain,
+        };
         replace(cfg, world, held.is, &mut is, how, effects);
         let event = match (is_nothing, op) {
             (true, _) => Event::None,

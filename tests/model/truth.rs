@@ -32,6 +32,7 @@ pub fn replace(cfg: &Config, world: &World, old: Content, new: &mut Content, how
     if is_new_to_it && !is_put_back && world.logged & World::bit(old.last) == 0 && !cfg.two_values {
         match how {
             _ if old.value == 0 && world.was_lost => effects.undone = true,
+            How::Agreed => effects.undone = true,
             How::Recreated => effects.recreated = true,
             How::UnseenDelete if old.value == 0 => effects.unseen = true,
             How::UnseenDelete | How::Plain => effects.lost = true,
@@ -48,6 +49,8 @@ pub enum How {
     Recreated,
     /// No base had a value there.
     UnseenDelete,
+    /// It is what both had agreed on, and the ensemble has lost its copy since.
+    Agreed,
 }
 
 /// A decision goes on the stream: what it says of the two sides as observed.

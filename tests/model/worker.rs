@@ -21,6 +21,9 @@ pub fn note_hint(worker: &mut Worker, hint: Hint) {
 
 /// The pair's round ends; `again`: what is still to be done.
 pub fn finish(cfg: &Config, worker: &mut Worker, again: Option<Hint>) {
+    if worker.look.comparing && again.is_some() && !cfg.has(Bug::SkippedPairTakenAsCompared) {
+        worker.comparison.skipped = true;
+    }
     worker.busy = false;
     worker.pc = Pc::Idle;
     worker.look = Look::default();
@@ -168,8 +171,7 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
             if !observe(cfg, world, i) {
                 return die(world, i);
             }
-            let noted = world.redis.bucket.entry.get();
-            if guard::is_back(some(world.redis.key.is.value), noted.as_ref(), later.as_ref()) {
+            if guard::is_back(some(world.redis.key.is.value), later.as_ref()) {
                 continue;
             }
         }
@@ -219,6 +221,7 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
                 gap: worker.gap,
                 generation: worker.generation,
                 inferred: false,
+                skipped: false,
                 ended: worker.ended,
             };
             worker.zxid = worker.zxid.max(world.zk.znode.mzxid);
@@ -240,6 +243,7 @@ fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
     (worker.ended, worker.comparison.ended) = (0, 0);
     let is_there = walked.is.value != 0;
     if worker.busy || worker.hint.on {
+        worker.comparison.skipped = !cfg.has(Bug::SkippedPairTakenAsCompared);
         let is_thorough = !worker.comparison.routine && !cfg.has(Bug::BusyPairSkipped);
         if is_thorough || (is_there && !is_watched) {
             note_hint(worker, Hint { on: true, slow: true, ..Hint::default() });
@@ -266,7 +270,7 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     if comparison.inferred {
         note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
     }
-    if worker.generation == comparison.generation {
+    if worker.generation == comparison.generation && !comparison.skipped {
         (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
         // The answer is waited for on the connection of the comparison: with another server it fails.
         if worker.run == world.run {

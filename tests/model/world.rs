@@ -280,6 +280,7 @@ pub struct Comparison {
     pub gap: u8,
     pub generation: u8,
     pub inferred: bool,
+    pub skipped: bool,
     pub routine: bool,
     /// Rounds that had ended when the znode was read.
     pub ended: u8,
@@ -372,6 +373,8 @@ pub struct World {
     pub events_before: u8,
     /// The ensemble came back older, and no owner has begun since.
     pub is_restored: bool,
+    /// That has happened.
+    pub was_restored: bool,
     pub zk_copy: Option<Ensemble>,
     pub redis_copy: Option<Data>,
     pub nonces: u8,

@@ -341,7 +341,7 @@ pub(super) fn is_back(reading: &KeyReading, later: Option<&Base>) -> bool {
         KeyState::Digest { digest, .. } => Some(*digest),
         KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => return false,
     };
-    guard::is_back(now, Base::decode(&reading.entry).as_ref(), later)
+    guard::is_back(now, later)
 }
 
 /// A command's answer with a server error taken out of it.
