@@ -184,6 +184,7 @@ impl Engine {
         if base.is_none()
             && let Some(znodes) = &self.znodes
         {
+            self.forgotten.fetch_add(1, Ordering::Release);
             let heard = if seen.hint.zxid == i64::MAX { 0 } else { seen.hint.zxid };
             self.gone_zxid.fetch_max(znodes.zxid().max(heard), Ordering::Relaxed);
         }

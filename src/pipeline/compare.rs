@@ -126,7 +126,7 @@ impl Engine {
             {
                 absorb(total, settled)?;
             }
-            let ended = self.dirty.ended();
+            let forgotten = self.forgotten.load(Ordering::Acquire);
             let walked = walk.next().await?;
             for (path, reason) in walk.denied() {
                 if let Some(mapped) = self.map.of_path(&path) {
@@ -153,7 +153,7 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            let batch = tokio::spawn(engine.compare_walked(items, is_routine, ended));
+            let batch = tokio::spawn(engine.compare_walked(items, is_routine, forgotten));
             under_way.push(batch.map(|ended| {
                 ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
             }));
@@ -164,20 +164,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Compares znodes that were read after so many rounds had ended with their keys.
+    /// Compares znodes that were read after so many pairs had lost their base with their keys.
     async fn compare_walked(
         self: Arc<Self>,
         mut items: Vec<WalkedItem>,
         is_routine: bool,
-        ended: u64,
+        forgotten: u64,
     ) -> Result<Settled, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
-        let had_rounds = self.dirty.ended() != ended;
+        let was_forgotten = self.forgotten.load(Ordering::Acquire) != forgotten;
         let mut free = free.into_iter();
         items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
-        if self.blank.load(Ordering::Relaxed) && !had_rounds && !caches_are_off() {
+        if self.blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
             items = self.guess_absent(items, &mut sight);
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
@@ -194,7 +194,7 @@ impl Engine {
         for (((item, _, data, stat), reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
             let znode = ZnodeReading::Present { data, stat };
-            let may_be_old = had_rounds && base.is_none();
+            let may_be_old = was_forgotten && base.is_none();
             if may_be_old || is_doubted(base.as_ref(), &znode, self.ensemble().id) {
                 // Read before a write of ours, or older for a bad reason: the slow path tells.
                 self.skipped.fetch_add(1, Ordering::Relaxed);

@@ -107,7 +107,6 @@ struct Inner {
     parked: Vec<PairName>,
     busy: HashMap<PairName, Option<Hint>>,
     paused: HashSet<usize>,
-    ended: u64,
 }
 
 /// See the module.
@@ -188,7 +187,6 @@ impl DirtySet {
     pub fn finish(&self, name: PairName, again: Option<(Hint, Duration)>) {
         {
             let mut inner = self.inner();
-            inner.ended += 1;
             let later = inner.busy.remove(&name).flatten();
             let (hint, delay) = match (again, later) {
                 (None, None) => return,
@@ -212,13 +210,6 @@ impl DirtySet {
             }
         }
         self.changed.notify_one();
-    }
-
-    /// Rounds of single pairs that have ended. While it stays the same, what was read of a pair that is free is not older than
-    /// its last round.
-    #[must_use]
-    pub fn ended(&self) -> u64 {
-        self.inner().ended
     }
 
     /// Stops or resumes taking pairs of this route.

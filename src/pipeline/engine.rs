@@ -135,6 +135,8 @@ pub struct Engine {
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
+    /// Pairs that have lost their base.
+    pub(super) forgotten: AtomicU64,
     /// Pairs that the comparison under way left to the rounds.
     pub(super) skipped: AtomicU64,
     /// A comparison was asked for because the one before had skipped some.
@@ -208,6 +210,7 @@ impl Engine {
             blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
+            forgotten: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             compares_again: AtomicBool::new(false),
             gone_zxid: AtomicI64::new(0),

@@ -111,7 +111,6 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::LoserNotRecorded, PLAIN),
         plant(Bug::UnknownOutcomeIsARefusal, both("answers lost", Budget { lost_replies: 1, ..writes(1, 2) })),
         plant(Bug::GapNotCompared, both("missed", Budget { gaps: 1, ..writes(1, 1) })),
-        plant(Bug::OlderEnsembleNotNoticed, both("ensemble", Budget { znode_rollbacks: 1, ..writes(1, 1) })),
         plant(Bug::WalkBelievedAfterARound, both("compared", Budget { comparisons: 1, ..writes(2, 1) })),
         plant(
             Bug::EvictionSeenLate,

@@ -31,7 +31,6 @@ pub enum Bug {
     LoserNotRecorded,
     UnknownOutcomeIsARefusal,
     GapNotCompared,
-    OlderEnsembleNotNoticed,
     WalkBelievedAfterARound,
     EvictionSeenLate,
     QuarantinedPairTakenFast,

@@ -7,6 +7,7 @@
     reason = "it is a test, which fails by panicking; numbers of the model are small"
 )]
 
+mod apply;
 pub mod cases;
 pub mod config;
 pub mod events;

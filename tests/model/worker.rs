@@ -28,10 +28,6 @@ pub fn finish(cfg: &Config, worker: &mut Worker, again: Option<Hint>) {
     worker.pc = Pc::Idle;
     worker.look = Look::default();
     worker.todo = Default::default();
-    worker.ended = worker.ended.saturating_add(1);
-    if worker.comparison.stage != Stage::Walked {
-        worker.ended = 0;
-    }
     let later = std::mem::take(&mut worker.later);
     let mut hint = again.unwrap_or_default();
     if !cfg.has(Bug::HintDuringARoundDropped) {
@@ -88,7 +84,7 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
             worker.blank = state == State::default();
             worker.life = Life::Owning;
         }
-        Life::Owning => own(cfg, world, i),
+        Life::Owning => own(world, i),
         Life::Beginning => {
             connect(world, i);
             world.nonces += 1;
@@ -133,7 +129,7 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     Some(())
 }
 
-fn own(cfg: &Config, world: &mut World, i: usize) {
+fn own(world: &mut World, i: usize) {
     // The place in line of a worker that is not the newest is gone.
     if !world.workers[i].has_session || usize::from(world.newest) != i {
         die(world, i);
@@ -148,7 +144,7 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
     zk.fence += 1;
     let (lineage, zxid) = (u32::from(zk.lineage), i64::from(zk.zxid));
     let is_older = guard::is_older(lineage, zxid, u32::from(remembered.ensemble), i64::from(remembered.zxid));
-    if zk.lineage == 0 || (is_older && !cfg.has(Bug::OlderEnsembleNotNoticed)) {
+    if zk.lineage == 0 || is_older {
         world.nonces += 1;
         (zk.lineage, zk.since) = (world.nonces, zk.zxid);
     }
