@@ -179,14 +179,18 @@ impl Engine {
         })
     }
 
+    /// A pair was found to have neither znode nor base, or lost its base: what was read of its znode before may be older.
+    pub(super) fn is_gone(&self, hint: &Hint) {
+        let heard = if hint.zxid == i64::MAX { 0 } else { hint.zxid };
+        let seen = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
+        self.gone_zxid.fetch_max(seen.max(heard), Ordering::Relaxed);
+        self.forgotten.fetch_add(1, Ordering::Release);
+    }
+
     /// The pair is in step: its base is known, and it leaves the quarantine.
     fn in_step(&self, seen: Observed, base: Option<Base>, in_step: &mut [u64]) {
-        if base.is_none()
-            && let Some(znodes) = &self.znodes
-        {
-            self.forgotten.fetch_add(1, Ordering::Release);
-            let heard = if seen.hint.zxid == i64::MAX { 0 } else { seen.hint.zxid };
-            self.gone_zxid.fetch_max(znodes.zxid().max(heard), Ordering::Relaxed);
+        if base.is_none() {
+            self.is_gone(&seen.hint);
         }
         self.cache.put(&seen.name, base);
         self.quarantine.remove(&seen.name);

@@ -170,6 +170,9 @@ impl Engine {
         match step(action, &route.policy, &seen.seen, &about) {
             Step::Nothing => {
                 self.quarantine.remove(&seen.name);
+                if seen.seen.base.is_none() && seen.seen.znode == Znode::Absent {
+                    self.is_gone(&seen.hint);
+                }
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {
                     self.cache.put(&seen.name, seen.seen.base);
                 }

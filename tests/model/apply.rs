@@ -105,12 +105,17 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
     in_step(cfg, &mut world.workers[i], todo.base);
 }
 
+/// As `Engine::is_gone`.
+pub fn is_gone(worker: &mut Worker) {
+    worker.ended += u8::from(worker.comparison.stage == crate::world::Stage::Walked);
+    let heard = if worker.look.hint.zxid == u8::MAX { 0 } else { worker.look.hint.zxid };
+    worker.gone = worker.gone.max(worker.zxid).max(heard);
+}
+
 fn in_step(cfg: &Config, worker: &mut Worker, base: B) {
     worker.quarantined = false;
     if !base.is {
-        worker.ended += u8::from(worker.comparison.stage == crate::world::Stage::Walked);
-        let heard = if worker.look.hint.zxid == u8::MAX { 0 } else { worker.look.hint.zxid };
-        worker.gone = worker.gone.max(worker.zxid).max(heard);
+        is_gone(worker);
     }
     put(cfg, worker, base);
     finish(cfg, worker, None);

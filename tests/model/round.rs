@@ -1,6 +1,6 @@
 //! A round: observe, decide by the shipped functions, record, apply; one request to a store is one step.
 
-use crate::apply::{apply, mark, multi, note, resolve};
+use crate::apply::{apply, is_gone, mark, multi, note, resolve};
 use crate::config::{Bug, Config};
 use crate::truth::{Effects, key_of, record, znode_of};
 use crate::worker::{connect, die, finish, is_watched, observe};
@@ -271,6 +271,9 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
     match step(action, &cfg.policy, &seen, &about) {
         Step::Nothing => {
             worker.quarantined = false;
+            if !look.base.is && matches!(look.znode, Read::Is(znode) if znode.is.value == 0) {
+                is_gone(worker);
+            }
             if look.znode != Read::No && look.key != Read::No {
                 put(cfg, worker, look.base);
             }
