@@ -3,10 +3,10 @@
 use super::dirty::Hint;
 use super::engine::Engine;
 use super::observe::{AGAIN_AFTER, Observed};
-use super::settle::{Task, Work};
+use super::settle::Work;
 use crate::change::{Change, Side};
 use crate::failpoint::crash_point;
-use crate::plan::Base;
+use crate::plan::{Base, Task};
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl Engine {
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
-                    match keys.mark_slots(&batch.slots).await {
+                    match keys.mark_slots(&batch.slots, znodes.zxid()).await {
                         Ok(()) => break outcomes,
                         Err(error) => self.failed(&error),
                     }
@@ -179,8 +179,19 @@ impl Engine {
         })
     }
 
+    /// A pair was found to have neither znode nor base, or lost its base: what was read of its znode before may be older.
+    pub(super) fn is_gone(&self, hint: &Hint) {
+        let heard = if hint.zxid == i64::MAX { 0 } else { hint.zxid };
+        let seen = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
+        self.gone_zxid.fetch_max(seen.max(heard), Ordering::Relaxed);
+        self.forgotten.fetch_add(1, Ordering::Release);
+    }
+
     /// The pair is in step: its base is known, and it leaves the quarantine.
     fn in_step(&self, seen: Observed, base: Option<Base>, in_step: &mut [u64]) {
+        if base.is_none() {
+            self.is_gone(&seen.hint);
+        }
         self.cache.put(&seen.name, base);
         self.quarantine.remove(&seen.name);
         let change = i64::from(base.is_some()) - i64::from(seen.seen.base.is_some());
@@ -197,6 +208,7 @@ impl Engine {
 
     fn not_done(&self, seen: Observed, outcome: KeyOutcome) {
         let hint = Hint { slow: true, ..seen.hint };
+        self.skipped.fetch_add(u64::from(seen.comparing), Ordering::Relaxed);
         match outcome {
             KeyOutcome::Done => self.dirty.finish(seen.name, None),
             KeyOutcome::Refused => {

@@ -3,24 +3,13 @@
 //! A base from here is only ever a guess that a compare-and-set checks. Pairs are kept by a 64-bit hash of their name
 //! alone; a collision makes a wrong guess, which is refused and looked up. About 90 bytes a pair.
 
-use crate::plan::Base;
+use crate::plan::{Base, Known};
 use hashbrown::HashTable;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Pairs kept at most: 135 MB when full. Beyond it, a pair that is new takes the place of another.
 pub const PAIRS_MAX: usize = 1_500_000;
-
-/// What the cache says of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// Its base.
-    Base(Base),
-    /// It has none.
-    None,
-    /// Nothing is known.
-    Unknown,
-}
 
 #[derive(Debug, Default)]
 struct Inner {

@@ -6,13 +6,14 @@
 //!   3  scan the sidecars     pairs that neither met, after a gap      (bases of pairs that are gone on both sides)
 //! ```
 //!
-//! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway. Whatever looks older than
-//! its base, or absent, is left to the slow path. Deletes that only the comparison infers are counted first: many of
+//! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway, by the slow path unless the
+//! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent, or may
+//! have been read before the pair's last round and has no base to tell, is left to the slow path. Deletes that only the comparison infers are counted first: many of
 //! them at once wait for `approve`.
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
-use super::observe::{Item, Observed, Sight, is_doubtful, znode_of};
+use super::observe::{Item, Observed, Sight, is_doubted, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
@@ -44,6 +45,7 @@ impl Engine {
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
         let is_routine = asked.is_empty();
+        self.skipped.store(0, Ordering::Relaxed);
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
@@ -52,17 +54,17 @@ impl Engine {
         let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
-        self.walk_znodes(&mut met, &mut total).await?;
+        self.walk_znodes(is_routine, &mut met, &mut total).await?;
         self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
         crash_point!("c12-znodes-compared");
-        self.scan_keys(&mut met, &mut total).await?;
+        self.scan_keys(is_routine, &mut met, &mut total).await?;
         if !is_routine {
             self.scan_sidecars(&met, &mut total).await?;
         }
         drop(met);
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
-        let is_whole = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
-        if was_watched && is_whole {
+        let every_route = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
+        if was_watched && every_route {
             self.watch_compared.store(watch_gaps, Ordering::Release);
         }
         self.blank.store(false, Ordering::Relaxed);
@@ -75,13 +77,19 @@ impl Engine {
             }
         }
         let inferred = self.guard_deletes(std::mem::take(&mut total.inferred));
-        if is_whole && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
+        if every_route && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
             self.cache.set_complete(true);
             self.set_counting(true);
         }
         crash_point!("c12-all-compared");
         if let Some(keys) = &self.keys {
-            if is_whole && lock(&self.live).awaiting.is_empty() {
+            // What a pair that was skipped lost would be taken for deleted. Another comparison meets it: one at once, and if that
+            // skips some as well, the next at its interval.
+            let has_skipped = self.skipped.load(Ordering::Relaxed) != 0;
+            if !self.compares_again.swap(has_skipped, Ordering::Relaxed) && has_skipped {
+                self.ask_comparison(None, "pairs were under way during the last one");
+            }
+            if every_route && !has_skipped && lock(&self.live).awaiting.is_empty() {
                 keys.compared(mark).await?;
             }
             if let Some(znodes) = &self.znodes {
@@ -104,12 +112,18 @@ impl Engine {
     }
 
     /// Phase 1.
-    async fn walk_znodes(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn walk_znodes(
+        self: &Arc<Self>,
+        is_routine: bool,
+        met: &mut HashSet<u64>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
         let Some(znodes) = &self.znodes else { return Ok(()) };
         // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off). They
         // end with the ownership, and not before they have given their pairs back.
         let mut under_way = JoinSet::new();
-        let mut result = self.start_batches(znodes.walk(self.map.roots()).as_mut(), &mut under_way, met, total).await;
+        let mut result =
+            self.start_batches(znodes.walk(self.map.roots()).as_mut(), is_routine, &mut under_way, met, total).await;
         while let Some(ended) = under_way.join_next().await {
             result = result.and(absorb(total, batch(ended)));
         }
@@ -119,6 +133,7 @@ impl Engine {
     async fn start_batches(
         self: &Arc<Self>,
         walk: &mut dyn Walk,
+        is_routine: bool,
         under_way: &mut JoinSet<Result<Settled, StoreError>>,
         met: &mut HashSet<u64>,
         total: &mut Settled,
@@ -130,6 +145,7 @@ impl Engine {
             {
                 absorb(total, batch(ended))?;
             }
+            let forgotten = self.forgotten.load(Ordering::Acquire);
             let walked = walk.next().await?;
             for (path, reason) in walk.denied() {
                 if let Some(mapped) = self.map.of_path(&path) {
@@ -156,26 +172,24 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            under_way.spawn(engine.compare_walked(items));
+            under_way.spawn(engine.compare_walked(items, is_routine, forgotten));
         }
     }
 
-    /// Compares znodes that were just read with their keys.
-    async fn compare_walked(self: Arc<Self>, mut items: Vec<WalkedItem>) -> Result<Settled, StoreError> {
+    /// Compares znodes that were read after so many pairs had lost their base with their keys.
+    async fn compare_walked(
+        self: Arc<Self>,
+        mut items: Vec<WalkedItem>,
+        is_routine: bool,
+        forgotten: u64,
+    ) -> Result<Settled, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
+        let was_forgotten = self.forgotten.load(Ordering::Acquire) != forgotten;
         let mut free = free.into_iter();
-        let is_watched = self.is_watched();
-        items.retain(|(item, ..)| {
-            let is_free = free.next().unwrap_or(false);
-            if !is_free && !is_watched {
-                // It will be looked at anyway, but by then this comparison may have ended, which vouches for every znode.
-                self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
-            }
-            is_free
-        });
+        items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
-        if self.blank.load(Ordering::Relaxed) && !caches_are_off() {
+        if self.blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
             items = self.guess_absent(items, &mut sight);
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
@@ -192,8 +206,10 @@ impl Engine {
         for (((item, _, data, stat), reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
             let znode = ZnodeReading::Present { data, stat };
-            if is_doubtful(base.as_ref(), &znode, self.ensemble().id) {
+            let may_be_old = was_forgotten && base.is_none();
+            if may_be_old || is_doubted(base.as_ref(), &znode, self.ensemble().id) {
                 // Read before a write of ours, or older for a bad reason: the slow path tells.
+                self.skipped.fetch_add(1, Ordering::Relaxed);
                 let hint = Hint { slow: true, ..item.hint };
                 sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
                 continue;
@@ -238,7 +254,12 @@ impl Engine {
     }
 
     /// Phase 2.
-    async fn scan_keys(self: &Arc<Self>, met: &mut HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn scan_keys(
+        self: &Arc<Self>,
+        is_routine: bool,
+        met: &mut HashSet<u64>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
         for prefix in self.map.key_prefixes() {
             let mut cursor = 0;
@@ -253,7 +274,7 @@ impl Engine {
                 }
                 cursor = next;
                 if batch.len() >= SCAN_BATCH || (cursor == 0 && !batch.is_empty()) {
-                    let done = self.compare_both(std::mem::take(&mut batch)).await;
+                    let done = self.compare_both(std::mem::take(&mut batch), is_routine).await;
                     absorb(total, Ok(done))?;
                     self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
                 }
@@ -277,7 +298,7 @@ impl Engine {
             });
             let items: Vec<Item> = items.collect();
             if !items.is_empty() {
-                let done = self.compare_both(items).await;
+                let done = self.compare_both(items, false).await;
                 absorb(total, Ok(done))?;
             }
             cursor = next;
@@ -288,15 +309,28 @@ impl Engine {
     }
 
     /// Compares pairs of which nothing is read yet.
-    async fn compare_both(&self, mut items: Vec<Item>) -> Settled {
+    async fn compare_both(&self, mut items: Vec<Item>, is_routine: bool) -> Settled {
         let paused = lock(&self.live).paused.clone();
         items.retain(|item| !paused.contains(&item.hint.route));
         let free = self.dirty.try_take(&mut items.iter().map(|item| &item.name));
         let mut free = free.into_iter();
-        items.retain(|_| free.next().unwrap_or(false));
+        items.retain(|item| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
         self.see_both(items, true, &mut sight).await;
         self.settle(sight).await
+    }
+
+    /// Whether a comparison has taken this pair. One that waits or is in a round will be looked at or is being looked at, but
+    /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
+    fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
+        let is_free = is_free.unwrap_or(false);
+        if !is_free {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+        if !is_free && (!is_routine || !self.is_watched()) {
+            self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
+        }
+        is_free
     }
 
     /// Lets inferred deletes through, or holds those of a route back if they are many; answers how many go through.

@@ -136,6 +136,14 @@ pub struct Engine {
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
+    /// Pairs that have lost their base.
+    pub(super) forgotten: AtomicU64,
+    /// Pairs that the comparison under way left to the rounds.
+    pub(super) skipped: AtomicU64,
+    /// A comparison was asked for because the one before had skipped some.
+    pub(super) compares_again: AtomicBool,
+    /// The newest zxid seen when a pair last lost its base.
+    pub(super) gone_zxid: AtomicI64,
     /// The zxid that Redis was last told to remember.
     pub(super) remembered_zxid: AtomicI64,
     /// Size of the larger values seen lately.
@@ -209,6 +217,10 @@ impl Engine {
             blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
+            forgotten: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            compares_again: AtomicBool::new(false),
+            gone_zxid: AtomicI64::new(0),
             remembered_zxid: AtomicI64::new(0),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
@@ -239,7 +251,8 @@ impl Engine {
 
     /// The lineage of the ensemble.
     pub(super) fn ensemble(&self) -> Ensemble {
-        self.lease.ensemble
+        let newest_zxid = self.znodes.as_ref().map_or(i64::MAX, |znodes| znodes.zxid());
+        Ensemble { newest_zxid, ..self.lease.ensemble }
     }
 
     pub(super) fn route(&self, index: usize) -> Option<&Route> {

@@ -5,16 +5,20 @@
 //!   base has it, the key is looked at next. An event that is not newer than the base is an echo and needs no read.
 //! - A key was named: read it with its sidecar; the znode is assumed to be as the base has it. Only while the watch
 //!   stands, has not named the znode, and a comparison has ended since it was laid.
-//! - Otherwise, or when an assumption was refused: ZooKeeper first, after `sync`, then Redis. What ZooKeeper shows as
+//! - Otherwise, or when an assumption was refused, or when the pair is in quarantine (its base may be older than what was seen
+//!   of it): ZooKeeper first, after `sync`, then Redis. What ZooKeeper shows as
 //!   absent or older than the base is believed only after a second such observation.
 
-use super::cache::Known;
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
-use crate::change::{Digest, Pair, ZkStat};
+use crate::change::{Digest, Pair, ZkStat, ZkVersion};
 use crate::failpoint::crash_point;
-use crate::plan::{Base, Key, Observation, Seen, Vanished, Znode, path_id};
+use crate::plan::{
+    Base, Key, Known, Named, Next, Observation, Path, Seen, Vanished, Znode, after_key, after_znode, is_doubtful, path,
+    path_id,
+};
 use crate::store::{KeyReading, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Times closer than this are not told apart by `latest`: the round trip of an event and the error of the measured
@@ -97,13 +101,13 @@ impl Engine {
                 continue;
             };
             let item = Item { name, hint, pair: mapped.pair };
-            match (hint.slow, hint.znode, hint.key) {
-                (false, true, false) if self.is_echo(&item) => sight.finished.push((item.name, None)),
-                (false, true, false) => znodes.push(item),
-                (false, true, true) if watched && self.is_echo(&item) => keys.push(item),
-                (false, true, true) if watched => znodes.push(item),
-                (false, false, true) if watched => keys.push(item),
-                _ => sight.slow.push(item),
+            let slow = hint.slow || self.quarantine.holds(&item.name);
+            let named = Named { znode: hint.znode, zxid: hint.zxid, key: hint.key, slow };
+            match path(named, self.cache.get(&item.name), self.ensemble().id, watched) {
+                Path::Echo => sight.finished.push((item.name, None)),
+                Path::Znode => znodes.push(item),
+                Path::Key => keys.push(item),
+                Path::Both => sight.slow.push(item),
             }
         }
         keys.extend(self.see_znodes(znodes, &mut sight).await);
@@ -111,18 +115,6 @@ impl Engine {
         let slow = std::mem::take(&mut sight.slow);
         self.see_both(slow, false, &mut sight).await;
         self.settle(sight).await;
-    }
-
-    /// Whether the base is at least as new as every event of the znode: what they told of is known, and a later change
-    /// gives a later event.
-    fn is_echo(&self, item: &Item) -> bool {
-        match self.cache.get(&item.name) {
-            Known::Base(base) => {
-                let is_current = base.ensemble == self.ensemble().id && !base.apart;
-                is_current && base.zookeeper.is_some_and(|version| version.mzxid >= item.hint.zxid)
-            }
-            Known::None | Known::Unknown => false,
-        }
     }
 
     /// The fast path of the ZooKeeper source; answers the items whose key is to be looked at instead.
@@ -138,39 +130,31 @@ impl Engine {
             }
         };
         for (item, reading) in items.into_iter().zip(readings) {
-            let base = match self.cache.get(&item.name) {
-                Known::Base(base) => Some(base),
-                Known::None => None,
-                Known::Unknown => {
-                    self.metrics.cache_misses.inc();
+            let known = self.cache.get(&item.name);
+            let counter = if known == Known::Unknown { &self.metrics.cache_misses } else { &self.metrics.cache_hits };
+            counter.inc();
+            let gone_zxid = self.gone_zxid.load(Ordering::Relaxed);
+            let next = match &reading {
+                // Whatever the base says, it goes into quarantine.
+                ZnodeReading::Denied(_) if known != Known::Unknown && !item.hint.key => Next::Decide,
+                ZnodeReading::Denied(_) => Next::Both,
+                reading => after_znode(known, version_of(reading), item.hint.key, self.ensemble().id, gone_zxid),
+            };
+            match next {
+                Next::Decide => {}
+                Next::Key => {
+                    keys.push(item);
+                    continue;
+                }
+                Next::Both => {
                     sight.slow.push(item);
                     continue;
                 }
-            };
-            self.metrics.cache_hits.inc();
-            // An absent znode is never decided on the word of the cache.
-            let is_gone = reading == ZnodeReading::Absent;
-            if is_gone
-                || is_doubtful(base.as_ref(), &reading, self.ensemble().id)
-                || base.is_some_and(|base| base.apart)
-            {
-                sight.slow.push(item);
-                continue;
             }
-            let is_as_base = match &reading {
-                ZnodeReading::Present { stat, .. } => {
-                    base.and_then(|base| base.zookeeper).is_some_and(|agreed| agreed == stat.version())
-                }
-                ZnodeReading::Absent | ZnodeReading::Denied(_) => false,
+            let base = match known {
+                Known::Base(base) => Some(base),
+                Known::None | Known::Unknown => None,
             };
-            if item.hint.key && (is_as_base || base.is_none()) {
-                if base.is_none() {
-                    sight.slow.push(item);
-                } else {
-                    keys.push(item);
-                }
-                continue;
-            }
             let events = self.events_of(&item.name);
             match self.fit_znode(reading) {
                 Ok(znode) => {
@@ -214,10 +198,7 @@ impl Engine {
         };
         for ((item, reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
-            let is_plain =
-                base.is_none_or(|base| !base.apart && base.ensemble == self.ensemble().id && !base.ephemeral);
-            let is_ours = base.is_some() || reading.entry.is_empty();
-            if !is_plain || !is_ours {
+            if after_key(base.as_ref(), !reading.entry.is_empty(), self.ensemble().id) == Next::Both {
                 sight.slow.push(item);
                 continue;
             }
@@ -254,7 +235,7 @@ impl Engine {
         match self.look(&items).await {
             Ok((znodes, answer, events)) => {
                 let is_doubted = items.iter().zip(&znodes).zip(&answer.readings).any(|((item, znode), reading)| {
-                    is_doubtful(self.base_of(item, &reading.entry).as_ref(), znode, self.ensemble().id)
+                    is_doubted(self.base_of(item, &reading.entry).as_ref(), znode, self.ensemble().id)
                 });
                 if !is_doubted {
                     return Ok((items, (znodes, answer, events)));
@@ -402,16 +383,15 @@ impl Sight {
     }
 }
 
-/// Whether what ZooKeeper shows must be looked at twice: gone or older, against the base.
-pub(super) fn is_doubtful(base: Option<&Base>, reading: &ZnodeReading, ensemble: u32) -> bool {
-    let Some(agreed) = base.and_then(|base| base.zookeeper) else { return false };
+/// [`is_doubtful`] for what was read: what may not be read is not doubted, it goes into quarantine.
+pub(super) fn is_doubted(base: Option<&Base>, reading: &ZnodeReading, ensemble: u32) -> bool {
+    !matches!(reading, ZnodeReading::Denied(_)) && is_doubtful(base, version_of(reading), ensemble)
+}
+
+fn version_of(reading: &ZnodeReading) -> Option<ZkVersion> {
     match reading {
-        ZnodeReading::Absent => true,
-        ZnodeReading::Present { stat, .. } => {
-            let is_older = stat.mzxid < agreed.mzxid || stat.czxid < agreed.czxid;
-            is_older || base.is_some_and(|base| base.ensemble != ensemble)
-        }
-        ZnodeReading::Denied(_) => false,
+        ZnodeReading::Present { stat, .. } => Some(stat.version()),
+        ZnodeReading::Absent | ZnodeReading::Denied(_) => None,
     }
 }
 

@@ -379,7 +379,10 @@ impl Pipeline {
         remembered.epoch = remembered.epoch.max(u64::try_from(stream.newest_epoch()).unwrap_or(0));
         let lease = match &self.znodes {
             Some(znodes) => znodes.own(remembered).await?,
-            None => Lease { epoch: remembered.epoch + 1, ensemble: Ensemble { id: 0, since_zxid: 0 } },
+            None => Lease {
+                epoch: remembered.epoch + 1,
+                ensemble: Ensemble { id: 0, since_zxid: 0, newest_zxid: i64::MAX },
+            },
         };
         crash_point!("c10-fenced-in-zookeeper");
         if let (Some(keys), false) = (&self.keys, captures) {
@@ -394,7 +397,8 @@ impl Pipeline {
                 let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
                 keys.complete(entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect()).await?;
                 crash_point!("c10-journal-completed");
-                keys.mark_slots(&slots.into_iter().collect::<Vec<_>>()).await?;
+                let zxid = znodes.zxid();
+                keys.mark_slots(&slots.into_iter().collect::<Vec<_>>(), zxid).await?;
             }
         }
         Ok(lease)

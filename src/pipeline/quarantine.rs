@@ -114,6 +114,17 @@ impl Quarantine {
         }
     }
 
+    /// Whether the last look at this pair left its sides as they were: then its base may be older than what was looked at.
+    #[must_use]
+    pub fn holds(&self, name: &[u8]) -> bool {
+        let inner = self.inner();
+        let is_unlisted = || {
+            let hash = xxhash_rust::xxh3::xxh3_64(name);
+            inner.unlisted.values().any(|names| names.contains(&hash))
+        };
+        inner.pairs.contains_key(name) || inner.dropped.contains_key(name) || is_unlisted()
+    }
+
     /// Pairs of this route.
     #[must_use]
     pub fn count(&self, route: usize) -> u64 {

@@ -5,13 +5,13 @@
 //! when its outcome is known. A write that is refused, or whose store went away, is observed again.
 
 use super::dirty::{Hint, PairName};
-use super::engine::{Engine, Route};
+use super::engine::Engine;
 use super::observe::{AGAIN_AFTER, Item, Observed, Sight};
 use super::record::{Recording, record};
-use crate::change::{Change, Digest, Position, Side, ZkVersion};
+use crate::change::{Change, Position, Side};
 use crate::failpoint::crash_point;
-use crate::plan::{Action, Base, Key, Verdict, Znode, path_id, plan};
-use crate::store::{KeyOp, StoreError, ZnodeOp};
+use crate::plan::{Action, Circumstances, Key, Record, Step, Task, Wait, Znode, agreed, note, path_id, plan, step};
+use crate::store::StoreError;
 use crate::stream::StreamError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,12 +33,6 @@ pub(super) struct Settled {
     pub(super) inferred: Vec<(PairName, usize)>,
     /// Pairs by route that are in step with a value on both sides, or are now.
     pub(super) in_step: Vec<u64>,
-}
-
-/// What is to be done for one pair, once the stream has it.
-pub(super) enum Task {
-    Redis { op: KeyOp, expect: Option<Digest>, base: Option<Base> },
-    Znode { op: ZnodeOp, base: Base },
 }
 
 /// A pair on its way from the plan to the stores.
@@ -163,9 +157,22 @@ impl Engine {
         if action != Action::Nothing {
             tracing::debug!(pair = ?seen.pair, ?action, "planned");
         }
-        match action {
-            Action::Nothing => {
+        let about = Circumstances {
+            has_value: seen.value.is_some(),
+            was_evicted: seen.hint.event == Some("evicted"),
+            has_waited: seen.hint.patience > 0,
+            comparing: seen.comparing,
+            guards_deletes: self.settings.delete_guard && !seen.hint.approved,
+            key_named: seen.hint.key,
+            hears_redis: self.redis_up.load(Ordering::Relaxed),
+            path_id: path_of(&seen),
+        };
+        match step(action, &route.policy, &seen.seen, &about) {
+            Step::Nothing => {
                 self.quarantine.remove(&seen.name);
+                if seen.seen.base.is_none() && seen.seen.znode == Znode::Absent {
+                    self.is_gone(&seen.hint);
+                }
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {
                     self.cache.put(&seen.name, seen.seen.base);
                 }
@@ -182,225 +189,54 @@ impl Engine {
                 }
                 self.dirty.finish(seen.name, None);
             }
-            Action::Lost(side) => {
+            Step::Lost(side) => {
                 settled.acted += u64::from(!seen.comparing);
                 self.note_loss(side, &seen);
                 self.dirty.finish(seen.name, None);
             }
-            Action::Quarantine => {
+            Step::Quarantine => {
                 let detail =
                     "both sides hold a value that the other never had; make them equal, or restore one of them";
                 self.quarantine(&seen.name, index, &seen.pair, "conflict", detail);
                 self.dirty.finish(seen.name, None);
             }
-            Action::NotOurs => {
+            Step::NotOurs => {
                 let detail = "the key stands for an ephemeral znode, and ephemerals flow only out of ZooKeeper";
                 self.quarantine(&seen.name, index, &seen.pair, "ephemeral", detail);
                 self.dirty.finish(seen.name, None);
             }
-            Action::Agree => {
+            Step::Again(wait) => {
+                let delay = match wait {
+                    Wait::Read => Duration::ZERO,
+                    Wait::Event => EVENT_MAY_COME,
+                    Wait::Evicted => EVICTED,
+                };
+                self.look_again(seen, delay, settled);
+            }
+            Step::Guarded => {
+                settled.inferred.push((seen.name.clone(), index));
+                self.dirty.finish(seen.name, None);
+            }
+            Step::Do(recording, task) => {
                 settled.acted += 1;
-                let base = self.agreed(&seen, false);
-                let change = self.agreed_record(&seen, route).map(|change| push(changes, change));
-                works.push(Work { seen, task: note(Some(base)), change });
+                let mut seen = seen;
+                let change = match recording {
+                    Record::Nothing => None,
+                    Record::Agreed => self.agreed_record(&seen, route),
+                    Record::Change(from, verdict) => record(self, Recording { from, seen: &mut seen, route, verdict }),
+                };
+                let change = change.map(|change| push(changes, change));
+                works.push(Work { seen, task, change });
             }
-            Action::Forget => {
-                settled.acted += 1;
-                works.push(Work { seen, task: note(None), change: None });
-            }
-            Action::KeepApart => {
-                settled.acted += 1;
-                let base = self.agreed(&seen, true);
-                works.push(Work { seen, task: note(Some(base)), change: None });
-            }
-            Action::ToRedis(verdict) => self.to_redis(seen, route, verdict, works, changes, settled),
-            Action::ToZookeeper(verdict) => self.to_zookeeper(seen, route, verdict, works, changes, settled),
         }
-    }
-
-    fn to_redis(
-        &self,
-        mut seen: Observed,
-        route: &Route,
-        verdict: Option<Verdict>,
-        works: &mut Vec<Work>,
-        changes: &mut Vec<Change>,
-        settled: &mut Settled,
-    ) {
-        let Znode::Present { version, digest, ephemeral, .. } = seen.seen.znode else {
-            if seen.seen.znode == Znode::AsBase {
-                return self.look_again(seen, Duration::ZERO, settled);
-            }
-            return self.delete_key(seen, route, verdict, works, changes, settled);
-        };
-        let is_emptied =
-            digest == Digest::EMPTY && !ephemeral && seen.seen.base.is_none_or(|b| b.redis != Some(digest));
-        if is_emptied {
-            return self.delete_key(seen, route, verdict, works, changes, settled);
-        }
-        if self.must_wait(&seen, route, verdict) {
-            return self.look_again(seen, EVENT_MAY_COME, settled);
-        }
-        if seen.hint.event == Some("evicted") && seen.hint.patience == 0 && verdict.is_none() {
-            seen.hint.patience = 1;
-            return self.look_again(seen, EVICTED, settled);
-        }
-        // The loser's value is needed for the conflict log.
-        if verdict.is_some() && matches!(seen.seen.key, Key::AsBase | Key::Present { .. }) && seen.value.is_none() {
-            return self.look_again(seen, Duration::ZERO, settled);
-        }
-        settled.acted += 1;
-        let base = Base { zookeeper: Some(version), redis: Some(digest), ephemeral, ..self.next_base(&seen) };
-        let change =
-            self.recorded_change(Side::Zookeeper, &mut seen, route, verdict).map(|change| push(changes, change));
-        let task = Task::Redis { op: KeyOp::Set, expect: expected_key(&seen), base: Some(base) };
-        works.push(Work { seen, task, change });
-    }
-
-    fn delete_key(
-        &self,
-        mut seen: Observed,
-        route: &Route,
-        verdict: Option<Verdict>,
-        works: &mut Vec<Work>,
-        changes: &mut Vec<Change>,
-        settled: &mut Settled,
-    ) {
-        let is_ephemeral = seen.seen.base.is_some_and(|base| base.ephemeral);
-        if self.is_guarded(&seen) && !is_ephemeral {
-            settled.inferred.push((seen.name.clone(), seen.hint.route));
-            return self.dirty.finish(seen.name, None);
-        }
-        if verdict.is_some() && seen.value.is_none() {
-            return self.look_again(seen, Duration::ZERO, settled);
-        }
-        settled.acted += 1;
-        let change =
-            self.recorded_change(Side::Zookeeper, &mut seen, route, verdict).map(|change| push(changes, change));
-        let task = Task::Redis { op: KeyOp::Delete, expect: expected_key(&seen), base: None };
-        works.push(Work { seen, task, change });
-    }
-
-    fn to_zookeeper(
-        &self,
-        mut seen: Observed,
-        route: &Route,
-        verdict: Option<Verdict>,
-        works: &mut Vec<Work>,
-        changes: &mut Vec<Change>,
-        settled: &mut Settled,
-    ) {
-        let (agreed, digest, expires_ms) = match seen.seen.key {
-            Key::AsBase => return self.look_again(seen, Duration::ZERO, settled),
-            Key::Absent(_) => (seen.seen.base.and_then(|base| base.zookeeper), None, None),
-            Key::Present { .. } if seen.value.is_none() => return self.look_again(seen, Duration::ZERO, settled),
-            Key::Present { digest, expires_ms } => {
-                (seen.seen.base.and_then(|base| base.zookeeper), Some(digest), expires_ms)
-            }
-        };
-        if self.must_wait(&seen, route, verdict) {
-            return self.look_again(seen, EVENT_MAY_COME, settled);
-        }
-        // The loser's value is needed for the conflict log.
-        if verdict.is_some() && seen.seen.znode == Znode::AsBase {
-            return self.look_again(seen, Duration::ZERO, settled);
-        }
-        let expected = match seen.seen.znode {
-            Znode::Present { version, .. } => Some(version),
-            Znode::Absent => None,
-            Znode::AsBase => agreed,
-        };
-        let op = match (digest, expected) {
-            (Some(_), Some(version)) => ZnodeOp::Set(version.version),
-            (Some(_), None) => ZnodeOp::Create,
-            (None, Some(version)) => ZnodeOp::Delete(version.version),
-            (None, None) => {
-                settled.acted += 1;
-                return works.push(Work { seen, task: note(None), change: None });
-            }
-        };
-        if digest.is_none() && self.is_guarded(&seen) {
-            settled.inferred.push((seen.name.clone(), seen.hint.route));
-            return self.dirty.finish(seen.name, None);
-        }
-        settled.acted += 1;
-        let czxid = expected.map_or(0, |version| version.czxid);
-        let version = expected.map_or(0, |version| match version.version.wrapping_add(1) {
-            // -1 means "any version" to ZooKeeper, which skips it (ZOOKEEPER PR #2064).
-            -1 => 0,
-            next => next,
-        });
-        let zookeeper = Some(ZkVersion { czxid, mzxid: 0, version });
-        let base = Base { zookeeper, redis: digest, expires_ms, ..self.next_base(&seen) };
-        let change = self.recorded_change(Side::Redis, &mut seen, route, verdict).map(|change| push(changes, change));
-        works.push(Work { seen, task: Task::Znode { op, base }, change });
-    }
-
-    /// Whether a rule asks when or how often the key changed, and that may become known in a moment.
-    fn must_wait(&self, seen: &Observed, route: &Route, verdict: Option<Verdict>) -> bool {
-        use crate::plan::OnConflict;
-        let asks = match route.policy.on_conflict {
-            OnConflict::Latest => seen.seen.seen.redis_ms.is_none(),
-            OnConflict::HigherVersion => seen.seen.seen.redis_writes == Some(0),
-            OnConflict::Prefer(_) | OnConflict::Quarantine => false,
-        };
-        verdict.is_some() && asks && seen.hint.patience == 0 && !seen.comparing && self.redis_up.load(Ordering::Relaxed)
     }
 
     /// Puts a pair back for the slow path.
     fn look_again(&self, seen: Observed, delay: Duration, settled: &mut Settled) {
         settled.acted += 1;
+        self.skipped.fetch_add(u64::from(seen.comparing), Ordering::Relaxed);
         let patience = seen.hint.patience + u8::from(delay > Duration::ZERO && seen.hint.patience < u8::MAX);
         self.dirty.finish(seen.name, Some((Hint { slow: true, patience, ..seen.hint }, delay)));
-    }
-
-    /// Whether a delete was only inferred: such are counted before they are carried out.
-    fn is_guarded(&self, seen: &Observed) -> bool {
-        seen.comparing && self.settings.delete_guard && !seen.hint.approved
-    }
-
-    /// A base that follows the one seen, with nothing in it yet.
-    fn next_base(&self, seen: &Observed) -> Base {
-        Base {
-            sequence: seen.seen.base.map_or(0, |base| base.sequence).wrapping_add(1),
-            zookeeper: None,
-            redis: None,
-            expires_ms: None,
-            ephemeral: false,
-            apart: false,
-            unproven: false,
-            path_id: path_id(seen.pair.zookeeper.as_deref().unwrap_or_default()),
-            ensemble: self.ensemble().id,
-        }
-    }
-
-    /// The base that names the states as they are.
-    pub(super) fn agreed(&self, seen: &Observed, apart: bool) -> Base {
-        let (zookeeper, ephemeral) = match seen.seen.znode {
-            Znode::Present { version, ephemeral, .. } => (Some(version), ephemeral),
-            Znode::Absent => (None, false),
-            Znode::AsBase => {
-                (seen.seen.base.and_then(|base| base.zookeeper), seen.seen.base.is_some_and(|base| base.ephemeral))
-            }
-        };
-        let (redis, expires_ms) = match seen.seen.key {
-            Key::Present { digest, expires_ms } => (Some(digest), expires_ms),
-            Key::Absent(_) => (None, None),
-            Key::AsBase => {
-                (seen.seen.base.and_then(|base| base.redis), seen.seen.base.and_then(|base| base.expires_ms))
-            }
-        };
-        Base { zookeeper, redis, expires_ms, ephemeral, apart, ..self.next_base(seen) }
-    }
-
-    fn recorded_change(
-        &self,
-        from: Side,
-        seen: &mut Observed,
-        route: &Route,
-        verdict: Option<Verdict>,
-    ) -> Option<Change> {
-        record(self, Recording { from, seen, route, verdict })
     }
 
     /// Leaves pairs as they are until either side changes: both states become their base.
@@ -417,7 +253,7 @@ impl Engine {
         let mut sight = Sight::default();
         self.see_both(items, false, &mut sight).await;
         let works = std::mem::take(&mut sight.observed).into_iter().map(|seen| {
-            let base = self.agreed(&seen, true);
+            let base = agreed(&seen.seen, path_of(&seen), true);
             Work { seen, task: note(Some(base)), change: None }
         });
         let works: Vec<Work> = works.collect();
@@ -457,15 +293,6 @@ fn push(changes: &mut Vec<Change>, change: Change) -> usize {
     changes.len() - 1
 }
 
-fn note(base: Option<Base>) -> Task {
-    Task::Redis { op: KeyOp::Note, expect: None, base }
-}
-
-/// The digest that must be found in the key.
-fn expected_key(seen: &Observed) -> Option<Digest> {
-    match seen.seen.key {
-        Key::AsBase => seen.seen.base.and_then(|base| base.redis),
-        Key::Absent(_) => None,
-        Key::Present { digest, .. } => Some(digest),
-    }
+fn path_of(seen: &Observed) -> u32 {
+    path_id(seen.pair.zookeeper.as_deref().unwrap_or_default())
 }

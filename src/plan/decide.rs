@@ -10,6 +10,8 @@ pub struct Ensemble {
     pub id: u32,
     /// The zxid at which the lineage began: a znode whose mzxid is at or below it is left over from before.
     pub since_zxid: i64,
+    /// The newest zxid that this worker has seen. A base with a newer one is from a life of the ensemble that is gone.
+    pub newest_zxid: i64,
 }
 
 /// A znode as observed.
@@ -208,8 +210,8 @@ fn compare(seen: &Observation) -> Sides {
         (Znode::AsBase, _) => (false, false),
         (_, None) => (znode.is_some(), false),
         (Znode::Absent, Some(base)) => {
-            let changed = base.zookeeper.is_some();
-            (changed, changed && !same_lineage)
+            let is_from_before = base.zookeeper.is_some_and(|agreed| agreed.mzxid > seen.ensemble.newest_zxid);
+            (base.zookeeper.is_some(), base.zookeeper.is_some() && (!same_lineage || is_from_before))
         }
         (Znode::Present { version, .. }, Some(base)) => match base.zookeeper {
             None => (znode.is_some(), false),

@@ -3,8 +3,11 @@
 //! ```text
 //!   base (last agreed state) --\
 //!   znode as observed ----------> plan(policy, observation) -> action
-//!   key as observed ------------/
+//!   key as observed ------------/                                       |
+//!                                                                      step() -> stream record + compare-and-set
 //! ```
+//!
+//! [`path()`] says what is read for an observation, [`step()`] what an action does, [`guard`] what the stores' own state adds.
 //!
 //! There is no clock, no I/O and no async here, so that every interleaving can be explored with the very function that
 //! ships. Echo suppression is a consequence: after a write of ours both sides equal the base, and the echo's
@@ -12,10 +15,15 @@
 
 mod base;
 mod decide;
+pub mod guard;
+mod path;
 mod policy;
+mod task;
 #[cfg(test)]
 mod tests;
 
 pub use base::{Base, path_id};
 pub use decide::{Action, Ensemble, Key, Observation, Removal, Seen, Vanished, Verdict, Znode, plan};
+pub use path::{Known, Named, Next, Path, after_key, after_znode, is_doubtful, path};
 pub use policy::{Ephemeral, Flow, OnConflict, OnRemoval, Policy};
+pub use task::{Circumstances, KeyOp, Record, Step, Task, Wait, ZnodeOp, agreed, note, step};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::change::{Digest, Side, ZkVersion};
 
-const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10 };
+const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10, newest_zxid: i64::MAX };
 
 fn policy(flow: Flow) -> Policy {
     Policy {
@@ -280,4 +280,32 @@ fn a_base_reads_back_and_nonsense_is_no_base() {
     for cut in 0..bytes.len() {
         assert_eq!(Base::decode(bytes.get(..cut).unwrap_or_default()), None);
     }
+}
+
+#[test]
+fn a_key_that_was_named_is_looked_at_before_its_pair_is_only_noted() {
+    let about = Circumstances {
+        has_value: false,
+        was_evicted: false,
+        has_waited: false,
+        comparing: false,
+        guards_deletes: true,
+        key_named: true,
+        hears_redis: true,
+        path_id: 0,
+    };
+    let seen =
+        Observation { base: None, znode: Znode::Absent, key: Key::AsBase, ensemble: ENSEMBLE, seen: Seen::default() };
+    let policy = two_way();
+    let named = step(Action::Agree, &policy, &seen, &about);
+    assert_eq!(named, Step::Again(Wait::Read));
+    let unnamed = step(Action::Agree, &policy, &seen, &Circumstances { key_named: false, ..about });
+    assert!(matches!(unnamed, Step::Do(Record::Agreed, _)), "{unnamed:?}");
+}
+
+#[test]
+fn a_znode_without_base_that_may_be_older_than_its_delete_is_looked_at_on_both_sides() {
+    let found = Some(ZkVersion { czxid: 20, mzxid: 25, version: 1 });
+    assert_eq!(after_znode(Known::None, found, false, 7, 25), Next::Both);
+    assert_eq!(after_znode(Known::None, found, false, 7, 24), Next::Decide);
 }

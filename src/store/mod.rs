@@ -18,6 +18,7 @@ pub use overlap::overlaps;
 
 use crate::change::{Digest, Side, ZkStat};
 use crate::plan::{Base, Ensemble, Removal};
+pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
@@ -97,17 +98,6 @@ pub enum ZnodeReading {
     },
     /// The session may not read it. The text names path and permission.
     Denied(String),
-}
-
-/// What a write does to a znode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZnodeOp {
-    /// It must not exist; missing ancestors are created empty.
-    Create,
-    /// It must have this dataVersion.
-    Set(i32),
-    /// It must have this dataVersion. A znode with children is emptied instead.
-    Delete(i32),
 }
 
 /// One write to ZooKeeper.
@@ -396,17 +386,6 @@ pub struct KeyEdit<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// What a write does to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyOp {
-    /// Set it.
-    Set,
-    /// Remove it.
-    Delete,
-    /// Touch the sidecar only.
-    Note,
-}
-
 /// One write to Redis.
 #[derive(Debug, Clone)]
 pub struct KeyWrite<'a> {
@@ -488,7 +467,8 @@ pub trait Keyspace: Send + Sync {
 
     /// The sidecars say what these slots say, so that no later owner need complete them. Without this mark the older
     /// entry of a pair that was deleted and made anew would be taken for the newer one.
-    fn mark_slots<'a>(&'a self, slots: &'a [Slot]) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// `zxid`, the newest seen, is remembered as well: an ensemble that comes back older than a write of ours is noticed.
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot], zxid: i64) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The slots that were marked last.
     fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>>;

@@ -53,6 +53,7 @@ mod random;
 mod recovery;
 mod redis_events;
 mod replay;
+mod scripts;
 mod sharing;
 mod silent_loss;
 mod storage;

@@ -7,6 +7,7 @@ use super::{Shared, lock};
 use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
+use crate::plan::guard::{self, Late};
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
@@ -93,6 +94,13 @@ impl Shared {
             commands.give_up();
         }
         explain(&self.settings, error)
+    }
+
+    /// Asks how the server is now.
+    pub(super) async fn ask(&self) -> Result<Heard, StoreError> {
+        let commands = self.connection().await?;
+        let asked = self.settings.server.ask(&mut commands.connection.clone()).await;
+        asked.map_err(|error| self.failed(&commands, &error))
     }
 
     /// Runs one command on the command connection.
@@ -221,7 +229,7 @@ impl Shared {
 
     /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at.
     async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, StoreError> {
-        let is_late = |write: &&KeyWrite<'_>| write.op == KeyOp::Note && write.life != 0 && write.life != life;
+        let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life);
         let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
         if keys.is_empty() {
             return Ok(vec![Late::AsItIs; writes.len()]);
@@ -337,26 +345,7 @@ impl Shared {
     }
 }
 
-/// What becomes of a base that is to be noted in another life of the data set than it belongs to: Redis was restarted, and may have
-/// come back with an older copy, sidecars included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
-    /// The key holds what the base says: it is true, whatever happened.
-    AsItIs,
-    /// The key is back where its sidecar has it: both are older. Noting the base would make that older value look like a change.
-    TakenBack,
-    /// The key holds something else: an application wrote it over what the base says, or over what an older copy held.
-    Unproven,
-}
-
-impl Late {
-    /// The base as it is to be noted.
-    pub(super) fn mark(self, base: Option<Base>) -> Option<Base> {
-        base.map(|base| Base { unproven: base.unproven || self == Late::Unproven, ..base })
-    }
-}
-
-/// See [`Late`].
+/// [`guard::late`] for a key as read; what cannot be read proves nothing.
 pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
         KeyState::Absent => None,
@@ -366,14 +355,7 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
             return Late::Unproven;
         }
     };
-    let noted = Base::decode(&reading.entry).and_then(|base| base.redis);
-    if now == base.and_then(|base| base.redis) {
-        Late::AsItIs
-    } else if now == noted {
-        Late::TakenBack
-    } else {
-        Late::Unproven
-    }
+    guard::late(now, Base::decode(&reading.entry).as_ref(), base)
 }
 
 /// A command's answer with a server error taken out of it.

@@ -26,10 +26,11 @@ mod slot;
 mod source;
 
 use super::{
-    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReadings, KeyState, KeyWrite, Keyspace,
-    KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
+    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite,
+    Keyspace, KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
 };
-use calls::{Late, glob, integer, keys_of, late};
+use crate::plan::guard::Late;
+use calls::{glob, integer, keys_of, late};
 use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -91,6 +92,7 @@ struct Shared {
     observe: Script,
     apply: Script,
     complete: Script,
+    mark: Script,
     look: Script,
     edit: Script,
     commands: Mutex<Option<Arc<Commands>>>,
@@ -127,6 +129,11 @@ impl Lineage {
         self.compared.as_ref().is_some_and(|(life, evicted)| *life == self.current && *evicted == self.evicted_keys)
     }
 
+    /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
+    fn is_intact_as(&self, info: &Info) -> bool {
+        self.is_intact() && info.lineage() == self.current && info.evicted_keys == self.evicted_keys
+    }
+
     /// Takes in what INFO says; whether the data set is another one, and whether something was evicted.
     fn note(&mut self, info: &Info) -> (bool, bool) {
         let replaced = !self.current.is_empty() && self.current != info.lineage();
@@ -159,6 +166,7 @@ impl RedisStore {
             observe: Script::observe(),
             apply: Script::apply(),
             complete: Script::complete(),
+            mark: Script::mark(),
             look: Script::look(),
             edit: Script::edit(),
             commands: Mutex::new(None),
@@ -284,14 +292,23 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
-    fn mark_slots<'a>(&'a self, slots: &'a [Slot]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot], zxid: i64) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
-            let mut save = redis::cmd("HSET");
-            save.arg(self.shared.state_key());
+            if slots.is_empty() {
+                return Ok(());
+            }
+            let shared = &self.shared;
+            let mut save = redis::cmd("EVALSHA");
+            save.arg(&shared.mark.sha).arg(1).arg(shared.state_key()).arg(shared.epoch.load(Ordering::Relaxed));
             for slot in slots {
                 save.arg(format!("slot:{}", slot.number)).arg(slot.version);
             }
-            if slots.is_empty() { Ok(()) } else { self.shared.command(&save).await.map(|_| ()) }
+            save.arg("zxid").arg(zxid);
+            match shared.script(&shared.mark, &save).await? {
+                Ok(Value::Int(6)) => Err(shared.fenced()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(explain(&shared.settings, &error)),
+            }
         }
         .boxed()
     }
@@ -327,7 +344,14 @@ impl Keyspace for RedisStore {
         async move {
             let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| self.shared.observe_chunk(chunk, values));
             let chunks = futures::future::try_join_all(calls).await?;
-            let intact = lock(&self.shared.lineage).is_intact();
+            let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && !reading.entry.is_empty();
+            let intact = if chunks.iter().any(|(readings, _)| readings.iter().any(is_gone)) {
+                // What is known is up to a second old, and an eviction's event may still be on its way.
+                let heard = self.shared.ask().await?;
+                lock(&self.shared.lineage).is_intact_as(&heard.info)
+            } else {
+                lock(&self.shared.lineage).is_intact()
+            };
             let now_ms = chunks.last().map_or(0, |(_, now_ms)| *now_ms);
             Ok(KeyReadings {
                 readings: chunks.into_iter().flat_map(|(readings, _)| readings).collect(),

@@ -1,5 +1,5 @@
 //! The scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by compare-and-set; `LOOK` and `EDIT`
-//! do the same for commands, which know no sidecars.
+//! do the same for commands, which know no sidecars. `COMPLETE` and `MARK` bring sidecars and the state of the journal up to date.
 //!
 //! The first two walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field `_keepstep:e` is the epoch of
 //! the newest owner that read it, `_keepstep:n` a number that names this life of the bucket (one that was lost and made
@@ -38,6 +38,10 @@ impl Script {
 
     pub(super) fn complete() -> Script {
         Script::new(COMPLETE)
+    }
+
+    pub(super) fn mark() -> Script {
+        Script::new(MARK)
     }
 
     pub(super) fn look() -> Script {
@@ -191,6 +195,15 @@ for i = 1, #KEYS do
   end
   a = a + 4
 end
+return 1
+";
+
+/// `KEYS`: the pipeline's state. `ARGV`: epoch, then field and version for each slot. An owner that lost its ownership must not
+/// say of a slot that a newer one has used since what it was before.
+const MARK: &str = r"
+local owner = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '')
+if owner and owner > tonumber(ARGV[1]) then return 6 end
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
 ";
 

@@ -14,6 +14,7 @@ use super::session::Probe;
 use super::tenure::Tenure;
 use super::{Shared, explain, group, now_ms};
 use crate::plan::Ensemble;
+use crate::plan::guard::is_older;
 use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -198,9 +199,8 @@ async fn lineage(shared: &Shared, client: &Client, remembered: Remembered, zxid:
     };
     let is_first = remembered.ensemble == 0;
     if let Some(((id, since_zxid), version)) = known {
-        let is_older = remembered.ensemble == id && remembered.zxid > zxid;
-        if !is_older {
-            return Ok(Ensemble { id, since_zxid });
+        if !is_older(id, zxid, remembered.ensemble, remembered.zxid) {
+            return Ok(Ensemble { id, since_zxid, newest_zxid: zxid });
         }
         tracing::error!(
             store = shared.settings.name,
@@ -229,7 +229,7 @@ fn encode(ensemble: Ensemble) -> Vec<u8> {
 fn fresh(zxid: i64) -> Ensemble {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let id = xxhash_rust::xxh3::xxh3_64(&nanos.to_be_bytes()) >> 32;
-    Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid }
+    Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid, newest_zxid: zxid }
 }
 
 /// Reads every slot, creating those that are missing, and notes their versions.

@@ -3,8 +3,8 @@
 //! A slot is one znode. Its data names every pair of the multi with the base that its sidecar must get; the zxid of
 //! the transaction, which nobody knows beforehand, is the slot's own mzxid.
 
-use crate::change::ZkVersion;
 use crate::plan::Base;
+use crate::plan::guard::landed;
 use crate::store::{JournalEntry, Slot, ZnodeOp, ZnodeWrite};
 
 pub(super) use crate::store::JOURNAL_SLOTS as SLOTS;
@@ -29,16 +29,6 @@ pub(super) fn append(bytes: &mut Vec<u8>, write: &ZnodeWrite<'_>, gone: bool) {
     bytes.extend_from_slice(&base);
 }
 
-/// The base with the zxids that the transaction gave.
-pub(super) fn settle(base: Base, created: bool, mzxid: i64) -> Base {
-    let version = base.zookeeper.map(|version| ZkVersion {
-        czxid: if created { mzxid } else { version.czxid },
-        mzxid,
-        version: version.version,
-    });
-    Base { zookeeper: version, ..base }
-}
-
 /// Reads a slot; what cannot be read ends it (a slot is written whole or not at all).
 pub(super) fn read(slot: Slot, mut bytes: &[u8], mzxid: i64) -> Vec<JournalEntry> {
     let mut entries = Vec::new();
@@ -60,7 +50,7 @@ fn next(slot: Slot, bytes: &mut &[u8], mzxid: i64) -> Option<JournalEntry> {
         slot,
         key: key.to_vec(),
         nonce: u64::from_be_bytes(*nonce),
-        base: (*kind != GONE).then(|| settle(base, *kind == CREATED, mzxid)),
+        base: (*kind != GONE).then(|| landed(base, *kind == CREATED, mzxid)),
         sequence: base.sequence,
     })
 }
@@ -68,7 +58,7 @@ fn next(slot: Slot, bytes: &mut &[u8], mzxid: i64) -> Option<JournalEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Digest;
+    use crate::change::{Digest, ZkVersion};
     use crate::store::ZnodeAcl;
 
     fn write(op: ZnodeOp, key: &[u8]) -> ZnodeWrite<'_> {

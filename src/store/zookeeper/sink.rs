@@ -15,7 +15,7 @@ use super::tenure::Tenure;
 use super::{Shared, explain};
 use crate::change::ZkVersion;
 use crate::failpoint::crash_in_flight;
-use crate::plan::Base;
+use crate::plan::guard::{self, Fate, fate};
 use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -270,42 +270,29 @@ fn applied(shared: &Shared, tenure: &Tenure, slot: usize, results: &[MultiWriteR
 }
 
 fn outcome(member: &Member<'_>, result: Option<&MultiWriteResult>, mzxid: i64) -> ZnodeOutcome {
-    let base = &member.write.base;
-    match (member.write.op, result) {
-        (ZnodeOp::Set(_), Some(MultiWriteResult::SetData { stat })) => {
-            let version = ZkVersion { czxid: stat.czxid, mzxid, version: stat.version };
-            let recreated = base.zookeeper.is_some_and(|expected| expected.czxid != stat.czxid);
-            ZnodeOutcome::Done { base: Some(Base { zookeeper: Some(version), ..*base }), recreated }
+    let found = match result {
+        Some(MultiWriteResult::SetData { stat }) => {
+            Some(ZkVersion { czxid: stat.czxid, mzxid: stat.mzxid, version: stat.version })
         }
-        (ZnodeOp::Create, Some(_)) => {
-            ZnodeOutcome::Done { base: Some(journal::settle(*base, true, mzxid)), recreated: false }
-        }
-        _ => ZnodeOutcome::Done { base: None, recreated: false },
-    }
+        _ => None,
+    };
+    done(member, found, mzxid)
+}
+
+fn done(member: &Member<'_>, found: Option<ZkVersion>, mzxid: i64) -> ZnodeOutcome {
+    let (base, recreated) = guard::outcome(member.write.op, member.write.base, found, mzxid);
+    ZnodeOutcome::Done { base, recreated }
 }
 
 /// As [`outcome`], from the journal. Whether it met another incarnation only the znode can tell, if it is still as we left
 /// it.
 async fn recovered(client: &Client, member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
-    let base = match member.write.op {
-        ZnodeOp::Create => Some(journal::settle(member.write.base, true, mzxid)),
-        ZnodeOp::Set(_) => Some(journal::settle(member.write.base, false, mzxid)),
-        ZnodeOp::Delete(_) => None,
-    };
-    let expected = member.write.base.zookeeper.map(|version| version.czxid);
     let found = match member.write.op {
         ZnodeOp::Set(_) => client.check_stat(member.write.path).await.ok().flatten(),
         ZnodeOp::Create | ZnodeOp::Delete(_) => None,
     };
-    let other = found.filter(|stat| stat.mzxid == mzxid && Some(stat.czxid) != expected);
-    let base = match (base, &other) {
-        (Some(base), Some(stat)) => {
-            let version = base.zookeeper.map(|version| ZkVersion { czxid: stat.czxid, ..version });
-            Some(Base { zookeeper: version, ..base })
-        }
-        (base, _) => base,
-    };
-    ZnodeOutcome::Done { base, recreated: other.is_some() }
+    let found = found.filter(|stat| stat.mzxid == mzxid);
+    done(member, found.map(|stat| ZkVersion { czxid: stat.czxid, mzxid, version: stat.version }), mzxid)
 }
 
 /// Takes the refused member out, or changes it so that it can be sent again.
@@ -407,18 +394,16 @@ async fn resolve(
             Err(error) => Err(error),
         };
         match read {
-            Ok((data, stat)) if stat.version == tenure.slot_version(slot) => {
-                drop(data);
-                return Ok(None);
-            }
-            Ok((data, stat)) if data == journal => {
-                tenure.note_slot(slot, stat.version);
-                shared.note_zxid(stat.mzxid);
-                return Ok(Some(stat.mzxid));
-            }
-            Ok(_) | Err(Error::NoNode) => {
-                return Err(StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place())));
-            }
+            Ok((data, stat)) => match fate(tenure.slot_version(slot), stat.version, data == journal) {
+                Fate::NotApplied => return Ok(None),
+                Fate::Applied => {
+                    tenure.note_slot(slot, stat.version);
+                    shared.note_zxid(stat.mzxid);
+                    return Ok(Some(stat.mzxid));
+                }
+                Fate::Fenced => return Err(another_wrote(shared)),
+            },
+            Err(Error::NoNode) => return Err(another_wrote(shared)),
             Err(error @ (Error::SessionExpired | Error::ClientClosed | Error::AuthFailed)) => {
                 return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place())));
             }
@@ -426,4 +411,8 @@ async fn resolve(
             Err(_) => tokio::time::sleep(super::RETRY_PAUSE).await,
         }
     }
+}
+
+fn another_wrote(shared: &Shared) -> StoreError {
+    StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place()))
 }

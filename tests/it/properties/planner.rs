@@ -76,6 +76,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         expires_ms: draw.maybe(|draw| i64::from(draw.byte()) * 100),
         ephemeral: draw.below(4) == 1,
         apart: draw.below(4) == 1,
+        unproven: draw.below(4) == 1,
         path_id: 3,
         ensemble: u32::from(draw.below(2)),
     });
@@ -117,7 +118,11 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         base,
         znode,
         key,
-        ensemble: Ensemble { id: u32::from(draw.below(2)), since_zxid: i64::from(draw.below(30)) },
+        ensemble: Ensemble {
+            id: u32::from(draw.below(2)),
+            since_zxid: i64::from(draw.below(30)),
+            newest_zxid: if draw.flag() { i64::MAX } else { i64::from(draw.below(40)) },
+        },
         seen: Seen {
             redis_ms: draw.maybe(|draw| i64::from(draw.byte()) * 10),
             doubt_ms: 100,
@@ -219,6 +224,7 @@ fn after(seen: &Observation, action: Action) -> Observation {
         expires_ms: None,
         ephemeral: false,
         apart: false,
+        unproven: false,
         path_id: 3,
         ensemble: seen.ensemble.id,
     };

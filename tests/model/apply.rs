@@ -1,0 +1,312 @@
+//! A round's writes: scripts, multis with their journal slot, sidecars, marks; and what each outcome means.
+
+use crate::config::{Bug, Config};
+use crate::round::put;
+use crate::truth::{Effects, How, replace};
+use crate::twin::{self, Code, Write};
+use crate::worker::{connect, die, epoch, finish, observe};
+use crate::world::{B, Content, Event, Hint, Ky, Op, Pc, Worker, World, Zn, some};
+use keepstep::plan::guard::{self, Fate, Late};
+use keepstep::plan::{KeyOp, ZnodeOp};
+
+/// Whether a note waits for a look at the key first. `None`: it is refused; `Some(false)`: it waits for its turn.
+fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on: Pc) -> Option<bool> {
+    connect(world, i);
+    let worker = world.workers[i];
+    let is_late = guard::is_late(op, u64::from(worker.look.life), u64::from(worker.lives));
+    if !is_late || cfg.has(Bug::OlderDataSetNotNoticed) {
+        return Some(true);
+    }
+    if !observe(cfg, world, i) {
+        die(world, i);
+        return Some(false);
+    }
+    let (key, noted) = (some(world.redis.key.is.value), world.redis.bucket.entry.get());
+    let late = guard::late(key, noted.as_ref(), base.get().as_ref());
+    if late == Late::TakenBack {
+        return None;
+    }
+    let worker = &mut world.workers[i];
+    (worker.todo.unproven, worker.pc) = (late == Late::Unproven && !cfg.has(Bug::UnprovenTakenAsProven), on);
+    Some(false)
+}
+
+/// APPLY with one member; answers its outcome, or nothing where the worker ended or its connection did.
+fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Option<Code> {
+    let worker = world.workers[i];
+    let (look, todo) = (worker.look, worker.todo);
+    let mut bucket = world.redis.bucket.get();
+    let held = world.redis.key;
+    let nonce = if op == KeyOp::Note && !cfg.has(Bug::NonceNotCompared) { u64::from(look.nonce) } else { 0 };
+    let entry = look.base.get();
+    let value = if cfg.has(Bug::KeyWrittenWhateverItHolds) { some(todo.expect) } else { some(held.is.value) };
+    let late = if todo.unproven { Late::Unproven } else { Late::AsItIs };
+    let write = Write { op, expect: some(todo.expect), entry, nonce, base: late.mark(base.get()) };
+    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
+    let before = bucket.epoch;
+    let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
+    if cfg.has(Bug::EpochNotCheckedByScripts) && bucket.epoch.is_some() {
+        bucket.epoch = Some(before.unwrap_or(u64::from(worker.epoch)));
+    }
+    if code == Code::Fenced {
+        die(world, i);
+        return None;
+    }
+    if code == Code::Done && before.is_none() && bucket.epoch.is_some() {
+        world.nonces += 1;
+    }
+    world.redis.bucket.set(&bucket);
+    Some(code)
+}
+
+pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
+    let (todo, look) = (world.workers[i].todo, world.workers[i].look);
+    let op = match todo.op {
+        Op::Set => KeyOp::Set,
+        Op::Delete => KeyOp::Delete,
+        _ => KeyOp::Note,
+    };
+    if world.workers[i].pc == Pc::ApplyOn {
+        if world.workers[i].run != world.run {
+            let worker = &mut world.workers[i];
+            let hint = Hint { slow: true, ..worker.look.hint };
+            return finish(cfg, worker, Some(hint));
+        }
+    } else {
+        match taken_back(cfg, world, i, op, todo.base, Pc::ApplyOn) {
+            None => return not_done(cfg, &mut world.workers[i]),
+            Some(false) => return,
+            Some(true) => {}
+        }
+    }
+    let Some(code) = script(cfg, world, i, op, todo.base) else { return };
+    if code == Code::Refused {
+        return not_done(cfg, &mut world.workers[i]);
+    }
+    let held = world.redis.key;
+    let is_nothing = op == KeyOp::Delete && held.is.value == 0;
+    if op != KeyOp::Note {
+        let mut is = todo.write;
+        if op == KeyOp::Delete {
+            is.value = 0;
+        }
+        let is_unseen = todo.baseless || todo.over != held.is.last;
+        let is_agreed = world.was_restored && look.base.has_z && look.base.value == held.is.value;
+        let how = match (is_agreed, is_unseen) {
+            (true, _) => How::Agreed,
+            (false, true) => How::UnseenDelete,
+            (false, false) => How::Plain,
+        };
+        replace(cfg, world, held.is, &mut is, how, effects);
+        let event = match (is_nothing, op) {
+            (true, _) => Event::None,
+            (false, KeyOp::Delete) => Event::Del,
+            (false, _) => Event::Set,
+        };
+        world.set_key(Ky { is, expires: false }, event);
+        world.trailing = world.trailing.saturating_add(u8::from(!is_nothing));
+    }
+    in_step(cfg, &mut world.workers[i], todo.base);
+}
+
+/// As `Engine::is_gone`.
+pub fn is_gone(worker: &mut Worker) {
+    worker.ended += u8::from(worker.comparison.stage == crate::world::Stage::Walked);
+    let heard = if worker.look.hint.zxid == u8::MAX { 0 } else { worker.look.hint.zxid };
+    worker.gone = worker.gone.max(worker.zxid).max(heard);
+}
+
+fn in_step(cfg: &Config, worker: &mut Worker, base: B) {
+    worker.quarantined = false;
+    if !base.is {
+        is_gone(worker);
+    }
+    put(cfg, worker, base);
+    finish(cfg, worker, None);
+}
+
+fn not_done(cfg: &Config, worker: &mut Worker) {
+    put(cfg, worker, B::default());
+    let hint = Hint { slow: true, ..worker.look.hint };
+    finish(cfg, worker, Some(hint));
+}
+
+/// The multi: fence, write, journal slot. `choice`: which free slot, and what becomes of the answer.
+pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
+    let (slot, reply) = (usize::from(choice % 2), choice / 2);
+    let worker = world.workers[i];
+    if !worker.has_session || worker.fence != world.zk.fence && !cfg.has(Bug::EpochNotCheckedInZookeeper) {
+        die(world, i);
+        return (choice == 0).then_some(());
+    }
+    if !worker.free[slot] {
+        return None;
+    }
+    // Which of two slots that hold nothing is taken makes no difference.
+    if slot == 1 && worker.free[0] && world.zk.slots[0].kind == 0 {
+        return None;
+    }
+    if reply > 0 {
+        world.left.lost_replies = world.left.lost_replies.checked_sub(1)?;
+    }
+    world.workers[i].todo.slot = u8::try_from(slot).unwrap();
+    if reply == 2 {
+        world.workers[i].pc = Pc::Resolve;
+        return Some(());
+    }
+    let todo = worker.todo;
+    let held = world.zk.znode;
+    let is_there = held.is.value != 0;
+    let fits = match todo.op {
+        Op::ZCreate => !is_there,
+        Op::ZSet(version) | Op::ZDelete(version) => {
+            is_there && (held.version == version || cfg.has(Bug::ZnodeWrittenWhateverItsVersion))
+        }
+        _ => false,
+    };
+    let other_wrote = world.zk.slots[slot].version != worker.slots[slot];
+    if !fits || other_wrote {
+        if reply > 0 {
+            return None;
+        }
+        if !fits {
+            not_done(cfg, &mut world.workers[i]);
+        } else {
+            die(world, i);
+        }
+        return Some(());
+    }
+    world.zk.zxid += 1;
+    let zxid = world.zk.zxid;
+    let after = match todo.op {
+        Op::ZCreate => Zn { is: todo.write, czxid: zxid, mzxid: zxid, version: 0 },
+        Op::ZSet(_) => Zn { is: todo.write, mzxid: zxid, version: held.version + 1, ..held },
+        _ => Zn { is: Content { value: 0, ..todo.write }, ..Zn::default() },
+    };
+    let kind = match todo.op {
+        Op::ZDelete(_) => 1,
+        Op::ZCreate => 2,
+        _ => 3,
+    };
+    let place = &mut world.zk.slots[slot];
+    if !cfg.has(Bug::JournalNotWritten) {
+        (place.kind, place.nonce, place.base, place.mzxid) = (kind, worker.look.nonce, todo.base, zxid);
+    }
+    place.version += 1;
+    let version = place.version;
+    let mut after = after;
+    let (settled, recreated) =
+        guard::outcome(op_of(todo.op), todo.base.force(), found(todo.op, &after), i64::from(zxid));
+    let is_other = todo.base.czxid != held.czxid && matches!(todo.op, Op::ZSet(_) | Op::ZDelete(_));
+    let is_on_its_way = held.czxid > worker.look.heard;
+    let is_told = (recreated && !cfg.has(Bug::RecreationNotNoticed)) || matches!(todo.op, Op::ZDelete(_)) || reply == 1;
+    let is_unseen = todo.baseless || todo.over != held.is.last;
+    let how = match (is_other && is_on_its_way && is_told, is_unseen) {
+        (true, _) => How::Recreated,
+        (false, true) => How::UnseenDelete,
+        (false, false) => How::Plain,
+    };
+    replace(cfg, world, held.is, &mut after.is, how, effects);
+    world.set_znode(after);
+    world.trailing = world.trailing.saturating_add(1);
+    let worker = &mut world.workers[i];
+    worker.zxid = worker.zxid.max(zxid);
+    if reply == 1 {
+        worker.pc = Pc::Resolve;
+        return Some(());
+    }
+    worker.slots[slot] = version;
+    written(cfg, worker, B::from(settled));
+    Some(())
+}
+
+fn op_of(op: Op) -> ZnodeOp {
+    match op {
+        Op::ZCreate => ZnodeOp::Create,
+        Op::ZSet(version) => ZnodeOp::Set(i32::from(version)),
+        Op::ZDelete(version) => ZnodeOp::Delete(i32::from(version)),
+        Op::Note | Op::Set | Op::Delete => unreachable!("not a write to ZooKeeper"),
+    }
+}
+
+fn found(op: Op, znode: &Zn) -> Option<keepstep::change::ZkVersion> {
+    if matches!(op, Op::ZSet(_)) { znode.version() } else { None }
+}
+
+fn written(cfg: &Config, worker: &mut Worker, settled: B) {
+    let slot = usize::from(worker.todo.slot);
+    worker.todo.settled = settled;
+    worker.free[slot] = cfg.has(Bug::SlotReusedBeforeItsSidecars);
+    worker.pc = Pc::Note;
+}
+
+/// The answer was lost: the journal slot tells.
+pub fn resolve(cfg: &Config, world: &mut World, i: usize) {
+    let worker = world.workers[i];
+    if !worker.has_session {
+        return die(world, i);
+    }
+    let todo = worker.todo;
+    let now = world.zk.slots[usize::from(todo.slot)];
+    if cfg.has(Bug::UnknownOutcomeIsARefusal) {
+        world.workers[i].slots[usize::from(todo.slot)] = now.version;
+        return not_done(cfg, &mut world.workers[i]);
+    }
+    let before = worker.slots[usize::from(todo.slot)];
+    let holds_ours = now.base == todo.base && now.nonce == worker.look.nonce;
+    match guard::fate(i32::from(before), i32::from(now.version), holds_ours) {
+        Fate::NotApplied => world.workers[i].pc = Pc::Multi,
+        Fate::Fenced => die(world, i),
+        Fate::Applied => {
+            let znode = world.zk.znode;
+            let found = found(todo.op, &znode).filter(|found| found.mzxid == i64::from(now.mzxid));
+            let (settled, _) = guard::outcome(op_of(todo.op), todo.base.force(), found, i64::from(now.mzxid));
+            let worker = &mut world.workers[i];
+            worker.slots[usize::from(todo.slot)] = now.version;
+            worker.zxid = worker.zxid.max(now.mzxid);
+            written(cfg, worker, B::from(settled));
+        }
+    }
+}
+
+/// The sidecar of a write to ZooKeeper.
+pub fn note(cfg: &Config, world: &mut World, i: usize) {
+    let settled = world.workers[i].todo.settled;
+    if world.workers[i].pc == Pc::NoteOn {
+        if world.workers[i].run != world.run {
+            world.workers[i].pc = Pc::Note;
+            return;
+        }
+    } else {
+        match taken_back(cfg, world, i, KeyOp::Note, settled, Pc::NoteOn) {
+            None => {
+                let worker = &mut world.workers[i];
+                (worker.todo.refused, worker.pc) = (true, Pc::Mark);
+                return;
+            }
+            Some(false) => return,
+            Some(true) => {}
+        }
+    }
+    let Some(code) = script(cfg, world, i, KeyOp::Note, settled) else { return };
+    let worker = &mut world.workers[i];
+    (worker.todo.refused, worker.pc) = (code == Code::Refused, Pc::Mark);
+}
+
+/// Redis learns that the slot's sidecars are written, and the slot is free again.
+pub fn mark(cfg: &Config, world: &mut World, i: usize) {
+    connect(world, i);
+    let worker = world.workers[i];
+    let slot = usize::from(worker.todo.slot);
+    if world.redis.state.epoch > worker.epoch {
+        return die(world, i);
+    }
+    if !cfg.has(Bug::SlotsNeverMarked) {
+        world.redis.state.marks[slot] = worker.slots[slot];
+        world.redis.state.zxid = worker.zxid;
+    }
+    let worker = &mut world.workers[i];
+    worker.free[slot] = true;
+    let todo = worker.todo;
+    if todo.refused { not_done(cfg, worker) } else { in_step(cfg, worker, todo.settled) }
+}

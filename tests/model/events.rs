@@ -1,0 +1,326 @@
+//! What happens around the workers: applications write, keys expire, stores lose data or come back older, workers end and begin.
+
+use crate::config::{Bug, Config};
+use crate::worker::{die, note_hint};
+use crate::world::{Budget, Content, Data, Event, Hint, Ky, Life, NOBODY, World, Zn};
+
+/// One thing that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// An application writes the znode (0: deletes it), creating it if it is missing.
+    Znode(u8),
+    /// An application writes the key (0: deletes it); with an expiry time or without.
+    Key(u8, bool),
+    Expire,
+    Evict,
+    Flush,
+    CopyRedis,
+    RestartRedisFromTheCopy,
+    CopyEnsemble,
+    RestoreEnsembleFromTheCopy,
+    Crash(usize),
+    Start(usize),
+    /// The worker whose session the ensemble forgot ends.
+    SessionLost(usize),
+    HearZnode(usize),
+    HearKey(usize),
+    /// An event that tells nothing new: late, twice, or of tracking.
+    RepeatZnode(usize),
+    RepeatKey(usize),
+    ZnodeGap(usize),
+    KeyGap(usize),
+    /// The look at INFO and canary, once a second.
+    LookAtRedis(usize),
+    AskComparison(usize),
+    /// A step of the take-over.
+    Lease(usize),
+    /// A round takes the pair; the number chooses what a follower shows, or what a rule is told.
+    Take(usize, u8),
+    /// The pair's round goes on; the number chooses the slot and what becomes of the reply, or what a rule is told.
+    Go(usize, u8),
+    Compare(usize),
+    /// Another pair's write to ZooKeeper uses a slot that is free, and its sidecar is written.
+    OtherPair(usize),
+}
+
+/// What an application writes next: each value once, or one of two.
+fn content(world: &mut World, value: u8, before: Content) -> Content {
+    world.writes += 1;
+    Content { value, last: world.writes, knows: before.knows | World::bit(world.writes), lost: false }
+}
+
+fn changed(world: &mut World) {
+    world.trailing = 0;
+}
+
+fn spend(left: &mut u8) -> Option<()> {
+    *left = left.checked_sub(1)?;
+    Some(())
+}
+
+/// Values that an application may write now.
+pub fn values(cfg: &Config, world: &World) -> [u8; 2] {
+    if cfg.two_values { [1, 2] } else { [world.writes + 1, world.writes + 1] }
+}
+
+pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
+    match step {
+        Step::Znode(value) => {
+            spend(&mut world.left.znode_writes)?;
+            // What is written before anybody can know that the ensemble is an older one may get the very zxid that was lost.
+            if world.is_restored {
+                return None;
+            }
+            let before = world.zk.znode;
+            if before.is.value == 0 && value == 0 {
+                return None;
+            }
+            world.zk.zxid += 1;
+            let is = content(world, value, before.is);
+            let zxid = world.zk.zxid;
+            let after = match (before.is.value, value) {
+                (_, 0) => Zn { is, ..Zn::default() },
+                (0, _) => Zn { is, czxid: zxid, mzxid: zxid, version: 0 },
+                _ => Zn { is, mzxid: zxid, version: before.version + 1, ..before },
+            };
+            world.set_znode(after);
+            changed(world);
+        }
+        Step::Key(value, expires) => {
+            spend(&mut world.left.key_writes)?;
+            let before = world.redis.key;
+            if before.is.value == 0 && value == 0 {
+                return None;
+            }
+            let is = content(world, value, before.is);
+            world.set_key(Ky { is, expires }, if value == 0 { Event::Del } else { Event::Set });
+            changed(world);
+        }
+        Step::Expire => {
+            let before = world.redis.key;
+            if !before.expires || before.is.value == 0 {
+                return None;
+            }
+            let is = content(world, 0, before.is);
+            world.set_key(Ky { is, expires: false }, Event::Expired);
+            world.late = true;
+            changed(world);
+        }
+        Step::Evict => {
+            spend(&mut world.left.evictions)?;
+            // Found, and not mended: a late `del` explains an eviction that came after the key was set again (docs/reliability-model.md).
+            let events = world.key_events();
+            let is_late = world.workers.iter().any(|worker| {
+                let hint =
+                    worker.hint.event.removal().or(worker.later.event.removal()).or(worker.look.hint.event.removal());
+                worker.life == Life::Live && (worker.key_heard < events || hint.is_some())
+            });
+            if world.redis.key.is.value == 0 || is_late {
+                return None;
+            }
+            let knows = world.redis.key.is.knows;
+            world.set_key(gone(knows), Event::Evicted);
+            world.evicted += 1;
+            world.was_lost = true;
+            changed(world);
+        }
+        Step::Flush => {
+            spend(&mut world.left.flushes)?;
+            world.redis = Data { key: gone(0), ..Data::default() };
+            world.was_lost = true;
+            changed(world);
+        }
+        Step::CopyRedis => {
+            if world.left.key_rollbacks == 0 || world.redis_copy.is_some() {
+                return None;
+            }
+            world.redis_copy = Some(world.redis);
+        }
+        Step::RestartRedisFromTheCopy => {
+            let copy = world.redis_copy.take()?;
+            spend(&mut world.left.key_rollbacks)?;
+            world.redis = copy;
+            world.run += 1;
+            world.was_lost = true;
+            // The connections broke: what was on its way is lost, and the source asks for a comparison when it is back.
+            let all = world.key_events();
+            for worker in world.workers.iter_mut().filter(|worker| worker.life == Life::Live) {
+                worker.key_heard = all;
+                worker.comparison.asked = true;
+            }
+            changed(world);
+        }
+        Step::CopyEnsemble => {
+            if world.left.znode_rollbacks == 0 || world.zk_copy.is_some() {
+                return None;
+            }
+            world.zk_copy = Some(world.zk);
+        }
+        Step::RestoreEnsembleFromTheCopy => {
+            let copy = world.zk_copy.take()?;
+            spend(&mut world.left.znode_rollbacks)?;
+            world.zk = copy;
+            world.seen = Default::default();
+            world.seen[0] = (world.zk.znode, world.zk.zxid);
+            world.seen_len = 1;
+            world.was_lost = true;
+            (world.is_restored, world.was_restored) = (true, true);
+            world.left.starts += 1;
+            for worker in &mut world.workers {
+                worker.has_session = false;
+                worker.znode_heard = u8::from(worker.life == Life::Live);
+            }
+            changed(world);
+        }
+        Step::Crash(i) => {
+            spend(&mut world.left.crashes)?;
+            if world.workers[i].life == Life::Dead {
+                return None;
+            }
+            die(world, i);
+        }
+        Step::SessionLost(i) => {
+            if world.workers[i].life == Life::Dead || world.workers[i].has_session {
+                return None;
+            }
+            die(world, i);
+        }
+        Step::Start(i) => {
+            spend(&mut world.left.starts)?;
+            let other = world.workers[1 - i].life;
+            if world.workers[i].life != Life::Dead || (other != Life::Dead && !cfg.zombies) {
+                return None;
+            }
+            world.workers[i].life = Life::Remembering;
+            world.workers[i].has_session = true;
+            world.newest = u8::from(i == 1);
+        }
+        Step::OtherPair(i) => {
+            spend(&mut world.left.others)?;
+            let worker = &mut world.workers[i];
+            let slot = (0..crate::world::SLOTS).find(|slot| worker.free[*slot])?;
+            let place = &mut world.zk.slots[slot];
+            let is_owner = worker.life == Life::Live && worker.has_session && worker.fence == world.zk.fence;
+            if !is_owner || place.version != worker.slots[slot] || world.redis.state.epoch > worker.epoch {
+                return None;
+            }
+            world.zk.zxid += 1;
+            *place = crate::world::Slot { version: place.version + 1, mzxid: world.zk.zxid, ..Default::default() };
+            worker.slots[slot] = place.version;
+            worker.zxid = world.zk.zxid;
+            world.redis.state.marks[slot] = place.version;
+        }
+        _ => return hearing(cfg, world, step),
+    }
+    Some(())
+}
+
+/// What an eviction took was agreed or is superseded by what is written next; after a flush nothing is known.
+fn gone(knows: u16) -> Ky {
+    Ky { is: Content { value: 0, last: NOBODY, knows, lost: true }, expires: false }
+}
+
+/// What reaches a worker's sources.
+fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
+    let (Step::HearZnode(i)
+    | Step::HearKey(i)
+    | Step::RepeatZnode(i)
+    | Step::RepeatKey(i)
+    | Step::ZnodeGap(i)
+    | Step::KeyGap(i)
+    | Step::LookAtRedis(i)
+    | Step::AskComparison(i)) = step
+    else {
+        return None;
+    };
+    let (znode_events, key_events) = (world.znode_events(), world.key_events());
+    let mut worker = world.workers[i];
+    if worker.life != Life::Live {
+        return None;
+    }
+    let mut hint = Hint { on: true, ..Hint::default() };
+    match step {
+        Step::HearZnode(_) => {
+            if worker.znode_heard >= znode_events {
+                return None;
+            }
+            let (_, zxid) = world.seen[usize::from(worker.znode_heard - world.seen_before)];
+            (hint.znode, hint.zxid) = (true, if cfg.no_zxids { u8::MAX } else { zxid });
+            worker.znode_heard += 1;
+        }
+        Step::HearKey(_) => {
+            if worker.key_heard >= key_events {
+                return None;
+            }
+            let event = world.events[usize::from(worker.key_heard - world.events_before)];
+            (hint.key, hint.event) = (true, event);
+            worker.key_heard += 1;
+        }
+        Step::RepeatZnode(_) => {
+            spend(&mut world.left.repeats)?;
+            (hint.znode, hint.zxid) = (true, if cfg.no_zxids { u8::MAX } else { 1 });
+        }
+        Step::RepeatKey(_) => {
+            spend(&mut world.left.repeats)?;
+            hint.key = true;
+        }
+        Step::ZnodeGap(_) => {
+            spend(&mut world.left.gaps)?;
+            worker.znode_heard = znode_events;
+            worker.gap += 1;
+            worker.comparison.asked = !cfg.has(Bug::GapNotCompared);
+        }
+        Step::KeyGap(_) => {
+            spend(&mut world.left.gaps)?;
+            worker.key_heard = key_events;
+            worker.comparison.asked = !cfg.has(Bug::GapNotCompared);
+        }
+        Step::AskComparison(_) => {
+            spend(&mut world.left.comparisons)?;
+            worker.comparison.due = true;
+        }
+        _ => {
+            world.workers[i] = worker;
+            return look_at_redis(world, i);
+        }
+    }
+    world.workers[i] = worker;
+    if hint.znode || hint.key {
+        note_hint(&mut world.workers[i], hint);
+    }
+    Some(())
+}
+
+/// As `store/redis/source.rs`: INFO, then the canary.
+fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
+    let state = world.redis.state;
+    let worker = &mut world.workers[i];
+    let is_newer_owner = state.epoch > worker.epoch;
+    let is_other = state.canary != worker.canary && !is_newer_owner;
+    let has_news = worker.run != world.run || worker.evicted != world.evicted;
+    if !is_other && !has_news {
+        return None;
+    }
+    crate::worker::connect(world, i);
+    let worker = &mut world.workers[i];
+    if worker.evicted != world.evicted {
+        worker.evicted = world.evicted;
+        worker.generation += 1;
+    }
+    if is_other {
+        worker.generation += 1;
+        worker.lives += 1;
+        worker.compared_run = 0;
+        world.nonces += 1;
+        worker.canary = world.nonces;
+        worker.comparison.asked = true;
+        let (canary, epoch) = (worker.canary, worker.epoch);
+        (world.redis.state.canary, world.redis.state.epoch) = (canary, epoch);
+    }
+    Some(())
+}
+
+/// A budget as it is while a worker is left alone to finish.
+pub fn finishing() -> Budget {
+    Budget { starts: 1, ..crate::config::NOTHING }
+}

@@ -1,0 +1,288 @@
+//! A worker around its pair: what it hears, its connection to Redis, its end, the take-over and the comparison; in the order in
+//! which `src/pipeline` does these.
+
+use crate::config::{Bug, Config};
+use crate::round::{begin_look, read_walked, see_both};
+use crate::truth::Effects;
+use crate::twin::{self, Code};
+use crate::world::{Comparison, Hint, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
+use keepstep::plan::guard::{self, Late};
+
+/// It ends, and with it whatever it knew.
+pub fn die(world: &mut World, i: usize) {
+    world.workers[i] = Worker::default();
+}
+
+/// A hint comes in.
+pub fn note_hint(worker: &mut Worker, hint: Hint) {
+    let place = if worker.busy { &mut worker.later } else { &mut worker.hint };
+    place.merge(hint);
+}
+
+/// The pair's round ends; `again`: what is still to be done.
+pub fn finish(cfg: &Config, worker: &mut Worker, again: Option<Hint>) {
+    if worker.look.comparing && again.is_some() && !cfg.has(Bug::SkippedPairTakenAsCompared) {
+        worker.comparison.skipped = true;
+    }
+    worker.busy = false;
+    worker.pc = Pc::Idle;
+    worker.look = Look::default();
+    worker.todo = Default::default();
+    let later = std::mem::take(&mut worker.later);
+    let mut hint = again.unwrap_or_default();
+    if !cfg.has(Bug::HintDuringARoundDropped) {
+        hint.merge(later);
+    }
+    worker.hint = hint;
+}
+
+/// The connection as it is when a call goes out: made anew if it broke, and then the lineage is learned.
+pub fn connect(world: &mut World, i: usize) {
+    let (run, evicted) = (world.run, world.evicted);
+    let worker = &mut world.workers[i];
+    if worker.run != run {
+        worker.run = run;
+        worker.lives += 1;
+        worker.generation += 1;
+        worker.evicted = evicted;
+    }
+}
+
+/// OBSERVE, as `twin` has it; `false`: fenced.
+pub fn observe(cfg: &Config, world: &mut World, i: usize) -> bool {
+    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
+    let mut bucket = world.redis.bucket.get();
+    let before = bucket;
+    if twin::observe(&mut bucket, epoch, u64::from(world.nonces) + 1) == Code::Fenced {
+        return false;
+    }
+    if before.epoch.is_none() {
+        world.nonces += 1;
+    }
+    let keeps = cfg.has(Bug::EpochNotRaisedByReading) || cfg.has(Bug::EpochNotCheckedByScripts);
+    if keeps {
+        bucket.epoch = Some(before.epoch.unwrap_or(u64::from(world.workers[i].epoch)));
+    }
+    world.redis.bucket.set(&bucket);
+    true
+}
+
+pub fn epoch(world: &World, i: usize) -> u64 {
+    u64::from(world.workers[i].epoch)
+}
+
+/// One step of the take-over, as `Pipeline::lease`.
+pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
+    let life = world.workers[i].life;
+    match life {
+        Life::Dead | Life::Live => return None,
+        Life::Remembering => {
+            connect(world, i);
+            let state = world.redis.state;
+            let worker = &mut world.workers[i];
+            worker.remembered = state;
+            worker.blank = state == State::default();
+            worker.life = Life::Owning;
+        }
+        Life::Owning => own(world, i),
+        Life::Beginning => {
+            connect(world, i);
+            world.nonces += 1;
+            let canary = world.nonces;
+            let worker = &mut world.workers[i];
+            let state = &mut world.redis.state;
+            worker.compared_run = state.run;
+            worker.compared_evicted = state.evicted;
+            worker.canary = canary;
+            (state.canary, state.epoch, state.ensemble, state.zxid) =
+                (canary, worker.epoch, worker.lineage, worker.zxid);
+            worker.life = Life::Reading;
+        }
+        Life::Reading => {
+            if !world.workers[i].has_session {
+                die(world, i);
+                return Some(());
+            }
+            let worker = &mut world.workers[i];
+            worker.journal = world.zk.slots;
+            worker.slots = world.zk.slots.map(|slot| slot.version);
+            worker.free = [true; SLOTS];
+            worker.life = Life::Completing;
+        }
+        Life::Completing => complete(cfg, world, i),
+        Life::Marking => {
+            connect(world, i);
+            let worker = &world.workers[i];
+            if world.redis.state.epoch > worker.epoch {
+                die(world, i);
+                return Some(());
+            }
+            for (slot, mark) in worker.journal.iter().zip(&mut world.redis.state.marks) {
+                if slot.kind != 0 && !cfg.has(Bug::SlotsNeverMarked) {
+                    *mark = slot.version;
+                    world.redis.state.zxid = worker.zxid;
+                }
+            }
+            go_live(world, i);
+        }
+    }
+    Some(())
+}
+
+fn own(world: &mut World, i: usize) {
+    // The place in line of a worker that is not the newest is gone.
+    if !world.workers[i].has_session || usize::from(world.newest) != i {
+        die(world, i);
+        return;
+    }
+    let zk = &mut world.zk;
+    zk.zxid += 1;
+    world.is_restored = false;
+    let worker = &mut world.workers[i];
+    let remembered = worker.remembered;
+    zk.epoch = zk.epoch.max(remembered.epoch) + 1;
+    zk.fence += 1;
+    let (lineage, zxid) = (u32::from(zk.lineage), i64::from(zk.zxid));
+    let is_older = guard::is_older(lineage, zxid, u32::from(remembered.ensemble), i64::from(remembered.zxid));
+    if zk.lineage == 0 || is_older {
+        world.nonces += 1;
+        (zk.lineage, zk.since) = (world.nonces, zk.zxid);
+    }
+    (worker.epoch, worker.fence) = (zk.epoch, zk.fence);
+    (worker.lineage, worker.since, worker.zxid) = (zk.lineage, zk.since, zk.zxid);
+    worker.life = Life::Beginning;
+}
+
+fn complete(cfg: &Config, world: &mut World, i: usize) {
+    connect(world, i);
+    let worker = world.workers[i];
+    let may_be_older = worker.compared_run != worker.run;
+    for (slot, marked) in worker.journal.into_iter().zip(world.redis.state.marks) {
+        let is_marked = slot.kind == 0 || marked == slot.version;
+        if is_marked || cfg.has(Bug::JournalNotCompleted) {
+            continue;
+        }
+        let mut later =
+            (slot.kind != 1).then(|| guard::landed(slot.base.force(), slot.kind == 2, i64::from(slot.mzxid)));
+        if may_be_older && !cfg.has(Bug::OlderDataSetNotNoticed) {
+            if !observe(cfg, world, i) {
+                return die(world, i);
+            }
+            let (key, noted) = (some(world.redis.key.is.value), world.redis.bucket.entry.get());
+            match guard::late(key, noted.as_ref(), later.as_ref()) {
+                Late::TakenBack => continue,
+                Late::Unproven if cfg.has(Bug::UnprovenTakenAsProven) => {}
+                late => later = late.mark(later),
+            }
+        }
+        let mut bucket = world.redis.bucket.get();
+        let nonce = if cfg.has(Bug::NonceNotCompared) { bucket.nonce } else { u64::from(slot.nonce) };
+        let sequence = slot.base.force().sequence;
+        if twin::complete(&mut bucket, epoch(world, i), nonce, sequence, later) == Code::Fenced {
+            return die(world, i);
+        }
+        world.redis.bucket.set(&bucket);
+    }
+    world.workers[i].life = Life::Marking;
+}
+
+fn go_live(world: &mut World, i: usize) {
+    let (znode_heard, key_heard) = (world.znode_events(), world.key_events());
+    let worker = &mut world.workers[i];
+    worker.life = Life::Live;
+    worker.journal = Default::default();
+    worker.remembered = State::default();
+    (worker.znode_heard, worker.key_heard) = (znode_heard, key_heard);
+    worker.gap_compared = u8::MAX;
+    worker.comparison.asked = true;
+}
+
+/// One step of a comparison, as `pipeline/compare.rs`: the walk's read, the visit of the pair, the end.
+pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) -> Option<()> {
+    let worker = world.workers[i];
+    if worker.life != Life::Live {
+        return None;
+    }
+    match worker.comparison.stage {
+        Stage::None if worker.comparison.asked || worker.comparison.due => {
+            if !worker.has_session {
+                die(world, i);
+                return Some(());
+            }
+            connect(world, i);
+            let worker = &mut world.workers[i];
+            worker.comparison = Comparison {
+                asked: false,
+                due: false,
+                routine: !worker.comparison.asked,
+                stage: Stage::Walked,
+                znode: world.zk.znode,
+                was_watched: true,
+                gap: worker.gap,
+                generation: worker.generation,
+                inferred: false,
+                skipped: false,
+                ended: worker.ended,
+            };
+            worker.zxid = worker.zxid.max(world.zk.znode.mzxid);
+        }
+        Stage::Walked => visit(cfg, world, i, effects),
+        Stage::Visited if !(worker.busy && worker.look.comparing) => end(cfg, world, i),
+        Stage::None | Stage::Visited => return None,
+    }
+    Some(())
+}
+
+fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
+    let is_watched = is_watched(cfg, &world.workers[i]);
+    let heard = world.heard(i);
+    let worker = &mut world.workers[i];
+    let walked = std::mem::take(&mut worker.comparison.znode);
+    worker.comparison.stage = Stage::Visited;
+    let had_rounds = worker.ended != worker.comparison.ended;
+    (worker.ended, worker.comparison.ended) = (0, 0);
+    let is_there = walked.is.value != 0;
+    if worker.busy || worker.hint.on {
+        worker.comparison.skipped = !cfg.has(Bug::SkippedPairTakenAsCompared);
+        let is_thorough = !worker.comparison.routine && !cfg.has(Bug::BusyPairSkipped);
+        if is_thorough || (is_there && !is_watched) {
+            note_hint(worker, Hint { on: true, slow: true, ..Hint::default() });
+        }
+        return;
+    }
+    begin_look(worker, heard, Hint { on: true, ..Hint::default() }, true);
+    if !is_there {
+        see_both(cfg, world, i, 0);
+        return;
+    }
+    worker.look.znode = Read::Is(walked);
+    let leads = cfg.policy.flow.leads_to(keepstep::change::Side::Redis);
+    read_walked(cfg, world, i, leads, had_rounds, effects);
+}
+
+fn end(cfg: &Config, world: &mut World, i: usize) {
+    let worker = &mut world.workers[i];
+    let comparison = std::mem::take(&mut worker.comparison);
+    (worker.comparison.asked, worker.comparison.due) = (comparison.asked, comparison.due);
+    worker.gap_compared = if cfg.has(Bug::ComparisonVouchesForALaterGap) { worker.gap } else { comparison.gap };
+    worker.blank = false;
+    worker.cache.complete = cfg.cache;
+    if comparison.inferred {
+        note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
+    }
+    if worker.generation == comparison.generation && !comparison.skipped {
+        (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
+        // The answer is waited for on the connection of the comparison: with another server it fails.
+        if worker.run == world.run {
+            (world.redis.state.run, world.redis.state.evicted) = (worker.run, worker.evicted);
+        }
+    }
+    if worker.run == world.run {
+        world.redis.state.zxid = worker.zxid;
+    }
+}
+
+/// As `Engine::is_watched`.
+pub fn is_watched(cfg: &Config, worker: &Worker) -> bool {
+    worker.gap_compared == worker.gap || cfg.has(Bug::FastPathWhileUnwatched)
+}
