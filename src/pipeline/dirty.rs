@@ -98,6 +98,15 @@ impl Hint {
     }
 }
 
+/// A pair in a round.
+#[derive(Debug, Default)]
+struct Busy {
+    /// Route and age of what it was taken for; `None` for a comparison, which knows of no change.
+    taken: Option<(usize, Instant)>,
+    /// What was named meanwhile.
+    later: Option<Hint>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     waiting: HashMap<PairName, Hint>,
@@ -105,7 +114,7 @@ struct Inner {
     held: BTreeMap<(Instant, u64), PairName>,
     held_count: u64,
     parked: Vec<PairName>,
-    busy: HashMap<PairName, Option<Hint>>,
+    busy: HashMap<PairName, Busy>,
     paused: HashSet<usize>,
 }
 
@@ -125,10 +134,10 @@ impl DirtySet {
     pub fn note(&self, name: &[u8], hint: Hint) {
         {
             let mut inner = self.inner();
-            if let Some(later) = inner.busy.get_mut(name) {
-                match later {
+            if let Some(busy) = inner.busy.get_mut(name) {
+                match &mut busy.later {
                     Some(known) => known.merge(hint),
-                    None => *later = Some(hint),
+                    later @ None => *later = Some(hint),
                 }
                 return;
             }
@@ -162,7 +171,7 @@ impl DirtySet {
                 continue;
             }
             inner.waiting.remove(&name);
-            inner.busy.insert(name.clone(), None);
+            inner.busy.insert(name.clone(), Busy { taken: Some((hint.route, hint.since)), later: None });
             taken.push((name, hint));
         }
         taken
@@ -176,7 +185,7 @@ impl DirtySet {
             .map(|name| {
                 let is_free = !inner.busy.contains_key(name) && !inner.waiting.contains_key(name);
                 if is_free {
-                    inner.busy.insert(name.clone(), None);
+                    inner.busy.insert(name.clone(), Busy::default());
                 }
                 is_free
             })
@@ -187,7 +196,7 @@ impl DirtySet {
     pub fn finish(&self, name: PairName, again: Option<(Hint, Duration)>) {
         {
             let mut inner = self.inner();
-            let later = inner.busy.remove(&name).flatten();
+            let later = inner.busy.remove(&name).and_then(|busy| busy.later);
             let (hint, delay) = match (again, later) {
                 (None, None) => return,
                 (None, Some(later)) => {
@@ -248,10 +257,15 @@ impl DirtySet {
         let inner = self.inner();
         let now = Instant::now();
         let mut pending = vec![(0_u64, 0_f64); routes];
-        for hint in inner.waiting.values() {
-            if let Some((count, oldest)) = pending.get_mut(hint.route) {
+        let waiting = inner.waiting.values().map(|hint| (hint.route, hint.since));
+        let under_way = inner.busy.values().filter_map(|busy| {
+            let later = busy.later.map(|later| (later.route, later.since));
+            busy.taken.or(later)
+        });
+        for (route, since) in waiting.chain(under_way) {
+            if let Some((count, oldest)) = pending.get_mut(route) {
                 *count += 1;
-                *oldest = oldest.max(now.saturating_duration_since(hint.since).as_secs_f64());
+                *oldest = oldest.max(now.saturating_duration_since(since).as_secs_f64());
             }
         }
         pending
@@ -290,6 +304,19 @@ mod tests {
         assert_eq!(dirty.take(10).len(), 1);
         dirty.finish(b"a".as_slice().into(), None);
         assert!(dirty.is_empty());
+    }
+
+    #[test]
+    fn what_is_under_way_is_pending_until_it_is_finished() {
+        let dirty = DirtySet::default();
+        dirty.note(b"a", named(&mut Hint::new(0)));
+        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(1));
+        assert_eq!(dirty.take(10).len(), 1);
+        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(1), "in its round");
+        dirty.finish(b"a".as_slice().into(), None);
+        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(0));
+        assert_eq!(dirty.try_take(&mut std::iter::once(&b"b".as_slice().into())), [true]);
+        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(0), "a comparison is no change");
     }
 
     #[test]

@@ -146,7 +146,10 @@ async fn the_leader_of_the_partition_dies_under_load_and_nothing_is_lost() {
     let scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 5s").kafka(&stream)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let load = write(&scene, Arc::clone(&stop)).await;
-    scene.znode_becomes("/settings/r9", Some("1")).await;
+    eventually_is("a znode of the load is there", LIVE, true, async || {
+        scene.znodes.text("/settings/r9").await.is_some()
+    })
+    .await;
     for round in 0..3 {
         eventually_is("all three are in sync", BACK, 3, async || cluster[0].leader("failover").await.1).await;
         let (leader, _) = cluster[0].leader("failover").await;

@@ -1,6 +1,6 @@
 //! What cannot be mirrored is quarantined with its reason, everything else flows on, and it heals by itself.
 
-use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, ZooKeeper, eventually};
+use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, ZooKeeper, eventually, eventually_is};
 use zookeeper_client::{Acl, Acls, AuthId, CreateMode, Permission};
 
 const MEBIBYTE: usize = 1 << 20;
@@ -151,4 +151,50 @@ async fn a_new_znode_has_the_acl_of_its_parent_or_what_the_route_says() {
         schemes.sort_unstable();
         assert_eq!(schemes, ids, "acl: {acl}");
     }
+}
+
+/// The rules of `ACL SETUSER keepstep` in docs/operations.md.
+fn documented_rules() -> Vec<String> {
+    let page = include_str!("../../docs/operations.md");
+    let (_, rules) = page.split_once("ACL SETUSER keepstep ").expect("the page shows a user");
+    let (rules, _) = rules.split_once("\n\n").expect("its rules end with an empty line");
+    rules.split_whitespace().map(|rule| rule.replace("PASSWORD", "secret")).collect()
+}
+
+#[tokio::test]
+async fn the_acl_user_of_the_docs_may_do_all_that_a_worker_does() {
+    let rules = documented_rules();
+    let rules: Vec<&str> = ["--user", "keepstep"].into_iter().chain(rules.iter().map(String::as_str)).collect();
+    let mut scene = Scene::prepare(&rules, |pipeline| {
+        pipeline.redis("username: keepstep").redis("password: {env: REDIS_PASSWORD}").worker("reconcile: 2s")
+    })
+    .await;
+    scene.keepstep = scene.keepstep.variable("REDIS_PASSWORD", "secret");
+    scene.keepstep.command("validate", &["--connect"]).await.expect(0);
+    scene.run().await;
+    for life in ["first", "second"] {
+        scene.znodes.put("/settings/from-zk", life).await;
+        scene.set("settings:from-redis", life).await;
+        scene.key_becomes("settings:from-zk", Some(life)).await;
+        scene.znode_becomes("/settings/from-redis", Some(life)).await;
+        scene.del("settings:from-zk").await;
+        scene.znodes.delete("/settings/from-redis").await;
+        scene.znode_becomes("/settings/from-zk", None).await;
+        scene.key_becomes("settings:from-redis", None).await;
+        let compared = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+        eventually_is("a comparison", LIVE, true, async || {
+            scene.keepstep.metric("keepstep_comparisons_total", "").await >= compared + 2.0
+        })
+        .await;
+        let log = scene.keepstep.log();
+        let denied: Vec<&str> = log
+            .lines()
+            .filter(|line| ["NOPERM", "refused", "not allowed"].iter().any(|word| line.contains(word)))
+            .collect();
+        assert!(denied.is_empty(), "{denied:?}");
+        scene.keepstep.restart().await;
+    }
+    let quarantined = scene.keepstep.json("quarantine list", &[]).await;
+    assert!(quarantined.is_empty(), "{quarantined:?}");
+    scene.keepstep.command("diff", &[]).await.expect(0);
 }

@@ -201,7 +201,7 @@ return 1
 /// `KEYS`: the pipeline's state. `ARGV`: epoch, then field and version for each slot. An owner that lost its ownership must not
 /// say of a slot that a newer one has used since what it was before.
 const MARK: &str = r"
-local owner = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '')
+local owner = tonumber(redis.call('HMGET', KEYS[1], 'epoch')[1] or '')
 if owner and owner > tonumber(ARGV[1]) then return 6 end
 for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1

@@ -320,8 +320,14 @@ impl Line<'_> {
             }
         }
         for pattern in self.patterns.clone().difference(&wanted) {
-            self.connection.punsubscribe(pattern).await?;
-            self.patterns.remove(pattern);
+            match self.connection.punsubscribe(pattern).await {
+                Ok(()) => {
+                    self.patterns.remove(pattern);
+                }
+                Err(error) if is_broken(&error) => return Err(error),
+                // Not allowed: what still comes by it reaches nobody.
+                Err(error) => tracing::debug!(server = self.server.access.host, %error, "PUNSUBSCRIBE is refused"),
+            }
         }
         Ok(refused)
     }
