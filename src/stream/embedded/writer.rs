@@ -10,13 +10,14 @@
 //! kernel did with pages whose sync failed is unknown, so the same file handle is not asked again.
 //!
 //! What is read in a file and what is on the disk can differ once a sync was refused, and no later sync need make up for it. So that
-//! nothing refused ever stands where something acknowledged belongs, three rules:
+//! nothing refused ever stands where something acknowledged belongs, two rules:
 //!
 //! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one. An earlier process may have
 //!    ended between a refusal and the cut.
 //! 2. Nothing is written, here or in the next segment, before the cut of what was refused is durable.
-//! 3. A new segment that was begun is completed before anything else is written. So no file before it has a record that was
-//!    acknowledged at its first position or behind, and what stands there is void (`load.rs`).
+//!
+//! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
+//! its first position or behind is void (`load.rs`).
 
 use super::disk::{self, Disk, Identity};
 use super::frame::{self, FILE_HEADER, FileHeader, Meta};
@@ -78,8 +79,6 @@ pub(super) struct Writer {
     broken: bool,
     /// Whether the segment was written by an earlier process, so that its copy or another one is appended to.
     foreign: bool,
-    /// Whether a new segment was begun and is not complete.
-    rolling: bool,
 }
 
 /// Makes the directory if there is none, and its name durable.
@@ -116,7 +115,6 @@ impl Writer {
             since_ms: None,
             broken: false,
             foreign: false,
-            rolling: false,
         };
         writer.load(1)?;
         Ok((writer, log, thinner))
@@ -132,7 +130,7 @@ impl Writer {
         let appendable = loaded.appendable && loaded.state.next >= floor;
         loaded.state.next = loaded.state.next.max(floor);
         *self.log.write() = loaded.state;
-        (self.broken, self.rolling) = (false, false);
+        self.broken = false;
         let state = self.log.read();
         match state.segments.last().filter(|_| appendable) {
             Some(last) => {
@@ -319,10 +317,10 @@ impl Writer {
         if self.broken {
             self.reopen()?;
         }
-        match (self.rolling, self.foreign) {
-            (false, false) => Ok(()),
-            (false, true) if self.len <= self.options.renew_bytes => self.renew(),
-            _ => self.roll(),
+        match self.foreign {
+            false => Ok(()),
+            true if self.len <= self.options.renew_bytes => self.renew(),
+            true => self.roll(),
         }
     }
 
@@ -404,7 +402,6 @@ impl Writer {
 
     /// Begins a new segment.
     fn roll(&mut self) -> Result<(), StreamError> {
-        self.rolling = true;
         let (first, ordinal) = {
             let mut state = self.log.write();
             (state.next, state.new_ordinal())
@@ -427,7 +424,7 @@ impl Writer {
             }
         };
         crash_point!("c11-segment-begun");
-        (self.rolling, self.foreign) = (false, false);
+        self.foreign = false;
         self.path = path;
         self.identity = segment.identity;
         self.len = FILE_HEADER;

@@ -7,7 +7,7 @@
 //! beginning; any other refused operation did nothing, but that a refused sync of the directory has made some of the names durable.
 
 use super::*;
-use crate::stream::embedded::disk::{Identity, identity};
+use crate::stream::embedded::disk::{Identity, identity, identity_at};
 use fastrand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::MutexGuard;
@@ -29,8 +29,24 @@ struct Inode {
 /// A change of a name that is not durable yet.
 enum Name {
     Is(String, Identity),
-    Moves(String, String),
+    /// An entry of a directory names a file and not its old name: what moves is this file and no other.
+    Moves(String, String, Identity),
     Goes(String),
+}
+
+impl Name {
+    fn apply(&self, names: &mut BTreeMap<String, Identity>) {
+        match self {
+            Name::Is(name, id) => drop(names.insert(name.clone(), *id)),
+            Name::Goes(name) => drop(names.remove(name)),
+            Name::Moves(from, to, id) => {
+                if names.get(from) == Some(id) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *id);
+            }
+        }
+    }
 }
 
 struct Model {
@@ -107,15 +123,7 @@ impl Model {
             if self.rng.bool() {
                 continue;
             }
-            match change {
-                Name::Is(name, id) => drop(names.insert(name.clone(), *id)),
-                Name::Goes(name) => drop(names.remove(name)),
-                Name::Moves(from, to) => {
-                    if let Some(id) = names.remove(from) {
-                        names.insert(to.clone(), id);
-                    }
-                }
-            }
+            change.apply(&mut names);
         }
         let mut image = BTreeMap::new();
         for (name, id) in names {
@@ -264,7 +272,7 @@ impl Disk for Volatile {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut model = self.step()?;
         model.may_refuse()?;
-        model.pending.push(Name::Moves(name_of(from), name_of(to)));
+        model.pending.push(Name::Moves(name_of(from), name_of(to), identity_at(from)?));
         RealDisk.rename(from, to)
     }
 
@@ -281,15 +289,7 @@ impl Disk for Volatile {
         let refused = model.refuses();
         let made = if refused { model.rng.usize(..=model.pending.len()) } else { model.pending.len() };
         for change in model.pending.drain(..made) {
-            match change {
-                Name::Is(name, id) => drop(model.names.insert(name, id)),
-                Name::Goes(name) => drop(model.names.remove(&name)),
-                Name::Moves(from, to) => {
-                    if let Some(id) = model.names.remove(&from) {
-                        model.names.insert(to, id);
-                    }
-                }
-            }
+            change.apply(&mut model.names);
         }
         if refused { Err(refusal()) } else { Ok(()) }
     }
