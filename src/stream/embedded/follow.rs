@@ -24,12 +24,14 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     if appended {
         let mut loaded =
             Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
-        let limit = files.get(known).map(|(first, _)| *first);
-        let scanned = grow(&mut loaded, limit);
-        let mut complete = scanned.is_ok();
-        for (i, (first, path)) in files.iter().enumerate().skip(known) {
-            let limit = files.get(i + 1).map(|(first, _)| *first);
-            complete = complete && matches!(loaded.add(*first, path, limit, Access::Read), Ok(true));
+        let through = loaded.state.segments.last().map_or(0, |last| if last.thinned { last.through } else { 0 });
+        let new = load::survey(files.get(known..).unwrap_or_default(), through, Access::Read);
+        let mut complete = false;
+        if let Ok(Some(new)) = new {
+            complete = grow(&mut loaded, new.files.first().map(|next| next.first)).is_ok();
+            for (found, limit) in load::with_limits(new.files) {
+                complete = complete && loaded.add(found, limit, Access::Read).is_ok();
+            }
         }
         *guard = loaded.state;
         loaded.damage.into_iter().for_each(|sentence| log.report(sentence));

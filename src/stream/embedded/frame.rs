@@ -207,7 +207,7 @@ pub(super) struct Walker<'f> {
     after: Position,
     /// Positions from here on cannot be in this file.
     limit: Position,
-    /// Where the next file begins, if there is one: what stands here from there on is what was refused once and could not be cut.
+    /// Where the next file begins, if there is one: what stands here from there on was refused once, and its cut was lost.
     next_file: Position,
     buffer: Vec<u8>,
     /// Offset in the file of the buffer's first byte.

@@ -1,7 +1,7 @@
 //! From a directory to a [`State`]: lists the segments, scans them, passes damage, cuts what a crash left unfinished.
 
 use super::disk::Disk;
-use super::frame::{FILE_HEADER, FileHeader};
+use super::frame::{FILE_HEADER, FileHeader, Step, Walker};
 use super::index::Location;
 use super::log::{State, unavailable};
 use super::segment::{self, Segment};
@@ -65,22 +65,90 @@ pub(super) enum Access<'a> {
 
 /// A segment's file, opened, with what its header says.
 pub(super) struct Found {
-    pub file: File,
-    pub header: FileHeader,
+    pub first: Position,
+    path: PathBuf,
+    file: File,
+    len: u64,
+    header: FileHeader,
     /// Whether the header could be believed; else the name tells where the file begins.
-    pub sound: bool,
-    /// Whether there is nothing in it, not even a header.
-    pub unborn: bool,
+    sound: bool,
 }
 
-/// Opens a segment's file.
-pub(super) fn open(path: &Path, first: Position, access: Access<'_>) -> io::Result<Found> {
-    let file = OpenOptions::new().read(true).write(matches!(access, Access::Write(_))).open(path)?;
-    let unborn = file.metadata()?.len() < FILE_HEADER;
-    let header = FileHeader::read(&file).filter(|header| header.first == first);
-    // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
-    let assumed = FileHeader { first, through: 0, thinned: true };
-    Ok(Found { file, header: header.unwrap_or(assumed), sound: header.is_some(), unborn })
+impl Found {
+    fn open(first: Position, path: &Path, access: Access<'_>) -> io::Result<Found> {
+        let file = OpenOptions::new().read(true).write(matches!(access, Access::Write(_))).open(path)?;
+        let len = file.metadata()?.len();
+        let header = FileHeader::read(&file).filter(|header| header.first == first);
+        // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
+        let assumed = FileHeader { first, through: 0, thinned: true };
+        let (header, sound) = (header.unwrap_or(assumed), header.is_some());
+        Ok(Found { first, path: path.to_owned(), file, len, header, sound })
+    }
+
+    /// Whether there is nothing in it that could ever have been acknowledged: its creation did not come to an end, or nothing followed it.
+    /// What a sound header of a thinned file says is something.
+    fn is_bare(&self) -> bool {
+        self.len < FILE_HEADER || self.len == FILE_HEADER && !(self.sound && self.header.thinned)
+    }
+
+    /// Whether, as the last file, it holds nothing but an append that was cut short.
+    fn is_unfinished(&self) -> bool {
+        let mut walker = Walker::new(&self.file, FILE_HEADER, self.len, self.first.saturating_sub(1), None);
+        let holds = match walker.next() {
+            Some(Step::Frame { .. }) => true,
+            Some(Step::Damage(damage)) => damage.before.is_some(),
+            None => false,
+        };
+        self.sound && !self.header.thinned && !holds && !walker.unreadable
+    }
+
+    /// Last position that it covers in the place of files that it replaces; 0: none.
+    fn through(&self) -> Position {
+        if self.header.thinned { self.header.through } else { 0 }
+    }
+}
+
+/// The files of a directory, sorted out.
+pub(super) struct Survey {
+    /// Those that count. Only they say where the file before them ends.
+    pub files: Vec<Found>,
+    /// Those that a merged one before them replaces, and those in which nothing is.
+    void: Vec<PathBuf>,
+    /// Newest ones that hold an unfinished append only, and its bytes.
+    unfinished: Vec<(PathBuf, u64)>,
+}
+
+/// Looks through the files of a listing; the one before the first of them covers the positions up to `through`. `None` if a file vanished.
+pub(super) fn survey(
+    listed: &[(Position, PathBuf)],
+    mut through: Position,
+    access: Access<'_>,
+) -> Result<Option<Survey>, StreamError> {
+    let mut survey = Survey { files: Vec::new(), void: Vec::new(), unfinished: Vec::new() };
+    for (first, path) in listed {
+        let found = match Found::open(*first, path, access) {
+            Ok(found) => found,
+            // Thinning by another process removes files; what they held is then in the file before.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(path, &error)),
+        };
+        if through >= *first || found.is_bare() {
+            survey.void.push(found.path);
+        } else {
+            through = found.through();
+            survey.files.push(found);
+        }
+    }
+    while let Some(last) = survey.files.pop_if(|last| last.is_unfinished()) {
+        survey.unfinished.push((last.path, last.len - FILE_HEADER));
+    }
+    Ok(Some(survey))
+}
+
+/// Pairs each file with the first position of the one behind it.
+pub(super) fn with_limits(files: Vec<Found>) -> impl Iterator<Item = (Found, Option<Position>)> {
+    let limits: Vec<Option<Position>> = files.iter().skip(1).map(|next| Some(next.first)).chain([None]).collect();
+    files.into_iter().zip(limits)
 }
 
 /// Loads a directory that exists.
@@ -117,44 +185,42 @@ fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamErr
             disk.remove(path).map_err(|e| unavailable(path, &e))?;
         }
     }
-    let mut rest = listing.segments.iter().peekable();
-    while let Some((first, path)) = rest.next() {
-        let limit = rest.peek().map(|(first, _)| *first);
-        if !loaded.add(*first, path, limit, access)? {
-            return Ok(None);
-        }
+    let Some(survey) = survey(&listing.segments, 0, access)? else { return Ok(None) };
+    if let Access::Write(disk) = access {
+        loaded.remove_void(dir, &survey, disk)?;
+    }
+    for (found, limit) in with_limits(survey.files) {
+        loaded.add(found, limit, access)?;
     }
     if let (Access::Write(disk), Some(last)) = (access, loaded.state.segments.last()) {
         // What a killed process wrote but did not sync is read like all else from here on, so it has to stay.
         disk.sync(&last.file).map_err(|e| unavailable(&last.path, &e))?;
     }
-    loaded.state.next = loaded.state.next.max(1);
+    // A file's name says that the positions before it were given out, whatever became of the file before.
+    let named = listing.segments.last().map_or(1, |(first, _)| *first);
+    loaded.appendable &= loaded.state.next >= named;
+    loaded.state.next = loaded.state.next.max(named);
     Ok(Some(loaded))
 }
 
 impl Loaded {
-    /// Adds the next file; false if it is not there. `limit` is the first position of the one behind it.
-    pub fn add(
-        &mut self,
-        first: Position,
-        path: &Path,
-        limit: Option<Position>,
-        access: Access<'_>,
-    ) -> Result<bool, StreamError> {
-        let found = match open(path, first, access) {
-            Ok(found) => found,
-            // Thinning by another process removes files; what they held is then in the file before.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(unavailable(path, &error)),
-        };
-        let replaced = self.state.segments.last().is_some_and(|before| before.thinned && before.through >= first);
-        if replaced || found.unborn {
-            // Left over: a merged segment's old file, or one whose creation did not come to an end.
-            if let Access::Write(disk) = access {
-                disk.remove(path).map_err(|e| unavailable(path, &e))?;
-            }
-            return Ok(true);
+    /// Removes files that do not count, so that none of them comes back when their positions have been given out elsewhere.
+    fn remove_void(&mut self, dir: &Path, survey: &Survey, disk: &dyn Disk) -> Result<(), StreamError> {
+        let unfinished = survey.unfinished.iter().map(|(path, _)| path);
+        let mut any = false;
+        for path in survey.void.iter().chain(unfinished) {
+            disk.remove(path).map_err(|e| unavailable(path, &e))?;
+            any = true;
         }
+        for (path, bytes) in &survey.unfinished {
+            self.damage.push(format!("{}: an unfinished append of {bytes} bytes was cut off", path.display()));
+        }
+        if any { disk.sync_dir(dir).map_err(|e| unavailable(dir, &e)) } else { Ok(()) }
+    }
+
+    /// Adds the next file. `limit` is the first position of the one behind it.
+    pub fn add(&mut self, found: Found, limit: Option<Position>, access: Access<'_>) -> Result<(), StreamError> {
+        let (first, path) = (found.first, found.path.as_path());
         if !found.sound {
             self.damage.push(format!("{}: the header is damaged", path.display()));
         }
@@ -199,6 +265,6 @@ impl Loaded {
             }
         }
         self.state.segments.push(segment);
-        Ok(true)
+        Ok(())
     }
 }

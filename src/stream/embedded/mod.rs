@@ -57,6 +57,9 @@ const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 1;
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// A segment is at least this large: smaller ones would cost a file and two syncs of a directory every few batches.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// An opening goes on in the newest segment if it is no larger than this share of one, which it copies for that; else it begins
+/// another. So an opening copies 8 MiB at most, and openings without end make eight times as many files at most.
+const RENEWED: u64 = 8;
 /// Segments that make up `retention.size`: the active one cannot be thinned, and this bounds its share.
 const SEGMENTS: u64 = 8;
 /// The active segment is closed at this age even if `retention.age` is long: a position by time then needs to look at
@@ -72,6 +75,8 @@ const POLL: Duration = Duration::from_millis(200);
 struct Options {
     retention: Retention,
     segment_bytes: u64,
+    /// The newest segment of an earlier opening is copied up to this size.
+    renew_bytes: u64,
     /// How often retention is looked at without being woken.
     period: Duration,
     disk: Arc<dyn Disk>,
@@ -85,9 +90,11 @@ impl Options {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
         };
+        let segment_bytes = (retention.size / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         Options {
             retention,
-            segment_bytes: (retention.size / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+            segment_bytes,
+            renew_bytes: segment_bytes / RENEWED,
             period: (retention.age / 10).clamp(PERIOD_BOUNDS.0, PERIOD_BOUNDS.1),
             disk: Arc::new(RealDisk),
             now_ms: Arc::new(now_ms),

@@ -230,8 +230,9 @@ impl Thinner {
         let mut kept = Vec::new();
         let mut buffer = header.to_bytes();
         let mut written = 0;
-        for old in &rewrite.old {
-            let mut walker = Walker::new(&old.file, FILE_HEADER, old.len, old.first - 1, Some(rewrite.through + 1));
+        let ends = rewrite.old.iter().skip(1).map(|next| next.first).chain([rewrite.through + 1]);
+        for (old, end) in rewrite.old.iter().zip(ends) {
+            let mut walker = Walker::new(&old.file, FILE_HEADER, old.len, old.first - 1, Some(end));
             while let Some(step) = walker.next() {
                 let Step::Frame { offset, meta, raw, .. } = step else { continue };
                 let was = Location::new(old.ordinal, offset);

@@ -8,6 +8,16 @@
 //! An answer is given only after the sync, and nobody in this process can read a record before that. After a refused
 //! write or sync the file is opened anew and cut to its last durable length before anything else is written: what the
 //! kernel did with pages whose sync failed is unknown, so the same file handle is not asked again.
+//!
+//! What is read in a file and what is on the disk can differ once a sync was refused, and no later sync need make up for it. So that
+//! nothing refused ever stands where something acknowledged belongs, two rules:
+//!
+//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one. An earlier process may have
+//!    ended between a refusal and the cut.
+//! 2. Nothing is written, here or in the next segment, before the cut of what was refused is durable.
+//!
+//! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
+//! its first position or behind is void (`load.rs`).
 
 use super::disk::{self, Disk, Identity};
 use super::frame::{self, FILE_HEADER, FileHeader, Meta};
@@ -21,8 +31,9 @@ use crate::change::Position;
 use crate::codec;
 use crate::failpoint::crash_point;
 use crate::stream::StreamError;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -66,6 +77,8 @@ pub(super) struct Writer {
     since_ms: Option<i64>,
     /// Whether the last write or sync was refused, so that the file has to be opened anew.
     broken: bool,
+    /// Whether the segment was written by an earlier process, so that its copy or another one is appended to.
+    foreign: bool,
 }
 
 /// Makes the directory if there is none, and its name durable.
@@ -101,6 +114,7 @@ impl Writer {
             len: 0,
             since_ms: None,
             broken: false,
+            foreign: false,
         };
         writer.load(1)?;
         Ok((writer, log, thinner))
@@ -124,6 +138,8 @@ impl Writer {
                 self.identity = last.identity;
                 self.len = last.len;
                 self.since_ms = last.oldest.map(|(_, ts_ms)| ts_ms);
+                // Not copied yet: an opening that appends nothing changes nothing, and a full disk can be opened.
+                self.foreign = true;
                 drop(state);
             }
             None => {
@@ -293,12 +309,60 @@ impl Writer {
         self.log.publish();
     }
 
-    /// Makes sure that what is written next is written where it will be found.
+    /// Makes sure that what is written next is written where it will be found, and that nothing refused is there.
     fn make_ready(&mut self) -> Result<(), StreamError> {
         if !self.lock.in_place() || disk::identity_at(&self.path).ok() != Some(self.identity) {
-            return self.begin_anew();
+            self.begin_anew()?;
         }
-        if self.broken { self.reopen() } else { Ok(()) }
+        if self.broken {
+            self.reopen()?;
+        }
+        match self.foreign {
+            false => Ok(()),
+            true if self.len <= self.options.renew_bytes => self.renew(),
+            true => self.roll(),
+        }
+    }
+
+    /// Puts a copy in the place of the segment, of which all is durable.
+    fn renew(&mut self) -> Result<(), StreamError> {
+        let failed = |error: std::io::Error| unavailable(&self.path, &error);
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or_default()];
+        let old = self.log.read().segments.last().map(|segment| Arc::clone(&segment.file));
+        if old.is_none_or(|old| old.read_exact_at(&mut bytes, 0).is_err()) {
+            return self.roll();
+        }
+        let temporary = self.path.with_extension(segment::TEMPORARY);
+        let copied = self.disk.create(&temporary).and_then(|file| {
+            self.disk.write_at(&file, &bytes, 0)?;
+            self.disk.sync(&file)?;
+            let identity = disk::identity(&file)?;
+            self.disk.rename(&temporary, &self.path)?;
+            Ok((Arc::new(file), identity))
+        });
+        let (file, identity) = copied.map_err(|error| {
+            // Best effort: the next start removes it, too.
+            let _ = self.disk.remove(&temporary);
+            failed(error)
+        })?;
+        // From here on the copy has the name, so memory must follow whatever the disk says next.
+        self.identity = identity;
+        self.replace_file(file, identity);
+        self.disk.sync_dir(&self.log.dir).map_err(|error| unavailable(&self.path, &error))?;
+        self.foreign = false;
+        Ok(())
+    }
+
+    /// Lets everybody use this file for the active segment; its bytes are the same.
+    fn replace_file(&self, file: Arc<File>, identity: Identity) {
+        let mut guard = self.log.write();
+        let state = &mut *guard;
+        if let Some(segment) = state.segments.last_mut() {
+            if let Some(opened) = state.opened.get_mut(&segment.ordinal) {
+                opened.file = Arc::clone(&file);
+            }
+            (segment.file, segment.identity) = (file, identity);
+        }
     }
 
     /// After a refused write: opens the file anew and cuts what is not durable.
@@ -309,14 +373,7 @@ impl Writer {
             Ok(Arc::new(file))
         });
         let file = reopened.map_err(|e| unavailable(&self.path, &e))?;
-        let mut guard = self.log.write();
-        let state = &mut *guard;
-        if let Some(segment) = state.segments.last_mut() {
-            if let Some(opened) = state.opened.get_mut(&segment.ordinal) {
-                opened.file = Arc::clone(&file);
-            }
-            segment.file = file;
-        }
+        self.replace_file(file, self.identity);
         self.broken = false;
         Ok(())
     }
@@ -330,7 +387,7 @@ impl Writer {
             self.lock = OwnerLock::acquire(&dir, &self.holder)?;
         }
         if disk::identity_at(&self.path).ok() == Some(self.identity) {
-            return if self.broken { self.reopen() } else { Ok(()) };
+            return Ok(());
         }
         let thinner = Arc::clone(&self.thinner);
         let _thinning = thinner.stand_still();
@@ -367,6 +424,7 @@ impl Writer {
             }
         };
         crash_point!("c11-segment-begun");
+        self.foreign = false;
         self.path = path;
         self.identity = segment.identity;
         self.len = FILE_HEADER;

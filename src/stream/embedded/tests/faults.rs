@@ -119,3 +119,105 @@ fn a_crash_at_any_step_of_an_append_or_a_new_segment_loses_nothing_acknowledged(
         assert!(stream.knows(&pair_of(50)));
     }
 }
+
+/// A log of two segments; a frame at the first position of the second one which was refused, and what was acknowledged.
+fn log_with_a_refused_frame() -> (Bench, Vec<u8>, Vec<(Position, Change)>) {
+    let bench = Bench::new(500);
+    let (other, stream) = (Bench::new(1 << 20), bench.open());
+    let mut acknowledged = Vec::new();
+    while bench.segments().len() < 2 {
+        let change = change(acknowledged.len() as u64, START_MS, "v");
+        acknowledged.push((append(&stream, vec![change.clone()]).unwrap(), change));
+    }
+    drop(stream);
+    let first = acknowledged.len() - 1;
+    let elsewhere = other.open();
+    append(&elsewhere, acknowledged.iter().take(first).map(|(_, change)| change.clone()).collect()).unwrap();
+    let len = elsewhere.extent().bytes as usize;
+    append(&elsewhere, vec![change(first as u64, START_MS, "refused")]).unwrap();
+    let bytes = std::fs::read(other.segments().first().unwrap()).unwrap();
+    (bench, bytes.get(len..).unwrap().to_vec(), acknowledged)
+}
+
+fn add_to(path: &Path, bytes: &[u8]) {
+    let file = File::options().write(true).open(path).unwrap();
+    RealDisk.write_at(&file, bytes, file.metadata().unwrap().len()).unwrap();
+}
+
+#[test]
+fn a_refused_record_that_comes_back_before_the_next_segment_stands_in_the_way_of_nothing() {
+    let (bench, refused, acknowledged) = log_with_a_refused_frame();
+    add_to(bench.segments().first().unwrap(), &refused);
+    assert_eq!(everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap()), acknowledged);
+    let stream = bench.open();
+    assert_eq!(everything(&stream), acknowledged);
+    let (position, last) = acknowledged.last().unwrap();
+    assert_eq!(stream.newest_record(&last.pair).unwrap().unwrap().position, *position);
+    assert_eq!(append(&stream, vec![change(90, START_MS, "after")]), Ok(position + 1));
+}
+
+#[test]
+fn a_segment_in_which_no_record_is_says_nothing_of_the_one_before_it() {
+    for len in [0, 10, frame::FILE_HEADER, frame::FILE_HEADER + 40] {
+        let (bench, frame, acknowledged) = log_with_a_refused_frame();
+        let files = bench.segments();
+        let (before, begun) = (files.first().unwrap(), files.last().unwrap());
+        add_to(before, &frame);
+        File::options().write(true).open(begun).unwrap().set_len(len).unwrap();
+        let found = everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap());
+        assert_eq!(found.len(), acknowledged.len(), "cut to {len}");
+        let stream = bench.open();
+        assert_eq!(everything(&stream), found, "cut to {len}");
+        let next = append(&stream, vec![change(90, START_MS, "after")]).unwrap();
+        assert_eq!(next, found.len() as Position + 1, "cut to {len}");
+        drop(stream);
+        assert_eq!(everything(&bench.open()).len(), found.len() + 1, "cut to {len}");
+    }
+}
+
+#[test]
+fn a_segment_that_a_merged_one_replaces_says_nothing_of_it() {
+    let mut bench = Bench::new(700);
+    bench.options.retention.age = Duration::from_millis(100);
+    let stream = bench.open();
+    for i in 0..40 {
+        append(&stream, vec![change(i, START_MS, "v")]).unwrap();
+    }
+    let old: Vec<_> = bench.segments().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    bench.advance(1_000);
+    bench.options.segment_bytes = 4_000;
+    drop(stream);
+    let stream = bench.open();
+    stream.thin_now().unwrap();
+    let found = everything(&stream);
+    drop(stream);
+    let gone: Vec<_> = old.iter().filter(|(path, _)| !path.exists()).collect();
+    assert!(gone.len() > 2 && found.len() == 40, "{} files, {} records", gone.len(), found.len());
+    gone.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    assert_eq!(everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap()), found);
+    assert_eq!(everything(&bench.open()), found);
+    assert!(gone.iter().all(|(path, _)| !path.exists()));
+}
+
+#[test]
+fn an_opening_goes_on_in_a_copy_of_a_small_segment_and_behind_a_large_one() {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new(2_000);
+    let inode = |path: &Path| path.metadata().unwrap().ino();
+    drop(bench.open());
+    let mut total = 0;
+    for opening in 0..40 {
+        let before: Vec<_> = bench.segments().iter().map(|path| (path.clone(), inode(path))).collect();
+        let stream = bench.open();
+        let now: Vec<_> = bench.segments().iter().map(|path| (path.clone(), inode(path))).collect();
+        assert!(opening == 0 || now == before, "an opening that appends nothing changes no file");
+        assert_eq!(append(&stream, vec![change(opening, START_MS, "v")]), Ok(opening + 1));
+        let last = bench.segments().pop().unwrap();
+        let is_own = !before.contains(&(last.clone(), inode(&last)));
+        assert!(opening == 0 || is_own, "opening {opening} wrote into a file of another");
+        total = stream.extent().bytes;
+    }
+    let (files, most) = (bench.segments().len() as u64, total / bench.options.renew_bytes + 1);
+    assert!((2..=most).contains(&files), "{files} files for {total} bytes");
+    assert_eq!(everything(&bench.open()).len(), 40);
+}

@@ -76,7 +76,10 @@ fn a_reader_keeps_up_with_thinning_by_another_process() {
         for pair in 0..6 {
             assert_eq!(reader.newest_record(&pair_of(pair)), writer.newest_record(&pair_of(pair)));
         }
-        assert_eq!(reader.extent(), writer.extent());
+        // A segment in which no record is yet is the writer's alone.
+        let last = bench.segments().last().and_then(|path| path.metadata().ok()).unwrap().len();
+        let begun = if last == frame::FILE_HEADER { last } else { 0 };
+        assert_eq!(reader.extent(), Extent { bytes: writer.extent().bytes - begun, ..writer.extent() });
     }
     assert_eq!(reader.damage(), Vec::<String>::new());
 }

@@ -83,6 +83,7 @@ impl Bench {
         let options = Options {
             retention: Retention { age: Duration::from_secs(1000), size: u64::MAX },
             segment_bytes,
+            renew_bytes: segment_bytes / 2,
             period: Duration::from_secs(3600),
             disk: Arc::clone(&disk) as Arc<dyn Disk>,
             now_ms: Arc::new(move || clock.load(Ordering::SeqCst)),

@@ -3,10 +3,11 @@
 //! The real directory is what the running process sees. Beside it stands what a crash leaves for certain: the bytes of each file as of
 //! its last sync, and the names as of the last sync of the directory. Of everything since, a crash keeps any part: of each write nothing,
 //! a beginning, zeros in its place, or all; of each change of a name nothing or all, in whatever combination. A sync that is refused
-//! leaves its writes in any such state, and no later sync makes up for them, as kernels do it.
+//! leaves its writes in any such state, and no later sync makes up for them, as kernels do it. A write that is refused may have written a
+//! beginning; any other refused operation did nothing, but that a refused sync of the directory has made some of the names durable.
 
 use super::*;
-use crate::stream::embedded::disk::{Identity, identity};
+use crate::stream::embedded::disk::{Identity, identity, identity_at};
 use fastrand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::MutexGuard;
@@ -28,8 +29,24 @@ struct Inode {
 /// A change of a name that is not durable yet.
 enum Name {
     Is(String, Identity),
-    Moves(String, String),
+    /// An entry of a directory names a file and not its old name: what moves is this file and no other.
+    Moves(String, String, Identity),
     Goes(String),
+}
+
+impl Name {
+    fn apply(&self, names: &mut BTreeMap<String, Identity>) {
+        match self {
+            Name::Is(name, id) => drop(names.insert(name.clone(), *id)),
+            Name::Goes(name) => drop(names.remove(name)),
+            Name::Moves(from, to, id) => {
+                if names.get(from) == Some(id) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *id);
+            }
+        }
+    }
 }
 
 struct Model {
@@ -39,8 +56,9 @@ struct Model {
     pending: Vec<Name>,
     /// Operations until the crash; `None`: none is near.
     left: Option<u32>,
-    /// Of how many syncs one is refused; 0: none.
+    /// Of how many operations one is refused; 0: none.
     refuse_one_in: u32,
+    refused: u64,
     /// What the crash left, once there was one.
     image: Option<BTreeMap<String, Vec<u8>>>,
     operations: u64,
@@ -86,6 +104,18 @@ impl Model {
         self.inodes.entry(id).or_insert_with(|| Inode { _file: file.try_clone().ok(), ..Inode::default() })
     }
 
+    /// Whether the disk refuses what it is asked just now.
+    fn refuses(&mut self) -> bool {
+        let refused = self.refuse_one_in > 0 && self.rng.u32(..self.refuse_one_in) == 0;
+        self.refused += u64::from(refused);
+        refused
+    }
+
+    /// Fails if the disk refuses what it is asked just now.
+    fn may_refuse(&mut self) -> io::Result<()> {
+        if self.refuses() { Err(refusal()) } else { Ok(()) }
+    }
+
     /// What is there after a power loss now.
     fn lose(&mut self) -> BTreeMap<String, Vec<u8>> {
         let mut names = self.names.clone();
@@ -93,15 +123,7 @@ impl Model {
             if self.rng.bool() {
                 continue;
             }
-            match change {
-                Name::Is(name, id) => drop(names.insert(name.clone(), *id)),
-                Name::Goes(name) => drop(names.remove(name)),
-                Name::Moves(from, to) => {
-                    if let Some(id) = names.remove(from) {
-                        names.insert(to.clone(), id);
-                    }
-                }
-            }
+            change.apply(&mut names);
         }
         let mut image = BTreeMap::new();
         for (name, id) in names {
@@ -114,6 +136,10 @@ impl Model {
         }
         image
     }
+}
+
+fn refusal() -> io::Error {
+    io::Error::other("I/O error")
 }
 
 fn name_of(path: &Path) -> String {
@@ -133,9 +159,17 @@ impl Volatile {
             inodes.insert(id, Inode { durable: bytes.clone(), pending: Vec::new(), _file: Some(file) });
             names.insert(name.clone(), id);
         }
-        let model =
-            Model { rng, inodes, names, pending: Vec::new(), left: None, refuse_one_in: 0, image: None, operations: 0 };
-        Volatile(Mutex::new(model))
+        Volatile(Mutex::new(Model {
+            rng,
+            inodes,
+            names,
+            pending: Vec::new(),
+            left: None,
+            refuse_one_in: 0,
+            refused: 0,
+            image: None,
+            operations: 0,
+        }))
     }
 
     fn model(&self) -> MutexGuard<'_, Model> {
@@ -162,9 +196,14 @@ impl Volatile {
         self.model().image.is_some()
     }
 
-    /// One sync of so many is refused from now on; 0: none.
-    pub fn refuse_one_in(&self, syncs: u32) {
-        self.model().refuse_one_in = syncs;
+    /// One operation of so many is refused from now on; 0: none.
+    pub fn refuse_one_in(&self, operations: u32) {
+        self.model().refuse_one_in = operations;
+    }
+
+    /// How much it refused.
+    pub fn refused(&self) -> u64 {
+        self.model().refused
     }
 
     /// How much was asked of it.
@@ -187,6 +226,7 @@ impl Volatile {
 impl Disk for Volatile {
     fn create(&self, path: &Path) -> io::Result<File> {
         let mut model = self.step()?;
+        model.may_refuse()?;
         let is_new = !path.exists();
         let file = RealDisk.create(path)?;
         model.inode(&file).pending.push(Write::Length(0));
@@ -198,14 +238,18 @@ impl Disk for Volatile {
 
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut model = self.step()?;
+        let refused = model.refuses();
+        let written = if refused { model.rng.usize(..=bytes.len()) } else { bytes.len() };
+        let bytes = bytes.get(..written).unwrap();
         model.inode(file).pending.push(Write::Bytes(offset, bytes.to_vec()));
-        RealDisk.write_at(file, bytes, offset)
+        RealDisk.write_at(file, bytes, offset)?;
+        if refused { Err(refusal()) } else { Ok(()) }
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
         let mut guard = self.step()?;
         let model = &mut *guard;
-        let refused = model.refuse_one_in > 0 && model.rng.u32(..model.refuse_one_in) == 0;
+        let refused = model.refuses();
         let mut rng = model.rng.fork();
         let inode = model.inode(file);
         for write in std::mem::take(&mut inode.pending) {
@@ -215,23 +259,26 @@ impl Disk for Volatile {
                 write.apply(&mut inode.durable);
             }
         }
-        if refused { Err(io::Error::other("I/O error")) } else { Ok(()) }
+        if refused { Err(refusal()) } else { Ok(()) }
     }
 
     fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
         let mut model = self.step()?;
+        model.may_refuse()?;
         model.inode(file).pending.push(Write::Length(len));
         RealDisk.truncate(file, len)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut model = self.step()?;
-        model.pending.push(Name::Moves(name_of(from), name_of(to)));
+        model.may_refuse()?;
+        model.pending.push(Name::Moves(name_of(from), name_of(to), identity_at(from)?));
         RealDisk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut model = self.step()?;
+        model.may_refuse()?;
         model.pending.push(Name::Goes(name_of(path)));
         RealDisk.remove(path)
     }
@@ -239,17 +286,11 @@ impl Disk for Volatile {
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         let mut guard = self.step()?;
         let model = &mut *guard;
-        for change in std::mem::take(&mut model.pending) {
-            match change {
-                Name::Is(name, id) => drop(model.names.insert(name, id)),
-                Name::Goes(name) => drop(model.names.remove(&name)),
-                Name::Moves(from, to) => {
-                    if let Some(id) = model.names.remove(&from) {
-                        model.names.insert(to, id);
-                    }
-                }
-            }
+        let refused = model.refuses();
+        let made = if refused { model.rng.usize(..=model.pending.len()) } else { model.pending.len() };
+        for change in model.pending.drain(..made) {
+            change.apply(&mut model.names);
         }
-        Ok(())
+        if refused { Err(refusal()) } else { Ok(()) }
     }
 }
