@@ -162,6 +162,33 @@ async fn deletes_in_mass_wait_for_approval_before_they_go_on_a_stream_that_was_l
     scene.route_becomes("live").await;
 }
 
+#[tokio::test]
+async fn a_put_back_tells_a_stream_that_was_left_behind_what_was_agreed_on_and_once_ends_when_it_is_whole() {
+    let mut scene = Scene::start_with(|pipeline| pipeline.flow("zk -> cache").session_timeout("4s")).await;
+    for path in ["/settings/put-back", "/settings/agreed"] {
+        scene.znodes.put(path, "1").await;
+    }
+    scene.key_becomes("settings:put-back", Some("1")).await;
+    scene.key_becomes("settings:agreed", Some("1")).await;
+    scene.keepstep.terminate().await;
+    let mut other = scene.keepstep.another();
+    other.start();
+    other.wait_ready().await;
+    for path in ["/settings/put-back", "/settings/agreed"] {
+        scene.znodes.put(path, "2").await;
+    }
+    scene.key_becomes("settings:put-back", Some("2")).await;
+    scene.key_becomes("settings:agreed", Some("2")).await;
+    other.terminate().await;
+    scene.set("settings:put-back", "meddled").await;
+    let once = scene.keepstep.command("run", &["--once", "--http", "off"]).await.expect(0);
+    assert!(once.stderr.contains(CAUGHT_UP), "{}", once.stderr);
+    assert_eq!(scene.text("settings:put-back").await.as_deref(), Some("2"));
+    assert_eq!(json!(newest(&scene).await), json!({"settings:agreed": "2", "settings:put-back": "2"}));
+    let again = scene.keepstep.command("run", &["--once", "--http", "off"]).await.expect(0);
+    assert!(!again.stderr.contains(CAUGHT_UP), "{}", again.stderr);
+}
+
 on_both_streams!(
     an_owner_that_comes_back_records_what_changed_under_another_stream_however_often_it_is_killed,
     what_both_stores_have_lost_is_no_delete_on_a_stream_that_was_left_behind,
