@@ -238,7 +238,7 @@ pub async fn open_to_write(pipeline: &model::Pipeline, data_dir: &Path) -> Resul
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
     let stream = stream_opener(pipeline, &worker_name(), &folder)().await?;
     let epoch = stream.newest_epoch() + 1;
-    stream.begin(epoch).await?;
+    stream.begin(epoch, stream.whole()).await?;
     Ok((stream, epoch))
 }
 

@@ -61,6 +61,7 @@ impl Engine {
         if !is_routine {
             self.scan_sidecars(&met, &mut total).await?;
         }
+        let gone = self.gone_pairs(&met).await?;
         drop(met);
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
         let every_route = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
@@ -68,6 +69,8 @@ impl Engine {
             self.watch_compared.store(watch_gaps, Ordering::Release);
         }
         self.blank.store(false, Ordering::Relaxed);
+        let has_gone = !gone.is_empty();
+        total.inferred.extend(gone);
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
         for (route, (pairs, count)) in self.pairs.iter().zip(&total.in_step).enumerate() {
@@ -82,10 +85,17 @@ impl Engine {
             self.set_counting(true);
         }
         crash_point!("c12-all-compared");
+        let has_skipped = self.skipped.load(Ordering::Relaxed) != 0;
+        let awaits = !lock(&self.live).awaiting.is_empty();
+        if every_route && !has_skipped && !has_gone && !awaits {
+            self.compared_all();
+        }
+        if has_gone && !awaits {
+            self.ask_comparison(None, "the stream was left behind, and pairs were gone");
+        }
         if let Some(keys) = &self.keys {
             // What a pair that was skipped lost would be taken for deleted. Another comparison meets it: one at once, and if that
             // skips some as well, the next at its interval.
-            let has_skipped = self.skipped.load(Ordering::Relaxed) != 0;
             if !self.compares_again.swap(has_skipped, Ordering::Relaxed) && has_skipped {
                 self.ask_comparison(None, "pairs were under way during the last one");
             }
@@ -344,7 +354,7 @@ impl Engine {
         for (route, names) in by_route {
             let in_step = self.pairs.get(route).map_or(0, |pairs| pairs.load(Ordering::Relaxed));
             let all = usize::try_from(in_step).unwrap_or(0) + names.len();
-            if names.len() > DELETES_FREE && names.len() * 2 > all {
+            if self.settings.delete_guard && names.len() > DELETES_FREE && names.len() * 2 > all {
                 if let Some(rules) = self.route(route) {
                     tracing::warn!(
                         route = rules.name,

@@ -9,6 +9,7 @@
 //! Rounds run beside each other on disjoint pairs. An idle pipeline starts a round at once; while rounds are under way
 //! the next one gathers, for at most `batch.wait`.
 
+use super::behind::Behind;
 use super::cache::Cache;
 use super::dirty::{DirtySet, Hint};
 use super::quarantine::Quarantine;
@@ -87,6 +88,8 @@ pub struct Parts {
     pub keys: Option<Arc<dyn Keyspace>>,
     /// The stream.
     pub stream: Arc<dyn Stream>,
+    /// Whether it was left behind.
+    pub behind: Behind,
     /// Where counts go.
     pub metrics: Arc<Metrics>,
 }
@@ -124,6 +127,7 @@ pub struct Engine {
     pub(super) znodes: Option<Arc<dyn Znodes>>,
     pub(super) keys: Option<Arc<dyn Keyspace>>,
     pub(super) stream: Arc<dyn Stream>,
+    pub(super) behind: Behind,
     pub(super) metrics: Arc<Metrics>,
     pub(super) dirty: Arc<DirtySet>,
     pub(super) cache: Cache,
@@ -207,6 +211,7 @@ impl Engine {
             znodes: parts.znodes,
             keys: parts.keys,
             stream: parts.stream,
+            behind: parts.behind,
             metrics: parts.metrics,
             dirty: Arc::new(dirty),
             cache: Cache::new(if caches_are_off() { 0 } else { super::cache::PAIRS_MAX }),

@@ -2,6 +2,7 @@
 //! behind them.
 
 mod apply;
+mod behind;
 mod cache;
 mod capture;
 mod compare;

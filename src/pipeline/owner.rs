@@ -8,6 +8,7 @@
 //!
 //! Nothing but a signal or a refused start ends it: whatever else fails is waited for.
 
+use super::behind;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::quarantine::Quarantine;
@@ -312,15 +313,15 @@ impl Pipeline {
             keys.claim(claim.clone()).await?;
         }
         let stream = self.stream().await?;
-        let lease = self.lease(stream.as_ref(), captures).await?;
-        let begun = stream.begin(i64::try_from(lease.epoch).unwrap_or(i64::MAX)).await;
-        begun.map_err(refused_or_away)?;
+        let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
+        let behind = behind::begin(stream.as_ref(), lease.epoch, has_kept).await.map_err(refused_or_away)?;
         *has_owned = true;
         let parts = Parts {
             map: self.map.clone(),
             znodes: self.znodes.clone(),
             keys: self.keys.clone(),
             stream,
+            behind,
             metrics: Arc::clone(&self.metrics),
         };
         let engine = Arc::new(Engine::new(
@@ -357,12 +358,14 @@ impl Pipeline {
         }
     }
 
-    /// Takes the ownership in every store, and completes what the owner before left in the journal.
-    async fn lease(&self, stream: &dyn Stream, captures: bool) -> Result<Lease, StoreError> {
+    /// Takes the ownership in every store, and completes what the owner before left in the journal. Answers as well whether
+    /// both stores are still those of the last owner.
+    async fn lease(&self, stream: &dyn Stream, captures: bool) -> Result<(Lease, bool), StoreError> {
         let mut remembered = match &self.keys {
             Some(keys) if !captures => keys.remembered().await?,
             _ => Remembered::default(),
         };
+        let in_redis = remembered;
         let mut blank = false;
         if let (Some(keys), true, false) = (&self.keys, remembered == Remembered::default(), captures) {
             // Where it may not be asked, every key is looked at.
@@ -376,7 +379,8 @@ impl Pipeline {
                 remembered.zxid = remembered.zxid.max(known.zxid);
             }
         }
-        remembered.epoch = remembered.epoch.max(u64::try_from(stream.newest_epoch()).unwrap_or(0));
+        let newest_epoch = u64::try_from(stream.newest_epoch()).unwrap_or(0);
+        remembered.epoch = remembered.epoch.max(newest_epoch);
         let lease = match &self.znodes {
             Some(znodes) => znodes.own(remembered).await?,
             None => Lease {
@@ -384,6 +388,7 @@ impl Pipeline {
                 ensemble: Ensemble { id: 0, since_zxid: 0, newest_zxid: i64::MAX },
             },
         };
+        let has_kept = in_redis.ensemble == lease.ensemble.id && in_redis.epoch >= newest_epoch;
         crash_point!("c10-fenced-in-zookeeper");
         if let (Some(keys), false) = (&self.keys, captures) {
             let zxid = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
@@ -401,7 +406,7 @@ impl Pipeline {
                 keys.mark_slots(&slots.into_iter().collect::<Vec<_>>(), zxid).await?;
             }
         }
-        Ok(lease)
+        Ok((lease, has_kept))
     }
 
     /// Runs the sources, the rounds and the comparisons until something ends them.
@@ -451,6 +456,7 @@ impl Pipeline {
                 _ = tick.tick() => {}
             }
             self.quarantine.save();
+            engine.catch_up().await;
             for (side, why) in engine.comparison_asked() {
                 if why.starts_with("gap: ")
                     && let Some(side) = side
@@ -472,6 +478,7 @@ impl Pipeline {
                 if engine.captures() { engine.compare_capture(&reasons).await } else { engine.compare(&reasons).await };
             match compared {
                 Ok(acted) => {
+                    engine.catch_up().await;
                     pauses.reset();
                     last = Instant::now();
                     engine.clear_note();

@@ -36,7 +36,10 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change
         Some(base) => moved(seen, &base, from),
         None => previous.as_ref().is_none_or(|previous| !previous.is(after.as_deref())),
     };
-    if verdict.is_none() && !has_moved && is_known {
+    // The stream may have been left behind: then a restore or a put-back tells it what was agreed on meanwhile.
+    let is_late =
+        engine.may_be_behind(&seen.name) && previous.as_ref().is_some_and(|previous| !previous.is(after.as_deref()));
+    if verdict.is_none() && !has_moved && is_known && !is_late {
         // Not a change: give the value back.
         match (from, after) {
             (Side::Zookeeper, Some(data)) => restore_znode(seen, data),
@@ -221,14 +224,14 @@ impl Engine {
         }
         let (data, _) = seen.znode.as_ref()?;
         let after = Some(data.clone()).filter(|_| seen.seen.base.is_some_and(|base| base.redis.is_some()))?;
-        Some(self.plain_record(seen, route, Op::Read, None, after))
+        Some(self.plain_record(seen, route, Op::Read, None, Some(after)))
     }
 
     /// The record of a pair whose sides were found to agree anew: only where the stream does not have that value.
     pub(super) fn agreed_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
         let base_differs = seen.seen.base.is_some_and(|base| moved(seen, &base, Side::Redis));
         let is_known = self.stream.knows(&seen.pair);
-        if is_known && !base_differs && seen.seen.base.is_some() {
+        if is_known && !base_differs && seen.seen.base.is_some() && !self.may_be_behind(&seen.name) {
             return None;
         }
         let after = match (&seen.znode, &seen.value) {
@@ -242,15 +245,22 @@ impl Engine {
         }
         let before = previous.and_then(|latest| latest.after.kept());
         let op = if is_known { Op::Update } else { Op::Read };
-        Some(self.plain_record(seen, route, op, before, after))
+        Some(self.plain_record(seen, route, op, before, Some(after)))
     }
 
-    fn plain_record(&self, seen: &Observed, route: &Route, op: Op, before: Option<Vec<u8>>, after: Vec<u8>) -> Change {
+    pub(super) fn plain_record(
+        &self,
+        seen: &Observed,
+        route: &Route,
+        op: Op,
+        before: Option<Vec<u8>>,
+        after: Option<Vec<u8>>,
+    ) -> Change {
         let from = if seen.znode.is_some() { Side::Zookeeper } else { Side::Redis };
         Change {
             op,
-            before,
-            after: Some(after),
+            before: before.filter(|value| value.len() <= BEFORE_BYTES_MAX),
+            after,
             source: source(self, seen, from),
             ts_ms: now_ms(),
             route: route.name.clone(),

@@ -71,6 +71,8 @@ impl Engine {
             return settled;
         }
         let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
+            // A pair in step of which the record is missing is met by the next comparison.
+            self.skipped.fetch_add(1, Ordering::Relaxed);
             for work in works {
                 let hint = Hint { slow: true, ..work.seen.hint };
                 self.dirty.finish(work.seen.name, Some((hint, AGAIN_AFTER)));
@@ -169,6 +171,13 @@ impl Engine {
         };
         match step(action, &route.policy, &seen.seen, &about) {
             Step::Nothing => {
+                // A stream that begins anew gets one record a pair, one that was left behind what it lacks.
+                let change = match seen.comparing {
+                    true if !self.stream.knows(&seen.pair) => self.first_record(&seen, route),
+                    _ if seen.hint.approved || self.may_be_behind(&seen.name) => self.late_record(&seen, route),
+                    _ => None,
+                };
+                changes.extend(change);
                 self.quarantine.remove(&seen.name);
                 if seen.seen.base.is_none() && seen.seen.znode == Znode::Absent {
                     self.is_gone(&seen.hint);
@@ -180,12 +189,6 @@ impl Engine {
                     && let Some(place) = settled.in_step.get_mut(index)
                 {
                     *place += 1;
-                }
-                // A stream that begins anew gets one record a pair.
-                if seen.comparing
-                    && let Some(change) = self.first_record(&seen, route)
-                {
-                    changes.push(change);
                 }
                 self.dirty.finish(seen.name, None);
             }
@@ -221,7 +224,7 @@ impl Engine {
                 settled.acted += 1;
                 let mut seen = seen;
                 let change = match recording {
-                    Record::Nothing => None,
+                    Record::Nothing => self.gone_record(&seen, route),
                     Record::Agreed => self.agreed_record(&seen, route),
                     Record::Change(from, verdict) => record(self, Recording { from, seen: &mut seen, route, verdict }),
                 };

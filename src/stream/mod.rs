@@ -169,11 +169,18 @@ pub struct Retention {
 /// share one sync.
 pub trait Stream: Send + Sync {
     /// An ownership with this epoch begins: called once by who writes, before the first append. When it returns, no
-    /// record of an older epoch can come to be read behind it.
-    fn begin(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>>;
+    /// record of an older epoch can come to be read behind it. `whole`: what [`Stream::whole`] answers from then on.
+    fn begin(&self, epoch: i64, whole: i64) -> BoxFuture<'_, Result<(), StreamError>>;
 
     /// The newest epoch that a record on this stream carries; 0 where there is none. No network.
     fn newest_epoch(&self) -> i64;
+
+    /// The epoch up to which the stream has every state that was agreed on, by whichever owner; 0 where nobody has said.
+    /// Later owners may have had another stream. No network.
+    fn whole(&self) -> i64;
+
+    /// Keeps that the stream is whole up to this epoch, for later openings as well. On `Err` it is as it was.
+    fn set_whole(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>>;
 
     /// Records these changes in order, as consecutive positions, and answers with the position of the first one.
     /// `Ok` means that they are durable: they survive a kill and a power loss. On `Err` none of them counts as

@@ -26,6 +26,8 @@ macro_rules! on_both_streams {
 }
 
 mod amplification;
+#[cfg(feature = "failpoints")]
+mod behind;
 mod bounded;
 mod commands;
 mod conflicts;

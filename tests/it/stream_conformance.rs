@@ -44,7 +44,7 @@ impl Place for Embedded {
                 opened = EmbeddedStream::open(&dir, retention, "test");
             }
             let stream = opened.unwrap();
-            stream.begin(1).await.unwrap();
+            stream.begin(1, 1).await.unwrap();
             Arc::new(stream) as Arc<dyn Stream>
         })
     }
@@ -90,7 +90,8 @@ impl Topic {
     /// Opened and begun with the next epoch.
     pub async fn owner(&self) -> KafkaStream {
         let stream = KafkaOpener::new(self.settings.clone()).open().await.unwrap();
-        stream.begin(self.epoch.fetch_add(1, Ordering::Relaxed) + 1).await.unwrap();
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        stream.begin(epoch, epoch).await.unwrap();
         stream
     }
 }

@@ -27,6 +27,7 @@ mod log;
 mod query;
 mod segment;
 mod thin;
+mod whole;
 mod writer;
 
 use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError};
@@ -252,8 +253,14 @@ impl Stream for EmbeddedStream {
         self.log.damage()
     }
 
-    fn begin(&self, _epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn begin(&self, _epoch: i64, whole: i64) -> BoxFuture<'_, Result<(), StreamError>> {
         // The lock is the fence: nobody else appends to these files while they are open here.
+        if whole != self.whole()
+            && let Err(error) = whole::keep(&self.log.dir, whole)
+        {
+            // The next opening compares more than it had to.
+            tracing::warn!("{}: {error}", self.log.dir.display());
+        }
         ready(Ok(())).boxed()
     }
 
@@ -261,6 +268,14 @@ impl Stream for EmbeddedStream {
         let last = self.log.read().extent().last;
         let newest = query::read(&self.log, last, 1, usize::MAX).records.into_iter().next();
         newest.map_or(0, |recorded| recorded.change.epoch)
+    }
+
+    fn whole(&self) -> i64 {
+        whole::kept(&self.log.dir)
+    }
+
+    fn set_whole(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+        ready(whole::keep(&self.log.dir, epoch).map_err(|error| log::unavailable(&self.log.dir, &error))).boxed()
     }
 
     fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {

@@ -35,6 +35,8 @@ struct State {
     fences: Fences,
     /// Of this opening, from its marker on.
     own: Option<Fence>,
+    /// What the newest marker of an owner says of it.
+    whole: i64,
     /// Position of the first record that is there.
     first: Position,
     /// One past the newest record.
@@ -116,7 +118,8 @@ impl Core {
         let complaint = incoming.complaint(&self.settings.topic);
         match incoming.entry {
             Entry::Away(why) => return Err(StreamError::Unavailable(why)),
-            Entry::Owner => {}
+            Entry::Owner if is_stale => {}
+            Entry::Owner => state.whole = incoming.whole,
             Entry::Foreign(other) => {
                 state.foreign.get_or_insert((position, other));
             }
@@ -210,6 +213,14 @@ impl Core {
 
     pub fn own(&self) -> Option<Fence> {
         self.state().own
+    }
+
+    pub fn whole(&self) -> i64 {
+        self.state().whole
+    }
+
+    pub fn set_whole(&self, epoch: i64) {
+        self.state().whole = epoch;
     }
 
     pub fn newest_fence(&self) -> Option<Fence> {

@@ -372,6 +372,14 @@ impl KafkaStream {
         Ok(items)
     }
 
+    /// The marker of an owner, which says up to which epoch the stream is whole.
+    fn owner_record(&self, fence: Fence, whole: i64) -> Result<Item, StreamError> {
+        let core = &self.core;
+        let marker = owner_marker(fence.epoch);
+        let record = Outgoing::owner(&marker, &core.settings.pipeline, fence, whole, &core.wire);
+        Ok(Item { record: record.map_err(StreamError::Damaged)?, note: None, value: None })
+    }
+
     async fn write(&self, writing: &Writing, items: Vec<Item>, changes: usize) -> Result<Position, StreamError> {
         let bytes: usize = items.iter().map(|item| item.record.bytes()).sum();
         let share = bytes.div_ceil(QUEUE_UNIT).min(QUEUE_BYTES / QUEUE_UNIT) as u32;
@@ -406,7 +414,7 @@ fn owner_marker(epoch: i64) -> Change {
 }
 
 impl Stream for KafkaStream {
-    fn begin(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn begin(&self, epoch: i64, whole: i64) -> BoxFuture<'_, Result<(), StreamError>> {
         async move {
             let core = &self.core;
             let fence = core.raise(epoch)?;
@@ -415,15 +423,15 @@ impl Stream for KafkaStream {
                 let core = Arc::clone(core);
                 blocking(move || Writer::open(&settings, &core, core.record_bytes_max())).await?
             };
-            let marker = Outgoing::owner(&owner_marker(epoch), &core.settings.pipeline, fence, &core.wire);
-            let record = marker.map_err(StreamError::Damaged)?;
+            let record = self.owner_record(fence, whole)?;
             let writing = Arc::new(Writing { writer: opened, fence, _keeper: audit::Keeper::start(Arc::clone(core))? });
-            let written = self.write(&writing, vec![Item { record, note: None, value: None }], 0).await;
+            let written = self.write(&writing, vec![record], 0).await;
             if let Err(error) = written {
                 let error = writing.writer.refusal().unwrap_or(error);
                 drop(tokio::task::spawn_blocking(move || drop(writing)));
                 return Err(error);
             }
+            core.set_whole(whole);
             // One opening begins once.
             let _ = self.writing.set(writing);
             self.audit().await?;
@@ -434,6 +442,21 @@ impl Stream for KafkaStream {
 
     fn newest_epoch(&self) -> i64 {
         self.core.newest_fence().map_or(0, |fence| fence.epoch)
+    }
+
+    fn whole(&self) -> i64 {
+        self.core.whole()
+    }
+
+    fn set_whole(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+        async move {
+            let writing = Arc::clone(self.writing()?);
+            let record = self.owner_record(writing.fence, epoch)?;
+            self.write(&writing, vec![record], 0).await?;
+            self.core.set_whole(epoch);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {

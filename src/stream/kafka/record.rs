@@ -3,6 +3,7 @@
 //! ```text
 //!   key      {"zookeeper":"/settings/a","redis":"settings:a"}    the pair; compaction goes by it
 //!   headers  keepstep.pipeline  keepstep.route  keepstep.op  keepstep.fence = epoch.session
+//!            the marker of an owner: keepstep.whole = the epoch up to which the stream has all that was agreed on
 //!   value    the change as Avro; none in the tombstone that follows a delete
 //! ```
 
@@ -17,6 +18,7 @@ const PIPELINE: &str = "keepstep.pipeline";
 const ROUTE: &str = "keepstep.route";
 const OP: &str = "keepstep.op";
 const FENCE: &str = "keepstep.fence";
+const WHOLE: &str = "keepstep.whole";
 
 /// Key of the marker with which an owner begins. One key, so that compaction keeps the newest.
 const OWNER_KEY: &[u8] = br#"{"marker":"owner"}"#;
@@ -103,9 +105,11 @@ impl Outgoing {
         Outgoing { key, payload: None, ts_ms, headers: headers(pipeline, route, Op::Delete.letter(), fence) }
     }
 
-    /// The marker with which an owner begins.
-    pub fn owner(marker: &Change, pipeline: &str, fence: Fence, wire: &Wire) -> Result<Outgoing, String> {
-        Ok(Outgoing { key: OWNER_KEY.to_vec(), ..Outgoing::of(marker, pipeline, fence, wire)? })
+    /// The marker with which an owner begins, or says that the stream is whole up to an epoch.
+    pub fn owner(marker: &Change, pipeline: &str, fence: Fence, whole: i64, wire: &Wire) -> Result<Outgoing, String> {
+        let Outgoing { headers, payload, ts_ms, .. } = Outgoing::of(marker, pipeline, fence, wire)?;
+        let headers = headers.insert(Header { key: WHOLE, value: Some(&whole.to_string()) });
+        Ok(Outgoing { key: OWNER_KEY.to_vec(), payload, ts_ms, headers })
     }
 
     /// Bytes on the wire, at most.
@@ -147,6 +151,8 @@ pub(super) struct Incoming {
     /// `None` where a message says nothing of its writer.
     pub fence: Option<Fence>,
     pub key: Vec<u8>,
+    /// What the marker of an owner says of the stream; 0 for all else.
+    pub whole: i64,
     pub entry: Entry,
     pub bytes: usize,
 }
@@ -172,7 +178,8 @@ impl Incoming {
             },
         };
         let position = position_of(message.offset());
-        Incoming { position, fence, key: key.to_vec(), entry, bytes: message.payload_len() }
+        let whole = header(message, WHOLE).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        Incoming { position, fence, key: key.to_vec(), whole, entry, bytes: message.payload_len() }
     }
 
     /// The sentence about a message that cannot be delivered.

@@ -1,0 +1,179 @@
+//! A stream that was left behind: an owner elsewhere, or an earlier file, had another one, so its newest records of some
+//! pairs are states that both stores have left since. A replay from it would bring them back.
+//!
+//! ```text
+//!   begin    stream whole up to the epoch before ours (or empty) -> whole up to ours at once: the common start pays nothing
+//!            else behind, until a comparison has looked at every pair:
+//!              both sides agree, or neither has it any more     -> its state goes on record where the newest one is another
+//!              known to the stream and met on neither side      -> inferred deletes, counted by the guard like others
+//!   ended    nothing was left out, nothing waits                -> whole up to ours
+//! ```
+//!
+//! What the stream says of itself is kept with it and changes only then, so an owner that is killed midway leaves it behind
+//! for the next one. A state is recorded as the change that it is (`c`, `u`, `d` with the value before), not as `r`: the
+//! stream knew the pair, and a consumer that holds the older value needs the change.
+
+use super::dirty::PairName;
+use super::engine::{Engine, Route, lock};
+use super::observe::Observed;
+use crate::change::{Change, Digest, Op};
+use crate::plan::{Key, Znode};
+use crate::store::StoreError;
+use crate::stream::{LatestValue, Stream, StreamError};
+use hashbrown::HashSet;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What an ownership knows of its stream.
+#[derive(Debug, Default)]
+pub struct Behind {
+    /// The newest records may be older than what was agreed on.
+    pub(super) is_behind: AtomicBool,
+    /// A comparison has looked at every pair, and what it left to the rounds is not done yet.
+    is_compared: AtomicBool,
+    /// Neither store has lost what it held since the last ownership, so a pair that neither has was deleted.
+    pub(super) absence_counts: bool,
+}
+
+/// What a stream that was left behind says while a store has lost its data since: an owner that is killed must not leave the
+/// next one to take for deleted what was lost.
+const AFTER_A_LOSS: i64 = -1;
+
+/// Begins an ownership of this epoch on the stream, and finds out whether it was left behind. `has_kept`: both stores hold what
+/// they held under the last owner.
+///
+/// # Errors
+/// As [`Stream::begin`].
+pub(super) async fn begin(stream: &dyn Stream, epoch: u64, has_kept: bool) -> Result<Behind, StreamError> {
+    let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+    let whole = stream.whole();
+    // Where a store has lost its data, epochs may have been given a second time.
+    let follows = has_kept && whole.saturating_add(1) == epoch;
+    let is_behind = stream.extent().last > 0 && !follows;
+    let absence_counts = has_kept && whole != AFTER_A_LOSS;
+    let whole = match (is_behind, absence_counts) {
+        (false, _) => epoch,
+        (true, true) => whole,
+        (true, false) => AFTER_A_LOSS,
+    };
+    stream.begin(epoch, whole).await?;
+    Ok(Behind { is_behind: AtomicBool::new(is_behind), is_compared: AtomicBool::new(false), absence_counts })
+}
+
+impl Engine {
+    /// Whether the stream's newest record of this pair may be older than what was agreed on: the stream was left behind, or
+    /// nobody could look at the pair when it was.
+    pub(super) fn may_be_behind(&self, name: &[u8]) -> bool {
+        self.behind.is_behind.load(Ordering::Acquire) || self.quarantine.holds(name)
+    }
+
+    /// The record of a pair in step of which the stream's newest is another state.
+    pub(super) fn late_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
+        let latest = self.known_value(seen)?;
+        let base = seen.seen.base;
+        let after = match (seen.seen.znode, &seen.znode, seen.seen.key) {
+            (Znode::Absent, _, Key::Absent(_)) => return self.gone_record(seen, route),
+            // An empty znode that only stands above others has no key.
+            (Znode::Present { digest: Digest::EMPTY, ephemeral: false, .. }, _, Key::Absent(_))
+                if self.behind.absence_counts && base.is_none_or(|base| base.redis.is_none()) =>
+            {
+                None
+            }
+            (Znode::Present { digest, .. }, Some((data, _)), Key::Present { digest: of_key, .. })
+                if digest == of_key && base.is_some_and(|base| !base.apart && base.redis == Some(digest)) =>
+            {
+                Some(data.clone())
+            }
+            // Kept apart, or one side is not ours.
+            _ => return None,
+        };
+        if latest.is(after.as_deref()) {
+            return None;
+        }
+        let op = match (&after, latest.exists()) {
+            (None, _) => Op::Delete,
+            (Some(_), true) => Op::Update,
+            (Some(_), false) => Op::Create,
+        };
+        Some(self.plain_record(seen, route, op, latest.kept(), after))
+    }
+
+    /// The record of a pair that neither side has any more and the stream still does.
+    pub(super) fn gone_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
+        let is_absent = seen.seen.znode == Znode::Absent && matches!(seen.seen.key, Key::Absent(_));
+        let was_deleted = match seen.seen.base {
+            Some(base) => base.ensemble == self.lease.ensemble.id,
+            None => self.behind.absence_counts && seen.hint.approved,
+        };
+        let latest = self.known_value(seen).filter(|latest| is_absent && was_deleted && latest.exists())?;
+        Some(self.plain_record(seen, route, Op::Delete, latest.kept(), None))
+    }
+
+    fn known_value(&self, seen: &Observed) -> Option<LatestValue> {
+        let is_known = self.stream.knows(&seen.pair);
+        let latest = if is_known { self.stream.latest(&seen.pair).ok().flatten() } else { None };
+        latest.map(|latest| latest.after)
+    }
+
+    /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
+    /// on the stream is left alone. Memory grows with these pairs.
+    pub(super) async fn gone_pairs(&self, met: &HashSet<u64>) -> Result<Vec<(PairName, usize)>, StoreError> {
+        if !self.behind.is_behind.load(Ordering::Acquire) {
+            return Ok(Vec::new());
+        }
+        let paused = lock(&self.live).paused.clone();
+        let mut gone: HashMap<PairName, usize> = HashMap::new();
+        let mut from = 1;
+        loop {
+            let batch = self.stream.read(from, 1000, 4 * 1024 * 1024).await;
+            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
+            if batch.next <= from {
+                break;
+            }
+            from = batch.next;
+            for change in batch.records.into_iter().map(|recorded| recorded.change) {
+                // A marker may name a pair, whose value a command replaced: it is no state.
+                let Some(key) = change.pair.redis.as_deref().filter(|_| change.op != Op::Marker) else { continue };
+                if met.contains(&xxh3_64(key)) {
+                    continue;
+                }
+                let mapped = self.map.of_key(key).filter(|mapped| mapped.pair == change.pair);
+                match mapped.filter(|mapped| change.after.is_some() && !paused.contains(&mapped.route)) {
+                    Some(mapped) => gone.insert(key.into(), mapped.route),
+                    None => gone.remove(key),
+                };
+            }
+        }
+        if self.behind.absence_counts || gone.is_empty() {
+            return Ok(gone.into_iter().collect());
+        }
+        let pairs = gone.len();
+        tracing::warn!(
+            pipeline = self.settings.pipeline,
+            pairs,
+            "a store has lost its data since this stream was left: pairs that neither store has stay on it as they are"
+        );
+        Ok(Vec::new())
+    }
+
+    /// A comparison has looked at every pair and left none to another one.
+    pub(super) fn compared_all(&self) {
+        self.behind.is_compared.store(true, Ordering::Release);
+    }
+
+    /// Ends it, once what the comparison left to the rounds is done as well.
+    pub(super) async fn catch_up(&self) {
+        let is_behind = self.behind.is_behind.load(Ordering::Acquire);
+        if !is_behind || !self.behind.is_compared.load(Ordering::Acquire) || !self.dirty.is_empty() {
+            return;
+        }
+        match self.stream.set_whole(i64::try_from(self.lease.epoch).unwrap_or(i64::MAX)).await {
+            Ok(()) => {
+                self.behind.is_behind.store(false, Ordering::Release);
+                tracing::info!(pipeline = self.settings.pipeline, "the stream, which was left behind, is whole again");
+            }
+            Err(error) => self.not_recorded(&error),
+        }
+    }
+}
