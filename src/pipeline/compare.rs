@@ -47,6 +47,7 @@ impl Engine {
         let is_routine = asked.is_empty();
         self.skipped.store(0, Ordering::Relaxed);
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        let life = self.keys.as_ref().map_or(0, |keys| keys.life());
         let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
         let pauses = self.pauses.load(Ordering::Acquire);
@@ -67,6 +68,9 @@ impl Engine {
         let every_route = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
         if was_watched && every_route {
             self.watch_compared.store(watch_gaps, Ordering::Release);
+        }
+        if every_route {
+            self.life_compared.store(life, Ordering::Release);
         }
         self.blank.store(false, Ordering::Relaxed);
         let has_gone = !gone.is_empty();

@@ -173,6 +173,8 @@ pub struct Engine {
     pub(super) watch_gaps: AtomicU64,
     /// `watch_gaps` of the last comparison that ended: whatever the znodes did in a gap before it is known.
     pub(super) watch_compared: AtomicU64,
+    /// The life of Redis' data set at the beginning of the last comparison that ended; `u64::MAX` before the first.
+    pub(super) life_compared: AtomicU64,
     /// The rounds, so that none outlives the ownership.
     tasks: Mutex<JoinSet<()>>,
     /// Goes with the engine, after everything else in it.
@@ -242,6 +244,7 @@ impl Engine {
             pauses: AtomicU64::new(0),
             watch_gaps: AtomicU64::new(0),
             watch_compared: AtomicU64::new(u64::MAX),
+            life_compared: AtomicU64::new(u64::MAX),
             tasks: Mutex::default(),
             alive: watch::Sender::new(()),
         }

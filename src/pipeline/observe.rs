@@ -198,7 +198,8 @@ impl Engine {
         };
         for ((item, reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
-            if after_key(base.as_ref(), !reading.entry.is_empty(), self.ensemble().id) == Next::Both {
+            let is_compared = reading.life == self.life_compared.load(Ordering::Acquire);
+            if after_key(base.as_ref(), !reading.entry.is_empty(), self.ensemble().id, is_compared) == Next::Both {
                 sight.slow.push(item);
                 continue;
             }

@@ -215,7 +215,8 @@ fn compare(seen: &Observation) -> Sides {
         }
         (Znode::Present { version, .. }, Some(base)) => match base.zookeeper {
             None => (znode.is_some(), false),
-            Some(agreed) if same_lineage => (agreed.mzxid != version.mzxid, version.mzxid < agreed.mzxid),
+            // An ensemble that came back older may give a zxid a second time: the version tells, for once.
+            Some(agreed) if same_lineage => (agreed != version, version.mzxid < agreed.mzxid),
             Some(_) if znode == base.redis => (false, false),
             Some(_) => (true, version.mzxid <= seen.ensemble.since_zxid),
         },

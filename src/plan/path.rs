@@ -107,12 +107,14 @@ pub fn after_znode(known: Known, found: Option<ZkVersion>, key_named: bool, ense
     }
 }
 
-/// What follows a look at the key and its sidecar alone. `base`: what the sidecar holds, if it was agreed for this path.
+/// What follows a look at the key and its sidecar alone. `base`: what the sidecar holds, if it was agreed for this path;
+/// `is_compared`: a comparison has ended since this life of the data set began. Before that the sidecar may be an older one, and
+/// the znode may have been recreated since at the very version that it names.
 #[must_use]
-pub fn after_key(base: Option<&Base>, has_sidecar: bool, ensemble: u32) -> Next {
+pub fn after_key(base: Option<&Base>, has_sidecar: bool, ensemble: u32, is_compared: bool) -> Next {
     let is_plain = base.is_none_or(|base| !base.apart && base.ensemble == ensemble && !base.ephemeral);
     let is_ours = base.is_some() || !has_sidecar;
-    if is_plain && is_ours { Next::Decide } else { Next::Both }
+    if is_plain && is_ours && is_compared { Next::Decide } else { Next::Both }
 }
 
 /// Whether what ZooKeeper shows must be looked at twice: gone or older, against the base. `found`: the znode's version,

@@ -506,6 +506,9 @@ pub trait Keyspace: Send + Sync {
     /// A mark for [`Keyspace::compared`].
     fn mark(&self) -> u64;
 
+    /// The life of the data set now ([`KeyReading::life`]).
+    fn life(&self) -> u64;
+
     /// What is known of the server.
     fn facts(&self) -> Arc<KeyspaceFacts>;
 

@@ -208,7 +208,12 @@ impl World {
     async fn invents_no_conflict(&mut self) {
         let conflicts = self.keepstep.json("conflicts", &[]).await;
         let is_shared = |row: &Value| row["pair"]["cache"].as_str().is_some_and(|key| key.starts_with("settings:s"));
-        let invented: Vec<&Value> = conflicts.iter().filter(|row| !is_shared(row)).collect();
+        // What was on its way when Redis was restarted is recorded when it is replaced (docs/reliability.md, "What is not claimed").
+        let is_of_a_restart = |row: &Value| {
+            self.restarts_redis
+                && row["reason"].as_str().is_some_and(|reason| reason.starts_with("Redis was restarted"))
+        };
+        let invented: Vec<&Value> = conflicts.iter().filter(|row| !is_shared(row) && !is_of_a_restart(row)).collect();
         if let Some(first) = invented.first() {
             let name = first["pair"]["cache"].as_str().unwrap_or_default().replace("settings:", "");
             let history = self.history(&name).await;

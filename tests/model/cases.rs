@@ -96,7 +96,14 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::AbsenceBelievedAtOnce, Config { sync_lags: true, ..PLAIN }),
         plant(Bug::CachedBaseWhereTheSidecarIsGone, both("FLUSHALL", Budget { flushes: 1, ..writes(1, 1) })),
         plant(Bug::OlderDataSetNotNoticed, both("older", Budget { key_rollbacks: 1, ..writes(1, 2) })),
-        plant(Bug::UnprovenTakenAsProven, both("older", Budget { key_rollbacks: 1, ..writes(1, 3) })),
+        plant(
+            Bug::UnprovenTakenAsProven,
+            Config { states_max: 1_500_000, ..both("older", Budget { key_rollbacks: 1, ..writes(0, 4) }) },
+        ),
+        plant(
+            Bug::SidecarOfAnOlderLifeTrusted,
+            Config { states_max: 1_500_000, ..both("older", Budget { key_rollbacks: 1, ..writes(2, 1) }) },
+        ),
         plant(Bug::AbsenceIsADelete, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
         plant(Bug::EpochNotCheckedInZookeeper, Config { states_max: 1_000_000, ..zombie("take-over", taken) }),
         plant(Bug::EpochNotCheckedByScripts, zombie("take-over", keys)),

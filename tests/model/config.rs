@@ -39,6 +39,7 @@ pub enum Bug {
     GonePairReadOld,
     SkippedPairTakenAsCompared,
     UnprovenTakenAsProven,
+    SidecarOfAnOlderLifeTrusted,
 }
 
 #[derive(Debug, Clone, Copy)]

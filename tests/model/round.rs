@@ -88,7 +88,8 @@ fn see_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut 
     }
     let worker = &mut world.workers[i];
     let base = worker.look.base.get();
-    if after_key(base.as_ref(), worker.look.base.is, u32::from(worker.lineage)) == Next::Both {
+    let is_compared = worker.look.life == worker.life_compared || cfg.has(Bug::SidecarOfAnOlderLifeTrusted);
+    if after_key(base.as_ref(), worker.look.base.is, u32::from(worker.lineage), is_compared) == Next::Both {
         worker.look = Look { hint: worker.look.hint, heard: worker.look.heard, ..Look::default() };
         worker.pc = Pc::Znode;
         return (choice == 0).then_some(());

@@ -193,7 +193,7 @@ fn go_live(world: &mut World, i: usize) {
     worker.journal = Default::default();
     worker.remembered = State::default();
     (worker.znode_heard, worker.key_heard) = (znode_heard, key_heard);
-    worker.gap_compared = u8::MAX;
+    (worker.gap_compared, worker.life_compared) = (u8::MAX, u8::MAX);
     worker.comparison.asked = true;
 }
 
@@ -219,6 +219,7 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
                 znode: world.zk.znode,
                 was_watched: true,
                 gap: worker.gap,
+                life: worker.lives,
                 generation: worker.generation,
                 inferred: false,
                 skipped: false,
@@ -265,6 +266,7 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     let comparison = std::mem::take(&mut worker.comparison);
     (worker.comparison.asked, worker.comparison.due) = (comparison.asked, comparison.due);
     worker.gap_compared = if cfg.has(Bug::ComparisonVouchesForALaterGap) { worker.gap } else { comparison.gap };
+    worker.life_compared = comparison.life;
     worker.blank = false;
     worker.cache.complete = cfg.cache;
     if comparison.inferred {

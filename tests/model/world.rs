@@ -281,6 +281,7 @@ pub struct Comparison {
     pub znode: Zn,
     pub was_watched: bool,
     pub gap: u8,
+    pub life: u8,
     pub generation: u8,
     pub inferred: bool,
     pub skipped: bool,
@@ -321,6 +322,7 @@ pub struct Worker {
     pub gap: u8,
     /// The gap of the last comparison that ended; `u8::MAX`: none.
     pub gap_compared: u8,
+    pub life_compared: u8,
     pub slots: [u8; SLOTS],
     pub free: [bool; SLOTS],
     /// The newest zxid seen when the pair last lost its base.

@@ -448,6 +448,10 @@ impl Keyspace for RedisStore {
         lock(&self.shared.lineage).generation
     }
 
+    fn life(&self) -> u64 {
+        lock(&self.shared.lineage).life
+    }
+
     fn facts(&self) -> Arc<KeyspaceFacts> {
         lock(&self.shared.facts).clone()
     }
