@@ -128,6 +128,10 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::NamedKeyNotLookedAt, Config { two_values: true, ..PLAIN }),
         plant(Bug::BusyPairSkipped, both("missed", Budget { gaps: 1, ..writes(1, 2) })),
         plant(Bug::SkippedPairTakenAsCompared, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
+        plant(
+            Bug::DeletionNotDated,
+            Config { states_max: 4_500_000, follower_lags: true, ..both("lags", writes(3, 1)) },
+        ),
         plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
     ]
 }

@@ -40,6 +40,7 @@ pub enum Bug {
     SkippedPairTakenAsCompared,
     UnprovenTakenAsProven,
     SidecarOfAnOlderLifeTrusted,
+    DeletionNotDated,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -126,9 +126,11 @@ pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option
     let may_lag = cfg.sync_lags && world.redis.bucket.entry.is && !world.workers[i].look.twice;
     let lag = if may_lag { choice } else { (choice == 0).then_some(0)? };
     let at = (world.seen_len - 1).checked_sub(lag)?;
-    let (znode, _) = world.seen[usize::from(at)];
+    let (znode, zxid) = world.seen[usize::from(at)];
     let worker = &mut world.workers[i];
-    worker.zxid = worker.zxid.max(znode.mzxid);
+    // Of one that is gone its parent's pzxid tells.
+    let told = if znode.is.value == 0 && !cfg.has(Bug::DeletionNotDated) { zxid } else { znode.mzxid };
+    worker.zxid = worker.zxid.max(told);
     worker.look.znode = Read::Is(znode);
     worker.pc = Pc::Key;
     Some(())

@@ -31,6 +31,7 @@ use futures::future::BoxFuture;
 use parents::Parents;
 use session::Session;
 pub use session::{Access, Sessions};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -205,13 +206,17 @@ impl Shared {
             let requests = together.iter().map(|chunk| self.multi_read(&client, chunk));
             answers.extend(futures::future::try_join_all(requests).await?);
         }
-        for result in answers.into_iter().flatten() {
+        let mut absent = HashSet::new();
+        for (result, path) in answers.into_iter().flatten().zip(paths) {
             readings.push(match result {
                 MultiReadResult::Data { data, stat } => {
                     self.note_zxid(stat.mzxid);
                     ZnodeReading::Present { data, stat: stat_of(&stat) }
                 }
-                MultiReadResult::Error { err: Error::NoNode } => ZnodeReading::Absent,
+                MultiReadResult::Error { err: Error::NoNode } => {
+                    absent.extend(path.rsplit_once('/').map(|(parent, _)| parent));
+                    ZnodeReading::Absent
+                }
                 MultiReadResult::Error { err: Error::NoAuth } => {
                     ZnodeReading::Denied(format!("{}: the session may not read it", self.place()))
                 }
@@ -219,7 +224,28 @@ impl Shared {
                 _ => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place()))),
             });
         }
+        if look == Look::Synced {
+            self.date_deletions(&client, absent).await?;
+        }
         Ok(readings)
+    }
+
+    /// Notes how new it is that children of these are absent: a parent's pzxid is the zxid of the last deletion in it. A lagging
+    /// server of the watches may still tell of a time before.
+    async fn date_deletions(&self, client: &Client, parents: HashSet<&str>) -> Result<(), StoreError> {
+        let parents: Vec<&str> =
+            parents.into_iter().map(|parent| if parent.is_empty() { "/" } else { parent }).collect();
+        for together in parents.chunks(READS_MAX) {
+            for stat in futures::future::join_all(together.iter().map(|parent| client.check_stat(parent))).await {
+                match stat {
+                    Ok(stat) => self.note_zxid(stat.map_or(0, |stat| stat.pzxid)),
+                    // It may not be looked at: then the events have to tell.
+                    Err(Error::NoAuth) => {}
+                    Err(error) => return Err(explain(self, &error)),
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -25,6 +25,9 @@ struct Plant {
     all: BTreeMap<Position, Change>,
     /// What was refused, and may be there all the same: the contract says that a reader may see it.
     tried: Vec<Change>,
+    /// Those of them that were there after a start. One may go again with the power, and what was thinned in its favour is gone
+    /// (docs/reliability-cases.md).
+    lucky: BTreeMap<Position, Change>,
     acknowledged: Position,
     crashes: u32,
     kept_by_luck: u32,
@@ -49,6 +52,7 @@ impl Plant {
             stream: None,
             all: BTreeMap::new(),
             tried: Vec::new(),
+            lucky: BTreeMap::new(),
             acknowledged: 0,
             crashes: 0,
             kept_by_luck: 0,
@@ -159,20 +163,28 @@ impl Plant {
                         "seed {seed}: {position} holds what nobody appended: {found:?}"
                     );
                     known.insert(*position, found.clone());
+                    self.lucky.insert(*position, found.clone());
                     self.kept_by_luck += 1;
                 }
             }
         }
+        let gave_way = |position: Position, change: &Change| {
+            let later = || self.lucky.range(position + 1..).any(|(_, later)| later.pair == change.pair);
+            !found.contains_key(&position) && later()
+        };
         let extent = stream.extent();
         assert!(extent.last >= self.acknowledged, "seed {seed}: {extent:?}, {} acknowledged", self.acknowledged);
         for (position, change) in &self.all {
             let superseded = known.range(position + 1..).any(|(_, later)| later.pair == change.pair);
             let is_young = change.ts_ms + AGE_MS >= now;
-            let must_stay = *position >= extent.full_from || !superseded || (change.conflict.is_some() && is_young);
+            let must_stay = *position >= extent.full_from
+                || !(superseded || gave_way(*position, change))
+                || (change.conflict.is_some() && is_young);
             assert!(!must_stay || found.contains_key(position), "seed {seed}: {position} is gone, of {extent:?}");
         }
         for pair in 0..PAIRS {
-            let last = known.iter().rfind(|(_, change)| change.pair == pair_of(pair));
+            let last =
+                known.iter().rfind(|(position, change)| change.pair == pair_of(pair) && !gave_way(**position, change));
             let newest = stream.newest_record(&pair_of(pair)).unwrap();
             let newest = newest.as_ref().map(|record| (&record.position, &record.change));
             assert_eq!(newest, last, "seed {seed}: the newest of pair {pair}");
