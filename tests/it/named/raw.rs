@@ -61,11 +61,14 @@ impl RawSession {
 /// A node is `path | data | acl i64 | czxid mzxid ctime mtime i64 | version i32 …`; a seal is the Adler-32 of all bytes
 /// before it as an i64, and the text `/`.
 pub fn with_versions(directory: &Path, versions: &[(&str, i32)]) {
-    let mut snapshots: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    snapshots.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
-    let is_snapshot =
-        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snapshot."));
-    let newest = snapshots.iter().rfind(|path| is_snapshot(path)).expect("there is a snapshot").clone();
+    let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // The name has the zxid; the times of the files are those of their copies.
+    let zxid = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        u64::from_str_radix(name.strip_prefix("snapshot.")?, 16).ok()
+    };
+    let newest = files.iter().filter(|path| zxid(path).is_some()).max_by_key(|path| zxid(path));
+    let newest = newest.expect("there is a snapshot").clone();
     let old = std::fs::read(&newest).unwrap();
     let mut new = old.clone();
     for (path, version) in versions {
@@ -87,7 +90,7 @@ pub fn with_versions(directory: &Path, versions: &[(&str, i32)]) {
         after.add(new[at]);
     }
     assert!(seals > 0, "the snapshot is sealed");
-    for path in snapshots {
+    for path in files {
         std::fs::remove_file(path).unwrap();
     }
     std::fs::write(newest, new).unwrap();
