@@ -93,6 +93,14 @@ pub(crate) fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
+/// A replay into an empty Redis: how long it took, and the most memory it held, MiB.
+pub(crate) async fn replayed(place: &Place, client: &MultiplexedConnection, pairs: usize) -> Outcome<(Duration, f64)> {
+    redis::cmd("FLUSHALL").exec_async(&mut client.clone()).await?;
+    let (took, peak) = place.run("replay", &["--to", "cache"]).await?;
+    let held: usize = redis::cmd("DBSIZE").query_async(&mut client.clone()).await?;
+    if held == pairs { Ok((took, peak)) } else { Err(format!("{held} keys instead of {pairs}").into()) }
+}
+
 /// Replay of many changes over fewer pairs, and a fold for one key.
 pub(crate) async fn replay(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let (changes, pairs) = (sizes.replayed, sizes.replayed / 10);
@@ -101,12 +109,7 @@ pub(crate) async fn replay(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let place = Place::new(&zookeeper, &redis, None)?;
     write_stream(&place.stream(), changes, pairs).await?;
     let raw = raw_scripts(&client, changes, pairs).await?;
-    redis::cmd("FLUSHALL").exec_async(&mut client.clone()).await?;
-    let (took, peak) = place.run("replay", &["--to", "cache"]).await?;
-    let held: usize = redis::cmd("DBSIZE").query_async(&mut client.clone()).await?;
-    if held != pairs {
-        return Err(format!("{held} keys instead of {pairs}").into());
-    }
+    let (took, peak) = replayed(&place, &client, pairs).await?;
     let ratio = rate(changes, took) / rate(changes, raw);
     let work = format!("replay of {changes} changes over {pairs} pairs into an empty Redis");
     let shown = format!("{:.0} changes/s, {:.0} pairs/s, {peak:.0} MiB", rate(changes, took), rate(pairs, took));

@@ -1,6 +1,6 @@
 //! The same with the stream in Kafka: latency end to end, and what a replay makes of a topic in an empty Redis.
 
-use crate::history::{MEMORY, SCRIPT_KEYS, SCRIPTS, change, rate, raw_script};
+use crate::history::{MEMORY, SCRIPT_KEYS, SCRIPTS, change, rate, raw_script, replayed};
 use crate::report::Report;
 use crate::servers::{Kafka, Place, Redis, ZooKeeper};
 use crate::{Outcome, Sizes};
@@ -112,12 +112,7 @@ pub(crate) async fn replay(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     for _ in 0..sizes.rounds {
         redis::cmd("FLUSHALL").exec_async(&mut client.clone()).await?;
         let raw = bare(&kafka, &client, changes, pairs).await?;
-        redis::cmd("FLUSHALL").exec_async(&mut client.clone()).await?;
-        let (took, peak) = place.run("replay", &["--to", "cache"]).await?;
-        let held: usize = redis::cmd("DBSIZE").query_async(&mut client.clone()).await?;
-        if held != pairs {
-            return Err(format!("{held} keys instead of {pairs}").into());
-        }
+        let (took, peak) = replayed(&place, &client, pairs).await?;
         let ratio = rate(changes, took) / rate(changes, raw);
         let work = format!("replay of {changes} changes over {pairs} pairs from Kafka into an empty Redis");
         let shown = format!("{:.0} changes/s, {peak:.0} MiB", rate(changes, took));

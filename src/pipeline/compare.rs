@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway, by the slow path unless the
-//! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent, or may
-//! have been read before the pair's last round and has no base to tell, is left to the slow path. Deletes that only the comparison infers are counted first: many of
-//! them at once wait for `approve`.
+//! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent,
+//! or may have been read before the pair's last round and has no base to tell, is left to the slow path. Deletes that only
+//! the comparison infers are counted first: many of them at once wait for `approve`.
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
@@ -91,7 +91,8 @@ impl Engine {
         crash_point!("c12-all-compared");
         let has_skipped = self.skipped.load(Ordering::Relaxed) != 0;
         let awaits = !lock(&self.live).awaiting.is_empty();
-        if every_route && !has_skipped && !has_gone && !awaits {
+        let is_whole = every_route && !has_skipped && !awaits;
+        if is_whole && !has_gone {
             self.compared_all();
         }
         if has_gone && !awaits {
@@ -103,7 +104,7 @@ impl Engine {
             if !self.compares_again.swap(has_skipped, Ordering::Relaxed) && has_skipped {
                 self.ask_comparison(None, "pairs were under way during the last one");
             }
-            if every_route && !has_skipped && lock(&self.live).awaiting.is_empty() {
+            if is_whole {
                 keys.compared(mark).await?;
             }
             if let Some(znodes) = &self.znodes {

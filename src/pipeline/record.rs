@@ -100,7 +100,7 @@ fn moved(seen: &Observed, base: &Base, side: Side) -> bool {
             Znode::AsBase => false,
             Znode::Absent => base.zookeeper.is_some(),
             Znode::Present { version, digest, .. } if base.ensemble == seen.seen.ensemble.id => {
-                base.zookeeper.map(|agreed| agreed.mzxid) != Some(version.mzxid) && base.redis != Some(digest)
+                base.zookeeper != Some(version) && base.redis != Some(digest)
             }
             Znode::Present { digest, .. } => base.redis != Some(digest),
         },

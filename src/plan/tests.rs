@@ -255,6 +255,22 @@ fn quarantine_touches_neither_side() {
 }
 
 #[test]
+fn a_zxid_that_an_older_ensemble_gives_a_second_time_is_a_change() {
+    let again = ZkVersion { czxid: 20, mzxid: 30, version: 7 };
+    assert_ne!(again, version(30));
+    let written = Znode::Present { version: again, digest: Digest::of(b"b"), ephemeral: false, mtime_ms: 1_000 };
+    assert_eq!(decide(base(30, b"a"), written, key(b"a")), Action::ToRedis(None));
+    assert!(winner(decide(base(30, b"a"), written, key(b"c"))).is_some(), "both changed");
+}
+
+#[test]
+fn a_sidecar_of_a_life_of_redis_that_was_not_compared_is_not_decided_on() {
+    let agreed = base(30, b"a");
+    assert_eq!(after_key(agreed.as_ref(), true, ENSEMBLE.id, true), Next::Decide);
+    assert_eq!(after_key(agreed.as_ref(), true, ENSEMBLE.id, false), Next::Both);
+}
+
+#[test]
 fn what_follows_an_unproven_base_is_carried_and_what_it_replaces_is_logged() {
     let mut unproven = base(30, b"a");
     if let Some(base) = unproven.as_mut() {

@@ -1,7 +1,10 @@
 //! A delete of either side is carried over, seen or unseen; a loss of data never is.
 
-use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, Znodes, eventually, in_step, never};
+use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, Znodes, ZooKeeper, eventually, in_step, never};
+use keepstep::store::zookeeper::{Access, Sessions, Settings, ZookeeperStore};
+use keepstep::store::{Look, ZnodeReading, Znodes as _};
 use redis::aio::MultiplexedConnection;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Three servers, because one alone cannot show what a read may miss.
@@ -287,4 +290,30 @@ async fn deletes_in_mass_flow_when_the_guard_is_off() {
         other => Err(format!("{other} znodes")),
     })
     .await;
+}
+
+/// A lagging server of the watches may show the znode of before: the deletion has to be known by its zxid.
+#[tokio::test]
+async fn a_synced_look_at_a_deleted_znode_learns_when_it_was_deleted() {
+    let zookeeper = ZooKeeper::start().await;
+    let access = Access { connect: zookeeper.connect_string(), session_timeout: Duration::from_secs(10), digest: None };
+    let store = ZookeeperStore::new(Settings {
+        name: "zk".to_owned(),
+        sessions: Arc::new(Sessions::new(access)),
+        pipeline: "settings".to_owned(),
+        worker: "here:1".to_owned(),
+        once: true,
+        roots: vec!["/settings".to_owned()],
+    });
+    store.connect().await.unwrap();
+    let znodes = zookeeper.client().await;
+    znodes.put("/settings/a", "1").await;
+    let written = znodes.stat("/settings/a").await.mzxid;
+    znodes.delete("/settings/a").await;
+    let paths = ["/settings/a".to_owned(), "/nowhere/at/all".to_owned()];
+    let readings = store.read(&paths, Look::Synced).await.unwrap();
+    assert_eq!(readings, [ZnodeReading::Absent, ZnodeReading::Absent]);
+    assert!(store.zxid() > written, "{} was seen, {written} was the last write", store.zxid());
+    assert_eq!(store.zxid(), znodes.stat("/settings").await.pzxid);
+    store.close().await;
 }

@@ -359,7 +359,7 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
 }
 
 /// A command's answer with a server error taken out of it.
-fn answer(result: Result<Value, RedisError>) -> Result<Value, RedisError> {
+pub(super) fn answer(result: Result<Value, RedisError>) -> Result<Value, RedisError> {
     match result {
         Ok(Value::ServerError(error)) => Err(error.into()),
         other => other,

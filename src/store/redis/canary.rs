@@ -1,9 +1,10 @@
 //! The canary: a field that each owner leaves beside its epoch. A data set without it is another one, or was flushed.
 
+use super::calls::answer as no_error;
 use super::source::Member;
 use super::{Shared, lock};
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,20 +27,13 @@ pub(super) async fn check(
     }
     let answers = connection.send_packed_commands(&looks, 0, asked.len()).await?;
     for ((member, shared, canary), answer) in asked.into_iter().zip(answers) {
-        let (found, epoch): (Option<String>, Option<u64>) = redis::from_redis_value(server_error(answer)?)?;
+        let (found, epoch): (Option<String>, Option<u64>) = redis::from_redis_value(no_error(Ok(answer))?)?;
         let is_newer_owner = epoch > Some(shared.epoch.load(Ordering::Relaxed));
         if !is_newer_owner && found.as_deref() != Some(canary.as_str()) {
             is_gone(connection, member, shared, &canary).await;
         }
     }
     Ok(())
-}
-
-fn server_error(answer: Value) -> Result<Value, RedisError> {
-    match answer {
-        Value::ServerError(error) => Err(error.into()),
-        answer => Ok(answer),
-    }
 }
 
 async fn is_gone(connection: &mut MultiplexedConnection, member: &Member, shared: &Shared, canary: &str) {

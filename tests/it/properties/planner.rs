@@ -4,8 +4,11 @@ use super::draw::Draw;
 use keepstep::change::{Digest, Side, ZkVersion};
 use keepstep::plan::{
     Action, Base, Ensemble, Ephemeral, Flow, Key, Observation, OnConflict, OnRemoval, Policy, Removal, Seen, Vanished,
-    Znode, plan,
+    Znode, agreed, plan,
 };
+
+/// Every base is of this path.
+const PATH: u32 = 3;
 
 const SIDES: [Side; 2] = [Side::Zookeeper, Side::Redis];
 
@@ -77,7 +80,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         ephemeral: draw.below(4) == 1,
         apart: draw.below(4) == 1,
         unproven: draw.below(4) == 1,
-        path_id: 3,
+        path_id: PATH,
         ensemble: u32::from(draw.below(2)),
     });
     // A base that is not kept apart says that both sides had it, or that there is nothing.
@@ -206,7 +209,7 @@ fn replaces_with_reason(seen: &Observation, action: Action, context: &dyn Fn() -
             if znode_value(seen).is_some() && key_value(seen) != Some(digest) =>
         {
             let is_the_bases = seen.base.is_some_and(|base| {
-                let is_same = base.zookeeper.is_some_and(|agreed| agreed.mzxid == version.mzxid);
+                let is_same = base.zookeeper == Some(version);
                 is_same && base.ensemble == seen.ensemble.id
             });
             assert!(is_the_bases || Some(digest) == agreed, "the znode's value is nowhere: {}", context());
@@ -217,39 +220,19 @@ fn replaces_with_reason(seen: &Observation, action: Action, context: &dyn Fn() -
 
 /// The next full observation, if nobody but us does anything.
 fn after(seen: &Observation, action: Action) -> Observation {
-    let next = Base {
-        sequence: seen.base.map_or(0, |base| base.sequence).wrapping_add(1),
-        zookeeper: None,
-        redis: None,
-        expires_ms: None,
-        ephemeral: false,
-        apart: false,
-        unproven: false,
-        path_id: 3,
-        ensemble: seen.ensemble.id,
-    };
-    let observed = |apart: bool| {
-        let (zookeeper, ephemeral) = match seen.znode {
-            Znode::Present { version, ephemeral, .. } => (Some(version), ephemeral),
-            Znode::Absent | Znode::AsBase => (None, false),
-        };
-        let (redis, expires_ms) = match seen.key {
-            Key::Present { digest, expires_ms } => (Some(digest), expires_ms),
-            Key::Absent(_) | Key::AsBase => (None, None),
-        };
-        Some(Base { zookeeper, redis, expires_ms, ephemeral, apart, ..next })
-    };
+    let next = agreed(seen, PATH, false);
     let absent = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true });
     let mut then = *seen;
     match action {
         Action::Nothing | Action::Quarantine | Action::NotOurs | Action::Lost(_) => {}
-        Action::Agree => then.base = observed(false),
-        Action::KeepApart => then.base = observed(true),
+        Action::Agree => then.base = Some(next),
+        Action::KeepApart => then.base = Some(Base { apart: true, ..next }),
         Action::Forget => then.base = None,
         Action::ToRedis(_) => match (seen.znode, znode_value(seen)) {
             (Znode::Present { version, ephemeral, .. }, Some(value)) => {
                 then.key = Key::Present { digest: value, expires_ms: None };
-                then.base = Some(Base { zookeeper: Some(version), redis: Some(value), ephemeral, ..next });
+                then.base =
+                    Some(Base { zookeeper: Some(version), redis: Some(value), expires_ms: None, ephemeral, ..next });
             }
             _ => (then.key, then.base) = (absent, None),
         },
@@ -257,7 +240,8 @@ fn after(seen: &Observation, action: Action) -> Observation {
             Key::Present { digest, expires_ms } => {
                 let version = ZkVersion { czxid: 90, mzxid: 99, version: 7 };
                 then.znode = Znode::Present { version, digest, ephemeral: false, mtime_ms: 9_000 };
-                then.base = Some(Base { zookeeper: Some(version), redis: Some(digest), expires_ms, ..next });
+                then.base =
+                    Some(Base { zookeeper: Some(version), redis: Some(digest), expires_ms, ephemeral: false, ..next });
             }
             Key::Absent(_) | Key::AsBase => (then.znode, then.key, then.base) = (Znode::Absent, absent, None),
         },
