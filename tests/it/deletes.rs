@@ -310,10 +310,17 @@ async fn a_synced_look_at_a_deleted_znode_learns_when_it_was_deleted() {
     znodes.put("/settings/a", "1").await;
     let written = znodes.stat("/settings/a").await.mzxid;
     znodes.delete("/settings/a").await;
-    let paths = ["/settings/a".to_owned(), "/nowhere/at/all".to_owned()];
-    let readings = store.read(&paths, Look::Synced).await.unwrap();
-    assert_eq!(readings, [ZnodeReading::Absent, ZnodeReading::Absent]);
-    assert!(store.zxid() > written, "{} was seen, {written} was the last write", store.zxid());
-    assert_eq!(store.zxid(), znodes.stat("/settings").await.pzxid);
+    let look = async |path: &str| {
+        assert_eq!(store.read(&[path.to_owned()], Look::Synced).await.unwrap(), [ZnodeReading::Absent]);
+        store.zxid()
+    };
+    let seen = look("/settings/a").await;
+    assert!(seen > written, "{seen} was seen, {written} was the last write");
+    assert_eq!(seen, znodes.stat("/settings").await.pzxid);
+
+    znodes.put("/settings/b/c", "1").await;
+    znodes.delete("/settings/b/c").await;
+    znodes.delete("/settings/b").await;
+    assert_eq!(look("/settings/b/c").await, znodes.stat("/settings").await.pzxid, "the nearest ancestor tells");
     store.close().await;
 }

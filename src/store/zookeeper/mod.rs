@@ -233,12 +233,11 @@ impl Shared {
     /// Notes how new it is that children of these are absent: a parent's pzxid is the zxid of the last deletion in it. A lagging
     /// server of the watches may still tell of a time before.
     async fn date_deletions(&self, client: &Client, parents: HashSet<&str>) -> Result<(), StoreError> {
-        let parents: Vec<&str> =
-            parents.into_iter().map(|parent| if parent.is_empty() { "/" } else { parent }).collect();
+        let parents: Vec<&str> = parents.into_iter().collect();
         for together in parents.chunks(READS_MAX) {
-            for stat in futures::future::join_all(together.iter().map(|parent| client.check_stat(parent))).await {
-                match stat {
-                    Ok(stat) => self.note_zxid(stat.map_or(0, |stat| stat.pzxid)),
+            for pzxid in futures::future::join_all(together.iter().map(|parent| pzxid_above(client, parent))).await {
+                match pzxid {
+                    Ok(pzxid) => self.note_zxid(pzxid),
                     // It may not be looked at: then the events have to tell.
                     Err(Error::NoAuth) => {}
                     Err(error) => return Err(explain(self, &error)),
@@ -246,6 +245,18 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// pzxid of the nearest ancestor that is there, of a path without its last name; 0 if there is none (a chroot that is missing).
+async fn pzxid_above(client: &Client, parent: &str) -> Result<i64, Error> {
+    let mut at = parent;
+    loop {
+        match client.check_stat(if at.is_empty() { "/" } else { at }).await? {
+            Some(stat) => return Ok(stat.pzxid),
+            None if at.is_empty() => return Ok(0),
+            None => at = at.rsplit_once('/').map_or("", |(above, _)| above),
+        }
     }
 }
 
