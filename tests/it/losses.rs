@@ -168,7 +168,7 @@ async fn bases_that_were_deleted_by_hand_cost_no_value() {
 /// Redis die together.
 async fn rolled_back_under_a_dead_worker() -> Scene {
     let mut scene = filled(&[]).await;
-    scene.redis.run::<()>("SAVE").await;
+    scene.save().await;
     for number in 0..17 {
         scene.set(format!("settings:keys:{number}"), format!("later {number}")).await;
     }

@@ -221,7 +221,7 @@ async fn full_resync_swap() {
 async fn rdb_restart_rollback() {
     let _turn = TURN.lock().await;
     let mut filled = Filled::start(&[]).await;
-    filled.scene.redis.run::<()>("SAVE").await;
+    filled.scene.save().await;
     let (from_redis, from_zookeeper): (Vec<usize>, Vec<usize>) = ((0..1000).collect(), (1000..2000).collect());
     filled.want(&from_redis, "later");
     filled.set_keys(&from_redis).await;

@@ -158,7 +158,7 @@ async fn rollback_between_read_and_lua() {
     }
     scene.in_step(LIVE).await;
     scene.settle().await;
-    scene.redis.run::<()>("SAVE").await;
+    scene.save().await;
     let backup = scene.redis.back_up();
     let mut older = Redis::start_with(&["--repl-diskless-sync-delay", "0"]).await;
     older.restart_from(&backup).await;

@@ -149,7 +149,7 @@ impl Kafka {
 
     /// SIGSTOP.
     pub fn pause(&self) {
-        self.process.as_ref().expect("Kafka was stopped before").signal(Signal::STOP);
+        self.process.as_ref().expect("Kafka was stopped before").freeze();
     }
 
     /// SIGCONT.

@@ -239,7 +239,7 @@ impl Keepstep {
 
     /// SIGSTOP: frozen at whatever instruction it was.
     pub fn freeze(&mut self) {
-        self.process().signal(Signal::STOP);
+        self.process().freeze();
     }
 
     /// SIGCONT.

@@ -1,13 +1,14 @@
 //! A child process: its output in a file, its signals by its own id, its end with the value that stands for it.
 
 use super::guardian;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
-#[cfg(feature = "failpoints")]
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, prlimit, waitid};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// How long a process may run on after SIGSTOP.
+const FREEZE: Duration = Duration::from_secs(20);
 
 /// A running server or worker.
 pub struct Process {
@@ -50,8 +51,18 @@ impl Process {
         kill_process(self.id(), signal).expect("the process is there to be signalled");
     }
 
+    /// SIGSTOP, once it has taken effect: on a busy machine a process runs on for a while, since a thread of its own must take
+    /// the signal.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let begun = Instant::now();
+        while !self.is_stopped() {
+            assert!(begun.elapsed() < FREEZE, "process {} was told to stop and does not", self.child.id());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Whether a signal has stopped it.
-    #[cfg(feature = "failpoints")]
     pub fn is_stopped(&self) -> bool {
         // Left to be waited for again: it is only looked at here.
         let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

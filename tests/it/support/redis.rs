@@ -185,7 +185,7 @@ impl Redis {
 
     /// SIGSTOP: connections stay open and nobody answers.
     pub fn pause(&mut self) {
-        self.process().signal(Signal::STOP);
+        self.process().freeze();
     }
 
     /// SIGCONT.

@@ -115,6 +115,16 @@ impl Scene {
         self.znode_becomes("/settings/settle", Some(&stamp)).await;
     }
 
+    /// Redis puts all that it holds on disk, once no pair is under way any more: the sidecar of a pair is written after the value,
+    /// and a copy without it leaves open which of two values is the newer one.
+    pub async fn save(&self) {
+        eventually_is("pairs under way", LIVE, serde_json::json!(0), async || {
+            self.keepstep.json("status", &[]).await[0]["routes"][0]["pending"].clone()
+        })
+        .await;
+        self.redis.run::<()>("SAVE").await;
+    }
+
     /// All string keys of the route, by the path that belongs to them. For names without odd characters.
     pub async fn keys_by_path(&self) -> BTreeMap<String, Vec<u8>> {
         keys_by_path(&mut self.client.clone()).await

@@ -95,6 +95,10 @@ impl Server {
         self.process.as_ref().expect("ZooKeeper was stopped before").signal(signal);
     }
 
+    fn freeze(&self) {
+        self.process.as_ref().expect("ZooKeeper was stopped before").freeze();
+    }
+
     /// Ends it and forgets everything it has stored, as if the disk had been replaced.
     fn wipe(&mut self) {
         if self.process.is_some() {
@@ -213,7 +217,7 @@ impl ZooKeeper {
 
     /// SIGSTOP: connections stay open and nobody answers.
     pub fn pause(&self) {
-        self.server.signal(Signal::STOP);
+        self.server.freeze();
     }
 
     /// SIGCONT.
@@ -286,7 +290,7 @@ impl Ensemble {
 
     /// SIGSTOP for one: its connections stay open and it does not answer.
     pub fn pause(&self, server: usize) {
-        self.servers[server].signal(Signal::STOP);
+        self.servers[server].freeze();
     }
 
     /// SIGCONT.
