@@ -254,7 +254,7 @@ impl Engine {
             source.replication_offset = Some(facts.replication_offset);
             let is_loss = match hint.removal.filter(|_| hint.event.is_some()) {
                 Some(removal) => removal == Removal::Lost,
-                None => !answer.intact,
+                None => !answer.moment.intact,
             };
             let unfit = |reason: &str, detail: &str| self.quarantine(name, hint.route, &pair, reason, detail);
             states.push(match reading.state {

@@ -232,8 +232,7 @@ impl Engine {
             match self.fit_znode(znode) {
                 Ok(znode) => {
                     let seen = znode_of(znode.as_ref());
-                    let (now_ms, intact) = (answer.now_ms, answer.intact);
-                    self.saw_key(item, reading, seen, znode, now_ms, intact, events, true, &mut sight);
+                    self.saw_key(item, reading, seen, znode, answer.moment, events, true, &mut sight);
                 }
                 Err((reason, detail)) => sight.unfit(item, reason, detail),
             }

@@ -44,6 +44,8 @@ pub struct Hint {
     pub removal: Option<Removal>,
     /// Name of the key's last event.
     pub event: Option<&'static str>,
+    /// Gaps in the events of keys before that event; set by [`DirtySet::note`].
+    pub gaps: u64,
     /// Changes of the key that were announced since the pair was last taken.
     pub writes: u32,
     /// All hints since the pair was last taken.
@@ -70,6 +72,7 @@ impl Hint {
             slow: false,
             removal: None,
             event: None,
+            gaps: 0,
             writes: 0,
             hints: 0,
             since: Instant::now(),
@@ -85,16 +88,19 @@ impl Hint {
         self.zxid = self.zxid.max(newer.zxid);
         self.key |= newer.key;
         self.slow |= newer.slow;
-        if newer.key && newer.event.is_some() {
-            self.removal = newer.removal;
-            self.event = newer.event;
-        }
+        self.take_event(newer);
         self.writes += newer.writes;
         self.hints += newer.hints;
         self.since = self.since.min(newer.since);
         self.key_seen_ms = self.key_seen_ms.max(newer.key_seen_ms);
         self.patience = self.patience.max(newer.patience);
         self.approved |= newer.approved;
+    }
+
+    fn take_event(&mut self, newer: Hint) {
+        if newer.key && newer.event.is_some() {
+            (self.event, self.removal, self.gaps) = (newer.event, newer.removal, newer.gaps);
+        }
     }
 }
 
@@ -116,6 +122,8 @@ struct Inner {
     parked: Vec<PairName>,
     busy: HashMap<PairName, Busy>,
     paused: HashSet<usize>,
+    /// Times when events of keys may have been lost.
+    gaps: u64,
 }
 
 /// See the module.
@@ -134,6 +142,7 @@ impl DirtySet {
     pub fn note(&self, name: &[u8], hint: Hint) {
         {
             let mut inner = self.inner();
+            let hint = Hint { gaps: inner.gaps, ..hint };
             if let Some(busy) = inner.busy.get_mut(name) {
                 match &mut busy.later {
                     Some(known) => known.merge(hint),
@@ -219,6 +228,25 @@ impl DirtySet {
             }
         }
         self.changed.notify_one();
+    }
+
+    /// Events of keys may have been lost: what was heard before explains nothing any more.
+    pub fn lost_events(&self) {
+        self.inner().gaps += 1;
+    }
+
+    /// The hint of a pair in a round with the newest event of the key that is known by now, those included that came in since it
+    /// was taken; without any if events may have been lost since.
+    #[must_use]
+    pub fn with_newest_event(&self, name: &[u8], mut hint: Hint) -> Hint {
+        let inner = self.inner();
+        if let Some(later) = inner.busy.get(name).and_then(|busy| busy.later) {
+            hint.take_event(later);
+        }
+        if hint.gaps != inner.gaps {
+            (hint.event, hint.removal) = (None, None);
+        }
+        hint
     }
 
     /// Stops or resumes taking pairs of this route.

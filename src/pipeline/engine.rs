@@ -584,6 +584,7 @@ impl Hints for Engine {
             Some(why) => {
                 if side == Side::Redis {
                     self.set_counting(false);
+                    self.dirty.lost_events();
                 }
                 if was_up {
                     tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");

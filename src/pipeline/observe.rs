@@ -17,7 +17,7 @@ use crate::plan::{
     Base, Key, Known, Named, Next, Observation, Path, Seen, Vanished, Znode, after_key, after_znode, is_doubtful, path,
     path_id,
 };
-use crate::store::{KeyReading, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::store::{KeyReading, KeyState, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -203,7 +203,7 @@ impl Engine {
                 sight.slow.push(item);
                 continue;
             }
-            self.saw_key(item, reading, Znode::AsBase, None, answer.now_ms, answer.intact, events, false, sight);
+            self.saw_key(item, reading, Znode::AsBase, None, answer.moment, events, false, sight);
         }
     }
 
@@ -221,8 +221,7 @@ impl Engine {
             match self.fit_znode(znode) {
                 Ok(znode) => {
                     let seen = znode_of(znode.as_ref());
-                    let (now_ms, intact) = (answer.now_ms, answer.intact);
-                    self.saw_key(item, reading, seen, znode, now_ms, intact, events, comparing, sight);
+                    self.saw_key(item, reading, seen, znode, answer.moment, events, comparing, sight);
                 }
                 Err((reason, detail)) => sight.unfit(item, reason, detail),
             }
@@ -277,18 +276,18 @@ impl Engine {
         reading: KeyReading,
         znode: Znode,
         data: Option<(Vec<u8>, ZkStat)>,
-        now_ms: i64,
-        intact: bool,
+        moment: Moment,
         events: u32,
         comparing: bool,
         sight: &mut Sight,
     ) {
         let base = self.base_of(&item, &reading.entry);
-        let hint = item.hint;
+        let mut hint = item.hint;
         let (key, value) = match reading.state {
             KeyState::Absent => {
-                let seen = if hint.event.is_some() { hint.removal } else { None };
-                (Key::Absent(Vanished { seen, now_ms, intact }), None)
+                hint = self.dirty.with_newest_event(&item.name, hint);
+                let seen = hint.removal.filter(|_| hint.event.is_some() && moment.told);
+                (Key::Absent(Vanished { seen, now_ms: moment.now_ms, intact: moment.intact }), None)
             }
             KeyState::Value { bytes, expires_ms } => {
                 (Key::Present { digest: Digest::of(&bytes), expires_ms }, Some(bytes))

@@ -368,11 +368,21 @@ pub struct KeyReading {
 pub struct KeyReadings {
     /// One for each key, in order.
     pub readings: Vec<KeyReading>,
+    /// What holds for all of them.
+    pub moment: Moment,
+}
+
+/// When keys were read, and what may be concluded from their absence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
     /// The server's clock, milliseconds since the epoch.
     pub now_ms: i64,
     /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last comparison that ended
     /// in step.
     pub intact: bool,
+    /// Whether every event of a key that is gone had been told to [`Hints`] before this answer was given. Without it a `del` that
+    /// was told may be older than a write of ours, and what took that write away still on its way.
+    pub told: bool,
 }
 
 /// A change of a key as an application makes it: the sidecar is neither read nor written.

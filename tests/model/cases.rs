@@ -124,6 +124,8 @@ pub fn planted() -> Vec<Config> {
             Bug::EvictionSeenLate,
             both("evicted", Budget { evictions: 1, comparisons: 1, repeats: 1, ..writes(1, 1) }),
         ),
+        plant(Bug::EventsNotHeardOut, both("evicted", Budget { evictions: 1, ..writes(1, 1) })),
+        plant(Bug::DeleteFromBeforeAGapBelieved, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
         plant(Bug::QuarantinedPairTakenFast, Config { policy: ruled(Zookeeper, OnConflict::Quarantine), ..PLAIN }),
         plant(Bug::NamedKeyNotLookedAt, Config { two_values: true, ..PLAIN }),
         plant(Bug::BusyPairSkipped, both("missed", Budget { gaps: 1, ..writes(1, 2) })),

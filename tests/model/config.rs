@@ -33,6 +33,8 @@ pub enum Bug {
     GapNotCompared,
     WalkBelievedAfterARound,
     EvictionSeenLate,
+    EventsNotHeardOut,
+    DeleteFromBeforeAGapBelieved,
     QuarantinedPairTakenFast,
     NamedKeyNotLookedAt,
     BusyPairSkipped,

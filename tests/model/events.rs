@@ -2,7 +2,7 @@
 
 use crate::config::{Bug, Config};
 use crate::worker::{die, note_hint};
-use crate::world::{Budget, Content, Data, Event, Hint, Ky, Life, NOBODY, World, Zn};
+use crate::world::{Budget, Content, Data, Event, Hint, Ky, Life, NOBODY, Worker, World, Zn};
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,14 +108,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         Step::Evict => {
             spend(&mut world.left.evictions)?;
-            // Found, and not mended: a late `del` explains an eviction that came after the key was set again (docs/reliability-model.md).
-            let events = world.key_events();
-            let is_late = world.workers.iter().any(|worker| {
-                let hint =
-                    worker.hint.event.removal().or(worker.later.event.removal()).or(worker.look.hint.event.removal());
-                worker.life == Life::Live && (worker.key_heard < events || hint.is_some())
-            });
-            if world.redis.key.is.value == 0 || is_late {
+            if world.redis.key.is.value == 0 {
                 return None;
             }
             let knows = world.redis.key.is.knows;
@@ -145,7 +138,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             // The connections broke: what was on its way is lost, and the source asks for a comparison when it is back.
             let all = world.key_events();
             for worker in world.workers.iter_mut().filter(|worker| worker.life == Life::Live) {
-                worker.key_heard = all;
+                lose_key_events(cfg, worker, all);
                 worker.comparison.asked = true;
             }
             changed(world);
@@ -252,9 +245,8 @@ fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if worker.key_heard >= key_events {
                 return None;
             }
-            let event = world.events[usize::from(worker.key_heard - world.events_before)];
-            (hint.key, hint.event) = (true, event);
-            worker.key_heard += 1;
+            hear_key(world, i);
+            return Some(());
         }
         Step::RepeatZnode(_) => {
             spend(&mut world.left.repeats)?;
@@ -272,7 +264,7 @@ fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         Step::KeyGap(_) => {
             spend(&mut world.left.gaps)?;
-            worker.key_heard = key_events;
+            lose_key_events(cfg, &mut worker, key_events);
             worker.comparison.asked = !cfg.has(Bug::GapNotCompared);
         }
         Step::AskComparison(_) => {
@@ -289,6 +281,32 @@ fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         note_hint(&mut world.workers[i], hint);
     }
     Some(())
+}
+
+/// The next event of the key.
+fn hear_key(world: &mut World, i: usize) {
+    let at = usize::from(world.workers[i].key_heard - world.events_before);
+    let hint = Hint { on: true, key: true, event: world.events[at], ..Hint::default() };
+    let worker = &mut world.workers[i];
+    worker.key_heard += 1;
+    note_hint(worker, hint);
+}
+
+/// Events are lost: what was heard before explains nothing any more.
+fn lose_key_events(cfg: &Config, worker: &mut Worker, all: u8) {
+    worker.key_heard = all;
+    if !cfg.has(Bug::DeleteFromBeforeAGapBelieved) {
+        for hint in [&mut worker.hint, &mut worker.later, &mut worker.look.hint] {
+            hint.event = Event::None;
+        }
+    }
+}
+
+/// Every event of the key that there is, as an answer on the connection of the source comes behind them.
+pub fn hear_keys_out(world: &mut World, i: usize) {
+    while world.workers[i].key_heard < world.key_events() {
+        hear_key(world, i);
+    }
 }
 
 /// As `store/redis/source.rs`: INFO, then the canary.

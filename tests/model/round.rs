@@ -2,6 +2,7 @@
 
 use crate::apply::{apply, is_gone, mark, multi, note, resolve};
 use crate::config::{Bug, Config};
+use crate::events::hear_keys_out;
 use crate::truth::{Effects, key_of, record, znode_of};
 use crate::worker::{connect, die, finish, is_watched, observe};
 use crate::world::{B, Content, Event, Hint, Ky, Look, Op, Pc, Read, Todo, Worker, World};
@@ -230,9 +231,16 @@ fn told(cfg: &Config, look: &Look, choice: u8) -> Option<Seen> {
 
 /// `plan()` and `step()`, and what they come to.
 fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
-    let worker = world.workers[i];
+    let key_gone = matches!(world.workers[i].look.key, Read::Is(key) if key.is.value == 0);
+    // An absent key whose sidecar is there: the door asks for evictions before it says that nothing was lost, behind all events.
+    if key_gone && world.workers[i].look.base.is && !cfg.has(Bug::EventsNotHeardOut) {
+        hear_keys_out(world, i);
+    }
+    let mut worker = world.workers[i];
+    if key_gone && worker.later.event != Event::None {
+        worker.look.hint.event = worker.later.event;
+    }
     let look = worker.look;
-    // An absent key whose sidecar is there: the door asks for evictions before it says that nothing was lost.
     let is_late = cfg.has(Bug::EvictionSeenLate);
     let evicted = if is_late || !look.base.is { worker.evicted } else { world.evicted };
     let is_intact = worker.compared_run == worker.run && worker.compared_evicted == evicted;

@@ -27,7 +27,7 @@ mod source;
 
 use super::{
     Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite,
-    Keyspace, KeyspaceFacts, Remembered, Scanned, Slot, StoreError,
+    Keyspace, KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
 };
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
@@ -179,6 +179,18 @@ impl RedisStore {
             publish_refused: AtomicBool::new(false),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(None) }
+    }
+
+    /// Asks how the server is behind every event that it has sent, so that whoever has the answer was told of them; `false`: not
+    /// so, since the source is not connected.
+    async fn ask_behind_events(&self) -> Result<(server::Heard, bool), StoreError> {
+        let line = lock(&self.source).as_ref().and_then(source::Listens::line);
+        if let Some(mut line) = line
+            && let Ok(heard) = self.shared.settings.server.ask(&mut line).await
+        {
+            return Ok((heard, true));
+        }
+        Ok((self.shared.ask().await?, false))
     }
 }
 
@@ -345,18 +357,17 @@ impl Keyspace for RedisStore {
             let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| self.shared.observe_chunk(chunk, values));
             let chunks = futures::future::try_join_all(calls).await?;
             let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && !reading.entry.is_empty();
-            let intact = if chunks.iter().any(|(readings, _)| readings.iter().any(is_gone)) {
+            let (intact, told) = if chunks.iter().any(|(readings, _)| readings.iter().any(is_gone)) {
                 // What is known is up to a second old, and an eviction's event may still be on its way.
-                let heard = self.shared.ask().await?;
-                lock(&self.shared.lineage).is_intact_as(&heard.info)
+                let (heard, told) = self.ask_behind_events().await?;
+                (lock(&self.shared.lineage).is_intact_as(&heard.info), told)
             } else {
-                lock(&self.shared.lineage).is_intact()
+                (lock(&self.shared.lineage).is_intact(), true)
             };
             let now_ms = chunks.last().map_or(0, |(_, now_ms)| *now_ms);
             Ok(KeyReadings {
                 readings: chunks.into_iter().flat_map(|(readings, _)| readings).collect(),
-                now_ms,
-                intact,
+                moment: Moment { now_ms, intact, told },
             })
         }
         .boxed()

@@ -75,6 +75,8 @@ impl Member {
 pub(super) struct Listeners {
     table: Mutex<Table>,
     changed: Notify,
+    /// The connection, while it stands.
+    line: Mutex<Option<MultiplexedConnection>>,
 }
 
 #[derive(Default)]
@@ -140,6 +142,14 @@ pub(super) fn listen(shared: &Arc<Shared>, hints: Arc<dyn Hints>) -> Listens {
     Listens { server, member, _hints: hints }
 }
 
+impl Listens {
+    /// The connection by which this pipeline is told, if it is told: an answer on it comes behind all events from before it.
+    pub(super) fn line(&self) -> Option<MultiplexedConnection> {
+        // In this order: told that it is up by the connection that was there, or by a newer one that has replaced a broken one.
+        lock(&self.server.listeners.line).clone().filter(|_| self.member.is_up.load(Ordering::Acquire))
+    }
+}
+
 impl Drop for Listens {
     fn drop(&mut self) {
         let mut table = lock(&self.server.listeners.table);
@@ -149,6 +159,7 @@ impl Drop for Listens {
             && let Some(task) = table.task.take()
         {
             task.abort();
+            *lock(&self.server.listeners.line) = None;
         }
         drop(table);
         self.server.listeners.changed.notify_one();
@@ -212,8 +223,9 @@ async fn run(server: Arc<Server>) {
     let mut pause = PAUSES.0;
     loop {
         let ended = live(&server, &mut pause).await.unwrap_or_else(Ended::Failed);
+        *lock(&server.listeners.line) = None;
         for member in server.listeners.members() {
-            member.is_up.store(false, Ordering::Relaxed);
+            member.is_up.store(false, Ordering::Release);
             if let Some(shared) = member.store.upgrade() {
                 member.tell(|hints| hints.link(Side::Redis, Link::Down(ended.say(&shared))));
             }
@@ -232,6 +244,7 @@ async fn live(server: &Arc<Server>, pause: &mut Duration) -> Result<Ended, Redis
         Box::new(move |push: PushInfo| listeners.heard(&broken, &channel_prefix, push))
     };
     let connection = server.open(Some(pushes)).await?;
+    *lock(&server.listeners.line) = Some(connection.clone());
     let mut line = Line { server, connection, patterns: HashSet::new(), tracked: Some(Vec::new()), flags: None };
     let heard = server.ask(&mut line.connection).await?;
     if heard.info.check("").is_err() {
@@ -296,7 +309,7 @@ impl Line<'_> {
             }
             self.report(&shared);
             note(member, &shared, &heard);
-            member.is_up.store(true, Ordering::Relaxed);
+            member.is_up.store(true, Ordering::Release);
             member.tell(|hints| hints.link(Side::Redis, Link::Up));
         }
         Ok(None)
