@@ -105,7 +105,7 @@ impl Found {
 /// A znode as it was read.
 pub(super) fn found_znode(reading: ZnodeReading) -> Found {
     match reading {
-        ZnodeReading::Absent => Found::Nothing,
+        ZnodeReading::Absent(_) => Found::Nothing,
         ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
             let detail = format!("the znode holds {} bytes, and at most {VALUE_BYTES_MAX} are mirrored", data.len());
             Found::Unfit("too_large", detail)

@@ -73,7 +73,7 @@ impl Engine {
         let latest = self.known_value(seen)?;
         let base = seen.seen.base;
         let after = match (seen.seen.znode, &seen.znode, seen.seen.key) {
-            (Znode::Absent, _, Key::Absent(_)) => return self.gone_record(seen, route),
+            (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
             // An empty znode that only stands above others has no key.
             (Znode::Present { digest: Digest::EMPTY, ephemeral: false, .. }, _, Key::Absent(_))
                 if self.behind.absence_counts && base.is_none_or(|base| base.redis.is_none()) =>
@@ -101,7 +101,7 @@ impl Engine {
 
     /// The record of a pair that neither side has any more and the stream still does.
     pub(super) fn gone_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
-        let is_absent = seen.seen.znode == Znode::Absent && matches!(seen.seen.key, Key::Absent(_));
+        let is_absent = matches!((seen.seen.znode, seen.seen.key), (Znode::Absent(_), Key::Absent(_)));
         let was_deleted = match seen.seen.base {
             Some(base) => base.ensemble == self.lease.ensemble.id,
             None => self.behind.absence_counts && seen.hint.approved,

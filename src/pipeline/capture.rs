@@ -207,7 +207,7 @@ impl Engine {
                 ephemeral && policy == Some(crate::plan::Ephemeral::Skip)
             };
             states.push(match reading {
-                ZnodeReading::Absent => Some(State {
+                ZnodeReading::Absent(_) => Some(State {
                     value: None,
                     source: zookeeper_source(store, Some(&path), None),
                     mzxid: None,

@@ -13,7 +13,7 @@
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
-use super::observe::{Item, Observed, Sight, is_doubted, znode_of};
+use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
@@ -107,12 +107,7 @@ impl Engine {
             if is_whole {
                 keys.compared(mark).await?;
             }
-            if let Some(znodes) = &self.znodes {
-                let zxid = znodes.zxid();
-                if self.remembered_zxid.swap(zxid, Ordering::Relaxed) != zxid {
-                    keys.remember(zxid).await?;
-                }
-            }
+            self.remember().await?;
         }
         for side in gaps {
             self.mark_gap(side, GapState::Closed, &format!("a comparison settled {acted} pairs")).await;
@@ -229,9 +224,9 @@ impl Engine {
                 sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
                 continue;
             }
+            let seen = znode_of(&znode);
             match self.fit_znode(znode) {
                 Ok(znode) => {
-                    let seen = znode_of(znode.as_ref());
                     self.saw_key(item, reading, seen, znode, answer.moment, events, true, &mut sight);
                 }
                 Err((reason, detail)) => sight.unfit(item, reason, detail),
@@ -250,16 +245,15 @@ impl Engine {
                 rest.push((item, path, data, stat));
                 continue;
             }
-            let znode = Some((data, stat));
             let seen = Observation {
                 base: None,
-                znode: znode_of(znode.as_ref()),
+                znode: present(&data, &stat),
                 key: Key::AsBase,
                 ensemble: self.ensemble(),
                 seen: Seen::default(),
             };
             let Item { name, hint, pair } = item;
-            let (entry, value) = (Vec::new(), None);
+            let (entry, value, znode) = (Vec::new(), None, Some((data, stat)));
             let observed =
                 Observed { name, hint, pair, seen, entry, nonce: 0, life: 0, znode, value, events: 0, comparing: true };
             sight.observed.push(observed);

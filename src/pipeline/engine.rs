@@ -259,8 +259,7 @@ impl Engine {
 
     /// The lineage of the ensemble.
     pub(super) fn ensemble(&self) -> Ensemble {
-        let newest_zxid = self.znodes.as_ref().map_or(i64::MAX, |znodes| znodes.zxid());
-        Ensemble { newest_zxid, ..self.lease.ensemble }
+        self.lease.ensemble
     }
 
     pub(super) fn route(&self, index: usize) -> Option<&Route> {

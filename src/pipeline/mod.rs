@@ -17,6 +17,7 @@ mod record;
 pub mod retry;
 mod settle;
 mod status;
+mod tide;
 
 pub use engine::{Parts, Route, Settings};
 pub use owner::{Claims, Ended, Pipeline, Stores, StreamOpener};

@@ -156,11 +156,12 @@ impl Engine {
                 Known::None | Known::Unknown => None,
             };
             let events = self.events_of(&item.name);
+            let seen = znode_of(&reading);
             match self.fit_znode(reading) {
                 Ok(znode) => {
                     let seen = Observation {
                         base,
-                        znode: znode_of(znode.as_ref()),
+                        znode: seen,
                         key: Key::AsBase,
                         ensemble: self.ensemble(),
                         seen: Seen::default(),
@@ -218,9 +219,9 @@ impl Engine {
         };
         let (znodes, answer, events) = looks;
         for (((item, znode), reading), events) in items.into_iter().zip(znodes).zip(answer.readings).zip(events) {
+            let seen = znode_of(&znode);
             match self.fit_znode(znode) {
                 Ok(znode) => {
-                    let seen = znode_of(znode.as_ref());
                     self.saw_key(item, reading, seen, znode, answer.moment, events, comparing, sight);
                 }
                 Err((reason, detail)) => sight.unfit(item, reason, detail),
@@ -334,7 +335,7 @@ impl Engine {
     /// The znode as data and stat, or why it cannot be mirrored.
     pub(super) fn fit_znode(&self, reading: ZnodeReading) -> Result<Option<ZnodeData>, Misfit> {
         match reading {
-            ZnodeReading::Absent => Ok(None),
+            ZnodeReading::Absent(_) => Ok(None),
             ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
                 let detail =
                     format!("the znode holds {} bytes, and at most {VALUE_BYTES_MAX} are mirrored", data.len());
@@ -391,18 +392,24 @@ pub(super) fn is_doubted(base: Option<&Base>, reading: &ZnodeReading, ensemble: 
 fn version_of(reading: &ZnodeReading) -> Option<ZkVersion> {
     match reading {
         ZnodeReading::Present { stat, .. } => Some(stat.version()),
-        ZnodeReading::Absent | ZnodeReading::Denied(_) => None,
+        ZnodeReading::Absent(_) | ZnodeReading::Denied(_) => None,
     }
 }
 
-pub(super) fn znode_of(znode: Option<&(Vec<u8>, ZkStat)>) -> Znode {
-    match znode {
-        None => Znode::Absent,
-        Some((data, stat)) => Znode::Present {
-            version: stat.version(),
-            digest: Digest::of(data),
-            ephemeral: stat.is_ephemeral(),
-            mtime_ms: stat.mtime_ms,
-        },
+/// What was read of a znode; not looked at where that was denied.
+pub(super) fn znode_of(reading: &ZnodeReading) -> Znode {
+    match reading {
+        ZnodeReading::Denied(_) => Znode::AsBase,
+        ZnodeReading::Absent(gone_zxid) => Znode::Absent(*gone_zxid),
+        ZnodeReading::Present { data, stat } => present(data, stat),
+    }
+}
+
+pub(super) fn present(data: &[u8], stat: &ZkStat) -> Znode {
+    Znode::Present {
+        version: stat.version(),
+        digest: Digest::of(data),
+        ephemeral: stat.is_ephemeral(),
+        mtime_ms: stat.mtime_ms,
     }
 }

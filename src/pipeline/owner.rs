@@ -241,19 +241,19 @@ impl Pipeline {
             lock(&self.state).pairs = engine.in_step_by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
-            let zxid = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
-            {
+            if let Some(znodes) = &self.znodes {
                 let mut remembered = lock(&self.remembered);
                 remembered.ensemble = engine.lease.ensemble.id;
-                remembered.zxid = remembered.zxid.max(zxid);
+                remembered.zxid = remembered.zxid.max(znodes.zxid());
+                remembered.tide = znodes.tide();
             }
             self.let_go(engine).await;
         }
         if by_wish && let (Some(keys), Some(znodes)) = (&self.keys, &self.znodes) {
             // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for.
-            let zxid = lock(&self.remembered).zxid;
+            let Remembered { zxid, tide, .. } = *lock(&self.remembered);
             if zxid > 0 {
-                let _ = tokio::time::timeout(DRAIN_LOST, keys.remember(zxid.max(znodes.zxid()))).await;
+                let _ = tokio::time::timeout(DRAIN_LOST, keys.remember(zxid.max(znodes.zxid()), tide)).await;
             }
         }
         let close = async {
@@ -377,22 +377,20 @@ impl Pipeline {
             if remembered.ensemble == 0 || remembered.ensemble == known.ensemble {
                 remembered.ensemble = remembered.ensemble.max(known.ensemble);
                 remembered.zxid = remembered.zxid.max(known.zxid);
+                remembered.tide = remembered.tide.max(known.tide);
             }
         }
         let newest_epoch = u64::try_from(stream.newest_epoch()).unwrap_or(0);
         remembered.epoch = remembered.epoch.max(newest_epoch);
         let lease = match &self.znodes {
             Some(znodes) => znodes.own(remembered).await?,
-            None => Lease {
-                epoch: remembered.epoch + 1,
-                ensemble: Ensemble { id: 0, since_zxid: 0, newest_zxid: i64::MAX },
-            },
+            None => Lease { epoch: remembered.epoch + 1, ensemble: Ensemble { id: 0, since_zxid: 0 } },
         };
         let has_kept = in_redis.ensemble == lease.ensemble.id && in_redis.epoch >= newest_epoch;
         crash_point!("c10-fenced-in-zookeeper");
         if let (Some(keys), false) = (&self.keys, captures) {
-            let zxid = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
-            keys.begin(Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid }).await?;
+            let (zxid, tide) = self.znodes.as_ref().map_or((0, 0), |znodes| (znodes.zxid(), znodes.tide()));
+            keys.begin(Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid, tide }).await?;
         }
         crash_point!("c10-begun-in-redis");
         if let Some(znodes) = &self.znodes {
@@ -436,6 +434,7 @@ impl Pipeline {
                 Lost::Moves(to) => Ok(Ended::Moved(to)),
             },
             error = engine.stream.lost() => Err(StoreError::Away(error.to_string())),
+            error = engine.remember_for_ever() => Err(error),
             () = engine.run() => Err(StoreError::Away("the rounds ended".to_owned())),
             ended = self.compare_for_ever(engine) => ended,
         }

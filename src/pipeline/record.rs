@@ -98,7 +98,7 @@ fn moved(seen: &Observed, base: &Base, side: Side) -> bool {
     match side {
         Side::Zookeeper => match seen.seen.znode {
             Znode::AsBase => false,
-            Znode::Absent => base.zookeeper.is_some(),
+            Znode::Absent(_) => base.zookeeper.is_some(),
             Znode::Present { version, digest, .. } if base.ensemble == seen.seen.ensemble.id => {
                 base.zookeeper != Some(version) && base.redis != Some(digest)
             }
@@ -138,7 +138,7 @@ fn conflict(engine: &Engine, seen: &Observed, route: &Route, winner: Side, verdi
 fn is_ephemeral(seen: &Observed) -> bool {
     match seen.seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
-        Znode::Absent | Znode::AsBase => seen.seen.base.is_some_and(|base| base.ephemeral),
+        Znode::Absent(_) | Znode::AsBase => seen.seen.base.is_some_and(|base| base.ephemeral),
     }
 }
 

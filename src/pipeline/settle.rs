@@ -179,7 +179,7 @@ impl Engine {
                 };
                 changes.extend(change);
                 self.quarantine.remove(&seen.name);
-                if seen.seen.base.is_none() && seen.seen.znode == Znode::Absent {
+                if seen.seen.base.is_none() && matches!(seen.seen.znode, Znode::Absent(_)) {
                     self.is_gone(&seen.hint);
                 }
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {

@@ -10,8 +10,6 @@ pub struct Ensemble {
     pub id: u32,
     /// The zxid at which the lineage began: a znode whose mzxid is at or below it is left over from before.
     pub since_zxid: i64,
-    /// The newest zxid that this worker has seen. A base with a newer one is from a life of the ensemble that is gone.
-    pub newest_zxid: i64,
 }
 
 /// A znode as observed.
@@ -19,8 +17,10 @@ pub struct Ensemble {
 pub enum Znode {
     /// Not looked at: assumed to be as the base has it (absent without a base). The compare-and-set checks it.
     AsBase,
-    /// There is none; believed only after `sync` and a second look where a base says otherwise.
-    Absent,
+    /// There is none; believed only after `sync` and a second look where a base says otherwise. The number is the newest zxid
+    /// at which it can have been deleted (pzxid of the nearest ancestor that is left), `i64::MAX` where that is not known: a base
+    /// with a newer one is from a life of the ensemble that is gone.
+    Absent(i64),
     /// There is one.
     Present {
         /// Identity of its state.
@@ -155,7 +155,7 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     let mut flow = policy.flow;
     let is_ephemeral = match seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
-        Znode::Absent | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
+        Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
     };
     if is_ephemeral {
         if policy.ephemeral == Ephemeral::Skip {
@@ -199,7 +199,7 @@ fn compare(seen: &Observation) -> Sides {
         base.is_some_and(|base| base.redis == Some(Digest::EMPTY) && base.zookeeper.is_some() && !base.apart);
     let znode = match seen.znode {
         Znode::AsBase => base.and_then(|base| base.redis),
-        Znode::Absent => None,
+        Znode::Absent(_) => None,
         Znode::Present { digest, ephemeral, .. } => {
             let no_key = digest == Digest::EMPTY && !ephemeral && !stands_for_empty;
             if no_key { None } else { Some(digest) }
@@ -209,8 +209,8 @@ fn compare(seen: &Observation) -> Sides {
     let (znode_changed, znode_lost) = match (seen.znode, base) {
         (Znode::AsBase, _) => (false, false),
         (_, None) => (znode.is_some(), false),
-        (Znode::Absent, Some(base)) => {
-            let is_from_before = base.zookeeper.is_some_and(|agreed| agreed.mzxid > seen.ensemble.newest_zxid);
+        (Znode::Absent(gone_zxid), Some(base)) => {
+            let is_from_before = base.zookeeper.is_some_and(|agreed| agreed.mzxid > gone_zxid);
             (base.zookeeper.is_some(), base.zookeeper.is_some() && (!same_lineage || is_from_before))
         }
         (Znode::Present { version, .. }, Some(base)) => match base.zookeeper {
@@ -240,7 +240,7 @@ fn agree(seen: &Observation, sides: &Sides) -> Action {
     }
     let version_noted = match seen.znode {
         Znode::AsBase => true,
-        Znode::Absent => false,
+        Znode::Absent(_) => false,
         Znode::Present { version, ephemeral, .. } => {
             base.zookeeper == Some(version) && base.ephemeral == ephemeral && base.ensemble == seen.ensemble.id
         }

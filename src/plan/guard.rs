@@ -90,9 +90,23 @@ pub fn late(key: Option<Digest>, noted: Option<&Base>, base: Option<&Base>) -> L
     }
 }
 
-/// Whether the ensemble came back older than what is remembered of it: the lineage that it names and a zxid that it gave
-/// just now, against those that Redis or this worker remembers.
+/// How far an ensemble has come: what it shows, or what is remembered of it so that a lost or older one is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Remembered {
+    /// The highest epoch of the pipeline's owners so far; 0 if none is known.
+    pub epoch: u64,
+    /// Its lineage ([`super::Ensemble::id`]); 0 if none is known.
+    pub ensemble: u32,
+    /// The newest zxid seen.
+    pub zxid: i64,
+    /// The version of the znode that the owner writes again whenever something has changed.
+    pub tide: i32,
+}
+
+/// Whether the ensemble came back older than what is remembered of it. The zxid alone does not tell: servers that were restored from
+/// a copy elect a leader, whose zxids are above all that there were. What the pipeline's owners wrote does.
 #[must_use]
-pub fn is_older(lineage: u32, zxid: i64, remembered_lineage: u32, remembered_zxid: i64) -> bool {
-    remembered_lineage == lineage && remembered_zxid > zxid
+pub fn is_older(found: Remembered, remembered: Remembered) -> bool {
+    let has_fallen = found.zxid < remembered.zxid || found.epoch < remembered.epoch || found.tide < remembered.tide;
+    found.ensemble == remembered.ensemble && has_fallen
 }

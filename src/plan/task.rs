@@ -133,7 +133,7 @@ pub fn step(action: Action, policy: &Policy, seen: &Observation, about: &Circums
 fn to_redis(policy: &Policy, seen: &Observation, about: &Circumstances, verdict: Option<Verdict>) -> Step {
     let (version, digest, ephemeral) = match seen.znode {
         Znode::AsBase => return Step::Again(Wait::Read),
-        Znode::Absent => return delete_key(seen, about, verdict),
+        Znode::Absent(_) => return delete_key(seen, about, verdict),
         Znode::Present { version, digest, ephemeral, .. } => (version, digest, ephemeral),
     };
     let is_emptied = digest == Digest::EMPTY && !ephemeral && seen.base.is_none_or(|base| base.redis != Some(digest));
@@ -184,7 +184,7 @@ fn to_zookeeper(policy: &Policy, seen: &Observation, about: &Circumstances, verd
     }
     let expected = match seen.znode {
         Znode::Present { version, .. } => Some(version),
-        Znode::Absent => None,
+        Znode::Absent(_) => None,
         Znode::AsBase => agreed,
     };
     let op = match (digest, expected) {
@@ -229,7 +229,7 @@ pub fn agreed(seen: &Observation, path_id: u32, apart: bool) -> Base {
     let base = seen.base;
     let (zookeeper, ephemeral) = match seen.znode {
         Znode::Present { version, ephemeral, .. } => (Some(version), ephemeral),
-        Znode::Absent => (None, false),
+        Znode::Absent(_) => (None, false),
         Znode::AsBase => (base.and_then(|base| base.zookeeper), base.is_some_and(|base| base.ephemeral)),
     };
     let (redis, expires_ms) = match seen.key {

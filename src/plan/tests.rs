@@ -3,7 +3,8 @@
 use super::*;
 use crate::change::{Digest, Side, ZkVersion};
 
-const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10, newest_zxid: i64::MAX };
+const ENSEMBLE: Ensemble = Ensemble { id: 7, since_zxid: 10 };
+const ABSENT: Znode = Znode::Absent(i64::MAX);
 
 fn policy(flow: Flow) -> Policy {
     Policy {
@@ -83,21 +84,21 @@ fn a_change_of_one_side_goes_to_the_other() {
     assert_eq!(decide(base(30, b"a"), znode(31, b"b"), key(b"a")), Action::ToRedis(None));
     assert_eq!(decide(base(30, b"a"), znode(30, b"a"), key(b"b")), Action::ToZookeeper(None));
     assert_eq!(decide(None, znode(31, b"b"), gone(None)), Action::ToRedis(None));
-    assert_eq!(decide(None, Znode::Absent, key(b"b")), Action::ToZookeeper(None));
+    assert_eq!(decide(None, ABSENT, key(b"b")), Action::ToZookeeper(None));
 }
 
 #[test]
 fn a_delete_needs_a_base() {
-    assert_eq!(decide(base(30, b"a"), Znode::Absent, key(b"a")), Action::ToRedis(None));
+    assert_eq!(decide(base(30, b"a"), ABSENT, key(b"a")), Action::ToRedis(None));
     assert_eq!(decide(base(30, b"a"), znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToZookeeper(None));
     assert_eq!(decide(None, znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToRedis(None));
-    assert_eq!(decide(None, Znode::Absent, key(b"a")), Action::ToZookeeper(None));
+    assert_eq!(decide(None, ABSENT, key(b"a")), Action::ToZookeeper(None));
 }
 
 #[test]
 fn a_delete_of_both_sides_forgets_the_base() {
-    assert_eq!(decide(base(30, b"a"), Znode::Absent, gone(None)), Action::Forget);
-    assert_eq!(decide(None, Znode::Absent, gone(None)), Action::Nothing);
+    assert_eq!(decide(base(30, b"a"), ABSENT, gone(None)), Action::Forget);
+    assert_eq!(decide(None, ABSENT, gone(None)), Action::Nothing);
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_change_beats_a_delete_under_every_rule() {
         let policy = Policy { on_conflict: rule, ..two_way() };
         let removed = observe(base(30, b"a"), znode(31, b"b"), gone(Some(Removal::Deleted)));
         assert_eq!(winner(plan(&policy, &removed)), Some(Side::Zookeeper));
-        let deleted = observe(base(30, b"a"), Znode::Absent, key(b"c"));
+        let deleted = observe(base(30, b"a"), ABSENT, key(b"c"));
         assert_eq!(winner(plan(&policy, &deleted)), Some(Side::Redis));
     }
 }
@@ -147,10 +148,10 @@ fn an_ensemble_that_came_back_empty_deletes_nothing() {
     if let Some(base) = other.as_mut() {
         base.ensemble = 6;
     }
-    assert_eq!(decide(other, Znode::Absent, key(b"a")), Action::ToZookeeper(None));
+    assert_eq!(decide(other, ABSENT, key(b"a")), Action::ToZookeeper(None));
     let one_way = policy(Flow::From(Side::Zookeeper));
-    assert_eq!(plan(&one_way, &observe(other, Znode::Absent, key(b"a"))), Action::Lost(Side::Zookeeper));
-    assert_eq!(decide(other, Znode::Absent, gone(None)), Action::Forget);
+    assert_eq!(plan(&one_way, &observe(other, ABSENT, key(b"a"))), Action::Lost(Side::Zookeeper));
+    assert_eq!(decide(other, ABSENT, gone(None)), Action::Forget);
     // What an application wrote after the loss is a change.
     assert_eq!(decide(other, znode(31, b"b"), key(b"a")), Action::ToRedis(None));
     assert_eq!(decide(other, znode(9, b"a"), key(b"a")), Action::Agree);
@@ -161,11 +162,11 @@ fn on_a_one_way_route_the_source_decides() {
     let down = policy(Flow::From(Side::Zookeeper));
     assert_eq!(winner(plan(&down, &observe(base(30, b"a"), znode(30, b"a"), key(b"x")))), Some(Side::Zookeeper));
     assert_eq!(plan(&down, &observe(base(30, b"a"), znode(30, b"a"), gone(None))), Action::ToRedis(None));
-    assert_eq!(plan(&down, &observe(None, Znode::Absent, key(b"x"))), Action::Nothing);
-    assert_eq!(plan(&down, &observe(base(30, b"a"), Znode::Absent, key(b"a"))), Action::ToRedis(None));
+    assert_eq!(plan(&down, &observe(None, ABSENT, key(b"x"))), Action::Nothing);
+    assert_eq!(plan(&down, &observe(base(30, b"a"), ABSENT, key(b"a"))), Action::ToRedis(None));
     let up = policy(Flow::From(Side::Redis));
     assert_eq!(winner(plan(&up, &observe(base(30, b"a"), znode(31, b"x"), key(b"a")))), Some(Side::Redis));
-    assert_eq!(plan(&up, &observe(base(30, b"a"), Znode::Absent, key(b"a"))), Action::ToZookeeper(None));
+    assert_eq!(plan(&up, &observe(base(30, b"a"), ABSENT, key(b"a"))), Action::ToZookeeper(None));
     assert_eq!(plan(&up, &observe(None, znode(30, b"x"), gone(None))), Action::Nothing);
 }
 
@@ -215,7 +216,7 @@ fn ephemerals_flow_only_out_of_zookeeper() {
     }
     assert_eq!(winner(decide(owned, live, key(b"x"))), Some(Side::Zookeeper));
     assert_eq!(decide(owned, live, gone(Some(Removal::Deleted))), Action::ToRedis(None));
-    assert_eq!(decide(owned, Znode::Absent, key(b"")), Action::ToRedis(None));
+    assert_eq!(decide(owned, ABSENT, key(b"")), Action::ToRedis(None));
     let skip = Policy { ephemeral: Ephemeral::Skip, ..two_way() };
     assert_eq!(plan(&skip, &observe(None, live, key(b"x"))), Action::Nothing);
     let up = policy(Flow::From(Side::Redis));
@@ -310,8 +311,7 @@ fn a_key_that_was_named_is_looked_at_before_its_pair_is_only_noted() {
         hears_redis: true,
         path_id: 0,
     };
-    let seen =
-        Observation { base: None, znode: Znode::Absent, key: Key::AsBase, ensemble: ENSEMBLE, seen: Seen::default() };
+    let seen = Observation { base: None, znode: ABSENT, key: Key::AsBase, ensemble: ENSEMBLE, seen: Seen::default() };
     let policy = two_way();
     let named = step(Action::Agree, &policy, &seen, &about);
     assert_eq!(named, Step::Again(Wait::Read));

@@ -17,6 +17,7 @@ pub mod zookeeper;
 pub use overlap::overlaps;
 
 use crate::change::{Digest, Side, ZkStat};
+pub use crate::plan::guard::Remembered;
 use crate::plan::{Base, Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
@@ -87,8 +88,9 @@ pub enum Look {
 /// A znode as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ZnodeReading {
-    /// There is none.
-    Absent,
+    /// There is none. By [`Look::Synced`] with the newest zxid at which it can have been deleted: pzxid of the nearest ancestor
+    /// that is left. `i64::MAX`: that is not known.
+    Absent(i64),
     /// There is one.
     Present {
         /// Its data.
@@ -221,17 +223,6 @@ pub struct Lease {
     pub ensemble: Ensemble,
 }
 
-/// What one store remembers for the other, so that a lost or older ensemble is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Remembered {
-    /// The highest epoch so far; 0 if none is known.
-    pub epoch: u64,
-    /// Lineage of the ensemble ([`Ensemble::id`]); 0 if none is known.
-    pub ensemble: u32,
-    /// The newest zxid seen.
-    pub zxid: i64,
-}
-
 /// A range of names that a pipeline claims.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claim {
@@ -276,6 +267,12 @@ pub trait Znodes: Send + Sync {
 
     /// The newest zxid seen.
     fn zxid(&self) -> i64;
+
+    /// How often the tide was raised in this lineage, as far as this owner knows.
+    fn tide(&self) -> i32;
+
+    /// Raises the tide: leaves a mark in the ensemble by which an older copy of it is told, whatever zxids that begins with.
+    fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What the journal of the owner before says; called once, after [`Znodes::own`].
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>>;
@@ -469,8 +466,8 @@ pub trait Keyspace: Send + Sync {
     /// Keys in the database, ours included.
     fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Remembers the newest zxid.
-    fn remember(&self, zxid: i64) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Remembers the newest zxid and the tide ([`Znodes::tide`]).
+    fn remember(&self, zxid: i64, tide: i32) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only.
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -311,7 +311,8 @@ async fn a_synced_look_at_a_deleted_znode_learns_when_it_was_deleted() {
     let written = znodes.stat("/settings/a").await.mzxid;
     znodes.delete("/settings/a").await;
     let look = async |path: &str| {
-        assert_eq!(store.read(&[path.to_owned()], Look::Synced).await.unwrap(), [ZnodeReading::Absent]);
+        let found = store.read(&[path.to_owned()], Look::Synced).await.unwrap();
+        assert_eq!(found, [ZnodeReading::Absent(store.zxid())]);
         store.zxid()
     };
     let seen = look("/settings/a").await;

@@ -1,6 +1,6 @@
 //! What a store lost is restored where a flow leads to it, and never taken for a delete.
 
-use crate::support::{LIVE, Scene, eventually};
+use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, eventually, in_step};
 use std::time::Duration;
 
 /// `worker.reconcile` of these tests and the 30 s that the contract adds to it.
@@ -151,6 +151,61 @@ async fn an_ensemble_that_comes_back_older_is_restored() {
     whole(&scene).await;
     assert_eq!(scene.znodes.text("/settings/late/39").await.as_deref(), Some("late"));
     assert_eq!(scene.znodes.text("/settings/changed").await.as_deref(), Some("after 39"));
+}
+
+/// What is restored from a copy elects a leader, and its zxids begin anew above all that there were: only the tide tells that it is
+/// older. The worker's session lives on where it was in the copy.
+async fn an_ensemble_of_three_comes_back_older(is_running: bool) {
+    let (mut ensemble, redis) = tokio::join!(Ensemble::start(), Redis::start());
+    let pipeline = Pipeline::two_way(ensemble.connect_string(), redis.url());
+    let mut keepstep = Keepstep::new(pipeline.session_timeout("30s").worker("reconcile: 2s"));
+    let (znodes, mut client) = tokio::join!(ensemble.client(), redis.client());
+    let late = async |value: &str| {
+        for number in 0..20 {
+            znodes.put(&format!("/settings/{value}/{number}"), value).await;
+        }
+        znodes.put("/settings/changed", value).await;
+        in_step(LIVE, znodes.clone(), redis.client().await).await;
+    };
+    keepstep.start();
+    keepstep.wait_ready().await;
+    late("early").await;
+    let backup = ensemble.back_up();
+    let tide = async || redis.run::<i32>("HGET _keepstep:settings tide").await;
+    let before = tide().await;
+    late("late").await;
+    eventually("the tide rises", LIVE, async || {
+        if tide().await > before { Ok(()) } else { Err(format!("it is still {before}")) }
+    })
+    .await;
+    if !is_running {
+        keepstep.kill9();
+    }
+    ensemble.restore(&backup).await;
+    if !is_running {
+        keepstep.restart().await;
+    }
+    let znodes = ensemble.client().await;
+    in_step(RESTORED, znodes.clone(), redis.client().await).await;
+    for number in 0..20 {
+        assert_eq!(znodes.text(&format!("/settings/late/{number}")).await.as_deref(), Some("late"), "{number}");
+        let key = format!("settings:late:{number}");
+        let held: Option<String> = redis::cmd("GET").arg(key).query_async(&mut client).await.unwrap();
+        assert_eq!(held.as_deref(), Some("late"), "{number}");
+    }
+    assert_eq!(znodes.text("/settings/changed").await.as_deref(), Some("late"));
+    let deletes = keepstep.changes().await.into_iter().filter(|change| change["op"] == "d").count();
+    assert_eq!(deletes, 0, "a loss is not a delete");
+}
+
+#[tokio::test]
+async fn an_ensemble_of_three_that_is_restored_from_a_copy_is_told_though_its_zxids_are_newer() {
+    an_ensemble_of_three_comes_back_older(true).await;
+}
+
+#[tokio::test]
+async fn an_ensemble_of_three_that_is_restored_from_a_copy_while_no_worker_ran_is_told_though_its_zxids_are_newer() {
+    an_ensemble_of_three_comes_back_older(false).await;
 }
 
 #[tokio::test]

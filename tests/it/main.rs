@@ -35,6 +35,7 @@ mod conflicts;
 mod crashes;
 mod deletes;
 mod diff;
+mod doors;
 mod examples;
 mod faults;
 mod groups;

@@ -18,7 +18,7 @@ const KEY: &[u8] = b"settings:a";
 /// The twin's name for a number that the door makes up.
 const FRESH: u64 = u64::MAX;
 
-fn settings(redis: &Redis) -> Settings {
+pub fn settings(redis: &Redis) -> Settings {
     let address = redis.address();
     let access =
         Access { host: address.ip().to_string(), port: address.port(), database: 0, username: None, password: None };
@@ -75,7 +75,7 @@ async fn the_twin_of_the_scripts_answers_and_leaves_what_they_do() {
     let mut epochs = [1, 2];
     for (owner, epoch) in owners.iter().zip(epochs) {
         owner.connect().await.unwrap();
-        owner.begin(Remembered { epoch, ensemble: 1, zxid: 1 }).await.unwrap();
+        owner.begin(Remembered { epoch, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
         // Nothing was lost: then COMPLETE alone decides what becomes of a journal.
         owner.compared(owner.mark()).await.unwrap();
     }
@@ -99,7 +99,10 @@ async fn the_twin_of_the_scripts_answers_and_leaves_what_they_do() {
                 // The one that is behind takes over.
                 let behind = usize::from(epochs[1] < epochs[0]);
                 epochs[behind] = epochs[1 - behind] + 1;
-                owners[behind].begin(Remembered { epoch: epochs[behind], ensemble: 1, zxid: 1 }).await.unwrap();
+                owners[behind]
+                    .begin(Remembered { epoch: epochs[behind], ensemble: 1, zxid: 1, tide: 0 })
+                    .await
+                    .unwrap();
             }
             2..=4 => {
                 held = value(&mut rng);
@@ -199,7 +202,7 @@ async fn an_owner_that_was_overtaken_marks_no_slot() {
     let owners = [RedisStore::new(settings(&redis)), RedisStore::new(settings(&redis))];
     for (owner, epoch) in owners.iter().zip([1, 2]) {
         owner.connect().await.unwrap();
-        owner.begin(Remembered { epoch, ensemble: 1, zxid: 1 }).await.unwrap();
+        owner.begin(Remembered { epoch, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
     }
     let slot = |version| [Slot { number: 3, version }];
     owners[1].mark_slots(&slot(6), 40).await.unwrap();

@@ -91,7 +91,8 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
             is.value = 0;
         }
         let is_unseen = todo.baseless || todo.over != held.is.last;
-        let is_agreed = world.was_restored && look.base.has_z && look.base.value == held.is.value;
+        let is_newer = world.was_restored && is.last > world.restored_at;
+        let is_agreed = is_newer && look.base.has_z && look.base.value == held.is.value;
         let how = match (is_agreed, is_unseen) {
             (true, _) => How::Agreed,
             (false, true) => How::UnseenDelete,
@@ -181,7 +182,7 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
     let after = match todo.op {
         Op::ZCreate => Zn { is: todo.write, czxid: zxid, mzxid: zxid, version: 0 },
         Op::ZSet(_) => Zn { is: todo.write, mzxid: zxid, version: held.version + 1, ..held },
-        _ => Zn { is: Content { value: 0, ..todo.write }, ..Zn::default() },
+        _ => Zn { is: Content { value: 0, ..todo.write }, mzxid: zxid, ..Zn::default() },
     };
     let kind = match todo.op {
         Op::ZDelete(_) => 1,

@@ -64,6 +64,22 @@ pub fn small() -> Vec<Config> {
         with("Redis comes back older", two_way(Zookeeper), Budget { key_rollbacks: 1, ..writes(1, 2) }),
         with("the ensemble comes back older", two_way(Zookeeper), Budget { znode_rollbacks: 1, ..writes(1, 1) }),
         Config {
+            new_epoch: true,
+            ..with(
+                "older, in a new epoch",
+                two_way(Zookeeper),
+                Budget { znode_rollbacks: 1, siblings: 1, ..writes(1, 1) },
+            )
+        },
+        Config {
+            new_epoch: true,
+            ..with(
+                "older, in a new epoch, Redis",
+                two_way(Redis),
+                Budget { znode_rollbacks: 1, siblings: 1, ..writes(1, 1) },
+            )
+        },
+        Config {
             zombies: true,
             ..with("take-over, the older owner goes on", two_way(Zookeeper), Budget { starts: 1, ..writes(1, 2) })
         },
@@ -86,6 +102,8 @@ pub fn planted() -> Vec<Config> {
     let keys = Budget { starts: 1, ..writes(0, 4) };
     let taken = Budget { starts: 1, ..writes(2, 2) };
     let both = |name, budget| Config::new(name, two_way(Zookeeper), budget);
+    let restored =
+        |name| Config { new_epoch: true, ..both(name, Budget { znode_rollbacks: 1, siblings: 1, ..writes(1, 1) }) };
     let zombie = |name, budget| Config { zombies: true, ..both(name, budget) };
     vec![
         plant(Bug::KeyWrittenWhateverItHolds, PLAIN),
@@ -93,7 +111,6 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::JournalNotWritten, both("killed", crash)),
         plant(Bug::JournalNotCompleted, both("killed", crash)),
         plant(Bug::StaleReadBelieved, Config { sync_lags: true, follower_lags: true, ..PLAIN }),
-        plant(Bug::AbsenceBelievedAtOnce, Config { sync_lags: true, ..PLAIN }),
         plant(Bug::CachedBaseWhereTheSidecarIsGone, both("FLUSHALL", Budget { flushes: 1, ..writes(1, 1) })),
         plant(Bug::OlderDataSetNotNoticed, both("older", Budget { key_rollbacks: 1, ..writes(1, 2) })),
         plant(
@@ -120,10 +137,10 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::UnknownOutcomeIsARefusal, both("answers lost", Budget { lost_replies: 1, ..writes(1, 2) })),
         plant(Bug::GapNotCompared, both("missed", Budget { gaps: 1, ..writes(1, 1) })),
         plant(Bug::WalkBelievedAfterARound, both("compared", Budget { comparisons: 1, ..writes(2, 1) })),
-        plant(
-            Bug::EvictionSeenLate,
-            both("evicted", Budget { evictions: 1, comparisons: 1, repeats: 1, ..writes(1, 1) }),
-        ),
+        plant(Bug::EvictionSeenLate, both("evicted", Budget { evictions: 1, gaps: 1, comparisons: 1, ..writes(1, 1) })),
+        plant(Bug::LossNotDated, both("older", Budget { znode_rollbacks: 1, ..writes(1, 1) })),
+        plant(Bug::TideNotRemembered, restored("older, in a new epoch")),
+        plant(Bug::TideNotLookedAt, restored("older, in a new epoch")),
         plant(Bug::EventsNotHeardOut, both("evicted", Budget { evictions: 1, ..writes(1, 1) })),
         plant(Bug::DeleteFromBeforeAGapBelieved, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
         plant(Bug::QuarantinedPairTakenFast, Config { policy: ruled(Zookeeper, OnConflict::Quarantine), ..PLAIN }),

@@ -13,7 +13,6 @@ pub enum Bug {
     JournalNotWritten,
     JournalNotCompleted,
     StaleReadBelieved,
-    AbsenceBelievedAtOnce,
     CachedBaseWhereTheSidecarIsGone,
     OlderDataSetNotNoticed,
     AbsenceIsADelete,
@@ -34,6 +33,9 @@ pub enum Bug {
     WalkBelievedAfterARound,
     EvictionSeenLate,
     EventsNotHeardOut,
+    LossNotDated,
+    TideNotRemembered,
+    TideNotLookedAt,
     DeleteFromBeforeAGapBelieved,
     QuarantinedPairTakenFast,
     NamedKeyNotLookedAt,
@@ -60,6 +62,9 @@ pub struct Config {
     pub follower_lags: bool,
     /// Even a read after `sync` may be older, once.
     pub sync_lags: bool,
+    /// An ensemble that is restored from a copy begins a new epoch: its zxids are above all that there were, and sessions that the copy
+    /// knows live on.
+    pub new_epoch: bool,
     /// The server does not tell the zxid of an event (before 3.9).
     pub no_zxids: bool,
     /// An owner that lost its ownership goes on with what it has read.
@@ -91,6 +96,7 @@ pub const NOTHING: Budget = Budget {
     znode_rollbacks: 0,
     comparisons: 0,
     others: 0,
+    siblings: 0,
 };
 
 pub const fn two_way(winner: Side) -> Policy {
@@ -114,6 +120,7 @@ impl Config {
             expiry: false,
             follower_lags: false,
             sync_lags: false,
+            new_epoch: false,
             no_zxids: false,
             zombies: false,
             large_values: false,

@@ -12,6 +12,8 @@ pub enum Step {
     /// An application writes the key (0: deletes it); with an expiry time or without.
     Key(u8, bool),
     Expire,
+    /// Another child comes beside the znode: its parent's pzxid rises.
+    Sibling,
     Evict,
     Flush,
     CopyRedis,
@@ -39,6 +41,8 @@ pub enum Step {
     /// The pair's round goes on; the number chooses the slot and what becomes of the reply, or what a rule is told.
     Go(usize, u8),
     Compare(usize),
+    /// The tide is raised and remembered.
+    Remember(usize),
     /// Another pair's write to ZooKeeper uses a slot that is free, and its sidecar is written.
     OtherPair(usize),
 }
@@ -68,7 +72,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         Step::Znode(value) => {
             spend(&mut world.left.znode_writes)?;
             // What is written before anybody can know that the ensemble is an older one may get the very zxid that was lost.
-            if world.is_restored {
+            if world.is_restored && !cfg.new_epoch {
                 return None;
             }
             let before = world.zk.znode;
@@ -79,7 +83,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             let is = content(world, value, before.is);
             let zxid = world.zk.zxid;
             let after = match (before.is.value, value) {
-                (_, 0) => Zn { is, ..Zn::default() },
+                (_, 0) => Zn { is, mzxid: zxid, ..Zn::default() },
                 (0, _) => Zn { is, czxid: zxid, mzxid: zxid, version: 0 },
                 _ => Zn { is, mzxid: zxid, version: before.version + 1, ..before },
             };
@@ -105,6 +109,15 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             world.set_key(Ky { is, expires: false }, Event::Expired);
             world.late = true;
             changed(world);
+        }
+        Step::Sibling => {
+            spend(&mut world.left.siblings)?;
+            world.zk.zxid += 1;
+            if world.zk.znode.is.value != 0 {
+                return None;
+            }
+            world.zk.znode.mzxid = world.zk.zxid;
+            world.seen[usize::from(world.seen_len - 1)].0 = world.zk.znode;
         }
         Step::Evict => {
             spend(&mut world.left.evictions)?;
@@ -152,7 +165,17 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         Step::RestoreEnsembleFromTheCopy => {
             let copy = world.zk_copy.take()?;
             spend(&mut world.left.znode_rollbacks)?;
+            let (newest, had) = (world.zk.zxid, world.zk.znode.is.value != 0);
+            // A copy that is younger than the last tide is not told from what was lost with it.
+            if cfg.new_epoch && copy.tide >= world.redis.state.tide {
+                return None;
+            }
             world.zk = copy;
+            if cfg.new_epoch {
+                world.zk.zxid = newest + 1;
+            }
+            world.zk.znode.is.lost |= had && copy.znode.is.value == 0;
+            world.restored_at = world.writes;
             world.seen = Default::default();
             world.seen[0] = (world.zk.znode, world.zk.zxid);
             world.seen_len = 1;
@@ -160,8 +183,11 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             (world.is_restored, world.was_restored) = (true, true);
             world.left.starts += 1;
             for worker in &mut world.workers {
-                worker.has_session = false;
+                // A session that the copy knows lives on.
+                worker.has_session &= cfg.new_epoch && worker.life == Life::Live && worker.fence == copy.fence;
                 worker.znode_heard = u8::from(worker.life == Life::Live);
+                worker.gap += u8::from(worker.has_session);
+                worker.comparison.asked |= worker.has_session;
             }
             changed(world);
         }
@@ -187,6 +213,13 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             world.workers[i].life = Life::Remembering;
             world.workers[i].has_session = true;
             world.newest = u8::from(i == 1);
+        }
+        Step::Remember(i) => {
+            let copy = world.zk_copy?;
+            if copy.tide < world.zk.tide {
+                return None;
+            }
+            crate::worker::remember(world, i)?;
         }
         Step::OtherPair(i) => {
             spend(&mut world.left.others)?;

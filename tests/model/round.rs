@@ -55,7 +55,9 @@ fn see_znode(cfg: &Config, world: &mut World, i: usize, known: Known, choice: u8
     let at = newest.checked_sub(lag).filter(|at| *at >= least)?;
     let (znode, _) = world.seen[usize::from(at)];
     let worker = &mut world.workers[i];
-    worker.zxid = worker.zxid.max(znode.mzxid);
+    if znode.is.value != 0 {
+        worker.zxid = worker.zxid.max(znode.mzxid);
+    }
     worker.look.znode = Read::Is(znode);
     let lineage = u32::from(worker.lineage);
     let gone = if cfg.has(Bug::GonePairReadOld) { 0 } else { worker.gone };
@@ -127,11 +129,16 @@ pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option
     let may_lag = cfg.sync_lags && world.redis.bucket.entry.is && !world.workers[i].look.twice;
     let lag = if may_lag { choice } else { (choice == 0).then_some(0)? };
     let at = (world.seen_len - 1).checked_sub(lag)?;
-    let (znode, zxid) = world.seen[usize::from(at)];
+    let (znode, _) = world.seen[usize::from(at)];
+    if znode.is.value == 0 && world.zk.tide < world.workers[i].tide && !cfg.has(Bug::TideNotLookedAt) {
+        die(world, i);
+        return Some(());
+    }
     let worker = &mut world.workers[i];
     // Of one that is gone its parent's pzxid tells.
-    let told = if znode.is.value == 0 && !cfg.has(Bug::DeletionNotDated) { zxid } else { znode.mzxid };
-    worker.zxid = worker.zxid.max(told);
+    if znode.is.value != 0 || !cfg.has(Bug::DeletionNotDated) {
+        worker.zxid = worker.zxid.max(znode.mzxid);
+    }
     worker.look.znode = Read::Is(znode);
     worker.pc = Pc::Key;
     Some(())
@@ -145,7 +152,7 @@ fn see_both_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: 
     let worker = &mut world.workers[i];
     let Read::Is(znode) = worker.look.znode else { return None };
     let is_doubted = is_doubtful(worker.look.base.get().as_ref(), znode.version(), u32::from(worker.lineage));
-    let believes = cfg.has(Bug::StaleReadBelieved) || (znode.is.value == 0 && cfg.has(Bug::AbsenceBelievedAtOnce));
+    let believes = cfg.has(Bug::StaleReadBelieved);
     if is_doubted && !worker.look.twice && !believes {
         let Look { hint, comparing, heard, .. } = worker.look;
         worker.look = Look { hint, comparing, heard, twice: true, ..Look::default() };
@@ -253,17 +260,16 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         base: look.base.get(),
         znode: match look.znode {
             Read::No => keepstep::plan::Znode::AsBase,
+            Read::Is(znode) if znode.is.value == 0 && cfg.has(Bug::LossNotDated) => {
+                keepstep::plan::Znode::Absent(i64::MAX)
+            }
             Read::Is(znode) => znode_of(znode),
         },
         key: match look.key {
             Read::No => keepstep::plan::Key::AsBase,
             Read::Is(key) => key_of(key, vanished),
         },
-        ensemble: Ensemble {
-            id: u32::from(worker.lineage),
-            since_zxid: i64::from(worker.since),
-            newest_zxid: i64::from(worker.zxid),
-        },
+        ensemble: Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
         seen: told(cfg, &look, choice)?,
     };
     let has_key = matches!(look.key, Read::Is(key) if key.is.value != 0);

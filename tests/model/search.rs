@@ -140,6 +140,9 @@ fn all_steps(cfg: &Config, world: &World, steps: &mut Vec<Step>) {
         push(left.comparisons, Step::AskComparison(i));
         push(left.others, Step::OtherPair(i));
     }
+    if left.siblings > 0 {
+        steps.push(Step::Sibling);
+    }
     if left.evictions > 0 {
         steps.push(Step::Evict);
     }
@@ -151,6 +154,9 @@ fn all_steps(cfg: &Config, world: &World, steps: &mut Vec<Step>) {
     }
     if left.znode_rollbacks > 0 {
         steps.extend([Step::CopyEnsemble, Step::RestoreEnsembleFromTheCopy]);
+        if cfg.new_epoch {
+            steps.extend([Step::Remember(0), Step::Remember(1)]);
+        }
     }
 }
 

@@ -74,7 +74,7 @@ pub fn record(cfg: &Config, world: &mut World, look: &Look, verdict: &Verdict, e
 
 pub fn znode_of(znode: Zn) -> Znode {
     match znode.version() {
-        None => Znode::Absent,
+        None => Znode::Absent(i64::from(znode.mzxid)),
         Some(version) => Znode::Present { version, digest: digest_of(znode.is), ephemeral: false, mtime_ms: 500 },
     }
 }
@@ -99,11 +99,7 @@ pub fn at_rest(cfg: &Config, world: &World) -> Result<(), String> {
         base,
         znode: znode_of(znode),
         key: key_of(key, vanished),
-        ensemble: keepstep::plan::Ensemble {
-            id: u32::from(worker.lineage),
-            since_zxid: i64::from(worker.since),
-            newest_zxid: i64::from(worker.zxid),
-        },
+        ensemble: keepstep::plan::Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
         seen: Default::default(),
     };
     let action = plan(&cfg.policy, &seen);

@@ -12,6 +12,8 @@ pub fn step(step: &Step) -> String {
         Step::Key(value, false) => format!("an application writes v{value} to the key"),
         Step::Key(value, true) => format!("an application writes v{value} to the key, with an expiry"),
         Step::Expire => "the key expires".to_owned(),
+        Step::Sibling => "another znode is created beside it".to_owned(),
+        Step::Remember(i) => format!("worker {} raises the tide and remembers it", who(i)),
         Step::Evict => "the key is evicted".to_owned(),
         Step::Flush => "FLUSHALL".to_owned(),
         Step::CopyRedis => "Redis saves its data".to_owned(),

@@ -6,7 +6,7 @@ use crate::round::{begin_look, read_walked, see_both};
 use crate::truth::Effects;
 use crate::twin::{self, Code};
 use crate::world::{Comparison, Hint, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
-use keepstep::plan::guard::{self, Late};
+use keepstep::plan::guard::{self, Late, Remembered};
 
 /// It ends, and with it whatever it knew.
 pub fn die(world: &mut World, i: usize) {
@@ -84,7 +84,7 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
             worker.blank = state == State::default();
             worker.life = Life::Owning;
         }
-        Life::Owning => own(world, i),
+        Life::Owning => own(cfg, world, i),
         Life::Beginning => {
             connect(world, i);
             world.nonces += 1;
@@ -94,8 +94,8 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
             worker.compared_run = state.run;
             worker.compared_evicted = state.evicted;
             worker.canary = canary;
-            (state.canary, state.epoch, state.ensemble, state.zxid) =
-                (canary, worker.epoch, worker.lineage, worker.zxid);
+            (state.canary, state.epoch, state.ensemble) = (canary, worker.epoch, worker.lineage);
+            (state.zxid, state.tide) = (worker.zxid, worker.tide);
             worker.life = Life::Reading;
         }
         Life::Reading => {
@@ -129,7 +129,7 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     Some(())
 }
 
-fn own(world: &mut World, i: usize) {
+fn own(cfg: &Config, world: &mut World, i: usize) {
     // The place in line of a worker that is not the newest is gone.
     if !world.workers[i].has_session || usize::from(world.newest) != i {
         die(world, i);
@@ -140,14 +140,24 @@ fn own(world: &mut World, i: usize) {
     world.is_restored = false;
     let worker = &mut world.workers[i];
     let remembered = worker.remembered;
+    let age = |epoch: u8, ensemble: u8, zxid: u8, tide: u8| Remembered {
+        epoch: u64::from(epoch),
+        ensemble: u32::from(ensemble),
+        zxid: i64::from(zxid),
+        tide: if cfg.has(Bug::TideNotRemembered) { 0 } else { i32::from(tide) },
+    };
+    let is_older = guard::is_older(
+        age(zk.epoch, zk.lineage, zk.zxid, zk.tide),
+        age(remembered.epoch, remembered.ensemble, remembered.zxid, remembered.tide),
+    );
     zk.epoch = zk.epoch.max(remembered.epoch) + 1;
     zk.fence += 1;
-    let (lineage, zxid) = (u32::from(zk.lineage), i64::from(zk.zxid));
-    let is_older = guard::is_older(lineage, zxid, u32::from(remembered.ensemble), i64::from(remembered.zxid));
     if zk.lineage == 0 || is_older {
         world.nonces += 1;
         (zk.lineage, zk.since) = (world.nonces, zk.zxid);
+        zk.tide += 1;
     }
+    worker.tide = zk.tide;
     (worker.epoch, worker.fence) = (zk.epoch, zk.fence);
     (worker.lineage, worker.since, worker.zxid) = (zk.lineage, zk.since, zk.zxid);
     worker.life = Life::Beginning;
@@ -184,6 +194,20 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
         world.redis.bucket.set(&bucket);
     }
     world.workers[i].life = Life::Marking;
+}
+
+/// As `Engine::remember`: the tide is raised, then it is remembered with the zxid.
+pub fn remember(world: &mut World, i: usize) -> Option<()> {
+    let worker = world.workers[i];
+    let is_owner = worker.life == Life::Live && worker.has_session && worker.fence == world.zk.fence;
+    if !is_owner || worker.run != world.run {
+        return None;
+    }
+    world.zk.zxid += 1;
+    world.zk.tide += 1;
+    world.workers[i].tide = world.zk.tide;
+    (world.redis.state.zxid, world.redis.state.tide) = (worker.zxid, world.zk.tide);
+    Some(())
 }
 
 fn go_live(world: &mut World, i: usize) {
@@ -225,7 +249,9 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
                 skipped: false,
                 ended: worker.ended,
             };
-            worker.zxid = worker.zxid.max(world.zk.znode.mzxid);
+            if world.zk.znode.is.value != 0 {
+                worker.zxid = worker.zxid.max(world.zk.znode.mzxid);
+            }
         }
         Stage::Walked => visit(cfg, world, i, effects),
         Stage::Visited if !(worker.busy && worker.look.comparing) => end(cfg, world, i),

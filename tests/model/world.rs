@@ -32,6 +32,7 @@ pub struct Content {
 pub struct Zn {
     pub is: Content,
     pub czxid: u8,
+    /// Of one that is gone: the zxid of its deletion, as its parent's pzxid tells it.
     pub mzxid: u8,
     pub version: u8,
 }
@@ -76,6 +77,7 @@ pub struct Ensemble {
     pub epoch: u8,
     pub fence: u8,
     pub lineage: u8,
+    pub tide: u8,
     pub since: u8,
     pub slots: [Slot; SLOTS],
 }
@@ -94,6 +96,7 @@ pub struct State {
     pub epoch: u8,
     pub ensemble: u8,
     pub zxid: u8,
+    pub tide: u8,
     pub canary: u8,
     /// Run and evictions as of the last comparison in step; 0: none.
     pub run: u8,
@@ -304,6 +307,7 @@ pub struct Worker {
     pub epoch: u8,
     pub fence: u8,
     pub lineage: u8,
+    pub tide: u8,
     pub since: u8,
     pub remembered: State,
     pub journal: [Slot; SLOTS],
@@ -358,6 +362,7 @@ pub struct Budget {
     pub znode_rollbacks: u8,
     pub comparisons: u8,
     pub others: u8,
+    pub siblings: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -378,8 +383,9 @@ pub struct World {
     pub events_before: u8,
     /// The ensemble came back older, and no owner has begun since.
     pub is_restored: bool,
-    /// That has happened.
+    /// That has happened, after so many writes of applications.
     pub was_restored: bool,
+    pub restored_at: u8,
     pub zk_copy: Option<Ensemble>,
     pub redis_copy: Option<Data>,
     pub nonces: u8,

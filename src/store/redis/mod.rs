@@ -210,12 +210,13 @@ impl Keyspace for RedisStore {
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
         async move {
             let mut load = redis::cmd("HMGET");
-            load.arg(self.shared.state_key()).arg(&["epoch", "ensemble", "zxid"]);
+            load.arg(self.shared.state_key()).arg(&["epoch", "ensemble", "zxid", "tide"]);
             let mut items = keys_of(self.shared.command(&load).await?).into_iter().map(Value::BulkString);
             Ok(Remembered {
                 epoch: u64::try_from(integer(items.next())).unwrap_or(0),
                 ensemble: u32::try_from(integer(items.next())).unwrap_or(0),
                 zxid: integer(items.next()),
+                tide: i32::try_from(integer(items.next())).unwrap_or(0),
             })
         }
         .boxed()
@@ -239,7 +240,7 @@ impl Keyspace for RedisStore {
             }
             let mut save = redis::cmd("HSET");
             save.arg(shared.state_key()).arg("canary").arg(canary).arg("epoch").arg(now.epoch);
-            save.arg("ensemble").arg(now.ensemble).arg("zxid").arg(now.zxid);
+            save.arg("ensemble").arg(now.ensemble).arg("zxid").arg(now.zxid).arg("tide").arg(now.tide);
             shared.command(&save).await.map(|_| ())
         }
         .boxed()
@@ -253,10 +254,10 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
-    fn remember(&self, zxid: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn remember(&self, zxid: i64, tide: i32) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             let mut save = redis::cmd("HSET");
-            save.arg(self.shared.state_key()).arg("zxid").arg(zxid);
+            save.arg(self.shared.state_key()).arg("zxid").arg(zxid).arg("tide").arg(tide);
             self.shared.command(&save).await.map(|_| ())
         }
         .boxed()

@@ -1,9 +1,9 @@
-//! Ownership: a place in line, the epoch, the ensemble's lineage, the journal slots, and claims on ranges.
+//! Ownership: a place in line, the epoch, the lineage (`lineage.rs`), the journal slots, and claims on ranges.
 //!
 //! ```text
 //!   /_keepstep/<pipeline>/election/w-0000000001   ephemeral, one for each worker; the first in line owns
 //!   /_keepstep/<pipeline>/epoch                   raised by each owner; every multi checks its version
-//!   /_keepstep/<pipeline>/lineage                 names this life of the ensemble's data
+//!   /_keepstep/<pipeline>/lineage                 names this life of the ensemble's data; its version is the tide
 //!   /_keepstep/<pipeline>/journal/00 … 15
 //!   /_keepstep/_claims/<pipeline>-0000000001      ephemeral: the range a live worker works on
 //! ```
@@ -12,9 +12,7 @@ use super::journal::{self, SLOTS};
 use super::parents::{creator, open};
 use super::session::Probe;
 use super::tenure::Tenure;
-use super::{Shared, explain, group, now_ms};
-use crate::plan::Ensemble;
-use crate::plan::guard::is_older;
+use super::{Shared, explain, group, lineage, now_ms};
 use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -40,7 +38,7 @@ fn private(shared: &Shared) -> Vec<Acl> {
 }
 
 /// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open, the rest is ours.
-async fn ensure(shared: &Shared, client: &Client, path: &str, data: &[u8]) -> Result<(), StoreError> {
+pub(super) async fn ensure(shared: &Shared, client: &Client, path: &str, data: &[u8]) -> Result<(), StoreError> {
     let acl = private(shared);
     let mut at = 1;
     while let Some(end) = path.get(at..).and_then(|rest| rest.find('/')).map(|end| at + end) {
@@ -184,52 +182,10 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease
     shared.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
     *super::lock(&tenure.fence) = (epoch_path, stat.version);
     let zxid = stat.mzxid;
-    let ensemble = lineage(shared, client, remembered, zxid).await?;
+    let found = Remembered { epoch: last, zxid, ..Remembered::default() };
+    let ensemble = lineage::find(shared, client, found, remembered).await?;
     shared.newest_zxid.store(zxid, Ordering::Relaxed);
     Ok(Lease { epoch, ensemble })
-}
-
-async fn lineage(shared: &Shared, client: &Client, remembered: Remembered, zxid: i64) -> Result<Ensemble, StoreError> {
-    let wrong = |error: Error| explain(shared, &error);
-    let path = shared.under("lineage");
-    let known = match client.get_data(&path).await {
-        Ok((data, stat)) => serde_json::from_slice::<(u32, i64)>(&data).ok().map(|known| (known, stat.version)),
-        Err(Error::NoNode) => None,
-        Err(error) => return Err(wrong(error)),
-    };
-    let is_first = remembered.ensemble == 0;
-    if let Some(((id, since_zxid), version)) = known {
-        if !is_older(id, zxid, remembered.ensemble, remembered.zxid) {
-            return Ok(Ensemble { id, since_zxid, newest_zxid: zxid });
-        }
-        tracing::error!(
-            store = shared.settings.name,
-            "the ensemble came back older than it was; its losses are restored"
-        );
-        let fresh = fresh(zxid);
-        client.set_data(&path, &encode(fresh), Some(version)).await.map_err(wrong)?;
-        return Ok(fresh);
-    }
-    if !is_first {
-        tracing::error!(
-            store = shared.settings.name,
-            "the ensemble came back without our state; its losses are restored"
-        );
-    }
-    let fresh = fresh(zxid);
-    ensure(shared, client, &path, &encode(fresh)).await?;
-    Ok(fresh)
-}
-
-fn encode(ensemble: Ensemble) -> Vec<u8> {
-    serde_json::to_vec(&(ensemble.id, ensemble.since_zxid)).unwrap_or_default()
-}
-
-/// A lineage that begins now. Its name only has to differ from those before.
-fn fresh(zxid: i64) -> Ensemble {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let id = xxhash_rust::xxh3::xxh3_64(&nanos.to_be_bytes()) >> 32;
-    Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid, newest_zxid: zxid }
 }
 
 /// Reads every slot, creating those that are missing, and notes their versions.

@@ -13,6 +13,7 @@ mod edit;
 mod election;
 mod group;
 mod journal;
+mod lineage;
 mod parents;
 mod preflight;
 mod session;
@@ -31,7 +32,7 @@ use futures::future::BoxFuture;
 use parents::Parents;
 use session::Session;
 pub use session::{Access, Sessions};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,6 +86,8 @@ struct Shared {
     source: Mutex<Option<Arc<Session>>>,
     parents: Mutex<Parents>,
     newest_zxid: AtomicI64,
+    /// Of the ensemble, while this is its owner.
+    lineage: Mutex<Option<lineage::Lineage>>,
     clock_ahead_ms: AtomicI64,
     standbys: AtomicU64,
     /// Size of the larger znodes seen lately, for [`Shared::reads_per_request`].
@@ -206,17 +209,13 @@ impl Shared {
             let requests = together.iter().map(|chunk| self.multi_read(&client, chunk));
             answers.extend(futures::future::try_join_all(requests).await?);
         }
-        let mut absent = HashSet::new();
-        for (result, path) in answers.into_iter().flatten().zip(paths) {
+        for result in answers.into_iter().flatten().take(paths.len()) {
             readings.push(match result {
                 MultiReadResult::Data { data, stat } => {
                     self.note_zxid(stat.mzxid);
                     ZnodeReading::Present { data, stat: stat_of(&stat) }
                 }
-                MultiReadResult::Error { err: Error::NoNode } => {
-                    absent.extend(path.rsplit_once('/').map(|(parent, _)| parent));
-                    ZnodeReading::Absent
-                }
+                MultiReadResult::Error { err: Error::NoNode } => ZnodeReading::Absent(i64::MAX),
                 MultiReadResult::Error { err: Error::NoAuth } => {
                     ZnodeReading::Denied(format!("{}: the session may not read it", self.place()))
                 }
@@ -224,25 +223,47 @@ impl Shared {
                 _ => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place()))),
             });
         }
-        if look == Look::Synced {
-            self.date_deletions(&client, absent).await?;
+        if look == Look::Synced && readings.iter().any(|reading| matches!(reading, ZnodeReading::Absent(_))) {
+            lineage::check(self, &client).await?;
+            self.date_deletions(&client, paths, &mut readings).await?;
         }
         Ok(readings)
     }
 
-    /// Notes how new it is that children of these are absent: a parent's pzxid is the zxid of the last deletion in it. A lagging
-    /// server of the watches may still tell of a time before.
-    async fn date_deletions(&self, client: &Client, parents: HashSet<&str>) -> Result<(), StoreError> {
-        let parents: Vec<&str> = parents.into_iter().collect();
+    /// Notes when those that are absent can have been deleted at the latest: a parent's pzxid is the zxid of the last creation or deletion
+    /// in it. That a lagging server of the watches may still tell of a time before is known by it as well.
+    async fn date_deletions(
+        &self,
+        client: &Client,
+        paths: &[String],
+        readings: &mut [ZnodeReading],
+    ) -> Result<(), StoreError> {
+        let mut dates: HashMap<&str, i64> = HashMap::new();
+        let mut absent: Vec<(&str, &mut i64)> = Vec::new();
+        for (path, reading) in paths.iter().zip(readings) {
+            if let ZnodeReading::Absent(gone_zxid) = reading {
+                absent.push((path.rsplit_once('/').map_or("", |(parent, _)| parent), gone_zxid));
+            }
+        }
+        let mut parents: Vec<&str> = absent.iter().map(|(parent, _)| *parent).collect();
+        parents.sort_unstable();
+        parents.dedup();
         for together in parents.chunks(READS_MAX) {
-            for pzxid in futures::future::join_all(together.iter().map(|parent| pzxid_above(client, parent))).await {
+            let asked = together.iter().map(|parent| pzxid_above(client, parent));
+            for (parent, pzxid) in together.iter().zip(futures::future::join_all(asked).await) {
                 match pzxid {
-                    Ok(pzxid) => self.note_zxid(pzxid),
+                    Ok(pzxid) => {
+                        self.note_zxid(pzxid);
+                        dates.insert(parent, pzxid);
+                    }
                     // It may not be looked at: then the events have to tell.
                     Err(Error::NoAuth) => {}
                     Err(error) => return Err(explain(self, &error)),
                 }
             }
+        }
+        for (parent, gone_zxid) in absent {
+            *gone_zxid = dates.get(parent).copied().unwrap_or(i64::MAX);
         }
         Ok(())
     }
@@ -271,6 +292,7 @@ impl ZookeeperStore {
             source: Mutex::new(None),
             parents: Mutex::new(Parents::default()),
             newest_zxid: AtomicI64::new(0),
+            lineage: Mutex::new(None),
             clock_ahead_ms: AtomicI64::new(0),
             standbys: AtomicU64::new(0),
             znode_bytes: AtomicUsize::new(READ_BYTES / 8),
@@ -302,6 +324,14 @@ impl Znodes for ZookeeperStore {
 
     fn zxid(&self) -> i64 {
         self.shared.newest_zxid.load(Ordering::Relaxed)
+    }
+
+    fn tide(&self) -> i32 {
+        lock(&self.shared.lineage).as_ref().map_or(0, |lineage| lineage.tide)
+    }
+
+    fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        lineage::raise(&self.shared).boxed()
     }
 
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {

@@ -94,7 +94,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
     });
     let znode = match draw.below(8) {
         0 => Znode::AsBase,
-        1 | 2 => Znode::Absent,
+        1 | 2 => Znode::Absent(if draw.flag() { i64::MAX } else { i64::from(draw.below(40)) }),
         3 if base.and_then(|base| base.zookeeper).is_some() => Znode::Present {
             version: base.and_then(|base| base.zookeeper).expect("it was just asked"),
             digest: base.and_then(|base| base.redis).unwrap_or(Digest::of(b"a")),
@@ -121,11 +121,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         base,
         znode,
         key,
-        ensemble: Ensemble {
-            id: u32::from(draw.below(2)),
-            since_zxid: i64::from(draw.below(30)),
-            newest_zxid: if draw.flag() { i64::MAX } else { i64::from(draw.below(40)) },
-        },
+        ensemble: Ensemble { id: u32::from(draw.below(2)), since_zxid: i64::from(draw.below(30)) },
         seen: Seen {
             redis_ms: draw.maybe(|draw| i64::from(draw.byte()) * 10),
             doubt_ms: 100,
@@ -140,7 +136,7 @@ fn znode_value(seen: &Observation) -> Option<Digest> {
         seen.base.is_some_and(|base| base.redis == Some(Digest::EMPTY) && base.zookeeper.is_some() && !base.apart);
     match seen.znode {
         Znode::AsBase => seen.base.and_then(|base| base.redis),
-        Znode::Absent => None,
+        Znode::Absent(_) => None,
         Znode::Present { digest, ephemeral, .. } => {
             (digest != Digest::EMPTY || ephemeral || stands_for_empty).then_some(digest)
         }
@@ -159,7 +155,7 @@ fn key_value(seen: &Observation) -> Option<Digest> {
 fn stays_on_its_way(policy: &Policy, seen: &Observation, action: Action, context: &dyn Fn() -> String) {
     let is_ephemeral = match seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
-        Znode::Absent | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
+        Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
     };
     let (to, from, verdict) = match action {
         Action::ToRedis(verdict) => (Side::Redis, Side::Zookeeper, verdict),
@@ -193,7 +189,9 @@ fn deletes_with_reason(seen: &Observation, action: Action, context: &dyn Fn() ->
     }
     if let Action::ToRedis(_) = action {
         assert!(base.zookeeper.is_some(), "ZooKeeper had nothing that could be deleted: {}", context());
-        let is_lost = seen.znode == Znode::Absent && base.ensemble != seen.ensemble.id;
+        let agreed_at = base.zookeeper.map_or(0, |agreed| agreed.mzxid);
+        let is_lost = matches!(seen.znode, Znode::Absent(gone_zxid)
+            if base.ensemble != seen.ensemble.id || gone_zxid < agreed_at);
         assert!(!is_lost, "a loss of the ensemble became a delete: {}", context());
     }
 }
@@ -243,7 +241,7 @@ fn after(seen: &Observation, action: Action) -> Observation {
                 then.base =
                     Some(Base { zookeeper: Some(version), redis: Some(digest), expires_ms, ephemeral: false, ..next });
             }
-            Key::Absent(_) | Key::AsBase => (then.znode, then.key, then.base) = (Znode::Absent, absent, None),
+            Key::Absent(_) | Key::AsBase => (then.znode, then.key, then.base) = (Znode::Absent(100), absent, None),
         },
     }
     then

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -97,6 +97,11 @@ impl Server {
 
     fn freeze(&self) {
         self.process.as_ref().expect("ZooKeeper was stopped before").freeze();
+    }
+
+    /// Where snapshots and logs are.
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data/version-2")
     }
 
     /// Ends it and forgets everything it has stored, as if the disk had been replaced.
@@ -202,16 +207,15 @@ impl ZooKeeper {
     pub fn back_up(&mut self) -> TempDir {
         self.server.kill9();
         let copy = tempfile::tempdir().unwrap();
-        copy_files(&self.server.dir.path().join("data/version-2"), copy.path());
+        copy_files(&self.server.data(), copy.path());
         copy
     }
 
     /// Comes back with the data of an earlier [`ZooKeeper::back_up`].
     pub async fn restart_from(&mut self, backup: &TempDir) {
         self.server.wipe();
-        let data = self.server.dir.path().join("data/version-2");
-        fs::create_dir(&data).unwrap();
-        copy_files(backup.path(), &data);
+        fs::create_dir(self.server.data()).unwrap();
+        copy_files(backup.path(), &self.server.data());
         self.restart().await;
     }
 
@@ -319,5 +323,25 @@ impl Ensemble {
         for server in &mut self.servers {
             server.serves().await;
         }
+    }
+
+    /// A copy of what each has stored, taken while they run, as a backup is.
+    pub fn back_up(&self) -> Vec<TempDir> {
+        let copies = self.servers.iter().map(|server| {
+            let copy = tempfile::tempdir().unwrap();
+            copy_files(&server.data(), copy.path());
+            copy
+        });
+        copies.collect()
+    }
+
+    /// All come back with the data of an earlier [`Ensemble::back_up`].
+    pub async fn restore(&mut self, backup: &[TempDir]) {
+        for (server, copy) in self.servers.iter_mut().zip(backup) {
+            server.wipe();
+            fs::create_dir(server.data()).unwrap();
+            copy_files(copy.path(), &server.data());
+        }
+        self.restart_all().await;
     }
 }
