@@ -93,7 +93,7 @@ impl Engine {
             Err(error) => {
                 self.failed(&error);
                 for Work { seen, .. } in works {
-                    let hint = Hint { slow: true, ..seen.hint };
+                    let hint = seen.again();
                     self.dirty.finish(seen.name, Some((hint, AGAIN_AFTER)));
                 }
                 return Vec::new();
@@ -207,8 +207,7 @@ impl Engine {
     }
 
     fn not_done(&self, seen: Observed, outcome: KeyOutcome) {
-        let hint = Hint { slow: true, ..seen.hint };
-        self.skipped.fetch_add(u64::from(seen.comparing), Ordering::Relaxed);
+        let hint = seen.again();
         match outcome {
             KeyOutcome::Done => self.dirty.finish(seen.name, None),
             KeyOutcome::Refused => {

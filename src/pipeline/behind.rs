@@ -157,15 +157,18 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    /// A comparison has looked at every pair and left none to another one.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.is_behind.load(Ordering::Acquire)
+    }
+
+    /// A comparison has looked at every pair, and what it left to the rounds is settled.
     pub(super) fn compared_all(&self) {
         self.behind.is_compared.store(true, Ordering::Release);
     }
 
-    /// Ends it, once what the comparison left to the rounds is done as well.
+    /// Ends it after that.
     pub(super) async fn catch_up(&self) {
-        let is_behind = self.behind.is_behind.load(Ordering::Acquire);
-        if !is_behind || !self.behind.is_compared.load(Ordering::Acquire) || !self.dirty.is_empty() {
+        if !self.is_behind() || !self.behind.is_compared.load(Ordering::Acquire) {
             return;
         }
         match self.stream.set_whole(i64::try_from(self.lease.epoch).unwrap_or(i64::MAX)).await {

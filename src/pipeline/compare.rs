@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway, by the slow path unless the
-//! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent,
+//! comparison is a routine one, since what happened in a gap gave no hint. What the comparison says of the stores as a whole
+//! (that what vanishes unseen from here on is a delete) waits until the last of these is settled. Whatever looks older than its base, or absent,
 //! or may have been read before the pair's last round and has no base to tell, is left to the slow path. Deletes that only
 //! the comparison infers are counted first: many of them at once wait for `approve`.
 
@@ -20,8 +21,8 @@ use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
 use hashbrown::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::task::{JoinError, JoinSet};
 use xxhash_rust::xxh3::xxh3_64;
@@ -38,15 +39,38 @@ const DELETES_FREE: usize = 100;
 /// A pair with the path, data and versions of its znode.
 type WalkedItem = (Item, String, Vec<u8>, ZkStat);
 
+/// What may be said of the stores as a whole after a comparison.
+#[derive(Default)]
+pub(super) struct Conclusion {
+    /// Pairs that the comparison under way did not settle, and that are left to nobody.
+    missed: AtomicU64,
+    /// A comparison was asked for because the one before had missed some.
+    repeats: AtomicBool,
+    /// A comparison has ended, and pairs that it left to the rounds are still to be settled: then what it found holds.
+    waits: Mutex<Option<Found>>,
+}
+
+/// What a comparison found.
+struct Found {
+    /// As [`crate::store::Keyspace::mark`] answered before it began.
+    mark: u64,
+    /// Pairs of the stream were gone from both stores.
+    has_gone: bool,
+}
+
 impl Engine {
     /// Compares everything once; answers how many pairs were not in step.
     pub(super) async fn compare(self: &Arc<Self>, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
         let begun = Instant::now();
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
-        let is_routine = asked.is_empty();
-        self.skipped.store(0, Ordering::Relaxed);
+        self.conclusion.missed.store(0, Ordering::Relaxed);
+        *lock(&self.conclusion.waits) = None;
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        // Where there is something to conclude, pairs that are under way are looked at on both sides as well. Asked after the mark:
+        // what happens in between makes the mark an old one.
+        let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_behind();
+        let is_routine = asked.is_empty() && is_settled;
         let life = self.keys.as_ref().map_or(0, |keys| keys.life());
         let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
@@ -89,24 +113,21 @@ impl Engine {
             self.set_counting(true);
         }
         crash_point!("c12-all-compared");
-        let has_skipped = self.skipped.load(Ordering::Relaxed) != 0;
+        let has_missed = self.conclusion.missed.load(Ordering::Relaxed) != 0;
         let awaits = !lock(&self.live).awaiting.is_empty();
-        let is_whole = every_route && !has_skipped && !awaits;
-        if is_whole && !has_gone {
-            self.compared_all();
+        if every_route && !has_missed && !awaits {
+            *lock(&self.conclusion.waits) = Some(Found { mark, has_gone });
         }
         if has_gone && !awaits {
             self.ask_comparison(None, "the stream was left behind, and pairs were gone");
         }
-        if let Some(keys) = &self.keys {
-            // What a pair that was skipped lost would be taken for deleted. Another comparison meets it: one at once, and if that
-            // skips some as well, the next at its interval.
-            if !self.compares_again.swap(has_skipped, Ordering::Relaxed) && has_skipped {
-                self.ask_comparison(None, "pairs were under way during the last one");
+        if self.keys.is_some() {
+            // What a pair that was missed lost would be taken for deleted. Another comparison meets it: one at once, and if that
+            // misses some as well, the next at its interval.
+            if !self.conclusion.repeats.swap(has_missed, Ordering::Relaxed) && has_missed {
+                self.ask_comparison(None, "the last one could not record what it found");
             }
-            if is_whole {
-                keys.compared(mark).await?;
-            }
+            self.conclude().await?;
             self.remember().await?;
         }
         for side in gaps {
@@ -119,6 +140,26 @@ impl Engine {
         let pairs: u64 = total.in_step.iter().sum();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
         Ok(acted + inferred)
+    }
+
+    /// Concludes the last comparison as soon as every pair that it left to the rounds is settled.
+    pub(super) async fn conclude(&self) -> Result<(), StoreError> {
+        if self.dirty.owes() {
+            return Ok(());
+        }
+        let Some(Found { mark, has_gone }) = lock(&self.conclusion.waits).take() else { return Ok(()) };
+        if !has_gone {
+            self.compared_all();
+        }
+        match &self.keys {
+            Some(keys) => keys.compared(mark).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A pair in step of which the record is missing: only another comparison meets it.
+    pub(super) fn has_missed(&self) {
+        self.conclusion.missed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Phase 1.
@@ -219,8 +260,7 @@ impl Engine {
             let may_be_old = was_forgotten && base.is_none();
             if may_be_old || is_doubted(base.as_ref(), &znode, self.ensemble().id) {
                 // Read before a write of ours, or older for a bad reason: the slow path tells.
-                self.skipped.fetch_add(1, Ordering::Relaxed);
-                let hint = Hint { slow: true, ..item.hint };
+                let hint = Hint { slow: true, owed: true, ..item.hint };
                 sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
                 continue;
             }
@@ -332,11 +372,8 @@ impl Engine {
     /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
     fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
         let is_free = is_free.unwrap_or(false);
-        if !is_free {
-            self.skipped.fetch_add(1, Ordering::Relaxed);
-        }
         if !is_free && (!is_routine || !self.is_watched()) {
-            self.dirty.note(&item.name, Hint { slow: true, ..item.hint });
+            self.dirty.note(&item.name, Hint { slow: true, owed: true, ..item.hint });
         }
         is_free
     }

@@ -58,6 +58,8 @@ pub struct Hint {
     pub patience: u8,
     /// The pair's deletes were approved.
     pub approved: bool,
+    /// A comparison left the pair to the rounds, and concludes nothing before it is settled ([`DirtySet::owes`]).
+    pub owed: bool,
 }
 
 impl Hint {
@@ -79,6 +81,7 @@ impl Hint {
             key_seen_ms: 0,
             patience: 0,
             approved: false,
+            owed: false,
         }
     }
 
@@ -95,6 +98,7 @@ impl Hint {
         self.key_seen_ms = self.key_seen_ms.max(newer.key_seen_ms);
         self.patience = self.patience.max(newer.patience);
         self.approved |= newer.approved;
+        self.owed |= newer.owed;
     }
 
     fn take_event(&mut self, newer: Hint) {
@@ -124,6 +128,8 @@ struct Inner {
     paused: HashSet<usize>,
     /// Times when events of keys may have been lost.
     gaps: u64,
+    /// Pairs that a comparison waits for.
+    owed: HashSet<PairName>,
 }
 
 /// See the module.
@@ -143,6 +149,9 @@ impl DirtySet {
         {
             let mut inner = self.inner();
             let hint = Hint { gaps: inner.gaps, ..hint };
+            if hint.owed {
+                inner.owed.insert(name.into());
+            }
             if let Some(busy) = inner.busy.get_mut(name) {
                 match &mut busy.later {
                     Some(known) => known.merge(hint),
@@ -206,6 +215,11 @@ impl DirtySet {
         {
             let mut inner = self.inner();
             let later = inner.busy.remove(&name).and_then(|busy| busy.later);
+            if again.is_some_and(|(hint, _)| hint.owed) {
+                inner.owed.insert(name.clone());
+            } else if again.is_none() && later.is_none_or(|later| !later.owed) {
+                inner.owed.remove(&name);
+            }
             let (hint, delay) = match (again, later) {
                 (None, None) => return,
                 (None, Some(later)) => {
@@ -299,6 +313,12 @@ impl DirtySet {
         pending
     }
 
+    /// Whether a pair that a comparison left to the rounds is still to be settled.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.inner().owed.is_empty()
+    }
+
     /// Whether nothing waits and nothing is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -384,5 +404,41 @@ mod tests {
         hint.merge(Hint { key: true, removal: Some(Removal::Expired), event: Some("expired"), ..Hint::new(0) });
         hint.merge(Hint { key: true, ..Hint::new(0) });
         assert_eq!(hint.removal, Some(Removal::Expired));
+    }
+
+    #[test]
+    fn a_pair_is_owed_until_the_round_that_was_asked_for_has_settled_it() {
+        let dirty = DirtySet::default();
+        let owed = Hint { owed: true, slow: true, ..Hint::new(0) };
+        dirty.note(b"a", Hint::new(0));
+        let first = dirty.take(1).remove(0);
+        dirty.note(b"a", owed);
+        dirty.finish(first.0, None);
+        assert!(dirty.owes(), "the round that was under way was not the one that was asked for");
+        let (name, hint) = dirty.take(1).remove(0);
+        assert!(hint.owed);
+        dirty.note(b"a", Hint::new(0));
+        dirty.finish(name, Some((hint, Duration::ZERO)));
+        assert!(dirty.owes(), "it is to be looked at again");
+        let (name, _) = dirty.take(1).remove(0);
+        dirty.note(b"a", Hint::new(0));
+        dirty.finish(name, None);
+        assert!(!dirty.owes(), "what came later is another matter");
+    }
+
+    #[test]
+    fn a_removal_explains_nothing_once_a_later_event_is_known_or_events_were_lost() {
+        let dirty = DirtySet::default();
+        let told = |event, removal| Hint { key: true, event: Some(event), removal, ..Hint::new(0) };
+        dirty.note(b"a", told("del", Some(Removal::Deleted)));
+        let (name, hint) = dirty.take(1).remove(0);
+        assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Deleted));
+        dirty.note(b"a", told("evicted", Some(Removal::Lost)));
+        assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Lost));
+        dirty.lost_events();
+        let blind = dirty.with_newest_event(&name, hint);
+        assert_eq!((blind.event, blind.removal), (None, None));
+        dirty.note(b"a", told("del", Some(Removal::Deleted)));
+        assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Deleted));
     }
 }

@@ -142,10 +142,7 @@ pub struct Engine {
     rounds_max: usize,
     /// Pairs that have lost their base.
     pub(super) forgotten: AtomicU64,
-    /// Pairs that the comparison under way left to the rounds.
-    pub(super) skipped: AtomicU64,
-    /// A comparison was asked for because the one before had skipped some.
-    pub(super) compares_again: AtomicBool,
+    pub(super) conclusion: super::compare::Conclusion,
     /// The newest zxid seen when a pair last lost its base.
     pub(super) gone_zxid: AtomicI64,
     /// The zxid that Redis was last told to remember.
@@ -225,8 +222,7 @@ impl Engine {
             rounds: Semaphore::new(rounds_max),
             rounds_max,
             forgotten: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-            compares_again: AtomicBool::new(false),
+            conclusion: super::compare::Conclusion::default(),
             gone_zxid: AtomicI64::new(0),
             remembered_zxid: AtomicI64::new(0),
             value_bytes: AtomicUsize::new(0),

@@ -64,6 +64,13 @@ pub(super) struct Unfit {
     pub(super) detail: String,
 }
 
+impl Observed {
+    /// What is left to do if nothing came of it: a look at both sides, for which the comparison that saw it waits.
+    pub(super) fn again(&self) -> Hint {
+        Hint { slow: true, owed: self.hint.owed || self.comparing, ..self.hint }
+    }
+}
+
 /// What came of observing.
 #[derive(Default)]
 pub(super) struct Sight {
@@ -215,7 +222,10 @@ impl Engine {
         }
         let (items, looks) = match self.look_twice(items).await {
             Ok(seen) => seen,
-            Err((items, error)) => return self.again(items, &error, sight),
+            Err((mut items, error)) => {
+                items.iter_mut().for_each(|item| item.hint.owed |= comparing);
+                return self.again(items, &error, sight);
+            }
         };
         let (znodes, answer, events) = looks;
         for (((item, znode), reading), events) in items.into_iter().zip(znodes).zip(answer.readings).zip(events) {
@@ -295,6 +305,7 @@ impl Engine {
             }
             KeyState::Digest { digest, expires_ms } => (Key::Present { digest, expires_ms }, None),
             KeyState::Later => {
+                hint.owed |= comparing;
                 sight.finished.push((item.name, Some((hint, Duration::ZERO))));
                 return;
             }

@@ -455,6 +455,9 @@ impl Pipeline {
                 _ = tick.tick() => {}
             }
             self.quarantine.save();
+            if let Err(error @ StoreError::Fenced(_)) = engine.conclude().await {
+                return Err(error);
+            }
             engine.catch_up().await;
             for (side, why) in engine.comparison_asked() {
                 if why.starts_with("gap: ")

@@ -71,10 +71,9 @@ impl Engine {
             return settled;
         }
         let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
-            // A pair in step of which the record is missing is met by the next comparison.
-            self.skipped.fetch_add(1, Ordering::Relaxed);
+            self.has_missed();
             for work in works {
-                let hint = Hint { slow: true, ..work.seen.hint };
+                let hint = work.seen.again();
                 self.dirty.finish(work.seen.name, Some((hint, AGAIN_AFTER)));
             }
             return settled;
@@ -237,9 +236,9 @@ impl Engine {
     /// Puts a pair back for the slow path.
     fn look_again(&self, seen: Observed, delay: Duration, settled: &mut Settled) {
         settled.acted += 1;
-        self.skipped.fetch_add(u64::from(seen.comparing), Ordering::Relaxed);
         let patience = seen.hint.patience + u8::from(delay > Duration::ZERO && seen.hint.patience < u8::MAX);
-        self.dirty.finish(seen.name, Some((Hint { slow: true, patience, ..seen.hint }, delay)));
+        let hint = Hint { patience, ..seen.again() };
+        self.dirty.finish(seen.name, Some((hint, delay)));
     }
 
     /// Leaves pairs as they are until either side changes: both states become their base.

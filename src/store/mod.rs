@@ -510,6 +510,9 @@ pub trait Keyspace: Send + Sync {
     /// unless Redis is restarted or replaced or evicts. `begun` is what [`Keyspace::mark`] answered before it began.
     fn compared(&self, begun: u64) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Whether what vanishes unseen now is a delete: nothing has happened since a comparison that was concluded.
+    fn is_intact(&self) -> bool;
+
     /// A mark for [`Keyspace::compared`].
     fn mark(&self) -> u64;
 

@@ -1,6 +1,6 @@
 //! What a store lost is restored where a flow leads to it, and never taken for a delete.
 
-use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, eventually, in_step};
+use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, eventually, eventually_is, in_step};
 use std::time::Duration;
 
 /// `worker.reconcile` of these tests and the 30 s that the contract adds to it.
@@ -217,6 +217,44 @@ async fn bases_that_were_deleted_by_hand_cost_no_value() {
     redis::cmd("DEL").arg(&bases).exec_async(&mut scene.client.clone()).await.unwrap();
     scene.keepstep.restart().await;
     whole(&scene).await;
+}
+
+/// After a restart of Redis nothing that vanishes unseen is a delete until everything was compared; some pair is always in a round
+/// where somebody always writes.
+#[tokio::test]
+async fn a_pipeline_that_is_never_at_rest_follows_a_delete_that_nobody_saw_after_redis_was_restarted() {
+    let mut scene = filled(&[]).await;
+    scene.save().await;
+    scene.redis.restart().await;
+    scene.client = scene.redis.client().await;
+    let mut client = scene.redis.client().await;
+    let writer = tokio::spawn(async move {
+        for number in 0.. {
+            for hot in 0..4 {
+                let mut set = redis::cmd("SET");
+                set.arg(format!("settings:hot:{hot}")).arg(number).exec_async(&mut client).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let life = async || {
+        let info = scene.redis.run::<String>("INFO").await;
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        format!("{}:{}", field("run_id:"), field("master_replid:"))
+    };
+    let wanted = Some(life().await);
+    eventually_is("the life that was compared", RESTORED, wanted, async || {
+        scene.redis.run::<Option<String>>("HGET _keepstep:settings lineage").await
+    })
+    .await;
+    scene.keepstep.kill9();
+    scene.del("settings:keys:3").await;
+    scene.keepstep.restart().await;
+    eventually_is("the znode", RESTORED, None, async || scene.znodes.text("/settings/keys/3").await).await;
+    assert!(!writer.is_finished(), "somebody always wrote");
+    writer.abort();
+    assert_eq!(scene.text("settings:keys:3").await, None);
+    scene.in_step(LIVE).await;
 }
 
 /// Forty pairs in step; then, after what is on disk, half of the keys are changed, three are deleted, and the worker and

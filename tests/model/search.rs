@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::events::{Step, finishing, outside, values};
 use crate::round;
 use crate::truth::{Effects, at_rest};
-use crate::worker::{compare, die, lease};
+use crate::worker::{compare, conclude, die, lease};
 use crate::world::{Life, Pc, World};
 use hashbrown::HashTable;
 use std::hash::{Hash, Hasher};
@@ -65,6 +65,9 @@ pub fn after(cfg: &Config, world: &World, step: Step) -> Option<(World, Effects)
         Step::Go(i, choice) => round::go(cfg, &mut next, i, choice, &mut effects)?,
         Step::Compare(i) => compare(cfg, &mut next, i, &mut effects)?,
         step => outside(cfg, &mut next, step)?,
+    }
+    if let Step::Take(i, _) | Step::Go(i, _) = step {
+        conclude(&mut next, i);
     }
     next.tidy();
     Some((next, effects))

@@ -21,15 +21,13 @@ pub fn note_hint(worker: &mut Worker, hint: Hint) {
 
 /// The pair's round ends; `again`: what is still to be done.
 pub fn finish(cfg: &Config, worker: &mut Worker, again: Option<Hint>) {
-    if worker.look.comparing && again.is_some() && !cfg.has(Bug::SkippedPairTakenAsCompared) {
-        worker.comparison.skipped = true;
-    }
+    let is_owed = worker.look.comparing && !cfg.has(Bug::SkippedPairTakenAsCompared);
     worker.busy = false;
     worker.pc = Pc::Idle;
     worker.look = Look::default();
     worker.todo = Default::default();
     let later = std::mem::take(&mut worker.later);
-    let mut hint = again.unwrap_or_default();
+    let mut hint = again.map(|again| Hint { owed: again.owed || is_owed, ..again }).unwrap_or_default();
     if !cfg.has(Bug::HintDuringARoundDropped) {
         hint.merge(later);
     }
@@ -235,10 +233,12 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
             }
             connect(world, i);
             let worker = &mut world.workers[i];
+            let is_settled = worker.compared_run == worker.run && worker.compared_evicted == worker.evicted;
+            worker.concludes = 0;
             worker.comparison = Comparison {
                 asked: false,
                 due: false,
-                routine: !worker.comparison.asked,
+                routine: !worker.comparison.asked && is_settled,
                 stage: Stage::Walked,
                 znode: world.zk.znode,
                 was_watched: true,
@@ -246,7 +246,6 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
                 life: worker.lives,
                 generation: worker.generation,
                 inferred: false,
-                skipped: false,
                 ended: worker.ended,
             };
             if world.zk.znode.is.value != 0 {
@@ -270,10 +269,10 @@ fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
     (worker.ended, worker.comparison.ended) = (0, 0);
     let is_there = walked.is.value != 0;
     if worker.busy || worker.hint.on {
-        worker.comparison.skipped = !cfg.has(Bug::SkippedPairTakenAsCompared);
         let is_thorough = !worker.comparison.routine && !cfg.has(Bug::BusyPairSkipped);
         if is_thorough || (is_there && !is_watched) {
-            note_hint(worker, Hint { on: true, slow: true, ..Hint::default() });
+            let owed = !cfg.has(Bug::SkippedPairTakenAsCompared);
+            note_hint(worker, Hint { on: true, slow: true, owed, ..Hint::default() });
         }
         return;
     }
@@ -298,15 +297,28 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     if comparison.inferred {
         note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
     }
-    if worker.generation == comparison.generation && !comparison.skipped {
+    worker.concludes = comparison.generation + 1;
+    conclude(world, i);
+    let worker = &mut world.workers[i];
+    if worker.run == world.run {
+        world.redis.state.zxid = worker.zxid;
+    }
+}
+
+/// As `Engine::conclude`: what vanishes unseen from here on is a delete.
+pub fn conclude(world: &mut World, i: usize) {
+    let worker = &mut world.workers[i];
+    let is_owed = worker.hint.owed || worker.later.owed || (worker.busy && worker.look.hint.owed);
+    if worker.concludes == 0 || is_owed {
+        return;
+    }
+    let generation = std::mem::take(&mut worker.concludes) - 1;
+    if worker.generation == generation {
         (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
         // The answer is waited for on the connection of the comparison: with another server it fails.
         if worker.run == world.run {
             (world.redis.state.run, world.redis.state.evicted) = (worker.run, worker.evicted);
         }
-    }
-    if worker.run == world.run {
-        world.redis.state.zxid = worker.zxid;
     }
 }
 

@@ -149,6 +149,8 @@ pub struct Hint {
     pub event: Event,
     pub waited: bool,
     pub approved: bool,
+    /// A comparison waits until the pair is settled.
+    pub owed: bool,
 }
 
 impl Hint {
@@ -164,6 +166,7 @@ impl Hint {
         }
         self.waited |= newer.waited;
         self.approved |= newer.approved;
+        self.owed |= newer.owed;
     }
 
     pub fn named(self) -> Named {
@@ -287,7 +290,6 @@ pub struct Comparison {
     pub life: u8,
     pub generation: u8,
     pub inferred: bool,
-    pub skipped: bool,
     pub routine: bool,
     /// Rounds that had ended when the znode was read.
     pub ended: u8,
@@ -341,6 +343,8 @@ pub struct Worker {
     pub look: Look,
     pub todo: Todo,
     pub comparison: Comparison,
+    /// A comparison of this generation has ended and waits for the pair; 0: none.
+    pub concludes: u8,
     pub ended: u8,
     /// The newest zxid that it has seen.
     pub zxid: u8,

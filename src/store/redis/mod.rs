@@ -456,6 +456,10 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
+    fn is_intact(&self) -> bool {
+        lock(&self.shared.lineage).is_intact()
+    }
+
     fn mark(&self) -> u64 {
         lock(&self.shared.lineage).generation
     }
