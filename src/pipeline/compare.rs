@@ -7,10 +7,10 @@
 //! ```
 //!
 //! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway, by the slow path unless the
-//! comparison is a routine one, since what happened in a gap gave no hint. What the comparison says of the stores as a whole
-//! (that what vanishes unseen from here on is a delete) waits until the last of these is settled. Whatever looks older than its base, or absent,
-//! or may have been read before the pair's last round and has no base to tell, is left to the slow path. Deletes that only
-//! the comparison infers are counted first: many of them at once wait for `approve`.
+//! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent,
+//! or may have been read before the pair's last round and has no base to tell, is left to the slow path. What the comparison
+//! says of the stores as a whole (what vanishes unseen from here on is a delete) waits until the last of these is settled.
+//! Deletes that only the comparison infers are counted first: many of them at once wait for `approve`.
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};

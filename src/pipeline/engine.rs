@@ -145,8 +145,7 @@ pub struct Engine {
     pub(super) conclusion: super::compare::Conclusion,
     /// The newest zxid seen when a pair last lost its base.
     pub(super) gone_zxid: AtomicI64,
-    /// The zxid that Redis was last told to remember.
-    pub(super) remembered_zxid: AtomicI64,
+    pub(super) memory: super::tide::Memory,
     /// Size of the larger values seen lately.
     value_bytes: AtomicUsize,
     round_ended: Notify,
@@ -224,7 +223,7 @@ impl Engine {
             forgotten: AtomicU64::new(0),
             conclusion: super::compare::Conclusion::default(),
             gone_zxid: AtomicI64::new(0),
-            remembered_zxid: AtomicI64::new(0),
+            memory: super::tide::Memory::default(),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
             compare: Mutex::new(Vec::new()),

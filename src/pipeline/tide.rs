@@ -8,30 +8,36 @@
 
 use super::engine::Engine;
 use crate::store::StoreError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// How often it is remembered while something changes: a copy of the ensemble that is restored is older than that. One small
 /// write to each store.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// The newest zxids for which it was done in this ownership.
+#[derive(Default)]
+pub(super) struct Memory {
+    raised: AtomicI64,
+    remembered: AtomicI64,
+}
+
 impl Engine {
     /// Remembers it if something has changed since the last time.
     pub(super) async fn remember(&self) -> Result<(), StoreError> {
         let (Some(znodes), Some(keys), false) = (&self.znodes, &self.keys, self.captures()) else { return Ok(()) };
+        let Memory { raised, remembered } = &self.memory;
         let zxid = znodes.zxid();
-        if self.remembered_zxid.swap(zxid, Ordering::Relaxed) == zxid {
-            return Ok(());
-        }
-        let remember = async {
+        // Noted when it is done: a Redis that is away costs the ensemble one write, not one at each attempt.
+        if raised.load(Ordering::Relaxed) != zxid {
             znodes.raise_tide().await?;
-            keys.remember(zxid, znodes.tide()).await
-        };
-        let remembered = remember.await;
-        if remembered.is_err() {
-            self.remembered_zxid.store(0, Ordering::Relaxed);
+            raised.store(zxid, Ordering::Relaxed);
         }
-        remembered
+        if remembered.load(Ordering::Relaxed) != zxid {
+            keys.remember(zxid, znodes.tide()).await?;
+            remembered.store(zxid, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Remembers it again and again; answers what ends the ownership.

@@ -224,8 +224,9 @@ impl Shared {
             });
         }
         if look == Look::Synced && readings.iter().any(|reading| matches!(reading, ZnodeReading::Absent(_))) {
-            lineage::check(self, &client).await?;
-            self.date_deletions(&client, paths, &mut readings).await?;
+            let dates = self.date_deletions(&client, paths, &mut readings);
+            let (intact, dated) = futures::future::join(lineage::check(self, &client), dates).await;
+            intact.and(dated)?;
         }
         Ok(readings)
     }
