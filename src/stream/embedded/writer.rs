@@ -132,10 +132,7 @@ impl Writer {
         self.broken = false;
         self.adopt();
         if appendable {
-            if let Err(error) = self.secure() {
-                // A full disk, say. It can be read all the same; the next append or the timer tries again.
-                tracing::warn!(stream = %self.log.dir.display(), "what was found could not be copied: {error}");
-            }
+            self.secure_if_possible();
         } else {
             if foreign {
                 secure::last_write(&self.log, &self.options)?;
@@ -192,13 +189,15 @@ impl Writer {
 
     /// Begins a new segment if the active one is old, so that age can thin it; before that, what the opening could not do.
     fn tick(&mut self) {
-        let foreign = self.log.read().foreign;
-        let mut done = if foreign { self.secure() } else { Ok(()) };
-        let old = |since: i64| since.saturating_add(self.options.roll_ms()) <= (self.options.now_ms)();
-        if done.is_ok() && !self.broken && self.since_ms.is_some_and(old) {
-            done = self.roll();
+        if self.log.read().foreign {
+            self.secure_if_possible();
         }
-        if let Err(error) = done {
+        let old = |since: i64| since.saturating_add(self.options.roll_ms()) <= (self.options.now_ms)();
+        if !self.broken
+            && !self.log.read().foreign
+            && self.since_ms.is_some_and(old)
+            && let Err(error) = self.roll()
+        {
             tracing::warn!(stream = %self.log.dir.display(), "a new segment could not be begun: {error}");
         }
     }
@@ -325,6 +324,13 @@ impl Writer {
         self.adopt();
         // What cannot be read stays where it is.
         if secured? { Ok(()) } else { self.roll() }
+    }
+
+    /// [`Writer::secure`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
+    fn secure_if_possible(&mut self) {
+        if let Err(error) = self.secure() {
+            tracing::warn!(stream = %self.log.dir.display(), "what was found could not be copied: {error}");
+        }
     }
 
     /// Takes the last segment for the one that is written.

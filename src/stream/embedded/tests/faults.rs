@@ -285,6 +285,29 @@ fn what_the_old_file_holds_of_a_write_that_moved_is_void_whatever_became_of_it()
 }
 
 #[test]
+fn a_large_segment_of_an_earlier_version_which_tells_nothing_of_its_writes_is_copied_whole() {
+    let (bench, expected) = large_segment();
+    let path = bench.segments().pop().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (mut offset, mut writes) = (frame::FILE_HEADER as usize, 0);
+    while offset < bytes.len() {
+        let (meta, _) = frame::verified(bytes.get(offset..).unwrap()).unwrap();
+        let end = offset + meta.len as usize;
+        writes += u32::from(meta.flags & frame::FIRST != 0);
+        frame::seal(bytes.get_mut(offset..end).unwrap(), &Meta { flags: meta.flags & !frame::FIRST, ..meta });
+        offset = end;
+    }
+    assert_eq!(writes, 11);
+    std::fs::write(&path, &bytes).unwrap();
+    let before = inodes(&bench);
+    let stream = bench.open();
+    assert_eq!((bench.segments(), std::fs::read(&path).unwrap()), (vec![path], bytes));
+    assert_ne!(inodes(&bench), before);
+    assert_eq!(everything(&stream), expected);
+    assert_eq!(append(&stream, vec![change(1, START_MS, "next")]), Ok(14));
+}
+
+#[test]
 fn nothing_is_thinned_or_appended_before_what_was_found_is_durable() {
     let mut bench = Bench::new(500);
     bench.options.retention.age = Duration::from_millis(100);

@@ -249,7 +249,7 @@ fn play(seed: u64) -> Plant {
 }
 
 /// Seeds that found a fault, or do so when a rule of the writer is taken out.
-const FOUND: [u64; 3] = [415_003_508, 100_459, 20_015];
+const FOUND: [u64; 5] = [467, 713, 486, 20, 6];
 
 #[test]
 fn power_losses_and_refusals_at_any_moment_lose_nothing_acknowledged_and_invent_nothing() {
