@@ -17,6 +17,8 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     let files = relevant(&listing, &guard.segments);
     let appended = guard.schemas == listing.schemas.len()
         && files.len() >= known
+        // One that begins earlier has taken over the end of the one before (`secure.rs`).
+        && files.get(known).is_none_or(|(first, _)| *first >= guard.next)
         && files.iter().zip(&guard.segments).all(|((_, path), segment)| {
             path == &segment.path && disk::identity_at(path).is_ok_and(|identity| identity == segment.identity)
         })
@@ -70,7 +72,7 @@ fn grow(loaded: &mut Loaded, limit: Option<Position>) -> std::io::Result<()> {
     let scanned = last.scan(limit, |offset, meta| state.set_newest(meta.pair_hash, Location::new(ordinal, offset)));
     if let Ok(scanned) = &scanned {
         loaded.damage.extend(scanned.damage.iter().map(|damage| last.describe(damage)));
-        if let (Some(tail), true) = (scanned.tail, limit.is_some()) {
+        if let (Some(tail), true) = (scanned.tail, limit.is_some() && !last.reaches(limit)) {
             loaded.damage.push(last.describe(&tail));
             last.len = tail.offset + tail.bytes;
         }

@@ -38,6 +38,8 @@ const THINNED: u16 = 1;
 pub(super) const CONFLICT: u8 = 1;
 /// Of a frame: a marker, which belongs to no pair.
 pub(super) const MARKER: u8 = 2;
+/// Of a frame: the first of what was written at once. All before it in its file was durable when it was written.
+pub(super) const FIRST: u8 = 4;
 
 /// A segment's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -241,7 +241,7 @@ impl Loaded {
         self.state.next = self.state.next.max(segment.next());
         self.appendable = found.sound && !segment.thinned;
         self.whole = found.sound;
-        if let Some(tail) = scanned.tail {
+        if let Some(tail) = scanned.tail.filter(|_| !segment.reaches(limit)) {
             let closed = limit.is_some() || segment.thinned;
             match access {
                 // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from

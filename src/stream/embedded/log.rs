@@ -1,5 +1,6 @@
 //! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
 
+use super::disk::Identity;
 use super::index::{Location, NO_PAIR, PairIndex};
 use super::segment::Segment;
 use crate::change::Position;
@@ -38,6 +39,9 @@ pub(super) struct State {
     /// By ordinal. While a segment is rewritten, its old and its new form are both in it.
     pub opened: HashMap<u32, Opened>,
     pub index: PairIndex,
+    /// Whether the last segment was found by this opening and has not been copied yet: the end of it may not be on the disk
+    /// (`secure.rs`). Nothing is appended or thinned then.
+    pub foreign: bool,
     /// The position of the next record.
     pub next: Position,
     /// The ordinal of the next segment.
@@ -57,6 +61,16 @@ impl State {
     /// Lets locations point into this segment.
     pub fn open(&mut self, segment: &Segment) {
         self.opened.insert(segment.ordinal, Opened { file: Arc::clone(&segment.file), live: 0 });
+    }
+
+    /// Lets everybody use this file for the last segment; its bytes are the same.
+    pub fn replace_file(&mut self, file: Arc<File>, identity: Identity) {
+        if let Some(segment) = self.segments.last_mut() {
+            if let Some(opened) = self.opened.get_mut(&segment.ordinal) {
+                opened.file = Arc::clone(&file);
+            }
+            (segment.file, segment.identity) = (file, identity);
+        }
     }
 
     /// Sets the newest record of a pair.

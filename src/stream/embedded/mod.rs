@@ -25,6 +25,7 @@ mod load;
 mod lock;
 mod log;
 mod query;
+mod secure;
 mod segment;
 mod thin;
 mod whole;
@@ -58,8 +59,8 @@ const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 1;
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// A segment is at least this large: smaller ones would cost a file and two syncs of a directory every few batches.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// An opening goes on in the newest segment if it is no larger than this share of one, which it copies for that; else it begins
-/// another. So an opening copies 8 MiB at most, and openings without end make eight times as many files at most.
+/// An opening copies the newest segment if it is no larger than this share of one, 8 MiB at most; of a larger one it copies the last write
+/// and begins another segment with it. So openings without end make sixteen times as many files at most.
 const RENEWED: u64 = 8;
 /// Segments that make up `retention.size`: the active one cannot be thinned, and this bounds its share.
 const SEGMENTS: u64 = 8;
@@ -76,7 +77,7 @@ const POLL: Duration = Duration::from_millis(200);
 struct Options {
     retention: Retention,
     segment_bytes: u64,
-    /// The newest segment of an earlier opening is copied up to this size.
+    /// The newest segment of an earlier opening is copied whole up to this size.
     renew_bytes: u64,
     /// How often retention is looked at without being woken.
     period: Duration,

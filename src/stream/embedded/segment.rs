@@ -1,7 +1,7 @@
 //! One file of the log: what is known of it in memory, and the scan that finds it out.
 
 use super::disk::{self, Identity};
-use super::frame::{CONFLICT, Damage, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
+use super::frame::{CONFLICT, Damage, FILE_HEADER, FIRST, FileHeader, MARKER, Meta, Step, Walker};
 use crate::change::Position;
 use std::fs::File;
 use std::io;
@@ -70,6 +70,9 @@ pub(super) struct Segment {
     /// The largest `ts_ms`; `i64::MIN` if there is no frame.
     pub ts_max: i64,
     pub sparse: Vec<Sparse>,
+    /// Offset and position of the first frame of what was written last, as far as the frames tell; else of the first one. Whatever
+    /// became of that, all before it is durable.
+    pub last_write: (u64, Position),
 }
 
 impl Segment {
@@ -91,7 +94,19 @@ impl Segment {
             last: 0,
             ts_max: i64::MIN,
             sparse: Vec::new(),
+            last_write: (FILE_HEADER, header.first),
         })
+    }
+
+    /// Gives up the frames from this offset and position on: `other` has them all.
+    pub fn give_up(&mut self, (offset, position): (u64, Position), other: &Segment) {
+        self.len = offset;
+        self.last = position - 1;
+        self.records = self.records.saturating_sub(other.records);
+        self.special = self.special.saturating_sub(other.special);
+        self.oldest = self.oldest.filter(|(oldest, _)| *oldest < position);
+        self.sparse.retain(|sparse| sparse.offset < offset);
+        // The times stay: they are bounds.
     }
 
     /// Takes note of a frame that stands at `offset`, behind all others.
@@ -107,7 +122,15 @@ impl Segment {
             self.special += 1;
             self.special_ts_max = self.special_ts_max.max(meta.ts_ms);
         }
+        if meta.flags & FIRST != 0 {
+            self.last_write = (offset, meta.position);
+        }
         self.len = offset + u64::from(meta.len);
+    }
+
+    /// Whether its last frame is the one before `limit`, so that nothing behind it can count.
+    pub fn reaches(&self, limit: Option<Position>) -> bool {
+        limit.is_some_and(|limit| self.last + 1 >= limit)
     }
 
     /// One past the last position that it is known to cover.

@@ -11,7 +11,8 @@
 //! the directory, and only then removes the others. The new file's header says which positions it covers, so a crash
 //! between any two of these steps leaves either the old files, or the new one and files that it visibly replaces.
 //! What stays: the newest record of each pair for ever; conflicts and markers while they are younger than `age`.
-//! Each step adds at most one segment to the disk before it takes the old ones away.
+//! Each step adds at most one segment to the disk before it takes the old ones away. Nothing is thinned on the word of a record that may
+//! not be durable (`secure.rs`).
 
 use super::Options;
 use super::disk::Disk;
@@ -120,6 +121,10 @@ impl Thinner {
     pub fn thin(&self) -> io::Result<()> {
         let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove(&mut leftover)?;
+        if self.log.read().foreign {
+            // A record that goes with the power must not have taken with it what it superseded.
+            return Err(io::Error::other("what the newest segment holds could not be made durable yet"));
+        }
         while !self.stop.load(Ordering::Acquire) {
             let Some(rewrite) = self.choose() else { return Ok(()) };
             self.rewrite(&rewrite, &mut leftover)?;

@@ -12,28 +12,27 @@
 //! What is read in a file and what is on the disk can differ once a sync was refused, and no later sync need make up for it. So that
 //! nothing refused ever stands where something acknowledged belongs, two rules:
 //!
-//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one. An earlier process may have
-//!    ended between a refusal and the cut.
+//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one or of its end (`secure.rs`). An
+//!    earlier process may have ended between a refusal and the cut.
 //! 2. Nothing is written, here or in the next segment, before the cut of what was refused is durable.
 //!
 //! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
 //! its first position or behind is void (`load.rs`).
 
 use super::disk::{self, Disk, Identity};
-use super::frame::{self, FILE_HEADER, FileHeader, Meta};
+use super::frame::{self, FILE_HEADER, FIRST, FileHeader, Meta};
 use super::index::Location;
 use super::load::{self, Access};
 use super::lock::OwnerLock;
 use super::log::{Log, unavailable};
 use super::segment::{self, Segment};
-use super::{Options, thin};
+use super::{Options, secure, thin};
 use crate::change::Position;
 use crate::codec;
 use crate::failpoint::crash_point;
 use crate::stream::StreamError;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -77,8 +76,6 @@ pub(super) struct Writer {
     since_ms: Option<i64>,
     /// Whether the last write or sync was refused, so that the file has to be opened anew.
     broken: bool,
-    /// Whether the segment was written by an earlier process, so that its copy or another one is appended to.
-    foreign: bool,
 }
 
 /// Makes the directory if there is none, and its name durable.
@@ -114,7 +111,6 @@ impl Writer {
             len: 0,
             since_ms: None,
             broken: false,
-            foreign: false,
         };
         writer.load(1)?;
         Ok((writer, log, thinner))
@@ -129,23 +125,19 @@ impl Writer {
         }
         let appendable = loaded.appendable && loaded.state.next >= floor;
         loaded.state.next = loaded.state.next.max(floor);
+        // What was thinned was synced before it had its name.
+        let foreign = loaded.state.segments.last().is_some_and(|last| !last.thinned);
+        loaded.state.foreign = foreign;
         *self.log.write() = loaded.state;
         self.broken = false;
-        let state = self.log.read();
-        match state.segments.last().filter(|_| appendable) {
-            Some(last) => {
-                self.path = last.path.clone();
-                self.identity = last.identity;
-                self.len = last.len;
-                self.since_ms = last.oldest.map(|(_, ts_ms)| ts_ms);
-                // Not copied yet: an opening that appends nothing changes nothing, and a full disk can be opened.
-                self.foreign = true;
-                drop(state);
+        self.adopt();
+        if appendable {
+            self.secure_if_possible();
+        } else {
+            if foreign {
+                secure::last_write(&self.log, &self.options)?;
             }
-            None => {
-                drop(state);
-                self.roll()?;
-            }
+            self.roll()?;
         }
         self.log.publish();
         Ok(())
@@ -195,10 +187,14 @@ impl Writer {
         }
     }
 
-    /// Begins a new segment if the active one is old, so that age can thin it.
+    /// Begins a new segment if the active one is old, so that age can thin it; before that, what the opening could not do.
     fn tick(&mut self) {
+        if self.log.read().foreign {
+            self.secure_if_possible();
+        }
         let old = |since: i64| since.saturating_add(self.options.roll_ms()) <= (self.options.now_ms)();
         if !self.broken
+            && !self.log.read().foreign
             && self.since_ms.is_some_and(old)
             && let Err(error) = self.roll()
         {
@@ -241,11 +237,13 @@ impl Writer {
             self.roll()?;
             self.keep_bounded();
         }
-        let mut position = self.log.read().next;
+        let first = self.log.read().next;
+        let mut position = first;
         for append in &mut *group {
             let mut rest = append.bytes.as_mut_slice();
             for meta in &mut append.frames {
                 meta.position = position;
+                meta.flags |= if position == first { FIRST } else { 0 };
                 position += 1;
                 let Some((frame, behind)) = rest.split_at_mut_checked(meta.len as usize) else { break };
                 frame::seal(frame, meta);
@@ -317,51 +315,31 @@ impl Writer {
         if self.broken {
             self.reopen()?;
         }
-        match self.foreign {
-            false => Ok(()),
-            true if self.len <= self.options.renew_bytes => self.renew(),
-            true => self.roll(),
+        if self.log.read().foreign { self.secure() } else { Ok(()) }
+    }
+
+    /// Makes durable what this opening found, in a file that is appended to then.
+    fn secure(&mut self) -> Result<(), StreamError> {
+        let secured = secure::last_write(&self.log, &self.options);
+        self.adopt();
+        // What cannot be read stays where it is.
+        if secured? { Ok(()) } else { self.roll() }
+    }
+
+    /// [`Writer::secure`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
+    fn secure_if_possible(&mut self) {
+        if let Err(error) = self.secure() {
+            tracing::warn!(stream = %self.log.dir.display(), "what was found could not be copied: {error}");
         }
     }
 
-    /// Puts a copy in the place of the segment, of which all is durable.
-    fn renew(&mut self) -> Result<(), StreamError> {
-        let failed = |error: std::io::Error| unavailable(&self.path, &error);
-        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or_default()];
-        let old = self.log.read().segments.last().map(|segment| Arc::clone(&segment.file));
-        if old.is_none_or(|old| old.read_exact_at(&mut bytes, 0).is_err()) {
-            return self.roll();
-        }
-        let temporary = self.path.with_extension(segment::TEMPORARY);
-        let copied = self.disk.create(&temporary).and_then(|file| {
-            self.disk.write_at(&file, &bytes, 0)?;
-            self.disk.sync(&file)?;
-            let identity = disk::identity(&file)?;
-            self.disk.rename(&temporary, &self.path)?;
-            Ok((Arc::new(file), identity))
-        });
-        let (file, identity) = copied.map_err(|error| {
-            // Best effort: the next start removes it, too.
-            let _ = self.disk.remove(&temporary);
-            failed(error)
-        })?;
-        // From here on the copy has the name, so memory must follow whatever the disk says next.
-        self.identity = identity;
-        self.replace_file(file, identity);
-        self.disk.sync_dir(&self.log.dir).map_err(|error| unavailable(&self.path, &error))?;
-        self.foreign = false;
-        Ok(())
-    }
-
-    /// Lets everybody use this file for the active segment; its bytes are the same.
-    fn replace_file(&self, file: Arc<File>, identity: Identity) {
-        let mut guard = self.log.write();
-        let state = &mut *guard;
-        if let Some(segment) = state.segments.last_mut() {
-            if let Some(opened) = state.opened.get_mut(&segment.ordinal) {
-                opened.file = Arc::clone(&file);
-            }
-            (segment.file, segment.identity) = (file, identity);
+    /// Takes the last segment for the one that is written.
+    fn adopt(&mut self) {
+        if let Some(last) = self.log.read().segments.last() {
+            self.path = last.path.clone();
+            self.identity = last.identity;
+            self.len = last.len;
+            self.since_ms = last.oldest.map(|(_, ts_ms)| ts_ms);
         }
     }
 
@@ -373,7 +351,7 @@ impl Writer {
             Ok(Arc::new(file))
         });
         let file = reopened.map_err(|e| unavailable(&self.path, &e))?;
-        self.replace_file(file, self.identity);
+        self.log.write().replace_file(file, self.identity);
         self.broken = false;
         Ok(())
     }
@@ -424,12 +402,12 @@ impl Writer {
             }
         };
         crash_point!("c11-segment-begun");
-        self.foreign = false;
         self.path = path;
         self.identity = segment.identity;
         self.len = FILE_HEADER;
         self.since_ms = None;
         let mut state = self.log.write();
+        state.foreign = false;
         state.open(&segment);
         state.segments.push(segment);
         drop(state);

@@ -199,25 +199,135 @@ fn a_segment_that_a_merged_one_replaces_says_nothing_of_it() {
     assert!(gone.iter().all(|(path, _)| !path.exists()));
 }
 
-#[test]
-fn an_opening_goes_on_in_a_copy_of_a_small_segment_and_behind_a_large_one() {
+fn inodes(bench: &Bench) -> Vec<(PathBuf, u64)> {
     use std::os::unix::fs::MetadataExt as _;
+    bench.segments().into_iter().map(|path| (path.clone(), path.metadata().unwrap().ino())).collect()
+}
+
+#[test]
+fn an_opening_writes_into_no_file_of_an_earlier_one_and_openings_without_end_make_few_files() {
     let bench = Bench::new(2_000);
-    let inode = |path: &Path| path.metadata().unwrap().ino();
     drop(bench.open());
     let mut total = 0;
-    for opening in 0..40 {
-        let before: Vec<_> = bench.segments().iter().map(|path| (path.clone(), inode(path))).collect();
+    for opening in 0..80 {
+        let before = inodes(&bench);
         let stream = bench.open();
-        let now: Vec<_> = bench.segments().iter().map(|path| (path.clone(), inode(path))).collect();
-        assert!(opening == 0 || now == before, "an opening that appends nothing changes no file");
+        let own = inodes(&bench).pop().unwrap();
+        assert!(opening == 0 || !before.contains(&own), "opening {opening} goes on in a file of another");
         assert_eq!(append(&stream, vec![change(opening, START_MS, "v")]), Ok(opening + 1));
-        let last = bench.segments().pop().unwrap();
-        let is_own = !before.contains(&(last.clone(), inode(&last)));
-        assert!(opening == 0 || is_own, "opening {opening} wrote into a file of another");
+        assert!(opening == 0 || !before.contains(&inodes(&bench).pop().unwrap()), "opening {opening}");
         total = stream.extent().bytes;
     }
-    let (files, most) = (bench.segments().len() as u64, total / bench.options.renew_bytes + 1);
+    let (files, most) = (bench.segments().len() as u64, 2 * total / bench.options.renew_bytes + 1);
     assert!((2..=most).contains(&files), "{files} files for {total} bytes");
-    assert_eq!(everything(&bench.open()).len(), 40);
+    assert_eq!(everything(&bench.open()).len(), 80);
+}
+
+/// A log of one large segment: ten writes, and one of three records.
+fn large_segment() -> (Bench, Vec<(Position, Change)>) {
+    let bench = Bench::new(2_000);
+    let stream = bench.open();
+    let changes: Vec<Change> = (0..13).map(|i| change(i % 5, START_MS, &format!("v{i}"))).collect();
+    let (single, together) = changes.split_at(10);
+    for change in single {
+        append(&stream, vec![change.clone()]).unwrap();
+    }
+    append(&stream, together.to_vec()).unwrap();
+    assert_eq!(bench.segments().len(), 1);
+    (bench, (1..).zip(changes).collect())
+}
+
+#[test]
+fn of_a_large_segment_the_last_write_moves_to_a_file_of_the_opening_and_nothing_else_changes() {
+    let (bench, mut expected) = large_segment();
+    let (found, reader) = (bench.segments().pop().unwrap(), bench_reopened(&bench));
+    assert_eq!(everything(&reader), expected);
+    for opening in 1..4 {
+        let stream = bench.open();
+        assert_eq!(bench.segments(), [found.clone(), segment::path_of(&bench.path(), 11)], "opening {opening}");
+        for stream in [&stream, &reader, &bench_reopened(&bench)] {
+            assert_eq!(everything(stream), expected, "opening {opening}");
+            assert_eq!(stream.read_now(12, 1, usize::MAX).unwrap().records.first().unwrap().position, 12);
+            for (position, change) in expected.iter().skip(8) {
+                let newest = stream.newest_record(&change.pair).unwrap().unwrap();
+                assert_eq!((newest.position, &newest.change), (*position, change));
+            }
+            assert_eq!(stream.damage(), Vec::<String>::new());
+        }
+    }
+    let stream = bench.open();
+    expected.push((14, change(9, START_MS, "next")));
+    assert_eq!(append(&stream, vec![change(9, START_MS, "next")]), Ok(14));
+    for stream in [&stream, &reader] {
+        assert_eq!(everything(stream), expected);
+    }
+}
+
+#[test]
+fn what_the_old_file_holds_of_a_write_that_moved_is_void_whatever_became_of_it() {
+    let (bench, expected) = large_segment();
+    let found = bench.segments().pop().unwrap();
+    let whole = std::fs::read(&found).unwrap();
+    drop(bench.open());
+    let kept = bench_reopened(&bench).log.read().segments.first().unwrap().len as usize;
+    assert!(kept < whole.len());
+    for (from, to) in [(kept, kept), (kept, kept + 20), (kept, whole.len()), (kept + 40, whole.len())] {
+        let mut torn = whole.clone();
+        torn.get_mut(from..to).unwrap().fill(0);
+        for len in [torn.len(), to] {
+            std::fs::write(&found, torn.get(..len).unwrap()).unwrap();
+            for stream in [bench_reopened(&bench), bench.open()] {
+                assert_eq!(everything(&stream), expected, "{from} to {to}");
+                assert_eq!(stream.damage(), Vec::<String>::new(), "{from} to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_segment_of_an_earlier_version_which_tells_nothing_of_its_writes_is_copied_whole() {
+    let (bench, expected) = large_segment();
+    let path = bench.segments().pop().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (mut offset, mut writes) = (frame::FILE_HEADER as usize, 0);
+    while offset < bytes.len() {
+        let (meta, _) = frame::verified(bytes.get(offset..).unwrap()).unwrap();
+        let end = offset + meta.len as usize;
+        writes += u32::from(meta.flags & frame::FIRST != 0);
+        frame::seal(bytes.get_mut(offset..end).unwrap(), &Meta { flags: meta.flags & !frame::FIRST, ..meta });
+        offset = end;
+    }
+    assert_eq!(writes, 11);
+    std::fs::write(&path, &bytes).unwrap();
+    let before = inodes(&bench);
+    let stream = bench.open();
+    assert_eq!((bench.segments(), std::fs::read(&path).unwrap()), (vec![path], bytes));
+    assert_ne!(inodes(&bench), before);
+    assert_eq!(everything(&stream), expected);
+    assert_eq!(append(&stream, vec![change(1, START_MS, "next")]), Ok(14));
+}
+
+#[test]
+fn nothing_is_thinned_or_appended_before_what_was_found_is_durable() {
+    let mut bench = Bench::new(500);
+    bench.options.retention.age = Duration::from_millis(100);
+    let stream = bench.open();
+    while bench.segments().len() < 4 {
+        append(&stream, vec![change(1, START_MS, "v")]).unwrap();
+    }
+    let mut expected = everything(&stream);
+    drop(stream);
+    bench.advance(1_000);
+    let before = inodes(&bench);
+    let (newest, _) = before.last().unwrap();
+    *bench.disk.refuse_create.lock().unwrap() = Some(newest.with_extension(segment::TEMPORARY));
+    let stream = bench.open();
+    assert!(stream.thin_now().is_err());
+    assert!(append(&stream, vec![change(2, START_MS, "w")]).is_err());
+    assert_eq!((everything(&stream), inodes(&bench)), (expected.clone(), before.clone()));
+    *bench.disk.refuse_create.lock().unwrap() = None;
+    stream.thin_now().unwrap();
+    assert_eq!(everything(&stream), expected.split_off(expected.len() - 1), "the others were superseded");
+    assert!(!before.contains(&inodes(&bench).pop().unwrap()));
+    append(&stream, vec![change(2, START_MS, "w")]).unwrap();
 }

@@ -1,0 +1,123 @@
+//! What an opening finds at the end of the newest segment is made durable before anything relies on it.
+//!
+//! ```text
+//!   found    ... | earlier writes | last write        which a sync may have refused: it may be read here and not be on the disk
+//!   small    a copy of the whole file, renamed over it
+//!   large    ... | earlier writes | (void)   and   last write | ...        a copy of its end, named as the next segment
+//! ```
+//!
+//! Why the last write is all that can be in doubt: a writer writes behind what is durable only, in files of its own making, and begins the
+//! next file only then (`writer.rs`). So each frame that begins a write says of all before it that it was durable ([`FIRST`](super::frame::FIRST)), and
+//! all files but the newest are durable. A second sync proves nothing after one that was refused; a copy does. Its name appears when
+//! its bytes are durable, and from then on what the file before holds of it is void (`load.rs`): at each moment either the one or the other counts.
+//!
+//! The cost of an opening: [`RENEWED`](super::RENEWED) of a segment or one write, whichever is more. A newest segment that an earlier version wrote
+//! says nothing of its writes and is copied whole, once.
+
+use super::Options;
+use super::disk::{self, Disk};
+use super::frame::{FILE_HEADER, FileHeader};
+use super::index::Location;
+use super::log::{Log, unavailable};
+use super::segment::{self, Segment};
+use crate::stream::StreamError;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is copied at once.
+const COPY_BYTES: u64 = 1 << 20;
+
+/// Copies the end of the newest segment, or all of it, to a file of ours, which is the newest segment then. False if it cannot be read:
+/// then nothing was changed.
+///
+/// # Errors
+/// [`StreamError::Unavailable`] if the disk refuses. The copy may be in use all the same, and is copied anew by the next call.
+pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamError> {
+    let disk = options.disk.as_ref();
+    let (old, len, (offset, position)) = {
+        let state = log.read();
+        let Some(last) = state.segments.last() else { return Ok(true) };
+        ((last.path.clone(), Arc::clone(&last.file)), last.len, last.last_write)
+    };
+    let (old_path, old_file) = old;
+    let whole = len <= options.renew_bytes || offset <= FILE_HEADER;
+    let path = if whole { old_path } else { segment::path_of(&log.dir, position) };
+    let temporary = path.with_extension(segment::TEMPORARY);
+    let begun = FileHeader { first: position, through: 0, thinned: false };
+    let (head, from) = if whole { (Vec::new(), 0) } else { (begun.to_bytes(), offset) };
+    let copied = copy(disk, &head, (&old_file, from, len), &temporary);
+    let switched = copied.and_then(|copy| match copy {
+        None => Ok(false),
+        Some(file) if whole => {
+            let identity = disk::identity(&file)?;
+            disk.rename(&temporary, &path)?;
+            log.write().replace_file(Arc::new(file), identity);
+            Ok(true)
+        }
+        Some(file) => split(log, disk, (offset, position), (file, begun), (&temporary, path.clone())),
+    });
+    if !matches!(switched, Ok(true)) {
+        // Best effort: the next start removes it, too.
+        let _ = disk.remove(&temporary);
+    }
+    let done = switched.map_err(|error| unavailable(&path, &error))?;
+    if done {
+        // Memory follows the new name already; what relies on it waits until the name is durable.
+        disk.sync_dir(&log.dir).map_err(|error| unavailable(&log.dir, &error))?;
+        log.write().foreign = false;
+    }
+    Ok(done)
+}
+
+/// A new file with these bytes and then those of the old one in this range, all of it durable; `None` if the old one cannot be read.
+fn copy(disk: &dyn Disk, head: &[u8], (old, from, end): (&File, u64, u64), path: &Path) -> io::Result<Option<File>> {
+    let file = disk.create(path)?;
+    let (mut bytes, mut read, mut written) = (head.to_vec(), from, 0);
+    while read < end || !bytes.is_empty() {
+        let kept = bytes.len();
+        let portion = (end - read).min(COPY_BYTES);
+        bytes.resize(kept + portion as usize, 0);
+        if old.read_exact_at(bytes.get_mut(kept..).unwrap_or_default(), read).is_err() {
+            return Ok(None);
+        }
+        disk.write_at(&file, &bytes, written)?;
+        read += portion;
+        written += bytes.len() as u64;
+        bytes.clear();
+    }
+    disk.sync(&file)?;
+    Ok(Some(file))
+}
+
+/// Lets the copy of the newest segment's end be the newest segment. False if it does not hold the same.
+fn split(
+    log: &Log,
+    disk: &dyn Disk,
+    at: (u64, crate::change::Position),
+    (file, header): (File, FileHeader),
+    (temporary, path): (&Path, PathBuf),
+) -> io::Result<bool> {
+    let ordinal = log.write().new_ordinal();
+    let mut new = Segment::new(ordinal, path.clone(), file, header)?;
+    let mut newest = Vec::new();
+    new.scan(None, |offset, meta| newest.push((meta.pair_hash, offset)))?;
+    let (len, last) = log.read().segments.last().map_or((0, 0), |old| (old.len, old.last));
+    if (new.len, new.last) != (FILE_HEADER + len - at.0, last) {
+        return Ok(false);
+    }
+    disk.rename(temporary, &path)?;
+    let mut guard = log.write();
+    let state = &mut *guard;
+    state.open(&new);
+    for (pair_hash, offset) in newest {
+        state.set_newest(pair_hash, Location::new(ordinal, offset));
+    }
+    if let Some(old) = state.segments.last_mut() {
+        old.give_up(at, &new);
+    }
+    state.segments.push(new);
+    Ok(true)
+}
