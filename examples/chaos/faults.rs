@@ -42,6 +42,9 @@ const OF_SERVERS: &[(&str, u32)] = &[
 /// What comes on top where the stream is in Kafka.
 const OF_KAFKA: &[(&str, u32)] = &[("Kafka killed", 3), ("Kafka frozen", 4)];
 
+/// What comes on top where the ensemble is restored.
+const OF_COPIES: &[(&str, u32)] = &[("ensemble restored from a copy", 8)];
+
 const OF_WAYS: &[(&str, u32)] = &[
     ("connections closed", 3),
     ("connections reset", 3),
@@ -82,7 +85,8 @@ pub async fn inject(world: &mut World, seed: u64, during: Duration) -> Counts {
     let of_ways = tokio::spawn(break_ways(ways, Rng::with_seed(seed ^ 0x5a5a), until));
     let mut rng = Rng::with_seed(seed);
     let of_kafka = if world.kafka.is_some() { OF_KAFKA } else { &[] };
-    let of_servers = [OF_SERVERS, of_kafka].concat();
+    let of_copies = if world.restores { OF_COPIES } else { &[] };
+    let of_servers = [OF_SERVERS, of_kafka, of_copies].concat();
     let mut counts = Counts::new();
     while Instant::now() < until {
         tokio::time::sleep(ms(&mut rng, PAUSE_MS)).await;
@@ -154,6 +158,7 @@ impl World {
                     worker.keepstep.start();
                 }
             }
+            "ensemble restored from a copy" => self.restore_ensemble().await,
             "Redis frozen" => {
                 self.redis[primary].pause();
                 tokio::time::sleep(ms(rng, 100..3000)).await;

@@ -53,6 +53,8 @@ pub struct History {
     pub writes: Vec<Write>,
     /// When Redis lost data, or may have: the end of each loss.
     pub redis_losses: Vec<Duration>,
+    /// When ZooKeeper came back without what it had been told for a while: beginning and end of each loss.
+    pub zookeeper_losses: Vec<Duration>,
     /// When bases may have been taken from beside their values.
     pub bases_lost: Vec<Duration>,
     /// By pair: what was seen on the ZooKeeper side and when, in order.
@@ -170,6 +172,14 @@ impl<'a> Index<'a> {
                 return Some("lost by Redis before it was carried");
             }
         }
+        if history.zookeeper_losses.iter().any(|loss| *loss >= write.at) {
+            // What both held is put back, unless an application of ZooKeeper writes over the older value first.
+            match (self.on_stream.contains(&(pair.to_owned(), value.to_owned())), side) {
+                (true, _) => return Some("on the stream, and lost by ZooKeeper"),
+                (false, Side::Zookeeper) => return Some("lost by ZooKeeper before it was carried"),
+                (false, Side::Redis) => {}
+            }
+        }
         None
     }
 }
@@ -254,7 +264,8 @@ pub fn judge(history: &History) -> Judgement {
         let (mut known, mut before) = (BTreeSet::new(), None);
         for (at, value) in values {
             // Without its base, what is left on one side is copied to the other, however old.
-            let without_base = history.bases_lost.iter().any(|lost| lost <= at && *at - *lost < WITHOUT_BASES);
+            let unsettled = history.bases_lost.iter().chain(&history.zookeeper_losses);
+            let without_base = unsettled.into_iter().any(|lost| lost <= at && *at - *lost < WITHOUT_BASES);
             // Unless it won a conflict, or what it replaced lost one. A value that an older copy of Redis holds and that had
             // not been carried by then is no old value: it counts as a change.
             let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before))
@@ -269,7 +280,8 @@ pub fn judge(history: &History) -> Judgement {
     for row in &history.conflicts {
         // Without a base, two values that differ are a conflict by definition.
         let at = (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
-        let has_lost_bases = history.bases_lost.iter().any(|lost| seconds(*lost) <= at);
+        let unsettled = history.bases_lost.iter().chain(&history.zookeeper_losses);
+        let has_lost_bases = unsettled.into_iter().any(|lost| seconds(*lost) <= at);
         if let Some(pair) = pair_of(row).filter(|pair| pair.starts_with('z') && !has_lost_bases) {
             found.spurious.push(format!("{pair}: {row}\n{}", story(history, &pair)));
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --features failpoints --example chaos -- [--seed N] [--seconds S] [--runs R] [--stream embedded|kafka] [--workers N]
+//!     [--ensemble kept|restored]     restored: it comes back from copies as well
 //! ```
 //!
 //! A ZooKeeper ensemble of three, a Redis with a replica, two workers (or more) as processes, each behind proxies of its own. The
@@ -43,7 +44,7 @@ struct Asked {
 }
 
 fn asked() -> Asked {
-    let plan = Plan { workers: 2, on_kafka: false };
+    let plan = Plan { workers: 2, on_kafka: false, restores: false };
     let mut asked = Asked { seed: fastrand::u64(..1_000_000), seconds: 60, runs: 1, plan };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -61,7 +62,11 @@ fn asked() -> Asked {
                 assert!(["embedded", "kafka"].contains(&value.as_str()), "--stream: embedded or kafka");
                 asked.plan.on_kafka = value == "kafka";
             }
-            other => panic!("{other}: only --seed, --seconds, --runs, --stream and --workers are known"),
+            "--ensemble" => {
+                assert!(["kept", "restored"].contains(&value.as_str()), "--ensemble: kept or restored");
+                asked.plan.restores = value == "restored";
+            }
+            other => panic!("{other}: only --seed, --seconds, --runs, --stream, --workers and --ensemble are known"),
         }
     }
     asked
@@ -153,8 +158,8 @@ fn report(
         let _ = write!(accounts, "; {count} {account}");
     }
     println!(
-        "chaos: seed {seed}, commit {}, {seconds} s, {} workers, stream {}, {}; {faults} faults ({by_kind}); {} conflicts, {} losses of Redis; \
-         {} values checked{accounts}; {} lost, {} diverged, {} deletes invented, {} values came back, {} conflicts \
+        "chaos: seed {seed}, commit {}, {seconds} s, {} workers, stream {}, {}; {faults} faults ({by_kind}); {} conflicts, {} losses of Redis, \
+         {} of ZooKeeper; {} values checked{accounts}; {} lost, {} diverged, {} deletes invented, {} values came back, {} conflicts \
          invented: {}",
         commit(),
         world.workers.len(),
@@ -162,6 +167,7 @@ fn report(
         world.rule,
         history.conflicts.len(),
         history.redis_losses.len(),
+        history.zookeeper_losses.len() / 2,
         found.checked,
         found.lost.len(),
         found.diverged.len(),

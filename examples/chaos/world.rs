@@ -37,6 +37,8 @@ pub fn is_never_deleted(pair: &str) -> bool {
 pub struct Plan {
     pub workers: usize,
     pub on_kafka: bool,
+    /// The ensemble comes back from copies of itself.
+    pub restores: bool,
 }
 
 /// What applications know.
@@ -62,6 +64,12 @@ impl Shared {
     pub fn redis_lost(&self) {
         let now = self.now();
         self.history().redis_losses.push(now);
+    }
+
+    /// ZooKeeper loses data from now on, or has until now.
+    pub fn zookeeper_lost(&self) {
+        let now = self.now();
+        self.history().zookeeper_losses.push(now);
     }
 
     /// From now on bases may be missing.
@@ -101,6 +109,7 @@ pub struct World {
     pub kafka: Option<Kafka>,
     /// How conflicts are settled in this run.
     pub rule: &'static str,
+    pub restores: bool,
 }
 
 impl World {
@@ -142,7 +151,7 @@ impl World {
             stop: AtomicBool::new(false),
             history: Mutex::new(History { begun_ms: now_ms(), ..History::default() }),
         });
-        World { shared, ensemble, redis, workers, kafka, rule }
+        World { shared, ensemble, redis, workers, kafka, rule, restores: plan.restores }
     }
 
     /// The load is on, and flows both ways.
@@ -166,6 +175,26 @@ impl World {
         self.shared.primary.store(new, Ordering::SeqCst);
         follow(&self.redis[old], &self.redis[new]).await;
         self.shared.redis_lost();
+    }
+
+    /// Every server of the ensemble comes back with a copy of what it held some seconds ago, and a leader begins a new epoch. What it
+    /// was told since is lost. The copy is older than the last mark of an owner, which is what Keepstep promises for; if no owner
+    /// leaves one in time, nothing happens.
+    pub async fn restore_ensemble(&mut self) {
+        let primary = self.shared.primary();
+        let tide = async || self.redis[primary].run::<Option<i64>>("HGET _keepstep:settings tide").await.unwrap_or(0);
+        let before = tide().await;
+        let copy = self.ensemble.back_up();
+        let begun = Instant::now();
+        while tide().await <= before {
+            if begun.elapsed() > Duration::from_secs(15) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.shared.zookeeper_lost();
+        self.ensemble.restore(&copy).await;
+        self.shared.zookeeper_lost();
     }
 
     /// Takes every fault back.
