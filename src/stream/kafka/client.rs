@@ -132,7 +132,8 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
             ))
         }
         Some(code) if is_refusal(code) => StreamError::Refused(format!("Kafka refuses this client ({doing}): {code}")),
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId) => {
+        // `UnknownPartition` is not among them: librdkafka says it too of a partition that has no leader for now.
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownTopicId) => {
             StreamError::Lost(format!("topic {topic} is gone ({doing}): it was deleted; its history is lost"))
         }
         Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
