@@ -11,6 +11,7 @@
 use super::behind;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
+use super::held::Held;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use crate::change::{GapState, Side};
@@ -19,7 +20,7 @@ use crate::plan::Ensemble;
 use crate::route::RouteMap;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Znodes};
 use crate::stream::{Stream, StreamError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Said};
 use futures::future::BoxFuture;
 use std::collections::HashSet;
 use std::path::Path;
@@ -175,6 +176,7 @@ impl Pipeline {
     pub async fn run(&self, patience: Duration) -> Ended {
         let mut stop = self.stop.subscribe();
         let mut pauses = Pauses::default();
+        let mut said = Said::new();
         let mut away_since = Instant::now();
         let mut has_owned = false;
         loop {
@@ -188,6 +190,7 @@ impl Pipeline {
             self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_) | Ended::Moved(_)))).await;
             if was_live {
                 pauses.reset();
+                said.clear();
                 away_since = Instant::now();
             }
             let error = match ended {
@@ -211,7 +214,9 @@ impl Pipeline {
                 return Ended::Unreachable(error.to_string());
             }
             self.set(PipelineState::Waiting, &error.to_string());
-            tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
+            if said.is_due(&error.to_string()) {
+                tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
+            }
             tokio::select! {
                 () = tokio::time::sleep(pauses.pause()) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
@@ -481,7 +486,12 @@ impl Pipeline {
                     engine.catch_up().await;
                     pauses.reset();
                     last = Instant::now();
-                    engine.clear_note();
+                    engine.works(Held::Reads);
+                    if engine.dirty.is_empty() {
+                        // Nothing is left that could show that it works.
+                        engine.works(Held::Stream);
+                        engine.works(Held::Writes);
+                    }
                     lock(&self.state).compared = true;
                     self.show_state(engine);
                     if self.settings.once
@@ -493,7 +503,7 @@ impl Pipeline {
                     due = self.settings.once;
                 }
                 Err(StoreError::Away(why) | StoreError::Refused(why)) => {
-                    engine.note(&why);
+                    engine.held_up(Held::Reads, &why);
                     asked = reasons;
                     due = true;
                     not_before = Instant::now() + pauses.pause();
@@ -514,7 +524,7 @@ impl Pipeline {
         let note = {
             let live = lock(&engine.live);
             let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
-            down.unwrap_or_else(|| live.note.clone())
+            down.unwrap_or_else(|| live.holds.reason())
         };
         let state = match (compared, self.is_up(engine)) {
             (true, true) => PipelineState::Live,

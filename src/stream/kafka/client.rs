@@ -2,19 +2,19 @@
 
 use super::Settings;
 use crate::stream::StreamError;
+use crate::telemetry::Said;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a broker may take to answer one question before it counts as away. A start of a broker takes three seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The least time between two log lines of the same client about errors of its connections: librdkafka reports each
-/// attempt of each broker.
-const ERROR_PERIOD: Duration = Duration::from_secs(10);
+/// What was said of brokers: librdkafka reports each attempt of each client to connect, and a worker has many clients.
+static SAID: Mutex<Said> = Mutex::new(Said::new());
 
 /// Where a client's log lines and errors go.
 #[derive(Clone)]
@@ -32,7 +32,6 @@ struct Last {
     text: Option<String>,
     /// The last error that no waiting mends.
     refusal: Option<String>,
-    told: Option<Instant>,
 }
 
 impl Context {
@@ -76,13 +75,17 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.masked(reason);
+        // Behind it stands how long the attempt took, which tells attempts apart and not reasons.
+        let reason = self.masked(reason.split(" (after ").next().unwrap_or(reason));
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         if error.rdkafka_error_code().is_some_and(is_refusal) {
             last.refusal = Some(format!("Kafka refuses this client: {reason}"));
         }
-        if last.told.is_none_or(|told| told.elapsed() > ERROR_PERIOD) {
-            last.told = Some(Instant::now());
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) && last.text.is_some() {
+            // It says less than what stands there.
+            return;
+        }
+        if SAID.lock().unwrap_or_else(PoisonError::into_inner).is_due(&reason) {
             tracing::warn!("kafka: {reason}");
         }
         last.text = Some(reason);
