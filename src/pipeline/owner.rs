@@ -81,6 +81,7 @@ pub(super) struct State {
     pub(super) compared: bool,
     /// Pairs in step by route, as the last ownership left them.
     pub(super) pairs: Vec<u64>,
+    said: Said,
 }
 
 /// One pipeline of a worker.
@@ -134,6 +135,7 @@ impl Pipeline {
             engine: None,
             compared: false,
             pairs: Vec::new(),
+            said: Said::new(),
         };
         Pipeline {
             settings,
@@ -163,7 +165,14 @@ impl Pipeline {
     pub(super) fn set(&self, state: PipelineState, note: &str) {
         let mut now = lock(&self.state);
         if now.state != state {
-            tracing::info!(pipeline = self.settings.pipeline, state = ?state, note, "state");
+            // Workers that take turns at what does not fit go from one of these to the other with each attempt.
+            let takes_turns = matches!(state, PipelineState::Standby | PipelineState::Waiting);
+            if !takes_turns || now.said.is_due(&format!("{state:?} {note}")) {
+                tracing::info!(pipeline = self.settings.pipeline, state = ?state, note, "state");
+            }
+            if !takes_turns {
+                now.said.clear();
+            }
         }
         if now.state != PipelineState::Stopping {
             now.state = state;
@@ -178,15 +187,17 @@ impl Pipeline {
         let mut pauses = Pauses::default();
         let mut said = Said::new();
         let mut away_since = Instant::now();
-        let mut has_owned = false;
+        let mut has_started = false;
         loop {
             let ended = tokio::select! {
                 biased;
-                ended = self.ownership(&mut has_owned) => ended,
+                ended = self.ownership(&mut has_started) => ended,
                 _ = stop.wait_for(|stop| *stop) => Ok(Ended::Stopped),
                 who = self.stands_by_for(patience) => Ok(Ended::Unreachable(who)),
             };
             let was_live = lock(&self.state).engine.is_some();
+            // Its start is over: whoever relies on a standby finds it there when what is in the way has gone.
+            has_started |= lock(&self.state).state == PipelineState::Standby && !self.settings.once;
             self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_) | Ended::Moved(_)))).await;
             if was_live {
                 pauses.reset();
@@ -206,7 +217,7 @@ impl Pipeline {
                 Ok(ended) => return ended,
                 Err(error) => error,
             };
-            let is_final = matches!(error, StoreError::Refused(_)) && !has_owned;
+            let is_final = matches!(error, StoreError::Refused(_)) && !has_started;
             if is_final {
                 return Ended::Refused(error.to_string());
             }
@@ -290,7 +301,7 @@ impl Pipeline {
     }
 
     /// One ownership, from its making to its end.
-    async fn ownership(&self, has_owned: &mut bool) -> Result<Ended, StoreError> {
+    async fn ownership(&self, has_started: &mut bool) -> Result<Ended, StoreError> {
         if lock(&self.state).state != PipelineState::Waiting {
             self.set(PipelineState::Connecting, "");
         }
@@ -320,7 +331,7 @@ impl Pipeline {
         let stream = self.stream().await?;
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
         let behind = behind::begin(stream.as_ref(), lease.epoch, has_kept).await.map_err(refused_or_away)?;
-        *has_owned = true;
+        *has_started = true;
         let parts = Parts {
             map: self.map.clone(),
             znodes: self.znodes.clone(),

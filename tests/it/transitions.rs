@@ -11,6 +11,17 @@ const LASTS: Duration = Duration::from_secs(15);
 /// For opening anew after what was in the way has gone.
 const BACK: Duration = Duration::from_secs(60);
 
+fn no_line_twice(log: &str) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    // Without the time at its beginning.
+    let lines = log.lines().filter_map(|line| line.split_once(' ')).map(|(_, line)| line.trim());
+    let said = |line: &&str| ["WARN", "ERROR", "INFO"].iter().any(|level| line.starts_with(level));
+    match lines.filter(said).find(|line| !seen.insert((*line).to_owned())) {
+        Some(line) => Err(format!("{line}\nin\n{log}")),
+        None => Ok(()),
+    }
+}
+
 /// Waits until the log says this, and makes sure that while it lasts no line is said twice.
 async fn said_once(scene: &Scene, since: usize, part: &str) {
     let log = || scene.keepstep.log().get(since..).unwrap_or_default().to_owned();
@@ -20,18 +31,7 @@ async fn said_once(scene: &Scene, since: usize, part: &str) {
     })
     .await;
     let begun = log().len();
-    never("a line is said twice", LASTS, async || {
-        let log = log();
-        let mut seen = BTreeSet::new();
-        // Without the time at its beginning.
-        let lines = log.lines().filter_map(|line| line.split_once(' ')).map(|(_, line)| line.trim());
-        let said = |line: &&str| ["WARN", "ERROR", "INFO"].iter().any(|level| line.starts_with(level));
-        match lines.filter(said).find(|line| !seen.insert((*line).to_owned())) {
-            Some(line) => Err(format!("{line}\nin\n{log}")),
-            None => Ok(()),
-        }
-    })
-    .await;
+    never("a line is said twice", LASTS, async || no_line_twice(&log())).await;
     let status = scene.keepstep.json("status", &[]).await[0].clone();
     let note = status["note"].as_str().unwrap_or_default();
     assert!(status["state"] == "waiting" && note.contains(part), "status says it as long as it lasts: {status}");
@@ -68,6 +68,40 @@ async fn a_topic_that_does_not_fit_is_said_once_for_each_reason() {
     eventually("changes flow", BACK, async || match scene.znodes.text("/settings/after").await {
         Some(_) => Ok(()),
         None => Err(scene.keepstep.log()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_that_take_turns_at_a_topic_that_does_not_fit_say_it_once_each_and_go_on_waiting() {
+    let kafka = Kafka::shared().await;
+    let topic = format!("turns-{}", std::process::id());
+    let stream = format!("{{brokers: \"{}\", topic: {topic}}}", kafka.brokers());
+    let mut scene = Scene::start_with(|pipeline| pipeline.kafka(&stream)).await;
+    let mut standby = scene.keepstep.another();
+    standby.start();
+    standby.wait_ready().await;
+    scene.settle().await;
+    replaced(kafka, &topic, 2, "compact").await;
+    for worker in [&scene.keepstep, &standby] {
+        eventually("each worker has tried", BACK, async || {
+            let log = worker.log();
+            if log.contains("has 2 partitions") { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    let begun = [scene.keepstep.log().len(), standby.log().len()];
+    never("a line is said twice", LASTS, async || {
+        no_line_twice(&scene.keepstep.log()[begun[0]..])?;
+        no_line_twice(&standby.log()[begun[1]..])
+    })
+    .await;
+    assert!(scene.keepstep.runs() && standby.runs(), "a standby has started, and waits like any other");
+    replaced(kafka, &topic, 1, "compact").await;
+    scene.set("settings:after", "1").await;
+    eventually("changes flow", BACK, async || match scene.znodes.text("/settings/after").await {
+        Some(_) => Ok(()),
+        None => Err(format!("{}\n{}", scene.keepstep.log(), standby.log())),
     })
     .await;
 }
