@@ -45,6 +45,11 @@ impl Context {
         last.refusal.clone().map(StreamError::Refused)
     }
 
+    /// A broker answered: whoever refused this client before does so no more, or will say so again.
+    pub fn answered(&self) {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).refusal = None;
+    }
+
     /// The last complaint, for a sentence.
     pub fn complaint(&self) -> Option<String> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
@@ -242,4 +247,36 @@ pub(super) fn member(settings: &Settings, group: &str) -> ClientConfig {
         ("queued.max.messages.kbytes", "1"),
     ];
     finish(common(settings), settings, &own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context(Arc::new(Trouble { secrets: vec!["hidden".to_owned()], last: Mutex::default() }))
+    }
+
+    #[test]
+    fn a_refusal_holds_until_a_broker_answers() {
+        let context = context();
+        context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "refused");
+        assert_eq!(context.refusal(), None, "a broker that is away refuses nothing");
+        context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
+        assert!(matches!(context.refusal(), Some(StreamError::Refused(why)) if why.contains("no such user")));
+        context.answered();
+        assert_eq!(context.refusal(), None);
+    }
+
+    #[test]
+    fn a_complaint_is_the_same_for_each_attempt_and_shows_no_secret() {
+        let context = context();
+        for attempt in 0..3 {
+            let reason = format!("hidden@b:1: Connect failed (after {attempt}ms in state CONNECT)");
+            context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), &reason);
+            assert_eq!(context.complaint().as_deref(), Some("***@b:1: Connect failed"));
+        }
+        context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(context.complaint().as_deref(), Some("***@b:1: Connect failed"), "it says less");
+    }
 }

@@ -54,7 +54,10 @@ impl Reader {
         loop {
             let asked = Instant::now();
             let error = match question(&self.consumer, &self.settings.topic, QUESTION) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.context.answered();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             // Records that were fetched ahead come up with the events: whoever reads on seeks anew, or it would miss them.
