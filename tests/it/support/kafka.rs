@@ -4,7 +4,9 @@ use super::eventually::eventually;
 use super::port::Port;
 use super::process::Process;
 use super::programs;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -240,18 +242,10 @@ impl Kafka {
         assert_eq!(created, [Ok(topic.to_owned())]);
     }
 
-    /// [`Kafka::create_topic`] beside others who may be quicker; the caller looks at what is there.
-    pub async fn try_create_topic(&self, topic: &str, partitions: i32, config: &[(&str, &str)]) {
-        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        for (name, value) in config {
-            new = new.set(name, value);
-        }
-        let _ = self.admin().create_topics([&new], &Kafka::options()).await.unwrap();
-    }
-
-    /// [`Kafka::delete_topic`], if it is there.
-    pub async fn try_delete_topic(&self, topic: &str) {
-        let _ = self.admin().delete_topics(&[topic], &Kafka::options()).await.unwrap();
+    /// Gives a topic more partitions.
+    pub async fn add_partitions(&self, topic: &str, partitions: usize) {
+        let added = self.admin().create_partitions([&NewPartitions::new(topic, partitions)], &Kafka::options()).await;
+        assert_eq!(added.unwrap(), [Ok(topic.to_owned())]);
     }
 
     pub async fn delete_topic(&self, topic: &str) {
