@@ -2,6 +2,7 @@
 
 use super::dirty::Hint;
 use super::engine::Engine;
+use super::held::Held;
 use super::observe::{AGAIN_AFTER, Observed};
 use super::settle::Work;
 use crate::change::{Change, Side};
@@ -30,7 +31,8 @@ impl Engine {
             }
         };
         drop(writes);
-        self.clear_note_if(outcomes.contains(&KeyOutcome::Done));
+        let takes_none = outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_)));
+        self.works_if(!takes_none && outcomes.contains(&KeyOutcome::Done));
         let mut in_step = vec![0; self.settings.routes.len()];
         for (work, outcome) in works.into_iter().zip(outcomes) {
             let Work { seen, task, .. } = work;
@@ -122,7 +124,7 @@ impl Engine {
             let notes: Vec<KeyWrite<'_>> = done.iter().map(|(seen, base)| sidecar(seen, *base)).collect();
             match keys.apply(&notes).await {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
-                    self.note("Redis takes no writes now; the sidecars wait");
+                    self.held_up(Held::Writes, "Redis takes no writes now; the sidecars wait");
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
@@ -145,7 +147,7 @@ impl Engine {
         };
         crash_point!("c7-slots-marked");
         znodes.release(&batch.slots);
-        self.clear_note_if(!outcomes.is_empty());
+        self.works_if(!outcomes.is_empty());
         let mut in_step = vec![0; self.settings.routes.len()];
         for ((seen, base), outcome) in done.into_iter().zip(outcomes) {
             match outcome {
@@ -216,7 +218,7 @@ impl Engine {
                 self.dirty.finish(seen.name, Some((hint, Duration::ZERO)));
             }
             KeyOutcome::NotNow(why) => {
-                self.note(&why);
+                self.held_up(Held::Writes, &why);
                 self.dirty.finish(seen.name, Some((hint, NOT_NOW)));
             }
             KeyOutcome::Impossible(reason, detail) => {
@@ -226,9 +228,10 @@ impl Engine {
         }
     }
 
-    fn clear_note_if(&self, it_works: bool) {
+    fn works_if(&self, it_works: bool) {
         if it_works {
-            self.clear_note();
+            self.works(Held::Writes);
+            self.works(Held::Reads);
         }
     }
 }

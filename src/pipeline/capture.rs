@@ -5,6 +5,7 @@
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
+use super::held::Held;
 use super::observe::AGAIN_AFTER;
 use super::record::zookeeper_source;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
@@ -77,7 +78,7 @@ impl Engine {
         let names: Vec<(PairName, Hint)> = taken;
         match self.record_states(&names, false).await {
             Ok(_) => {
-                self.clear_note();
+                self.works(Held::Reads);
                 for (name, _) in names {
                     self.dirty.finish(name, None);
                 }

@@ -12,6 +12,7 @@
 use super::behind::Behind;
 use super::cache::Cache;
 use super::dirty::{DirtySet, Hint};
+use super::held::{Held, Holds};
 use super::quarantine::Quarantine;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::codec::json::StoreNames;
@@ -24,7 +25,7 @@ use crate::telemetry::Metrics;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use xxhash_rust::xxh3::xxh3_64;
@@ -100,10 +101,7 @@ pub(super) struct Live {
     /// Why each store is not connected; `None` while it is.
     pub(super) zookeeper_down: Option<String>,
     pub(super) redis_down: Option<String>,
-    /// Why capture or apply is held up; empty while it is not.
-    pub(super) note: String,
-    /// Since when, so that an old note is not shown for ever.
-    pub(super) note_at: Option<Instant>,
+    pub(super) holds: Holds,
     /// Inferred deletes that wait, by route.
     pub(super) awaiting: HashMap<usize, Vec<super::dirty::PairName>>,
     pub(super) paused: std::collections::HashSet<usize>,
@@ -301,27 +299,6 @@ impl Engine {
                 return error;
             }
             halt.await;
-        }
-    }
-
-    /// Says what holds things up.
-    pub(super) fn note(&self, note: &str) {
-        let mut live = lock(&self.live);
-        let is_news = live.note != note || live.note_at.is_none_or(|at| at.elapsed() > Duration::from_secs(5));
-        if is_news {
-            tracing::warn!(pipeline = self.settings.pipeline, "{note}");
-            live.note_at = Some(Instant::now());
-        }
-        note.clone_into(&mut live.note);
-    }
-
-    /// Things move again.
-    pub(super) fn clear_note(&self) {
-        let mut live = lock(&self.live);
-        if !live.note.is_empty() {
-            tracing::info!(pipeline = self.settings.pipeline, "resumed after: {}", live.note);
-            live.note.clear();
-            live.note_at = None;
         }
     }
 
@@ -584,7 +561,7 @@ impl Hints for Engine {
                     tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");
                     self.ask_comparison(Some(side), &format!("gap: {why}"));
                 } else {
-                    self.note(&why);
+                    self.held_up(Held::Reads, &why);
                 }
             }
         }

@@ -9,6 +9,7 @@ mod compare;
 pub mod control;
 mod dirty;
 mod engine;
+mod held;
 mod keep;
 mod observe;
 mod owner;

@@ -11,6 +11,7 @@
 
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
+use super::held::Held;
 use crate::change::{Digest, Pair, ZkStat, ZkVersion};
 use crate::failpoint::crash_point;
 use crate::plan::{
@@ -368,7 +369,7 @@ impl Engine {
     /// Takes in that a store failed as a whole.
     pub(super) fn failed(&self, error: &StoreError) {
         match error {
-            StoreError::Away(why) | StoreError::Refused(why) => self.note(why),
+            StoreError::Away(why) | StoreError::Refused(why) => self.held_up(Held::Reads, why),
             StoreError::Fenced(_) => self.halt(error.clone()),
         }
     }

@@ -11,6 +11,7 @@
 use super::behind;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
+use super::held::Held;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use crate::change::{GapState, Side};
@@ -19,7 +20,7 @@ use crate::plan::Ensemble;
 use crate::route::RouteMap;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Znodes};
 use crate::stream::{Stream, StreamError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Said};
 use futures::future::BoxFuture;
 use std::collections::HashSet;
 use std::path::Path;
@@ -80,6 +81,7 @@ pub(super) struct State {
     pub(super) compared: bool,
     /// Pairs in step by route, as the last ownership left them.
     pub(super) pairs: Vec<u64>,
+    said: Said,
 }
 
 /// One pipeline of a worker.
@@ -133,6 +135,7 @@ impl Pipeline {
             engine: None,
             compared: false,
             pairs: Vec::new(),
+            said: Said::new(),
         };
         Pipeline {
             settings,
@@ -162,7 +165,14 @@ impl Pipeline {
     pub(super) fn set(&self, state: PipelineState, note: &str) {
         let mut now = lock(&self.state);
         if now.state != state {
-            tracing::info!(pipeline = self.settings.pipeline, state = ?state, note, "state");
+            // Workers that take turns at what does not fit go from one of these to the other with each attempt.
+            let takes_turns = matches!(state, PipelineState::Standby | PipelineState::Waiting);
+            if !takes_turns || now.said.is_due(&format!("{state:?} {note}")) {
+                tracing::info!(pipeline = self.settings.pipeline, state = ?state, note, "state");
+            }
+            if !takes_turns {
+                now.said.clear();
+            }
         }
         if now.state != PipelineState::Stopping {
             now.state = state;
@@ -175,19 +185,23 @@ impl Pipeline {
     pub async fn run(&self, patience: Duration) -> Ended {
         let mut stop = self.stop.subscribe();
         let mut pauses = Pauses::default();
+        let mut said = Said::new();
         let mut away_since = Instant::now();
-        let mut has_owned = false;
+        let mut has_started = false;
         loop {
             let ended = tokio::select! {
                 biased;
-                ended = self.ownership(&mut has_owned) => ended,
+                ended = self.ownership(&mut has_started) => ended,
                 _ = stop.wait_for(|stop| *stop) => Ok(Ended::Stopped),
                 who = self.stands_by_for(patience) => Ok(Ended::Unreachable(who)),
             };
             let was_live = lock(&self.state).engine.is_some();
+            // Its start is over: whoever relies on a standby finds it there when what is in the way has gone.
+            has_started |= lock(&self.state).state == PipelineState::Standby && !self.settings.once;
             self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_) | Ended::Moved(_)))).await;
             if was_live {
                 pauses.reset();
+                said.clear();
                 away_since = Instant::now();
             }
             let error = match ended {
@@ -203,7 +217,7 @@ impl Pipeline {
                 Ok(ended) => return ended,
                 Err(error) => error,
             };
-            let is_final = matches!(error, StoreError::Refused(_)) && !has_owned;
+            let is_final = matches!(error, StoreError::Refused(_)) && !has_started;
             if is_final {
                 return Ended::Refused(error.to_string());
             }
@@ -211,7 +225,9 @@ impl Pipeline {
                 return Ended::Unreachable(error.to_string());
             }
             self.set(PipelineState::Waiting, &error.to_string());
-            tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
+            if said.is_due(&error.to_string()) {
+                tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
+            }
             tokio::select! {
                 () = tokio::time::sleep(pauses.pause()) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
@@ -285,7 +301,7 @@ impl Pipeline {
     }
 
     /// One ownership, from its making to its end.
-    async fn ownership(&self, has_owned: &mut bool) -> Result<Ended, StoreError> {
+    async fn ownership(&self, has_started: &mut bool) -> Result<Ended, StoreError> {
         if lock(&self.state).state != PipelineState::Waiting {
             self.set(PipelineState::Connecting, "");
         }
@@ -315,7 +331,7 @@ impl Pipeline {
         let stream = self.stream().await?;
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
         let behind = behind::begin(stream.as_ref(), lease.epoch, has_kept).await.map_err(refused_or_away)?;
-        *has_owned = true;
+        *has_started = true;
         let parts = Parts {
             map: self.map.clone(),
             znodes: self.znodes.clone(),
@@ -483,7 +499,12 @@ impl Pipeline {
                     engine.catch_up().await;
                     pauses.reset();
                     last = Instant::now();
-                    engine.clear_note();
+                    engine.works(Held::Reads);
+                    if engine.dirty.is_empty() {
+                        // Nothing is left that could show that it works.
+                        engine.works(Held::Stream);
+                        engine.works(Held::Writes);
+                    }
                     lock(&self.state).compared = true;
                     self.show_state(engine);
                     if self.settings.once
@@ -495,7 +516,7 @@ impl Pipeline {
                     due = self.settings.once;
                 }
                 Err(StoreError::Away(why) | StoreError::Refused(why)) => {
-                    engine.note(&why);
+                    engine.held_up(Held::Reads, &why);
                     asked = reasons;
                     due = true;
                     not_before = Instant::now() + pauses.pause();
@@ -516,7 +537,7 @@ impl Pipeline {
         let note = {
             let live = lock(&engine.live);
             let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
-            down.unwrap_or_else(|| live.note.clone())
+            down.unwrap_or_else(|| live.holds.reason())
         };
         let state = match (compared, self.is_up(engine)) {
             (true, true) => PipelineState::Live,

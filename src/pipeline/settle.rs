@@ -6,6 +6,7 @@
 
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
+use super::held::Held;
 use super::observe::{AGAIN_AFTER, Item, Observed, Sight};
 use super::record::{Recording, record};
 use crate::change::{Change, Position, Side};
@@ -144,7 +145,7 @@ impl Engine {
 
     /// An append failed: says so, and ends the ownership where the stream must be opened anew.
     pub(super) fn not_recorded(&self, error: &StreamError) {
-        self.note(&format!("capture is paused: {error}"));
+        self.held_up(Held::Stream, &format!("capture is paused: {error}"));
         if error.ends_opening() {
             self.halt(StoreError::Away(error.to_string()));
         }
@@ -270,6 +271,7 @@ impl Engine {
 
     /// Counts what the stream has taken.
     pub(super) fn recorded(&self, changes: &[Change]) {
+        self.works(Held::Stream);
         self.counters.changes.fetch_add(u64::try_from(changes.len()).unwrap_or(0), Ordering::Relaxed);
         for change in changes {
             self.metrics.changes(&change.route, change.op).inc();

@@ -60,10 +60,15 @@ pub fn screen() -> &'static MultiProgress {
 /// Sends the log to stderr. Called once, first thing; a second call changes nothing.
 ///
 /// Dependencies never log below `warn`, whatever level is asked for: at `debug` a client may print what it sends, and
-/// that may be a password.
+/// that may be a password. What the ZooKeeper client says of each attempt to connect is for whoever asks for `debug`: the
+/// pipeline says once that the store is away.
 pub fn install(format: LogFormat, level: LogLevel) {
     let ours = level.filter();
-    let filter = Targets::new().with_default(ours.min(LevelFilter::WARN)).with_target("keepstep", ours);
+    let attempts = if ours >= LevelFilter::DEBUG { LevelFilter::WARN } else { ours.min(LevelFilter::ERROR) };
+    let filter = Targets::new()
+        .with_default(ours.min(LevelFilter::WARN))
+        .with_target("zookeeper_client::session", attempts)
+        .with_target("keepstep", ours);
     let layer = tracing_subscriber::fmt::layer().with_writer(Stderr);
     let subscriber = tracing_subscriber::registry().with(filter);
     let installed = match format {

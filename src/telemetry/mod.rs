@@ -15,5 +15,7 @@ pub mod logs;
 mod metrics;
 pub mod names;
 mod process;
+mod said;
 
 pub use metrics::{Count, Exposition, Metrics, Number};
+pub use said::Said;

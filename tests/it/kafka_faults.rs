@@ -184,9 +184,17 @@ async fn the_leader_of_the_partition_dies_under_load_and_nothing_is_lost() {
     assert!(!log.contains("its history is lost"), "{log}");
 }
 
+/// What holds the pipeline up, in its own words, and how many pairs wait.
+async fn held_up(scene: &Scene) -> (String, u64) {
+    let status = scene.keepstep.json("status", &[]).await[0].clone();
+    (status["note"].as_str().unwrap_or_default().to_owned(), status["routes"][0]["pending"].as_u64().unwrap())
+}
+
 #[tokio::test]
-async fn while_all_brokers_are_away_memory_does_not_grow_with_what_changes() {
+async fn while_all_brokers_are_away_for_a_minute_memory_does_not_grow_with_what_changes_and_nothing_is_lost() {
     const PAIRS: usize = 500;
+    /// Long enough that what is under way has been given up more than ten times.
+    const AWAY: Duration = Duration::from_secs(60);
     let mut kafka = Kafka::start().await;
     let scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 5s").kafka(&on(&kafka, "away"))).await;
     let value = |round: usize| format!("{round:0>2000}");
@@ -204,28 +212,53 @@ async fn while_all_brokers_are_away_memory_does_not_grow_with_what_changes() {
     scene.in_step(LIVE).await;
     let memory = async || scene.keepstep.metric("process_resident_memory_bytes", "").await;
     kafka.kill9();
-    // 200 MB of values, and more than 10 s, so that what is under way has been given up at least twice.
-    let (begun, mut before, mut round) = (Instant::now(), 0.0_f64, 20);
-    while round < 220 || begun.elapsed() < Duration::from_secs(12) {
+    let (begun, mut before, mut round, mut looks) = (Instant::now(), 0.0_f64, 20, 0);
+    scene.znodes.put("/settings/from-zk", "1").await;
+    while begun.elapsed() < AWAY {
         put(round).await;
         round += 1;
-        if round < 60 {
+        // A megabyte each time.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        if begun.elapsed() < AWAY / 6 {
             before = before.max(memory().await);
+        } else if round % 20 == 0 {
+            let (note, pending) = held_up(&scene).await;
+            assert!(
+                note.contains("paused: kafka"),
+                "after {:?} it says `{note}`\n{}",
+                begun.elapsed(),
+                scene.keepstep.log()
+            );
+            assert!(pending <= PAIRS as u64 + 1, "{pending} pairs wait, and there are no more than {PAIRS}");
+            looks += 1;
         }
     }
     let after = memory().await;
+    println!("{round} rounds, {looks} looks at the status; memory {before} -> {after}");
+    assert!(looks > 0 && round > 100, "{round} rounds, {looks} looks at the status");
     assert!(after < before + 32e6, "{before} bytes became {after} after {round} rounds");
+    assert_eq!(scene.get("settings:from-zk").await, None, "no store is changed before the stream has the change");
     kafka.restart().await;
+    let back = Instant::now();
     let newest = value(round - 1);
     eventually_is("the last value", BACK, Some(newest.clone()), async || scene.znodes.text("/settings/499").await)
         .await;
-    scene.in_step(BACK).await;
+    scene.in_step(BACK.saturating_sub(back.elapsed())).await;
+    println!("in step {:?} after the broker was back", back.elapsed());
+    assert_eq!(scene.text("settings:from-zk").await.as_deref(), Some("1"));
+    eventually_is("what holds it up, and what waits", LIVE, (String::new(), 0), async || held_up(&scene).await).await;
     let changes = scene.keepstep.changes().await;
-    for pair in 0..PAIRS {
+    for pair in (0..PAIRS).map(|pair| pair.to_string()).chain(["from-zk".to_owned()]) {
         let key = format!("settings:{pair}");
         let last = changes.iter().rfind(|change| change["pair"]["cache"] == key.as_str()).unwrap();
-        assert_eq!(last["after"], newest.as_str());
+        let wanted = if pair == "from-zk" { "1" } else { newest.as_str() };
+        assert_eq!(last["after"], wanted, "the stream ends with what the stores hold");
     }
+    let log = scene.keepstep.log();
+    assert!(!log.contains("is lost"), "{log}");
+    // One when it begins, and one a minute.
+    let told = log.lines().filter(|line| line.contains("capture is paused")).count();
+    assert!((1..=4).contains(&told), "{told} lines:\n{log}");
 }
 
 #[tokio::test]

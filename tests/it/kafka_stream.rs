@@ -357,6 +357,69 @@ async fn a_broker_that_is_frozen_for_a_moment_holds_an_append_up_and_loses_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_a_frozen_broker_holds_up_goes_on_where_it_stood() {
+    let kafka = Kafka::start().await;
+    let place = Topic::on(&kafka);
+    let stream = place.owner().await;
+    let changes: Vec<_> = (0..60).map(|i| change(i, start_ms(), Some(format!("{i}").as_bytes()))).collect();
+    let first = stream.append(Arc::new(changes)).await.unwrap();
+    let reader = Arc::new(KafkaStream::open_read_only(place.settings.clone()).await.unwrap().unwrap());
+    let mut read: Vec<u64> = Vec::new();
+    let begun = reader.read(first, 5, usize::MAX).await.unwrap();
+    read.extend(begun.records.iter().map(|record| record.position));
+    kafka.pause();
+    // What it has fetched ahead lies in it; it asks the broker where the stream ends, several times.
+    let held = tokio::spawn({
+        let reader = Arc::clone(&reader);
+        async move { reader.read(begun.next, usize::MAX, usize::MAX).await }
+    });
+    never("a frozen broker answers", Duration::from_millis(3500), async || {
+        if held.is_finished() { Err("the read ended".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    kafka.resume();
+    let rest = held.await.unwrap().unwrap();
+    read.extend(rest.records.iter().map(|record| record.position));
+    assert_eq!(read, (first..first + 60).collect::<Vec<u64>>(), "each record once, in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_whose_partition_has_no_leader_for_a_while_is_not_taken_for_deleted() {
+    let mut cluster = Kafka::cluster().await;
+    let mut place = Topic::on(&cluster[0]);
+    place.settings.brokers = cluster.iter().map(Kafka::brokers).collect::<Vec<_>>().join(",");
+    place.settings.replication = Some(1);
+    let stream = place.owner().await;
+    stream.append(put(1, "before")).await.unwrap();
+    let reader = KafkaStream::open_read_only(place.settings.clone()).await.unwrap().unwrap();
+    let (leader, _) = cluster[0].leader(&place.settings.topic).await;
+    cluster[leader - 1].kill9();
+    // Longer than the owner's own looks at its topic, of which two in a row decide.
+    let begun = std::time::Instant::now();
+    let mut answers = 0;
+    while begun.elapsed() < Duration::from_secs(25) {
+        let (looked, read) =
+            tokio::join!(reader.position_at(start_ms()), tokio::time::timeout(SOON, stream.read(1, 10, usize::MAX)));
+        for refused in [looked.map(|_| ()), read.unwrap().map(|_| ())] {
+            assert!(matches!(refused, Ok(()) | Err(StreamError::Unavailable(_))), "{refused:?}");
+            answers += usize::from(refused.is_err());
+        }
+    }
+    assert!(answers >= 2, "without the leader nobody can answer");
+    assert!(tokio::time::timeout(Duration::ZERO, stream.lost()).await.is_err(), "the opening is still of use");
+    cluster[leader - 1].restart().await;
+    eventually_is("what was recorded is read", Duration::from_secs(60), Ok(1), async || {
+        stream.read(1, 10, usize::MAX).await.map(|batch| batch.records.len())
+    })
+    .await;
+    eventually("appends go on", Duration::from_secs(60), async || {
+        stream.append(put(2, "after")).await.map_err(|error| error.to_string())
+    })
+    .await;
+    assert!(tokio::time::timeout(Duration::ZERO, stream.lost()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_and_missing_rights_are_refused_with_the_reason() {
     let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" \
                  password=\"admin-pw\" user_admin=\"admin-pw\" user_keepstep=\"right\" user_nobody=\"right\";";

@@ -63,5 +63,6 @@ mod storage;
 mod stream_conformance;
 mod support;
 mod support_works;
+mod transitions;
 mod two_way;
 mod workers;

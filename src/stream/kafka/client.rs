@@ -2,19 +2,19 @@
 
 use super::Settings;
 use crate::stream::StreamError;
+use crate::telemetry::Said;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a broker may take to answer one question before it counts as away. A start of a broker takes three seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The least time between two log lines of the same client about errors of its connections: librdkafka reports each
-/// attempt of each broker.
-const ERROR_PERIOD: Duration = Duration::from_secs(10);
+/// What was said of brokers: librdkafka reports each attempt of each client to connect, and a worker has many clients.
+static SAID: Mutex<Said> = Mutex::new(Said::new());
 
 /// Where a client's log lines and errors go.
 #[derive(Clone)]
@@ -32,7 +32,6 @@ struct Last {
     text: Option<String>,
     /// The last error that no waiting mends.
     refusal: Option<String>,
-    told: Option<Instant>,
 }
 
 impl Context {
@@ -44,6 +43,11 @@ impl Context {
     pub fn refusal(&self) -> Option<StreamError> {
         let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.refusal.clone().map(StreamError::Refused)
+    }
+
+    /// A broker answered: whoever refused this client before does so no more, or will say so again.
+    pub fn answered(&self) {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).refusal = None;
     }
 
     /// The last complaint, for a sentence.
@@ -76,13 +80,17 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.masked(reason);
+        // Behind it stands how long the attempt took, which tells attempts apart and not reasons.
+        let reason = self.masked(reason.split(" (after ").next().unwrap_or(reason));
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         if error.rdkafka_error_code().is_some_and(is_refusal) {
             last.refusal = Some(format!("Kafka refuses this client: {reason}"));
         }
-        if last.told.is_none_or(|told| told.elapsed() > ERROR_PERIOD) {
-            last.told = Some(Instant::now());
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) && last.text.is_some() {
+            // It says less than what stands there.
+            return;
+        }
+        if SAID.lock().unwrap_or_else(PoisonError::into_inner).is_due(&reason) {
             tracing::warn!("kafka: {reason}");
         }
         last.text = Some(reason);
@@ -132,7 +140,8 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
             ))
         }
         Some(code) if is_refusal(code) => StreamError::Refused(format!("Kafka refuses this client ({doing}): {code}")),
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId) => {
+        // `UnknownPartition` is not among them: librdkafka says it too of a partition that has no leader for now.
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownTopicId) => {
             StreamError::Lost(format!("topic {topic} is gone ({doing}): it was deleted; its history is lost"))
         }
         Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
@@ -238,4 +247,36 @@ pub(super) fn member(settings: &Settings, group: &str) -> ClientConfig {
         ("queued.max.messages.kbytes", "1"),
     ];
     finish(common(settings), settings, &own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context(Arc::new(Trouble { secrets: vec!["hidden".to_owned()], last: Mutex::default() }))
+    }
+
+    #[test]
+    fn a_refusal_holds_until_a_broker_answers() {
+        let context = context();
+        context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "refused");
+        assert_eq!(context.refusal(), None, "a broker that is away refuses nothing");
+        context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
+        assert!(matches!(context.refusal(), Some(StreamError::Refused(why)) if why.contains("no such user")));
+        context.answered();
+        assert_eq!(context.refusal(), None);
+    }
+
+    #[test]
+    fn a_complaint_is_the_same_for_each_attempt_and_shows_no_secret() {
+        let context = context();
+        for attempt in 0..3 {
+            let reason = format!("hidden@b:1: Connect failed (after {attempt}ms in state CONNECT)");
+            context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), &reason);
+            assert_eq!(context.complaint().as_deref(), Some("***@b:1: Connect failed"));
+        }
+        context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(context.complaint().as_deref(), Some("***@b:1: Connect failed"), "it says less");
+    }
 }

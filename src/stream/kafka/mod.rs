@@ -127,8 +127,8 @@ impl KafkaOpener {
                 None => {
                     // The group is of the topic's subscribers: there must be one.
                     blocking(move || {
-                        let reader = Reader::open(&settings)?;
-                        topic::prepare(&settings, &reader)?;
+                        let mut reader = Reader::open(&settings)?;
+                        topic::prepare(&settings, &mut reader)?;
                         member::Member::join(&settings)
                     })
                     .await?
@@ -203,7 +203,7 @@ fn registry_error(error: registry::RegistryError) -> StreamError {
 fn scan(settings: Settings, wire: Wire) -> Result<Arc<Core>, StreamError> {
     let begun = Instant::now();
     let mut reader = Reader::open(&settings)?;
-    let facts = topic::prepare(&settings, &reader)?;
+    let facts = topic::prepare(&settings, &mut reader)?;
     let (first, end) = reader.bounds()?;
     let core = Core::new(settings, wire, facts.record_bytes_max);
     core.read_into(&mut reader, first, end)?;

@@ -18,6 +18,11 @@ const POLL: Duration = Duration::from_millis(100);
 /// (transactions leave such places). This long is waited for them.
 const END_GRACE: Duration = Duration::from_millis(300);
 
+/// How long one question waits for its answer before it is put again: to another broker, if there is one.
+const QUESTION: Duration = Duration::from_secs(1);
+/// The least time between two questions.
+const QUESTION_PAUSE: Duration = Duration::from_millis(100);
+
 /// The one partition.
 pub(super) const PARTITION: i32 = 0;
 
@@ -41,76 +46,96 @@ impl Reader {
 
     /// Asks until there is an answer, a refusal, or the time is over. Serves the client's events meanwhile.
     fn ask<T>(
-        &self,
+        &mut self,
         doing: &str,
-        question: impl Fn(&BaseConsumer<Context>, Duration) -> Result<T, KafkaError>,
+        question: impl Fn(&BaseConsumer<Context>, &str, Duration) -> Result<T, KafkaError>,
     ) -> Result<T, StreamError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
-            let error = match question(&self.consumer, Duration::from_secs(1)) {
-                Ok(answer) => return Ok(answer),
+            let asked = Instant::now();
+            let error = match question(&self.consumer, &self.settings.topic, QUESTION) {
+                Ok(answer) => {
+                    self.context.answered();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
-            self.serve();
+            // Records that were fetched ahead come up with the events: whoever reads on seeks anew, or it would miss them.
+            self.rest();
+            // What is answered at once is not asked for at once again.
+            self.pause(QUESTION_PAUSE.saturating_sub(asked.elapsed()));
             if let Some(refusal) = self.context.refusal() {
                 return Err(refusal);
             }
-            let error = explain(&self.settings, doing, &error);
-            if !matches!(error, StreamError::Unavailable(_)) {
-                return Err(error);
+            let explained = explain(&self.settings, doing, &error);
+            if !matches!(explained, StreamError::Unavailable(_)) {
+                return Err(explained);
             }
             if Instant::now() >= deadline {
                 let complaint = self.context.complaint().map_or_else(String::new, |why| format!(": {why}"));
                 let brokers = &self.settings.brokers;
+                let doing = match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::LeaderNotAvailable) => format!("{doing}: the partition has no leader"),
+                    _ => doing.to_owned(),
+                };
                 return Err(StreamError::Unavailable(format!("kafka {brokers} does not answer ({doing}){complaint}")));
             }
         }
     }
 
-    /// Waits, serving the client's events.
-    pub fn pause(&self, pause: Duration) {
-        let _ = self.consumer.poll(pause);
+    /// Asks what only the leader of the partition can answer. librdkafka says of a partition that has no leader for now
+    /// (its broker was shut out or died, another is not chosen yet) that it is unknown, as it does of one that was deleted,
+    /// and goes on saying so from what it remembers: a look at the topic tells which, and refreshes that.
+    fn ask_leader<T>(
+        &mut self,
+        doing: &str,
+        question: impl Fn(&BaseConsumer<Context>, &str, Duration) -> Result<T, KafkaError>,
+    ) -> Result<T, StreamError> {
+        self.ask(doing, |consumer, topic, wait| {
+            let error = match question(consumer, topic, wait) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::UnknownPartition) {
+                return Err(error);
+            }
+            let code = match partitions(consumer, topic, wait)? {
+                Some(_) => RDKafkaErrorCode::LeaderNotAvailable,
+                None => RDKafkaErrorCode::UnknownTopicOrPartition,
+            };
+            Err(KafkaError::MetadataFetch(code))
+        })
     }
 
-    /// Runs what waits in the client: its errors and log lines.
-    fn serve(&self) {
-        while let Some(Err(_)) = self.consumer.poll(Duration::ZERO) {}
+    /// Waits, serving the client's events: its errors and log lines.
+    pub fn pause(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while let Some(Err(_)) = self.consumer.poll(until.saturating_duration_since(Instant::now())) {}
     }
 
     /// The number of partitions; `None` if there is no such topic.
-    pub fn partitions(&self) -> Result<Option<usize>, StreamError> {
-        let topic = self.settings.topic.clone();
-        let metadata = self.ask("looking for the topic", |consumer, wait| {
-            let metadata = consumer.fetch_metadata(Some(&topic), wait)?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic);
-            let code = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
-            match (found, code) {
-                (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition)) | (None, _) => Ok(None),
-                (_, Some(code)) => Err(KafkaError::MetadataFetch(code)),
-                (Some(found), None) => Ok(Some(found.partitions().len())),
-            }
-        })?;
-        Ok(metadata)
+    pub fn partitions(&mut self) -> Result<Option<usize>, StreamError> {
+        self.ask("looking for the topic", partitions)
     }
 
     /// The position of the first record that is there, and one past the last: equal where there is none.
-    pub fn bounds(&self) -> Result<(Position, Position), StreamError> {
-        let topic = self.settings.topic.as_str();
-        let (low, high) =
-            self.ask("asking for its ends", |consumer, wait| consumer.fetch_watermarks(topic, PARTITION, wait))?;
-        Ok((position_of(low), position_of(high)))
+    pub fn bounds(&mut self) -> Result<(Position, Position), StreamError> {
+        let asked = self.ask_leader("asking for its ends", |consumer, topic, wait| {
+            consumer.fetch_watermarks(topic, PARTITION, wait)
+        });
+        asked.map(|(low, high)| (position_of(low), position_of(high)))
     }
 
     /// The first position whose timestamp is at or after `ts_ms`; `None` if there is none.
-    pub fn position_at(&self, ts_ms: i64) -> Result<Option<Position>, StreamError> {
-        let topic = self.settings.topic.as_str();
-        self.ask("looking for a time", |consumer, wait| {
+    pub fn position_at(&mut self, ts_ms: i64) -> Result<Option<Position>, StreamError> {
+        self.ask_leader("looking for a time", |consumer, topic, wait| {
             let mut times = TopicPartitionList::new();
             times.add_partition_offset(topic, PARTITION, Offset::Offset(ts_ms.max(0)))?;
             let found = consumer.offsets_for_times(times, wait)?;
-            let offset = found.find_partition(topic, PARTITION).map(|found| found.offset());
-            Ok(match offset {
-                Some(Offset::Offset(offset)) => Some(position_of(offset)),
+            let Some(found) = found.find_partition(topic, PARTITION) else { return Ok(None) };
+            found.error()?;
+            Ok(match found.offset() {
+                Offset::Offset(offset) => Some(position_of(offset)),
                 _ => None,
             })
         })
@@ -206,5 +231,17 @@ impl Reader {
         }
         self.at = None;
         Err(explain(&self.settings, "reading", error))
+    }
+}
+
+/// The number of partitions; `None` if there is no such topic.
+fn partitions(consumer: &BaseConsumer<Context>, topic: &str, wait: Duration) -> Result<Option<usize>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), wait)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let code = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
+    match (found, code) {
+        (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition)) | (None, _) => Ok(None),
+        (_, Some(code)) => Err(KafkaError::MetadataFetch(code)),
+        (Some(found), None) => Ok(Some(found.partitions().len())),
     }
 }

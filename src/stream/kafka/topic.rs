@@ -25,7 +25,7 @@ pub(super) struct Facts {
 }
 
 /// Makes sure of the topic.
-pub(super) fn prepare(settings: &Settings, reader: &Reader) -> Result<Facts, StreamError> {
+pub(super) fn prepare(settings: &Settings, reader: &mut Reader) -> Result<Facts, StreamError> {
     let admin: AdminClient<Context> = client::admin(settings)
         .create_with_context(Context::new(settings))
         .map_err(|error| explain(settings, "opening a client", &error))?;
@@ -45,7 +45,7 @@ pub(super) fn prepare(settings: &Settings, reader: &Reader) -> Result<Facts, Str
 
 /// What a worker will find, in one sentence. Creates and changes nothing.
 pub(super) fn look(settings: &Settings) -> Result<String, StreamError> {
-    let reader = Reader::open(settings)?;
+    let mut reader = Reader::open(settings)?;
     let topic = &settings.topic;
     let Some(partitions) = reader.partitions()? else {
         return Ok(format!("topic {topic} does not exist yet; it is created with one partition, compacted"));
@@ -102,7 +102,7 @@ fn options() -> AdminOptions {
 }
 
 /// A new topic is known everywhere, and has a leader, a moment later.
-fn wait_for(settings: &Settings, reader: &Reader) -> Result<(), StreamError> {
+fn wait_for(settings: &Settings, reader: &mut Reader) -> Result<(), StreamError> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         let pause = match reader.partitions()? {

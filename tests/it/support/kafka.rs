@@ -4,7 +4,9 @@ use super::eventually::eventually;
 use super::port::Port;
 use super::process::Process;
 use super::programs;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -240,6 +242,12 @@ impl Kafka {
         assert_eq!(created, [Ok(topic.to_owned())]);
     }
 
+    /// Gives a topic more partitions.
+    pub async fn add_partitions(&self, topic: &str, partitions: usize) {
+        let added = self.admin().create_partitions([&NewPartitions::new(topic, partitions)], &Kafka::options()).await;
+        assert_eq!(added.unwrap(), [Ok(topic.to_owned())]);
+    }
+
     pub async fn delete_topic(&self, topic: &str) {
         let deleted = self.admin().delete_topics(&[topic], &Kafka::options()).await.unwrap();
         assert_eq!(deleted, [Ok(topic.to_owned())]);
@@ -263,10 +271,10 @@ impl Kafka {
         assert!(altered.iter().all(Result::is_ok), "{altered:?}");
     }
 
-    /// Value of a topic's configuration.
+    /// Value of a topic's configuration; `None` without a topic.
     pub async fn topic_config(&self, topic: &str, name: &str) -> Option<String> {
         let described = self.admin().describe_configs([&ResourceSpecifier::Topic(topic)], &Kafka::options()).await;
-        let resource = described.unwrap().remove(0).unwrap();
+        let resource = described.unwrap().remove(0).ok()?;
         resource.get(name).and_then(|entry| entry.value.clone())
     }
 
