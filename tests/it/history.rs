@@ -117,7 +117,8 @@ fn sides_that_differ_invented_deletes_and_conflicts_and_old_values_that_come_bac
 #[test]
 fn what_an_ensemble_that_came_back_older_forgot_is_excused_if_it_was_not_carried_or_is_on_the_stream() {
     let losses = vec![Duration::from_millis(10), Duration::from_millis(20)];
-    let writes = vec![write("s1", Side::Zookeeper, 5, Some("z1"), None), write("s1", Side::Redis, 30, Some("r1"), None)];
+    let writes =
+        vec![write("s1", Side::Zookeeper, 5, Some("z1"), None), write("s1", Side::Redis, 30, Some("r1"), None)];
     let gone = History { writes, held: [held("s1", Some("r1"))].into(), ..History::default() };
     assert_eq!(judge(&gone).lost.len(), 1);
     assert!(judge(&History { zookeeper_losses: losses.clone(), ..gone }).is_clean());
