@@ -9,14 +9,14 @@
 //! ```
 
 use super::journal::{self, SLOTS};
-use super::parents::{creator, open};
+use super::ours::{CLAIMS, create, ensure, private};
 use super::session::Probe;
 use super::tenure::Tenure;
 use super::{Shared, explain, group, lineage, now_ms};
 use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, SessionState};
+use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState};
 
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -30,38 +30,6 @@ const OWNERS_FRESH: Duration = Duration::from_secs(1);
 const STEPS_BACK: u32 = 3;
 /// A session that is away for so long is asked about: a server that restarts is usually back by then.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
-
-pub(super) const CLAIMS: &str = "/_keepstep/_claims";
-
-fn private(shared: &Shared) -> Vec<Acl> {
-    if shared.access().digest.is_some() { creator() } else { open() }
-}
-
-/// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open, the rest is ours.
-pub(super) async fn ensure(shared: &Shared, client: &Client, path: &str, data: &[u8]) -> Result<(), StoreError> {
-    let acl = private(shared);
-    let mut at = 1;
-    while let Some(end) = path.get(at..).and_then(|rest| rest.find('/')).map(|end| at + end) {
-        let ancestor = path.get(..end).unwrap_or("/");
-        let shared_by_all = ancestor == "/_keepstep" || ancestor == CLAIMS;
-        let acls = if shared_by_all { Acls::anyone_all() } else { Acls::new(&acl) };
-        create(shared, client, ancestor, b"", acls).await?;
-        at = end + 1;
-    }
-    create(shared, client, path, data, Acls::new(&acl)).await
-}
-
-async fn create(shared: &Shared, client: &Client, path: &str, data: &[u8], acls: Acls<'_>) -> Result<(), StoreError> {
-    match client.create(path, data, &CreateMode::Persistent.with_acls(acls)).await {
-        Ok(_) | Err(Error::NodeExists) => Ok(()),
-        Err(Error::NoAuth) => Err(StoreError::Refused(format!(
-            "{}: user `{}` may not create {path}; Keepstep keeps its state below /_keepstep",
-            shared.place(),
-            shared.user()
-        ))),
-        Err(error) => Err(explain(shared, &error)),
-    }
-}
 
 /// Waits until this worker is first in line, and no other should be.
 pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send + Sync)) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@
 //! above all that there were. So the owner writes its lineage znode again whenever something has changed, and remembers the version
 //! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
-use super::election::ensure;
+use super::ours::ensure;
 use super::{Shared, explain, lock};
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;

@@ -14,6 +14,7 @@ mod election;
 mod group;
 mod journal;
 mod lineage;
+mod ours;
 mod parents;
 mod preflight;
 mod session;

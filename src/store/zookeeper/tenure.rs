@@ -5,8 +5,9 @@
 //! done now (the connection is away), before the pipeline connects again.
 
 use super::journal::SLOTS;
+use super::ours::CLAIMS;
 use super::session::Session;
-use super::{Shared, election, lock};
+use super::{Shared, lock};
 use crate::store::{Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -129,7 +130,7 @@ async fn give_back(shared: &Shared, session: &Session) -> Result<(), Error> {
     let claim = format!("{}-", shared.settings.pipeline);
     // A pipeline's name may begin with another's: only digits follow ours.
     let is_claim = |name: &str| name.strip_prefix(&claim).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-    remove_ours(session, election::CLAIMS, is_claim).await?;
+    remove_ours(session, CLAIMS, is_claim).await?;
     shared.owes.store(false, Ordering::Relaxed);
     Ok(())
 }
