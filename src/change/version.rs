@@ -13,6 +13,15 @@ pub struct ZkVersion {
     pub version: i32,
 }
 
+impl ZkVersion {
+    /// Whether both were left by the same write. The incarnation may be a wrong guess: a worker that ended right behind its write may
+    /// have met another one than it had read, and what completes its journal cannot know.
+    #[must_use]
+    pub fn is_same_write(self, other: ZkVersion) -> bool {
+        (self.mzxid, self.version) == (other.mzxid, other.version)
+    }
+}
+
 /// What ZooKeeper tells of a znode beside its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ZkStat {

@@ -216,7 +216,7 @@ fn compare(seen: &Observation) -> Sides {
         (Znode::Present { version, .. }, Some(base)) => match base.zookeeper {
             None => (znode.is_some(), false),
             // An ensemble that came back older may give a zxid a second time: the version tells, for once.
-            Some(agreed) if same_lineage => (agreed != version, version.mzxid < agreed.mzxid),
+            Some(agreed) if same_lineage => (!agreed.is_same_write(version), version.mzxid < agreed.mzxid),
             Some(_) if znode == base.redis => (false, false),
             Some(_) => (true, version.mzxid <= seen.ensemble.since_zxid),
         },

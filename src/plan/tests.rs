@@ -325,3 +325,18 @@ fn a_znode_without_base_that_may_be_older_than_its_delete_is_looked_at_on_both_s
     assert_eq!(after_znode(Known::None, found, false, 7, 25), Next::Both);
     assert_eq!(after_znode(Known::None, found, false, 7, 24), Next::Decide);
 }
+
+#[test]
+fn a_base_that_a_journal_completed_with_the_wrong_incarnation_is_that_of_the_write_all_the_same() {
+    let guessed = base(30, b"a")
+        .map(|base| Base { zookeeper: base.zookeeper.map(|version| ZkVersion { czxid: 5, ..version }), ..base });
+    assert_eq!(decide(guessed, znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToZookeeper(None));
+    assert_eq!(decide(guessed, znode(30, b"a"), key(b"b")), Action::ToZookeeper(None));
+    assert_eq!(decide(guessed, znode(30, b"a"), key(b"a")), Action::Agree, "and is noted as it is");
+}
+
+#[test]
+fn an_absent_znode_is_lost_where_nothing_can_have_been_deleted_since_its_base() {
+    assert_eq!(decide(base(30, b"a"), Znode::Absent(29), key(b"a")), Action::ToZookeeper(None));
+    assert_eq!(decide(base(30, b"a"), Znode::Absent(31), key(b"a")), Action::ToRedis(None));
+}

@@ -1,10 +1,7 @@
 //! A delete of either side is carried over, seen or unseen; a loss of data never is.
 
-use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, Znodes, ZooKeeper, eventually, in_step, never};
-use keepstep::store::zookeeper::{Access, Sessions, Settings, ZookeeperStore};
-use keepstep::store::{Look, ZnodeReading, Znodes as _};
+use crate::support::{Ensemble, Keepstep, LIVE, Pipeline, Redis, Scene, Znodes, eventually, in_step, never};
 use redis::aio::MultiplexedConnection;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Three servers, because one alone cannot show what a read may miss.
@@ -290,38 +287,4 @@ async fn deletes_in_mass_flow_when_the_guard_is_off() {
         other => Err(format!("{other} znodes")),
     })
     .await;
-}
-
-/// A lagging server of the watches may show the znode of before: the deletion has to be known by its zxid.
-#[tokio::test]
-async fn a_synced_look_at_a_deleted_znode_learns_when_it_was_deleted() {
-    let zookeeper = ZooKeeper::start().await;
-    let access = Access { connect: zookeeper.connect_string(), session_timeout: Duration::from_secs(10), digest: None };
-    let store = ZookeeperStore::new(Settings {
-        name: "zk".to_owned(),
-        sessions: Arc::new(Sessions::new(access)),
-        pipeline: "settings".to_owned(),
-        worker: "here:1".to_owned(),
-        once: true,
-        roots: vec!["/settings".to_owned()],
-    });
-    store.connect().await.unwrap();
-    let znodes = zookeeper.client().await;
-    znodes.put("/settings/a", "1").await;
-    let written = znodes.stat("/settings/a").await.mzxid;
-    znodes.delete("/settings/a").await;
-    let look = async |path: &str| {
-        let found = store.read(&[path.to_owned()], Look::Synced).await.unwrap();
-        assert_eq!(found, [ZnodeReading::Absent(store.zxid())]);
-        store.zxid()
-    };
-    let seen = look("/settings/a").await;
-    assert!(seen > written, "{seen} was seen, {written} was the last write");
-    assert_eq!(seen, znodes.stat("/settings").await.pzxid);
-
-    znodes.put("/settings/b/c", "1").await;
-    znodes.delete("/settings/b/c").await;
-    znodes.delete("/settings/b").await;
-    assert_eq!(look("/settings/b/c").await, znodes.stat("/settings").await.pzxid, "the nearest ancestor tells");
-    store.close().await;
 }

@@ -1,13 +1,18 @@
 //! The doors to the stores by themselves, with no engine behind them.
 
 use crate::scripts::settings;
-use crate::support::{LIVE, Redis, eventually};
-use keepstep::change::{Digest, Side};
-use keepstep::plan::{Base, KeyOp};
+use crate::support::{LIVE, Redis, ZooKeeper, eventually};
+use keepstep::change::{Digest, Side, ZkVersion};
+use keepstep::plan::{Base, KeyOp, ZnodeOp};
 use keepstep::store::redis::RedisStore;
-use keepstep::store::{Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Remembered};
+use keepstep::store::zookeeper::{Access, Sessions, Settings, ZookeeperStore};
+use keepstep::store::{
+    Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Look, Remembered, StoreError, ZnodeAcl, ZnodeOutcome,
+    ZnodeReading, ZnodeWrite, Znodes as _,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What the source has told.
 #[derive(Default)]
@@ -33,6 +38,20 @@ impl Hints for Told {
     }
 }
 
+fn agreed(value: &str) -> Base {
+    Base {
+        sequence: 1,
+        zookeeper: None,
+        redis: Some(Digest::of(value.as_bytes())),
+        expires_ms: None,
+        ephemeral: false,
+        apart: false,
+        unproven: false,
+        path_id: 7,
+        ensemble: 1,
+    }
+}
+
 /// What says how a key went away may be behind hundreds of other events when somebody looks for the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
@@ -49,17 +68,6 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
     .await;
     for round in 0..100 {
         let key = format!("settings:{round}").into_bytes();
-        let base = Base {
-            sequence: 1,
-            zookeeper: None,
-            redis: Some(Digest::of(b"v")),
-            expires_ms: None,
-            ephemeral: false,
-            apart: false,
-            unproven: false,
-            path_id: 7,
-            ensemble: 1,
-        };
         let write = KeyWrite {
             key: &key,
             op: KeyOp::Set,
@@ -68,7 +76,7 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
             expect_nonce: 0,
             life: 0,
             value: b"v",
-            base: Some(base),
+            base: Some(agreed("v")),
             publish: None,
         };
         assert_eq!(store.apply(&[write]).await.unwrap(), [KeyOutcome::Done]);
@@ -87,4 +95,78 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
     store.unwatch().await;
     let answer = store.observe(&[b"settings:0"], true).await.unwrap();
     assert!(!answer.moment.told, "nobody listens any more");
+}
+
+fn zookeeper_store(zookeeper: &ZooKeeper) -> ZookeeperStore {
+    let access = Access { connect: zookeeper.connect_string(), session_timeout: Duration::from_secs(10), digest: None };
+    ZookeeperStore::new(Settings {
+        name: "zk".to_owned(),
+        sessions: Arc::new(Sessions::new(access)),
+        pipeline: "settings".to_owned(),
+        worker: "here:1".to_owned(),
+        once: true,
+        roots: vec!["/settings".to_owned()],
+    })
+}
+
+/// A lagging server of the watches may show the znode of before: the deletion has to be known by its zxid.
+#[tokio::test]
+async fn a_synced_look_at_a_deleted_znode_learns_when_it_was_deleted() {
+    let zookeeper = ZooKeeper::start().await;
+    let store = zookeeper_store(&zookeeper);
+    store.connect().await.unwrap();
+    let znodes = zookeeper.client().await;
+    znodes.put("/settings/a", "1").await;
+    let written = znodes.stat("/settings/a").await.mzxid;
+    znodes.delete("/settings/a").await;
+    let look = async |path: &str| {
+        let found = store.read(&[path.to_owned()], Look::Synced).await.unwrap();
+        assert_eq!(found, [ZnodeReading::Absent(store.zxid())]);
+        store.zxid()
+    };
+    let seen = look("/settings/a").await;
+    assert!(seen > written, "{seen} was seen, {written} was the last write");
+    assert_eq!(seen, znodes.stat("/settings").await.pzxid);
+
+    znodes.put("/settings/b/c", "1").await;
+    znodes.delete("/settings/b/c").await;
+    znodes.delete("/settings/b").await;
+    assert_eq!(look("/settings/b/c").await, znodes.stat("/settings").await.pzxid, "the nearest ancestor tells");
+    store.close().await;
+}
+
+/// In an older copy of the ensemble a znode may have the very version that was read; what the owner left in it since tells.
+#[tokio::test]
+async fn nothing_is_written_to_an_ensemble_that_is_older_than_its_owner_left_it() {
+    let zookeeper = ZooKeeper::start().await;
+    let store = zookeeper_store(&zookeeper);
+    store.connect().await.unwrap();
+    store.stand(&|_, _| {}).await.unwrap();
+    store.own(Remembered::default()).await.unwrap();
+    store.journal().await.unwrap();
+    let znodes = zookeeper.client().await;
+    znodes.put("/settings/a", "0").await;
+    let write = async |version: i32, data: &str| {
+        let base = Base { zookeeper: Some(ZkVersion { czxid: 1, mzxid: 1, version: version + 1 }), ..agreed(data) };
+        let (op, data, acl) = (ZnodeOp::Set(version), data.as_bytes(), ZnodeAcl::Open);
+        let writes = [ZnodeWrite { path: "/settings/a", op, data, key: b"settings:a", base, nonce: 1, acl }];
+        let written = store.write(&writes).await?;
+        store.release(&written.slots);
+        Ok::<_, StoreError>(matches!(written.outcomes.as_slice(), [ZnodeOutcome::Done { .. }]))
+    };
+    for _ in 0..3 {
+        store.raise_tide().await.unwrap();
+    }
+    assert!(write(0, "1").await.unwrap());
+    let path = "/_keepstep/settings/lineage";
+    let lineage = znodes.get(path).await.unwrap();
+    znodes.put(path, &lineage).await;
+    assert!(write(1, "2").await.unwrap(), "a tide that rises meanwhile costs another try");
+    assert_eq!(store.tide(), 4);
+    znodes.delete(path).await;
+    znodes.put(path, &lineage).await;
+    let refused = write(2, "3").await;
+    assert!(matches!(&refused, Err(StoreError::Fenced(why)) if why.contains("came back older")), "{refused:?}");
+    assert_eq!(znodes.text("/settings/a").await.as_deref(), Some("2"));
+    store.close().await;
 }

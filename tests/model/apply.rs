@@ -155,6 +155,11 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
         world.workers[i].pc = Pc::Resolve;
         return Some(());
     }
+    // A multi checks the lineage: in an older copy the versions say nothing.
+    if world.zk.tide < worker.tide && !cfg.has(Bug::TideNotCheckedByWrites) {
+        die(world, i);
+        return (reply == 0).then_some(());
+    }
     let todo = worker.todo;
     let held = world.zk.znode;
     let is_there = held.is.value != 0;

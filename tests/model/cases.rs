@@ -141,6 +141,14 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::LossNotDated, both("older", Budget { znode_rollbacks: 1, ..writes(1, 1) })),
         plant(Bug::TideNotRemembered, restored("older, in a new epoch")),
         plant(Bug::TideNotLookedAt, restored("older, in a new epoch")),
+        plant(
+            Bug::TideNotCheckedByWrites,
+            Config {
+                new_epoch: true,
+                states_max: 4_500_000,
+                ..both("older, in a new epoch", Budget { znode_rollbacks: 1, ..writes(2, 1) })
+            },
+        ),
         plant(Bug::EventsNotHeardOut, both("evicted", Budget { evictions: 1, ..writes(1, 1) })),
         plant(Bug::DeleteFromBeforeAGapBelieved, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
         plant(Bug::QuarantinedPairTakenFast, Config { policy: ruled(Zookeeper, OnConflict::Quarantine), ..PLAIN }),

@@ -36,6 +36,7 @@ pub enum Bug {
     LossNotDated,
     TideNotRemembered,
     TideNotLookedAt,
+    TideNotCheckedByWrites,
     DeleteFromBeforeAGapBelieved,
     QuarantinedPairTakenFast,
     NamedKeyNotLookedAt,

@@ -165,7 +165,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         Step::RestoreEnsembleFromTheCopy => {
             let copy = world.zk_copy.take()?;
             spend(&mut world.left.znode_rollbacks)?;
-            let (newest, had) = (world.zk.zxid, world.zk.znode.is.value != 0);
+            let newest = world.zk.zxid;
             // A copy that is younger than the last tide is not told from what was lost with it.
             if cfg.new_epoch && copy.tide >= world.redis.state.tide {
                 return None;
@@ -174,7 +174,6 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if cfg.new_epoch {
                 world.zk.zxid = newest + 1;
             }
-            world.zk.znode.is.lost |= had && copy.znode.is.value == 0;
             world.restored_at = world.writes;
             world.seen = Default::default();
             world.seen[0] = (world.zk.znode, world.zk.zxid);

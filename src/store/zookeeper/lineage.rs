@@ -93,9 +93,7 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
             let Some(MultiWriteResult::SetData { stat }) = results.last() else {
                 return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
             };
-            if let Some(lineage) = lock(&shared.lineage).as_mut() {
-                lineage.tide = lineage.tide.max(stat.version);
-            }
+            note(shared, stat.version);
             Ok(())
         }
         Err(MultiWriteError::OperationFailed { index: 0, source }) => {
@@ -106,14 +104,29 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses to go on if the ensemble came back older than it was under this owner. What is absent there says nothing.
+/// The lineage znode and the version that it has, as far as this owner knows: what each write checks.
+pub(super) fn mark(shared: &Shared) -> (String, i32) {
+    (path(shared), lock(&shared.lineage).as_ref().map_or(0, |lineage| lineage.tide))
+}
+
+/// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
+/// do versions.
 pub(super) async fn check(shared: &Shared, client: &Client) -> Result<(), StoreError> {
     let Some(tide) = lock(&shared.lineage).as_ref().map(|lineage| lineage.tide) else { return Ok(()) };
     match client.check_stat(&path(shared)).await {
-        Ok(Some(stat)) if stat.version >= tide => Ok(()),
+        Ok(Some(stat)) if stat.version >= tide => {
+            note(shared, stat.version);
+            Ok(())
+        }
         Ok(Some(_)) => Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place()))),
         Ok(None) => Err(gone(shared)),
         Err(error) => Err(explain(shared, &error)),
+    }
+}
+
+fn note(shared: &Shared, version: i32) {
+    if let Some(lineage) = lock(&shared.lineage).as_mut() {
+        lineage.tide = lineage.tide.max(version);
     }
 }
 

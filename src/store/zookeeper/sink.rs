@@ -12,7 +12,7 @@
 use super::journal::{self, SLOTS};
 use super::parents::{above, look_up};
 use super::tenure::Tenure;
-use super::{Shared, explain};
+use super::{Shared, explain, lineage};
 use crate::change::ZkVersion;
 use crate::failpoint::crash_in_flight;
 use crate::plan::guard::{self, Fate, fate};
@@ -29,6 +29,9 @@ const MULTI_WRITES: usize = 100;
 
 /// Multis of one call; what does not fit is handed back. Half of the slots, so that two calls go at the same time.
 const MULTIS: usize = SLOTS / 2;
+
+/// Which operation of a multi checks that the lineage is as the owner left it. The one before is the fence.
+const LINEAGE: usize = 1;
 
 /// Refused members that are taken out of one multi before the rest is handed back: each try costs a transaction on all
 /// servers.
@@ -162,6 +165,8 @@ async fn run(
                 );
                 return Ok(done);
             }
+            // The tide was raised meanwhile, or this is an older copy of the ensemble, in which a version says nothing.
+            Err(MultiWriteError::OperationFailed { index: LINEAGE, .. }) => lineage::check(shared, client).await?,
             Err(MultiWriteError::OperationFailed { index, source }) => {
                 let Some(at) = sent.owners.get(index).copied().flatten() else {
                     return Err(StoreError::Fenced(format!(
@@ -212,7 +217,7 @@ async fn run(
 struct Sent<F> {
     commit: F,
     journal: Vec<u8>,
-    /// Which member each operation belongs to; none for fence and journal.
+    /// Which member each operation belongs to; none for fence, lineage and journal.
     owners: Vec<Option<usize>>,
     /// Which operation is each member's own.
     places: Vec<usize>,
@@ -227,12 +232,14 @@ impl Sent<()> {
     ) -> Result<Sent<impl Future<Output = Result<Vec<MultiWriteResult>, MultiWriteError>> + Send + 'a>, StoreError>
     {
         let mut multi = tenure.session.new_multi_writer();
-        let mut owners = vec![None];
+        let mut owners = vec![None, None];
         let mut places = Vec::with_capacity(members.len());
         let mut entries = Vec::new();
         let wrong = |error: Error| explain(shared, &error);
         let (epoch_path, epoch_version) = tenure.fence();
         multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
+        let (lineage_path, tide) = lineage::mark(shared);
+        multi.add_check_version(&lineage_path, tide).map_err(wrong)?;
         for (at, member) in members.iter().enumerate() {
             let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
             for path in &member.missing {

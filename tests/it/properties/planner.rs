@@ -207,7 +207,7 @@ fn replaces_with_reason(seen: &Observation, action: Action, context: &dyn Fn() -
             if znode_value(seen).is_some() && key_value(seen) != Some(digest) =>
         {
             let is_the_bases = seen.base.is_some_and(|base| {
-                let is_same = base.zookeeper == Some(version);
+                let is_same = base.zookeeper.is_some_and(|agreed| agreed.is_same_write(version));
                 is_same && base.ensemble == seen.ensemble.id
             });
             assert!(is_the_bases || Some(digest) == agreed, "the znode's value is nowhere: {}", context());
