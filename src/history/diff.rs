@@ -164,7 +164,7 @@ impl<'a> Differ<'a> {
         settling: &'a dyn Settling,
         quarantined: HashSet<u64>,
     ) -> Differ<'a> {
-        let walk = znodes.walk(scope.map.roots());
+        let walk = znodes.walk(scope.map.roots(), true);
         let under_way = FuturesUnordered::new();
         under_way.push(scan(scope, Arc::clone(&keys)).boxed());
         Differ {

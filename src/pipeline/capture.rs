@@ -304,7 +304,7 @@ impl Engine {
         let mut acted = 0;
         let mut batch: Vec<(PairName, Hint)> = Vec::new();
         if let (Some(znodes), None) = (&self.znodes, &self.keys) {
-            let mut walk = znodes.walk(self.map.roots());
+            let mut walk = znodes.walk(self.map.roots(), false);
             while let Some(walked) = walk.next().await? {
                 for (path, ..) in walked {
                     if let Some(mapped) = self.map.of_path(&path) {

@@ -173,8 +173,9 @@ impl Engine {
         // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off). They
         // end with the ownership, and not before they have given their pairs back.
         let mut under_way = JoinSet::new();
-        let mut result =
-            self.start_batches(znodes.walk(self.map.roots()).as_mut(), is_routine, &mut under_way, met, total).await;
+        let mut result = self
+            .start_batches(znodes.walk(self.map.roots(), false).as_mut(), is_routine, &mut under_way, met, total)
+            .await;
         while let Some(ended) = under_way.join_next().await {
             result = result.and(absorb(total, batch(ended)));
         }

@@ -289,8 +289,8 @@ pub trait Znodes: Send + Sync {
     /// Reads znodes, in order.
     fn read<'a>(&'a self, paths: &'a [String], look: Look) -> BoxFuture<'a, Result<Vec<ZnodeReading>, StoreError>>;
 
-    /// Walks the subtrees below these roots.
-    fn walk(&self, roots: Vec<String>) -> Box<dyn Walk>;
+    /// Walks the subtrees below these roots. With `reads_ahead` what a step answers may have been read before it was asked for.
+    fn walk(&self, roots: Vec<String>, reads_ahead: bool) -> Box<dyn Walk>;
 
     /// Writes, all in as few transactions as the limits allow, each with the fence and a journal slot. Returns only
     /// when the outcome of each is known, or with [`StoreError::Fenced`] when the ownership is lost.

@@ -1,6 +1,6 @@
 //! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
 
-use super::calls::{ANSWER_BYTES, DIGEST_ABOVE, bytes, integer};
+use super::calls::{ANSWER_BYTES, DIGEST_ABOVE};
 use super::fault::{explain, is_denied};
 use super::{CALL_BYTES, KEYS_PER_CALL, Shared};
 use crate::change::Digest;
@@ -36,11 +36,14 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
     command.arg(&shared.look.sha).arg(keys.len()).arg(keys);
     command.arg(ANSWER_BYTES).arg(if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }).arg(VALUE_BYTES_MAX);
     match shared.script(&shared.look, &command).await? {
-        Ok(Value::Array(items)) => {
-            let mut items = items.into_iter();
+        Ok(Value::BulkString(packed)) => {
+            let mut rest = packed.as_slice();
             let mut states = Vec::with_capacity(keys.len());
-            while let (Some(code), Some(value)) = (items.next(), items.next()) {
-                states.push(state(integer(Some(code)), value));
+            while let Some(([code, length @ ..], parts)) = rest.split_first_chunk::<5>() {
+                let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+                let Some((value, after)) = parts.split_at_checked(length) else { break };
+                states.push(state(*code, value));
+                rest = after;
             }
             Ok(states)
         }
@@ -57,18 +60,18 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
     }
 }
 
-fn state(code: i64, value: Value) -> KeyState {
-    let text = |value| String::from_utf8_lossy(&bytes(Some(value))).into_owned();
+fn state(code: u8, value: &[u8]) -> KeyState {
+    let text = || String::from_utf8_lossy(value).into_owned();
     match code {
         0 => KeyState::Absent,
-        1 => KeyState::Value { bytes: bytes(Some(value)), expires_ms: None },
-        2 => match Digest::from_hex(&bytes(Some(value))) {
+        1 => KeyState::Value { bytes: value.to_vec(), expires_ms: None },
+        2 => match Digest::from_hex(value) {
             Some(digest) => KeyState::Digest { digest, expires_ms: None },
             None => KeyState::Later,
         },
-        3 => KeyState::TooLarge(u64::try_from(integer(Some(value))).unwrap_or(0)),
-        4 => KeyState::WrongType(text(value)),
-        7 => KeyState::Denied(text(value)),
+        3 => KeyState::TooLarge(text().parse().unwrap_or(0)),
+        4 => KeyState::WrongType(text()),
+        7 => KeyState::Denied(text()),
         _ => KeyState::Later,
     }
 }

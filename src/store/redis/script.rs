@@ -208,7 +208,8 @@ return 1
 ";
 
 /// `KEYS`: user keys. `ARGV`: bytes that the answer may hold, bytes above which a value comes as its digest, bytes above
-/// which it is too large. Answers two items a key: code and value, as `OBSERVE` has them. Writes nothing.
+/// which it is too large. Answers one text, for each key code (1 byte) and length (4, big-endian), then the value, as `OBSERVE` has them.
+/// Writes nothing.
 const LOOK: &str = r"
 local left, digest_above, large_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local out = {}
@@ -222,7 +223,7 @@ for i = 1, #KEYS do
       code, value = 7, length.err
     end
   elseif length > large_above then
-    code, value = 3, length
+    code, value = 3, tostring(length)
   elseif length > left then
     code = 5
   else
@@ -237,9 +238,9 @@ for i = 1, #KEYS do
       end
     end
   end
-  out[2 * i - 1], out[2 * i] = code, value
+  out[2 * i - 1], out[2 * i] = struct.pack('>BI4', code, #value), value
 end
-return out
+return table.concat(out)
 ";
 
 /// `KEYS`: user keys. `ARGV`: bytes above which a value is too large to be compared, then three for each key: what to do

@@ -353,8 +353,8 @@ impl Znodes for ZookeeperStore {
         self.shared.read(paths, look).boxed()
     }
 
-    fn walk(&self, roots: Vec<String>) -> Box<dyn Walk> {
-        Box::new(walk::Subtrees::new(Arc::clone(&self.shared), roots))
+    fn walk(&self, roots: Vec<String>, reads_ahead: bool) -> Box<dyn Walk> {
+        Box::new(walk::Subtrees::new(Arc::clone(&self.shared), roots, reads_ahead))
     }
 
     fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>> {

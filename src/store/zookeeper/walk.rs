@@ -5,11 +5,16 @@ use super::{Shared, explain, stat_of};
 use crate::store::{StoreError, Walk, Walked};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use zookeeper_client::{Client, Error, MultiReadResult};
 
 /// Requests of [`Shared::reads_per_request`] znodes each that are under way together.
 const REQUESTS: usize = 8;
+
+/// Steps that are under way beside the one that is looked at: the server is never without work, and what is held stays within
+/// three steps.
+const AHEAD: usize = 2;
 
 /// See [`Walk`].
 pub(super) struct Subtrees {
@@ -23,12 +28,21 @@ pub(super) struct Subtrees {
     parent: String,
     names: Vec<String>,
     denied: Vec<(String, String)>,
+    /// Steps that are read before they are asked for.
+    ahead: usize,
+    /// The steps that are under way, the oldest first.
+    under_way: VecDeque<BoxFuture<'static, Result<Answers, StoreError>>>,
 }
 
+/// Paths and what was read of them.
+type Answers = Vec<(String, MultiReadResult)>;
+
 impl Subtrees {
-    pub(super) fn new(shared: Arc<Shared>, roots: Vec<String>) -> Subtrees {
-        let (parents, names, denied) = (Vec::new(), Vec::new(), Vec::new());
-        Subtrees { shared, client: None, roots, parents, parent: String::new(), names, denied }
+    /// With `reads_ahead` a step may have been read before it was asked for.
+    pub(super) fn new(shared: Arc<Shared>, roots: Vec<String>, reads_ahead: bool) -> Subtrees {
+        let (parents, names, denied, under_way) = (Vec::new(), Vec::new(), Vec::new(), VecDeque::new());
+        let ahead = if reads_ahead { AHEAD } else { 0 };
+        Subtrees { shared, client: None, roots, parents, parent: String::new(), names, denied, ahead, under_way }
     }
 
     async fn step(&mut self) -> Result<Option<Walked>, StoreError> {
@@ -43,8 +57,25 @@ impl Subtrees {
         };
         if !self.roots.is_empty() {
             let roots = std::mem::take(&mut self.roots);
-            return self.read(&client, roots, 1).await.map(Some);
+            let answers = read(&self.shared, &client, roots, 1).await?;
+            return Ok(Some(self.keep(answers)));
         }
+        // While an answer is looked at, the next ones are on their way.
+        while self.under_way.len() <= self.ahead {
+            let Some(paths) = self.next_paths(&client).await? else { break };
+            let (shared, client) = (Arc::clone(&self.shared), Arc::clone(&client));
+            let per_request = shared.reads_per_request();
+            let read = async move { read(&shared, &client, paths, per_request).await };
+            self.under_way.push_back(if self.ahead == 0 { read.boxed() } else { spawned(read).boxed() });
+        }
+        match self.under_way.pop_front() {
+            Some(read) => read.await.map(|answers| Some(self.keep(answers))),
+            None => Ok(None),
+        }
+    }
+
+    /// The paths to be read next; `None` while nothing is known that is not read or under way.
+    async fn next_paths(&mut self, client: &Client) -> Result<Option<Vec<String>>, StoreError> {
         while self.names.is_empty() {
             let Some(parent) = self.parents.pop() else { return Ok(None) };
             self.names = match client.list_children(&parent).await {
@@ -62,7 +93,7 @@ impl Subtrees {
         let per_request = self.shared.reads_per_request();
         let requests = if per_request < 16 { 1 } else { REQUESTS };
         let first = self.names.len().saturating_sub(per_request * requests);
-        let paths: Vec<String> = self
+        let paths = self
             .names
             .drain(first..)
             .map(|name| format!("{}/{name}", self.parent))
@@ -71,14 +102,12 @@ impl Subtrees {
         if self.names.is_empty() {
             self.names.shrink_to_fit();
         }
-        self.read(&client, paths, per_request).await.map(Some)
+        Ok(Some(paths))
     }
 
-    async fn read(&mut self, client: &Client, paths: Vec<String>, per_request: usize) -> Result<Walked, StoreError> {
-        let requests = paths.chunks(per_request.max(1)).map(|chunk| self.shared.multi_read(client, chunk));
-        let answers = futures::future::try_join_all(requests).await?;
-        let mut walked = Vec::with_capacity(paths.len());
-        for (path, answer) in paths.into_iter().zip(answers.into_iter().flatten()) {
+    fn keep(&mut self, answers: Answers) -> Walked {
+        let mut walked = Vec::with_capacity(answers.len());
+        for (path, answer) in answers {
             match answer {
                 MultiReadResult::Data { data, stat } => {
                     if stat.num_children > 0 {
@@ -95,8 +124,22 @@ impl Subtrees {
                 _ => {}
             }
         }
-        Ok(walked)
+        walked
     }
+}
+
+async fn read(shared: &Shared, client: &Client, paths: Vec<String>, per_request: usize) -> Result<Answers, StoreError> {
+    let requests = paths.chunks(per_request.max(1)).map(|chunk| shared.multi_read(client, chunk));
+    let answers = futures::future::try_join_all(requests).await?;
+    Ok(paths.into_iter().zip(answers.into_iter().flatten()).collect())
+}
+
+/// Goes on whether anybody waits for it or not.
+fn spawned(
+    read: impl Future<Output = Result<Answers, StoreError>> + Send + 'static,
+) -> impl Future<Output = Result<Answers, StoreError>> + Send + 'static {
+    let task = tokio::spawn(read);
+    async move { task.await.unwrap_or_else(|error| Err(StoreError::Away(format!("a read ended early: {error}")))) }
 }
 
 impl Walk for Subtrees {
