@@ -192,8 +192,12 @@ async fn main() {
             (format!("{{\"zookeeper\":\"/settings/service/{}\"}}", number % PAIRS).into_bytes(), value)
         })
         .collect();
-    // Once for nothing: the broker's JIT, and the first segment.
+    // Once for nothing: the broker's JIT, the first segment, and the other topic, during whose creation a producer would gather
+    // everything into the largest batches.
     through_the_stream(&stream, records / 4).await;
+    let (first, to) = (encoded.get(..encoded.len() / 4).unwrap_or_default().to_vec(), format!("{topic}.bare"));
+    let servers = brokers.clone();
+    tokio::task::spawn_blocking(move || bare(&servers, &to, &first)).await.unwrap();
     let [p50, p99] = single(&stream, 500).await;
     println!("append of one change: p50 {p50:.2} ms, p99 {p99:.2} ms");
     for round in 1..=3 {
