@@ -195,15 +195,16 @@ async fn main() {
     // Once for nothing: the broker's JIT, the first segment, and the other topic, during whose creation a producer would gather
     // everything into the largest batches.
     through_the_stream(&stream, records / 4).await;
-    let (first, to) = (encoded.get(..encoded.len() / 4).unwrap_or_default().to_vec(), format!("{topic}.bare"));
-    let servers = brokers.clone();
+    let bare_topic = format!("{topic}.bare");
+    let (servers, to) = (brokers.clone(), bare_topic.clone());
+    let first = encoded.get(..encoded.len() / 4).unwrap_or_default().to_vec();
     tokio::task::spawn_blocking(move || bare(&servers, &to, &first)).await.unwrap();
     let [p50, p99] = single(&stream, 500).await;
     println!("append of one change: p50 {p50:.2} ms, p99 {p99:.2} ms");
     for round in 1..=3 {
         let ours = through_the_stream(&stream, records).await;
         // To a topic of its own, which the broker creates: the stream would read what stands between its records.
-        let (to, encoded) = (format!("{topic}.bare"), encoded.clone());
+        let (to, encoded) = (bare_topic.clone(), encoded.clone());
         let brokers = brokers.clone();
         let raw = tokio::task::spawn_blocking(move || bare(&brokers, &to, &encoded)).await.unwrap();
         println!(

@@ -45,6 +45,10 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
                 states.push(state(*code, value));
                 rest = after;
             }
+            // What is missing would be asked for again and again.
+            if states.len() < keys.len() {
+                return Err(StoreError::Away(format!("{}: a script answered less than was asked", shared.place())));
+            }
             Ok(states)
         }
         Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),

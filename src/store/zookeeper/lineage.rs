@@ -83,7 +83,7 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
         return Err(StoreError::Fenced(format!("{}: not the owner", shared.place())));
     };
     let tenure = shared.tenure()?;
-    let (epoch_path, version) = lock(&tenure.fence).clone();
+    let (epoch_path, version) = tenure.fence();
     let wrong = |error: Error| explain(shared, &error);
     let mut multi = tenure.session.new_multi_writer();
     multi.add_check_version(&epoch_path, version).map_err(wrong)?;

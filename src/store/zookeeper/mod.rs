@@ -87,7 +87,7 @@ struct Shared {
     source: Mutex<Option<Arc<Session>>>,
     parents: Mutex<Parents>,
     newest_zxid: AtomicI64,
-    /// Of the ensemble, while this is its owner.
+    /// Of the ensemble, as the last ownership of this worker left it.
     lineage: Mutex<Option<lineage::Lineage>>,
     clock_ahead_ms: AtomicI64,
     standbys: AtomicU64,
@@ -210,7 +210,7 @@ impl Shared {
             let requests = together.iter().map(|chunk| self.multi_read(&client, chunk));
             answers.extend(futures::future::try_join_all(requests).await?);
         }
-        for result in answers.into_iter().flatten().take(paths.len()) {
+        for result in answers.into_iter().flatten() {
             readings.push(match result {
                 MultiReadResult::Data { data, stat } => {
                     self.note_zxid(stat.mzxid);
