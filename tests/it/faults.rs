@@ -4,9 +4,10 @@ use crate::support::{
     Direction, Keepstep, LIVE, Pipeline, Proxy, Redis, Scene, Znodes, ZooKeeper, eventually_is, in_step,
 };
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// `worker.reconcile` of these tests is 2 s; the contract adds 30.
@@ -82,6 +83,12 @@ async fn write_znode(connect: &str, session: &mut Option<Znodes>, path: &str, va
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The pipeline's state, as the worker serves it.
+async fn state(worker: &Keepstep) -> Value {
+    let status: Value = serde_json::from_str(&worker.get("/status").await.body).unwrap();
+    status["pipelines"][0]["state"].clone()
 }
 
 /// Both sides hold exactly what the load wrote last.
@@ -183,6 +190,16 @@ impl Broken {
         Broken { _redis: redis, _zookeeper: zookeeper, to_redis, to_zookeeper, keepstep, znodes, client, load }
     }
 
+    /// The worker notices by itself that a store does not answer.
+    async fn notices(&self) {
+        eventually_is("the worker says that it waits", LIVE, true, async || state(&self.keepstep).await != "live")
+            .await;
+    }
+
+    async fn is_live(&self) {
+        eventually_is("the worker", HEALED, Value::from("live"), async || state(&self.keepstep).await).await;
+    }
+
     /// Heals both ways, ends the load, and sees that both sides hold what it wrote last, with no conflict invented.
     async fn end(mut self) {
         self.to_redis.heal();
@@ -205,10 +222,11 @@ async fn cut_connections_are_made_again_and_nothing_is_missed() {
         broken.to_zookeeper.drop_connections();
     }
     broken.to_redis.cut();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    broken.notices().await;
     broken.to_redis.heal();
+    broken.is_live().await;
     broken.to_zookeeper.cut();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    broken.notices().await;
     broken.end().await;
 }
 
@@ -229,27 +247,51 @@ async fn a_write_whose_reply_was_lost_is_neither_repeated_nor_a_conflict() {
 #[tokio::test]
 async fn a_session_that_expires_in_silence_is_replaced() {
     let broken = Broken::start().await;
+    let epoch = broken.keepstep.metric("keepstep_epoch", "").await;
+    let places = async || broken.znodes.client().list_children("/_keepstep/settings/election").await.unwrap();
+    let expired = places().await;
+    assert_eq!(expired.len(), 1, "{expired:?}");
     broken.to_zookeeper.black_hole(Direction::ToServer);
     broken.to_zookeeper.black_hole(Direction::ToClient);
-    // Twice the session timeout: the server has given the session up by then.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    eventually_is("the place in line of the session that the server has given up", LIVE, Vec::<String>::new(), places)
+        .await;
+    broken.to_zookeeper.heal();
+    eventually_is("a place in line of another session", LIVE, 1, async || places().await.len()).await;
+    assert_ne!(places().await, expired);
+    eventually_is("the pipeline is owned anew", LIVE, true, async || {
+        broken.keepstep.metric("keepstep_epoch", "").await > epoch
+    })
+    .await;
     broken.end().await;
 }
 
 #[tokio::test]
 async fn a_redis_that_falls_silent_is_noticed() {
     let broken = Broken::start().await;
+    let gaps = broken.keepstep.metric("keepstep_gaps_total", "").await;
     broken.to_redis.black_hole(Direction::ToClient);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    broken.notices().await;
+    broken.to_redis.heal();
+    broken.is_live().await;
+    assert!(broken.keepstep.metric("keepstep_gaps_total", "").await > gaps, "what was not heard is a gap");
     broken.end().await;
 }
 
 #[tokio::test]
 async fn a_slow_way_delays_changes_and_loses_none() {
     let broken = Broken::start().await;
-    broken.to_redis.delay(Duration::from_millis(30));
-    broken.to_zookeeper.delay(Duration::from_millis(30));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    broken.is_live().await;
+    let way = Duration::from_millis(30);
+    broken.to_redis.delay(way);
+    broken.to_zookeeper.delay(way);
+    let mut client = broken.client.clone();
+    for round in 0..10 {
+        let begun = Instant::now();
+        redis::cmd("SET").arg("settings:slow").arg(round).exec_async(&mut client).await.unwrap();
+        let wanted = Some(round.to_string());
+        eventually_is("the znode", LIVE, wanted, async || broken.znodes.text("/settings/slow").await).await;
+        assert!(begun.elapsed() >= way * 2, "it came by the slow way: to the worker, and on to ZooKeeper");
+    }
     broken.end().await;
 }
 
@@ -260,7 +302,7 @@ async fn frozen_servers_are_waited_for() {
     scene.znode_becomes("/settings/a", Some("1")).await;
     scene.redis.pause();
     scene.zookeeper.pause();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    eventually_is("the worker says that it waits", LIVE, true, async || state(&scene.keepstep).await != "live").await;
     scene.redis.resume();
     scene.zookeeper.resume();
     scene.znodes = scene.zookeeper.client().await;

@@ -235,7 +235,7 @@ async fn while_all_brokers_are_away_for_a_minute_memory_does_not_grow_with_what_
     }
     let after = memory().await;
     println!("{round} rounds, {looks} looks at the status; memory {before} -> {after}");
-    assert!(looks > 0 && round > 100, "{round} rounds, {looks} looks at the status");
+    assert!(looks > 0 && round > 60, "{round} rounds, {looks} looks at the status");
     assert!(after < before + 32e6, "{before} bytes became {after} after {round} rounds");
     assert_eq!(scene.get("settings:from-zk").await, None, "no store is changed before the stream has the change");
     kafka.restart().await;
@@ -243,7 +243,7 @@ async fn while_all_brokers_are_away_for_a_minute_memory_does_not_grow_with_what_
     let newest = value(round - 1);
     eventually_is("the last value", BACK, Some(newest.clone()), async || scene.znodes.text("/settings/499").await)
         .await;
-    scene.in_step(BACK.saturating_sub(back.elapsed())).await;
+    scene.in_step(BACK).await;
     println!("in step {:?} after the broker was back", back.elapsed());
     assert_eq!(scene.text("settings:from-zk").await.as_deref(), Some("1"));
     eventually_is("what holds it up, and what waits", LIVE, (String::new(), 0), async || held_up(&scene).await).await;

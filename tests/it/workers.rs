@@ -2,7 +2,6 @@
 
 use crate::support::{Keepstep, LIVE, Pipeline, Scene, eventually, eventually_is};
 use serde_json::json;
-use std::time::{Duration, Instant};
 
 async fn state(keepstep: &Keepstep) -> serde_json::Value {
     let status = keepstep.command("status", &["--format", "json"]).await;
@@ -24,43 +23,32 @@ async fn with_a_standby() -> (Scene, Keepstep) {
     (scene, standby)
 }
 
+/// How quickly it does is a figure: `cargo bench --bench sync -- take-over`.
 #[tokio::test]
-async fn a_standby_takes_over_within_the_session_timeout_and_a_second() {
+async fn a_standby_takes_over_from_an_owner_that_is_killed_and_changes_flow_on() {
     let (mut scene, mut standby) = with_a_standby().await;
-    let mut took = Vec::new();
-    // A machine that is busy with other tests may hold one take-over up, not three.
-    for round in 0..3 {
-        if round > 0 {
-            std::mem::swap(&mut scene.keepstep, &mut standby);
-            standby.start();
-            standby.wait_ready().await;
-            eventually_is("the second worker", LIVE, json!("standby"), async || state(&standby).await).await;
-        }
-        scene.set("settings:a", format!("before {round}")).await;
-        scene.znode_becomes("/settings/a", Some(&format!("before {round}"))).await;
-        scene.keepstep.kill9();
-        let start = Instant::now();
-        scene.set("settings:a", format!("after {round}")).await;
-        eventually_is("the second worker", LIVE, json!("live"), async || state(&standby).await).await;
-        took.push(start.elapsed());
-        scene.znode_becomes("/settings/a", Some(&format!("after {round}"))).await;
-        if took[round] < Duration::from_millis(5_500) {
-            break;
-        }
-    }
-    assert!(took.iter().any(|took| *took < Duration::from_millis(5_500)), "took over after {took:?}");
+    scene.set("settings:a", "before").await;
+    scene.znode_becomes("/settings/a", Some("before")).await;
+    scene.keepstep.kill9();
+    scene.set("settings:a", "after").await;
+    eventually_is("the second worker", LIVE, json!("live"), async || state(&standby).await).await;
+    scene.znode_becomes("/settings/a", Some("after")).await;
     scene.znodes.put("/settings/b", "1").await;
     scene.key_becomes("settings:b", Some("1")).await;
     assert!(standby.runs());
 }
 
 #[tokio::test]
-async fn an_owner_that_ends_in_order_hands_over_at_once() {
+async fn an_owner_that_ends_in_order_gives_its_place_in_line_back_and_hands_over() {
     let (mut scene, standby) = with_a_standby().await;
+    let line = async || scene.znodes.client().list_children("/_keepstep/settings/election").await.unwrap();
+    let mut before = line().await;
+    before.sort();
+    assert_eq!(before.len(), 2, "{before:?}");
     assert_eq!(scene.keepstep.terminate().await, Some(0));
-    let start = Instant::now();
+    // Its session need not expire first.
+    assert_eq!(line().await, before[1..]);
     eventually_is("the second worker", LIVE, json!("live"), async || state(&standby).await).await;
-    assert!(start.elapsed() < Duration::from_secs(3), "took over after {:?}", start.elapsed());
     scene.settle().await;
 }
 

@@ -5,8 +5,12 @@ use std::future::Future;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// Asks again and again until the probe gives `Ok`. `Err` says what it saw instead; when `within` has passed the test
-/// fails with `what` was waited for and with what was last seen.
+/// How many times its deadline anything is waited for. A deadline says when to give up, not how fast the program must be: a
+/// machine with other work on it takes longer for everything.
+pub const PATIENCE: u32 = 4;
+
+/// Asks again and again until the probe gives `Ok`. `Err` says what it saw instead; when `within` has passed [`PATIENCE`]
+/// times the test fails with `what` was waited for and with what was last seen.
 #[track_caller]
 pub fn eventually<T>(
     what: impl Display,
@@ -15,6 +19,7 @@ pub fn eventually<T>(
 ) -> impl Future<Output = T> {
     let caller = Location::caller();
     async move {
+        let within = within * PATIENCE;
         let start = Instant::now();
         let mut pause = Duration::from_millis(5);
         let mut seen = String::from("nothing: the first look did not come back");

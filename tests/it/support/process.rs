@@ -1,5 +1,6 @@
 //! A child process: its output in a file, its signals by its own id, its end with the value that stands for it.
 
+use super::eventually::PATIENCE;
 use super::guardian;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, prlimit, waitid};
 use std::fs::OpenOptions;
@@ -57,7 +58,7 @@ impl Process {
         self.signal(Signal::STOP);
         let begun = Instant::now();
         while !self.is_stopped() {
-            assert!(begun.elapsed() < FREEZE, "process {} was told to stop and does not", self.child.id());
+            assert!(begun.elapsed() < FREEZE * PATIENCE, "process {} was told to stop and does not", self.child.id());
             std::thread::yield_now();
         }
     }
@@ -79,8 +80,9 @@ impl Process {
         status
     }
 
-    /// Waits for its end. Fails the test when it still runs after `within`.
+    /// Waits for its end. Fails the test when it still runs after `within`, [`PATIENCE`] times.
     pub async fn end(&mut self, within: Duration) -> ExitStatus {
+        let within = within * PATIENCE;
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.ended() {
