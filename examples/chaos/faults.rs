@@ -3,6 +3,7 @@
 //! Two lines of faults run beside each other, so that they meet: one of servers and workers, one of the ways between
 //! them. Both follow the seed.
 
+use crate::commands;
 use crate::support::{Direction, Proxy};
 use crate::world::World;
 use fastrand::Rng;
@@ -35,7 +36,9 @@ const OF_SERVERS: &[(&str, u32)] = &[
     ("FLUSHALL", 1),
     ("SWAPDB", 1),
     ("keys evicted", 1),
+    ("keys evicted, statistics reset", 1),
     ("notifications off", 2),
+    ("former owner ends late", 2),
     ("sidecars deleted by hand", 1),
 ];
 
@@ -44,6 +47,10 @@ const OF_KAFKA: &[(&str, u32)] = &[("Kafka killed", 3), ("Kafka frozen", 4)];
 
 /// What comes on top where the ensemble is restored.
 const OF_COPIES: &[(&str, u32)] = &[("ensemble restored from a copy", 8)];
+
+/// What comes on top where commands run: without a worker, by a worker, and beside one from another data folder.
+const OF_COMMANDS: &[(&str, u32)] =
+    &[("command between workers", 4), ("command by a worker", 3), ("command beside workers", 3)];
 
 const OF_WAYS: &[(&str, u32)] = &[
     ("connections closed", 3),
@@ -86,7 +93,8 @@ pub async fn inject(world: &mut World, seed: u64, during: Duration) -> Counts {
     let mut rng = Rng::with_seed(seed);
     let of_kafka = if world.kafka.is_some() { OF_KAFKA } else { &[] };
     let of_copies = if world.restores { OF_COPIES } else { &[] };
-    let of_servers = [OF_SERVERS, of_kafka, of_copies].concat();
+    let of_commands = if world.commands { OF_COMMANDS } else { &[] };
+    let of_servers = [OF_SERVERS, of_kafka, of_copies, of_commands].concat();
     let mut counts = Counts::new();
     while Instant::now() < until {
         tokio::time::sleep(ms(&mut rng, PAUSE_MS)).await;
@@ -173,14 +181,33 @@ impl World {
                 self.redis[primary].run::<()>("SWAPDB 0 1").await;
                 self.shared.redis_lost();
             }
-            "keys evicted" => {
-                self.redis[primary].run::<()>("CONFIG SET maxmemory-policy allkeys-random").await;
-                self.redis[primary].run::<()>("CONFIG SET maxmemory 1mb").await;
-                self.shared.bases_lost();
-                tokio::time::sleep(ms(rng, 20..200)).await;
-                self.redis[primary].run::<()>("CONFIG SET maxmemory 0").await;
-                self.redis[primary].run::<()>("CONFIG SET maxmemory-policy noeviction").await;
-                self.shared.redis_lost();
+            "keys evicted" => self.evict(primary, ms(rng, 20..200), false).await,
+            "keys evicted, statistics reset" => self.evict(primary, ms(rng, 20..200), true).await,
+            "former owner ends late" => {
+                // Frozen until another has taken over, then told to end: it gives back what it no longer has.
+                self.workers[one].keepstep.freeze();
+                tokio::time::sleep(ms(rng, 2500..5000)).await;
+                self.workers[one].keepstep.thaw();
+                let ended = self.workers[one].keepstep.terminate().await;
+                if ended != Some(0) {
+                    self.shared.complain(format!("A WORKER that was told to end ended with {ended:?}"));
+                }
+                tokio::time::sleep(ms(rng, 0..500)).await;
+                self.workers[one].keepstep.start();
+            }
+            "command between workers" => {
+                for worker in &mut self.workers {
+                    worker.keepstep.kill9();
+                }
+                commands::run(&self.shared, &self.workers[one].keepstep, rng).await;
+                for worker in &mut self.workers {
+                    worker.keepstep.start();
+                }
+            }
+            "command by a worker" => commands::run(&self.shared, &self.workers[one].keepstep, rng).await,
+            "command beside workers" => {
+                let beside = self.workers[one].keepstep.another();
+                commands::run(&self.shared, &beside, rng).await;
             }
             "notifications off" => {
                 let mut client = self.redis[primary].client().await;
@@ -220,6 +247,21 @@ impl World {
         for number in which {
             self.workers[*number].keepstep.start();
         }
+    }
+
+    /// Memory is short for a while, and what Redis counts may be set back in it.
+    async fn evict(&mut self, primary: usize, during: Duration, resets: bool) {
+        let redis = &self.redis[primary];
+        redis.run::<()>("CONFIG SET maxmemory-policy allkeys-random").await;
+        redis.run::<()>("CONFIG SET maxmemory 1mb").await;
+        self.shared.bases_lost();
+        if resets {
+            redis.run::<()>("CONFIG RESETSTAT").await;
+        }
+        tokio::time::sleep(during).await;
+        redis.run::<()>("CONFIG SET maxmemory 0").await;
+        redis.run::<()>("CONFIG SET maxmemory-policy noeviction").await;
+        self.shared.redis_lost();
     }
 
     async fn freeze_worker(&mut self, number: usize, during: Duration) {

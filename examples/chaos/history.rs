@@ -64,6 +64,10 @@ pub struct History {
     /// By pair: how often a worker said that it had written over a znode that was recreated at the version it had read. That
     /// is the one overwriting that ZooKeeper cannot refuse; it is detected and counted.
     pub recreated: BTreeMap<String, usize>,
+    /// When each command that rewrites values began and ended.
+    pub commands: Vec<(Duration, Duration)>,
+    /// What went wrong beside the pairs, in words.
+    pub complaints: Vec<String>,
     /// Everything on the streams of all workers.
     pub changes: Vec<Value>,
     /// The conflict logs of all workers.
@@ -86,11 +90,13 @@ pub struct Judgement {
     pub returned: Vec<String>,
     /// One for each conflict of a pair that only ZooKeeper's applications write.
     pub spurious: Vec<String>,
+    /// What went wrong beside the pairs.
+    pub complaints: Vec<String>,
 }
 
 impl Judgement {
     pub fn is_clean(&self) -> bool {
-        let found = [&self.lost, &self.diverged, &self.deletes, &self.returned, &self.spurious];
+        let found = [&self.lost, &self.diverged, &self.deletes, &self.returned, &self.spurious, &self.complaints];
         found.iter().all(|found| found.is_empty())
     }
 }
@@ -216,13 +222,22 @@ impl<'a> Excuses<'a> {
     }
 }
 
+/// Whether a command was at work then, or what it wrote was still on its way.
+fn is_under_a_command(history: &History, at: f64) -> bool {
+    let during = |(begun, ended): &(Duration, Duration)| seconds(*begun) <= at && at <= seconds(*ended + CARRIED);
+    history.commands.iter().any(during)
+}
+
+/// After so long what a command wrote has arrived on the other side, whatever is broken meanwhile.
+const CARRIED: Duration = Duration::from_secs(15);
+
 /// After so long every pair that lost its base has been looked at: the longest fault, a session, and a comparison.
 const WITHOUT_BASES: Duration = Duration::from_secs(15);
 
 /// Judges a run.
 pub fn judge(history: &History) -> Judgement {
     let index = Index::new(history);
-    let mut found = Judgement::default();
+    let mut found = Judgement { complaints: history.complaints.clone(), ..Judgement::default() };
     let mut excuses = Excuses::new(history);
     let mut newest_first: Vec<&Write> = history.writes.iter().collect();
     newest_first.sort_by_key(|write| std::cmp::Reverse(write.at));
@@ -256,7 +271,9 @@ pub fn judge(history: &History) -> Judgement {
             let writes = index.writes.get(&(side, pair.as_str()));
             writes.is_some_and(|all| all.iter().any(|write| write.left == Left::Nothing))
         });
-        if !is_made {
+        // `repair` deletes what the preferred side does not have, and `replay` what the stream says is gone.
+        let at = (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
+        if !is_made && !is_under_a_command(history, at) {
             found.deletes.push(format!("{pair}: {row}\n{}", story(history, &pair)));
         }
     }
@@ -270,7 +287,8 @@ pub fn judge(history: &History) -> Judgement {
             // not been carried by then is no old value: it counts as a change.
             let won = before.replace(value).is_some_and(|before| index.is_logged(pair, before))
                 || index.is_logged(pair, value)
-                || without_base;
+                || without_base
+                || is_under_a_command(history, seconds(*at));
             if !known.insert(value) && !won {
                 found.returned.push(format!("{pair}: {value}\n{}", story(history, pair)));
                 break;
@@ -282,6 +300,7 @@ pub fn judge(history: &History) -> Judgement {
         let at = (row["ts_ms"].as_i64().unwrap_or(0) - history.begun_ms) as f64 / 1000.0;
         let unsettled = history.bases_lost.iter().chain(&history.zookeeper_losses);
         let has_lost_bases = unsettled.into_iter().any(|lost| seconds(*lost) <= at);
+        let has_lost_bases = has_lost_bases || is_under_a_command(history, at);
         if let Some(pair) = pair_of(row).filter(|pair| pair.starts_with('z') && !has_lost_bases) {
             found.spurious.push(format!("{pair}: {row}\n{}", story(history, &pair)));
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --features failpoints --example chaos -- [--seed N] [--seconds S] [--runs R] [--stream embedded|kafka] [--workers N]
 //!     [--ensemble kept|restored]     restored: it comes back from copies as well
+//!     [--commands none|all]          all: replay, repair and restore run beside workers and between them
 //! ```
 //!
 //! A ZooKeeper ensemble of three, a Redis with a replica, two workers (or more) as processes, each behind proxies of its own. The
@@ -18,8 +19,10 @@
     reason = "a test program fails by panicking"
 )]
 
+mod commands;
 mod faults;
 mod history;
+mod odd;
 #[expect(dead_code, unused_imports, reason = "what the tests stand on, of which this needs a part")]
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
@@ -44,7 +47,7 @@ struct Asked {
 }
 
 fn asked() -> Asked {
-    let plan = Plan { workers: 2, on_kafka: false, restores: false };
+    let plan = Plan { workers: 2, on_kafka: false, restores: false, commands: false };
     let mut asked = Asked { seed: fastrand::u64(..1_000_000), seconds: 60, runs: 1, plan };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -66,7 +69,13 @@ fn asked() -> Asked {
                 assert!(["kept", "restored"].contains(&value.as_str()), "--ensemble: kept or restored");
                 asked.plan.restores = value == "restored";
             }
-            other => panic!("{other}: only --seed, --seconds, --runs, --stream, --workers and --ensemble are known"),
+            "--commands" => {
+                assert!(["none", "all"].contains(&value.as_str()), "--commands: none or all");
+                asked.plan.commands = value == "all";
+            }
+            other => panic!(
+                "{other}: only --seed, --seconds, --runs, --stream, --workers, --ensemble and --commands are known"
+            ),
         }
     }
     asked
@@ -93,10 +102,11 @@ async fn play(seed: u64, seconds: u64, plan: Plan) -> bool {
     println!("chaos: seed {seed}, {seconds} s, {plan:?}");
     let mut world = World::start(seed, plan).await;
     let load = writers::start(&world.shared, seed);
+    let odd = odd::start(&world.shared, seed);
     world.wait_for_load().await;
     let counts = faults::inject(&mut world, seed, Duration::from_secs(seconds)).await;
     world.heal().await;
-    let (history, quiet) = world.settle(load).await;
+    let (history, quiet) = world.settle(load, odd).await;
     let found = judge(&history);
     report(&world, seed, seconds, &counts, &history, &found, quiet)
 }
@@ -125,6 +135,7 @@ fn report(
         ("A DELETE THAT NOBODY MADE", &found.deletes),
         ("AN OLD VALUE CAME BACK", &found.returned),
         ("A CONFLICT THAT NOBODY MADE", &found.spurious),
+        ("BESIDE THE PAIRS", &found.complaints),
     ] {
         // The first few tell the story; the last line has the number.
         complaints.extend(texts.iter().take(3).map(|text| format!("{what}: {text}")));

@@ -115,6 +115,20 @@ fn sides_that_differ_invented_deletes_and_conflicts_and_old_values_that_come_bac
 }
 
 #[test]
+fn what_a_command_wrote_excuses_deletes_and_old_values_of_its_time_and_never_a_lost_value() {
+    let delete = row("s1", json!({"op": "d", "ts_ms": 4_000, "source": {"connector": "redis"}}));
+    let mut history = History { changes: vec![delete], ..clash() };
+    assert_eq!(judge(&history).deletes.len(), 1);
+    history.commands = vec![(Duration::from_secs(30), Duration::from_secs(31))];
+    assert_eq!(judge(&history).deletes.len(), 1, "another time");
+    history.commands = vec![(Duration::from_secs(3), Duration::from_secs(4))];
+    let found = judge(&history);
+    assert_eq!((found.deletes.len(), found.lost.len()), (0, 1), "what was replaced must be in the conflict log");
+    history.complaints = vec!["a command did not end".to_owned()];
+    assert_eq!(judge(&history).complaints.len(), 1);
+}
+
+#[test]
 fn what_an_ensemble_that_came_back_older_forgot_is_excused_if_it_was_not_carried_or_is_on_the_stream() {
     let losses = vec![Duration::from_millis(10), Duration::from_millis(20)];
     let writes =
