@@ -104,10 +104,14 @@ impl std::str::FromStr for From {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text.parse().map(From::Position).map_err(|_| "there is no such position".to_owned());
         }
-        match text.parse::<jiff::Timestamp>() {
-            Ok(time) => Ok(From::Time(time.as_millisecond())),
-            Err(_) => Err("give earliest, latest, a position (42) or a time (2026-11-22T17:00:00Z)".to_owned()),
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Ok(From::Time(time.as_millisecond()));
         }
+        let before = duration(text).ok().and_then(|before| i64::try_from(before.as_millis()).ok());
+        before.map(|before| From::Time(super::text::now_ms().saturating_sub(before))).ok_or_else(|| {
+            "give earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time before now (10m)"
+                .to_owned()
+        })
     }
 }
 
@@ -145,6 +149,7 @@ impl std::str::FromStr for Listen {
 }
 
 #[cfg(test)]
+#[expect(clippy::panic, reason = "a test may stop")]
 mod tests {
     use super::*;
 
@@ -166,7 +171,10 @@ mod tests {
         assert_eq!("42".parse(), Ok(From::Position(42)));
         assert_eq!("2023-11-14T22:13:20Z".parse(), Ok(From::Time(1_700_000_000_000)));
         assert_eq!("2023-11-14T23:13:20.5+01:00".parse(), Ok(From::Time(1_700_000_000_500)));
-        for wrong in ["", "-1", "now", "2023-11-14", "99999999999999999999"] {
+        let before = super::super::text::now_ms();
+        let Ok(From::Time(ms)) = "10m".parse() else { panic!("10m is a time before now") };
+        assert!((before - 600_000..=super::super::text::now_ms() - 600_000).contains(&ms));
+        for wrong in ["", "-1", "-10m", "now", "2023-11-14", "99999999999999999999"] {
             assert!(wrong.parse::<From>().is_err(), "{wrong}");
         }
     }

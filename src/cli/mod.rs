@@ -88,7 +88,7 @@ enum Command {
     /// Show and steer the pairs that could not be brought in step
     Quarantine(quarantine::Quarantine),
     /// Carry out the deletes in mass that a worker holds back
-    Approve(steer::Steer),
+    Approve(steer::Approve),
     /// Stop applying changes; what changes meanwhile is noted
     Pause(steer::Steer),
     /// Go on after a pause
@@ -148,7 +148,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Repair(args) => repair::run(args, &global).await,
         Command::Conflicts(args) => conflicts::run(args, &global).await,
         Command::Quarantine(args) => quarantine::run(args, &global).await,
-        Command::Approve(args) => steer::run("approve", &args, &global).await,
+        Command::Approve(args) => steer::approve(&args, &global).await,
         Command::Pause(args) => steer::run("pause", &args, &global).await,
         Command::Resume(args) => steer::run("resume", &args, &global).await,
         Command::Reconcile(args) => steer::run("reconcile", &args, &global).await,
@@ -223,6 +223,7 @@ mod tests {
     fn replay_needs_a_store_and_repair_a_preferred_one() {
         for line in [
             "keepstep replay p.yaml --to cache --until 5 --key a* --dry-run",
+            "keepstep replay p.yaml --to cache --until 10m --yes",
             "keepstep diff p.yaml",
             "keepstep repair --prefer zk p.yaml --yes",
         ] {

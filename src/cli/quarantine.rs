@@ -3,6 +3,7 @@
 use super::args::{Global, Remote};
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
+use super::which::Confirmation;
 use super::{place, steer, text};
 use crate::assembly;
 use crate::change::{Pair, Side};
@@ -39,7 +40,15 @@ enum Verb {
     /// Look at the pairs again now
     Retry(Which),
     /// Be silent about the pairs until either side changes
-    Drop(Which),
+    Drop(Drop),
+}
+
+#[derive(Debug, clap::Args)]
+struct Drop {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,7 +68,12 @@ pub(super) async fn run(args: Quarantine, global: &Global) -> Result<Exit, Failu
         Verb::List(which) => show(&which, global, false).await,
         Verb::Show(which) => show(&which, global, true).await,
         Verb::Retry(which) => tell("retry", &which, global).await,
-        Verb::Drop(which) => tell("drop", &which, global).await,
+        Verb::Drop(drop) => {
+            if drop.which.key.is_none() {
+                drop.confirmation.ask("Be silent about every quarantined pair?")?;
+            }
+            tell("drop", &drop.which, global).await
+        }
     }
 }
 

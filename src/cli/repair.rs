@@ -8,7 +8,7 @@ use super::meter::Meter;
 use super::output::Output;
 use super::replay::{self, Tally};
 use super::text;
-use super::which::{self, Pairs};
+use super::which::{self, Confirmation, Pairs};
 use crate::change::Side;
 use crate::codec::json;
 use crate::config;
@@ -39,9 +39,8 @@ pub(super) struct Repair {
     prefer: String,
     #[command(flatten)]
     pairs: Pairs,
-    /// Do not ask
-    #[arg(long, env = "KEEPSTEP_YES", value_parser = clap::builder::FalseyValueParser::new())]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Say what would be done, and do nothing
     #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
     dry_run: bool,
@@ -54,21 +53,19 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     let pipeline = config::load(&args.file)?;
     let prefer = which::side(&pipeline, &args.prefer)?;
     let scope = args.pairs.scope(&pipeline)?;
-    if !args.yes && !args.dry_run && !which::can_ask() {
-        return Err(Failure::Usage(format!(
-            "repair makes the other side equal to {}: {}",
-            args.prefer,
-            which::NEEDS_YES
-        )));
+    if !args.dry_run {
+        args.confirmation.check(&format!("repair makes the other side equal to {}", args.prefer))?;
     }
     let compared = Compared::open(&pipeline, &scope, global, args.timeout).await?;
     let mut out = Output::new(global.format);
-    if !args.yes && !args.dry_run {
+    if !args.confirmation.yes && !args.dry_run {
         let count = show(&compared, &scope, &args, &mut out).await?;
         let question = format!("Make {count} pairs equal to {}?", args.prefer);
-        if count > 0 && !which::confirmed(false, &question)? {
+        if count > 0
+            && let Err(failure) = args.confirmation.ask(&question)
+        {
             compared.close().await;
-            return Err(Failure::Failed("nothing was changed".to_owned()));
+            return Err(failure);
         }
     }
     let other = prefer.other();

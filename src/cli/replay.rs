@@ -6,7 +6,7 @@ use super::keeper::StreamKeeper;
 use super::meter::Meter;
 use super::output::{Colour, Output, Paint};
 use super::text;
-use super::which::{self, Pairs};
+use super::which::{self, Confirmation, Pairs};
 use crate::assembly;
 use crate::change::{Position, Side};
 use crate::codec::json;
@@ -38,8 +38,9 @@ without one; cut off and run again, it ends in the same state.
 
 Examples:
   keepstep replay settings.yaml --to cache --dry-run                             what would change?
-  keepstep replay settings.yaml --to cache                                       fill an empty Redis
+  keepstep replay settings.yaml --to cache --yes                                 fill an empty Redis
   keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 2026-11-22T14:03:00Z
+  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 10m         as it was ten minutes ago
   keepstep replay settings.yaml --to cache --until 4711 --url redis://127.0.0.1:6380/0   into a scratch store")]
 pub(super) struct Replay {
     /// The pipeline file
@@ -48,11 +49,13 @@ pub(super) struct Replay {
     /// The store that is written, by its name in the file
     #[arg(long, env = "KEEPSTEP_TO", value_name = "STORE")]
     to: String,
-    /// Up to and with this position (42) or time (2026-11-22T17:00:00Z) [default: the end]
+    /// Up to and with this position (42), time (2026-11-22T17:00:00Z) or time before now (10m) [default: the end]
     #[arg(long, env = "KEEPSTEP_UNTIL", value_name = "WHEN", value_parser = until)]
     until: Option<Until>,
     #[command(flatten)]
     pairs: Pairs,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Say what would be done, and do nothing
     #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
     dry_run: bool,
@@ -72,7 +75,7 @@ fn until(text: &str) -> Result<Until, String> {
     match text.parse::<args::From>() {
         Ok(args::From::Position(position)) => Ok(Until::Position(position)),
         Ok(args::From::Time(ms)) => Ok(Until::Time(ms)),
-        _ => Err("give a position (42) or a time (2026-11-22T17:00:00Z)".to_owned()),
+        _ => Err("give a position (42), a time (2026-11-22T17:00:00Z) or a time before now (10m)".to_owned()),
     }
 }
 
@@ -102,8 +105,17 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
         return Err(Failure::Failed(format!("there is no stream in {place}; see --data-dir and `stream`")));
     };
     refuse_damage(&stream.damage(), &args)?;
+    let target = if is_scratch { "the scratch store" } else { args.to.as_str() };
+    if !args.dry_run {
+        args.confirmation.check(&format!("replay rewrites pairs in {target}"))?;
+    }
     let position = until.position(stream.as_ref(), &text::time).await?;
     let mut fold = read(stream, &scope, side, position, &args).await?;
+    if !args.dry_run {
+        let pairs = fold.pairs();
+        args.confirmation
+            .ask(&format!("Make {pairs} pairs in {target} what the stream says at position {position}?"))?;
+    }
     let stores = assembly::open_stores(&pipeline, &[side], args.timeout).await?;
     let hand = match (side, &stores.znodes, &stores.keys) {
         (Side::Zookeeper, Some(znodes), _) => Hand::Znodes(Arc::clone(znodes)),

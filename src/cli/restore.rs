@@ -4,7 +4,8 @@ use super::args::{self, Global};
 use super::exit::{Exit, Failure};
 use super::keeper::StreamKeeper;
 use super::output::Output;
-use super::{place, text, which};
+use super::which::Confirmation;
+use super::{place, text};
 use crate::assembly;
 use crate::change::{Change, Position, Side};
 use crate::codec::json;
@@ -31,9 +32,8 @@ pub(super) struct Restore {
     /// The position of the conflict, as `keepstep conflicts` shows it
     #[arg(value_name = "POSITION")]
     position: Position,
-    /// Do not ask
-    #[arg(long, env = "KEEPSTEP_YES", value_parser = clap::builder::FalseyValueParser::new())]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// How long to wait for a store
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
     timeout: Duration,
@@ -56,9 +56,7 @@ pub(super) async fn run(args: Restore, global: &Global) -> Result<Exit, Failure>
     let (side, wish) = wished(&scope, &change, args.position)?;
     let value = text::value(&json::value(wish.value.as_deref(), change.value));
     let question = format!("Make {value} the value of {}?", text::pair(&shown));
-    if !which::confirmed(args.yes, &question)? {
-        return Err(Failure::Failed("nothing was changed".to_owned()));
-    }
+    args.confirmation.ask(&question)?;
     let stores = assembly::open_stores(&pipeline, &[side], args.timeout).await?;
     let hand = match (side, &stores.znodes, &stores.keys) {
         (Side::Zookeeper, Some(znodes), _) => Hand::Znodes(znodes.clone()),

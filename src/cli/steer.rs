@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::place;
 use super::text;
+use super::which::Confirmation;
 use crate::config;
 use crate::http::client::{self, Target};
 use serde_json::json;
@@ -21,6 +22,22 @@ pub(super) struct Steer {
     route: Option<String>,
     #[command(flatten)]
     remote: Remote,
+}
+
+/// Arguments of `approve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Approve {
+    #[command(flatten)]
+    steer: Steer,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
+
+pub(super) async fn approve(args: &Approve, global: &Global) -> Result<Exit, Failure> {
+    let pipeline = config::load(&args.steer.file)?;
+    let of = args.steer.route.as_ref().map_or_else(|| pipeline.name.clone(), |route| format!("route {route}"));
+    args.confirmation.ask(&format!("Carry out the deletes of {of} that wait?"))?;
+    run("approve", &args.steer, global).await
 }
 
 pub(super) async fn run(verb: &str, args: &Steer, global: &Global) -> Result<Exit, Failure> {

@@ -11,12 +11,15 @@ use crate::config::{self, Pipeline};
 use crate::route::glob::Glob;
 use crate::stream::{Stream, StreamError};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Records of one read, and its bytes: enough to be quick, little enough to begin printing at once.
 const BATCH: (usize, usize) = (500, 4 * 1024 * 1024);
+/// Positions that are looked through first for the last changes.
+const PORTION: u64 = 1_000;
 /// How often to look whether a stream has come into being.
 const BIRTH_POLL: Duration = Duration::from_millis(200);
 
@@ -29,15 +32,20 @@ Examples:
   keepstep tail settings.yaml                                     what changes from now on
   keepstep tail settings.yaml --no-follow                         everything so far, then end
   keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a time on
+  keepstep tail settings.yaml --from 10m                          from ten minutes ago on
+  keepstep tail settings.yaml -n 20 --no-follow                   the last twenty changes
   keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change below db
   keepstep tail settings.yaml --op delete --no-follow             what was deleted so far")]
 pub(super) struct Tail {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where to begin: earliest, latest, a position (42) or a time (2026-11-22T17:00:00Z) [default: latest; with --no-follow earliest]
+    /// Where to begin: earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time before now (10m) [default: latest; with --no-follow earliest]
     #[arg(long, env = "KEEPSTEP_FROM", value_name = "WHERE")]
     from: Option<From>,
+    /// Begin with the last N changes, of those that are asked for
+    #[arg(short = 'n', long, env = "KEEPSTEP_LAST", value_name = "N", conflicts_with = "from")]
+    last: Option<usize>,
     #[command(flatten)]
     filter: Filter,
     /// Only these operations: read, create, update, delete, marker, or their letters; several with commas
@@ -62,6 +70,12 @@ fn op(text: &str) -> Result<Op, String> {
         "d" | "delete" => Ok(Op::Delete),
         "m" | "marker" => Ok(Op::Marker),
         _ => Err("there are read, create, update, delete and marker (r, c, u, d, m)".to_owned()),
+    }
+}
+
+impl Tail {
+    fn takes(&self, change: &Change) -> bool {
+        self.filter.takes(change) && (self.op.is_empty() || self.op.contains(&change.op))
     }
 }
 
@@ -106,7 +120,10 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     let existed = assembly::open_stream(pipeline, &global.data_dir).await?;
     let (stream, mut next) = match existed {
         Some(stream) => {
-            let next = place::position(stream.as_ref(), from, now).await?;
+            let next = match args.last {
+                Some(count) => last(stream.as_ref(), args, count).await?,
+                None => place::position(stream.as_ref(), from, now).await?,
+            };
             (stream, next)
         }
         None => match from {
@@ -130,7 +147,7 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
                 break;
             }
             let change = &recorded.change;
-            if !args.filter.takes(change) || !(args.op.is_empty() || args.op.contains(&change.op)) {
+            if !args.takes(change) {
                 continue;
             }
             let mut row = json::tail(recorded.position, change, &names);
@@ -154,6 +171,38 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
         }
     }
     Ok(Exit::Done)
+}
+
+/// The position of the first of the last `count` changes that are asked for. The stream is read backwards in growing portions,
+/// and only positions are kept.
+async fn last(stream: &dyn Stream, args: &Tail, count: usize) -> Result<Position, Failure> {
+    let end = stream.extent().last;
+    let mut portion = u64::try_from(count).unwrap_or(u64::MAX).max(PORTION);
+    loop {
+        let from = end.saturating_sub(portion - 1).max(1);
+        let mut found = VecDeque::new();
+        let mut next = from;
+        while next <= end && count > 0 {
+            let batch = stream.read(next, BATCH.0, BATCH.1).await?;
+            let wanted =
+                batch.records.iter().filter(|recorded| recorded.position <= end && args.takes(&recorded.change));
+            for recorded in wanted {
+                found.push_back(recorded.position);
+                if found.len() > count {
+                    found.pop_front();
+                }
+            }
+            if batch.next <= next {
+                break;
+            }
+            next = batch.next;
+        }
+        match found.front() {
+            Some(first) if found.len() == count || from == 1 => return Ok(*first),
+            None if from == 1 || count == 0 => return Ok(end.saturating_add(1)),
+            _ => portion = portion.saturating_mul(8),
+        }
+    }
 }
 
 async fn born(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, StreamError> {

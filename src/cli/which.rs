@@ -49,16 +49,38 @@ pub(super) fn side(pipeline: &Pipeline, store: &str) -> Result<Side, Failure> {
     }
 }
 
+/// The flag of every command that rewrites or deletes in bulk.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Confirmation {
+    /// Do not ask
+    #[arg(long, env = "KEEPSTEP_YES", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(super) yes: bool,
+}
+
+impl Confirmation {
+    /// Refuses at once what could not be confirmed later: there is no terminal to ask on.
+    pub(super) fn check(self, what: &str) -> Result<(), Failure> {
+        if self.yes || can_ask() { Ok(()) } else { Err(Failure::Usage(format!("{what}: {NEEDS_YES}"))) }
+    }
+
+    /// Asks on a terminal; elsewhere only `--yes` will do.
+    pub(super) fn ask(self, question: &str) -> Result<(), Failure> {
+        if confirmed(self.yes, question)? {
+            return Ok(());
+        }
+        Err(Failure::Failed("nothing was changed".to_owned()))
+    }
+}
+
 /// What is said where nobody can be asked.
-pub(super) const NEEDS_YES: &str = "without a terminal to ask on this needs --yes";
+const NEEDS_YES: &str = "without a terminal to ask on this needs --yes";
 
 /// Whether somebody can be asked.
-pub(super) fn can_ask() -> bool {
+fn can_ask() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Asks on a terminal; elsewhere only `--yes` will do.
-pub(super) fn confirmed(yes: bool, question: &str) -> Result<bool, Failure> {
+fn confirmed(yes: bool, question: &str) -> Result<bool, Failure> {
     if yes {
         return Ok(true);
     }

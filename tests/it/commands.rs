@@ -178,6 +178,34 @@ async fn the_socket_is_the_owners_alone_and_commands_go_through_it() {
     scene.route_becomes("live").await;
 }
 
+#[tokio::test]
+async fn what_rewrites_or_deletes_in_bulk_needs_yes_where_nobody_can_be_asked() {
+    let mut scene = Scene::prepare(&[], |pipeline| pipeline).await;
+    scene.keepstep = scene.keepstep.variable("KEEPSTEP_YES", "");
+    scene.run().await;
+    scene.set("settings:a", "1").await;
+    scene.znode_becomes("/settings/a", Some("1")).await;
+    let position = scene.keepstep.changes().await[0]["position"].to_string();
+    for (verb, flags) in [
+        ("repair", &["--prefer", "zk"][..]),
+        ("replay", &["--to", "cache"]),
+        ("approve", &[]),
+        ("quarantine drop", &[]),
+    ] {
+        let refused = scene.keepstep.command(verb, flags).await.expect(2).stderr;
+        assert!(refused.contains("--yes"), "{refused}");
+        let allowed = scene.keepstep.command(verb, &[flags, &["--yes"]].concat()).await;
+        assert_ne!(allowed.code, Some(2), "{allowed:?}");
+    }
+    scene.keepstep.command("replay", &["--to", "cache", "--dry-run"]).await.expect(0);
+    // That there is no conflict is found before anybody is asked.
+    scene
+        .keepstep
+        .bare(&["conflicts", "restore", &scene.keepstep.file().display().to_string(), &position])
+        .await
+        .expect(1);
+}
+
 async fn tail_shows_what_is_asked_for_with_a_worker_and_without_one(place: Place) {
     let mut scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     for number in 0..5 {
@@ -192,6 +220,11 @@ async fn tail_shows_what_is_asked_for_with_a_worker_and_without_one(place: Place
     let third = all[2]["position"].to_string();
     assert_eq!(tail(&["--from", &third]).await, all[2..]);
     assert_eq!(tail(&["--from", "latest"]).await, Vec::<Value>::new());
+    assert_eq!(tail(&["--from", "1h"]).await, all);
+    assert_eq!(tail(&["-n", "2"]).await, all[3..]);
+    assert_eq!(tail(&["-n", "1", "--key", "settings:[0-2]"]).await, all[2..3]);
+    assert_eq!(tail(&["-n", "9"]).await, all);
+    assert_eq!(tail(&["-n", "0"]).await, Vec::<Value>::new());
     assert_eq!(tail(&["--from", "2026-01-01T00:00:00Z", "--route", "settings"]).await, all);
     let text = scene.keepstep.command("tail", &["--from", "earliest", "--no-follow"]).await.expect(0).stdout;
     assert_eq!(text.lines().count(), 5, "{text}");

@@ -131,7 +131,6 @@ async fn a_time_is_a_moment_and_a_kept_value_can_be_restored(place: Place) {
     let lost = kept[0]["position"].to_string();
     let file = scene.keepstep.file().to_str().unwrap();
     let data = scene.keepstep.data().to_str().unwrap();
-    scene.keepstep.bare(&["conflicts", "restore", file, &lost, "--data-dir", data]).await.expect(2);
     scene.keepstep.bare(&["conflicts", "restore", file, &lost, "--yes", "--data-dir", data]).await.expect(0);
     scene.key_becomes("settings:a", Some("after")).await;
     scene.znode_becomes("/settings/a", Some("after")).await;

@@ -167,6 +167,8 @@ impl Keepstep {
         if let Some(what) = std::env::var_os("KEEPSTEP_TEST_SWITCH_OFF") {
             program.env("KEEPSTEP_SWITCH_OFF", what);
         }
+        // What a command asks on a terminal is answered; a test of the question sets it to nothing.
+        program.env("KEEPSTEP_YES", "1");
         program.current_dir(self.home.path()).envs(self.variables.iter().map(|(name, value)| (name, value)));
         program
     }
