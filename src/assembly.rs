@@ -230,16 +230,17 @@ pub fn scope(pipeline: &model::Pipeline) -> Result<Scope, StartError> {
     Ok(Scope { map: map(pipeline)?, routes, names: names(pipeline), route: None, key: None })
 }
 
-/// Opens the pipeline's stream for writing, for a command that no worker can help, and answers with the epoch of what it
-/// writes. An owner elsewhere that still writes a stream in Kafka is fenced by it, and begins anew.
-pub async fn open_to_write(pipeline: &model::Pipeline, data_dir: &Path) -> Result<(Arc<dyn Stream>, i64), StreamError> {
+/// Opens the pipeline's stream for [`Stream::keep`], for a command that no worker can help. An owner elsewhere that writes a stream in Kafka
+/// goes on undisturbed.
+pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Arc<dyn Stream>, StreamError> {
+    if let Some(settings) = kafka_settings(pipeline, &worker_name()) {
+        let opener = KafkaOpener::new(kafka::Settings { lease: false, ..settings });
+        return opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>);
+    }
     let folder = folder(data_dir, &pipeline.name);
     std::fs::create_dir_all(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
-    let stream = stream_opener(pipeline, &worker_name(), &folder)().await?;
-    let epoch = stream.newest_epoch() + 1;
-    stream.begin(epoch, stream.whole()).await?;
-    Ok((stream, epoch))
+    stream_opener(pipeline, &worker_name(), &folder)().await
 }
 
 fn unreachable(pipeline: &model::Pipeline, timeout: Duration) -> StartError {

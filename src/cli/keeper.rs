@@ -24,8 +24,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 enum Way {
     Unknown,
     Worker,
-    /// This command, with the epoch of the owner before.
-    Own(Arc<dyn Stream>, i64),
+    /// This command, which owns nothing.
+    Own(Arc<dyn Stream>),
 }
 
 /// See the module.
@@ -54,7 +54,6 @@ impl StreamKeeper {
     async fn put(&self, changes: Vec<Change>) -> Result<(), HistoryError> {
         let mut way = self.way.lock().await;
         let begun = Instant::now();
-        let changes = Arc::new(changes);
         loop {
             let trouble = match &*way {
                 Way::Worker => match self.tell(&changes).await? {
@@ -64,15 +63,15 @@ impl StreamKeeper {
                         why
                     }
                 },
-                Way::Own(stream, epoch) => return append(stream.as_ref(), *epoch, &changes).await,
+                Way::Own(stream) => return Ok(stream.keep(changes).await.map(|_| ())?),
                 Way::Unknown => match self.tell(&changes).await? {
                     None => {
                         *way = Way::Worker;
                         return Ok(());
                     }
                     Some(why) => match self.open(&why).await {
-                        Ok((stream, epoch)) => {
-                            *way = Way::Own(stream, epoch);
+                        Ok(stream) => {
+                            *way = Way::Own(stream);
                             continue;
                         }
                         Err(StreamError::Owned(who)) => format!("{who} writes the stream, and does not take values"),
@@ -88,7 +87,7 @@ impl StreamKeeper {
     }
 
     /// Opens the stream for ourselves, since no worker does.
-    async fn open(&self, why: &str) -> Result<(Arc<dyn Stream>, i64), StreamError> {
+    async fn open(&self, why: &str) -> Result<Arc<dyn Stream>, StreamError> {
         let folder = assembly::folder(&self.data_dir, &self.pipeline.name).join("stream");
         if self.pipeline.stream.kafka.is_none() && !folder.is_dir() {
             tracing::warn!(
@@ -96,7 +95,7 @@ impl StreamKeeper {
                 "{why}, and there is no stream here: a new one begins, for what is replaced; see --data-dir"
             );
         }
-        assembly::open_to_write(&self.pipeline, &self.data_dir).await
+        assembly::open_to_keep(&self.pipeline, &self.data_dir).await
     }
 
     /// Hands the values to the worker; `Some` says why there is none that owns the stream.
@@ -125,12 +124,6 @@ impl StreamKeeper {
         }
         Ok(None)
     }
-}
-
-async fn append(stream: &dyn Stream, epoch: i64, changes: &[Change]) -> Result<(), HistoryError> {
-    let records = changes.iter().map(|change| Change { epoch, ..change.clone() }).collect();
-    stream.append(Arc::new(records)).await?;
-    Ok(())
 }
 
 impl Keeper for StreamKeeper {

@@ -128,7 +128,7 @@ impl Engine {
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
-                    match keys.mark_slots(&batch.slots, znodes.zxid()).await {
+                    match keys.mark_slots(&batch.slots, self.lease.so_far(Some(znodes.as_ref()))).await {
                         Ok(()) => break outcomes,
                         Err(error) => self.failed(&error),
                     }

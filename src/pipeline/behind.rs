@@ -2,12 +2,16 @@
 //! pairs are states that both stores have left since. A replay from it would bring them back.
 //!
 //! ```text
-//!   begin    stream whole up to the epoch before ours (or empty) -> whole up to ours at once: the common start pays nothing
+//!   begin    stream whole up to the epoch before ours, in the
+//!            same ensemble (or empty)                            -> whole up to ours at once: the common start pays nothing
 //!            else behind, until a comparison has looked at every pair:
 //!              both sides agree, or neither has it any more     -> its state goes on record where the newest one is another
 //!              known to the stream and met on neither side      -> inferred deletes, counted by the guard like others
 //!   ended    nothing was left out, nothing waits                -> whole up to ours
 //! ```
+//!
+//! Epochs alone do not tell: a data folder that was copied from another installation counts epochs of its own, and one of them may be the one
+//! before ours. So the lineage of the ensemble stands beside it.
 //!
 //! What the stream says of itself is kept with it and changes only then, so an owner that is killed midway leaves it behind
 //! for the next one. A state is recorded as the change that it is (`c`, `u`, `d` with the value before), not as `r`: the
@@ -18,8 +22,8 @@ use super::engine::{Engine, Route, lock};
 use super::observe::Observed;
 use crate::change::{Change, Digest, Op};
 use crate::plan::{Key, Znode};
-use crate::store::StoreError;
-use crate::stream::{LatestValue, Stream, StreamError};
+use crate::store::{Lease, StoreError};
+use crate::stream::{LatestValue, Stream, StreamError, Whole};
 use hashbrown::HashSet;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,25 +44,32 @@ pub struct Behind {
 /// next one to take for deleted what was lost.
 const AFTER_A_LOSS: i64 = -1;
 
-/// Begins an ownership of this epoch on the stream, and finds out whether it was left behind. `has_kept`: both stores hold what
+/// Begins this ownership on the stream, and finds out whether it was left behind. `has_kept`: both stores hold what
 /// they held under the last owner.
 ///
 /// # Errors
 /// As [`Stream::begin`].
-pub(super) async fn begin(stream: &dyn Stream, epoch: u64, has_kept: bool) -> Result<Behind, StreamError> {
-    let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+pub(super) async fn begin(stream: &dyn Stream, lease: Lease, has_kept: bool) -> Result<Behind, StreamError> {
+    let now = up_to(lease);
     let whole = stream.whole();
+    // Before it was said, the lineage was taken to be the same.
+    let is_ours = whole.ensemble == 0 || whole.ensemble == now.ensemble;
     // Where a store has lost its data, epochs may have been given a second time.
-    let follows = has_kept && whole.saturating_add(1) == epoch;
+    let follows = has_kept && is_ours && whole.epoch.saturating_add(1) == now.epoch;
     let is_behind = stream.extent().last > 0 && !follows;
-    let absence_counts = has_kept && whole != AFTER_A_LOSS;
+    let absence_counts = has_kept && is_ours && whole.epoch != AFTER_A_LOSS;
     let whole = match (is_behind, absence_counts) {
-        (false, _) => epoch,
+        (false, _) => now,
         (true, true) => whole,
-        (true, false) => AFTER_A_LOSS,
+        (true, false) => Whole { epoch: AFTER_A_LOSS, ..now },
     };
-    stream.begin(epoch, whole).await?;
+    stream.begin(now.epoch, whole).await?;
     Ok(Behind { is_behind: AtomicBool::new(is_behind), is_compared: AtomicBool::new(false), absence_counts })
+}
+
+/// Everything up to the end of this ownership.
+fn up_to(lease: Lease) -> Whole {
+    Whole { epoch: i64::try_from(lease.epoch).unwrap_or(i64::MAX), ensemble: lease.ensemble.id }
 }
 
 impl Engine {
@@ -152,7 +163,8 @@ impl Engine {
         tracing::warn!(
             pipeline = self.settings.pipeline,
             pairs,
-            "a store has lost its data since this stream was left: pairs that neither store has stay on it as they are"
+            "a store has lost its data since this stream was left, or it was written beside other stores: pairs that neither store has stay \
+             on it as they are"
         );
         Ok(Vec::new())
     }
@@ -171,7 +183,7 @@ impl Engine {
         if !self.is_behind() || !self.behind.is_compared.load(Ordering::Acquire) {
             return;
         }
-        match self.stream.set_whole(i64::try_from(self.lease.epoch).unwrap_or(i64::MAX)).await {
+        match self.stream.set_whole(up_to(self.lease)).await {
             Ok(()) => {
                 self.behind.is_behind.store(false, Ordering::Release);
                 tracing::info!(pipeline = self.settings.pipeline, "the stream, which was left behind, is whole again");

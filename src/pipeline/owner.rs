@@ -18,7 +18,7 @@ use crate::change::{GapState, Side};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
-use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Znodes};
+use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{Metrics, Said};
 use futures::future::BoxFuture;
@@ -257,19 +257,17 @@ impl Pipeline {
             lock(&self.state).pairs = engine.in_step_by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
-            if let Some(znodes) = &self.znodes {
-                let mut remembered = lock(&self.remembered);
-                remembered.ensemble = engine.lease.ensemble.id;
-                remembered.zxid = remembered.zxid.max(znodes.zxid());
-                remembered.tide = znodes.tide();
-            }
+            let (captures, so_far) = (engine.captures(), engine.lease.so_far(self.znodes.as_deref()));
             self.let_go(engine).await;
-        }
-        if by_wish && let (Some(keys), Some(znodes)) = (&self.keys, &self.znodes) {
-            // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for.
-            let Remembered { zxid, tide, .. } = *lock(&self.remembered);
-            if zxid > 0 {
-                let _ = tokio::time::timeout(DRAIN_LOST, keys.remember(zxid.max(znodes.zxid()), tide)).await;
+            // Those of an ownership before may be of another lineage of the ensemble, in which zxids were higher.
+            *lock(&self.remembered) = so_far;
+            if by_wish
+                && !captures
+                && let (Some(keys), Some(_)) = (&self.keys, &self.znodes)
+            {
+                // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for. Who owned nothing
+                // has nothing to say.
+                let _ = tokio::time::timeout(DRAIN_LOST, keys.remember(so_far)).await;
             }
         }
         let close = async {
@@ -330,7 +328,7 @@ impl Pipeline {
         }
         let stream = self.stream().await?;
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
-        let behind = behind::begin(stream.as_ref(), lease.epoch, has_kept).await.map_err(refused_or_away)?;
+        let behind = behind::begin(stream.as_ref(), lease, has_kept).await.map_err(refused_or_away)?;
         *has_started = true;
         let parts = Parts {
             map: self.map.clone(),
@@ -396,17 +394,17 @@ impl Pipeline {
                 remembered.tide = remembered.tide.max(known.tide);
             }
         }
-        let newest_epoch = u64::try_from(stream.newest_epoch()).unwrap_or(0);
-        remembered.epoch = remembered.epoch.max(newest_epoch);
+        let taken = Taken::on_stream(stream.newest_epoch());
         let lease = match &self.znodes {
-            Some(znodes) => znodes.own(remembered).await?,
-            None => Lease { epoch: remembered.epoch + 1, ensemble: Ensemble { id: 0, since_zxid: 0 } },
+            Some(znodes) => znodes.own(remembered, taken).await?,
+            None => Lease { epoch: taken.next(remembered.epoch), ensemble: Ensemble { id: 0, since_zxid: 0 } },
         };
-        let has_kept = in_redis.ensemble == lease.ensemble.id && in_redis.epoch >= newest_epoch;
+        // An owner of a later epoch than Redis remembers has written the stream: the stores are not as that one left them, or the
+        // stream is of others. Either way what is missing in them says nothing of the pairs of this stream.
+        let has_kept = in_redis.ensemble == lease.ensemble.id && taken.is_known(in_redis);
         crash_point!("c10-fenced-in-zookeeper");
         if let (Some(keys), false) = (&self.keys, captures) {
-            let (zxid, tide) = self.znodes.as_ref().map_or((0, 0), |znodes| (znodes.zxid(), znodes.tide()));
-            keys.begin(Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid, tide }).await?;
+            keys.begin(lease.so_far(self.znodes.as_deref())).await?;
         }
         crash_point!("c10-begun-in-redis");
         if let Some(znodes) = &self.znodes {
@@ -416,8 +414,8 @@ impl Pipeline {
                 let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
                 keys.complete(entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect()).await?;
                 crash_point!("c10-journal-completed");
-                let zxid = znodes.zxid();
-                keys.mark_slots(&slots.into_iter().collect::<Vec<_>>(), zxid).await?;
+                let so_far = lease.so_far(Some(znodes.as_ref()));
+                keys.mark_slots(&slots.into_iter().collect::<Vec<_>>(), so_far).await?;
             }
         }
         Ok((lease, has_kept))

@@ -7,7 +7,8 @@
 //! In this order: what Redis remembers was in the ensemble. What changes after the last time is not covered, so that time is short.
 
 use super::engine::Engine;
-use crate::store::StoreError;
+use crate::failpoint::crash_point;
+use crate::store::{Remembered, StoreError};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -32,9 +33,10 @@ impl Engine {
         if raised.load(Ordering::Relaxed) != zxid {
             znodes.raise_tide().await?;
             raised.store(zxid, Ordering::Relaxed);
+            crash_point!("c16-tide-raised");
         }
         if remembered.load(Ordering::Relaxed) != zxid {
-            keys.remember(zxid, znodes.tide()).await?;
+            keys.remember(Remembered { zxid, ..self.lease.so_far(Some(znodes.as_ref())) }).await?;
             remembered.store(zxid, Ordering::Relaxed);
         }
         Ok(())

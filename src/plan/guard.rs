@@ -90,7 +90,8 @@ pub fn late(key: Option<Digest>, noted: Option<&Base>, base: Option<&Base>) -> L
     }
 }
 
-/// How far an ensemble has come: what it shows, or what is remembered of it so that a lost or older one is noticed.
+/// How far an ensemble has come: what it shows, or what is remembered of it so that a lost or older one is noticed. Evidence about
+/// stores: nothing belongs here that a store was not told by an owner, or an owner has not seen in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Remembered {
     /// The highest epoch of the pipeline's owners so far; 0 if none is known.
@@ -101,6 +102,32 @@ pub struct Remembered {
     pub zxid: i64,
     /// The version of the znode that the owner writes again whenever something has changed.
     pub tide: i32,
+}
+
+/// Epochs under which somebody has written elsewhere than in the stores (a stream, in this folder or from another installation). The
+/// next owner begins above them, or it would be fenced there. They say nothing of a store: a stream may be ahead of it, and no
+/// store be older for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken(u64);
+
+impl Taken {
+    /// Everything up to the newest epoch of a stream.
+    #[must_use]
+    pub fn on_stream(newest: i64) -> Taken {
+        Taken(u64::try_from(newest).unwrap_or(0))
+    }
+
+    /// Whether the stores remember an owner of all of these, so that they are not older than what the stream tells.
+    #[must_use]
+    pub fn is_known(self, remembered: Remembered) -> bool {
+        self.0 <= remembered.epoch
+    }
+
+    /// The epoch of the next owner; in the stores this one is the newest.
+    #[must_use]
+    pub fn next(self, in_stores: u64) -> u64 {
+        self.0.max(in_stores) + 1
+    }
 }
 
 /// Whether the ensemble came back older than what is remembered of it. The zxid alone does not tell: servers that were restored from

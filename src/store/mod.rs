@@ -17,7 +17,7 @@ pub mod zookeeper;
 pub use overlap::overlaps;
 
 use crate::change::{Digest, Side, ZkStat};
-pub use crate::plan::guard::Remembered;
+pub use crate::plan::guard::{Remembered, Taken};
 use crate::plan::{Base, Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
@@ -223,6 +223,15 @@ pub struct Lease {
     pub ensemble: Ensemble,
 }
 
+impl Lease {
+    /// What is to be remembered of this owner's ensemble, which it has seen come so far.
+    #[must_use]
+    pub fn so_far(&self, znodes: Option<&dyn Znodes>) -> Remembered {
+        let (zxid, tide) = znodes.map_or((0, 0), |znodes| (znodes.zxid(), znodes.tide()));
+        Remembered { epoch: self.epoch, ensemble: self.ensemble.id, zxid, tide }
+    }
+}
+
 /// A range of names that a pipeline claims.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claim {
@@ -261,9 +270,10 @@ pub trait Znodes: Send + Sync {
     /// Waits until this worker is first in line and none with fewer pipelines stands by; `waiting` is told who is, and how many stand by.
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Takes the ownership: raises the epoch above every other, and names the ensemble's lineage, a new one if it came
-    /// back empty or older than what is remembered. Called after [`Znodes::stand`].
-    fn own(&self, remembered: Remembered) -> BoxFuture<'_, Result<Lease, StoreError>>;
+    /// Takes the ownership: raises the epoch above every other and above `taken`, and names the ensemble's lineage, a new one if it came
+    /// back empty or older than what is remembered. Both are written as one; until then what shows that it is older stays as it was, so
+    /// an owner that dies midway hides nothing from the next. Called after [`Znodes::stand`].
+    fn own(&self, remembered: Remembered, taken: Taken) -> BoxFuture<'_, Result<Lease, StoreError>>;
 
     /// The newest zxid seen.
     fn zxid(&self) -> i64;
@@ -460,22 +470,23 @@ pub trait Keyspace: Send + Sync {
     /// What this store remembers of the pipeline.
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>>;
 
-    /// From here on every script carries this epoch; it and the ensemble's lineage are remembered.
+    /// From here on every script carries this epoch; it and the ensemble's lineage are remembered. Fenced if a newer owner has begun.
     fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Keys in the database, ours included.
     fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Remembers the newest zxid and the tide ([`Znodes::tide`]).
-    fn remember(&self, zxid: i64, tide: i32) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Remembers how far the ensemble has come ([`Lease::so_far`]). Numbers only rise, and nothing is written once a newer owner has
+    /// begun: then it is fenced.
+    fn remember(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only.
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The sidecars say what these slots say, so that no later owner need complete them. Without this mark the older
     /// entry of a pair that was deleted and made anew would be taken for the newer one.
-    /// `zxid`, the newest seen, is remembered as well: an ensemble that comes back older than a write of ours is noticed.
-    fn mark_slots<'a>(&'a self, slots: &'a [Slot], zxid: i64) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// `now` is remembered as well, as by [`Keyspace::remember`]: an ensemble that comes back older than a write of ours is noticed.
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot], now: Remembered) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The slots that were marked last.
     fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>>;

@@ -70,6 +70,15 @@ pub struct Recorded {
     pub change: Change,
 }
 
+/// What a stream says of itself: it has every state that was agreed on, by whichever owner, up to one epoch of one installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Whole {
+    /// The epoch; 0 where nobody has said, or what the caller means by a negative one.
+    pub epoch: i64,
+    /// Lineage of the ensemble whose owners had these epochs: those of another one count anew. 0 where it was not said.
+    pub ensemble: u32,
+}
+
 /// What is known of a pair's newest record without reading it back over a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
@@ -170,17 +179,22 @@ pub struct Retention {
 pub trait Stream: Send + Sync {
     /// An ownership with this epoch begins: called once by who writes, before the first append. When it returns, no
     /// record of an older epoch can come to be read behind it. `whole`: what [`Stream::whole`] answers from then on.
-    fn begin(&self, epoch: i64, whole: i64) -> BoxFuture<'_, Result<(), StreamError>>;
+    fn begin(&self, epoch: i64, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>>;
 
-    /// The newest epoch that a record on this stream carries; 0 where there is none. No network.
+    /// The newest epoch that a record of an owner on this stream carries; 0 where there is none. The next owner's must be above it. It says
+    /// nothing of the stores: a stream from another installation has epochs of its own. No network.
     fn newest_epoch(&self) -> i64;
 
-    /// The epoch up to which the stream has every state that was agreed on, by whichever owner; 0 where nobody has said.
-    /// Later owners may have had another stream. No network.
-    fn whole(&self) -> i64;
+    /// Up to where the stream has every state that was agreed on. Later owners may have had another stream. No network.
+    fn whole(&self) -> Whole;
 
-    /// Keeps that the stream is whole up to this epoch, for later openings as well. On `Err` it is as it was.
-    fn set_whole(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>>;
+    /// Keeps that the stream is whole up to there, for later openings as well. On `Err` it is as it was.
+    fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>>;
+
+    /// Records replaced values (markers with a conflict) for a command that owns nothing, on an opening for writing for which
+    /// [`Stream::begin`] is not called. They say nothing of a pair's state, so whoever owns the stream goes on undisturbed,
+    /// no epoch is raised, and no later owner shuts them out. `Ok` and `Err` as of [`Stream::append`].
+    fn keep(&self, replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>>;
 
     /// Records these changes in order, as consecutive positions, and answers with the position of the first one.
     /// `Ok` means that they are durable: they survive a kill and a power loss. On `Err` none of them counts as

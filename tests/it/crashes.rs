@@ -104,6 +104,7 @@ points! {
     c7_sidecars_were_written: "c7-sidecars-written", When::Live, Way::ToZookeeper, 0..=0;
     c7_slots_were_marked: "c7-slots-marked", When::Live, Way::ToZookeeper, 0..=0;
     c8_keys_were_written: "c8-keys-written", When::Live, Way::ToRedis, 0..=0;
+    c10_the_ensemble_was_looked_at: "c10-found-in-zookeeper", When::AfterEndingAt("c7-znodes-written"), Way::Both, 0..=1;
     c10_zookeeper_was_fenced: "c10-fenced-in-zookeeper", When::AfterEndingAt("c7-znodes-written"), Way::Both, 0..=1;
     c10_redis_was_begun: "c10-begun-in-redis", When::AfterEndingAt("c7-znodes-written"), Way::Both, 0..=1;
     c10_the_journal_was_completed: "c10-journal-completed", When::AfterEndingAt("c7-znodes-written"), Way::Both, 0..=1;

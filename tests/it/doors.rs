@@ -7,7 +7,7 @@ use keepstep::plan::{Base, KeyOp, ZnodeOp};
 use keepstep::store::redis::RedisStore;
 use keepstep::store::zookeeper::{Access, Sessions, Settings, ZookeeperStore};
 use keepstep::store::{
-    Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Look, Remembered, StoreError, ZnodeAcl, ZnodeOutcome,
+    Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Look, Remembered, StoreError, Taken, ZnodeAcl, ZnodeOutcome,
     ZnodeReading, ZnodeWrite, Znodes as _,
 };
 use std::collections::HashMap;
@@ -142,7 +142,7 @@ async fn nothing_is_written_to_an_ensemble_that_is_older_than_its_owner_left_it(
     let store = zookeeper_store(&zookeeper);
     store.connect().await.unwrap();
     store.stand(&|_, _| {}).await.unwrap();
-    store.own(Remembered::default()).await.unwrap();
+    store.own(Remembered::default(), Taken::default()).await.unwrap();
     store.journal().await.unwrap();
     let znodes = zookeeper.client().await;
     znodes.put("/settings/a", "0").await;

@@ -1,6 +1,6 @@
 //! The stream on Kafka where it is its own: the topic, the fence, what stands in the way, and what others read.
 
-use crate::stream_conformance::{Topic, all, change, marker, pair_of, start_ms};
+use crate::stream_conformance::{Topic, all, change, marker, pair_of, start_ms, up_to};
 use crate::support::{Kafka, Raw, eventually, eventually_is, never};
 use keepstep::codec;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
@@ -216,7 +216,7 @@ async fn a_topic_that_is_deleted_is_lost_loudly_and_begun_anew() {
         KafkaOpener::new(place.settings.clone()).open().await.map_err(|error| error.to_string())
     })
     .await;
-    anew.begin(9, 9).await.unwrap();
+    anew.begin(9, up_to(9)).await.unwrap();
     assert!(!anew.knows(&pair_of(1)));
     anew.append(put(1, "again")).await.unwrap();
     assert_eq!(values(&anew).await, ["again"]);
@@ -286,7 +286,7 @@ async fn the_lease_of_a_group_is_given_to_one_and_handed_over() {
     place.settings.lease = true;
     let first = KafkaOpener::new(place.settings.clone());
     let stream = eventually("the lease", SOON, async || first.open().await.map_err(|error| error.to_string())).await;
-    stream.begin(1, 1).await.unwrap();
+    stream.begin(1, up_to(1)).await.unwrap();
     stream.append(put(1, "one")).await.unwrap();
     let mut other = place.settings.clone();
     other.worker = "other:2".to_owned();
@@ -305,7 +305,7 @@ async fn the_lease_of_a_group_is_given_to_one_and_handed_over() {
         eventually("the second has the lease", SOON, async || second.open().await.map_err(|error| error.to_string()))
             .await;
     assert_eq!(taken.newest_epoch(), 1);
-    taken.begin(2, 2).await.unwrap();
+    taken.begin(2, up_to(2)).await.unwrap();
     assert_eq!(values(&taken).await, ["one", "two"]);
 }
 

@@ -45,6 +45,7 @@ mod kafka_faults;
 mod kafka_stream;
 mod limits;
 mod losses;
+mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
 mod one_way;

@@ -5,11 +5,16 @@ use futures::future::{BoxFuture, join_all};
 use keepstep::change::{Change, Conflict, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
 use keepstep::stream::embedded::EmbeddedStream;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
-use keepstep::stream::{LatestValue, Recorded, Retention, Stream, StreamError};
+use keepstep::stream::{LatestValue, Recorded, Retention, Stream, StreamError, Whole};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// Up to this epoch of an ensemble.
+pub fn up_to(epoch: i64) -> Whole {
+    Whole { epoch, ensemble: 7 }
+}
 
 /// Where a stream lies.
 pub trait Place: Send + Sync {
@@ -44,7 +49,7 @@ impl Place for Embedded {
                 opened = EmbeddedStream::open(&dir, retention, "test");
             }
             let stream = opened.unwrap();
-            stream.begin(1, 1).await.unwrap();
+            stream.begin(1, up_to(1)).await.unwrap();
             Arc::new(stream) as Arc<dyn Stream>
         })
     }
@@ -91,7 +96,7 @@ impl Topic {
     pub async fn owner(&self) -> KafkaStream {
         let stream = KafkaOpener::new(self.settings.clone()).open().await.unwrap();
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        stream.begin(epoch, epoch).await.unwrap();
+        stream.begin(epoch, up_to(epoch)).await.unwrap();
         stream
     }
 }

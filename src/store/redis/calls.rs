@@ -9,6 +9,7 @@ use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,10 +46,6 @@ impl Head {
 impl Shared {
     pub(super) fn place(&self) -> String {
         self.settings.place()
-    }
-
-    pub(super) fn state_key(&self) -> String {
-        format!("_keepstep:{}", self.settings.pipeline)
     }
 
     /// The command connection, made anew if the last one broke. What it learned of the server is taken in first.
@@ -123,17 +120,7 @@ impl Shared {
         script: &Script,
         command: &Cmd,
     ) -> Result<Result<Value, RedisError>, StoreError> {
-        let mut connection = commands.connection.clone();
-        let mut result = answer(connection.send_packed_command(command).await);
-        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-            let mut load = redis::cmd("SCRIPT");
-            load.arg("LOAD").arg(script.text);
-            result = match answer(connection.send_packed_command(&load).await) {
-                Ok(_) => answer(connection.send_packed_command(command).await),
-                Err(error) => Err(error),
-            };
-        }
-        match result {
+        match run(&mut commands.connection.clone(), script, command).await {
             Err(error) if is_broken(&error) => Err(self.failed(&commands, &error)),
             result => Ok(result),
         }
@@ -356,6 +343,22 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
         }
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)
+}
+
+/// Runs a script on this connection, loading it where the server does not have it.
+pub(super) async fn run(
+    connection: &mut MultiplexedConnection,
+    script: &Script,
+    command: &Cmd,
+) -> Result<Value, RedisError> {
+    let result = answer(connection.send_packed_command(command).await);
+    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(script.text);
+        answer(connection.send_packed_command(&load).await)?;
+        return answer(connection.send_packed_command(command).await);
+    }
+    result
 }
 
 /// A command's answer with a server error taken out of it.

@@ -2,6 +2,7 @@
 
 use super::calls::answer as no_error;
 use super::source::Member;
+use super::state::{self, Update};
 use super::{Shared, lock};
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
@@ -18,7 +19,7 @@ pub(super) async fn check(
     for (member, shared) in up {
         let canary = lock(&shared.lineage).canary.clone();
         if !canary.is_empty() {
-            looks.cmd("HMGET").arg(shared.state_key()).arg(&["canary", "epoch"]);
+            looks.cmd("HMGET").arg(state::key(shared)).arg(&[state::CANARY, state::EPOCH]);
             asked.push((member, shared, canary));
         }
     }
@@ -50,9 +51,11 @@ async fn is_gone(connection: &mut MultiplexedConnection, member: &Member, shared
         lineage.canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
         lineage.canary.clone()
     };
-    let mut save = redis::cmd("HSET");
-    save.arg(shared.state_key()).arg("canary").arg(&fresh).arg("epoch").arg(shared.epoch.load(Ordering::Relaxed));
-    let saved: Result<i64, RedisError> = save.query_async(connection).await;
+    let saved = state::write_on(connection, shared, Update::default().canary(&fresh)).await;
+    if matches!(saved, Ok(false)) {
+        // A newer owner has left its own meanwhile; whatever this one does next is refused.
+        return;
+    }
     tracing::warn!(
         store = shared.settings.name,
         ?saved,

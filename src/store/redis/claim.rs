@@ -1,11 +1,17 @@
 //! Claims on key ranges: a key with a time to live for each live pipeline, and a set that names them.
+//!
+//! A claim is of one ownership, told by a number of its own: the next owner of the pipeline lays its claim over it, and whoever was late
+//! neither keeps its own alive over that one nor takes that one away.
 
-use super::calls::{bytes, keys_of};
+use super::calls::{bytes, keys_of, run};
+use super::fault::is_broken;
+use super::script::Script;
 use super::{Shared, lock};
 use crate::store::{Claim, StoreError};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisError, Value};
+use redis::{Cmd, RedisError};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Names all claims of this database. Two colons: no pipeline can be named so.
 const CLAIMS: &str = "_keepstep::claims";
@@ -14,11 +20,82 @@ fn key(pipeline: &str) -> String {
     format!("_keepstep::claim:{pipeline}")
 }
 
+/// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds. Keeps it alive, or lays it anew where it had run out; `0`: it is
+/// another's.
+const KEEP: &str = r"
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+/// `KEYS`: a claim. `ARGV`: our claim. Removes it if it is ours.
+const GIVE_UP: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+
+/// The scripts of claims.
+pub(super) struct Scripts {
+    keep: Script,
+    give_up: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Scripts {
+        Scripts { keep: Script::new(KEEP), give_up: Script::new(GIVE_UP) }
+    }
+}
+
+/// A claim as it was laid.
+#[derive(Clone)]
+pub(super) struct Laid {
+    key: String,
+    text: String,
+}
+
+/// What is written: the claim, and what tells it from others of its pipeline.
+#[derive(serde::Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    claim: &'a Claim,
+    ownership: u64,
+}
+
+impl Laid {
+    fn new(shared: &Shared, claim: &Claim) -> Laid {
+        let written = Written { claim, ownership: shared.nonce.fetch_add(1, Ordering::Relaxed) };
+        Laid { key: key(&claim.pipeline), text: serde_json::to_string(&written).unwrap_or_default() }
+    }
+
+    fn keeping(&self, shared: &Shared) -> Cmd {
+        let mut keep = redis::cmd("EVALSHA");
+        keep.arg(&shared.claims.keep.sha).arg(1).arg(&self.key).arg(&self.text).arg(ttl_ms(shared));
+        keep
+    }
+
+    fn giving_up(&self, shared: &Shared) -> Cmd {
+        let mut give_up = redis::cmd("EVALSHA");
+        give_up.arg(&shared.claims.give_up.sha).arg(1).arg(&self.key).arg(&self.text);
+        give_up
+    }
+}
+
+fn ttl_ms(shared: &Shared) -> u64 {
+    u64::try_from(shared.settings.claim_ttl.as_millis()).unwrap_or(30_000)
+}
+
 /// Lays the claim, then looks for others; the second of two that start together is refused, or both are.
 pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
     let mine = claim.pipeline.clone();
-    *lock(&shared.claim) = Some(claim.clone());
-    for command in laying(shared, &claim) {
+    let laid = Laid::new(shared, &claim);
+    *lock(&shared.claim) = Some(laid.clone());
+    // Over that of an owner before: the election has decided.
+    let mut set = redis::cmd("SET");
+    set.arg(&laid.key).arg(&laid.text).arg("PX").arg(ttl_ms(shared));
+    let mut add = redis::cmd("SADD");
+    add.arg(CLAIMS).arg(&claim.pipeline);
+    for command in [set, add] {
         shared.command(&command).await?;
     }
     let others = others(shared, &mine).await?;
@@ -36,53 +113,42 @@ pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError>
     Ok(())
 }
 
-/// The commands that lay the claim, or keep it alive.
-fn laying(shared: &Shared, claim: &Claim) -> [Cmd; 2] {
-    let text = serde_json::to_string(claim).unwrap_or_default();
-    let mut set = redis::cmd("SET");
-    let ttl_ms = u64::try_from(shared.settings.claim_ttl.as_millis()).unwrap_or(30_000);
-    set.arg(key(&claim.pipeline)).arg(text).arg("PX").arg(ttl_ms);
-    let mut add = redis::cmd("SADD");
-    add.arg(CLAIMS).arg(&claim.pipeline);
-    [set, add]
-}
-
 /// Keeps the claims of all these pipelines alive, in one go.
 pub(super) async fn renew(
     connection: &mut MultiplexedConnection,
     stores: impl Iterator<Item = &Arc<Shared>>,
 ) -> Result<(), RedisError> {
-    let claimed = stores.filter_map(|shared| lock(&shared.claim).clone().map(|claim| (shared, claim)));
-    let claimed: Vec<(&Arc<Shared>, Claim)> = claimed.collect();
-    if claimed.is_empty() {
-        return Ok(());
-    }
-    let mut commands = redis::pipe();
-    for command in claimed.iter().flat_map(|(shared, claim)| laying(shared, claim)) {
-        commands.add_command(command);
-    }
-    let answers = connection.send_packed_commands(&commands, 0, claimed.len() * 2).await?;
-    for refused in answers.into_iter().filter(|answer| matches!(answer, Value::ServerError(_))) {
-        // Out of memory, for instance. The claim holds for a while yet, and is renewed again.
-        tracing::debug!(?refused, "a claim could not be renewed");
-    }
-    for (shared, claim) in claimed {
-        // Given up while this was under way.
-        if lock(&shared.claim).is_none() {
-            redis::cmd("DEL").arg(key(&claim.pipeline)).query_async::<()>(connection).await?;
+    let renewals = stores.map(|shared| renew_one(connection.clone(), shared));
+    futures::future::try_join_all(renewals).await.map(|_| ())
+}
+
+async fn renew_one(mut connection: MultiplexedConnection, shared: &Shared) -> Result<(), RedisError> {
+    let Some(laid) = lock(&shared.claim).clone() else { return Ok(()) };
+    let mut add = redis::cmd("SADD");
+    add.arg(CLAIMS).arg(&shared.settings.pipeline);
+    let kept = run(&mut connection, &shared.claims.keep, &laid.keeping(shared)).await;
+    let added = add.query_async::<()>(&mut connection).await;
+    for result in [kept.map(|_| ()), added] {
+        match result {
+            Err(error) if is_broken(&error) => return Err(error),
+            // Out of memory, for instance. The claim holds for a while yet, and is renewed again.
+            Err(refused) => tracing::debug!(%refused, "a claim could not be renewed"),
+            Ok(()) => {}
         }
+    }
+    // Given up while this was under way.
+    if lock(&shared.claim).is_none() {
+        run(&mut connection, &shared.claims.give_up, &laid.giving_up(shared)).await?;
     }
     Ok(())
 }
 
 /// Takes the claim back, if the server can still be reached.
 pub(super) async fn give_up(shared: &Shared) {
-    let claim = lock(&shared.claim).take();
-    if let Some(claim) = claim {
-        let mut remove = redis::cmd("DEL");
-        remove.arg(key(&claim.pipeline));
+    let laid = lock(&shared.claim).take();
+    if let Some(laid) = laid {
         // It expires by itself where this fails.
-        let _ = shared.command(&remove).await;
+        let _ = shared.script(&shared.claims.give_up, &laid.giving_up(shared)).await;
     }
 }
 

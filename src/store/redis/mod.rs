@@ -24,10 +24,11 @@ mod script;
 mod server;
 mod slot;
 mod source;
+mod state;
 
 use super::{
-    Claim, Hints, JOURNAL_SLOTS, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite,
-    Keyspace, KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
+    Claim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
+    KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
 };
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
@@ -92,15 +93,18 @@ struct Shared {
     observe: Script,
     apply: Script,
     complete: Script,
-    mark: Script,
+    state: Script,
+    claims: claim::Scripts,
     look: Script,
     edit: Script,
     commands: Mutex<Option<Arc<Commands>>>,
     epoch: AtomicU64,
+    /// This owner, and how far it has seen its ensemble come.
+    owner: Mutex<Remembered>,
     nonce: AtomicU64,
     lineage: Mutex<Lineage>,
     facts: Mutex<Arc<KeyspaceFacts>>,
-    claim: Mutex<Option<Claim>>,
+    claim: Mutex<Option<claim::Laid>>,
     /// It was said that PUBLISH is refused; once is enough.
     publish_refused: AtomicBool,
 }
@@ -166,11 +170,13 @@ impl RedisStore {
             observe: Script::observe(),
             apply: Script::apply(),
             complete: Script::complete(),
-            mark: Script::mark(),
+            state: state::script(),
+            claims: claim::Scripts::new(),
             look: Script::look(),
             edit: Script::edit(),
             commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
+            owner: Mutex::default(),
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
             nonce: AtomicU64::new(u64::try_from(seed & 0x7fff_ffff_ffff_ffff).unwrap_or(1)),
             lineage: Mutex::new(Lineage::default()),
@@ -208,42 +214,11 @@ impl Keyspace for RedisStore {
     }
 
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
-        async move {
-            let mut load = redis::cmd("HMGET");
-            load.arg(self.shared.state_key()).arg(&["epoch", "ensemble", "zxid", "tide"]);
-            let mut items = keys_of(self.shared.command(&load).await?).into_iter().map(Value::BulkString);
-            Ok(Remembered {
-                epoch: u64::try_from(integer(items.next())).unwrap_or(0),
-                ensemble: u32::try_from(integer(items.next())).unwrap_or(0),
-                zxid: integer(items.next()),
-                tide: i32::try_from(integer(items.next())).unwrap_or(0),
-            })
-        }
-        .boxed()
+        state::remembered(&self.shared).boxed()
     }
 
     fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move {
-            let shared = &self.shared;
-            shared.epoch.store(now.epoch, Ordering::Relaxed);
-            let mut load = redis::cmd("HMGET");
-            load.arg(shared.state_key()).arg(&["lineage", "evicted_keys"]);
-            let mut stored = keys_of(shared.command(&load).await?).into_iter();
-            let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
-            let evicted = u64::try_from(integer(stored.next().map(Value::BulkString))).unwrap_or(0);
-            let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
-            {
-                let mut lineage = lock(&shared.lineage);
-                lineage.compared = (!life.is_empty()).then_some((life, evicted));
-                lineage.canary.clone_from(&canary);
-                lineage.untold = false;
-            }
-            let mut save = redis::cmd("HSET");
-            save.arg(shared.state_key()).arg("canary").arg(canary).arg("epoch").arg(now.epoch);
-            save.arg("ensemble").arg(now.ensemble).arg("zxid").arg(now.zxid).arg("tide").arg(now.tide);
-            shared.command(&save).await.map(|_| ())
-        }
-        .boxed()
+        state::begin(&self.shared, now).boxed()
     }
 
     fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
@@ -254,13 +229,8 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
-    fn remember(&self, zxid: i64, tide: i32) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move {
-            let mut save = redis::cmd("HSET");
-            save.arg(self.shared.state_key()).arg("zxid").arg(zxid).arg("tide").arg(tide);
-            self.shared.command(&save).await.map(|_| ())
-        }
-        .boxed()
+    fn remember(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>> {
+        state::remember(&self.shared, now).boxed()
     }
 
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -305,42 +275,12 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
-    fn mark_slots<'a>(&'a self, slots: &'a [Slot], zxid: i64) -> BoxFuture<'a, Result<(), StoreError>> {
-        async move {
-            if slots.is_empty() {
-                return Ok(());
-            }
-            let shared = &self.shared;
-            let mut save = redis::cmd("EVALSHA");
-            save.arg(&shared.mark.sha).arg(1).arg(shared.state_key()).arg(shared.epoch.load(Ordering::Relaxed));
-            for slot in slots {
-                save.arg(format!("slot:{}", slot.number)).arg(slot.version);
-            }
-            save.arg("zxid").arg(zxid);
-            match shared.script(&shared.mark, &save).await? {
-                Ok(Value::Int(6)) => Err(shared.fenced()),
-                Ok(_) => Ok(()),
-                Err(error) => Err(explain(&shared.settings, &error)),
-            }
-        }
-        .boxed()
+    fn mark_slots<'a>(&'a self, slots: &'a [Slot], now: Remembered) -> BoxFuture<'a, Result<(), StoreError>> {
+        state::mark_slots(&self.shared, slots, now).boxed()
     }
 
     fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>> {
-        async move {
-            let mut load = redis::cmd("HMGET");
-            load.arg(self.shared.state_key());
-            for number in 0..JOURNAL_SLOTS {
-                load.arg(format!("slot:{number}"));
-            }
-            let versions = keys_of(self.shared.command(&load).await?);
-            let slots = versions.iter().enumerate().filter_map(|(number, version)| {
-                let version = std::str::from_utf8(version).ok()?.parse().ok()?;
-                Some(Slot { number, version })
-            });
-            Ok(slots.collect())
-        }
-        .boxed()
+        state::marked_slots(&self.shared).boxed()
     }
 
     fn watch(&self, hints: Arc<dyn Hints>) {
@@ -449,9 +389,7 @@ impl Keyspace for RedisStore {
             if !self.shared.settings.sidecars {
                 return Ok(());
             }
-            let mut save = redis::cmd("HSET");
-            save.arg(self.shared.state_key()).arg("lineage").arg(life).arg("evicted_keys").arg(evicted);
-            self.shared.command(&save).await.map(|_| ())
+            state::compared(&self.shared, &life, evicted).await
         }
         .boxed()
     }

@@ -1,5 +1,5 @@
 //! The scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by compare-and-set; `LOOK` and `EDIT`
-//! do the same for commands, which know no sidecars. `COMPLETE` and `MARK` bring sidecars and the state of the journal up to date.
+//! do the same for commands, which know no sidecars. `COMPLETE` brings sidecars up to date with the journal.
 //!
 //! The first two walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field `_keepstep:e` is the epoch of
 //! the newest owner that read it, `_keepstep:n` a number that names this life of the bucket (one that was lost and made
@@ -19,7 +19,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    fn new(text: &'static str) -> Script {
+    pub(super) fn new(text: &'static str) -> Script {
         use std::fmt::Write as _;
         let sha = Sha1::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -38,10 +38,6 @@ impl Script {
 
     pub(super) fn complete() -> Script {
         Script::new(COMPLETE)
-    }
-
-    pub(super) fn mark() -> Script {
-        Script::new(MARK)
     }
 
     pub(super) fn look() -> Script {
@@ -195,15 +191,6 @@ for i = 1, #KEYS do
   end
   a = a + 4
 end
-return 1
-";
-
-/// `KEYS`: the pipeline's state. `ARGV`: epoch, then field and version for each slot. An owner that lost its ownership must not
-/// say of a slot that a newer one has used since what it was before.
-const MARK: &str = r"
-local owner = tonumber(redis.call('HMGET', KEYS[1], 'epoch')[1] or '')
-if owner and owner > tonumber(ARGV[1]) then return 6 end
-for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
 ";
 

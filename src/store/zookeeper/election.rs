@@ -13,10 +13,11 @@ use super::ours::{CLAIMS, create, ensure, private};
 use super::session::Probe;
 use super::tenure::Tenure;
 use super::{Shared, explain, group, lineage, now_ms};
-use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
+use crate::failpoint::crash_point;
+use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState};
+use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, SessionState, Stat};
 
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -127,8 +128,17 @@ async fn line_of(shared: &Shared, client: &Client, line: &str) -> Result<Vec<Str
     Ok(names)
 }
 
-/// Raises the epoch, names the lineage, reads the journal slots.
-pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease, StoreError> {
+/// Raises the epoch and names the lineage.
+///
+/// ```text
+///   1  check(place in line) + set(epoch, as it was)                 fences the owner before; shows the zxid
+///   2  look at the lineage                                          nobody else can change it now
+///   3  check(place in line) + set(epoch, raised) + lineage if new   what shows that the ensemble is older goes with what it meant
+/// ```
+///
+/// An owner that dies between 1 and 3 leaves everything for the next one to conclude the same; one that is frozen there and thaws behind
+/// a newer owner writes nothing.
+pub(super) async fn own(shared: &Shared, remembered: Remembered, taken: Taken) -> Result<Lease, StoreError> {
     let tenure = shared.tenure()?;
     let client = &tenure.session;
     let wrong = |error: Error| explain(shared, &error);
@@ -136,24 +146,42 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease
     ensure(shared, client, &epoch_path, b"0").await?;
     let (data, stat) = client.get_data(&epoch_path).await.map_err(wrong)?;
     let last: u64 = std::str::from_utf8(&data).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    let epoch = last.max(remembered.epoch) + 1;
     let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
     let before_ms = now_ms();
-    let mut multi = client.new_multi_writer();
-    multi.add_check_version(&mine, 0).map_err(wrong)?;
-    multi.add_set_data(&epoch_path, epoch.to_string().as_bytes(), Some(stat.version)).map_err(wrong)?;
-    let results = multi.commit().await.map_err(|error| explain(shared, &error.into()))?;
-    let Some(zookeeper_client::MultiWriteResult::SetData { stat }) = results.last() else {
-        return Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place())));
-    };
+    let mut fence = client.new_multi_writer();
+    fence.add_check_version(&mine, 0).map_err(wrong)?;
+    fence.add_set_data(&epoch_path, &data, Some(stat.version)).map_err(wrong)?;
+    let stat = written(shared, fence.commit().await, 1)?;
     let ahead_ms = stat.mtime - i64::midpoint(before_ms, now_ms());
     shared.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    crash_point!("c10-found-in-zookeeper");
+    let found = Remembered { epoch: last, zxid: stat.mzxid, ..Remembered::default() };
+    let named = lineage::look(shared, client, found, remembered).await?;
+    let epoch = taken.next(last.max(remembered.epoch));
+    let mut raise = client.new_multi_writer();
+    raise.add_check_version(&mine, 0).map_err(wrong)?;
+    raise.add_set_data(&epoch_path, epoch.to_string().as_bytes(), Some(stat.version)).map_err(wrong)?;
+    let acl = private(shared);
+    named.write(shared, &mut raise, &acl).map_err(wrong)?;
+    let results = raise.commit().await;
+    let tide = named.tide(results.as_ref().ok().and_then(|results| results.get(2)));
+    let stat = written(shared, results, 1)?;
     *super::lock(&tenure.fence) = (epoch_path, stat.version);
-    let zxid = stat.mzxid;
-    let found = Remembered { epoch: last, zxid, ..Remembered::default() };
-    let ensemble = lineage::find(shared, client, found, remembered).await?;
-    shared.newest_zxid.store(zxid, Ordering::Relaxed);
-    Ok(Lease { epoch, ensemble })
+    *super::lock(&shared.lineage) = Some(lineage::Lineage::new(named.ensemble, tide));
+    shared.newest_zxid.store(stat.mzxid, Ordering::Relaxed);
+    Ok(Lease { epoch, ensemble: named.ensemble })
+}
+
+/// What this write of a transaction left.
+fn written(
+    shared: &Shared,
+    committed: Result<Vec<MultiWriteResult>, MultiWriteError>,
+    at: usize,
+) -> Result<Stat, StoreError> {
+    match committed.map_err(|error| explain(shared, &error.into()))?.into_iter().nth(at) {
+        Some(MultiWriteResult::SetData { stat }) => Ok(stat),
+        _ => Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place()))),
+    }
 }
 
 /// Reads every slot, creating those that are missing, and notes their versions.

@@ -4,12 +4,14 @@
 //! above all that there were. So the owner writes its lineage znode again whenever something has changed, and remembers the version
 //! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
-use super::ours::ensure;
 use super::{Shared, explain, lock};
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
 use crate::store::{Remembered, StoreError};
-use zookeeper_client::{Client, Error, MultiWriteError, MultiWriteResult};
+use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, MultiWriter};
+
+/// Attempts to raise the tide: only our own raises come in between, of which two can be under way, and lost answers.
+const TRIES: usize = 4;
 
 /// The lineage znode as this owner left it.
 pub(super) struct Lineage {
@@ -22,48 +24,76 @@ fn path(shared: &Shared) -> String {
     shared.under("lineage")
 }
 
-/// Names the lineage, a new one if the ensemble is an older copy or has none. `found`: what it shows so far.
-pub(super) async fn find(
+impl Lineage {
+    pub(super) fn new(ensemble: Ensemble, tide: i32) -> Lineage {
+        Lineage { data: encode(ensemble), tide }
+    }
+}
+
+/// The lineage that the next owner works in, and what has to be written for it.
+pub(super) struct Named {
+    pub(super) ensemble: Ensemble,
+    how: How,
+}
+
+enum How {
+    /// It stands there, in this version.
+    Known(i32),
+    /// It takes the place of another one, of this version.
+    Replaces(i32),
+    /// There is none.
+    Creates,
+}
+
+impl Named {
+    /// Puts what has to be written into the transaction in which the ownership begins.
+    pub(super) fn write(&self, shared: &Shared, multi: &mut MultiWriter<'_>, acl: &[Acl]) -> Result<(), Error> {
+        let (path, data) = (path(shared), encode(self.ensemble));
+        match self.how {
+            How::Known(version) => multi.add_check_version(&path, version),
+            How::Replaces(version) => multi.add_set_data(&path, &data, Some(version)),
+            How::Creates => multi.add_create(&path, &data, &CreateMode::Persistent.with_acls(Acls::new(acl))),
+        }
+    }
+
+    /// The tide after that, by what the write answered.
+    pub(super) fn tide(&self, written: Option<&MultiWriteResult>) -> i32 {
+        match (&self.how, written) {
+            (_, Some(MultiWriteResult::SetData { stat })) => stat.version,
+            (How::Known(version) | How::Replaces(version), _) => *version,
+            (How::Creates, _) => 0,
+        }
+    }
+}
+
+/// Finds out the lineage, a new one if the ensemble is an older copy or has none; writes nothing. `found`: what it shows so far.
+pub(super) async fn look(
     shared: &Shared,
     client: &Client,
     found: Remembered,
     remembered: Remembered,
-) -> Result<Ensemble, StoreError> {
-    let wrong = |error: Error| explain(shared, &error);
-    let path = path(shared);
-    let known = match client.get_data(&path).await {
-        Ok((data, stat)) => serde_json::from_slice::<(u32, i64)>(&data).ok().map(|known| (known, stat.version)),
+) -> Result<Named, StoreError> {
+    let known = match client.get_data(&path(shared)).await {
+        Ok((data, stat)) => Some((serde_json::from_slice::<(u32, i64)>(&data).ok(), stat.version)),
         Err(Error::NoNode) => None,
-        Err(error) => return Err(wrong(error)),
+        Err(error) => return Err(explain(shared, &error)),
     };
-    let (ensemble, tide) = match known {
-        Some(((id, since_zxid), tide)) if !is_older(Remembered { ensemble: id, tide, ..found }, remembered) => {
-            (Ensemble { id, since_zxid }, tide)
+    let store = &shared.settings.name;
+    Ok(match known {
+        Some((Some((id, since_zxid)), tide)) if !is_older(Remembered { ensemble: id, tide, ..found }, remembered) => {
+            Named { ensemble: Ensemble { id, since_zxid }, how: How::Known(tide) }
         }
         Some((_, version)) => {
-            tracing::error!(
-                store = shared.settings.name,
-                "the ensemble came back older than it was; its losses are restored"
-            );
-            let fresh = fresh(found.zxid);
-            let stat = client.set_data(&path, &encode(fresh), Some(version)).await.map_err(wrong)?;
-            (fresh, stat.version)
+            tracing::error!(store, "the ensemble came back older than it was; its losses are restored");
+            Named { ensemble: fresh(found.zxid), how: How::Replaces(version) }
         }
         None => {
             if remembered.ensemble != 0 {
-                tracing::error!(
-                    store = shared.settings.name,
-                    "the ensemble came back without our state; its losses are restored"
-                );
+                tracing::error!(store, "the ensemble came back without our state; its losses are restored");
             }
-            let fresh = fresh(found.zxid);
-            ensure(shared, client, &path, &encode(fresh)).await?;
-            let (_, stat) = client.get_data(&path).await.map_err(wrong)?;
-            (fresh, stat.version)
+            Named { ensemble: fresh(found.zxid), how: How::Creates }
         }
-    };
-    *lock(&shared.lineage) = Some(Lineage { data: encode(ensemble), tide });
-    Ok(ensemble)
+    })
 }
 
 fn encode(ensemble: Ensemble) -> Vec<u8> {
@@ -77,31 +107,42 @@ fn fresh(zxid: i64) -> Ensemble {
     Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid }
 }
 
-/// Raises the tide, as the owner. The zxid that this gives is not noted as seen: it would call for the next one.
+/// Raises the tide, as the owner and from where this owner knows it to be, so that nothing is written to an ensemble that came back older. The
+/// zxid that this gives is not noted as seen: it would call for the next one.
 pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
-    let Some(data) = lock(&shared.lineage).as_ref().map(|lineage| lineage.data.clone()) else {
-        return Err(StoreError::Fenced(format!("{}: not the owner", shared.place())));
-    };
     let tenure = shared.tenure()?;
     let (epoch_path, version) = tenure.fence();
     let wrong = |error: Error| explain(shared, &error);
-    let mut multi = tenure.session.new_multi_writer();
-    multi.add_check_version(&epoch_path, version).map_err(wrong)?;
-    multi.add_set_data(&path(shared), &data, None).map_err(wrong)?;
-    match multi.commit().await {
-        Ok(results) => {
-            let Some(MultiWriteResult::SetData { stat }) = results.last() else {
-                return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
-            };
-            note(shared, stat.version);
-            Ok(())
+    for _ in 0..TRIES {
+        let Some((data, tide)) = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide))
+        else {
+            return Err(StoreError::Fenced(format!("{}: not the owner", shared.place())));
+        };
+        let mut multi = tenure.session.new_multi_writer();
+        multi.add_check_version(&epoch_path, version).map_err(wrong)?;
+        multi.add_set_data(&path(shared), &data, Some(tide)).map_err(wrong)?;
+        match multi.commit().await {
+            Ok(results) => {
+                let Some(MultiWriteResult::SetData { stat }) = results.last() else {
+                    return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
+                };
+                note(shared, stat.version);
+                return Ok(());
+            }
+            Err(MultiWriteError::OperationFailed { index: 0, source }) => {
+                return Err(StoreError::Fenced(format!(
+                    "{}: another worker owns the pipeline ({source})",
+                    shared.place()
+                )));
+            }
+            // We raised it meanwhile, or the answer to that was lost; or this is an older copy.
+            Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
+                check(shared, &tenure.session).await?;
+            }
+            Err(error) => return Err(wrong(error.into())),
         }
-        Err(MultiWriteError::OperationFailed { index: 0, source }) => {
-            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline ({source})", shared.place())))
-        }
-        Err(MultiWriteError::OperationFailed { source: Error::NoNode, .. }) => Err(gone(shared)),
-        Err(error) => Err(wrong(error.into())),
     }
+    Err(StoreError::Away(format!("{}: the tide could not be raised", shared.place())))
 }
 
 /// The lineage znode and the version that it has, as far as this owner knows: what each write checks.

@@ -24,8 +24,8 @@ mod tenure;
 mod walk;
 
 use super::{
-    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Walk, ZnodeBatch, ZnodeEdit, ZnodeOutcome,
-    ZnodeReading, ZnodeWrite, Znodes,
+    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Taken, Walk, ZnodeBatch, ZnodeEdit,
+    ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
 use futures::FutureExt as _;
@@ -320,8 +320,8 @@ impl Znodes for ZookeeperStore {
         election::stand(&self.shared, waiting).boxed()
     }
 
-    fn own(&self, remembered: Remembered) -> BoxFuture<'_, Result<Lease, StoreError>> {
-        election::own(&self.shared, remembered).boxed()
+    fn own(&self, remembered: Remembered, taken: Taken) -> BoxFuture<'_, Result<Lease, StoreError>> {
+        election::own(&self.shared, remembered, taken).boxed()
     }
 
     fn zxid(&self) -> i64 {

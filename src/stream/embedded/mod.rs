@@ -31,7 +31,7 @@ mod thin;
 mod whole;
 mod writer;
 
-use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError};
+use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
 use crate::change::{Change, Op, Pair, Position};
 use crate::codec;
 use disk::{Disk, RealDisk};
@@ -254,7 +254,7 @@ impl Stream for EmbeddedStream {
         self.log.damage()
     }
 
-    fn begin(&self, _epoch: i64, whole: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn begin(&self, _epoch: i64, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
         // The lock is the fence: nobody else appends to these files while they are open here.
         if whole != self.whole()
             && let Err(error) = whole::keep(&self.log.dir, whole)
@@ -271,12 +271,19 @@ impl Stream for EmbeddedStream {
         newest.map_or(0, |recorded| recorded.change.epoch)
     }
 
-    fn whole(&self) -> i64 {
+    fn whole(&self) -> Whole {
         whole::kept(&self.log.dir)
     }
 
-    fn set_whole(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
-        ready(whole::keep(&self.log.dir, epoch).map_err(|error| log::unavailable(&self.log.dir, &error))).boxed()
+    fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
+        ready(whole::keep(&self.log.dir, whole).map_err(|error| log::unavailable(&self.log.dir, &error))).boxed()
+    }
+
+    fn keep(&self, mut replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
+        // The lock keeps every owner out; the next one finds the epoch as the last one left it.
+        let epoch = self.newest_epoch();
+        replaced.iter_mut().for_each(|change| change.epoch = epoch);
+        self.append(Arc::new(replaced))
     }
 
     fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {

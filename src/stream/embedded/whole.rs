@@ -1,25 +1,28 @@
-//! Up to which epoch the stream is whole: a file with one number beside the segments. An owner elsewhere, with a stream of
+//! Up to where the stream is whole: a file beside the segments with the epoch and the lineage of the ensemble. An owner elsewhere, with a stream of
 //! its own, leaves it as it is, so the next owner here can tell that something is missing.
 
 use super::disk::{Disk as _, RealDisk};
 use super::segment::TEMPORARY;
+use crate::stream::Whole;
 use std::io;
 use std::path::Path;
 
 /// Name of the file in the stream's directory.
 const NAME: &str = "whole";
 
-/// The epoch that was kept last; 0 if there is none that can be read.
-pub(super) fn kept(dir: &Path) -> i64 {
+/// What was kept last; zeros for what cannot be read..
+pub(super) fn kept(dir: &Path) -> Whole {
     let text = std::fs::read_to_string(dir.join(NAME)).unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
+    let mut words = text.split_whitespace();
+    let epoch = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    Whole { epoch, ensemble: words.next().and_then(|word| word.parse().ok()).unwrap_or(0) }
 }
 
-/// Keeps an epoch, durably. After an error the one before is still there.
-pub(super) fn keep(dir: &Path, epoch: i64) -> io::Result<()> {
+/// Keeps it, durably. After an error what was before is still there.
+pub(super) fn keep(dir: &Path, whole: Whole) -> io::Result<()> {
     let fresh = dir.join(NAME).with_extension(TEMPORARY);
     let file = RealDisk.create(&fresh)?;
-    RealDisk.write_at(&file, format!("{epoch}\n").as_bytes(), 0)?;
+    RealDisk.write_at(&file, format!("{} {}\n", whole.epoch, whole.ensemble).as_bytes(), 0)?;
     RealDisk.sync(&file)?;
     RealDisk.rename(&fresh, &dir.join(NAME))?;
     RealDisk.sync_dir(dir)

@@ -90,7 +90,7 @@ impl KafkaStream {
                     Item { record, note: None, value: None }
                 }
             };
-            self.write(&writing, vec![item], 0).await?;
+            self.write(&writing.writer, vec![item], 0).await?;
         }
         if count > 0 {
             tracing::warn!(

@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::record::{Entry, Fence, Fences, Incoming, key_hash};
 use super::wire::Wire;
 use crate::change::{Op, Position};
-use crate::stream::{Extent, Latest, StreamError};
+use crate::stream::{Extent, Latest, StreamError, Whole};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ struct State {
     /// Of this opening, from its marker on.
     own: Option<Fence>,
     /// What the newest marker of an owner says of it.
-    whole: i64,
+    whole: Whole,
     /// Position of the first record that is there.
     first: Position,
     /// One past the newest record.
@@ -173,7 +173,8 @@ impl Core {
                  its history is lost"
             )));
         }
-        if position > state.next {
+        // Who owns nothing has no records of its own that others stand between.
+        if position > state.next && state.own.is_some() {
             let hole = (state.next, position);
             state.holes.push(hole);
         }
@@ -215,12 +216,12 @@ impl Core {
         self.state().own
     }
 
-    pub fn whole(&self) -> i64 {
+    pub fn whole(&self) -> Whole {
         self.state().whole
     }
 
-    pub fn set_whole(&self, epoch: i64) {
-        self.state().whole = epoch;
+    pub fn set_whole(&self, whole: Whole) {
+        self.state().whole = whole;
     }
 
     pub fn newest_fence(&self) -> Option<Fence> {

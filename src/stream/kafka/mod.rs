@@ -31,7 +31,7 @@ mod writer;
 
 use self::core::Core;
 use self::index::{CACHED_VALUE_MAX, Note};
-use super::{Extent, Latest, ReadBatch, Stream, StreamError};
+use super::{Extent, Latest, ReadBatch, Stream, StreamError, Whole};
 use crate::change::{Change, Connector, Op, Pair, Position, Source, ValueKind};
 use crate::codec;
 use futures::FutureExt as _;
@@ -149,6 +149,7 @@ impl KafkaOpener {
             core,
             reading: Arc::default(),
             writing: OnceLock::new(),
+            keeping: tokio::sync::OnceCell::new(),
             queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
             auditing: tokio::sync::Mutex::new(()),
             member,
@@ -230,6 +231,8 @@ pub struct KafkaStream {
     reading: Arc<Mutex<Option<Reading>>>,
     /// From [`Stream::begin`] on.
     writing: OnceLock<Arc<Writing>>,
+    /// Of a command that owns nothing.
+    keeping: tokio::sync::OnceCell<Writer>,
     queue: Arc<Semaphore>,
     auditing: tokio::sync::Mutex<()>,
     member: Option<member::Member>,
@@ -252,7 +255,7 @@ struct Writing {
 
 impl Drop for KafkaStream {
     fn drop(&mut self) {
-        let parts = (self.writing.take(), std::mem::take(&mut self.reading));
+        let parts = (self.writing.take(), self.keeping.take(), std::mem::take(&mut self.reading));
         // Closing a client waits for its threads: not here.
         let _ = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(parts));
     }
@@ -288,6 +291,7 @@ impl KafkaStream {
             core,
             reading: Arc::new(Mutex::new(Some(Reading { reader, fences: Fences::default() }))),
             writing: OnceLock::new(),
+            keeping: tokio::sync::OnceCell::new(),
             queue: Arc::new(Semaphore::new(0)),
             auditing: tokio::sync::Mutex::new(()),
             member: None,
@@ -342,13 +346,7 @@ impl KafkaStream {
         let has_deletes = changes.iter().any(|change| change.op == Op::Delete);
         for (index, change) in changes.iter().enumerate() {
             let record = Outgoing::of(change, pipeline, fence, &core.wire).map_err(StreamError::Damaged)?;
-            let bytes = record.bytes();
-            if bytes > limit {
-                let topic = &core.settings.topic;
-                let text =
-                    format!("its change takes {bytes} bytes, and topic {topic} takes {limit} (max.message.bytes)");
-                return Err(StreamError::TooLarge { index, text });
-            }
+            self.check_size(index, &record, limit)?;
             let note = Note::of(&record.key, change);
             if has_deletes {
                 last.insert(note.hash, index);
@@ -372,21 +370,44 @@ impl KafkaStream {
         Ok(items)
     }
 
+    fn check_size(&self, index: usize, record: &Outgoing, limit: usize) -> Result<(), StreamError> {
+        let bytes = record.bytes();
+        if bytes <= limit {
+            return Ok(());
+        }
+        let topic = &self.core.settings.topic;
+        let text = format!("its change takes {bytes} bytes, and topic {topic} takes {limit} (max.message.bytes)");
+        Err(StreamError::TooLarge { index, text })
+    }
+
+    /// Replaced values as records that nobody's fence touches.
+    fn kept(&self, replaced: &[Change]) -> Result<Vec<Item>, StreamError> {
+        let core = &self.core;
+        let (newest, limit) = (self.newest_epoch(), core.record_bytes_max());
+        let items = replaced.iter().enumerate().map(|(index, change)| {
+            let change = Change { epoch: newest, ..change.clone() };
+            let record = Outgoing::kept(&change, &core.settings.pipeline, &core.wire).map_err(StreamError::Damaged)?;
+            self.check_size(index, &record, limit)?;
+            Ok(Item { record, note: None, value: None })
+        });
+        items.collect()
+    }
+
     /// The marker of an owner, which says up to which epoch the stream is whole.
-    fn owner_record(&self, fence: Fence, whole: i64) -> Result<Item, StreamError> {
+    fn owner_record(&self, fence: Fence, whole: Whole) -> Result<Item, StreamError> {
         let core = &self.core;
         let marker = owner_marker(fence.epoch);
         let record = Outgoing::owner(&marker, &core.settings.pipeline, fence, whole, &core.wire);
         Ok(Item { record: record.map_err(StreamError::Damaged)?, note: None, value: None })
     }
 
-    async fn write(&self, writing: &Writing, items: Vec<Item>, changes: usize) -> Result<Position, StreamError> {
+    async fn write(&self, writer: &Writer, items: Vec<Item>, changes: usize) -> Result<Position, StreamError> {
         let bytes: usize = items.iter().map(|item| item.record.bytes()).sum();
         let share = bytes.div_ceil(QUEUE_UNIT).min(QUEUE_BYTES / QUEUE_UNIT) as u32;
         let gone = |_| StreamError::Unavailable("the stream is closed".to_owned());
         let permit = Arc::clone(&self.queue).acquire_many_owned(share).await.map_err(gone)?;
-        let written = writing.writer.write(items, changes, Some(permit)).await;
-        if written.is_err() && writing.writer.is_dead() {
+        let written = writer.write(items, changes, Some(permit)).await;
+        if written.is_err() && writer.is_dead() {
             let topic = &self.core.settings.topic;
             self.core.lose(StreamError::Lost(format!("the writer of topic {topic} cannot go on; it is opened anew")));
         }
@@ -414,7 +435,7 @@ fn owner_marker(epoch: i64) -> Change {
 }
 
 impl Stream for KafkaStream {
-    fn begin(&self, epoch: i64, whole: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn begin(&self, epoch: i64, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
         async move {
             let core = &self.core;
             let fence = core.raise(epoch)?;
@@ -425,7 +446,7 @@ impl Stream for KafkaStream {
             };
             let record = self.owner_record(fence, whole)?;
             let writing = Arc::new(Writing { writer: opened, fence, _keeper: audit::Keeper::start(Arc::clone(core))? });
-            let written = self.write(&writing, vec![record], 0).await;
+            let written = self.write(&writing.writer, vec![record], 0).await;
             if let Err(error) = written {
                 let error = writing.writer.refusal().unwrap_or(error);
                 drop(tokio::task::spawn_blocking(move || drop(writing)));
@@ -444,16 +465,16 @@ impl Stream for KafkaStream {
         self.core.newest_fence().map_or(0, |fence| fence.epoch)
     }
 
-    fn whole(&self) -> i64 {
+    fn whole(&self) -> Whole {
         self.core.whole()
     }
 
-    fn set_whole(&self, epoch: i64) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
         async move {
             let writing = Arc::clone(self.writing()?);
-            let record = self.owner_record(writing.fence, epoch)?;
-            self.write(&writing, vec![record], 0).await?;
-            self.core.set_whole(epoch);
+            let record = self.owner_record(writing.fence, whole)?;
+            self.write(&writing.writer, vec![record], 0).await?;
+            self.core.set_whole(whole);
             Ok(())
         }
         .boxed()
@@ -468,7 +489,7 @@ impl Stream for KafkaStream {
             let items = self.items(&changes, writing.fence)?;
             let count = changes.len();
             drop(changes);
-            let first = self.write(&writing, items, count).await?;
+            let first = self.write(&writing.writer, items, count).await?;
             if self.core.has_holes() {
                 self.audit().await?;
                 if let Err(error) = self.restate().await {
@@ -476,6 +497,23 @@ impl Stream for KafkaStream {
                 }
             }
             Ok(first)
+        }
+        .boxed()
+    }
+
+    fn keep(&self, replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
+        async move {
+            if self.is_read_only || self.writing.get().is_some() {
+                return Err(StreamError::Unavailable("this opening keeps nothing for a command".to_owned()));
+            }
+            let items = self.kept(&replaced)?;
+            let open = || {
+                let core = Arc::clone(&self.core);
+                blocking(move || Writer::open(&core.settings, &core, core.record_bytes_max()))
+            };
+            let writer = self.keeping.get_or_try_init(open).await?;
+            // An owner's records may stand between: then the first one's place is answered.
+            self.write(writer, items, 0).await.map_err(|error| writer.refusal().unwrap_or(error))
         }
         .boxed()
     }

@@ -4,12 +4,15 @@
 //!   key      {"zookeeper":"/settings/a","redis":"settings:a"}    the pair; compaction goes by it
 //!   headers  keepstep.pipeline  keepstep.route  keepstep.op  keepstep.fence = epoch.session
 //!            the marker of an owner: keepstep.whole = the epoch up to which the stream has all that was agreed on
+//!                                    keepstep.lineage = the lineage of the ensemble whose owners had these epochs
+//!            a value that a command replaced has no fence: it is no state of a pair, and no owner's
 //!   value    the change as Avro; none in the tombstone that follows a delete
 //! ```
 
 use super::wire::{Wire, WireError};
 use crate::change::{Change, Op, Pair, Position};
 use crate::codec::json;
+use crate::stream::Whole;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,6 +22,7 @@ const ROUTE: &str = "keepstep.route";
 const OP: &str = "keepstep.op";
 const FENCE: &str = "keepstep.fence";
 const WHOLE: &str = "keepstep.whole";
+const LINEAGE: &str = "keepstep.lineage";
 
 /// Key of the marker with which an owner begins. One key, so that compaction keeps the newest.
 const OWNER_KEY: &[u8] = br#"{"marker":"owner"}"#;
@@ -96,19 +100,27 @@ const OVERHEAD_BYTES: usize = 256;
 impl Outgoing {
     pub fn of(change: &Change, pipeline: &str, fence: Fence, wire: &Wire) -> Result<Outgoing, String> {
         let payload = Some(wire.encode(change)?);
-        let headers = headers(pipeline, &change.route, change.op.letter(), fence);
+        let headers = headers(pipeline, &change.route, change.op.letter(), Some(fence));
+        Ok(Outgoing { key: key_of(change), payload, ts_ms: change.ts_ms, headers })
+    }
+
+    /// A value that a command replaced.
+    pub fn kept(change: &Change, pipeline: &str, wire: &Wire) -> Result<Outgoing, String> {
+        let payload = Some(wire.encode(change)?);
+        let headers = headers(pipeline, &change.route, change.op.letter(), None);
         Ok(Outgoing { key: key_of(change), payload, ts_ms: change.ts_ms, headers })
     }
 
     /// The end of a key, as far as compaction is concerned.
     pub fn tombstone(key: Vec<u8>, ts_ms: i64, pipeline: &str, route: &str, fence: Fence) -> Outgoing {
-        Outgoing { key, payload: None, ts_ms, headers: headers(pipeline, route, Op::Delete.letter(), fence) }
+        Outgoing { key, payload: None, ts_ms, headers: headers(pipeline, route, Op::Delete.letter(), Some(fence)) }
     }
 
     /// The marker with which an owner begins, or says that the stream is whole up to an epoch.
-    pub fn owner(marker: &Change, pipeline: &str, fence: Fence, whole: i64, wire: &Wire) -> Result<Outgoing, String> {
+    pub fn owner(marker: &Change, pipeline: &str, fence: Fence, whole: Whole, wire: &Wire) -> Result<Outgoing, String> {
         let Outgoing { headers, payload, ts_ms, .. } = Outgoing::of(marker, pipeline, fence, wire)?;
-        let headers = headers.insert(Header { key: WHOLE, value: Some(&whole.to_string()) });
+        let headers = headers.insert(Header { key: WHOLE, value: Some(&whole.epoch.to_string()) });
+        let headers = headers.insert(Header { key: LINEAGE, value: Some(&whole.ensemble.to_string()) });
         Ok(Outgoing { key: OWNER_KEY.to_vec(), payload, ts_ms, headers })
     }
 
@@ -120,13 +132,15 @@ impl Outgoing {
     }
 }
 
-fn headers(pipeline: &str, route: &str, op: &str, fence: Fence) -> OwnedHeaders {
-    let fence = fence.to_string();
+fn headers(pipeline: &str, route: &str, op: &str, fence: Option<Fence>) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(4);
-    for (key, value) in [(PIPELINE, pipeline), (ROUTE, route), (OP, op), (FENCE, fence.as_str())] {
+    for (key, value) in [(PIPELINE, pipeline), (ROUTE, route), (OP, op)] {
         headers = headers.insert(Header { key, value: Some(value) });
     }
-    headers
+    match fence {
+        Some(fence) => headers.insert(Header { key: FENCE, value: Some(&fence.to_string()) }),
+        None => headers,
+    }
 }
 
 /// What a message is.
@@ -151,8 +165,8 @@ pub(super) struct Incoming {
     /// `None` where a message says nothing of its writer.
     pub fence: Option<Fence>,
     pub key: Vec<u8>,
-    /// What the marker of an owner says of the stream; 0 for all else.
-    pub whole: i64,
+    /// What the marker of an owner says of the stream; zeros for all else.
+    pub whole: Whole,
     pub entry: Entry,
     pub bytes: usize,
 }
@@ -169,6 +183,7 @@ impl Incoming {
             (Some(_), None) => Entry::Tombstone,
             (None, None) => Entry::Damaged("it has no value and does not say who wrote it".to_owned()),
             (_, Some(payload)) => match wire.decode(payload) {
+                Ok(change) if change.op == Op::Marker && change.conflict.is_some() => Entry::Change(Box::new(change)),
                 Ok(change) => {
                     fence = fence.or(Some(Fence { epoch: change.epoch, session: 0 }));
                     Entry::Change(Box::new(change))
@@ -178,7 +193,8 @@ impl Incoming {
             },
         };
         let position = position_of(message.offset());
-        let whole = header(message, WHOLE).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        let whole =
+            Whole { epoch: number(message, WHOLE).unwrap_or(0), ensemble: number(message, LINEAGE).unwrap_or(0) };
         Incoming { position, fence, key: key.to_vec(), whole, entry, bytes: message.payload_len() }
     }
 
@@ -196,6 +212,10 @@ impl Incoming {
 fn header<'m>(message: &'m BorrowedMessage<'_>, wanted: &str) -> Option<&'m [u8]> {
     let headers = message.headers()?;
     headers.iter().find(|header| header.key == wanted).and_then(|header| header.value)
+}
+
+fn number<T: std::str::FromStr>(message: &BorrowedMessage<'_>, wanted: &str) -> Option<T> {
+    std::str::from_utf8(header(message, wanted)?).ok()?.parse().ok()
 }
 
 /// The fence that a message of this pipeline names, without reading its value.

@@ -1,0 +1,212 @@
+//! What Redis remembers of a pipeline: one hash, whose fields are named here and nowhere else, and the one script that writes it.
+//!
+//! ```text
+//!   a write carries the epoch and the lineage of the ensemble of its owner
+//!     the hash is of a newer owner, or of another one of this epoch   -> nothing is written: fenced
+//!     else                                                            -> epoch and lineage are its own from here on
+//!       zxid, tide     only rise in one lineage; they begin anew with another one, which only a newer owner can name
+//!       the others     take the new value
+//! ```
+//!
+//! An owner that is stopped late, or is frozen between two calls and thaws, writes what it knew then. Were an old number put over a
+//! newer one, an ensemble that is restored from a copy of that time would not be noticed, and all that the copy lacks would be deleted
+//! in Redis. The same check where it is read would not do: nobody can tell by then which number was put over which.
+
+use super::calls::{integer, keys_of, run};
+use super::fault::explain;
+use super::script::Script;
+use super::{Shared, lock};
+use crate::store::{JOURNAL_SLOTS, Remembered, Slot, StoreError};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, Value};
+use std::sync::atomic::Ordering;
+
+/// The epoch of the newest owner.
+pub(super) const EPOCH: &str = "epoch";
+/// The lineage of its ensemble.
+const ENSEMBLE: &str = "ensemble";
+/// The newest zxid seen.
+const ZXID: &str = "zxid";
+/// How often the tide was raised.
+const TIDE: &str = "tide";
+/// A number of this owner: gone means flushed, swapped or replaced.
+pub(super) const CANARY: &str = "canary";
+/// The life of the data set, as of the last comparison in step.
+const LIFE: &str = "lineage";
+/// Keys evicted in it by then.
+const EVICTED: &str = "evicted_keys";
+
+/// The version of a journal slot whose sidecars are written.
+fn slot_field(number: usize) -> String {
+    format!("slot:{number}")
+}
+
+/// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each field: whether it only rises (`r`) or
+/// not (`s`), its name, its value. Answers `1` done, `6` fenced. Numbers that rise are compared in two parts: a double holds
+/// 53 bits.
+pub(super) const STATE: &str = r"
+local epoch = tonumber(ARGV[1])
+local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
+local owner = tonumber(have[1] or '')
+local same = have[2] == ARGV[2]
+if owner and (owner > epoch or (owner == epoch and have[2] and not same)) then return 6 end
+local function above(one, other)
+  if #one ~= #other then return #one > #other end
+  local high, other_high = tonumber(string.sub(one, 1, -10)) or 0, tonumber(string.sub(other, 1, -10)) or 0
+  if high ~= other_high then return high > other_high end
+  return tonumber(string.sub(one, -9)) > tonumber(string.sub(other, -9))
+end
+local put = {'epoch', ARGV[1], 'ensemble', ARGV[2]}
+for a = 3, #ARGV, 3 do
+  local old = same and ARGV[a] == 'r' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1]
+  if not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old) then
+    put[#put + 1], put[#put + 2] = ARGV[a + 1], ARGV[a + 2]
+  end
+end
+redis.call('HSET', KEYS[1], unpack(put))
+return 1
+";
+
+/// What one write changes. A new field is a constant above and a call of one of these.
+#[derive(Default)]
+pub(super) struct Update(Vec<(&'static str, String, String)>);
+
+impl Update {
+    fn put(mut self, rule: &'static str, field: impl Into<String>, value: impl ToString) -> Update {
+        self.0.push((rule, field.into(), value.to_string()));
+        self
+    }
+
+    pub(super) fn canary(self, canary: &str) -> Update {
+        self.put("s", CANARY, canary)
+    }
+
+    fn life(self, life: &str, evicted: u64) -> Update {
+        self.put("s", LIFE, life).put("s", EVICTED, evicted)
+    }
+
+    fn slot(self, slot: &Slot) -> Update {
+        self.put("s", slot_field(slot.number), slot.version)
+    }
+
+    fn command(self, shared: &Shared) -> Cmd {
+        let Remembered { epoch, ensemble, zxid, tide } = *lock(&shared.owner);
+        // Each write says again how far the ensemble has come: a data set that was flushed meanwhile has forgotten it.
+        let Update(fields) = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0));
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&shared.state.sha).arg(1).arg(key(shared)).arg(epoch).arg(ensemble);
+        for (rule, field, value) in fields {
+            command.arg(rule).arg(field).arg(value);
+        }
+        command
+    }
+}
+
+/// Name of the hash.
+pub(super) fn key(shared: &Shared) -> String {
+    format!("_keepstep:{}", shared.settings.pipeline)
+}
+
+/// Makes the script.
+pub(super) fn script() -> Script {
+    Script::new(STATE)
+}
+
+/// Reads some fields, in order; one that is missing is empty.
+async fn read(shared: &Shared, fields: &[impl AsRef<str>]) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut load = redis::cmd("HMGET");
+    load.arg(key(shared));
+    for field in fields {
+        load.arg(field.as_ref());
+    }
+    Ok(keys_of(shared.command(&load).await?))
+}
+
+/// Writes as the owner that this store was told last that it is.
+async fn write(shared: &Shared, update: Update) -> Result<(), StoreError> {
+    match shared.script(&shared.state, &update.command(shared)).await? {
+        Ok(Value::Int(6)) => Err(shared.fenced()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain(&shared.settings, &error)),
+    }
+}
+
+/// As [`write`], on a connection that somebody else holds; whether it was this owner's to write.
+pub(super) async fn write_on(
+    connection: &mut MultiplexedConnection,
+    shared: &Shared,
+    update: Update,
+) -> Result<bool, RedisError> {
+    Ok(run(connection, &shared.state, &update.command(shared)).await? != Value::Int(6))
+}
+
+/// See [`crate::store::Keyspace::remembered`].
+pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError> {
+    let mut items = read(shared, &[EPOCH, ENSEMBLE, ZXID, TIDE]).await?.into_iter().map(Value::BulkString);
+    Ok(Remembered {
+        epoch: u64::try_from(integer(items.next())).unwrap_or(0),
+        ensemble: u32::try_from(integer(items.next())).unwrap_or(0),
+        zxid: integer(items.next()),
+        tide: i32::try_from(integer(items.next())).unwrap_or(0),
+    })
+}
+
+/// See [`crate::store::Keyspace::begin`].
+pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
+    shared.epoch.store(now.epoch, Ordering::Relaxed);
+    *lock(&shared.owner) = now;
+    let mut stored = read(shared, &[LIFE, EVICTED]).await?.into_iter();
+    let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
+    let evicted = u64::try_from(integer(stored.next().map(Value::BulkString))).unwrap_or(0);
+    let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
+    {
+        let mut lineage = lock(&shared.lineage);
+        lineage.compared = (!life.is_empty()).then_some((life, evicted));
+        lineage.canary.clone_from(&canary);
+        lineage.untold = false;
+    }
+    write(shared, Update::default().canary(&canary)).await
+}
+
+/// See [`crate::store::Keyspace::remember`].
+pub(super) async fn remember(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
+    note(shared, now)?;
+    write(shared, Update::default()).await
+}
+
+/// The ensemble has come so far under this owner; what is left of an earlier ownership of this worker is fenced here, since it would
+/// speak for the ensemble of the later one.
+fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
+    let mut owner = lock(&shared.owner);
+    if (owner.epoch, owner.ensemble) != (now.epoch, now.ensemble) {
+        return Err(shared.fenced());
+    }
+    owner.zxid = owner.zxid.max(now.zxid);
+    owner.tide = owner.tide.max(now.tide);
+    Ok(())
+}
+
+/// See [`crate::store::Keyspace::compared`].
+pub(super) async fn compared(shared: &Shared, life: &str, evicted: u64) -> Result<(), StoreError> {
+    write(shared, Update::default().life(life, evicted)).await
+}
+
+/// See [`crate::store::Keyspace::mark_slots`].
+pub(super) async fn mark_slots(shared: &Shared, slots: &[Slot], now: Remembered) -> Result<(), StoreError> {
+    if slots.is_empty() {
+        return Ok(());
+    }
+    note(shared, now)?;
+    write(shared, slots.iter().fold(Update::default(), Update::slot)).await
+}
+
+/// See [`crate::store::Keyspace::marked_slots`].
+pub(super) async fn marked_slots(shared: &Shared) -> Result<Vec<Slot>, StoreError> {
+    let fields: Vec<String> = (0..JOURNAL_SLOTS).map(slot_field).collect();
+    let versions = read(shared, &fields).await?;
+    let slots = versions.iter().enumerate().filter_map(|(number, version)| {
+        let version = std::str::from_utf8(version).ok()?.parse().ok()?;
+        Some(Slot { number, version })
+    });
+    Ok(slots.collect())
+}
