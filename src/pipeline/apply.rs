@@ -196,6 +196,7 @@ impl Engine {
         }
         self.cache.put(&seen.name, base);
         self.quarantine.remove(&seen.name);
+        self.inferred.settled(&seen.name, seen.hint.route);
         let change = i64::from(base.is_some()) - i64::from(seen.seen.base.is_some());
         if let Some(pairs) = self.pairs.get(seen.hint.route)
             && !seen.comparing

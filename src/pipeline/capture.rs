@@ -371,7 +371,8 @@ impl Engine {
             }
         }
         for step in batch.chunks(STEP) {
-            let free = self.dirty.try_take(&mut step.iter().map(|(name, _)| name));
+            let turn = self.dirty.turn();
+            let free = self.dirty.try_take(&turn, &mut step.iter().map(|(name, hint)| (name, *hint)));
             let taken: Vec<(PairName, Hint)> =
                 step.iter().zip(free).filter(|(_, free)| *free).map(|(item, _)| item.clone()).collect();
             let result = self.record_states(&taken, true).await;

@@ -10,10 +10,11 @@
 //! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent,
 //! or may have been read before the pair's last round and has no base to tell, is left to the slow path. What the comparison
 //! says of the stores as a whole (what vanishes unseen from here on is a delete) waits until the last of these is settled.
-//! Deletes that only the comparison infers are counted first: many of them at once wait for `approve`.
+//! Deletes that nobody saw are counted first, with those that its rounds meet (`inferred.rs`): many of them wait for `approve`.
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
+use super::inferred::Decided;
 use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
@@ -33,9 +34,6 @@ const BATCHES: usize = 8;
 /// Keys of one batch of the scan of Redis.
 const SCAN_BATCH: usize = 512;
 
-/// Inferred deletes of one route that are always carried out; more wait if they are more than half of the route.
-const DELETES_FREE: usize = 100;
-
 /// A pair with the path, data and versions of its znode.
 type WalkedItem = (Item, String, Vec<u8>, ZkStat);
 
@@ -52,8 +50,8 @@ pub(super) struct Conclusion {
 
 /// What a comparison found.
 struct Found {
-    /// As [`crate::store::Keyspace::mark`] answered before it began.
-    mark: u64,
+    /// As [`crate::store::Keyspace::mark`] answered before it began; `None`: it says nothing of the stores as a whole.
+    mark: Option<u64>,
     /// Pairs of the stream were gone from both stores.
     has_gone: bool,
 }
@@ -75,8 +73,12 @@ impl Engine {
         let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
         let pauses = self.pauses.load(Ordering::Acquire);
-        let was_paused = !lock(&self.live).paused.is_empty();
-        let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
+        let were_paused = lock(&self.live).paused.clone();
+        let was_paused = !were_paused.is_empty();
+        let event_gaps = self.dirty.gaps();
+        self.dirty.begin_comparison();
+        self.inferred.begin(|route| !were_paused.contains(&route));
+        let mut total = Settled::of(self.settings.routes.len());
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
         self.walk_znodes(is_routine, &mut met, &mut total).await?;
@@ -98,7 +100,12 @@ impl Engine {
         }
         self.blank.store(false, Ordering::Relaxed);
         let has_gone = !gone.is_empty();
-        total.inferred.extend(gone);
+        for (name, route) in gone {
+            self.inferred.infer(name, route);
+            if let Some(count) = total.inferred.get_mut(route) {
+                *count += 1;
+            }
+        }
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
         for (route, (pairs, count)) in self.pairs.iter().zip(&total.in_step).enumerate() {
@@ -107,20 +114,22 @@ impl Engine {
                 pairs.store(i64::try_from(*count).unwrap_or(0), Ordering::Relaxed);
             }
         }
-        let inferred = self.guard_deletes(std::mem::take(&mut total.inferred));
+        // What went on in a gap was perhaps seen in part: the comparison that follows it counts anew.
+        if self.pauses.load(Ordering::Acquire) == pauses && self.dirty.gaps() == event_gaps {
+            let left = self.dirty.left(self.settings.routes.len());
+            let counts = total.in_step.iter().zip(&total.inferred).zip(left).enumerate();
+            for (route, ((in_step, inferred), (left, _))) in counts.filter(|(route, _)| !were_paused.contains(route)) {
+                self.inferred.ended(route, in_step + inferred + left);
+            }
+        }
         if every_route && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
             self.cache.set_complete(true);
             self.set_counting(true);
         }
         crash_point!("c12-all-compared");
         let has_missed = self.conclusion.missed.load(Ordering::Relaxed) != 0;
-        let awaits = !lock(&self.live).awaiting.is_empty();
-        if every_route && !has_missed && !awaits {
-            *lock(&self.conclusion.waits) = Some(Found { mark, has_gone });
-        }
-        if has_gone && !awaits {
-            self.ask_comparison(None, "the stream was left behind, and pairs were gone");
-        }
+        let mark = (every_route && !has_missed).then_some(mark);
+        *lock(&self.conclusion.waits) = Some(Found { mark, has_gone });
         if self.keys.is_some() {
             // What a pair that was missed lost would be taken for deleted. Another comparison meets it: one at once, and if that
             // misses some as well, the next at its interval.
@@ -138,16 +147,26 @@ impl Engine {
         self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
         self.quarantine.save();
         let pairs: u64 = total.in_step.iter().sum();
+        let inferred = self.inferred.not_held();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
         Ok(acted + inferred)
     }
 
-    /// Concludes the last comparison as soon as every pair that it left to the rounds is settled.
+    /// Decides about the deletes that nobody saw, as far as their number is known, and concludes the last comparison as soon as
+    /// every pair that it left to the rounds is settled and none waits for approval.
     pub(super) async fn conclude(&self) -> Result<(), StoreError> {
-        if self.dirty.owes() {
+        self.decide_deletes();
+        if self.dirty.owes() || self.inferred.is_open() {
             return Ok(());
         }
         let Some(Found { mark, has_gone }) = lock(&self.conclusion.waits).take() else { return Ok(()) };
+        if self.inferred.any_held() {
+            return Ok(());
+        }
+        if has_gone {
+            self.ask_comparison(None, "the stream was left behind, and pairs were gone");
+        }
+        let Some(mark) = mark else { return Ok(()) };
         if !has_gone {
             self.compared_all();
         }
@@ -236,7 +255,8 @@ impl Engine {
         forgotten: u64,
     ) -> Result<Settled, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
-        let free = self.dirty.try_take(&mut items.iter().map(|(item, ..)| &item.name));
+        let turn = self.dirty.turn();
+        let free = self.dirty.try_take(&turn, &mut items.iter().map(|(item, ..)| (&item.name, item.hint)));
         let was_forgotten = self.forgotten.load(Ordering::Acquire) != forgotten;
         let mut free = free.into_iter();
         items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
@@ -361,7 +381,8 @@ impl Engine {
     async fn compare_both(&self, mut items: Vec<Item>, is_routine: bool) -> Settled {
         let paused = lock(&self.live).paused.clone();
         items.retain(|item| !paused.contains(&item.hint.route));
-        let free = self.dirty.try_take(&mut items.iter().map(|item| &item.name));
+        let turn = self.dirty.turn();
+        let free = self.dirty.try_take(&turn, &mut items.iter().map(|item| (&item.name, item.hint)));
         let mut free = free.into_iter();
         items.retain(|item| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
@@ -375,38 +396,30 @@ impl Engine {
         let is_free = is_free.unwrap_or(false);
         if !is_free && (!is_routine || !self.is_watched()) {
             self.dirty.note(&item.name, Hint { slow: true, owed: true, ..item.hint });
+        } else if !is_free {
+            self.dirty.leave(&item.name, item.hint.route);
         }
         is_free
     }
 
-    /// Lets inferred deletes through, or holds those of a route back if they are many; answers how many go through.
-    fn guard_deletes(&self, inferred: Vec<(PairName, usize)>) -> u64 {
-        let mut by_route: std::collections::HashMap<usize, Vec<PairName>> = std::collections::HashMap::new();
-        for (name, route) in inferred {
-            by_route.entry(route).or_default().push(name);
+    /// Lets deletes that nobody saw through, or holds those of a route back if they are many.
+    fn decide_deletes(&self) {
+        if !self.inferred.is_open() {
+            return;
         }
-        let mut awaiting = std::collections::HashMap::new();
-        let mut free = 0;
-        for (route, names) in by_route {
-            let in_step = self.pairs.get(route).map_or(0, |pairs| pairs.load(Ordering::Relaxed));
-            let all = usize::try_from(in_step).unwrap_or(0) + names.len();
-            if self.settings.delete_guard && names.len() > DELETES_FREE && names.len() * 2 > all {
-                if let Some(rules) = self.route(route) {
-                    tracing::warn!(
-                        route = rules.name,
-                        deletes = names.len(),
-                        pairs = all,
-                        "deletes in mass were inferred and none is applied; look at both stores, then run `keepstep approve`"
-                    );
-                }
-                awaiting.insert(route, names);
-            } else {
-                free += u64::try_from(names.len()).unwrap_or(0);
-                self.carry_out(names, route);
+        for (route, (_, open)) in self.dirty.left(self.settings.routes.len()).into_iter().enumerate() {
+            let Decided { through, newly_held } = self.inferred.decide(route, open);
+            if let (Some((deletes, pairs)), Some(rules)) = (newly_held, self.route(route)) {
+                tracing::warn!(
+                    pipeline = self.settings.pipeline,
+                    route = rules.name,
+                    deletes,
+                    pairs,
+                    "deletes in mass were inferred and none is applied; look at both stores, then run `keepstep approve`"
+                );
             }
+            self.carry_out(through, route);
         }
-        lock(&self.live).awaiting = awaiting;
-        free
     }
 
     /// Puts pairs whose deletes may go through into the dirty set.
@@ -425,8 +438,10 @@ fn batch(ended: Result<Result<Settled, StoreError>, JoinError>) -> Result<Settle
 fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {
     let settled = settled?;
     total.acted += settled.acted;
-    total.inferred.extend(settled.inferred);
     for (place, count) in total.in_step.iter_mut().zip(settled.in_step) {
+        *place += count;
+    }
+    for (place, count) in total.inferred.iter_mut().zip(settled.inferred) {
         *place += count;
     }
     Ok(())

@@ -8,11 +8,14 @@
 //! sink cannot push back into a socket that would then drop events. A pair is in one round at a time, which keeps the
 //! order of its changes. A pair that was named several times while its round was under way is hot: it is held back for
 //! a moment, so that its values collapse here and not in the store.
+//!
+//! Whoever takes pairs holds a [`Turn`]: what it has not finished when that is dropped (a panic, a round that is cut off) goes back.
 
-use crate::plan::Removal;
+use crate::change::Side;
+use crate::plan::{Removal, Told};
 use hashbrown::{HashMap, HashSet};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -23,6 +26,9 @@ const HOT_HOLD: Duration = Duration::from_millis(40);
 /// Hints of one side during one round that make a pair hot. A round's own write gives one or two (notification,
 /// tracking) without any application.
 const HOT_HINTS: u32 = 4;
+
+/// Pause before pairs are looked at again whose round ended by a panic: it prints a report each time.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// The name of a pair within its pipeline: the Redis key, or the path where there is no key.
 pub type PairName = Box<[u8]>;
@@ -46,6 +52,12 @@ pub struct Hint {
     pub event: Option<&'static str>,
     /// Gaps in the events of keys before that event; set by [`DirtySet::note`].
     pub gaps: u64,
+    /// Gaps in the events of each side before it was last named; set by [`DirtySet::note`].
+    pub named_after: Gaps,
+    /// The znode's last event said that it was deleted.
+    pub znode_deleted: bool,
+    /// The last event with a name said that the key was deleted, or that it expired. Set by [`DirtySet::note`].
+    pub key_deleted: bool,
     /// Changes of the key that were announced since the pair was last taken.
     pub writes: u32,
     /// All hints since the pair was last taken.
@@ -60,6 +72,15 @@ pub struct Hint {
     pub approved: bool,
     /// A comparison left the pair to the rounds, and concludes nothing before it is settled ([`DirtySet::owes`]).
     pub owed: bool,
+    /// It was in a round that ended by a panic: it gets one of its own.
+    pub alone: bool,
+}
+
+/// Times when events of a side may have been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gaps {
+    znode: u64,
+    key: u64,
 }
 
 impl Hint {
@@ -75,6 +96,9 @@ impl Hint {
             removal: None,
             event: None,
             gaps: 0,
+            named_after: Gaps::default(),
+            znode_deleted: false,
+            key_deleted: false,
             writes: 0,
             hints: 0,
             since: Instant::now(),
@@ -82,6 +106,7 @@ impl Hint {
             patience: 0,
             approved: false,
             owed: false,
+            alone: false,
         }
     }
 
@@ -89,9 +114,9 @@ impl Hint {
     fn merge(&mut self, newer: Hint) {
         self.znode |= newer.znode;
         self.zxid = self.zxid.max(newer.zxid);
-        self.key |= newer.key;
         self.slow |= newer.slow;
         self.take_event(newer);
+        self.take_names(newer);
         self.writes += newer.writes;
         self.hints += newer.hints;
         self.since = self.since.min(newer.since);
@@ -99,6 +124,20 @@ impl Hint {
         self.patience = self.patience.max(newer.patience);
         self.approved |= newer.approved;
         self.owed |= newer.owed;
+        self.alone |= newer.alone;
+    }
+
+    fn take_names(&mut self, newer: Hint) {
+        if newer.znode {
+            (self.znode, self.znode_deleted) = (true, newer.znode_deleted);
+            self.named_after.znode = newer.named_after.znode;
+        }
+        if newer.key {
+            (self.key, self.named_after.key) = (true, newer.named_after.key);
+            if newer.event.is_some() {
+                self.key_deleted = newer.key_deleted;
+            }
+        }
     }
 
     fn take_event(&mut self, newer: Hint) {
@@ -109,10 +148,14 @@ impl Hint {
 }
 
 /// A pair in a round.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Busy {
-    /// Route and age of what it was taken for; `None` for a comparison, which knows of no change.
-    taken: Option<(usize, Instant)>,
+    /// What it was taken for.
+    hint: Hint,
+    /// A comparison took it, which knows of no change.
+    is_compared: bool,
+    /// Whose it is.
+    turn: u64,
     /// What was named meanwhile.
     later: Option<Hint>,
 }
@@ -126,10 +169,53 @@ struct Inner {
     parked: Vec<PairName>,
     busy: HashMap<PairName, Busy>,
     paused: HashSet<usize>,
-    /// Times when events of keys may have been lost.
-    gaps: u64,
-    /// Pairs that a comparison waits for.
-    owed: HashSet<PairName>,
+    gaps: Gaps,
+    /// Pairs that a comparison waits for, with their routes.
+    owed: HashMap<PairName, usize>,
+    /// Pairs that the last comparison left to the rounds, by route, settled or not.
+    left: HashMap<usize, u64>,
+    turns: u64,
+    /// Pairs that each turn has still to finish.
+    unfinished: HashMap<u64, usize>,
+}
+
+impl Inner {
+    fn owe(&mut self, name: &[u8], route: usize) {
+        if self.owed.insert(name.into(), route).is_none() {
+            *self.left.entry(route).or_default() += 1;
+        }
+    }
+
+    /// Marks a pair busy.
+    fn begin(&mut self, name: PairName, hint: Hint, is_compared: bool, turn: u64) {
+        self.busy.insert(name, Busy { hint, is_compared, turn, later: None });
+        *self.unfinished.entry(turn).or_default() += 1;
+    }
+
+    /// Ends a pair's round; answers what was named meanwhile.
+    fn end(&mut self, name: &[u8]) -> Option<Hint> {
+        let busy = self.busy.remove(name)?;
+        if let Some(count) = self.unfinished.get_mut(&busy.turn) {
+            *count -= 1;
+            if *count == 0 {
+                self.unfinished.remove(&busy.turn);
+            }
+        }
+        busy.later
+    }
+}
+
+/// The pairs that one round, or one batch of a comparison, has taken. Dropping it puts back what was not finished.
+#[derive(Debug)]
+pub struct Turn {
+    dirty: Arc<DirtySet>,
+    number: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.dirty.put_back(self.number, std::thread::panicking());
+    }
 }
 
 /// See the module.
@@ -148,9 +234,10 @@ impl DirtySet {
     pub fn note(&self, name: &[u8], hint: Hint) {
         {
             let mut inner = self.inner();
-            let hint = Hint { gaps: inner.gaps, ..hint };
+            let key_deleted = matches!(hint.removal, Some(Removal::Deleted | Removal::Expired));
+            let hint = Hint { gaps: inner.gaps.key, named_after: inner.gaps, key_deleted, ..hint };
             if hint.owed {
-                inner.owed.insert(name.into());
+                inner.owe(name, hint.route);
             }
             if let Some(busy) = inner.busy.get_mut(name) {
                 match &mut busy.later {
@@ -169,8 +256,45 @@ impl DirtySet {
         self.changed.notify_one();
     }
 
+    /// Begins a turn at pairs.
+    #[must_use]
+    pub fn turn(self: &Arc<Self>) -> Turn {
+        let mut inner = self.inner();
+        inner.turns += 1;
+        Turn { dirty: Arc::clone(self), number: inner.turns }
+    }
+
+    /// What this turn has not finished is looked at again, by the slow path; after a panic each pair by itself, so that only the
+    /// one that caused it meets it again.
+    fn put_back(&self, turn: u64, panicked: bool) {
+        let left: Vec<(PairName, Hint)> = {
+            let mut inner = self.inner();
+            if inner.unfinished.remove(&turn).is_none() {
+                return;
+            }
+            let of_turn = inner.busy.iter().filter(|(_, busy)| busy.turn == turn);
+            let hint = |busy: &Busy| Hint {
+                slow: true,
+                owed: busy.hint.owed || busy.is_compared,
+                alone: busy.hint.alone || panicked,
+                ..busy.hint
+            };
+            of_turn.map(|(name, busy)| (name.clone(), hint(busy))).collect()
+        };
+        if panicked {
+            tracing::error!(
+                pairs = left.len(),
+                "a round ended by a panic; its pairs are looked at again, each by itself"
+            );
+        }
+        let delay = if panicked { AFTER_PANIC } else { Duration::ZERO };
+        for (name, hint) in left {
+            self.finish(name, Some((hint, delay)));
+        }
+    }
+
     /// Takes up to `limit` pairs that are due, first come first, and marks them busy.
-    pub fn take(&self, limit: usize) -> Vec<(PairName, Hint)> {
+    pub fn take(&self, turn: &Turn, limit: usize) -> Vec<(PairName, Hint)> {
         let mut inner = self.inner();
         let now = Instant::now();
         while let Some(entry) = inner.held.first_entry() {
@@ -188,35 +312,74 @@ impl DirtySet {
                 inner.parked.push(name);
                 continue;
             }
+            if hint.alone && !taken.is_empty() {
+                inner.ready.push_front(name);
+                break;
+            }
             inner.waiting.remove(&name);
-            inner.busy.insert(name.clone(), Busy { taken: Some((hint.route, hint.since)), later: None });
+            inner.begin(name.clone(), hint, false, turn.number);
             taken.push((name, hint));
+            if hint.alone {
+                break;
+            }
         }
         taken
     }
 
     /// Marks these pairs busy unless they are waiting or busy already; answers those that were marked. For comparisons:
     /// a pair that is waiting or busy is looked at anyway.
-    pub fn try_take(&self, names: &mut dyn Iterator<Item = &PairName>) -> Vec<bool> {
+    pub fn try_take(&self, turn: &Turn, pairs: &mut dyn Iterator<Item = (&PairName, Hint)>) -> Vec<bool> {
         let mut inner = self.inner();
-        names
-            .map(|name| {
+        pairs
+            .map(|(name, hint)| {
                 let is_free = !inner.busy.contains_key(name) && !inner.waiting.contains_key(name);
                 if is_free {
-                    inner.busy.insert(name.clone(), Busy::default());
+                    inner.begin(name.clone(), hint, true, turn.number);
                 }
                 is_free
             })
             .collect()
     }
 
+    /// A comparison begins: what it leaves to the rounds is counted from here on. Pairs that the one before left are still open.
+    pub fn begin_comparison(&self) {
+        let mut inner = self.inner();
+        let mut left = HashMap::new();
+        for route in inner.owed.values() {
+            *left.entry(*route).or_default() += 1;
+        }
+        inner.left = left;
+    }
+
+    /// A comparison leaves a pair to whoever has it, and waits for nobody.
+    pub fn leave(&self, name: &[u8], route: usize) {
+        let mut inner = self.inner();
+        if !inner.owed.contains_key(name) {
+            *inner.left.entry(route).or_default() += 1;
+        }
+    }
+
+    /// By route: pairs that the last comparison left to the rounds, and how many of them are still to be settled.
+    #[must_use]
+    pub fn left(&self, routes: usize) -> Vec<(u64, u64)> {
+        let inner = self.inner();
+        let mut left: Vec<(u64, u64)> =
+            (0..routes).map(|route| (inner.left.get(&route).copied().unwrap_or(0), 0)).collect();
+        for route in inner.owed.values() {
+            if let Some((_, open)) = left.get_mut(*route) {
+                *open += 1;
+            }
+        }
+        left
+    }
+
     /// Ends a pair's round. `again`: what is still to be done, not before the delay.
     pub fn finish(&self, name: PairName, again: Option<(Hint, Duration)>) {
         {
             let mut inner = self.inner();
-            let later = inner.busy.remove(&name).and_then(|busy| busy.later);
-            if again.is_some_and(|(hint, _)| hint.owed) {
-                inner.owed.insert(name.clone());
+            let later = inner.end(&name);
+            if let Some((hint, _)) = again.filter(|(hint, _)| hint.owed) {
+                inner.owe(&name, hint.route);
             } else if again.is_none() && later.is_none_or(|later| !later.owed) {
                 inner.owed.remove(&name);
             }
@@ -244,9 +407,33 @@ impl DirtySet {
         self.changed.notify_one();
     }
 
-    /// Events of keys may have been lost: what was heard before explains nothing any more.
-    pub fn lost_events(&self) {
-        self.inner().gaps += 1;
+    /// Events of this side may have been lost: what was heard before explains nothing any more.
+    pub fn lost_events(&self, side: Side) {
+        let gaps = &mut self.inner().gaps;
+        match side {
+            Side::Zookeeper => gaps.znode += 1,
+            Side::Redis => gaps.key += 1,
+        }
+    }
+
+    /// Moves whenever events may have been lost.
+    #[must_use]
+    pub fn gaps(&self) -> Gaps {
+        self.inner().gaps
+    }
+
+    /// Of which side of a pair in a round an event told what is there now. One that was named since the last gap was there since, so
+    /// its removal was in between, and its event has come or is on its way. One that was last seen to be removed stays removed.
+    #[must_use]
+    pub fn told(&self, name: &[u8], mut hint: Hint) -> Told {
+        let inner = self.inner();
+        if let Some(later) = inner.busy.get(name).and_then(|busy| busy.later) {
+            hint.take_names(later);
+        }
+        Told {
+            znode: hint.znode && (hint.znode_deleted || hint.named_after.znode == inner.gaps.znode),
+            key: hint.key && (hint.key_deleted || hint.named_after.key == inner.gaps.key),
+        }
     }
 
     /// The hint of a pair in a round with the newest event of the key that is known by now, those included that came in since it
@@ -257,7 +444,7 @@ impl DirtySet {
         if let Some(later) = inner.busy.get(name).and_then(|busy| busy.later) {
             hint.take_event(later);
         }
-        if hint.gaps != inner.gaps {
+        if hint.gaps != inner.gaps.key {
             (hint.event, hint.removal) = (None, None);
         }
         hint
@@ -301,8 +488,8 @@ impl DirtySet {
         let mut pending = vec![(0_u64, 0_f64); routes];
         let waiting = inner.waiting.values().map(|hint| (hint.route, hint.since));
         let under_way = inner.busy.values().filter_map(|busy| {
-            let later = busy.later.map(|later| (later.route, later.since));
-            busy.taken.or(later)
+            let hint = if busy.is_compared { busy.later } else { Some(busy.hint) };
+            hint.map(|hint| (hint.route, hint.since))
         });
         for (route, since) in waiting.chain(under_way) {
             if let Some((count, oldest)) = pending.get_mut(route) {
@@ -328,117 +515,4 @@ impl DirtySet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn named(hint: &mut Hint) -> Hint {
-        hint.key = true;
-        hint.hints = 1;
-        *hint
-    }
-
-    #[test]
-    fn a_pair_is_held_once_and_is_in_one_round_at_a_time() {
-        let dirty = DirtySet::default();
-        for _ in 0..3 {
-            dirty.note(b"a", named(&mut Hint::new(0)));
-        }
-        let taken = dirty.take(10);
-        assert_eq!(taken.len(), 1);
-        assert_eq!(taken.first().map(|(_, hint)| hint.hints), Some(3));
-        dirty.note(b"a", named(&mut Hint::new(0)));
-        assert!(dirty.take(10).is_empty(), "busy");
-        dirty.finish(b"a".as_slice().into(), None);
-        assert_eq!(dirty.take(10).len(), 1);
-        dirty.finish(b"a".as_slice().into(), None);
-        assert!(dirty.is_empty());
-    }
-
-    #[test]
-    fn what_is_under_way_is_pending_until_it_is_finished() {
-        let dirty = DirtySet::default();
-        dirty.note(b"a", named(&mut Hint::new(0)));
-        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(1));
-        assert_eq!(dirty.take(10).len(), 1);
-        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(1), "in its round");
-        dirty.finish(b"a".as_slice().into(), None);
-        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(0));
-        assert_eq!(dirty.try_take(&mut std::iter::once(&b"b".as_slice().into())), [true]);
-        assert_eq!(dirty.pending(1).first().map(|(count, _)| *count), Some(0), "a comparison is no change");
-    }
-
-    #[test]
-    fn a_hot_pair_is_held_back_and_not_lost() {
-        let dirty = DirtySet::default();
-        dirty.note(b"a", named(&mut Hint::new(0)));
-        assert_eq!(dirty.take(10).len(), 1);
-        for _ in 0..HOT_HINTS {
-            dirty.note(b"a", named(&mut Hint::new(0)));
-        }
-        dirty.finish(b"a".as_slice().into(), None);
-        assert!(dirty.take(10).is_empty());
-        let (due, next) = dirty.due();
-        assert_eq!(due, 0);
-        assert!(next.is_some_and(|next| next <= HOT_HOLD));
-        let asked = Instant::now();
-        while dirty.take(10).is_empty() {
-            assert!(asked.elapsed() < HOT_HOLD * 10, "it comes back");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_paused_route_keeps_its_hints() {
-        let dirty = DirtySet::default();
-        dirty.pause(0, true);
-        dirty.note(b"a", named(&mut Hint::new(0)));
-        dirty.note(b"b", named(&mut Hint::new(1)));
-        assert_eq!(dirty.take(10).len(), 1);
-        dirty.pause(0, false);
-        assert_eq!(dirty.take(10).len(), 1);
-    }
-
-    #[test]
-    fn an_event_without_a_name_does_not_hide_what_was_said_before() {
-        let mut hint = Hint::new(0);
-        hint.merge(Hint { key: true, removal: Some(Removal::Expired), event: Some("expired"), ..Hint::new(0) });
-        hint.merge(Hint { key: true, ..Hint::new(0) });
-        assert_eq!(hint.removal, Some(Removal::Expired));
-    }
-
-    #[test]
-    fn a_pair_is_owed_until_the_round_that_was_asked_for_has_settled_it() {
-        let dirty = DirtySet::default();
-        let owed = Hint { owed: true, slow: true, ..Hint::new(0) };
-        dirty.note(b"a", Hint::new(0));
-        let first = dirty.take(1).remove(0);
-        dirty.note(b"a", owed);
-        dirty.finish(first.0, None);
-        assert!(dirty.owes(), "the round that was under way was not the one that was asked for");
-        let (name, hint) = dirty.take(1).remove(0);
-        assert!(hint.owed);
-        dirty.note(b"a", Hint::new(0));
-        dirty.finish(name, Some((hint, Duration::ZERO)));
-        assert!(dirty.owes(), "it is to be looked at again");
-        let (name, _) = dirty.take(1).remove(0);
-        dirty.note(b"a", Hint::new(0));
-        dirty.finish(name, None);
-        assert!(!dirty.owes(), "what came later is another matter");
-    }
-
-    #[test]
-    fn a_removal_explains_nothing_once_a_later_event_is_known_or_events_were_lost() {
-        let dirty = DirtySet::default();
-        let told = |event, removal| Hint { key: true, event: Some(event), removal, ..Hint::new(0) };
-        dirty.note(b"a", told("del", Some(Removal::Deleted)));
-        let (name, hint) = dirty.take(1).remove(0);
-        assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Deleted));
-        dirty.note(b"a", told("evicted", Some(Removal::Lost)));
-        assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Lost));
-        dirty.lost_events();
-        let blind = dirty.with_newest_event(&name, hint);
-        assert_eq!((blind.event, blind.removal), (None, None));
-        dirty.note(b"a", told("del", Some(Removal::Deleted)));
-        assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Deleted));
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use super::behind::Behind;
 use super::cache::Cache;
 use super::dirty::{DirtySet, Hint};
 use super::held::{Held, Holds};
+use super::inferred::Inferred;
 use super::quarantine::Quarantine;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::codec::json::StoreNames;
@@ -102,8 +103,6 @@ pub(super) struct Live {
     pub(super) zookeeper_down: Option<String>,
     pub(super) redis_down: Option<String>,
     pub(super) holds: Holds,
-    /// Inferred deletes that wait, by route.
-    pub(super) awaiting: HashMap<usize, Vec<super::dirty::PairName>>,
     pub(super) paused: std::collections::HashSet<usize>,
 }
 
@@ -130,6 +129,7 @@ pub struct Engine {
     pub(super) dirty: Arc<DirtySet>,
     pub(super) cache: Cache,
     pub(super) quarantine: Arc<Quarantine>,
+    pub(super) inferred: Inferred,
     pub(super) lease: Lease,
     pub(super) live: Mutex<Live>,
     pub(super) counters: Arc<Counters>,
@@ -202,6 +202,7 @@ impl Engine {
         }
         Engine {
             pairs: settings.routes.iter().map(|_| AtomicI64::new(0)).collect(),
+            inferred: Inferred::new(settings.routes.len(), settings.delete_guard),
             settings,
             map: parts.map,
             znodes: parts.znodes,
@@ -397,7 +398,8 @@ impl Engine {
                 let _ = tokio::time::timeout(self.settings.batch_wait, self.round_ended.notified()).await;
             }
             let Ok(permit) = self.rounds.acquire().await else { return };
-            let taken = self.dirty.take(batch);
+            let turn = self.dirty.turn();
+            let taken = self.dirty.take(&turn, batch);
             if taken.is_empty() {
                 drop(permit);
                 continue;
@@ -409,6 +411,7 @@ impl Engine {
             tasks.spawn(async move {
                 // Given back however the round ends.
                 let _end = RoundEnd(Arc::clone(&engine));
+                let _turn = turn;
                 if engine.captures() {
                     engine.capture(taken).await;
                 } else {
@@ -490,10 +493,10 @@ fn event_name(event: &str) -> &'static str {
 }
 
 impl Hints for Engine {
-    fn znode(&self, path: &str, zxid: Option<i64>) {
+    fn znode(&self, path: &str, zxid: Option<i64>, deleted: bool) {
         let Some(mapped) = self.map.of_path(path) else { return };
         let zxid = zxid.unwrap_or(i64::MAX);
-        let hint = Hint { znode: true, zxid, hints: 1, ..Hint::new(mapped.route) };
+        let hint = Hint { znode: true, zxid, znode_deleted: deleted, hints: 1, ..Hint::new(mapped.route) };
         match mapped.pair.redis {
             Some(key) => self.dirty.note(&key, hint),
             None => self.dirty.note(path.as_bytes(), hint),
@@ -534,6 +537,7 @@ impl Hints for Engine {
         };
         if side == Side::Zookeeper && !up {
             self.watch_gaps.fetch_add(1, Ordering::AcqRel);
+            self.dirty.lost_events(side);
         }
         let was_up = flag.swap(up, Ordering::AcqRel);
         {
@@ -555,7 +559,7 @@ impl Hints for Engine {
             Some(why) => {
                 if side == Side::Redis {
                     self.set_counting(false);
-                    self.dirty.lost_events();
+                    self.dirty.lost_events(Side::Redis);
                 }
                 if was_up {
                     tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");

@@ -10,6 +10,7 @@ pub mod control;
 mod dirty;
 mod engine;
 mod held;
+mod inferred;
 mod keep;
 mod observe;
 mod owner;

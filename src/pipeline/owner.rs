@@ -547,7 +547,6 @@ impl Pipeline {
 
     /// With `once`: what a comparison's end means. `None`: compare again.
     async fn once(&self, engine: &Engine, acted: u64) -> Option<Ended> {
-        let waits = !lock(&engine.live).awaiting.is_empty();
         let settled = async {
             while !engine.dirty.is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -555,7 +554,10 @@ impl Pipeline {
         };
         // Pairs that are held back (a store takes no writes) must not keep a comparison from saying so.
         let is_settled = tokio::time::timeout(DRAIN, settled).await.is_ok();
-        if acted > 0 || !is_settled {
+        // What the rounds inferred is decided about: let through (then pairs are under way again), or held.
+        let is_concluded = is_settled && engine.conclude().await.is_ok();
+        let waits = engine.inferred.any_held();
+        if acted > 0 || !is_concluded || engine.inferred.is_open() || !engine.dirty.is_empty() {
             return if waits { Some(Ended::Done(true)) } else { None };
         }
         Some(Ended::Done(waits || !self.quarantine.is_empty()))

@@ -9,9 +9,11 @@ use super::engine::Engine;
 use super::held::Held;
 use super::observe::{AGAIN_AFTER, Item, Observed, Sight};
 use super::record::{Recording, record};
-use crate::change::{Change, Position, Side};
+use crate::change::{Change, Digest, Position, Side};
 use crate::failpoint::crash_point;
-use crate::plan::{Action, Circumstances, Key, Record, Step, Task, Wait, Znode, agreed, note, path_id, plan, step};
+use crate::plan::{
+    Action, Circumstances, Key, Record, Step, Task, Told, Wait, Znode, agreed, note, path_id, plan, step,
+};
 use crate::store::StoreError;
 use crate::stream::StreamError;
 use std::sync::Arc;
@@ -30,10 +32,17 @@ const EVICTED: Duration = Duration::from_secs(1);
 pub(super) struct Settled {
     /// Pairs that were not in step.
     pub(super) acted: u64,
-    /// Deletes that only the comparison inferred, not carried out.
-    pub(super) inferred: Vec<(PairName, usize)>,
+    /// Deletes that nobody saw: not carried out, and in [`super::inferred::Inferred`]. By route.
+    pub(super) inferred: Vec<u64>,
     /// Pairs by route that are in step with a value on both sides, or are now.
     pub(super) in_step: Vec<u64>,
+}
+
+impl Settled {
+    /// Nothing yet, of so many routes.
+    pub(super) fn of(routes: usize) -> Settled {
+        Settled { acted: 0, inferred: vec![0; routes], in_step: vec![0; routes] }
+    }
 }
 
 /// A pair on its way from the plan to the stores.
@@ -47,7 +56,7 @@ pub(super) struct Work {
 impl Engine {
     /// Settles what a round or a comparison saw.
     pub(super) async fn settle(&self, sight: Sight) -> Settled {
-        let mut settled = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
+        let mut settled = Settled::of(self.settings.routes.len());
         for (name, again) in sight.finished {
             self.dirty.finish(name, again);
         }
@@ -164,6 +173,7 @@ impl Engine {
             was_evicted: seen.hint.event == Some("evicted"),
             has_waited: seen.hint.patience > 0,
             comparing: seen.comparing,
+            told: self.told(&seen),
             guards_deletes: self.settings.delete_guard && !seen.hint.approved,
             key_named: seen.hint.key,
             hears_redis: self.redis_up.load(Ordering::Relaxed),
@@ -185,16 +195,18 @@ impl Engine {
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {
                     self.cache.put(&seen.name, seen.seen.base);
                 }
-                if seen.seen.base.is_some()
-                    && let Some(place) = settled.in_step.get_mut(index)
-                {
-                    *place += 1;
+                if seen.seen.base.is_some() {
+                    self.inferred.settled(&seen.name, index);
+                    if let Some(place) = settled.in_step.get_mut(index) {
+                        *place += 1;
+                    }
                 }
                 self.dirty.finish(seen.name, None);
             }
             Step::Lost(side) => {
                 settled.acted += u64::from(!seen.comparing);
                 self.note_loss(side, &seen);
+                self.inferred.settled(&seen.name, index);
                 self.dirty.finish(seen.name, None);
             }
             Step::Quarantine => {
@@ -217,7 +229,10 @@ impl Engine {
                 self.look_again(seen, delay, settled);
             }
             Step::Guarded => {
-                settled.inferred.push((seen.name.clone(), index));
+                if let Some(count) = settled.inferred.get_mut(index) {
+                    *count += 1;
+                }
+                self.inferred.infer(seen.name.clone(), index);
                 self.dirty.finish(seen.name, None);
             }
             Step::Do(recording, task) => {
@@ -234,6 +249,20 @@ impl Engine {
         }
     }
 
+    /// Of which side an event told what is there now; asked only where a value is gone.
+    fn told(&self, seen: &Observed) -> Told {
+        let is_gone = match seen.seen.znode {
+            Znode::Absent(_) => true,
+            Znode::Present { digest, .. } => digest == Digest::EMPTY,
+            Znode::AsBase => false,
+        };
+        if is_gone || matches!(seen.seen.key, Key::Absent(_)) {
+            self.dirty.told(&seen.name, seen.hint)
+        } else {
+            Told::default()
+        }
+    }
+
     /// Puts a pair back for the slow path.
     fn look_again(&self, seen: Observed, delay: Duration, settled: &mut Settled) {
         settled.acted += 1;
@@ -244,13 +273,15 @@ impl Engine {
 
     /// Leaves pairs as they are until either side changes: both states become their base.
     pub(super) async fn keep_apart(&self, names: Vec<(PairName, usize)>) {
+        let turn = self.dirty.turn();
         let mut items = Vec::new();
         for (name, route) in names {
             self.quarantine.drop_pair(&name);
             let mapped = self.map.of_key(&name).filter(|_| !self.captures());
-            let is_free = self.dirty.try_take(&mut std::iter::once(&name)).first() == Some(&true);
+            let hint = Hint::new(route);
+            let is_free = self.dirty.try_take(&turn, &mut std::iter::once((&name, hint))).first() == Some(&true);
             if let (Some(mapped), true) = (mapped, is_free) {
-                items.push(Item { name, hint: Hint::new(route), pair: mapped.pair });
+                items.push(Item { name, hint, pair: mapped.pair });
             }
         }
         let mut sight = Sight::default();

@@ -22,11 +22,7 @@ impl Pipeline {
         let count = self.settings.routes.len();
         let pending = engine.map(|engine| engine.dirty.pending(count)).unwrap_or_default();
         let (paused, awaiting) = match engine {
-            Some(engine) => {
-                let live = lock(&engine.live);
-                let awaiting: Vec<usize> = (0..count).map(|at| live.awaiting.get(&at).map_or(0, Vec::len)).collect();
-                (live.paused.clone(), awaiting)
-            }
+            Some(engine) => (lock(&engine.live).paused.clone(), engine.inferred.held()),
             None => (lock(&self.live).paused.clone(), vec![0; count]),
         };
         let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), Engine::in_step_by_route);
@@ -138,11 +134,9 @@ impl Pipeline {
                 let engine = self.owned()?;
                 let mut approved = 0;
                 for at in routes {
-                    let held = lock(&engine.live).awaiting.remove(&at);
-                    if let Some(names) = held {
-                        approved += names.len();
-                        engine.carry_out(names, at);
-                    }
+                    let names = engine.inferred.approve(at);
+                    approved += names.len();
+                    engine.carry_out(names, at);
                 }
                 Ok(format!("{approved} deletes are approved"))
             }

@@ -14,6 +14,7 @@
 //! observation plans to [`Action::Nothing`].
 
 mod base;
+mod bulk;
 mod decide;
 pub mod guard;
 mod path;
@@ -23,7 +24,8 @@ mod task;
 mod tests;
 
 pub use base::{Base, path_id};
+pub use bulk::{Bulk, bulk};
 pub use decide::{Action, Ensemble, Key, Observation, Removal, Seen, Vanished, Verdict, Znode, plan};
 pub use path::{Known, Named, Next, Path, after_key, after_znode, is_doubtful, path};
 pub use policy::{Ephemeral, Flow, OnConflict, OnRemoval, Policy};
-pub use task::{Circumstances, KeyOp, Record, Step, Task, Wait, ZnodeOp, agreed, note, step};
+pub use task::{Circumstances, KeyOp, Record, Step, Task, Told, Wait, ZnodeOp, agreed, note, step};

@@ -82,10 +82,20 @@ pub enum Step {
     NotOurs,
     /// Look again, at both sides.
     Again(Wait),
-    /// A delete that a comparison inferred: counted before it is carried out.
+    /// A delete that nobody saw happen: counted before it is carried out.
     Guarded,
     /// Put this on the stream, then do it.
     Do(Record, Task),
+}
+
+/// On which sides an event told of what is there now. That a value is gone is inferred where none did, whoever looks: a comparison,
+/// or a round to which one left the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The znode's.
+    pub znode: bool,
+    /// The key's.
+    pub key: bool,
 }
 
 /// What a step depends on besides policy and observation.
@@ -99,7 +109,9 @@ pub struct Circumstances {
     pub has_waited: bool,
     /// A comparison found it.
     pub comparing: bool,
-    /// Deletes that a comparison infers are counted first, and this one was not approved.
+    /// What was seen as it happened.
+    pub told: Told,
+    /// Deletes that nobody saw are counted first, and this one was not approved.
     pub guards_deletes: bool,
     /// The key was named, so it may not be as the base has it.
     pub key_named: bool,
@@ -157,7 +169,7 @@ fn to_redis(policy: &Policy, seen: &Observation, about: &Circumstances, verdict:
 
 fn delete_key(seen: &Observation, about: &Circumstances, verdict: Option<Verdict>) -> Step {
     let is_ephemeral = seen.base.is_some_and(|base| base.ephemeral);
-    if about.comparing && about.guards_deletes && !is_ephemeral {
+    if about.guards_deletes && !about.told.znode && !is_ephemeral {
         return Step::Guarded;
     }
     if verdict.is_some() && !about.has_value {
@@ -193,7 +205,7 @@ fn to_zookeeper(policy: &Policy, seen: &Observation, about: &Circumstances, verd
         (None, Some(version)) => ZnodeOp::Delete(version.version),
         (None, None) => return Step::Do(Record::Nothing, note(None)),
     };
-    if digest.is_none() && about.comparing && about.guards_deletes {
+    if digest.is_none() && about.guards_deletes && !about.told.key {
         return Step::Guarded;
     }
     let czxid = expected.map_or(0, |version| version.czxid);

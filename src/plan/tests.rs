@@ -306,6 +306,7 @@ fn a_key_that_was_named_is_looked_at_before_its_pair_is_only_noted() {
         was_evicted: false,
         has_waited: false,
         comparing: false,
+        told: Told::default(),
         guards_deletes: true,
         key_named: true,
         hears_redis: true,
@@ -339,4 +340,51 @@ fn a_base_that_a_journal_completed_with_the_wrong_incarnation_is_that_of_the_wri
 fn an_absent_znode_is_lost_where_nothing_can_have_been_deleted_since_its_base() {
     assert_eq!(decide(base(30, b"a"), Znode::Absent(29), key(b"a")), Action::ToZookeeper(None));
     assert_eq!(decide(base(30, b"a"), Znode::Absent(31), key(b"a")), Action::ToRedis(None));
+}
+
+/// However a delete is met (by a comparison, or by a round to which one left the pair), it is counted first unless an event told.
+#[test]
+fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
+    let seen = |znode, key| Observation { base: base(30, b"a"), znode, key, ensemble: ENSEMBLE, seen: Seen::default() };
+    let intact = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true });
+    let (znode_gone, key_gone) = (seen(Znode::Absent(31), key(b"a")), seen(znode(30, b"a"), intact));
+    let emptied = seen(znode(31, b""), key(b"a"));
+    let drifted = seen(Znode::Absent(31), key(b"other"));
+    let one_way = Policy { flow: Flow::From(Side::Zookeeper), ..two_way() };
+    let (by_znode, by_key) = (Told { znode: true, key: false }, Told { znode: false, key: true });
+    for comparing in [true, false] {
+        let about = |told, guards_deletes| Circumstances {
+            has_value: true,
+            was_evicted: false,
+            has_waited: false,
+            comparing,
+            told,
+            guards_deletes,
+            key_named: false,
+            hears_redis: true,
+            path_id: 0,
+        };
+        for (policy, seen, told, not_told) in [
+            (two_way(), znode_gone, by_znode, by_key),
+            (two_way(), emptied, by_znode, by_key),
+            (one_way, znode_gone, by_znode, by_key),
+            (one_way, drifted, by_znode, by_key),
+            (two_way(), key_gone, by_key, by_znode),
+            (Policy { flow: Flow::From(Side::Redis), ..two_way() }, key_gone, by_key, by_znode),
+        ] {
+            let step = |told, guards| step(plan(&policy, &seen), &policy, &seen, &about(told, guards));
+            assert_eq!(step(Told::default(), true), Step::Guarded, "{seen:?}");
+            assert_eq!(
+                step(not_told, true),
+                Step::Guarded,
+                "the other side's event tells nothing of this one: {seen:?}"
+            );
+            let is_delete = |step| {
+                let Step::Do(Record::Change(..), task) = step else { return false };
+                matches!(task, Task::Redis { op: KeyOp::Delete, .. } | Task::Znode { op: ZnodeOp::Delete(_), .. })
+            };
+            assert!(is_delete(step(told, true)), "{seen:?}");
+            assert!(is_delete(step(Told::default(), false)), "approved, or without the guard: {seen:?}");
+        }
+    }
 }

@@ -51,8 +51,9 @@ pub enum Link {
 
 /// Where a source puts what it hears. Never blocks; a pair is held once however often it is named.
 pub trait Hints: Send + Sync {
-    /// This znode may have changed. `zxid` is the event's where the server tells it (3.9 and later).
-    fn znode(&self, path: &str, zxid: Option<i64>);
+    /// This znode may have changed. `zxid` is the event's where the server tells it (3.9 and later). `deleted`: the event says that
+    /// it was deleted.
+    fn znode(&self, path: &str, zxid: Option<i64>, deleted: bool);
 
     /// This key may have changed. `event` is the keyspace event's name, `None` where tracking told.
     fn key(&self, key: &[u8], event: Option<&str>);

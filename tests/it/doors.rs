@@ -23,7 +23,7 @@ struct Told {
 }
 
 impl Hints for Told {
-    fn znode(&self, _: &str, _: Option<i64>) {}
+    fn znode(&self, _: &str, _: Option<i64>, _: bool) {}
 
     fn key(&self, key: &[u8], event: Option<&str>) {
         if let Some(event) = event {

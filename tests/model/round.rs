@@ -7,8 +7,8 @@ use crate::truth::{Effects, key_of, record, znode_of};
 use crate::worker::{connect, die, finish, is_watched, observe};
 use crate::world::{B, Content, Event, Hint, Ky, Look, Op, Pc, Read, Todo, Worker, World};
 use keepstep::plan::{
-    Circumstances, Ensemble, KeyOp, Known, Next, Observation, OnConflict, Path, Record, Seen, Step, Task, Vanished,
-    Wait, ZnodeOp, after_key, after_znode, is_doubtful, path, plan, step,
+    Circumstances, Ensemble, KeyOp, Known, Next, Observation, OnConflict, Path, Record, Seen, Step, Task, Told,
+    Vanished, Wait, ZnodeOp, after_key, after_znode, is_doubtful, path, plan, step,
 };
 
 pub fn begin_look(worker: &mut Worker, heard: u8, hint: Hint, comparing: bool) {
@@ -278,6 +278,10 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         was_evicted: look.hint.event == Event::Evicted,
         has_waited: look.hint.waited,
         comparing: look.comparing,
+        told: Told {
+            znode: look.hint.znode || worker.later.znode,
+            key: look.hint.key || worker.later.key,
+        },
         guards_deletes: cfg.guard && !look.hint.approved,
         key_named: look.hint.key && !cfg.has(Bug::NamedKeyNotLookedAt),
         hears_redis: true,
@@ -305,7 +309,7 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
             finish(cfg, worker, Some(Hint { slow: true, waited, ..look.hint }));
         }
         Step::Guarded => {
-            worker.comparison.inferred = true;
+            worker.inferred = true;
             finish(cfg, worker, None);
         }
         Step::Do(recorded, task) => begin(cfg, world, i, &recorded, task, effects),

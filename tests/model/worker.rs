@@ -235,6 +235,7 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
             let worker = &mut world.workers[i];
             let is_settled = worker.compared_run == worker.run && worker.compared_evicted == worker.evicted;
             worker.concludes = 0;
+            worker.inferred = false;
             worker.comparison = Comparison {
                 asked: false,
                 due: false,
@@ -245,7 +246,6 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
                 gap: worker.gap,
                 life: worker.lives,
                 generation: worker.generation,
-                inferred: false,
                 ended: worker.ended,
             };
             if world.zk.znode.is.value != 0 {
@@ -294,9 +294,6 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     worker.life_compared = comparison.life;
     worker.blank = false;
     worker.cache.complete = cfg.cache;
-    if comparison.inferred {
-        note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
-    }
     worker.concludes = comparison.generation + 1;
     conclude(world, i);
     let worker = &mut world.workers[i];
@@ -309,6 +306,12 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
 pub fn conclude(world: &mut World, i: usize) {
     let worker = &mut world.workers[i];
     let is_owed = worker.hint.owed || worker.later.owed || (worker.busy && worker.look.hint.owed);
+    // Nothing is carried out before a comparison has ended in which no event was lost.
+    let has_ended = worker.comparison.stage == Stage::None && worker.gap_compared == worker.gap;
+    if worker.inferred && has_ended && !is_owed {
+        worker.inferred = false;
+        note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
+    }
     if worker.concludes == 0 || is_owed {
         return;
     }

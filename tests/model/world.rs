@@ -289,7 +289,6 @@ pub struct Comparison {
     pub gap: u8,
     pub life: u8,
     pub generation: u8,
-    pub inferred: bool,
     pub routine: bool,
     /// Rounds that had ended when the znode was read.
     pub ended: u8,
@@ -304,6 +303,8 @@ pub struct Cache {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Worker {
+    /// A delete that nobody saw waits until the comparison has concluded.
+    pub inferred: bool,
     pub life: Life,
     pub has_session: bool,
     pub epoch: u8,

@@ -85,7 +85,8 @@ async fn listen(
             if event.event_type == EventType::Session {
                 return (event.session_state, watcher);
             }
-            hints.znode(&event.path, (event.zxid >= 0).then_some(event.zxid));
+            let is_deleted = event.event_type == EventType::NodeDeleted;
+            hints.znode(&event.path, (event.zxid >= 0).then_some(event.zxid), is_deleted);
         }
     };
     let mut all: FuturesUnordered<_> = watchers.into_iter().map(until_session_event).collect();
