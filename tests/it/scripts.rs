@@ -315,7 +315,7 @@ async fn whoever_gives_up_or_renews_late_leaves_the_claim_of_the_next_owner_alon
 struct Deaf;
 
 impl Hints for Deaf {
-    fn znode(&self, _: &str, _: Option<i64>) {}
+    fn znode(&self, _: &str, _: Option<i64>, _: bool) {}
     fn key(&self, _: &[u8], _: Option<&str>) {}
     fn everything(&self, _: Side, _: &str) {}
     fn link(&self, _: Side, _: Link) {}
