@@ -1,6 +1,6 @@
 //! The stream on Kafka where it is its own: the topic, the fence, what stands in the way, and what others read.
 
-use crate::stream_conformance::{Topic, all, change, marker, pair_of, start_ms, up_to};
+use crate::stream_conformance::{Place as _, Topic, all, change, marker, pair_of, replaced, start_ms, up_to};
 use crate::support::{Kafka, Raw, eventually, eventually_is, never};
 use keepstep::codec;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
@@ -43,6 +43,27 @@ async fn a_topic_is_created_as_the_stream_needs_it() {
         [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "3600000"), ("max.message.bytes", "3145728")]
     {
         assert_eq!(kafka.topic_config(topic, name).await.as_deref(), Some(expected), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_beside_owners_shuts_none_out_and_is_shut_out_by_none() {
+    let place = Topic::on(Kafka::shared().await);
+    let first = place.owner().await;
+    let command = place.open_to_keep().await;
+    first.append(put(1, "one")).await.unwrap();
+    command.keep(vec![replaced("beside the first")]).await.unwrap();
+    first.append(put(1, "two")).await.unwrap();
+    let second = place.owner().await;
+    command.keep(vec![replaced("beside the second")]).await.unwrap();
+    second.append(put(1, "three")).await.unwrap();
+    assert!(matches!(first.append(put(1, "late")).await, Err(StreamError::Lost(_))));
+    let expected = ["one", "beside the first", "two", "beside the second", "three"];
+    let reader = KafkaStream::open_read_only(place.settings.clone()).await.unwrap().unwrap();
+    let is_change = |value: &String| value != "-";
+    for stream in [&second, &reader] {
+        let read: Vec<String> = values(stream).await.into_iter().filter(is_change).collect();
+        assert_eq!(read, expected);
     }
 }
 

@@ -20,6 +20,8 @@ pub fn up_to(epoch: i64) -> Whole {
 pub trait Place: Send + Sync {
     /// Opens it for writing and begins an ownership, the newest so far.
     fn open(&self) -> BoxFuture<'_, Arc<dyn Stream>>;
+    /// Opens it for a command that owns nothing.
+    fn open_to_keep(&self) -> BoxFuture<'_, Arc<dyn Stream>>;
     /// Opens it for reading only.
     fn open_read_only(&self) -> BoxFuture<'_, Option<Arc<dyn Stream>>>;
 }
@@ -37,6 +39,14 @@ impl Embedded {
 impl Place for Embedded {
     fn open(&self) -> BoxFuture<'_, Arc<dyn Stream>> {
         Box::pin(async {
+            let stream = self.open_to_keep().await;
+            stream.begin(1, up_to(1)).await.unwrap();
+            stream
+        })
+    }
+
+    fn open_to_keep(&self) -> BoxFuture<'_, Arc<dyn Stream>> {
+        Box::pin(async {
             let retention = Retention { age: Duration::from_secs(86_400), size: 1 << 30 };
             let dir = self.dir.path().join("stream");
             // An opening that was dropped gives its lock back when its writing thread ends, a moment later.
@@ -48,9 +58,7 @@ impl Place for Embedded {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 opened = EmbeddedStream::open(&dir, retention, "test");
             }
-            let stream = opened.unwrap();
-            stream.begin(1, up_to(1)).await.unwrap();
-            Arc::new(stream) as Arc<dyn Stream>
+            Arc::new(opened.unwrap()) as Arc<dyn Stream>
         })
     }
 
@@ -106,6 +114,10 @@ impl Place for Topic {
         Box::pin(async { Arc::new(self.owner().await) as Arc<dyn Stream> })
     }
 
+    fn open_to_keep(&self) -> BoxFuture<'_, Arc<dyn Stream>> {
+        Box::pin(async { Arc::new(KafkaOpener::new(self.settings.clone()).open().await.unwrap()) as Arc<dyn Stream> })
+    }
+
     fn open_read_only(&self) -> BoxFuture<'_, Option<Arc<dyn Stream>>> {
         Box::pin(async {
             let stream = KafkaStream::open_read_only(self.settings.clone()).await.unwrap();
@@ -149,6 +161,20 @@ pub fn marker(ts_ms: i64) -> Change {
     let gap =
         Gap { state: GapState::Opened, store: "zk".to_owned(), from: Some(1), to: None, reason: "away".to_owned() };
     Change { op: Op::Marker, pair: Pair { zookeeper: None, redis: None }, gap: Some(gap), ..change(0, ts_ms, None) }
+}
+
+/// A value that a command replaced.
+pub fn replaced(value: &str) -> Change {
+    let conflict = Conflict {
+        winner: "zk".to_owned(),
+        loser: "cache".to_owned(),
+        value: Some(value.as_bytes().to_vec()),
+        mzxid: None,
+        version: None,
+        rule: "repair".to_owned(),
+        reason: "somebody asked for it".to_owned(),
+    };
+    Change { op: Op::Marker, conflict: Some(conflict), epoch: 0, ..change(1, start_ms(), Some(value.as_bytes())) }
 }
 
 /// Everything on it, read in portions of this many.
@@ -327,6 +353,30 @@ async fn the_extent_tells_the_first_and_the_last(place: impl Place) {
     assert!(place.open().await.newest_epoch() >= newest);
 }
 
+async fn what_a_command_keeps_is_there_for_all_and_changes_nothing_for_the_next_owner(place: impl Place) {
+    let owner = place.open().await;
+    owner.append(Arc::new(vec![change(1, start_ms(), Some(b"one"))])).await.unwrap();
+    let (newest, whole, pair) = (owner.newest_epoch(), owner.whole(), owner.latest(&pair_of(1)).unwrap());
+    assert_eq!(whole, up_to(newest));
+    drop(owner);
+    let command = place.open_to_keep().await;
+    command.keep(vec![replaced("a"), replaced("b")]).await.unwrap();
+    command.keep(vec![replaced("c")]).await.unwrap();
+    assert_eq!((command.newest_epoch(), command.whole()), (newest, whole));
+    drop(command);
+    let command = place.open_to_keep().await;
+    assert_eq!((command.newest_epoch(), command.whole()), (newest, whole), "nor later");
+    assert_eq!(command.latest(&pair_of(1)).unwrap(), pair, "it is no state of the pair");
+    drop(command);
+    let owner = place.open().await;
+    owner.append(Arc::new(vec![change(1, start_ms(), Some(b"two"))])).await.unwrap();
+    for stream in [owner, place.open_read_only().await.unwrap()] {
+        let lost = |record: Recorded| record.change.conflict.and_then(|conflict| conflict.value);
+        let kept: Vec<Vec<u8>> = all(stream.as_ref(), 2).await.into_iter().filter_map(lost).collect();
+        assert_eq!(kept, [b"a", b"b", b"c"]);
+    }
+}
+
 macro_rules! conformance {
     ($($test:ident),+ $(,)?) => {
         mod embedded {
@@ -353,4 +403,5 @@ conformance!(
     appends_that_run_at_once_do_not_mix,
     a_reader_beside_the_writer_waits_for_what_comes,
     the_extent_tells_the_first_and_the_last,
+    what_a_command_keeps_is_there_for_all_and_changes_nothing_for_the_next_owner,
 );

@@ -52,10 +52,6 @@ async fn is_gone(connection: &mut MultiplexedConnection, member: &Member, shared
         lineage.canary.clone()
     };
     let saved = state::write_on(connection, shared, Update::default().canary(&fresh)).await;
-    if matches!(saved, Ok(false)) {
-        // A newer owner has left its own meanwhile; whatever this one does next is refused.
-        return;
-    }
     tracing::warn!(
         store = shared.settings.name,
         ?saved,
