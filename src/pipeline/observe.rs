@@ -50,8 +50,8 @@ pub(super) struct Observed {
     pub(super) znode: Option<(Vec<u8>, ZkStat)>,
     /// The key's bytes, where they were read.
     pub(super) value: Option<Vec<u8>>,
-    /// Events of the key counted before it was read.
-    pub(super) events: u32,
+    /// Changes of the key since its base that were counted before it was read.
+    pub(super) events: i32,
     /// Found by a comparison.
     pub(super) comparing: bool,
 }
@@ -199,7 +199,7 @@ impl Engine {
     /// The fast path of the Redis source.
     async fn see_keys(&self, items: Vec<Item>, sight: &mut Sight) {
         let Some(keys) = self.keys.as_ref().filter(|_| !items.is_empty()) else { return };
-        let events: Vec<u32> = items.iter().map(|item| self.events_of(&item.name)).collect();
+        let events: Vec<i32> = items.iter().map(|item| self.events_of(&item.name)).collect();
         let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
         let answer = match keys.observe(&names, true).await {
             Ok(answer) => answer,
@@ -243,7 +243,7 @@ impl Engine {
     async fn look_twice(
         &self,
         items: Vec<Item>,
-    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, crate::store::KeyReadings, Vec<u32>)), (Vec<Item>, StoreError)> {
+    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, crate::store::KeyReadings, Vec<i32>)), (Vec<Item>, StoreError)> {
         match self.look(&items).await {
             Ok((znodes, answer, events)) => {
                 let is_doubted = items.iter().zip(&znodes).zip(&answer.readings).any(|((item, znode), reading)| {
@@ -264,7 +264,7 @@ impl Engine {
     async fn look(
         &self,
         items: &[Item],
-    ) -> Result<(Vec<ZnodeReading>, crate::store::KeyReadings, Vec<u32>), StoreError> {
+    ) -> Result<(Vec<ZnodeReading>, crate::store::KeyReadings, Vec<i32>), StoreError> {
         let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else {
             return Err(StoreError::Away("a store is missing".to_owned()));
         };
@@ -289,7 +289,7 @@ impl Engine {
         znode: Znode,
         data: Option<(Vec<u8>, ZkStat)>,
         moment: Moment,
-        events: u32,
+        events: i32,
         comparing: bool,
         sight: &mut Sight,
     ) {
@@ -325,7 +325,7 @@ impl Engine {
         let seen = Seen {
             redis_ms: watched.then(|| hint.key_seen_ms + ahead_ms),
             doubt_ms: DOUBT_MS,
-            redis_writes: if comparing { None } else { self.writes_since_base(&item.name) },
+            redis_writes: if comparing { None } else { self.writes_since_base(&item.name, item.hint.route) },
         };
         let seen = Observation { base, znode, key, ensemble: self.ensemble(), seen };
         let Item { name, hint, pair } = item;
