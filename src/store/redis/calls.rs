@@ -1,6 +1,7 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
 use super::fault::{explain, is_broken, is_denied};
+use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
 use super::{Shared, lock};
@@ -62,7 +63,7 @@ impl Shared {
             commands.give_up();
             return Err(error);
         }
-        let (replaced, _) = self.take_in(&commands.heard);
+        let (replaced, _) = self.take_in(&commands.heard, true);
         if replaced {
             lock(&self.lineage).untold = true;
         }
@@ -70,22 +71,34 @@ impl Shared {
         Ok(commands)
     }
 
-    /// Takes in what the server says of itself, unless something newer is known; whether the data set is another one, and
-    /// whether something was evicted.
-    pub(super) fn take_in(&self, heard: &Heard) -> (bool, bool) {
+    /// Takes in what the server says of itself, unless something newer is known; whether the data set may be another one, and
+    /// whether something may have been evicted. `is_new`: on a connection that was just made.
+    pub(super) fn take_in(&self, heard: &Heard, is_new: bool) -> (bool, bool) {
         let mut lineage = lock(&self.lineage);
         if heard.number <= lineage.heard {
             return (false, false);
         }
         lineage.heard = heard.number;
-        let noted = lineage.note(&heard.info);
+        let noted = lineage.note(&heard.info, is_new);
         drop(lineage);
+        self.warn_unproven(&heard.info);
         let mut facts = lock(&self.facts);
         let facts = Arc::make_mut(&mut facts);
         facts.server.clone_from(&heard.info.server);
-        facts.replication_id.clone_from(&heard.info.replication_id);
+        heard.info.replication_id().clone_into(&mut facts.replication_id);
         facts.replication_offset = heard.info.replication_offset;
         noted
+    }
+
+    /// Says it when what vanishes unseen cannot be told from what was lost, once for each reason.
+    fn warn_unproven(&self, info: &Info) {
+        let why = info.unproven();
+        if std::mem::replace(&mut *lock(&self.unproven), why) != why
+            && let Some(why) = why
+        {
+            let place = self.place();
+            tracing::warn!("{place}: {why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
+        }
     }
 
     /// What an error of a command means. A broken connection is given up, for all who share it.

@@ -18,6 +18,7 @@ mod claim;
 mod edit;
 mod fault;
 mod info;
+mod lineage;
 pub mod notification;
 mod preflight;
 mod script;
@@ -34,7 +35,8 @@ use calls::{glob, integer, keys_of, late};
 use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use info::Info;
+use info::Evidence;
+use lineage::Lineage;
 use redis::Value;
 use script::Script;
 use server::Commands;
@@ -101,53 +103,10 @@ struct Shared {
     lineage: Mutex<Lineage>,
     facts: Mutex<Arc<KeyspaceFacts>>,
     claim: Mutex<Option<Claim>>,
+    /// Why what vanishes unseen cannot be told from what was lost, as last said.
+    unproven: Mutex<Option<&'static str>>,
     /// It was said that PUBLISH is refused; once is enough.
     publish_refused: AtomicBool,
-}
-
-/// What decides whether a key that vanished unseen was deleted or lost.
-#[derive(Debug, Default)]
-struct Lineage {
-    /// The life of the data set now.
-    current: String,
-    evicted_keys: u64,
-    /// Both, as they were before the last comparison that ended in step.
-    compared: Option<(String, u64)>,
-    /// Moves when either of them does, or when the canary is gone.
-    generation: u64,
-    /// Moves when the data set may be another one, or an older state of itself.
-    life: u64,
-    canary: String,
-    /// The number of the newest answer to INFO that was taken in.
-    heard: u64,
-    /// The data set was found to be another one where no hint could be given.
-    untold: bool,
-}
-
-impl Lineage {
-    fn is_intact(&self) -> bool {
-        self.compared.as_ref().is_some_and(|(life, evicted)| *life == self.current && *evicted == self.evicted_keys)
-    }
-
-    /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
-    fn is_intact_as(&self, info: &Info) -> bool {
-        self.is_intact() && info.lineage() == self.current && info.evicted_keys == self.evicted_keys
-    }
-
-    /// Takes in what INFO says; whether the data set is another one, and whether something was evicted.
-    fn note(&mut self, info: &Info) -> (bool, bool) {
-        let replaced = !self.current.is_empty() && self.current != info.lineage();
-        let evicted = !replaced && info.evicted_keys > self.evicted_keys && !self.current.is_empty();
-        if replaced || evicted || self.current.is_empty() {
-            self.generation += 1;
-        }
-        if replaced || self.current.is_empty() {
-            self.life += 1;
-        }
-        self.current = info.lineage();
-        self.evicted_keys = info.evicted_keys;
-        (replaced, evicted)
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -176,6 +135,7 @@ impl RedisStore {
             lineage: Mutex::new(Lineage::default()),
             facts: Mutex::default(),
             claim: Mutex::new(None),
+            unproven: Mutex::new(None),
             publish_refused: AtomicBool::new(false),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(None) }
@@ -230,11 +190,11 @@ impl Keyspace for RedisStore {
             load.arg(shared.state_key()).arg(&["lineage", "evicted_keys"]);
             let mut stored = keys_of(shared.command(&load).await?).into_iter();
             let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
-            let evicted = u64::try_from(integer(stored.next().map(Value::BulkString))).unwrap_or(0);
+            let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
             let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
             {
                 let mut lineage = lock(&shared.lineage);
-                lineage.compared = (!life.is_empty()).then_some((life, evicted));
+                lineage.compared = (!life.is_empty()).then_some(Evidence { life: Some(life), evicted_keys: evicted });
                 lineage.canary.clone_from(&canary);
                 lineage.untold = false;
             }
@@ -268,7 +228,7 @@ impl Keyspace for RedisStore {
             // Since these were written Redis may have come back with an older state of itself, sidecars included.
             let may_be_older = {
                 let lineage = lock(&self.shared.lineage);
-                lineage.compared.as_ref().is_none_or(|(life, _)| *life != lineage.current)
+                !lineage.is_life_compared()
             };
             for chunk in entries.chunks(KEYS_PER_CALL) {
                 let mut becomes = vec![Late::AsItIs; chunk.len()];
@@ -434,23 +394,15 @@ impl Keyspace for RedisStore {
 
     fn compared(&self, begun: u64) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            let (life, evicted) = {
-                let mut lineage = lock(&self.shared.lineage);
-                if lineage.generation != begun {
-                    return Ok(());
-                }
-                let now = (lineage.current.clone(), lineage.evicted_keys);
-                if lineage.compared.as_ref() == Some(&now) {
-                    return Ok(());
-                }
-                lineage.compared = Some(now.clone());
-                now
+            let Some(Evidence { life, evicted_keys }) = lock(&self.shared.lineage).conclude(begun) else {
+                return Ok(());
             };
             if !self.shared.settings.sidecars {
                 return Ok(());
             }
             let mut save = redis::cmd("HSET");
-            save.arg(self.shared.state_key()).arg("lineage").arg(life).arg("evicted_keys").arg(evicted);
+            save.arg(self.shared.state_key()).arg("lineage").arg(life.unwrap_or_default());
+            save.arg("evicted_keys").arg(evicted_keys.map(|keys| keys.to_string()).unwrap_or_default());
             self.shared.command(&save).await.map(|_| ())
         }
         .boxed()
