@@ -285,6 +285,10 @@ impl Engine {
                     unfit("no_permission", &detail);
                     None
                 }
+                KeyState::Obstructed(bucket) => {
+                    unfit("wrong_type", &KeyState::obstructed_by(&bucket));
+                    None
+                }
                 KeyState::Digest { .. } | KeyState::Later => {
                     self.dirty.note(name, *hint);
                     None

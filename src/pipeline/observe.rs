@@ -319,6 +319,7 @@ impl Engine {
                 return sight.unfit(item, "wrong_type", detail);
             }
             KeyState::Denied(detail) => return sight.unfit(item, "no_permission", detail),
+            KeyState::Obstructed(bucket) => return sight.unfit(item, "wrong_type", KeyState::obstructed_by(&bucket)),
         };
         let watched = hint.key && hint.key_seen_ms > 0 && !comparing;
         let ahead_ms = self.znodes.as_ref().map_or(0, |znodes| znodes.clock_ahead_ms());

@@ -345,6 +345,19 @@ pub enum KeyState {
     Later,
     /// Not allowed. The text says what.
     Denied(String),
+    /// Something else has the name under which Keepstep keeps what was agreed on about this key: that name.
+    Obstructed(String),
+}
+
+impl KeyState {
+    /// The sentence on [`KeyState::Obstructed`].
+    #[must_use]
+    pub fn obstructed_by(bucket: &str) -> String {
+        format!(
+            "the key `{bucket}` holds another type than a hash, and its name is where Keepstep keeps what was agreed on about this \
+             key; rename or delete `{bucket}`"
+        )
+    }
 }
 
 /// A key and its sidecar, read in one atomic step.

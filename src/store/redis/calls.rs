@@ -1,6 +1,6 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::fault::{explain, is_broken, is_denied};
+use super::fault::{explain, is_broken, is_denied, is_full, is_replica};
 use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
@@ -103,7 +103,8 @@ impl Shared {
 
     /// What an error of a command means. A broken connection is given up, for all who share it.
     fn failed(&self, commands: &Commands, error: &RedisError) -> StoreError {
-        if is_broken(error) {
+        // The next connection finds out who is there.
+        if is_broken(error) || is_replica(error) {
             commands.give_up();
         }
         explain(&self.settings, error)
@@ -147,7 +148,7 @@ impl Shared {
             };
         }
         match result {
-            Err(error) if is_broken(&error) => Err(self.failed(&commands, &error)),
+            Err(error) if is_broken(&error) || is_replica(&error) => Err(self.failed(&commands, &error)),
             result => Ok(result),
         }
     }
@@ -229,6 +230,7 @@ impl Shared {
                 4 => KeyState::WrongType(text()),
                 6 => return Err(self.fenced()),
                 7 => KeyState::Denied(text()),
+                8 => KeyState::Obstructed(text()),
                 _ => KeyState::Later,
             };
             let nonce = std::str::from_utf8(nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -264,7 +266,7 @@ impl Shared {
         let life = lock(&self.lineage).life;
         let late = self.late(writes, life).await?;
         if late.iter().all(|late| *late == Late::AsItIs) {
-            return self.apply_on(connection, writes).await;
+            return self.apply_or_free(connection, writes).await;
         }
         let rest: Vec<KeyWrite<'_>> = writes
             .iter()
@@ -272,20 +274,50 @@ impl Shared {
             .filter(|(_, late)| **late != Late::TakenBack)
             .map(|(write, late)| KeyWrite { base: late.mark(write.base), ..write.clone() })
             .collect();
-        let done = if rest.is_empty() { Vec::new() } else { self.apply_on(connection, &rest).await? };
+        let done = if rest.is_empty() { Vec::new() } else { self.apply_or_free(connection, &rest).await? };
         let mut done = done.into_iter();
         let outcome = |late| if late == Late::TakenBack { Some(KeyOutcome::Refused) } else { done.next() };
         Ok(late.into_iter().filter_map(outcome).collect())
     }
 
-    async fn apply_on(
+    /// Applies; where the server is at its memory limit, only what frees memory.
+    async fn apply_or_free(
         &self,
         connection: Arc<Commands>,
         writes: &[KeyWrite<'_>],
     ) -> Result<Vec<KeyOutcome>, StoreError> {
+        let full = match self.apply_on(Arc::clone(&connection), &self.apply, writes).await? {
+            Applied::Each(outcomes) => return Ok(outcomes),
+            Applied::Full(why) => KeyOutcome::NotNow(why),
+        };
+        let frees = |write: &&KeyWrite<'_>| match write.op {
+            KeyOp::Delete => true,
+            KeyOp::Note => write.base.is_none(),
+            KeyOp::Set => false,
+        };
+        let freeing: Vec<KeyWrite<'_>> = writes.iter().filter(frees).cloned().collect();
+        let freed = if freeing.is_empty() {
+            Vec::new()
+        } else {
+            match self.apply_on(connection, &self.apply_freeing, &freeing).await? {
+                Applied::Each(outcomes) => outcomes,
+                Applied::Full(_) => vec![full.clone(); freeing.len()],
+            }
+        };
+        let mut freed = freed.into_iter();
+        let outcome = |write| if frees(&write) { freed.next() } else { Some(full.clone()) };
+        Ok(writes.iter().filter_map(outcome).collect())
+    }
+
+    async fn apply_on(
+        &self,
+        connection: Arc<Commands>,
+        script: &Script,
+        writes: &[KeyWrite<'_>],
+    ) -> Result<Applied, StoreError> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.apply.sha).arg(writes.len() * 2);
+        command.arg(&script.sha).arg(writes.len() * 2);
         for write in writes {
             command.arg(write.key).arg(self.buckets.of(write.key));
         }
@@ -307,22 +339,26 @@ impl Shared {
                 None => command.arg("").arg(""),
             };
         }
-        match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, &self.apply, &command))? {
-            Ok(Value::Array(codes)) => codes.into_iter().map(|code| self.outcome(code)).collect(),
+        match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))? {
+            Ok(Value::Array(codes)) => {
+                codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>().map(Applied::Each)
+            }
             Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place()))),
             Err(error) if is_denied(&error) && writes.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for write in writes {
                     outcomes.extend(Box::pin(self.apply_chunk(std::slice::from_ref(write))).await?);
                 }
-                Ok(outcomes)
+                Ok(Applied::Each(outcomes))
             }
             Err(error) if is_denied(&error) => {
-                Ok(vec![KeyOutcome::Impossible("no_permission", format!("{}: {error}", self.place()))])
+                let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", self.place()));
+                Ok(Applied::Each(vec![denied]))
             }
+            Err(error) if is_full(&error) => Ok(Applied::Full(error.to_string())),
             Err(error) => match error.code() {
-                Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
-                    Ok(vec![KeyOutcome::NotNow(error.to_string()); writes.len()])
+                Some("MISCONF" | "NOREPLICAS") => {
+                    Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); writes.len()]))
                 }
                 _ => Err(explain(&self.settings, &error)),
             },
@@ -345,6 +381,9 @@ impl Shared {
             Value::Int(6) => return Err(self.fenced()),
             other => String::from_utf8_lossy(&bytes(Some(other))).into_owned(),
         };
+        if let Some(bucket) = text.strip_prefix("BUCKET ") {
+            return Ok(KeyOutcome::Impossible("wrong_type", KeyState::obstructed_by(bucket)));
+        }
         let not_now = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"].iter().any(|code| text.contains(code));
         Ok(if text.contains("WRONGTYPE") {
             KeyOutcome::Impossible("wrong_type", format!("{}: the key holds another type than a string", self.place()))
@@ -358,15 +397,25 @@ impl Shared {
     }
 }
 
+/// What came of a call that writes.
+pub(super) enum Applied {
+    /// One outcome for each write.
+    Each(Vec<KeyOutcome>),
+    /// Nothing was done: the server is at its memory limit, as the text says.
+    Full(String),
+}
+
 /// [`guard::late`] for a key as read; what cannot be read proves nothing.
 pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
         KeyState::Absent => None,
         KeyState::Value { bytes, .. } => Some(Digest::of(bytes)),
         KeyState::Digest { digest, .. } => Some(*digest),
-        KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => {
-            return Late::Unproven;
-        }
+        KeyState::TooLarge(_)
+        | KeyState::WrongType(_)
+        | KeyState::Later
+        | KeyState::Denied(_)
+        | KeyState::Obstructed(_) => return Late::Unproven,
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)
 }

@@ -93,10 +93,12 @@ struct Shared {
     buckets: Buckets,
     observe: Script,
     apply: Script,
+    apply_freeing: Script,
     complete: Script,
     mark: Script,
     look: Script,
     edit: Script,
+    edit_freeing: Script,
     commands: Mutex<Option<Arc<Commands>>>,
     epoch: AtomicU64,
     nonce: AtomicU64,
@@ -124,10 +126,12 @@ impl RedisStore {
             settings,
             observe: Script::observe(),
             apply: Script::apply(),
+            apply_freeing: Script::apply_freeing(),
             complete: Script::complete(),
             mark: Script::mark(),
             look: Script::look(),
             edit: Script::edit(),
+            edit_freeing: Script::edit_freeing(),
             commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
@@ -139,6 +143,16 @@ impl RedisStore {
             publish_refused: AtomicBool::new(false),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(None) }
+    }
+
+    async fn scanned(&self, scan: &redis::Cmd) -> Result<Scanned, StoreError> {
+        match self.shared.command(scan).await? {
+            Value::Array(mut items) if items.len() == 2 => {
+                let keys = items.pop().map(keys_of).unwrap_or_default();
+                Ok((u64::try_from(integer(items.pop())).unwrap_or(0), keys))
+            }
+            other => Err(StoreError::Away(format!("{}: SCAN answered {other:?}", self.shared.place()))),
+        }
     }
 
     /// Asks how the server is behind every event that it has sent, so that whoever has the answer was told of them; `false`: not
@@ -366,20 +380,18 @@ impl Keyspace for RedisStore {
         async move {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(glob(prefix)).arg("COUNT").arg(1000);
-            match self.shared.command(&command).await? {
-                Value::Array(mut items) if items.len() == 2 => {
-                    let keys = items.pop().map(keys_of).unwrap_or_default();
-                    Ok((u64::try_from(integer(items.pop())).unwrap_or(0), keys))
-                }
-                other => Err(StoreError::Away(format!("{}: SCAN answered {other:?}", self.shared.place()))),
-            }
+            self.scanned(&command).await
         }
         .boxed()
     }
 
     fn scan_sidecars(&self, cursor: u64) -> BoxFuture<'_, Result<Scanned, StoreError>> {
         async move {
-            let (next, buckets) = self.scan(cursor, &slot::prefix(&self.shared.settings.pipeline)).await?;
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(glob(&slot::prefix(&self.shared.settings.pipeline)));
+            // What else has a bucket's name is no bucket.
+            command.arg("COUNT").arg(1000).arg("TYPE").arg("hash");
+            let (next, buckets) = self.scanned(&command).await?;
             let mut keys = Vec::new();
             for bucket in buckets {
                 let mut command = redis::cmd("HKEYS");
