@@ -21,6 +21,7 @@ use crate::codec::json::StoreNames;
 use crate::failpoint::caches_are_off;
 use crate::plan::{Ensemble, Flow, OnConflict, Policy};
 use crate::route::RouteMap;
+use crate::store::clock::steady_ms;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
 use crate::stream::Stream;
 use crate::telemetry::Metrics;
@@ -503,7 +504,7 @@ impl Hints for Engine {
                 }
             }
         }
-        hint.key_seen_ms = now_ms();
+        hint.key_seen_ms = steady_ms();
         self.dirty.note(key, hint);
     }
 

@@ -15,16 +15,20 @@ use super::held::Held;
 use crate::change::{Digest, Pair, ZkStat, ZkVersion};
 use crate::failpoint::crash_point;
 use crate::plan::{
-    Base, Key, Known, Named, Next, Observation, Path, Seen, Vanished, Znode, after_key, after_znode, is_doubtful, path,
-    path_id,
+    Base, CLOCK_WAS_SET, Key, Known, Named, Next, Observation, OnConflict, Path, Seen, Vanished, Znode, after_key,
+    after_znode, is_doubtful, path, path_id,
 };
+use crate::store::clock::steady_ms;
 use crate::store::{KeyReading, KeyState, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Times closer than this are not told apart by `latest`: the round trip of an event and the error of the measured
-/// offset between the clocks, with room to spare.
+/// Times closer than this, beside the doubt in how far the clocks are apart, are not told apart by `latest`: the way of an event
+/// from Redis to us, with room to spare.
 const DOUBT_MS: i64 = 100;
+
+/// Before `latest` decides, the clocks are compared once more if that is longer ago: one small write to the ensemble.
+const CLOCK_FRESH_MS: i64 = 2000;
 
 /// Pause before pairs are looked at again after a store or the stream failed as a whole.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -221,6 +225,9 @@ impl Engine {
         if items.is_empty() {
             return;
         }
+        if !comparing {
+            self.compare_clocks(&items).await;
+        }
         let (items, looks) = match self.look_twice(items).await {
             Ok(seen) => seen,
             Err((mut items, error)) => {
@@ -237,6 +244,21 @@ impl Engine {
                 }
                 Err((reason, detail)) => sight.unfit(item, reason, detail),
             }
+        }
+    }
+
+    /// Measures how far the clocks are apart if the rule of one of these asks for it. A clock may have been set since the last
+    /// change, and only a measurement tells.
+    async fn compare_clocks(&self, items: &[Item]) {
+        let asks = |item: &Item| {
+            let route = self.route(item.hint.route);
+            item.hint.key && route.is_some_and(|route| route.policy.on_conflict == OnConflict::Latest)
+        };
+        let Some(znodes) = self.znodes.as_ref().filter(|_| items.iter().any(asks)) else { return };
+        if znodes.clock().is_older_than(CLOCK_FRESH_MS, steady_ms())
+            && let Err(error) = znodes.raise_tide().await
+        {
+            self.failed(&error);
         }
     }
 
@@ -322,10 +344,12 @@ impl Engine {
             KeyState::Obstructed(bucket) => return sight.unfit(item, "wrong_type", KeyState::obstructed_by(&bucket)),
         };
         let watched = hint.key && hint.key_seen_ms > 0 && !comparing;
-        let ahead_ms = self.znodes.as_ref().map_or(0, |znodes| znodes.clock_ahead_ms());
+        let mtime_ms = data.as_ref().map_or(i64::MAX, |(_, stat)| stat.mtime_ms);
+        let converted =
+            self.znodes.as_ref().and_then(|znodes| znodes.clock().convert(hint.key_seen_ms, mtime_ms, steady_ms()));
         let seen = Seen {
-            redis_ms: watched.then(|| hint.key_seen_ms + ahead_ms),
-            doubt_ms: DOUBT_MS,
+            redis_ms: watched.then(|| converted.map_or(hint.key_seen_ms, |converted| converted.ms)),
+            doubt_ms: converted.map_or(CLOCK_WAS_SET, |converted| converted.doubt_ms.saturating_add(DOUBT_MS)),
             redis_writes: if comparing { None } else { self.writes_since_base(&item.name, item.hint.route) },
         };
         let seen = Observation { base, znode, key, ensemble: self.ensemble(), seen };

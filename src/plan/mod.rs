@@ -23,7 +23,7 @@ mod task;
 mod tests;
 
 pub use base::{Base, path_id};
-pub use decide::{Action, Ensemble, Key, Observation, Removal, Seen, Vanished, Verdict, Znode, plan};
+pub use decide::{Action, CLOCK_WAS_SET, Ensemble, Key, Observation, Removal, Seen, Vanished, Verdict, Znode, plan};
 pub use path::{Known, Named, Next, Path, after_key, after_znode, is_doubtful, path};
 pub use policy::{Ephemeral, Flow, OnConflict, OnRemoval, Policy};
 pub use task::{Circumstances, KeyOp, Record, Step, Task, Wait, ZnodeOp, agreed, note, step};

@@ -8,12 +8,14 @@
 //!
 //! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
 
+pub mod clock;
 mod held;
 mod overlap;
 pub mod preflight;
 pub mod redis;
 pub mod zookeeper;
 
+pub use clock::ClockOffset;
 pub use overlap::overlaps;
 
 use crate::change::{Digest, Side, ZkStat};
@@ -304,8 +306,8 @@ pub trait Znodes: Send + Sync {
     /// of any of them: look again. `Done` names no base.
     fn edit<'a>(&'a self, edits: &'a [ZnodeEdit<'a>]) -> BoxFuture<'a, Result<Vec<ZnodeOutcome>, StoreError>>;
 
-    /// Milliseconds by which the ensemble's clock is ahead of ours, as last seen.
-    fn clock_ahead_ms(&self) -> i64;
+    /// How far the ensemble's clock is ahead of ours: measured by [`Znodes::own`], and by each [`Znodes::raise_tide`].
+    fn clock(&self) -> ClockOffset;
 
     /// Workers that wait to take over.
     fn standbys(&self) -> u64;

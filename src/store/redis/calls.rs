@@ -97,7 +97,9 @@ impl Shared {
             && let Some(why) = why
         {
             let place = self.place();
-            tracing::warn!("{place}: {why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
+            tracing::warn!(
+                "{place}: {why}; a key that vanishes while no worker is connected counts as lost, not as deleted"
+            );
         }
     }
 

@@ -210,7 +210,9 @@ pub(super) mod tests {
     fn statistics_that_were_set_back_prove_nothing() {
         let reset = |counts: &str| evidence(&format!("{WHOLE}cmdstat_config|resetstat:{counts}\r\n"));
         let then = evidence(WHOLE);
-        assert!(!reset("calls=1,usec=35,usec_per_call=35.00,rejected_calls=0,failed_calls=0").proves_whole_since(&then));
+        assert!(
+            !reset("calls=1,usec=35,usec_per_call=35.00,rejected_calls=0,failed_calls=0").proves_whole_since(&then)
+        );
         // Not permitted, so not done.
         assert!(reset("calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0").proves_whole_since(&then));
         // A product that does not count the forms of a command one by one.

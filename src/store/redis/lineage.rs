@@ -110,7 +110,10 @@ mod tests {
     #[test]
     fn a_restart_and_an_eviction_are_told_apart() {
         let mut lineage = compared(WHOLE);
-        assert_eq!(lineage.note(&Info::parse(&WHOLE.replace("evicted_keys:3", "evicted_keys:4")), false), (false, true));
+        assert_eq!(
+            lineage.note(&Info::parse(&WHOLE.replace("evicted_keys:3", "evicted_keys:4")), false),
+            (false, true)
+        );
         assert_eq!(lineage.note(&Info::parse(&WHOLE.replace("run_id:a1", "run_id:a9")), true), (true, false));
     }
 }

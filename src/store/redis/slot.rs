@@ -79,7 +79,8 @@ impl Tags {
             }
             if begun + 1 < length {
                 self.find(tag, begun + 1, length, crc);
-            } else if let Some(place) = self.found.get_mut(usize::from(crc) % SLOTS).filter(|(_, length)| *length == 0) {
+            } else if let Some(place) = self.found.get_mut(usize::from(crc) % SLOTS).filter(|(_, length)| *length == 0)
+            {
                 *place = (tag, length as u8);
                 self.missing -= 1;
             }

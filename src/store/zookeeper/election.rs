@@ -12,7 +12,8 @@ use super::journal::{self, SLOTS};
 use super::ours::{CLAIMS, create, ensure, private};
 use super::session::Probe;
 use super::tenure::Tenure;
-use super::{Shared, explain, group, lineage, now_ms};
+use super::{Shared, explain, group, lineage};
+use crate::store::clock::steady_ms;
 use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -138,7 +139,7 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease
     let last: u64 = std::str::from_utf8(&data).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let epoch = last.max(remembered.epoch) + 1;
     let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
-    let before_ms = now_ms();
+    let sent_ms = steady_ms();
     let mut multi = client.new_multi_writer();
     multi.add_check_version(&mine, 0).map_err(wrong)?;
     multi.add_set_data(&epoch_path, epoch.to_string().as_bytes(), Some(stat.version)).map_err(wrong)?;
@@ -146,8 +147,7 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered) -> Result<Lease
     let Some(zookeeper_client::MultiWriteResult::SetData { stat }) = results.last() else {
         return Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place())));
     };
-    let ahead_ms = stat.mtime - i64::midpoint(before_ms, now_ms());
-    shared.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    super::lock(&shared.clock).measure(sent_ms, steady_ms(), stat.mtime);
     *super::lock(&tenure.fence) = (epoch_path, stat.version);
     let zxid = stat.mzxid;
     let found = Remembered { epoch: last, zxid, ..Remembered::default() };
