@@ -3,9 +3,11 @@
 //! Everything here is plain data. The Avro form (`schemas/change.v1.avsc`) has the same names, so a reader of
 //! the stream and a reader of this file see the same thing. Nothing in this module knows a client, a clock or a file.
 
+pub(crate) mod hash;
 mod value;
 mod version;
 
+pub use hash::KeyedHash;
 pub use value::{Digest, ValueKind};
 pub use version::{ZkStat, ZkVersion};
 

@@ -8,18 +8,17 @@ use super::settling::WorkerSettling;
 use super::which::Pairs;
 use super::{quarantine, text};
 use crate::assembly::{self, Stores};
-use crate::change::Side;
+use crate::change::{KeyedHash, Side};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
 use crate::history::{Differ, Difference, Found, Scope};
 use crate::store::{Keyspace, Znodes};
-use crate::stream::{LatestValue, Stream, value_hash};
+use crate::stream::{LatestValue, Stream};
 use hashbrown::HashSet;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
@@ -98,7 +97,7 @@ pub(super) struct Compared {
     sides: (Arc<dyn Znodes>, Arc<dyn Keyspace>),
     pub(super) stores: Stores,
     settling: WorkerSettling,
-    quarantined: HashSet<u64>,
+    quarantined: HashSet<KeyedHash>,
 }
 
 impl Compared {
@@ -123,7 +122,7 @@ impl Compared {
             sides: (znodes, keys),
             stores,
             settling: WorkerSettling::new(&global.data_dir, &pipeline.name),
-            quarantined: listed.iter().map(|key| xxh3_64(key)).collect(),
+            quarantined: listed.iter().map(|key| KeyedHash::of(key)).collect(),
         })
     }
 
@@ -156,7 +155,7 @@ fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> 
     let recorded = |found: &Found| match &latest.after {
         LatestValue::Absent => found.is(None),
         LatestValue::Kept(value) => found.is(Some(value)),
-        LatestValue::Hash(hash) => found.value().is_some_and(|value| value_hash(value) == *hash),
+        LatestValue::Hash(hash) => found.value().is_some_and(|value| KeyedHash::of(value) == *hash),
     };
     match (recorded(&difference.zookeeper), recorded(&difference.redis)) {
         (true, false) => Some(scope.name(Side::Redis)),

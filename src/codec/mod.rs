@@ -12,6 +12,7 @@
 
 mod datum;
 pub mod json;
+mod named;
 
 use crate::change::Change;
 use apache_avro::rabin::Rabin;

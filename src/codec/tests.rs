@@ -146,6 +146,14 @@ fn the_bytes_of_a_change_are_the_ones_that_were_published() {
 
 proptest! {
     #[test]
+    fn the_pair_of_a_change_is_told_without_its_values(change in any_change()) {
+        let bytes = encoded(&change);
+        let Pair { zookeeper, redis } = &change.pair;
+        let pair = crate::change::KeyedHash::of_pair(zookeeper.as_deref(), redis.as_deref());
+        prop_assert_eq!(Decoder::default().pair_of(&bytes), Ok(pair));
+    }
+
+    #[test]
     fn every_change_reads_back_as_it_was(change in any_change()) {
         prop_assert_eq!(decode(&encoded(&change)), Ok(change));
     }

@@ -12,7 +12,7 @@
 use super::hand::{Found, found_znode, look_keys};
 use super::make::{Why, Wish};
 use super::{HistoryError, Scope};
-use crate::change::{Pair, Side};
+use crate::change::{KeyedHash, Pair, Side};
 use crate::pipeline::Route;
 use crate::plan::{Ephemeral, Flow};
 use crate::route::Mapped;
@@ -23,7 +23,6 @@ use hashbrown::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Suspects that are gathered before they are looked at again: some megabytes of names.
 const SUSPECTS: usize = 20_000;
@@ -132,7 +131,7 @@ enum Landed {
     /// Znodes and the keys beside them.
     Looked(Vec<(usize, Pair, Found, Found)>),
     /// All keys that are compared.
-    Scanned(HashSet<u64>),
+    Scanned(HashSet<KeyedHash>),
 }
 
 /// See the module.
@@ -141,14 +140,14 @@ pub struct Differ<'a> {
     znodes: Arc<dyn Znodes>,
     keys: Arc<dyn Keyspace>,
     settling: &'a dyn Settling,
-    quarantined: HashSet<u64>,
+    quarantined: HashSet<KeyedHash>,
     walk: Option<Box<dyn Walk>>,
     under_way: FuturesUnordered<BoxFuture<'a, Result<Landed, StoreError>>>,
     /// Keys that the scan beside the walk has seen, as hashes.
-    scanned: HashSet<u64>,
+    scanned: HashSet<KeyedHash>,
     prefixes: VecDeque<Vec<u8>>,
     cursor: u64,
-    met: HashSet<u64>,
+    met: HashSet<KeyedHash>,
     suspects: VecDeque<Suspect>,
     confirming: bool,
     told: VecDeque<Difference>,
@@ -157,12 +156,12 @@ pub struct Differ<'a> {
 }
 
 impl<'a> Differ<'a> {
-    /// A comparison that has not begun. `quarantined`: hashes ([`xxh3_64`]) of the keys that are in quarantine.
+    /// A comparison that has not begun. `quarantined`: hashes of the keys that are in quarantine.
     pub fn new(
         scope: &'a Scope,
         (znodes, keys): (Arc<dyn Znodes>, Arc<dyn Keyspace>),
         settling: &'a dyn Settling,
-        quarantined: HashSet<u64>,
+        quarantined: HashSet<KeyedHash>,
     ) -> Differ<'a> {
         let walk = znodes.walk(scope.map.roots(), true);
         let under_way = FuturesUnordered::new();
@@ -288,7 +287,7 @@ impl<'a> Differ<'a> {
                 continue;
             };
             if let Some(key) = &mapped.pair.redis {
-                self.met.insert(xxh3_64(key));
+                self.met.insert(KeyedHash::of(key));
             }
             self.told.push_back(Difference {
                 route: mapped.route,
@@ -309,7 +308,7 @@ impl<'a> Differ<'a> {
             let Some(key) = &mapped.pair.redis else { continue };
             let is_captured =
                 self.route(mapped.route).is_none_or(|route| matches!(route.policy.flow, Flow::Capture(_)));
-            self.met.insert(xxh3_64(key));
+            self.met.insert(KeyedHash::of(key));
             if !is_captured {
                 taken.push((mapped.route, mapped.pair, found_znode(ZnodeReading::Present { data, stat })));
             }
@@ -325,7 +324,7 @@ impl<'a> Differ<'a> {
             let (next, keys) = self.keys.scan(self.cursor, prefix).await?;
             for key in keys {
                 let Some(mapped) = compared_key(self.scope, &key) else { continue };
-                if self.met.insert(xxh3_64(&key)) {
+                if self.met.insert(KeyedHash::of(&key)) {
                     self.numbers.pairs += 1;
                     found += 1;
                     self.suspects.push_back(Suspect {
@@ -409,7 +408,7 @@ impl<'a> Differ<'a> {
         if is_equal && !is_unfit {
             return None;
         }
-        let is_listed = pair.redis.as_deref().is_some_and(|key| self.quarantined.contains(&xxh3_64(key)));
+        let is_listed = pair.redis.as_deref().is_some_and(|key| self.quarantined.contains(&KeyedHash::of(key)));
         if is_unfit || is_listed {
             return Some(DiffState::Quarantined);
         }
@@ -444,7 +443,7 @@ async fn scan(scope: &Scope, keys: Arc<dyn Keyspace>) -> Result<Landed, StoreErr
         loop {
             let (next, names) = keys.scan(cursor, &prefix).await?;
             let compared = names.iter().filter(|name| compared_key(scope, name).is_some());
-            scanned.extend(compared.map(|name| xxh3_64(name)));
+            scanned.extend(compared.map(|name| KeyedHash::of(name)));
             cursor = next;
             if next == 0 {
                 break;

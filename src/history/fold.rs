@@ -11,12 +11,11 @@
 
 use super::make::{Why, Wish};
 use super::{HistoryError, Scope};
-use crate::change::{Change, Op, Position, Side};
+use crate::change::{Change, KeyedHash, Op, Position, Side};
 use crate::stream::{Recorded, Stream};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// Records of one read, and its bytes.
 const READ: (usize, usize) = (2_000, 4 * 1024 * 1024);
@@ -92,8 +91,8 @@ pub struct Fold<'a> {
     scope: &'a Scope,
     side: Side,
     until: Position,
-    spots: HashMap<u128, Spot>,
-    held: HashMap<u128, Wish>,
+    spots: HashMap<KeyedHash, Spot>,
+    held: HashMap<KeyedHash, Wish>,
     held_bytes: usize,
     /// Cut into batches as they are asked for.
     waiting: VecDeque<Wish>,
@@ -213,15 +212,15 @@ impl<'a> Fold<'a> {
         self.hold(hash, wish(change, mapped, position, Spot::After(position)));
     }
 
-    fn hash(&self, pair: &crate::change::Pair) -> u128 {
+    fn hash(&self, pair: &crate::change::Pair) -> KeyedHash {
         match self.side {
-            Side::Zookeeper => xxh3_128(pair.zookeeper.as_deref().unwrap_or_default().as_bytes()),
-            Side::Redis => xxh3_128(pair.redis.as_deref().unwrap_or_default()),
+            Side::Zookeeper => KeyedHash::of(pair.zookeeper.as_deref().unwrap_or_default().as_bytes()),
+            Side::Redis => KeyedHash::of(pair.redis.as_deref().unwrap_or_default()),
         }
     }
 
     /// Holds a state if it fits, in the place of the pair's older one.
-    fn hold(&mut self, hash: u128, wish: Wish) {
+    fn hold(&mut self, hash: KeyedHash, wish: Wish) {
         let bytes = cost(&wish);
         if let Some(old) = self.held.remove(&hash) {
             self.held_bytes = self.held_bytes.saturating_sub(cost(&old));

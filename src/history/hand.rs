@@ -129,6 +129,7 @@ pub(super) fn found_key(state: KeyState) -> Option<Found> {
             Found::Unfit("wrong_type", format!("the key is a {kind}, and this route carries strings"))
         }
         KeyState::Denied(detail) => Found::Unfit("no_permission", detail),
+        KeyState::Obstructed(bucket) => Found::Unfit("wrong_type", KeyState::obstructed_by(&bucket)),
         KeyState::Later => return None,
     })
 }

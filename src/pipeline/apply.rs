@@ -42,7 +42,7 @@ impl Engine {
                     if op != KeyOp::Note {
                         self.metrics.writes(self.store_name(Side::Redis)).inc();
                     }
-                    self.count_from(&seen.name, seen.events + u32::from(op != KeyOp::Note));
+                    self.count_agreed(&seen, i32::from(op != KeyOp::Note));
                     self.in_step(seen, base, &mut in_step);
                 }
                 other => self.not_done(seen, other),
@@ -152,7 +152,7 @@ impl Engine {
         for ((seen, base), outcome) in done.into_iter().zip(outcomes) {
             match outcome {
                 KeyOutcome::Done => {
-                    self.count_from(&seen.name, seen.events);
+                    self.count_agreed(&seen, 0);
                     self.in_step(seen, base, &mut in_step);
                 }
                 // The bucket was lost meanwhile: without a base the pair is looked at again.

@@ -20,14 +20,13 @@
 use super::dirty::PairName;
 use super::engine::{Engine, Route, lock};
 use super::observe::Observed;
-use crate::change::{Change, Digest, Op};
+use crate::change::{Change, Digest, KeyedHash, Op};
 use crate::plan::{Key, Znode};
 use crate::store::{Lease, StoreError};
 use crate::stream::{LatestValue, Stream, StreamError, Whole};
 use hashbrown::HashSet;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What an ownership knows of its stream.
 #[derive(Debug, Default)]
@@ -129,7 +128,7 @@ impl Engine {
 
     /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
     /// on the stream is left alone. Memory grows with these pairs.
-    pub(super) async fn gone_pairs(&self, met: &HashSet<u64>) -> Result<Vec<(PairName, usize)>, StoreError> {
+    pub(super) async fn gone_pairs(&self, met: &HashSet<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
         if !self.behind.is_behind.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
@@ -146,7 +145,7 @@ impl Engine {
             for change in batch.records.into_iter().map(|recorded| recorded.change) {
                 // A marker may name a pair, whose value a command replaced: it is no state.
                 let Some(key) = change.pair.redis.as_deref().filter(|_| change.op != Op::Marker) else { continue };
-                if met.contains(&xxh3_64(key)) {
+                if met.contains(&KeyedHash::of(key)) {
                     continue;
                 }
                 let mapped = self.map.of_key(key).filter(|mapped| mapped.pair == change.pair);

@@ -1,12 +1,12 @@
 //! A bounded cache of the bases of pairs: it spares reads and writes, and nothing depends on it.
 //!
-//! A base from here is only ever a guess that a compare-and-set checks. Pairs are kept by a 64-bit hash of their name
-//! alone; a collision makes a wrong guess, which is refused and looked up. About 90 bytes a pair.
+//! A base from here is only ever a guess that a compare-and-set checks. Pairs are kept by the
+//! [`KeyedHash`] of their name alone. About 95 bytes a pair.
 
+use crate::change::KeyedHash;
 use crate::plan::{Base, Known};
 use hashbrown::HashTable;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Pairs kept at most: 135 MB when full. Beyond it, a pair that is new takes the place of another.
 pub const PAIRS_MAX: usize = 1_500_000;
@@ -14,7 +14,7 @@ pub const PAIRS_MAX: usize = 1_500_000;
 #[derive(Debug, Default)]
 struct Inner {
     index: HashTable<u32>,
-    slots: Vec<(u64, Base)>,
+    slots: Vec<(KeyedHash, Base)>,
     hand: usize,
     /// Every pair that has a base is here: set by a comparison, cleared when one is pushed out.
     complete: bool,
@@ -41,10 +41,10 @@ impl Cache {
     /// What is known of this pair.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Known {
-        let hash = xxh3_64(name);
+        let hash = KeyedHash::of(name);
         let inner = self.inner();
         let slots = &inner.slots;
-        let at = inner.index.find(hash, |at| slots.get(as_index(*at)).is_some_and(|slot| slot.0 == hash));
+        let at = inner.index.find(hash.place(), |at| slots.get(as_index(*at)).is_some_and(|slot| slot.0 == hash));
         match at.and_then(|at| slots.get(as_index(*at))) {
             Some((_, base)) => Known::Base(*base),
             None if inner.complete => Known::None,
@@ -54,10 +54,10 @@ impl Cache {
 
     /// Notes a pair's base, or that it has none.
     pub fn put(&self, name: &[u8], base: Option<Base>) {
-        let hash = xxh3_64(name);
+        let hash = KeyedHash::of(name);
         let mut inner = self.inner();
         let Inner { index, slots, hand, complete } = &mut *inner;
-        let known = index.find_entry(hash, |at| slots.get(as_index(*at)).is_some_and(|slot| slot.0 == hash));
+        let known = index.find_entry(hash.place(), |at| slots.get(as_index(*at)).is_some_and(|slot| slot.0 == hash));
         match (known, base) {
             (Ok(entry), Some(base)) => {
                 if let Some(slot) = slots.get_mut(as_index(*entry.get())) {
@@ -78,7 +78,7 @@ impl Cache {
                     *hand = (*hand + 7919) % slots.len();
                     let at = *hand;
                     if let Some(old) = slots.get(at).map(|slot| slot.0)
-                        && let Ok(entry) = index.find_entry(old, |other| as_index(*other) == at)
+                        && let Ok(entry) = index.find_entry(old.place(), |other| as_index(*other) == at)
                     {
                         entry.remove();
                         remove(index, slots, at);
@@ -86,7 +86,7 @@ impl Cache {
                 }
                 slots.push((hash, base));
                 let at = u32::try_from(slots.len() - 1).unwrap_or(u32::MAX);
-                index.insert_unique(hash, at, |at| slots.get(as_index(*at)).map_or(0, |slot| slot.0));
+                index.insert_unique(hash.place(), at, |at| slots.get(as_index(*at)).map_or(0, |slot| slot.0.place()));
             }
         }
     }
@@ -102,12 +102,12 @@ fn as_index(at: u32) -> usize {
 }
 
 /// Takes a slot out whose index entry is already gone; the last slot takes its place.
-fn remove(index: &mut HashTable<u32>, slots: &mut Vec<(u64, Base)>, at: usize) {
+fn remove(index: &mut HashTable<u32>, slots: &mut Vec<(KeyedHash, Base)>, at: usize) {
     let last = slots.len() - 1;
     slots.swap_remove(at);
     if at != last
         && let Some(moved) = slots.get(at).map(|slot| slot.0)
-        && let Some(place) = index.find_mut(moved, |other| as_index(*other) == last)
+        && let Some(place) = index.find_mut(moved.place(), |other| as_index(*other) == last)
     {
         *place = u32::try_from(at).unwrap_or(u32::MAX);
     }

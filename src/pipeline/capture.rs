@@ -10,6 +10,7 @@ use super::observe::AGAIN_AFTER;
 use super::record::zookeeper_source;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
 use crate::plan::Removal;
+use crate::store::clock::shown_ms;
 use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use crate::stream::StreamError;
 use std::collections::HashMap;
@@ -246,7 +247,7 @@ impl Engine {
         let mut states = Vec::with_capacity(names.len());
         for ((name, hint), reading) in names.iter().zip(answer.readings) {
             let pair = Pair { zookeeper: None, redis: Some(name.to_vec()) };
-            let seen_ms = if hint.key_seen_ms > 0 { hint.key_seen_ms } else { now_ms() };
+            let seen_ms = if hint.key_seen_ms > 0 { shown_ms(hint.key_seen_ms) } else { now_ms() };
             let mut source = Source::new(Connector::Redis, self.store_name(Side::Redis), seen_ms);
             source.key = Some(name.to_vec());
             source.database = Some(keys.database());
@@ -283,6 +284,10 @@ impl Engine {
                 }
                 KeyState::Denied(detail) => {
                     unfit("no_permission", &detail);
+                    None
+                }
+                KeyState::Obstructed(bucket) => {
+                    unfit("wrong_type", &KeyState::obstructed_by(&bucket));
                     None
                 }
                 KeyState::Digest { .. } | KeyState::Later => {

@@ -17,7 +17,7 @@ use super::engine::{Engine, lock, now_ms};
 use super::inferred::Decided;
 use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
-use crate::change::{GapState, Side, ZkStat};
+use crate::change::{GapState, KeyedHash, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::task::{JoinError, JoinSet};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
 const BATCHES: usize = 8;
@@ -79,8 +78,9 @@ impl Engine {
         self.dirty.begin_comparison();
         self.inferred.begin(|route| !were_paused.contains(&route));
         let mut total = Settled::of(self.settings.routes.len());
+        let counted = self.counts.mark();
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
-        let mut met: HashSet<u64> = HashSet::new();
+        let mut met: HashSet<KeyedHash> = HashSet::new();
         self.walk_znodes(is_routine, &mut met, &mut total).await?;
         self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
         crash_point!("c12-znodes-compared");
@@ -124,7 +124,7 @@ impl Engine {
         }
         if every_route && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
             self.cache.set_complete(true);
-            self.set_counting(true);
+            self.counts.compared(counted);
         }
         crash_point!("c12-all-compared");
         let has_missed = self.conclusion.missed.load(Ordering::Relaxed) != 0;
@@ -185,7 +185,7 @@ impl Engine {
     async fn walk_znodes(
         self: &Arc<Self>,
         is_routine: bool,
-        met: &mut HashSet<u64>,
+        met: &mut HashSet<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let Some(znodes) = &self.znodes else { return Ok(()) };
@@ -206,7 +206,7 @@ impl Engine {
         walk: &mut dyn Walk,
         is_routine: bool,
         under_way: &mut JoinSet<Result<Settled, StoreError>>,
-        met: &mut HashSet<u64>,
+        met: &mut HashSet<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let paused = lock(&self.live).paused.clone();
@@ -221,7 +221,7 @@ impl Engine {
             for (path, reason) in walk.denied() {
                 if let Some(mapped) = self.map.of_path(&path) {
                     let name: PairName = mapped.pair.redis.clone().unwrap_or_default().into();
-                    met.insert(xxh3_64(&name));
+                    met.insert(KeyedHash::of(&name));
                     self.quarantine(&name, mapped.route, &mapped.pair, "no_permission", &reason);
                 }
             }
@@ -230,7 +230,7 @@ impl Engine {
             for (path, data, stat) in walked {
                 let Some(mapped) = self.map.of_path(&path) else { continue };
                 let Some(key) = mapped.pair.redis.clone() else { continue };
-                met.insert(xxh3_64(&key));
+                met.insert(KeyedHash::of(&key));
                 if paused.contains(&mapped.route) {
                     continue;
                 }
@@ -265,7 +265,7 @@ impl Engine {
             items = self.guess_absent(items, &mut sight);
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
-        let events: Vec<u32> = names.iter().map(|name| self.events_of(name)).collect();
+        let events: Vec<i32> = names.iter().map(|name| self.events_of(name)).collect();
         let answer = match keys.observe(&names, false).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -313,10 +313,11 @@ impl Engine {
                 ensemble: self.ensemble(),
                 seen: Seen::default(),
             };
+            let events = self.events_of(&item.name);
             let Item { name, hint, pair } = item;
             let (entry, value, znode) = (Vec::new(), None, Some((data, stat)));
             let observed =
-                Observed { name, hint, pair, seen, entry, nonce: 0, life: 0, znode, value, events: 0, comparing: true };
+                Observed { name, hint, pair, seen, entry, nonce: 0, life: 0, znode, value, events, comparing: true };
             sight.observed.push(observed);
         }
         rest
@@ -326,7 +327,7 @@ impl Engine {
     async fn scan_keys(
         self: &Arc<Self>,
         is_routine: bool,
-        met: &mut HashSet<u64>,
+        met: &mut HashSet<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
@@ -337,7 +338,7 @@ impl Engine {
                 let (next, found) = keys.scan(cursor, &prefix).await?;
                 for key in found {
                     let Some(mapped) = self.map.of_key(&key) else { continue };
-                    if met.insert(xxh3_64(&key)) {
+                    if met.insert(KeyedHash::of(&key)) {
                         batch.push(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair });
                     }
                 }
@@ -356,12 +357,12 @@ impl Engine {
     }
 
     /// Phase 3.
-    async fn scan_sidecars(self: &Arc<Self>, met: &HashSet<u64>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn scan_sidecars(self: &Arc<Self>, met: &HashSet<KeyedHash>, total: &mut Settled) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
         let mut cursor = 0;
         loop {
             let (next, found) = keys.scan_sidecars(cursor).await?;
-            let items = found.into_iter().filter(|key| !met.contains(&xxh3_64(key))).filter_map(|key| {
+            let items = found.into_iter().filter(|key| !met.contains(&KeyedHash::of(key))).filter_map(|key| {
                 let mapped = self.map.of_key(&key)?;
                 Some(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair })
             });

@@ -64,7 +64,7 @@ pub struct Hint {
     pub hints: u32,
     /// When the pair was first named.
     pub since: Instant,
-    /// When the key was last named by an event, milliseconds since the epoch by our clock; 0 if never.
+    /// When the key was last named by an event, by [`crate::store::clock::steady_ms`]; 0 if never.
     pub key_seen_ms: i64,
     /// Times the pair was put back because a decision had to wait.
     pub patience: u8,

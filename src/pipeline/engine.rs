@@ -11,25 +11,26 @@
 
 use super::behind::Behind;
 use super::cache::Cache;
+use super::counts::Counts;
 use super::dirty::{DirtySet, Hint};
 use super::held::{Held, Holds};
 use super::inferred::Inferred;
+use super::observe::Observed;
 use super::quarantine::Quarantine;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::codec::json::StoreNames;
 use crate::failpoint::caches_are_off;
 use crate::plan::{Ensemble, Flow, OnConflict, Policy};
 use crate::route::RouteMap;
+use crate::store::clock::steady_ms;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
 use crate::stream::Stream;
 use crate::telemetry::Metrics;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Rounds that are under way at a time: one reads while another syncs the stream and a third applies.
 pub(super) const ROUNDS: usize = 4;
@@ -152,9 +153,8 @@ pub struct Engine {
     pub(super) compare_asked: Notify,
     halted: Mutex<Option<StoreError>>,
     halt: Notify,
-    /// Keyspace events by pair, where a rule counts them; valid while `counting`.
-    counts: Mutex<HashMap<u64, (u32, u32)>>,
-    counting: AtomicBool,
+    pub(super) counts: Counts,
+    /// A rule of some route asks for them.
     counts_matter: bool,
     /// Capture only: what the stream says of each pair.
     pub(super) known: Mutex<super::capture::KnownPairs>,
@@ -229,8 +229,7 @@ impl Engine {
             compare_asked: Notify::new(),
             halted: Mutex::new(None),
             halt: Notify::new(),
-            counts: Mutex::new(HashMap::new()),
-            counting: AtomicBool::new(false),
+            counts: Counts::default(),
             counts_matter,
             known: Mutex::default(),
             zookeeper_up: AtomicBool::new(false),
@@ -314,36 +313,27 @@ impl Engine {
         std::mem::take(&mut *lock(&self.compare))
     }
 
-    /// Changes of this key counted so far.
-    pub(super) fn events_of(&self, name: &[u8]) -> u32 {
-        if !self.counts_matter {
-            return 0;
+    /// Whether a rule of this route asks how often a key changed.
+    fn is_counted(&self, route: usize) -> bool {
+        self.route(route).is_some_and(|route| route.policy.on_conflict == OnConflict::HigherVersion)
+    }
+
+    /// Changes of this key since its base, as counted so far.
+    pub(super) fn events_of(&self, name: &[u8]) -> i32 {
+        if self.counts_matter { self.counts.of(name) } else { 0 }
+    }
+
+    /// A pair was agreed on as it was observed, by so many writes of our own to its key.
+    pub(super) fn count_agreed(&self, seen: &Observed, own: i32) {
+        if self.is_counted(seen.hint.route) {
+            self.counts.agreed(&seen.name, seen.events, own);
         }
-        lock(&self.counts).get(&xxh3_64(name)).map_or(0, |(events, _)| *events)
     }
 
     /// Changes of this key since its base; `None` if they could not all be counted.
-    pub(super) fn writes_since_base(&self, name: &[u8]) -> Option<u32> {
-        let keys = self.keys.as_ref()?;
-        if !self.counts_matter || !self.counting.load(Ordering::Relaxed) || keys.facts().notifications != Some(true) {
-            return None;
-        }
-        Some(lock(&self.counts).get(&xxh3_64(name)).map_or(0, |(events, from)| events.saturating_sub(*from)))
-    }
-
-    /// The pair was agreed on when so many events had been counted (our own write included).
-    pub(super) fn count_from(&self, name: &[u8], events: u32) {
-        if self.counts_matter && events > 0 {
-            lock(&self.counts).entry(xxh3_64(name)).or_insert((0, 0)).1 = events;
-        }
-    }
-
-    /// From here on (after a comparison) every change of a key is counted, or (after a gap) no more.
-    pub(super) fn set_counting(&self, counting: bool) {
-        self.counting.store(counting, Ordering::Relaxed);
-        if !counting {
-            lock(&self.counts).clear();
-        }
+    pub(super) fn writes_since_base(&self, name: &[u8], route: usize) -> Option<u32> {
+        let notifies = self.keys.as_ref()?.facts().notifications == Some(true);
+        if notifies && self.is_counted(route) { self.counts.since_base(name) } else { None }
     }
 
     /// Puts a gap's beginning or end on the stream.
@@ -511,14 +501,12 @@ impl Hints for Engine {
             hint.removal = removal_of(event);
             if !matches!(event, "expire" | "persist") {
                 hint.writes = 1;
-                if self.counts_matter {
-                    let mut counts = lock(&self.counts);
-                    let (events, _) = counts.entry(xxh3_64(key)).or_insert((0, 0));
-                    *events = events.saturating_add(1);
+                if self.is_counted(mapped.route) {
+                    self.counts.changed(key);
                 }
             }
         }
-        hint.key_seen_ms = now_ms();
+        hint.key_seen_ms = steady_ms();
         self.dirty.note(key, hint);
     }
 
@@ -558,7 +546,7 @@ impl Hints for Engine {
             }
             Some(why) => {
                 if side == Side::Redis {
-                    self.set_counting(false);
+                    self.counts.lost_events();
                     self.dirty.lost_events(Side::Redis);
                 }
                 if was_up {

@@ -7,6 +7,7 @@ mod cache;
 mod capture;
 mod compare;
 pub mod control;
+mod counts;
 mod dirty;
 mod engine;
 mod held;

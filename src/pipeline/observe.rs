@@ -15,16 +15,20 @@ use super::held::Held;
 use crate::change::{Digest, Pair, ZkStat, ZkVersion};
 use crate::failpoint::crash_point;
 use crate::plan::{
-    Base, Key, Known, Named, Next, Observation, Path, Seen, Vanished, Znode, after_key, after_znode, is_doubtful, path,
-    path_id,
+    Base, CLOCK_WAS_SET, Key, Known, Named, Next, Observation, OnConflict, Path, Seen, Vanished, Znode, after_key,
+    after_znode, is_doubtful, path, path_id,
 };
+use crate::store::clock::steady_ms;
 use crate::store::{KeyReading, KeyState, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Times closer than this are not told apart by `latest`: the round trip of an event and the error of the measured
-/// offset between the clocks, with room to spare.
+/// Times closer than this, beside the doubt in how far the clocks are apart, are not told apart by `latest`: the way of an event
+/// from Redis to us, with room to spare.
 const DOUBT_MS: i64 = 100;
+
+/// Before `latest` decides, the clocks are compared once more if that is longer ago: one small write to the ensemble.
+const CLOCK_FRESH_MS: i64 = 2000;
 
 /// Pause before pairs are looked at again after a store or the stream failed as a whole.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -50,8 +54,8 @@ pub(super) struct Observed {
     pub(super) znode: Option<(Vec<u8>, ZkStat)>,
     /// The key's bytes, where they were read.
     pub(super) value: Option<Vec<u8>>,
-    /// Events of the key counted before it was read.
-    pub(super) events: u32,
+    /// Changes of the key since its base that were counted before it was read.
+    pub(super) events: i32,
     /// Found by a comparison.
     pub(super) comparing: bool,
 }
@@ -199,7 +203,7 @@ impl Engine {
     /// The fast path of the Redis source.
     async fn see_keys(&self, items: Vec<Item>, sight: &mut Sight) {
         let Some(keys) = self.keys.as_ref().filter(|_| !items.is_empty()) else { return };
-        let events: Vec<u32> = items.iter().map(|item| self.events_of(&item.name)).collect();
+        let events: Vec<i32> = items.iter().map(|item| self.events_of(&item.name)).collect();
         let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
         let answer = match keys.observe(&names, true).await {
             Ok(answer) => answer,
@@ -221,6 +225,9 @@ impl Engine {
         if items.is_empty() {
             return;
         }
+        if !comparing {
+            self.compare_clocks(&items).await;
+        }
         let (items, looks) = match self.look_twice(items).await {
             Ok(seen) => seen,
             Err((mut items, error)) => {
@@ -240,10 +247,25 @@ impl Engine {
         }
     }
 
+    /// Measures how far the clocks are apart if the rule of one of these asks for it. A clock may have been set since the last
+    /// change, and only a measurement tells.
+    async fn compare_clocks(&self, items: &[Item]) {
+        let asks = |item: &Item| {
+            let route = self.route(item.hint.route);
+            item.hint.key && route.is_some_and(|route| route.policy.on_conflict == OnConflict::Latest)
+        };
+        let Some(znodes) = self.znodes.as_ref().filter(|_| items.iter().any(asks)) else { return };
+        if znodes.clock().is_older_than(CLOCK_FRESH_MS, steady_ms())
+            && let Err(error) = znodes.raise_tide().await
+        {
+            self.failed(&error);
+        }
+    }
+
     async fn look_twice(
         &self,
         items: Vec<Item>,
-    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, crate::store::KeyReadings, Vec<u32>)), (Vec<Item>, StoreError)> {
+    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, crate::store::KeyReadings, Vec<i32>)), (Vec<Item>, StoreError)> {
         match self.look(&items).await {
             Ok((znodes, answer, events)) => {
                 let is_doubted = items.iter().zip(&znodes).zip(&answer.readings).any(|((item, znode), reading)| {
@@ -264,7 +286,7 @@ impl Engine {
     async fn look(
         &self,
         items: &[Item],
-    ) -> Result<(Vec<ZnodeReading>, crate::store::KeyReadings, Vec<u32>), StoreError> {
+    ) -> Result<(Vec<ZnodeReading>, crate::store::KeyReadings, Vec<i32>), StoreError> {
         let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else {
             return Err(StoreError::Away("a store is missing".to_owned()));
         };
@@ -289,7 +311,7 @@ impl Engine {
         znode: Znode,
         data: Option<(Vec<u8>, ZkStat)>,
         moment: Moment,
-        events: u32,
+        events: i32,
         comparing: bool,
         sight: &mut Sight,
     ) {
@@ -319,13 +341,16 @@ impl Engine {
                 return sight.unfit(item, "wrong_type", detail);
             }
             KeyState::Denied(detail) => return sight.unfit(item, "no_permission", detail),
+            KeyState::Obstructed(bucket) => return sight.unfit(item, "wrong_type", KeyState::obstructed_by(&bucket)),
         };
         let watched = hint.key && hint.key_seen_ms > 0 && !comparing;
-        let ahead_ms = self.znodes.as_ref().map_or(0, |znodes| znodes.clock_ahead_ms());
+        let mtime_ms = data.as_ref().map_or(i64::MAX, |(_, stat)| stat.mtime_ms);
+        let converted =
+            self.znodes.as_ref().and_then(|znodes| znodes.clock().convert(hint.key_seen_ms, mtime_ms, steady_ms()));
         let seen = Seen {
-            redis_ms: watched.then(|| hint.key_seen_ms + ahead_ms),
-            doubt_ms: DOUBT_MS,
-            redis_writes: if comparing { None } else { self.writes_since_base(&item.name) },
+            redis_ms: watched.then(|| converted.map_or(hint.key_seen_ms, |converted| converted.ms)),
+            doubt_ms: converted.map_or(CLOCK_WAS_SET, |converted| converted.doubt_ms.saturating_add(DOUBT_MS)),
+            redis_writes: if comparing { None } else { self.writes_since_base(&item.name, item.hint.route) },
         };
         let seen = Observation { base, znode, key, ensemble: self.ensemble(), seen };
         let Item { name, hint, pair } = item;

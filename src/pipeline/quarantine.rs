@@ -2,6 +2,7 @@
 //! operator dropped is kept in another beside it, so that a restart stays silent too.
 
 use super::control::Quarantined;
+use crate::change::KeyedHash;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
@@ -15,7 +16,7 @@ pub const LISTED_MAX: usize = 10_000;
 struct Inner {
     pairs: HashMap<Box<[u8]>, (usize, Quarantined)>,
     /// Pairs beyond the bound, by route.
-    unlisted: HashMap<usize, std::collections::HashSet<u64>>,
+    unlisted: HashMap<usize, std::collections::HashSet<KeyedHash>>,
     /// Pairs that an operator wants no more word of, with what was the matter; at most [`LISTED_MAX`].
     dropped: HashMap<Box<[u8]>, (String, String)>,
     is_saved: bool,
@@ -67,7 +68,7 @@ impl Quarantine {
         }
         tracing::warn!(route = pair.route, reason = pair.reason, detail = pair.detail, "a pair is quarantined");
         if inner.pairs.len() >= LISTED_MAX {
-            inner.unlisted.entry(route).or_default().insert(xxhash_rust::xxh3::xxh3_64(name));
+            inner.unlisted.entry(route).or_default().insert(KeyedHash::of(name));
             return;
         }
         inner.pairs.insert(name.into(), (route, pair));
@@ -87,7 +88,7 @@ impl Quarantine {
             inner.is_saved = false;
             tracing::info!("a pair has left the quarantine");
         } else if !inner.unlisted.is_empty() {
-            let hash = xxhash_rust::xxh3::xxh3_64(name);
+            let hash = KeyedHash::of(name);
             inner.unlisted.values_mut().for_each(|names| {
                 names.remove(&hash);
             });
@@ -119,7 +120,7 @@ impl Quarantine {
     pub fn holds(&self, name: &[u8]) -> bool {
         let inner = self.inner();
         let is_unlisted = || {
-            let hash = xxhash_rust::xxh3::xxh3_64(name);
+            let hash = KeyedHash::of(name);
             inner.unlisted.values().any(|names| names.contains(&hash))
         };
         inner.pairs.contains_key(name) || inner.dropped.contains_key(name) || is_unlisted()

@@ -7,6 +7,7 @@ use super::engine::{Engine, Route, now_ms};
 use super::observe::Observed;
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Side, Source, ZkStat};
 use crate::plan::{Base, Key, Verdict, Znode};
+use crate::store::clock::shown_ms;
 use crate::stream::LatestValue;
 
 /// Previous values above this are not repeated in `before`: they are on the stream, one record earlier.
@@ -198,7 +199,7 @@ pub(super) fn zookeeper_source(store: &str, path: Option<&str>, stat: Option<&Zk
 }
 
 fn redis_source(engine: &Engine, seen: &Observed) -> Source {
-    let seen_ms = if seen.hint.key_seen_ms > 0 { seen.hint.key_seen_ms } else { now_ms() };
+    let seen_ms = if seen.hint.key_seen_ms > 0 { shown_ms(seen.hint.key_seen_ms) } else { now_ms() };
     let mut source = Source::new(Connector::Redis, engine.store_name(Side::Redis), seen_ms);
     source.key.clone_from(&seen.pair.redis);
     if let Key::Present { expires_ms, .. } = seen.seen.key {

@@ -77,7 +77,7 @@ pub enum Key {
 pub struct Seen {
     /// When the key was last seen to change, by the ensemble's clock; `None` if no worker watched.
     pub redis_ms: Option<i64>,
-    /// Times closer than this are not told apart, milliseconds.
+    /// Times closer than this are not told apart, milliseconds; [`CLOCK_WAS_SET`] where they cannot be compared at all.
     pub doubt_ms: i64,
     /// Changes of the key since the base; `None` if they could not all be counted.
     pub redis_writes: Option<u32>,
@@ -365,11 +365,18 @@ fn conflict(policy: &Policy, first: Side, seen: &Observation) -> Action {
     }
 }
 
+/// [`Seen::doubt_ms`] where a clock was set between two times.
+pub const CLOCK_WAS_SET: i64 = i64::MAX;
+
 fn latest(first: Side, seen: &Observation) -> Verdict {
     let (Znode::Present { mtime_ms, .. }, Some(redis_ms)) = (seen.znode, seen.seen.redis_ms) else {
         let reason = "no worker watched when Redis changed, so the store named first in `flow` wins";
         return Verdict { winner: first, reason };
     };
+    if seen.seen.doubt_ms == CLOCK_WAS_SET {
+        let reason = "a clock was set between the two changes, so the store named first in `flow` wins";
+        return Verdict { winner: first, reason };
+    }
     let ahead = mtime_ms.saturating_sub(redis_ms);
     if ahead.abs() <= seen.seen.doubt_ms {
         let reason = "the two times are too close to tell, so the store named first in `flow` wins";

@@ -234,6 +234,10 @@ fn latest_compares_times_and_falls_back_when_it_cannot_tell() {
     assert_eq!(at(Some(1_200)), Some(Side::Redis));
     assert_eq!(at(Some(950)), Some(Side::Redis), "too close: the first store");
     assert_eq!(at(None), Some(Side::Redis), "nobody watched: the first store");
+    let seen = Seen { redis_ms: Some(9_000), doubt_ms: CLOCK_WAS_SET, redis_writes: None };
+    let first = Policy { on_conflict: OnConflict::Latest, ..two_way() };
+    let set = winner(plan(&first, &Observation { seen, ..observe(base(30, b"a"), znode(31, b"b"), key(b"c")) }));
+    assert_eq!(set, Some(Side::Zookeeper), "a clock was set: the first store");
 }
 
 #[test]

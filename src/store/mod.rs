@@ -8,12 +8,14 @@
 //!
 //! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
 
+pub mod clock;
 mod held;
 mod overlap;
 pub mod preflight;
 pub mod redis;
 pub mod zookeeper;
 
+pub use clock::ClockOffset;
 pub use overlap::overlaps;
 
 use crate::change::{Digest, Side, ZkStat};
@@ -315,8 +317,8 @@ pub trait Znodes: Send + Sync {
     /// of any of them: look again. `Done` names no base.
     fn edit<'a>(&'a self, edits: &'a [ZnodeEdit<'a>]) -> BoxFuture<'a, Result<Vec<ZnodeOutcome>, StoreError>>;
 
-    /// Milliseconds by which the ensemble's clock is ahead of ours, as last seen.
-    fn clock_ahead_ms(&self) -> i64;
+    /// How far the ensemble's clock is ahead of ours: measured by [`Znodes::own`], and by each [`Znodes::raise_tide`].
+    fn clock(&self) -> ClockOffset;
 
     /// Workers that wait to take over.
     fn standbys(&self) -> u64;
@@ -356,6 +358,19 @@ pub enum KeyState {
     Later,
     /// Not allowed. The text says what.
     Denied(String),
+    /// Something else has the name under which Keepstep keeps what was agreed on about this key: that name.
+    Obstructed(String),
+}
+
+impl KeyState {
+    /// The sentence on [`KeyState::Obstructed`].
+    #[must_use]
+    pub fn obstructed_by(bucket: &str) -> String {
+        format!(
+            "the key `{bucket}` holds another type than a hash, and its name is where Keepstep keeps what was agreed on about this \
+             key; rename or delete `{bucket}`"
+        )
+    }
 }
 
 /// A key and its sidecar, read in one atomic step.

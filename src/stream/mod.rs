@@ -15,7 +15,7 @@
 pub mod embedded;
 pub mod kafka;
 
-use crate::change::{Change, Pair, Position};
+use crate::change::{Change, KeyedHash, Pair, Position};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,14 +99,8 @@ pub enum LatestValue {
     Absent,
     /// The value.
     Kept(Vec<u8>),
-    /// The value is not at hand; this is its [`value_hash`].
-    Hash(u64),
-}
-
-/// XXH3 of a value: tells values of one pair apart.
-#[must_use]
-pub fn value_hash(value: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(value)
+    /// The value is not at hand; this is its hash.
+    Hash(KeyedHash),
 }
 
 impl LatestValue {
@@ -116,13 +110,13 @@ impl LatestValue {
         !matches!(self, LatestValue::Absent)
     }
 
-    /// Whether it is this value; exact but for a collision of 64-bit hashes.
+    /// Whether it is this value.
     #[must_use]
     pub fn is(&self, after: Option<&[u8]>) -> bool {
         match (self, after) {
             (LatestValue::Absent, after) => after.is_none(),
             (LatestValue::Kept(value), after) => after == Some(value),
-            (LatestValue::Hash(hash), after) => after.is_some_and(|after| value_hash(after) == *hash),
+            (LatestValue::Hash(hash), after) => after.is_some_and(|after| KeyedHash::of(after) == *hash),
         }
     }
 

@@ -51,6 +51,7 @@ mod named;
 mod one_way;
 #[cfg(not(feature = "failpoints"))]
 mod plain;
+mod proofs;
 mod properties;
 mod quarantine;
 mod random;

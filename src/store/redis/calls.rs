@@ -1,6 +1,7 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::fault::{explain, is_broken, is_denied};
+use super::fault::{explain, is_broken, is_denied, is_full, is_replica};
+use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
 use super::{Shared, lock};
@@ -59,7 +60,7 @@ impl Shared {
             commands.give_up();
             return Err(error);
         }
-        let (replaced, _) = self.take_in(&commands.heard);
+        let (replaced, _) = self.take_in(&commands.heard, true);
         if replaced {
             lock(&self.lineage).untold = true;
         }
@@ -67,27 +68,42 @@ impl Shared {
         Ok(commands)
     }
 
-    /// Takes in what the server says of itself, unless something newer is known; whether the data set is another one, and
-    /// whether something was evicted.
-    pub(super) fn take_in(&self, heard: &Heard) -> (bool, bool) {
+    /// Takes in what the server says of itself, unless something newer is known; whether the data set may be another one, and
+    /// whether something may have been evicted. `is_new`: on a connection that was just made.
+    pub(super) fn take_in(&self, heard: &Heard, is_new: bool) -> (bool, bool) {
         let mut lineage = lock(&self.lineage);
         if heard.number <= lineage.heard {
             return (false, false);
         }
         lineage.heard = heard.number;
-        let noted = lineage.note(&heard.info);
+        let noted = lineage.note(&heard.info, is_new);
         drop(lineage);
+        self.warn_unproven(&heard.info);
         let mut facts = lock(&self.facts);
         let facts = Arc::make_mut(&mut facts);
         facts.server.clone_from(&heard.info.server);
-        facts.replication_id.clone_from(&heard.info.replication_id);
+        heard.info.replication_id().clone_into(&mut facts.replication_id);
         facts.replication_offset = heard.info.replication_offset;
         noted
     }
 
+    /// Says it when what vanishes unseen cannot be told from what was lost, once for each reason.
+    fn warn_unproven(&self, info: &Info) {
+        let why = info.unproven();
+        if std::mem::replace(&mut *lock(&self.unproven), why) != why
+            && let Some(why) = why
+        {
+            let place = self.place();
+            tracing::warn!(
+                "{place}: {why}; a key that vanishes while no worker is connected counts as lost, not as deleted"
+            );
+        }
+    }
+
     /// What an error of a command means. A broken connection is given up, for all who share it.
     fn failed(&self, commands: &Commands, error: &RedisError) -> StoreError {
-        if is_broken(error) {
+        // The next connection finds out who is there.
+        if is_broken(error) || is_replica(error) {
             commands.give_up();
         }
         explain(&self.settings, error)
@@ -121,7 +137,7 @@ impl Shared {
         command: &Cmd,
     ) -> Result<Result<Value, RedisError>, StoreError> {
         match run(&mut commands.connection.clone(), script, command).await {
-            Err(error) if is_broken(&error) => Err(self.failed(&commands, &error)),
+            Err(error) if is_broken(&error) || is_replica(&error) => Err(self.failed(&commands, &error)),
             result => Ok(result),
         }
     }
@@ -203,6 +219,7 @@ impl Shared {
                 4 => KeyState::WrongType(text()),
                 6 => return Err(self.fenced()),
                 7 => KeyState::Denied(text()),
+                8 => KeyState::Obstructed(text()),
                 _ => KeyState::Later,
             };
             let nonce = std::str::from_utf8(nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -238,7 +255,7 @@ impl Shared {
         let life = lock(&self.lineage).life;
         let late = self.late(writes, life).await?;
         if late.iter().all(|late| *late == Late::AsItIs) {
-            return self.apply_on(connection, writes).await;
+            return self.apply_or_free(connection, writes).await;
         }
         let rest: Vec<KeyWrite<'_>> = writes
             .iter()
@@ -246,20 +263,50 @@ impl Shared {
             .filter(|(_, late)| **late != Late::TakenBack)
             .map(|(write, late)| KeyWrite { base: late.mark(write.base), ..write.clone() })
             .collect();
-        let done = if rest.is_empty() { Vec::new() } else { self.apply_on(connection, &rest).await? };
+        let done = if rest.is_empty() { Vec::new() } else { self.apply_or_free(connection, &rest).await? };
         let mut done = done.into_iter();
         let outcome = |late| if late == Late::TakenBack { Some(KeyOutcome::Refused) } else { done.next() };
         Ok(late.into_iter().filter_map(outcome).collect())
     }
 
-    async fn apply_on(
+    /// Applies; where the server is at its memory limit, only what frees memory.
+    async fn apply_or_free(
         &self,
         connection: Arc<Commands>,
         writes: &[KeyWrite<'_>],
     ) -> Result<Vec<KeyOutcome>, StoreError> {
+        let full = match self.apply_on(Arc::clone(&connection), &self.apply, writes).await? {
+            Applied::Each(outcomes) => return Ok(outcomes),
+            Applied::Full(why) => KeyOutcome::NotNow(why),
+        };
+        let frees = |write: &&KeyWrite<'_>| match write.op {
+            KeyOp::Delete => true,
+            KeyOp::Note => write.base.is_none(),
+            KeyOp::Set => false,
+        };
+        let freeing: Vec<KeyWrite<'_>> = writes.iter().filter(frees).cloned().collect();
+        let freed = if freeing.is_empty() {
+            Vec::new()
+        } else {
+            match self.apply_on(connection, &self.apply_freeing, &freeing).await? {
+                Applied::Each(outcomes) => outcomes,
+                Applied::Full(_) => vec![full.clone(); freeing.len()],
+            }
+        };
+        let mut freed = freed.into_iter();
+        let outcome = |write| if frees(&write) { freed.next() } else { Some(full.clone()) };
+        Ok(writes.iter().filter_map(outcome).collect())
+    }
+
+    async fn apply_on(
+        &self,
+        connection: Arc<Commands>,
+        script: &Script,
+        writes: &[KeyWrite<'_>],
+    ) -> Result<Applied, StoreError> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.apply.sha).arg(writes.len() * 2);
+        command.arg(&script.sha).arg(writes.len() * 2);
         for write in writes {
             command.arg(write.key).arg(self.buckets.of(write.key));
         }
@@ -281,22 +328,26 @@ impl Shared {
                 None => command.arg("").arg(""),
             };
         }
-        match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, &self.apply, &command))? {
-            Ok(Value::Array(codes)) => codes.into_iter().map(|code| self.outcome(code)).collect(),
+        match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))? {
+            Ok(Value::Array(codes)) => {
+                codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>().map(Applied::Each)
+            }
             Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place()))),
             Err(error) if is_denied(&error) && writes.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for write in writes {
                     outcomes.extend(Box::pin(self.apply_chunk(std::slice::from_ref(write))).await?);
                 }
-                Ok(outcomes)
+                Ok(Applied::Each(outcomes))
             }
             Err(error) if is_denied(&error) => {
-                Ok(vec![KeyOutcome::Impossible("no_permission", format!("{}: {error}", self.place()))])
+                let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", self.place()));
+                Ok(Applied::Each(vec![denied]))
             }
+            Err(error) if is_full(&error) => Ok(Applied::Full(error.to_string())),
             Err(error) => match error.code() {
-                Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
-                    Ok(vec![KeyOutcome::NotNow(error.to_string()); writes.len()])
+                Some("MISCONF" | "NOREPLICAS") => {
+                    Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); writes.len()]))
                 }
                 _ => Err(explain(&self.settings, &error)),
             },
@@ -319,6 +370,9 @@ impl Shared {
             Value::Int(6) => return Err(self.fenced()),
             other => String::from_utf8_lossy(&bytes(Some(other))).into_owned(),
         };
+        if let Some(bucket) = text.strip_prefix("BUCKET ") {
+            return Ok(KeyOutcome::Impossible("wrong_type", KeyState::obstructed_by(bucket)));
+        }
         let not_now = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"].iter().any(|code| text.contains(code));
         Ok(if text.contains("WRONGTYPE") {
             KeyOutcome::Impossible("wrong_type", format!("{}: the key holds another type than a string", self.place()))
@@ -332,15 +386,25 @@ impl Shared {
     }
 }
 
+/// What came of a call that writes.
+pub(super) enum Applied {
+    /// One outcome for each write.
+    Each(Vec<KeyOutcome>),
+    /// Nothing was done: the server is at its memory limit, as the text says.
+    Full(String),
+}
+
 /// [`guard::late`] for a key as read; what cannot be read proves nothing.
 pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
         KeyState::Absent => None,
         KeyState::Value { bytes, .. } => Some(Digest::of(bytes)),
         KeyState::Digest { digest, .. } => Some(*digest),
-        KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => {
-            return Late::Unproven;
-        }
+        KeyState::TooLarge(_)
+        | KeyState::WrongType(_)
+        | KeyState::Later
+        | KeyState::Denied(_)
+        | KeyState::Obstructed(_) => return Late::Unproven,
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)
 }

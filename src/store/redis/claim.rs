@@ -22,7 +22,7 @@ fn key(pipeline: &str) -> String {
 
 /// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds. Keeps it alive, or lays it anew where it had run out; `0`: it is
 /// another's.
-const KEEP: &str = r"
+const KEEP: &str = r"#!lua flags=allow-oom
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -30,7 +30,7 @@ return 1
 ";
 
 /// `KEYS`: a claim. `ARGV`: our claim. Removes it if it is ours.
-const GIVE_UP: &str = r"
+const GIVE_UP: &str = r"#!lua flags=allow-oom
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 ";

@@ -1,7 +1,8 @@
 //! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
 
-use super::calls::{ANSWER_BYTES, DIGEST_ABOVE};
-use super::fault::{explain, is_denied};
+use super::calls::{ANSWER_BYTES, Applied, DIGEST_ABOVE};
+use super::fault::{explain, is_denied, is_full};
+use super::script::Script;
 use super::{CALL_BYTES, KEYS_PER_CALL, Shared};
 use crate::change::Digest;
 use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};
@@ -81,8 +82,28 @@ fn state(code: u8, value: &[u8]) -> KeyState {
 }
 
 async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+    let full = match edit_by(shared, &shared.edit, edits).await? {
+        Applied::Each(outcomes) => return Ok(outcomes),
+        Applied::Full(why) => KeyOutcome::NotNow(why),
+    };
+    // At its memory limit the server takes what frees memory.
+    let deletes: Vec<KeyEdit<'_>> = edits.iter().filter(|edit| edit.value.is_none()).cloned().collect();
+    let deleted = if deletes.is_empty() {
+        Vec::new()
+    } else {
+        match edit_by(shared, &shared.edit_freeing, &deletes).await? {
+            Applied::Each(outcomes) => outcomes,
+            Applied::Full(_) => vec![full.clone(); deletes.len()],
+        }
+    };
+    let mut deleted = deleted.into_iter();
+    let outcome = |edit: &KeyEdit<'_>| if edit.value.is_none() { deleted.next() } else { Some(full.clone()) };
+    Ok(edits.iter().filter_map(outcome).collect())
+}
+
+async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Result<Applied, StoreError> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(&shared.edit.sha).arg(edits.len());
+    command.arg(&script.sha).arg(edits.len());
     for edit in edits {
         command.arg(edit.key);
     }
@@ -92,22 +113,26 @@ async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOut
         command.arg(edit.expect.map(|digest| digest.hex()).unwrap_or_default());
         command.arg(edit.value.unwrap_or_default());
     }
-    match shared.script(&shared.edit, &command).await? {
-        Ok(Value::Array(codes)) => codes.into_iter().map(|code| shared.outcome(code)).collect(),
+    match shared.script(script, &command).await? {
+        Ok(Value::Array(codes)) => {
+            codes.into_iter().map(|code| shared.outcome(code)).collect::<Result<_, _>>().map(Applied::Each)
+        }
         Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
         Err(error) if is_denied(&error) && edits.len() > 1 => {
             let mut outcomes = Vec::with_capacity(edits.len());
             for edit in edits {
                 outcomes.extend(Box::pin(edit_chunk(shared, std::slice::from_ref(edit))).await?);
             }
-            Ok(outcomes)
+            Ok(Applied::Each(outcomes))
         }
         Err(error) if is_denied(&error) => {
-            Ok(vec![KeyOutcome::Impossible("no_permission", format!("{}: {error}", shared.place()))])
+            let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", shared.place()));
+            Ok(Applied::Each(vec![denied]))
         }
+        Err(error) if is_full(&error) => Ok(Applied::Full(error.to_string())),
         Err(error) => match error.code() {
-            Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
-                Ok(vec![KeyOutcome::NotNow(error.to_string()); edits.len()])
+            Some("MISCONF" | "NOREPLICAS") => {
+                Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); edits.len()]))
             }
             _ => Err(explain(&shared.settings, &error)),
         },

@@ -22,6 +22,9 @@ pub(super) fn explain(settings: &Settings, error: &RedisError) -> StoreError {
         _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => {
             StoreError::Refused(format!("{place} refused the login of user `{user}`: check username and password"))
         }
+        _ if is_replica(error) => {
+            StoreError::Away(format!("{place} has become a replica; waiting for it to be the master"))
+        }
         _ => StoreError::Away(format!("{place}: {error}")),
     }
 }
@@ -29,6 +32,16 @@ pub(super) fn explain(settings: &Settings, error: &RedisError) -> StoreError {
 /// Whether the connection is of no use any more.
 pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_connection_dropped() || error.is_timeout() || error.is_unrecoverable_error()
+}
+
+/// Whether the server is a replica, so that what it holds is another's, and perhaps older.
+pub(super) fn is_replica(error: &RedisError) -> bool {
+    error.code() == Some("READONLY")
+}
+
+/// Whether the server is at its memory limit.
+pub(super) fn is_full(error: &RedisError) -> bool {
+    error.code() == Some("OOM")
 }
 
 /// Whether the user may not do it.

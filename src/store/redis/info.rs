@@ -2,43 +2,128 @@
 
 use crate::store::StoreError;
 
-/// What matters of `INFO server replication stats`.
+/// The parts of `INFO` that are asked for.
+pub(super) const SECTIONS: [&str; 5] = ["server", "replication", "stats", "persistence", "commandstats"];
+
+/// What matters of [`SECTIONS`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Info {
     /// `Redis 7.0.15`, `Valkey 8.0.1`.
     pub(super) server: String,
     /// Changes with a restart.
-    pub(super) run_id: String,
+    run_id: Option<String>,
     /// Changes with a restart, a failover and a full resynchronization.
-    pub(super) replication_id: String,
+    replication_id: Option<String>,
     pub(super) replication_offset: i64,
-    pub(super) evicted_keys: u64,
+    /// Keys evicted since the start, or since the statistics were set back.
+    pub(super) evicted_keys: Option<u64>,
+    resets: Resets,
     pub(super) is_replica: bool,
     is_loading: bool,
     version: (u32, u32),
     is_valkey: bool,
 }
 
+/// Whether the statistics were ever set back since the server started (`CONFIG RESETSTAT`). That command counts itself, after it has set
+/// the counts back, so once it was called its count is 1 for ever, and whether it was called again cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Resets {
+    /// Never.
+    None,
+    Some,
+    /// The server does not count its commands, or not each form of one.
+    #[default]
+    Untold,
+}
+
+impl Resets {
+    fn parse(text: &str) -> Resets {
+        let mut is_told = false;
+        for line in text.lines() {
+            is_told |= line.trim_end().eq_ignore_ascii_case("# commandstats");
+            let Some((name, counts)) = line.split_once(':') else { continue };
+            let was_called = || counts.strip_prefix("calls=").is_none_or(|calls| !calls.starts_with("0,"));
+            match name.to_ascii_lowercase().as_str() {
+                "cmdstat_config|resetstat" if was_called() => return Resets::Some,
+                // All forms of CONFIG in one.
+                "cmdstat_config" if was_called() => return Resets::Untold,
+                _ => {}
+            }
+        }
+        if is_told { Resets::None } else { Resets::Untold }
+    }
+}
+
+/// Which data set a server holds and what was evicted of it, as far as it tells. What is not told proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Evidence {
+    /// Names the life of the data set: another name means that Redis was restarted or its data replaced.
+    pub(super) life: Option<String>,
+    /// Keys that were evicted in this life.
+    pub(super) evicted_keys: Option<u64>,
+}
+
+impl Evidence {
+    /// Whether it is the data set that it was then, without a restart in between.
+    pub(super) fn is_life_of(&self, then: &Evidence) -> bool {
+        self.life.is_some() && self.life == then.life
+    }
+
+    /// Whether nothing was lost since then: nothing was replaced, and nothing evicted.
+    pub(super) fn proves_whole_since(&self, then: &Evidence) -> bool {
+        self.is_life_of(then) && self.evicted_keys.is_some() && self.evicted_keys == then.evicted_keys
+    }
+}
+
 impl Info {
     pub(super) fn parse(text: &str) -> Info {
-        let field = |name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim_end)
+        let told = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
+            value.filter(|value| !value.is_empty())
         };
+        let field = |name: &str| told(name).unwrap_or_default();
         // Valkey says `redis_version:7.2.4` for compatibility; its own name and version tell.
         let is_valkey = field("server_name") == "valkey";
         let version = field(if is_valkey { "valkey_version" } else { "redis_version" });
         let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         Info {
             server: format!("{} {version}", if is_valkey { "Valkey" } else { "Redis" }),
-            run_id: field("run_id").to_owned(),
-            replication_id: field("master_replid").to_owned(),
+            run_id: told("run_id").map(str::to_owned),
+            replication_id: told("master_replid").map(str::to_owned),
             replication_offset: field("master_repl_offset").parse().unwrap_or(0),
-            evicted_keys: field("evicted_keys").parse().unwrap_or(0),
+            evicted_keys: told("evicted_keys").and_then(|count| count.parse().ok()),
+            resets: Resets::parse(text),
             is_replica: field("role") == "slave",
             is_loading: field("loading") == "1",
             version: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
             is_valkey,
         }
+    }
+
+    /// What it proves.
+    pub(super) fn evidence(&self) -> Evidence {
+        let life = self.run_id.as_ref().zip(self.replication_id.as_ref()).map(|(run, data)| format!("{run}:{data}"));
+        Evidence { life, evicted_keys: self.evicted_keys.filter(|_| self.resets == Resets::None) }
+    }
+
+    /// Why a key that vanishes unseen cannot be told from a lost one; `None` where it can.
+    pub(super) fn unproven(&self) -> Option<&'static str> {
+        Some(match (&self.run_id, &self.replication_id, self.evicted_keys, self.resets) {
+            (Some(_), Some(_), Some(_), Resets::None) => return None,
+            (Some(_), Some(_), Some(_), Resets::Some) => {
+                "its statistics were set back (CONFIG RESETSTAT), so nothing shows how many keys were evicted until it is restarted"
+            }
+            (Some(_), Some(_), Some(_), Resets::Untold) => {
+                "INFO commandstats does not tell whether its statistics were set back (CONFIG RESETSTAT)"
+            }
+            (Some(_), Some(_), None, _) => "INFO does not tell `evicted_keys`",
+            (None, _, _, _) | (_, None, _, _) => "INFO does not tell `run_id` and `master_replid`",
+        })
+    }
+
+    /// `master_replid`; empty where it is not told.
+    pub(super) fn replication_id(&self) -> &str {
+        self.replication_id.as_deref().unwrap_or_default()
     }
 
     /// Refuses what is too old, waits for what is loading.
@@ -55,11 +140,6 @@ impl Info {
             return Err(StoreError::Away(format!("{place} is loading its data")));
         }
         Ok(())
-    }
-
-    /// Names the life of the data set: another name means that Redis was restarted or its data replaced.
-    pub(super) fn lineage(&self) -> String {
-        format!("{}:{}", self.run_id, self.replication_id)
     }
 }
 
@@ -83,7 +163,7 @@ pub(super) fn turn_on(flags: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -102,5 +182,43 @@ mod tests {
         assert_eq!(info.server, "Valkey 8.0.1");
         assert!(info.check("x").is_ok());
         assert!(Info::parse("redis_version:6.2.6\r\n").check("x").is_err());
+    }
+
+    /// What a server says that holds this data set and has evicted so many keys.
+    pub(crate) const WHOLE: &str = "# Server\r\nredis_version:7.0.15\r\nrun_id:a1\r\n# Replication\r\nrole:master\r\nmaster_replid:b2\r\n\
+        # Stats\r\nevicted_keys:3\r\n# Commandstats\r\ncmdstat_config|get:calls=1,usec=4,usec_per_call=4.00,rejected_calls=0,failed_calls=0\r\n";
+
+    fn evidence(text: &str) -> Evidence {
+        Info::parse(text).evidence()
+    }
+
+    #[test]
+    fn what_is_missing_proves_nothing() {
+        let then = evidence(WHOLE);
+        assert!(then.proves_whole_since(&then));
+        for missing in ["run_id:a1", "master_replid:b2", "evicted_keys:3", "# Commandstats"] {
+            let now = Info::parse(&WHOLE.replace(missing, ""));
+            assert!(!now.evidence().proves_whole_since(&now.evidence()), "{missing}");
+            assert!(now.unproven().is_some(), "{missing}");
+        }
+        let restarted = evidence(&WHOLE.replace("run_id:a1", "run_id:a2"));
+        assert!(!restarted.is_life_of(&then));
+        assert!(!evidence("").is_life_of(&evidence("")));
+    }
+
+    #[test]
+    fn statistics_that_were_set_back_prove_nothing() {
+        let reset = |counts: &str| evidence(&format!("{WHOLE}cmdstat_config|resetstat:{counts}\r\n"));
+        let then = evidence(WHOLE);
+        assert!(
+            !reset("calls=1,usec=35,usec_per_call=35.00,rejected_calls=0,failed_calls=0").proves_whole_since(&then)
+        );
+        // Not permitted, so not done.
+        assert!(reset("calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0").proves_whole_since(&then));
+        // A product that does not count the forms of a command one by one.
+        assert!(!evidence(&format!("{WHOLE}cmdstat_config:calls=9,usec=1\r\n")).proves_whole_since(&then));
+        let reset = Info::parse(&format!("{WHOLE}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
+        assert!(reset.evidence().is_life_of(&then));
+        assert!(reset.unproven().is_some_and(|why| why.contains("RESETSTAT")));
     }
 }

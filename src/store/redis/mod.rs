@@ -18,6 +18,7 @@ mod claim;
 mod edit;
 mod fault;
 mod info;
+mod lineage;
 pub mod notification;
 mod preflight;
 mod script;
@@ -35,7 +36,7 @@ use calls::{glob, integer, keys_of, late};
 use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use info::Info;
+use lineage::Lineage;
 use redis::Value;
 use script::Script;
 use server::Commands;
@@ -92,11 +93,13 @@ struct Shared {
     buckets: Buckets,
     observe: Script,
     apply: Script,
+    apply_freeing: Script,
     complete: Script,
     state: Script,
     claims: claim::Scripts,
     look: Script,
     edit: Script,
+    edit_freeing: Script,
     commands: Mutex<Option<Arc<Commands>>>,
     epoch: AtomicU64,
     /// This owner, and how far it has seen its ensemble come.
@@ -105,53 +108,10 @@ struct Shared {
     lineage: Mutex<Lineage>,
     facts: Mutex<Arc<KeyspaceFacts>>,
     claim: Mutex<Option<claim::Laid>>,
+    /// Why what vanishes unseen cannot be told from what was lost, as last said.
+    unproven: Mutex<Option<&'static str>>,
     /// It was said that PUBLISH is refused; once is enough.
     publish_refused: AtomicBool,
-}
-
-/// What decides whether a key that vanished unseen was deleted or lost.
-#[derive(Debug, Default)]
-struct Lineage {
-    /// The life of the data set now.
-    current: String,
-    evicted_keys: u64,
-    /// Both, as they were before the last comparison that ended in step.
-    compared: Option<(String, u64)>,
-    /// Moves when either of them does, or when the canary is gone.
-    generation: u64,
-    /// Moves when the data set may be another one, or an older state of itself.
-    life: u64,
-    canary: String,
-    /// The number of the newest answer to INFO that was taken in.
-    heard: u64,
-    /// The data set was found to be another one where no hint could be given.
-    untold: bool,
-}
-
-impl Lineage {
-    fn is_intact(&self) -> bool {
-        self.compared.as_ref().is_some_and(|(life, evicted)| *life == self.current && *evicted == self.evicted_keys)
-    }
-
-    /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
-    fn is_intact_as(&self, info: &Info) -> bool {
-        self.is_intact() && info.lineage() == self.current && info.evicted_keys == self.evicted_keys
-    }
-
-    /// Takes in what INFO says; whether the data set is another one, and whether something was evicted.
-    fn note(&mut self, info: &Info) -> (bool, bool) {
-        let replaced = !self.current.is_empty() && self.current != info.lineage();
-        let evicted = !replaced && info.evicted_keys > self.evicted_keys && !self.current.is_empty();
-        if replaced || evicted || self.current.is_empty() {
-            self.generation += 1;
-        }
-        if replaced || self.current.is_empty() {
-            self.life += 1;
-        }
-        self.current = info.lineage();
-        self.evicted_keys = info.evicted_keys;
-        (replaced, evicted)
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -169,11 +129,13 @@ impl RedisStore {
             settings,
             observe: Script::observe(),
             apply: Script::apply(),
+            apply_freeing: Script::apply_freeing(),
             complete: Script::complete(),
             state: state::script(),
             claims: claim::Scripts::new(),
             look: Script::look(),
             edit: Script::edit(),
+            edit_freeing: Script::edit_freeing(),
             commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
             owner: Mutex::default(),
@@ -182,9 +144,20 @@ impl RedisStore {
             lineage: Mutex::new(Lineage::default()),
             facts: Mutex::default(),
             claim: Mutex::new(None),
+            unproven: Mutex::new(None),
             publish_refused: AtomicBool::new(false),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(None) }
+    }
+
+    async fn scanned(&self, scan: &redis::Cmd) -> Result<Scanned, StoreError> {
+        match self.shared.command(scan).await? {
+            Value::Array(mut items) if items.len() == 2 => {
+                let keys = items.pop().map(keys_of).unwrap_or_default();
+                Ok((u64::try_from(integer(items.pop())).unwrap_or(0), keys))
+            }
+            other => Err(StoreError::Away(format!("{}: SCAN answered {other:?}", self.shared.place()))),
+        }
     }
 
     /// Asks how the server is behind every event that it has sent, so that whoever has the answer was told of them; `false`: not
@@ -238,7 +211,7 @@ impl Keyspace for RedisStore {
             // Since these were written Redis may have come back with an older state of itself, sidecars included.
             let may_be_older = {
                 let lineage = lock(&self.shared.lineage);
-                lineage.compared.as_ref().is_none_or(|(life, _)| *life != lineage.current)
+                !lineage.is_life_compared()
             };
             for chunk in entries.chunks(KEYS_PER_CALL) {
                 let mut becomes = vec![Late::AsItIs; chunk.len()];
@@ -346,20 +319,18 @@ impl Keyspace for RedisStore {
         async move {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(glob(prefix)).arg("COUNT").arg(1000);
-            match self.shared.command(&command).await? {
-                Value::Array(mut items) if items.len() == 2 => {
-                    let keys = items.pop().map(keys_of).unwrap_or_default();
-                    Ok((u64::try_from(integer(items.pop())).unwrap_or(0), keys))
-                }
-                other => Err(StoreError::Away(format!("{}: SCAN answered {other:?}", self.shared.place()))),
-            }
+            self.scanned(&command).await
         }
         .boxed()
     }
 
     fn scan_sidecars(&self, cursor: u64) -> BoxFuture<'_, Result<Scanned, StoreError>> {
         async move {
-            let (next, buckets) = self.scan(cursor, &slot::prefix(&self.shared.settings.pipeline)).await?;
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(glob(&slot::prefix(&self.shared.settings.pipeline)));
+            // What else has a bucket's name is no bucket.
+            command.arg("COUNT").arg(1000).arg("TYPE").arg("hash");
+            let (next, buckets) = self.scanned(&command).await?;
             let mut keys = Vec::new();
             for bucket in buckets {
                 let mut command = redis::cmd("HKEYS");
@@ -374,22 +345,11 @@ impl Keyspace for RedisStore {
 
     fn compared(&self, begun: u64) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            let (life, evicted) = {
-                let mut lineage = lock(&self.shared.lineage);
-                if lineage.generation != begun {
-                    return Ok(());
-                }
-                let now = (lineage.current.clone(), lineage.evicted_keys);
-                if lineage.compared.as_ref() == Some(&now) {
-                    return Ok(());
-                }
-                lineage.compared = Some(now.clone());
-                now
-            };
+            let Some(evidence) = lock(&self.shared.lineage).conclude(begun) else { return Ok(()) };
             if !self.shared.settings.sidecars {
                 return Ok(());
             }
-            state::compared(&self.shared, &life, evicted).await
+            state::compared(&self.shared, &evidence).await
         }
         .boxed()
     }

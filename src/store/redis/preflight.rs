@@ -14,6 +14,10 @@ pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
     findings.push(notifications(shared).await);
     findings.push(eviction(shared).await);
+    if let Some(why) = info.unproven() {
+        let what = format!("{why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
+        findings.push(Finding::new(Level::Warning, store, what, ""));
+    }
     findings.extend(permissions(shared).await);
     if let Ok(Value::Array(time)) = shared.command(&redis::cmd("TIME")).await {
         let mut time = time.into_iter();

@@ -6,6 +6,13 @@
 //! again has another), and every other field is a user key whose value is the encoded base. User keys never begin
 //! with `_keepstep:`, so the names cannot meet.
 //!
+//! Those that write begin with `#!lua`. By that the server refuses them as a whole where it takes no writes: on a replica, which
+//! goes on answering on its connections when it is demoted, below `min-replicas-to-write`, in a minority. What is read there must not
+//! be believed either, so `OBSERVE` is one of them. The memory limit is another matter: a script without `allow-oom` is then refused with
+//! all that it reads and deletes, and one with it may set values beyond the limit. So `OBSERVE`, `COMPLETE` and `MARK`, which write some
+//! bytes a pair at most, have it; `APPLY` and `EDIT` have not, and what only frees memory is asked for once more with it
+//! ([`Script::apply_freeing`]). (All measured on Redis 7.0.15, 8.2.3 and Valkey 9.1.2.)
+//!
 //! Types are checked before the first write and every command that may fail goes through `pcall`, because a script
 //! that fails midway keeps what it has written (measured on 7.0.15). Values are compared by `sha1hex`; epochs as
 //! numbers, since Lua compares strings by the server's locale.
@@ -36,6 +43,11 @@ impl Script {
         Script::new(APPLY)
     }
 
+    /// `APPLY` for writes that only free memory, where the server is at its limit.
+    pub(super) fn apply_freeing() -> Script {
+        Script::new(APPLY_FREEING)
+    }
+
     pub(super) fn complete() -> Script {
         Script::new(COMPLETE)
     }
@@ -47,13 +59,18 @@ impl Script {
     pub(super) fn edit() -> Script {
         Script::new(EDIT)
     }
+
+    /// `EDIT` for deletes, where the server is at its memory limit.
+    pub(super) fn edit_freeing() -> Script {
+        Script::new(EDIT_FREEING)
+    }
 }
 
 /// `ARGV`: epoch, nonce for buckets that do not exist yet (empty: leave no trace), bytes that the answer may hold, bytes above which a value
 /// comes as its digest, bytes above which it is too large. Answers `{seconds, microseconds, text}`. The text has for each key a head
 /// (code: 1 byte, expiry: 8, lengths of value, sidecar and nonce: 4 each; big-endian), then value, sidecar and nonce: one long
-/// string is built, sent and parsed at half the cost of five small items a key.
-const OBSERVE: &str = r"
+/// string is built, sent and parsed at half the cost of five small items a key. Code 8: something else has the bucket's name, which is the value.
+const OBSERVE: &str = r"#!lua flags=allow-oom
 local epoch, left = tonumber(ARGV[1]), tonumber(ARGV[3])
 local digest_above, large_above = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
@@ -61,11 +78,15 @@ local out = {}
 local n = 0
 for i = 1, #KEYS, 2 do
   local key, bucket = KEYS[i], KEYS[i + 1]
-  local meta = redis.call('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
+  local meta = redis.pcall('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
   local code, value, expires = 0, '', -1
   local nonce = meta[2] or ''
   local owner = tonumber(meta[1])
-  if owner and owner > epoch then
+  if meta.err and string.find(meta.err, 'WRONGTYPE') then
+    code, value = 8, bucket
+  elseif meta.err then
+    code, value = 7, meta.err
+  elseif owner and owner > epoch then
     code = 6
   else
     if ARGV[2] == '' then
@@ -112,18 +133,26 @@ return {tonumber(time[1]), tonumber(time[2]), table.concat(out)}
 /// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large, then eight for each
 /// key: what to do (`s`et, `d`elete, `n`ote), hexadecimal digest of the value that must be there (empty: no key),
 /// sidecar that must be there, nonce that must be there (empty: not looked at), value to set, sidecar to leave (empty:
-/// none), channel (empty: none), message. Answers for each key `1` done, `2` done but not published, `0` refused, `6` fenced, or a text: the error.
-const APPLY: &str = r"
+/// none), channel (empty: none), message. Answers for each key `1` done, `2` done but not published, `0` refused, `6` fenced, or a text: the error, or
+/// `BUCKET` and the name of the bucket if something else has it.
+macro_rules! apply {
+    ($flags:literal) => {
+        concat!(
+            $flags,
+            r"
 local epoch, large_above = tonumber(ARGV[1]), tonumber(ARGV[3])
 local out = {}
 local a = 3
 for i = 1, #KEYS, 2 do
   local key, bucket = KEYS[i], KEYS[i + 1]
   local op, expect, entry, nonce = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-  local meta = redis.call('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
+  local meta = redis.pcall('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
   local owner = tonumber(meta[1])
   local code = 1
-  if owner and owner > epoch then
+  if meta.err then
+    code = meta.err
+    if string.find(meta.err, 'WRONGTYPE') then code = 'BUCKET ' .. bucket end
+  elseif owner and owner > epoch then
     code = 6
   elseif (meta[3] or '') ~= entry or (nonce ~= '' and meta[2] ~= nonce) then
     code = 0
@@ -166,16 +195,24 @@ for i = 1, #KEYS, 2 do
   a = a + 8
 end
 return out
-";
+"
+        )
+    };
+}
+
+const APPLY: &str = apply!("#!lua");
+const APPLY_FREEING: &str = apply!("#!lua flags=allow-oom");
 
 /// `KEYS`: buckets. `ARGV`: epoch, then four for each: the field (user key), nonce that must be there, sequence, the
-/// sidecar to leave (empty: none). A sidecar with the same or a newer sequence stays.
-const COMPLETE: &str = r"
+/// sidecar to leave (empty: none). A sidecar with the same or a newer sequence stays, and so does
+/// what else has a bucket's name: `OBSERVE` tells of it.
+const COMPLETE: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local a = 1
 for i = 1, #KEYS do
   local field = ARGV[a + 1]
-  local meta = redis.call('HMGET', KEYS[i], '_keepstep:e', '_keepstep:n', field)
+  local meta = redis.pcall('HMGET', KEYS[i], '_keepstep:e', '_keepstep:n', field)
+  if meta.err and not string.find(meta.err, 'WRONGTYPE') then return meta end
   local owner = tonumber(meta[1])
   if owner and owner > epoch then return 6 end
   if owner and meta[2] == ARGV[a + 2] then
@@ -233,7 +270,11 @@ return table.concat(out)
 /// `KEYS`: user keys. `ARGV`: bytes above which a value is too large to be compared, then three for each key: what to do
 /// (`s`et, `d`elete), hexadecimal digest of the value that must be there (empty: no key), value to set. Answers as
 /// `APPLY` does.
-const EDIT: &str = r"
+macro_rules! edit {
+    ($flags:literal) => {
+        concat!(
+            $flags,
+            r"
 local large_above = tonumber(ARGV[1])
 local out = {}
 local a = 1
@@ -264,4 +305,10 @@ for i = 1, #KEYS do
   a = a + 3
 end
 return out
-";
+"
+        )
+    };
+}
+
+const EDIT: &str = edit!("#!lua");
+const EDIT_FREEING: &str = edit!("#!lua flags=allow-oom");

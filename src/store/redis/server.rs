@@ -9,7 +9,7 @@
 //! Each is open while a pipeline uses it. What a connection learns of the server when it is made is numbered, since two
 //! connections may tell different times.
 
-use super::info::Info;
+use super::info::{Info, SECTIONS};
 use super::source::Listeners;
 use crate::store::held::Held;
 use redis::aio::MultiplexedConnection;
@@ -98,7 +98,7 @@ impl Server {
     pub(super) async fn ask(&self, connection: &mut MultiplexedConnection) -> Result<Heard, RedisError> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         let mut ask = redis::cmd("INFO");
-        ask.arg(&["server", "replication", "stats", "persistence"]);
+        ask.arg(&SECTIONS);
         let text: String = ask.query_async(connection).await?;
         Ok(Heard { number, info: Info::parse(&text) })
     }

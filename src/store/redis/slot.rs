@@ -8,15 +8,34 @@ use std::sync::LazyLock;
 
 const SLOTS: usize = 16_384;
 
-/// CRC-16/XMODEM, the one that Redis Cluster uses.
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc: u16, byte| {
-        let mut crc = crc ^ (u16::from(*byte) << 8);
-        for _ in 0..8 {
+/// What each byte does to a CRC-16/XMODEM, the one that Redis Cluster uses.
+static CRC16: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
             crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
         }
-        crc
-    })
+        #[expect(clippy::indexing_slicing, reason = "computed by the compiler, which checks it")]
+        {
+            table[byte] = crc;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// The CRC of what has this one and is followed by this byte.
+fn crc16_on(crc: u16, byte: u8) -> u16 {
+    let [high, low] = crc.to_be_bytes();
+    u16::from(low) << 8 ^ CRC16.get(usize::from(high ^ byte)).copied().unwrap_or(0)
+}
+
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| crc16_on(crc, *byte))
 }
 
 /// The cluster slot of a key, by the rule of `keyHashSlot` in `cluster.c`: the text between the first `{` and the next
@@ -30,24 +49,48 @@ fn slot(key: &[u8]) -> usize {
     usize::from(crc16(tag.unwrap_or(key))) % SLOTS
 }
 
-/// A tag for every slot: the same for all pipelines. 60,822 short strings are enough to find them, in about 20 ms.
-static TAGS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut found = vec![Vec::new(); SLOTS];
-    let mut missing = SLOTS;
-    let mut tags: std::collections::VecDeque<Vec<u8>> = DIGITS.iter().map(|digit| vec![*digit]).collect();
-    while missing > 0 {
-        let Some(tag) = tags.pop_front() else { break };
-        if tag.len() < 5 {
-            tags.extend(DIGITS.iter().map(|digit| [tag.as_slice(), &[*digit]].concat()));
-        }
-        if let Some(place) = found.get_mut(usize::from(crc16(&tag)) % SLOTS).filter(|place| place.is_empty()) {
-            *place = tag;
-            missing -= 1;
+/// A tag of at most this length for every slot: 60,822 short strings are enough to find one each.
+const TAG_MAX: usize = 4;
+
+/// The tags, each with its length. The same for all pipelines.
+static TAGS: LazyLock<Vec<([u8; TAG_MAX], u8)>> = LazyLock::new(|| {
+    let mut tags = Tags { found: vec![([0; TAG_MAX], 0); SLOTS], missing: SLOTS };
+    for length in 1..=TAG_MAX {
+        tags.find([0; TAG_MAX], 0, length, 0);
+    }
+    tags.found
+});
+
+struct Tags {
+    found: Vec<([u8; TAG_MAX], u8)>,
+    missing: usize,
+}
+
+impl Tags {
+    /// Notes the tags of this length that begin with the first `begun` bytes of `tag`, whose CRC is `crc`, in their order.
+    fn find(&mut self, tag: [u8; TAG_MAX], begun: usize, length: usize, crc: u16) {
+        for digit in *b"0123456789abcdefghijklmnopqrstuvwxyz" {
+            if self.missing == 0 {
+                return;
+            }
+            let (mut tag, crc) = (tag, crc16_on(crc, digit));
+            if let Some(place) = tag.get_mut(begun) {
+                *place = digit;
+            }
+            if begun + 1 < length {
+                self.find(tag, begun + 1, length, crc);
+            } else if let Some(place) = self.found.get_mut(usize::from(crc) % SLOTS).filter(|(_, length)| *length == 0)
+            {
+                *place = (tag, length as u8);
+                self.missing -= 1;
+            }
         }
     }
-    found
-});
+}
+
+fn tag_of(slot: usize) -> &'static [u8] {
+    TAGS.get(slot).and_then(|(tag, length)| tag.get(..usize::from(*length))).unwrap_or_default()
+}
 
 /// The names of all buckets of a pipeline.
 pub(super) struct Buckets {
@@ -61,8 +104,7 @@ impl Buckets {
 
     /// The bucket of this key.
     pub(super) fn of(&self, key: &[u8]) -> Vec<u8> {
-        let tag = TAGS.get(slot(key)).map(Vec::as_slice).unwrap_or_default();
-        [self.prefix.as_slice(), tag, b"}"].concat()
+        [self.prefix.as_slice(), tag_of(slot(key)), b"}"].concat()
     }
 }
 
@@ -91,6 +133,26 @@ mod tests {
         for key in [&b""[..], b"a", b"a}b", b"{}x", b"{tag}x", b"}{", b"settings:db:host", b"\xff\x00{"] {
             assert_eq!(slot(&buckets.of(key)), slot(key), "{key:?}");
         }
-        assert!(TAGS.iter().all(|tag| !tag.is_empty()));
+        assert!((0..SLOTS).all(|slot| !tag_of(slot).is_empty()));
+    }
+
+    #[test]
+    fn the_tags_are_the_shortest_of_each_slot_and_the_first_in_order() {
+        // Buckets are found by them again: as they were first made, from a queue of all strings by length, then by order.
+        let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let bitwise = |tag: &[u8]| {
+            let bits = tag.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
+            bits.fold(0_u16, |crc, bit| (crc << 1) ^ if (crc >> 15) ^ bit == 1 { 0x1021 } else { 0 })
+        };
+        let mut found = vec![Vec::new(); SLOTS];
+        let mut tags: std::collections::VecDeque<Vec<u8>> = digits.iter().map(|digit| vec![*digit]).collect();
+        for _ in 0..60_822 {
+            let tag = tags.pop_front().unwrap_or_default();
+            tags.extend(digits.iter().map(|digit| [tag.as_slice(), &[*digit]].concat()));
+            if let Some(place) = found.get_mut(usize::from(bitwise(&tag)) % SLOTS).filter(|place| place.is_empty()) {
+                *place = tag;
+            }
+        }
+        assert!(found.iter().enumerate().all(|(slot, tag)| tag.as_slice() == tag_of(slot)));
     }
 }

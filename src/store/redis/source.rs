@@ -308,7 +308,7 @@ impl Line<'_> {
                 continue;
             }
             self.report(&shared);
-            note(member, &shared, &heard);
+            note(member, &shared, &heard, true);
             member.is_up.store(true, Ordering::Release);
             member.tell(|hints| hints.link(Side::Redis, Link::Up));
         }
@@ -396,7 +396,7 @@ impl Line<'_> {
         }
         let up = self.server.listeners.up();
         for (member, shared) in &up {
-            note(member, shared, &heard);
+            note(member, shared, &heard, false);
         }
         canary::check(&mut self.connection, &up).await?;
         let now = self.notifications().await?;
@@ -453,8 +453,8 @@ fn outermost(prefixes: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
 }
 
 /// Takes in the lineage; another one, or evictions that no event told, ask for a comparison.
-fn note(member: &Member, shared: &Shared, heard: &Heard) {
-    let (replaced, evicted) = shared.take_in(heard);
+fn note(member: &Member, shared: &Shared, heard: &Heard, is_new: bool) {
+    let (replaced, evicted) = shared.take_in(heard, is_new);
     let untold = std::mem::take(&mut lock(&shared.lineage).untold);
     let silent = lock(&shared.facts).notifications == Some(false);
     if replaced || untold {

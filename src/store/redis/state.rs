@@ -14,6 +14,7 @@
 
 use super::calls::{integer, keys_of, run};
 use super::fault::explain;
+use super::info::Evidence;
 use super::script::Script;
 use super::{Shared, lock};
 use crate::store::{JOURNAL_SLOTS, Remembered, Slot, StoreError};
@@ -44,7 +45,7 @@ fn slot_field(number: usize) -> String {
 /// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each field: whether it only rises (`r`) or
 /// not (`s`), its name, its value. Answers `1` done, `6` fenced. Numbers that rise are compared in two parts: a double holds
 /// 53 bits.
-pub(super) const STATE: &str = r"
+pub(super) const STATE: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
 local owner = tonumber(have[1] or '')
@@ -81,8 +82,10 @@ impl Update {
         self.put("s", CANARY, canary)
     }
 
-    fn life(self, life: &str, evicted: u64) -> Update {
-        self.put("s", LIFE, life).put("s", EVICTED, evicted)
+    fn evidence(self, evidence: &Evidence) -> Update {
+        // What the server does not tell is an empty text, which proves nothing to the next owner either.
+        let evicted = evidence.evicted_keys.map(|keys| keys.to_string()).unwrap_or_default();
+        self.put("s", LIFE, evidence.life.as_deref().unwrap_or_default()).put("s", EVICTED, evicted)
     }
 
     fn slot(self, slot: &Slot) -> Update {
@@ -157,11 +160,11 @@ pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreE
     *lock(&shared.owner) = now;
     let mut stored = read(shared, &[LIFE, EVICTED]).await?.into_iter();
     let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
-    let evicted = u64::try_from(integer(stored.next().map(Value::BulkString))).unwrap_or(0);
+    let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
     let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
     {
         let mut lineage = lock(&shared.lineage);
-        lineage.compared = (!life.is_empty()).then_some((life, evicted));
+        lineage.compared = (!life.is_empty()).then_some(Evidence { life: Some(life), evicted_keys: evicted });
         lineage.canary.clone_from(&canary);
         lineage.untold = false;
     }
@@ -187,8 +190,8 @@ fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
 }
 
 /// See [`crate::store::Keyspace::compared`].
-pub(super) async fn compared(shared: &Shared, life: &str, evicted: u64) -> Result<(), StoreError> {
-    write(shared, Update::default().life(life, evicted)).await
+pub(super) async fn compared(shared: &Shared, evidence: &Evidence) -> Result<(), StoreError> {
+    write(shared, Update::default().evidence(evidence)).await
 }
 
 /// See [`crate::store::Keyspace::mark_slots`].

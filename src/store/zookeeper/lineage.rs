@@ -7,6 +7,7 @@
 use super::{Shared, explain, lock};
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
+use crate::store::clock::steady_ms;
 use crate::store::{Remembered, StoreError};
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, MultiWriter};
 
@@ -121,11 +122,13 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
         let mut multi = tenure.session.new_multi_writer();
         multi.add_check_version(&epoch_path, version).map_err(wrong)?;
         multi.add_set_data(&path(shared), &data, Some(tide)).map_err(wrong)?;
+        let sent_ms = steady_ms();
         match multi.commit().await {
             Ok(results) => {
                 let Some(MultiWriteResult::SetData { stat }) = results.last() else {
                     return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
                 };
+                lock(&shared.clock).measure(sent_ms, steady_ms(), stat.mtime);
                 note(shared, stat.version);
                 return Ok(());
             }

@@ -23,6 +23,7 @@ mod source;
 mod tenure;
 mod walk;
 
+use super::clock::ClockOffset;
 use super::{
     Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Taken, Walk, ZnodeBatch, ZnodeEdit,
     ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
@@ -89,7 +90,7 @@ struct Shared {
     newest_zxid: AtomicI64,
     /// Of the ensemble, as the last ownership of this worker left it.
     lineage: Mutex<Option<lineage::Lineage>>,
-    clock_ahead_ms: AtomicI64,
+    clock: Mutex<ClockOffset>,
     standbys: AtomicU64,
     /// Size of the larger znodes seen lately, for [`Shared::reads_per_request`].
     znode_bytes: AtomicUsize,
@@ -295,7 +296,7 @@ impl ZookeeperStore {
             parents: Mutex::new(Parents::default()),
             newest_zxid: AtomicI64::new(0),
             lineage: Mutex::new(None),
-            clock_ahead_ms: AtomicI64::new(0),
+            clock: Mutex::default(),
             standbys: AtomicU64::new(0),
             znode_bytes: AtomicUsize::new(READ_BYTES / 8),
         };
@@ -371,8 +372,8 @@ impl Znodes for ZookeeperStore {
         edit::edit(&self.shared, edits).boxed()
     }
 
-    fn clock_ahead_ms(&self) -> i64 {
-        self.shared.clock_ahead_ms.load(Ordering::Relaxed)
+    fn clock(&self) -> ClockOffset {
+        *lock(&self.shared.clock)
     }
 
     fn standbys(&self) -> u64 {

@@ -1,12 +1,13 @@
 //! The read-only opening: keeps up with a directory that another process may be writing and thinning.
 
 use super::disk;
-use super::index::Location;
+use super::index::{Location, pair_of};
 use super::load::{self, Access, Loaded};
 use super::log::{Log, unavailable};
 use crate::change::Position;
 use crate::stream::StreamError;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Brings `log` up to what the directory holds now. Frames that were appended are added; if files were replaced or
 /// removed, everything is loaded anew.
@@ -69,7 +70,10 @@ fn grow(loaded: &mut Loaded, limit: Option<Position>) -> std::io::Result<()> {
     let Some(mut last) = loaded.state.segments.pop() else { return Ok(()) };
     let ordinal = last.ordinal;
     let state = &mut loaded.state;
-    let scanned = last.scan(limit, |offset, meta| state.set_newest(meta.pair_hash, Location::new(ordinal, offset)));
+    let decoder = Arc::clone(&state.decoder);
+    let scanned = last.scan(limit, |offset, meta, payload| {
+        state.set_newest(pair_of(&decoder, meta, payload), Location::new(ordinal, offset));
+    });
     if let Ok(scanned) = &scanned {
         loaded.damage.extend(scanned.damage.iter().map(|damage| last.describe(damage)));
         if let (Some(tail), true) = (scanned.tail, limit.is_some() && !last.reaches(limit)) {

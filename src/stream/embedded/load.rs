@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::frame::{FILE_HEADER, FileHeader, Step, Walker};
-use super::index::Location;
+use super::index::{Location, pair_of};
 use super::log::{State, unavailable};
 use super::segment::{self, Segment};
 use crate::change::Position;
@@ -234,8 +234,11 @@ impl Loaded {
         // Records that the file before has as well (which only damage brings about) are passed over.
         segment.last = self.state.next.saturating_sub(1);
         self.state.open(&segment);
+        let decoder = Arc::clone(&self.state.decoder);
         let scanned = segment
-            .scan(limit, |offset, meta| self.state.set_newest(meta.pair_hash, Location::new(ordinal, offset)))
+            .scan(limit, |offset, meta, payload| {
+                self.state.set_newest(pair_of(&decoder, meta, payload), Location::new(ordinal, offset));
+            })
             .map_err(|e| unavailable(path, &e))?;
         self.damage.extend(scanned.damage.iter().map(|damage| segment.describe(damage)));
         self.state.next = self.state.next.max(segment.next());

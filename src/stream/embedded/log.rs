@@ -1,9 +1,9 @@
 //! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
 
 use super::disk::Identity;
-use super::index::{Location, NO_PAIR, PairIndex};
+use super::index::{Location, PairIndex};
 use super::segment::Segment;
-use crate::change::Position;
+use crate::change::{KeyedHash, Position};
 use crate::codec::Decoder;
 use crate::stream::{Extent, StreamError};
 use std::collections::HashMap;
@@ -74,11 +74,9 @@ impl State {
     }
 
     /// Sets the newest record of a pair.
-    pub fn set_newest(&mut self, pair_hash: u64, location: Location) {
-        if pair_hash == NO_PAIR {
-            return;
-        }
-        if let Some(old) = self.index.set(pair_hash, location) {
+    pub fn set_newest(&mut self, pair: Option<KeyedHash>, location: Location) {
+        let Some(pair) = pair else { return };
+        if let Some(old) = self.index.set(pair, location) {
             self.count(old.ordinal(), -1);
         }
         self.count(location.ordinal(), 1);

@@ -1,6 +1,7 @@
 //! Reading: in order from a position or a time, and the newest record of a pair.
 
 use super::frame::{self, Step, Walker};
+use super::index::known_as;
 use super::log::Log;
 use crate::change::{Pair, Position};
 use crate::stream::{ReadBatch, Recorded};
@@ -115,26 +116,29 @@ pub(super) fn position_at(log: &Log, ts_ms: i64) -> Position {
 
 /// See [`crate::stream::Stream::latest`]. A record that turns out to be damaged is forgotten: the pair is unknown from
 /// then on, so that whoever meets it records it anew.
-pub(super) fn latest(log: &Log, pair_hash: u64, pair: &Pair) -> Option<Recorded> {
+pub(super) fn latest(log: &Log, pair: &Pair) -> Option<Recorded> {
+    let hash = known_as(pair);
     loop {
         let (file, location, decoder) = {
             let state = log.read();
-            let location = state.index.get(pair_hash)?;
+            let location = state.index.get(hash)?;
             let opened = state.opened.get(&location.ordinal())?;
             (Arc::clone(&opened.file), location, Arc::clone(&state.decoder))
         };
-        let found = frame::read_one(&file, location.offset()).filter(|(meta, _)| meta.pair_hash == pair_hash);
+        let found = frame::read_one(&file, location.offset());
         let change = found.ok_or_else(|| "it is damaged".to_owned()).and_then(|(meta, payload)| {
-            decoder.decode(&payload).map(|change| (meta, change)).map_err(|error| error.to_string())
+            match decoder.decode(&payload) {
+                Ok(change) if change.pair == *pair => Ok((meta, change)),
+                Ok(_) => Err("another pair's stands there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
         });
         match change {
-            // Two pairs with one hash: the other one is the one we know.
-            Ok((_, change)) if change.pair != *pair => return None,
             Ok((meta, change)) => return Some(Recorded { position: meta.position, change }),
             Err(error) => {
                 let mut guard = log.write();
                 let state = &mut *guard;
-                if state.index.forget(pair_hash, location) {
+                if state.index.forget(hash, location) {
                     state.count(location.ordinal(), -1);
                     drop(guard);
                     let offset = location.offset();

@@ -17,7 +17,7 @@
 use super::Options;
 use super::disk::{self, Disk};
 use super::frame::{FILE_HEADER, FileHeader};
-use super::index::Location;
+use super::index::{Location, pair_of};
 use super::log::{Log, unavailable};
 use super::segment::{self, Segment};
 use crate::stream::StreamError;
@@ -103,7 +103,8 @@ fn split(
     let ordinal = log.write().new_ordinal();
     let mut new = Segment::new(ordinal, path.clone(), file, header)?;
     let mut newest = Vec::new();
-    new.scan(None, |offset, meta| newest.push((meta.pair_hash, offset)))?;
+    let decoder = Arc::clone(&log.read().decoder);
+    new.scan(None, |offset, meta, payload| newest.push((pair_of(&decoder, meta, payload), offset)))?;
     let (len, last) = log.read().segments.last().map_or((0, 0), |old| (old.len, old.last));
     if (new.len, new.last) != (FILE_HEADER + len - at.0, last) {
         return Ok(false);
@@ -112,8 +113,8 @@ fn split(
     let mut guard = log.write();
     let state = &mut *guard;
     state.open(&new);
-    for (pair_hash, offset) in newest {
-        state.set_newest(pair_hash, Location::new(ordinal, offset));
+    for (pair, offset) in newest {
+        state.set_newest(pair, Location::new(ordinal, offset));
     }
     if let Some(old) = state.segments.last_mut() {
         old.give_up(at, &new);

@@ -155,20 +155,20 @@ impl Segment {
         }
     }
 
-    /// Reads the frames from where the segment ends up to the end of the file, and tells `found` of each.
+    /// Reads the frames from where the segment ends up to the end of the file, and tells `found` of each: its offset, what it says, its payload.
     ///
     /// Damage in the middle is passed and returned. Where nothing sound follows, the segment ends and `tail` is set:
     /// an append that another process is just writing, or that was cut short by a crash.
-    pub fn scan(&mut self, limit: Option<Position>, mut found: impl FnMut(u64, &Meta)) -> io::Result<Scanned> {
+    pub fn scan(&mut self, limit: Option<Position>, mut found: impl FnMut(u64, &Meta, &[u8])) -> io::Result<Scanned> {
         let file = Arc::clone(&self.file);
         let after = self.last.max(self.first.saturating_sub(1));
         let mut walker = Walker::new(&file, self.len, file.metadata()?.len(), after, limit);
         let mut scanned = Scanned::default();
         while let Some(step) = walker.next() {
             match step {
-                Step::Frame { offset, meta, .. } => {
+                Step::Frame { offset, meta, payload, .. } => {
                     self.note(offset, &meta);
-                    found(offset, &meta);
+                    found(offset, &meta, payload);
                 }
                 Step::Damage(damage) if damage.before.is_none() => scanned.tail = Some(damage),
                 Step::Damage(damage) => scanned.damage.push(damage),

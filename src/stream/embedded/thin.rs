@@ -17,10 +17,10 @@
 use super::Options;
 use super::disk::Disk;
 use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
-use super::index::Location;
+use super::index::{Location, pair_of};
 use super::log::{Log, State};
 use super::segment::{self, Segment};
-use crate::change::Position;
+use crate::change::{KeyedHash, Position};
 use crate::failpoint::crash_point;
 use std::fs::File;
 use std::io;
@@ -66,8 +66,8 @@ struct Rewrite {
 /// A frame that a rewrite keeps.
 struct Kept {
     meta: Meta,
-    /// Where it was, if it was the newest of its pair.
-    was: Option<Location>,
+    /// Its pair and where it was, if it was the newest of that.
+    was: Option<(KeyedHash, Location)>,
     /// Where it is in the new file.
     offset: u64,
 }
@@ -235,17 +235,19 @@ impl Thinner {
         let mut kept = Vec::new();
         let mut buffer = header.to_bytes();
         let mut written = 0;
+        let decoder = Arc::clone(&self.log.read().decoder);
         let ends = rewrite.old.iter().skip(1).map(|next| next.first).chain([rewrite.through + 1]);
         for (old, end) in rewrite.old.iter().zip(ends) {
             let mut walker = Walker::new(&old.file, FILE_HEADER, old.len, old.first - 1, Some(end));
             while let Some(step) = walker.next() {
-                let Step::Frame { offset, meta, raw, .. } = step else { continue };
+                let Step::Frame { offset, meta, payload, raw } = step else { continue };
                 let was = Location::new(old.ordinal, offset);
-                let newest = self.log.read().index.get(meta.pair_hash) == Some(was);
+                let pair = pair_of(&decoder, &meta, payload);
+                let newest = pair.filter(|pair| self.log.read().index.get(*pair) == Some(was));
                 let special = meta.flags & (CONFLICT | MARKER) != 0 && self.is_young(meta.ts_ms);
-                if newest || special {
+                if newest.is_some() || special {
                     let offset = written + buffer.len() as u64;
-                    kept.push(Kept { meta, was: newest.then_some(was), offset });
+                    kept.push(Kept { meta, was: newest.map(|pair| (pair, was)), offset });
                     buffer.extend_from_slice(raw);
                 }
                 if buffer.len() >= WRITE_BYTES {
@@ -276,8 +278,8 @@ impl Thinner {
             let mut guard = self.log.write();
             let state = &mut *guard;
             for kept in kept {
-                let Some(was) = kept.was else { continue };
-                if state.index.relocate(kept.meta.pair_hash, was, Location::new(new, kept.offset)) {
+                let Some((pair, was)) = kept.was else { continue };
+                if state.index.relocate(pair, was, Location::new(new, kept.offset)) {
                     state.count(was.ordinal(), -1);
                     state.count(new, 1);
                 }

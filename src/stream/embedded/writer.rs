@@ -27,7 +27,7 @@ use super::lock::OwnerLock;
 use super::log::{Log, unavailable};
 use super::segment::{self, Segment};
 use super::{Options, secure, thin};
-use crate::change::Position;
+use crate::change::{KeyedHash, Position};
 use crate::codec;
 use crate::failpoint::crash_point;
 use crate::stream::StreamError;
@@ -54,8 +54,8 @@ pub(super) enum Request {
 pub(super) struct Append {
     /// Their frames, whole but for positions and checksums.
     pub bytes: Vec<u8>,
-    /// What their headers will say; positions count from 0.
-    pub frames: Vec<Meta>,
+    /// What their headers will say (positions count from 0), and by what their pairs are known in memory.
+    pub frames: Vec<(Meta, Option<KeyedHash>)>,
     pub answer: oneshot::Sender<Result<Position, StreamError>>,
     /// Its share of the queue, given back when it is dropped.
     pub _permit: OwnedSemaphorePermit,
@@ -223,7 +223,7 @@ impl Writer {
         let result = self.record(&mut group);
         for append in group {
             // A caller that went away is no fault: its changes are recorded.
-            let position = append.frames.first().map_or(0, |meta| meta.position);
+            let position = append.frames.first().map_or(0, |(meta, _)| meta.position);
             let _ = append.answer.send(result.clone().map(|()| position));
         }
         ahead
@@ -241,7 +241,7 @@ impl Writer {
         let mut position = first;
         for append in &mut *group {
             let mut rest = append.bytes.as_mut_slice();
-            for meta in &mut append.frames {
+            for (meta, _) in &mut append.frames {
                 meta.position = position;
                 meta.flags |= if position == first { FIRST } else { 0 };
                 position += 1;
@@ -295,8 +295,8 @@ impl Writer {
         let mut guard = self.log.write();
         let state = &mut *guard;
         let Some(mut segment) = state.segments.pop() else { return };
-        for meta in group.iter().flat_map(|append| &append.frames) {
-            state.set_newest(meta.pair_hash, Location::new(segment.ordinal, segment.len));
+        for (meta, pair) in group.iter().flat_map(|append| &append.frames) {
+            state.set_newest(*pair, Location::new(segment.ordinal, segment.len));
             segment.note(segment.len, meta);
             state.next = meta.position + 1;
         }

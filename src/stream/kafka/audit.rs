@@ -16,7 +16,7 @@ use super::record::{Entry, Incoming, Outgoing};
 use super::topic;
 use super::writer::Item;
 use super::{KafkaStream, blocking, now_ms, record};
-use crate::change::{Change, Position};
+use crate::change::{Change, KeyedHash, Position};
 use crate::stream::StreamError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ fn newest_of(core: &Core, stale: Vec<Stale>) -> Result<Vec<(Stale, Option<Change
     let mut reader = Reader::open(&core.settings)?;
     let mut found = Vec::with_capacity(stale.len());
     for item in stale {
-        match core.position_of(record::key_hash(&item.key)) {
+        match core.position_of(KeyedHash::of(&item.key)) {
             Some(newest) if newest > item.position => {}
             Some(newest) => {
                 let change = read_one(core, &mut reader, newest)?;

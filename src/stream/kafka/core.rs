@@ -4,9 +4,9 @@ use super::Settings;
 use super::index::{Index, Note};
 use super::now_ms;
 use super::reader::Reader;
-use super::record::{Entry, Fence, Fences, Incoming, key_hash};
+use super::record::{Entry, Fence, Fences, Incoming};
 use super::wire::Wire;
-use crate::change::{Op, Position};
+use crate::change::{KeyedHash, Op, Position};
 use crate::stream::{Extent, Latest, StreamError, Whole};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -46,7 +46,7 @@ struct State {
     first_ms: i64,
     /// Places between our own that are not ours: from, to (exclusive).
     holes: Vec<(Position, Position)>,
-    stale: HashMap<u64, Stale>,
+    stale: HashMap<KeyedHash, Stale>,
     foreign: Option<(Position, String)>,
     damaged: u64,
 }
@@ -131,7 +131,7 @@ impl Core {
             }
             Entry::Change(change) if change.op == Op::Marker => {}
             Entry::Change(_) | Entry::Tombstone if is_stale => {
-                let hash = key_hash(&incoming.key);
+                let hash = KeyedHash::of(&incoming.key);
                 if state.index.position(hash).is_none_or(|newest| newest < position) {
                     let route = match &incoming.entry {
                         Entry::Change(change) => change.route.clone(),
@@ -148,7 +148,7 @@ impl Core {
                 }
             }
             Entry::Tombstone => {
-                let hash = key_hash(&incoming.key);
+                let hash = KeyedHash::of(&incoming.key);
                 state.index.end(position, hash);
                 if state.stale.get(&hash).is_some_and(|stale| stale.position < position) {
                     state.stale.remove(&hash);
@@ -313,15 +313,15 @@ impl Core {
         }
     }
 
-    pub fn knows(&self, hash: u64) -> bool {
+    pub fn knows(&self, hash: KeyedHash) -> bool {
         self.state().index.knows(hash)
     }
 
-    pub fn latest(&self, hash: u64) -> Option<Latest> {
+    pub fn latest(&self, hash: KeyedHash) -> Option<Latest> {
         self.state().index.latest(hash)
     }
 
-    pub fn position_of(&self, hash: u64) -> Option<Position> {
+    pub fn position_of(&self, hash: KeyedHash) -> Option<Position> {
         self.state().index.position(hash)
     }
 
@@ -337,12 +337,12 @@ impl Core {
         self.state().holes.retain(|other| *other != hole);
     }
 
-    pub fn take_stale(&self) -> HashMap<u64, Stale> {
+    pub fn take_stale(&self) -> HashMap<KeyedHash, Stale> {
         std::mem::take(&mut self.state().stale)
     }
 
     /// What could not be settled is settled later.
-    pub fn put_back_stale(&self, stale: HashMap<u64, Stale>) {
+    pub fn put_back_stale(&self, stale: HashMap<KeyedHash, Stale>) {
         let mut state = self.state();
         for (hash, item) in stale {
             state.stale.entry(hash).or_insert(item);

@@ -1,8 +1,7 @@
 //! What is known of each pair's newest record: in memory, without its value, and the values of lately.
 
-use super::record::key_hash;
-use crate::change::{Change, Position};
-use crate::stream::{Latest, LatestValue, value_hash};
+use crate::change::{Change, KeyedHash, Position};
+use crate::stream::{Latest, LatestValue};
 use hashbrown::HashTable;
 use std::collections::HashMap;
 
@@ -11,12 +10,12 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Larger ones are not: `before` does not repeat them.
 pub(super) const CACHED_VALUE_MAX: usize = 64 << 10;
 
-/// The newest record of a pair: 56 bytes, and its share of the table.
+/// The newest record of a pair: 64 bytes, and its share of the table.
 struct Entry {
-    hash: u64,
+    hash: KeyedHash,
     position: Position,
     /// Hash of the value; `None` for a delete.
-    value: Option<u64>,
+    value: Option<KeyedHash>,
     czxid: Option<i64>,
     version: Option<i32>,
 }
@@ -25,8 +24,8 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     /// Of the key.
-    pub hash: u64,
-    value: Option<u64>,
+    pub hash: KeyedHash,
+    value: Option<KeyedHash>,
     czxid: Option<i64>,
     version: Option<i32>,
 }
@@ -34,8 +33,8 @@ pub(super) struct Note {
 impl Note {
     pub fn of(key: &[u8], change: &Change) -> Note {
         Note {
-            hash: key_hash(key),
-            value: change.after.as_deref().map(value_hash),
+            hash: KeyedHash::of(key),
+            value: change.after.as_deref().map(KeyedHash::of),
             czxid: change.source.czxid,
             version: change.source.version,
         }
@@ -50,31 +49,31 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub fn knows(&self, hash: u64) -> bool {
-        self.table.find(hash, |entry| entry.hash == hash).is_some()
+    pub fn knows(&self, hash: KeyedHash) -> bool {
+        self.table.find(hash.place(), |entry| entry.hash == hash).is_some()
     }
 
-    pub fn position(&self, hash: u64) -> Option<Position> {
-        self.table.find(hash, |entry| entry.hash == hash).map(|entry| entry.position)
+    pub fn position(&self, hash: KeyedHash) -> Option<Position> {
+        self.table.find(hash.place(), |entry| entry.hash == hash).map(|entry| entry.position)
     }
 
     /// Takes in a record, unless a newer one of the pair is known. `value`: kept for a while.
     pub fn note(&mut self, position: Position, note: &Note, value: Option<&[u8]>) {
         let hash = note.hash;
         let entry = Entry { hash, position, value: note.value, czxid: note.czxid, version: note.version };
-        match self.table.find_mut(hash, |entry| entry.hash == hash) {
+        match self.table.find_mut(hash.place(), |entry| entry.hash == hash) {
             Some(known) if known.position >= position => return,
             Some(known) => *known = entry,
             None => {
-                self.table.insert_unique(hash, entry, |entry| entry.hash);
+                self.table.insert_unique(hash.place(), entry, |entry| entry.hash.place());
             }
         }
         self.values.put(hash, value);
     }
 
     /// The pair's records before this position are gone, or will be: compaction met its tombstone.
-    pub fn end(&mut self, position: Position, hash: u64) {
-        if let Ok(known) = self.table.find_entry(hash, |entry| entry.hash == hash && entry.position < position)
+    pub fn end(&mut self, position: Position, hash: KeyedHash) {
+        if let Ok(known) = self.table.find_entry(hash.place(), |entry| entry.hash == hash && entry.position < position)
             && known.get().value.is_some()
         {
             known.remove();
@@ -82,11 +81,11 @@ impl Index {
         }
     }
 
-    pub fn latest(&mut self, hash: u64) -> Option<Latest> {
-        let entry = self.table.find(hash, |entry| entry.hash == hash)?;
+    pub fn latest(&mut self, hash: KeyedHash) -> Option<Latest> {
+        let entry = self.table.find(hash.place(), |entry| entry.hash == hash)?;
         let after = match entry.value {
             None => LatestValue::Absent,
-            Some(value) => match self.values.get(hash).filter(|kept| value_hash(kept) == value) {
+            Some(value) => match self.values.get(hash).filter(|kept| KeyedHash::of(kept) == value) {
                 Some(kept) => LatestValue::Kept(kept.to_vec()),
                 None => LatestValue::Hash(value),
             },
@@ -98,13 +97,13 @@ impl Index {
 /// Values by key hash, in two generations: when the young one is half of all, the old one goes.
 #[derive(Default)]
 struct Values {
-    young: HashMap<u64, Box<[u8]>>,
+    young: HashMap<KeyedHash, Box<[u8]>>,
     young_bytes: usize,
-    old: HashMap<u64, Box<[u8]>>,
+    old: HashMap<KeyedHash, Box<[u8]>>,
 }
 
 impl Values {
-    fn put(&mut self, hash: u64, value: Option<&[u8]>) {
+    fn put(&mut self, hash: KeyedHash, value: Option<&[u8]>) {
         self.old.remove(&hash);
         if let Some(before) = self.young.remove(&hash) {
             self.young_bytes -= before.len();
@@ -119,7 +118,7 @@ impl Values {
         }
     }
 
-    fn get(&mut self, hash: u64) -> Option<&[u8]> {
+    fn get(&mut self, hash: KeyedHash) -> Option<&[u8]> {
         if !self.young.contains_key(&hash)
             && let Some(value) = self.old.remove(&hash)
         {
@@ -132,13 +131,18 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::hash::tests::MEETING;
 
-    fn note(hash: u64, value: Option<&[u8]>) -> Note {
-        Note { hash, value: value.map(value_hash), czxid: None, version: Some(1) }
+    fn pair_of(number: u64) -> KeyedHash {
+        KeyedHash::of(&number.to_le_bytes())
     }
 
-    fn put(index: &mut Index, position: Position, hash: u64, value: Option<&[u8]>) {
-        index.note(position, &note(hash, value), value);
+    fn note(pair: u64, value: Option<&[u8]>) -> Note {
+        Note { hash: pair_of(pair), value: value.map(KeyedHash::of), czxid: None, version: Some(1) }
+    }
+
+    fn put(index: &mut Index, position: Position, pair: u64, value: Option<&[u8]>) {
+        index.note(position, &note(pair, value), value);
     }
 
     #[test]
@@ -147,11 +151,11 @@ mod tests {
         put(&mut index, 5, 1, Some(b"new"));
         put(&mut index, 2, 1, Some(b"old"));
         assert_eq!(
-            index.latest(1).map(|latest| (latest.position, latest.after)),
+            index.latest(pair_of(1)).map(|latest| (latest.position, latest.after)),
             Some((5, LatestValue::Kept(b"new".to_vec())))
         );
         put(&mut index, 6, 1, None);
-        assert_eq!(index.latest(1).map(|latest| latest.after), Some(LatestValue::Absent));
+        assert_eq!(index.latest(pair_of(1)).map(|latest| latest.after), Some(LatestValue::Absent));
     }
 
     #[test]
@@ -163,8 +167,8 @@ mod tests {
             put(&mut index, i + 1, i, Some(&large));
         }
         assert!(index.values.young_bytes <= CACHE_BYTES);
-        let Some(latest) = index.latest(0) else { return assert!(index.knows(0)) };
-        assert_eq!(latest.after, LatestValue::Hash(value_hash(b"first")));
+        let Some(latest) = index.latest(pair_of(0)) else { return assert!(index.knows(pair_of(0))) };
+        assert_eq!(latest.after, LatestValue::Hash(KeyedHash::of(b"first")));
         assert!(latest.after.is(Some(b"first")) && !latest.after.is(Some(b"other")) && !latest.after.is(None));
     }
 
@@ -173,12 +177,24 @@ mod tests {
         let mut index = Index::default();
         put(&mut index, 1, 1, Some(b"v"));
         put(&mut index, 2, 1, None);
-        index.end(3, 1);
-        assert!(index.knows(1));
+        index.end(3, pair_of(1));
+        assert!(index.knows(pair_of(1)));
         put(&mut index, 4, 2, Some(b"v"));
-        index.end(3, 2);
-        assert!(index.knows(2));
-        index.end(5, 2);
-        assert!(!index.knows(2));
+        index.end(3, pair_of(2));
+        assert!(index.knows(pair_of(2)));
+        index.end(5, pair_of(2));
+        assert!(!index.knows(pair_of(2)));
+    }
+
+    #[test]
+    fn keys_that_were_made_to_meet_are_pairs_of_their_own() {
+        let mut index = Index::default();
+        let hashes = MEETING.map(|name| KeyedHash::of(name.as_bytes()));
+        for (position, hash) in (1..).zip(hashes) {
+            let value = Some(KeyedHash::of(b"v"));
+            index.note(position, &Note { hash, value, czxid: None, version: None }, Some(b"v"));
+        }
+        let positions = hashes.map(|hash| index.position(hash));
+        assert_eq!(positions, [Some(1), Some(2), Some(3), Some(4)]);
     }
 }

@@ -32,12 +32,12 @@ mod writer;
 use self::core::Core;
 use self::index::{CACHED_VALUE_MAX, Note};
 use super::{Extent, Latest, ReadBatch, Stream, StreamError, Whole};
-use crate::change::{Change, Connector, Op, Pair, Position, Source, ValueKind};
+use crate::change::{Change, Connector, KeyedHash, Op, Pair, Position, Source, ValueKind};
 use crate::codec;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use reader::Reader;
-use record::{Fence, Fences, Outgoing, key_hash, pair_key};
+use record::{Fence, Fences, Outgoing, pair_key};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -342,7 +342,7 @@ impl KafkaStream {
         let core = &self.core;
         let (pipeline, limit) = (&core.settings.pipeline, core.record_bytes_max());
         let mut items = Vec::with_capacity(changes.len());
-        let mut last: HashMap<u64, usize> = HashMap::new();
+        let mut last: HashMap<KeyedHash, usize> = HashMap::new();
         let has_deletes = changes.iter().any(|change| change.op == Op::Delete);
         for (index, change) in changes.iter().enumerate() {
             let record = Outgoing::of(change, pipeline, fence, &core.wire).map_err(StreamError::Damaged)?;
@@ -519,11 +519,11 @@ impl Stream for KafkaStream {
     }
 
     fn latest(&self, pair: &Pair) -> Result<Option<Latest>, StreamError> {
-        Ok(self.core.latest(key_hash(&pair_key(pair))))
+        Ok(self.core.latest(KeyedHash::of(&pair_key(pair))))
     }
 
     fn knows(&self, pair: &Pair) -> bool {
-        self.core.knows(key_hash(&pair_key(pair)))
+        self.core.knows(KeyedHash::of(&pair_key(pair)))
     }
 
     fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {

@@ -15,7 +15,6 @@ use crate::codec::json;
 use crate::stream::Whole;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use serde_json::Value;
-use xxhash_rust::xxh3::xxh3_64;
 
 const PIPELINE: &str = "keepstep.pipeline";
 const ROUTE: &str = "keepstep.route";
@@ -78,11 +77,6 @@ pub(super) fn pair_key(pair: &Pair) -> Vec<u8> {
     }
     out.push(b'}');
     out
-}
-
-/// Hash of a record's key.
-pub(super) fn key_hash(key: &[u8]) -> u64 {
-    xxh3_64(key)
 }
 
 /// A record on its way to the topic.

@@ -137,7 +137,7 @@ fn a_value_that_imitates_frames_is_not_taken_for_records() {
     let mut forged = Vec::new();
     for position in 3..6 {
         let (mut bytes, frames) = frames(&[change(9, START_MS, "forged")]).unwrap();
-        frame::seal(&mut bytes, &Meta { position, ..*frames.first().unwrap() });
+        frame::seal(&mut bytes, &Meta { position, ..frames.first().unwrap().0 });
         forged.extend(bytes);
     }
     let bait = Change { after: Some(forged), ..change(2, START_MS, "") };

@@ -243,3 +243,39 @@ fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
         assert_eq!(stream.damage().len(), 1);
     }
 }
+
+/// Redis-only pairs that frames know by one hash. XXH3 multiplies eight bytes of each sixteen, mixed with a constant, with the
+/// eight beside them: where the ones cancel the constant out, the others do not matter.
+fn meeting_pairs() -> Vec<Pair> {
+    let constant: [u8; 8] = [0xcb, 0x79, 0xe6, 0x4e, 0xcc, 0xc0, 0xe5, 0x78];
+    let name = |number: u8| [constant.as_slice(), &[number; 8], &[b'.'; 32]].concat();
+    (0..4).map(|number| Pair { zookeeper: None, redis: Some(name(number)) }).collect()
+}
+
+#[test]
+fn pairs_that_were_made_to_meet_are_each_kept_and_found() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention.age = Duration::from_millis(1_000);
+    let pairs = meeting_pairs();
+    assert!(pairs.iter().all(|pair| pair_hash(pair) == pairs.first().map_or(0, pair_hash)), "they meet in the files");
+    let stream = bench.open();
+    for pair in &pairs {
+        append(&stream, vec![Change { pair: pair.clone(), ..change(0, START_MS, "v") }]).unwrap();
+    }
+    let is_found = |stream: &EmbeddedStream| {
+        let found = |pair| stream.newest_record(pair).unwrap().is_some_and(|record| record.change.pair == *pair);
+        pairs.iter().all(|pair| stream.knows(pair) && found(pair))
+    };
+    assert!(is_found(&stream));
+    bench.advance(5_000);
+    for i in 0..20 {
+        append(&stream, vec![change(1, START_MS + 5_000, &format!("v{i}"))]).unwrap();
+    }
+    bench.advance(5_000);
+    stream.thin_now().unwrap();
+    assert!(stream.extent().full_from > 4, "nothing was thinned");
+    assert_eq!(positions(&everything(&stream)).get(..4), Some([1, 2, 3, 4].as_slice()));
+    assert!(is_found(&stream));
+    drop(stream);
+    assert!(is_found(&bench.open()), "after another start");
+}

@@ -1,0 +1,119 @@
+//! What decides whether a key that vanished unseen was deleted or lost.
+
+use super::info::{Evidence, Info};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    /// As last told; `None` before the first answer.
+    current: Option<Evidence>,
+    evicted_keys: Option<u64>,
+    /// As it was before the last comparison that ended in step.
+    pub(super) compared: Option<Evidence>,
+    /// Moves when the evidence does, or when the canary is gone.
+    pub(super) generation: u64,
+    /// Moves when the data set may be another one, or an older state of itself.
+    pub(super) life: u64,
+    pub(super) canary: String,
+    /// The number of the newest answer to INFO that was taken in.
+    pub(super) heard: u64,
+    /// The data set was found to be another one where no hint could be given.
+    pub(super) untold: bool,
+}
+
+impl Lineage {
+    pub(super) fn is_intact(&self) -> bool {
+        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_whole_since(then))
+    }
+
+    /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
+    pub(super) fn is_intact_as(&self, info: &Info) -> bool {
+        self.is_intact() && self.compared.as_ref().is_some_and(|then| info.evidence().proves_whole_since(then))
+    }
+
+    /// Whether the data set is the one that was last compared, without a restart in between.
+    pub(super) fn is_life_compared(&self) -> bool {
+        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
+    }
+
+    /// Takes in what INFO says; whether the data set may be another one, and whether something may have been evicted.
+    /// `is_new`: on a connection that was just made. A server that does not tell whose data it holds may be another one then.
+    pub(super) fn note(&mut self, info: &Info, is_new: bool) -> (bool, bool) {
+        let now = info.evidence();
+        let (is_known, replaced) = match &self.current {
+            None => (false, false),
+            Some(then) => (true, then.life != now.life || now.life.is_none() && is_new),
+        };
+        let evicted_differs = self.current.as_ref().is_some_and(|then| then.evicted_keys != now.evicted_keys);
+        let evicted = is_known && !replaced && (evicted_differs || self.evicted_keys != info.evicted_keys);
+        if replaced || evicted || !is_known {
+            self.generation += 1;
+        }
+        if replaced || !is_known {
+            self.life += 1;
+        }
+        self.current = Some(now);
+        self.evicted_keys = info.evicted_keys;
+        (replaced, evicted)
+    }
+
+    /// A comparison that began at this generation ended in step: what holds from here on, if that is news.
+    pub(super) fn conclude(&mut self, begun: u64) -> Option<Evidence> {
+        let now = self.current.clone().filter(|_| self.generation == begun)?;
+        if self.compared.as_ref() == Some(&now) {
+            return None;
+        }
+        self.compared = Some(now.clone());
+        Some(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::info::tests::WHOLE;
+    use super::*;
+
+    fn compared(text: &str) -> Lineage {
+        let mut lineage = Lineage::default();
+        lineage.note(&Info::parse(text), true);
+        let begun = lineage.generation;
+        assert!(lineage.conclude(begun).is_some());
+        lineage
+    }
+
+    #[test]
+    fn as_many_evictions_as_before_after_a_reset_are_no_proof() {
+        let mut lineage = compared(WHOLE);
+        assert!(lineage.is_intact());
+        let after = Info::parse(&format!("{WHOLE}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
+        assert!(!lineage.is_intact_as(&after));
+        assert_eq!(lineage.note(&after, false), (false, true));
+        assert!(!lineage.is_intact());
+        // Nor are they after the next comparison: another reset would look the same.
+        let begun = lineage.generation;
+        lineage.conclude(begun);
+        assert!(!lineage.is_intact() && lineage.is_life_compared());
+    }
+
+    #[test]
+    fn a_server_that_does_not_tell_its_life_may_be_another_one_on_each_connection() {
+        let unnamed = Info::parse(&WHOLE.replace("run_id:a1", ""));
+        let mut lineage = compared(&WHOLE.replace("run_id:a1", ""));
+        assert!(!lineage.is_intact() && !lineage.is_life_compared());
+        let life = lineage.life;
+        assert_eq!(lineage.note(&unnamed, false), (false, false));
+        assert_eq!(lineage.life, life);
+        assert_eq!(lineage.note(&unnamed, true), (true, false));
+        assert_eq!(lineage.life, life + 1);
+    }
+
+    #[test]
+    fn a_restart_and_an_eviction_are_told_apart() {
+        let mut lineage = compared(WHOLE);
+        assert_eq!(
+            lineage.note(&Info::parse(&WHOLE.replace("evicted_keys:3", "evicted_keys:4")), false),
+            (false, true)
+        );
+        assert_eq!(lineage.note(&Info::parse(&WHOLE.replace("run_id:a1", "run_id:a9")), true), (true, false));
+    }
+}
