@@ -18,7 +18,7 @@ use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
-use crate::plan::{Key, Observation, Seen};
+use crate::plan::{Key, Known, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
 use hashbrown::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,7 +76,8 @@ impl Engine {
         let was_watched = self.zookeeper_up.load(Ordering::Acquire);
         let pauses = self.pauses.load(Ordering::Acquire);
         let was_paused = !lock(&self.live).paused.is_empty();
-        let mut total = Settled { in_step: vec![0; self.settings.routes.len()], ..Settled::default() };
+        let mut total = Settled::default();
+        self.pairs.begin();
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<u64> = HashSet::new();
         self.walk_znodes(is_routine, &mut met, &mut total).await?;
@@ -101,12 +102,7 @@ impl Engine {
         total.inferred.extend(gone);
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
-        for (route, (pairs, count)) in self.pairs.iter().zip(&total.in_step).enumerate() {
-            // A paused route was not looked at.
-            if !paused.contains(&route) {
-                pairs.store(i64::try_from(*count).unwrap_or(0), Ordering::Relaxed);
-            }
-        }
+        self.pairs.end(|route| paused.contains(&route));
         let inferred = self.guard_deletes(std::mem::take(&mut total.inferred));
         if every_route && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
             self.cache.set_complete(true);
@@ -137,7 +133,7 @@ impl Engine {
         self.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
         self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
         self.quarantine.save();
-        let pairs: u64 = total.in_step.iter().sum();
+        let pairs: u64 = self.pairs.by_route().iter().sum();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
         Ok(acted + inferred)
     }
@@ -203,6 +199,7 @@ impl Engine {
                 if let Some(mapped) = self.map.of_path(&path) {
                     let name: PairName = mapped.pair.redis.clone().unwrap_or_default().into();
                     met.insert(xxh3_64(&name));
+                    self.pairs.met(&name);
                     self.quarantine(&name, mapped.route, &mapped.pair, "no_permission", &reason);
                 }
             }
@@ -373,6 +370,11 @@ impl Engine {
     /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
     fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
         let is_free = is_free.unwrap_or(false);
+        match self.cache.get(&item.name) {
+            // Whoever has it will tell only what changes, if anything.
+            Known::Base(_) if !is_free => self.pairs.settled(&item.name, item.hint.route, true, true),
+            _ => self.pairs.met(&item.name),
+        }
         if !is_free && (!is_routine || !self.is_watched()) {
             self.dirty.note(&item.name, Hint { slow: true, owed: true, ..item.hint });
         }
@@ -388,8 +390,7 @@ impl Engine {
         let mut awaiting = std::collections::HashMap::new();
         let mut free = 0;
         for (route, names) in by_route {
-            let in_step = self.pairs.get(route).map_or(0, |pairs| pairs.load(Ordering::Relaxed));
-            let all = usize::try_from(in_step).unwrap_or(0) + names.len();
+            let all = usize::try_from(self.pairs.of(route)).unwrap_or(0) + names.len();
             if self.settings.delete_guard && names.len() > DELETES_FREE && names.len() * 2 > all {
                 if let Some(rules) = self.route(route) {
                     tracing::warn!(
@@ -426,8 +427,5 @@ fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(
     let settled = settled?;
     total.acted += settled.acted;
     total.inferred.extend(settled.inferred);
-    for (place, count) in total.in_step.iter_mut().zip(settled.in_step) {
-        *place += count;
-    }
     Ok(())
 }

@@ -29,7 +29,7 @@ impl Pipeline {
             }
             None => (lock(&self.live).paused.clone(), vec![0; count]),
         };
-        let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), Engine::in_step_by_route);
+        let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), |engine| engine.pairs.by_route());
         let routes = self.settings.routes.iter().enumerate();
         routes
             .map(|(at, route)| {

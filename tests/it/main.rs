@@ -47,6 +47,7 @@ mod limits;
 mod losses;
 #[cfg(feature = "failpoints")]
 mod named;
+mod once;
 mod one_way;
 #[cfg(not(feature = "failpoints"))]
 mod plain;

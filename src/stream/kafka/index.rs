@@ -1,7 +1,7 @@
 //! What is known of each pair's newest record: in memory, without its value, and the values of lately.
 
 use super::record::key_hash;
-use crate::change::{Change, Position};
+use crate::change::{Change, Digest, Position};
 use crate::stream::{Latest, LatestValue, value_hash};
 use hashbrown::HashTable;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Larger ones are not: `before` does not repeat them.
 pub(super) const CACHED_VALUE_MAX: usize = 64 << 10;
 
-/// The newest record of a pair: 56 bytes, and its share of the table.
+/// The newest record of a pair: 80 bytes, and its share of the table.
 struct Entry {
     hash: u64,
     position: Position,
@@ -19,6 +19,7 @@ struct Entry {
     value: Option<u64>,
     czxid: Option<i64>,
     version: Option<i32>,
+    decision: Digest,
 }
 
 /// What is noted of a record.
@@ -29,6 +30,7 @@ pub(super) struct Note {
     value: Option<u64>,
     czxid: Option<i64>,
     version: Option<i32>,
+    decision: Digest,
 }
 
 impl Note {
@@ -38,6 +40,7 @@ impl Note {
             value: change.after.as_deref().map(value_hash),
             czxid: change.source.czxid,
             version: change.source.version,
+            decision: change.decision(),
         }
     }
 }
@@ -61,7 +64,8 @@ impl Index {
     /// Takes in a record, unless a newer one of the pair is known. `value`: kept for a while.
     pub fn note(&mut self, position: Position, note: &Note, value: Option<&[u8]>) {
         let hash = note.hash;
-        let entry = Entry { hash, position, value: note.value, czxid: note.czxid, version: note.version };
+        let Note { value: value_hash, czxid, version, decision, .. } = *note;
+        let entry = Entry { hash, position, value: value_hash, czxid, version, decision };
         match self.table.find_mut(hash, |entry| entry.hash == hash) {
             Some(known) if known.position >= position => return,
             Some(known) => *known = entry,
@@ -91,7 +95,8 @@ impl Index {
                 None => LatestValue::Hash(value),
             },
         };
-        Some(Latest { position: entry.position, after, czxid: entry.czxid, version: entry.version })
+        let Entry { position, czxid, version, decision, .. } = *entry;
+        Some(Latest { position, after, czxid, version, decision })
     }
 }
 
@@ -134,7 +139,7 @@ mod tests {
     use super::*;
 
     fn note(hash: u64, value: Option<&[u8]>) -> Note {
-        Note { hash, value: value.map(value_hash), czxid: None, version: Some(1) }
+        Note { hash, value: value.map(value_hash), czxid: None, version: Some(1), decision: Digest::of(b"") }
     }
 
     fn put(index: &mut Index, position: Position, hash: u64, value: Option<&[u8]>) {
