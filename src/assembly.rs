@@ -234,7 +234,7 @@ pub fn scope(pipeline: &model::Pipeline) -> Result<Scope, StartError> {
 /// writes. An owner elsewhere that still writes a stream in Kafka is fenced by it, and begins anew.
 pub async fn open_to_write(pipeline: &model::Pipeline, data_dir: &Path) -> Result<(Arc<dyn Stream>, i64), StreamError> {
     let folder = folder(data_dir, &pipeline.name);
-    std::fs::create_dir_all(&folder)
+    crate::private::folder(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
     let stream = stream_opener(pipeline, &worker_name(), &folder)().await?;
     let epoch = stream.newest_epoch() + 1;
@@ -297,7 +297,7 @@ fn assemble(
 ) -> Result<Pipeline, StartError> {
     let map = map(pipeline)?;
     let folder = folder(&options.data_dir, &pipeline.name);
-    std::fs::create_dir_all(&folder)
+    crate::private::folder(&folder)
         .map_err(|error| StartError::Refused(format!("{}: {error}; see --data-dir", folder.display())))?;
     let znodes = pipeline
         .zookeeper
