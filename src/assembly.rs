@@ -238,7 +238,7 @@ pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result
         return opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>);
     }
     let folder = folder(data_dir, &pipeline.name);
-    std::fs::create_dir_all(&folder)
+    crate::private::folder(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
     stream_opener(pipeline, &worker_name(), &folder)().await
 }
@@ -298,7 +298,7 @@ fn assemble(
 ) -> Result<Pipeline, StartError> {
     let map = map(pipeline)?;
     let folder = folder(&options.data_dir, &pipeline.name);
-    std::fs::create_dir_all(&folder)
+    crate::private::folder(&folder)
         .map_err(|error| StartError::Refused(format!("{}: {error}; see --data-dir", folder.display())))?;
     let znodes = pipeline
         .zookeeper

@@ -25,6 +25,7 @@
 //! 12. [`cli`]: one file a command, and the exit codes.
 //! 13. [`assembly`]: plain data to running parts.
 //! 14. `failpoint`: crash points for tests, compiled out of a release.
+//! 15. `private`: nothing that it writes is for others.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -37,6 +38,7 @@ pub mod history;
 pub mod http;
 pub mod pipeline;
 pub mod plan;
+mod private;
 pub mod route;
 pub mod store;
 pub mod stream;

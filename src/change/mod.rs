@@ -260,3 +260,37 @@ pub struct Change {
     /// The epoch of the owner that wrote it.
     pub epoch: i64,
 }
+
+impl Change {
+    /// Names what was decided: the state that goes on, and the loser that it replaces. A record with the name of the pair's newest
+    /// one says nothing new, whenever and by whichever owner it is made.
+    ///
+    /// A write to a znode has a zxid of its own. A state without one (a key, an absence), and what a conflict replaced, is told from
+    /// the same one of another time by the agreement that it follows: each agreement has its own sequence.
+    #[must_use]
+    pub fn decision(&self) -> Digest {
+        let mut text = Vec::with_capacity(128);
+        let mut put = |value: Option<&[u8]>| match value {
+            Some(value) => {
+                text.extend_from_slice(&(value.len() as u64).to_be_bytes());
+                text.extend_from_slice(value);
+            }
+            None => text.extend_from_slice(&u64::MAX.to_be_bytes()),
+        };
+        let source = &self.source;
+        let is_told_by_zxid = source.mzxid.is_some() && self.conflict.is_none();
+        let sequence = self.base.as_ref().filter(|_| !is_told_by_zxid).map(|base| base.sequence.to_be_bytes());
+        put(Some(&[source.connector as u8]));
+        put(self.after.as_deref().map(Digest::of).as_ref().map(|digest| digest.0.as_slice()));
+        put(source.mzxid.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+        put(source.version.map(i32::to_be_bytes).as_ref().map(<[u8; 4]>::as_slice));
+        put(sequence.as_ref().map(<[u8; 8]>::as_slice));
+        if let Some(conflict) = &self.conflict {
+            put(Some(conflict.loser.as_bytes()));
+            put(conflict.value.as_deref().map(Digest::of).as_ref().map(|digest| digest.0.as_slice()));
+            put(conflict.mzxid.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+            put(conflict.version.map(i32::to_be_bytes).as_ref().map(<[u8; 4]>::as_slice));
+        }
+        Digest::of(&text)
+    }
+}

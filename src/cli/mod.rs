@@ -106,6 +106,7 @@ enum Command {
 /// Reads the arguments, does what they ask, and answers with the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::private::close();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

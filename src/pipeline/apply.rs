@@ -1,24 +1,25 @@
 //! Applying what was decided: Redis by scripts, ZooKeeper by multis and then the sidecars, and what each outcome means.
+//!
+//! A message goes out in the step that writes its change, and so only with it: also where the change was recorded long before, by
+//! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing.
 
 use super::dirty::Hint;
 use super::engine::Engine;
 use super::held::Held;
-use super::observe::{AGAIN_AFTER, Observed};
+use super::observe::Observed;
+use super::retry::Pauses;
 use super::settle::Work;
-use crate::change::{Change, Side};
+use crate::change::{Change, Position, Side};
 use crate::failpoint::crash_point;
 use crate::plan::{Base, Task};
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Pause before a pair is tried again that a store does not take now (out of memory, read-only).
-const NOT_NOW: Duration = Duration::from_millis(500);
-
 impl Engine {
-    /// Applies to Redis; answers the pairs that are in step now, by route.
-    pub(super) async fn apply_redis(&self, works: Vec<Work>, changes: &[Change], first: u64) -> Vec<(usize, u64)> {
-        let Some(keys) = self.keys.as_ref().filter(|_| !works.is_empty()) else { return Vec::new() };
+    /// Applies to Redis. `first`: position of the first of these changes.
+    pub(super) async fn apply_redis(&self, works: Vec<Work>, changes: &[Change], first: Position) {
+        let Some(keys) = self.keys.as_ref().filter(|_| !works.is_empty()) else { return };
         let writes: Vec<KeyWrite<'_>> = works.iter().map(|work| self.key_write(work, changes, first)).collect();
         let outcomes = match keys.apply(&writes).await {
             Ok(outcomes) => {
@@ -33,7 +34,13 @@ impl Engine {
         drop(writes);
         let takes_none = outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_)));
         self.works_if(!takes_none && outcomes.contains(&KeyOutcome::Done));
-        let mut in_step = vec![0; self.settings.routes.len()];
+        // A server without memory still takes deletes.
+        let is_set = |work: &Work| matches!(work.task, Task::Redis { op: KeyOp::Set, .. });
+        if !takes_none
+            && works.iter().zip(&outcomes).any(|(work, outcome)| is_set(work) && *outcome == KeyOutcome::Done)
+        {
+            self.retries.redis.worked();
+        }
         for (work, outcome) in works.into_iter().zip(outcomes) {
             let Work { seen, task, .. } = work;
             let Task::Redis { op, base, .. } = task else { continue };
@@ -43,29 +50,27 @@ impl Engine {
                         self.metrics.writes(self.store_name(Side::Redis)).inc();
                     }
                     self.count_agreed(&seen, i32::from(op != KeyOp::Note));
-                    self.in_step(seen, base, &mut in_step);
+                    self.in_step(seen, base);
                 }
                 other => self.not_done(seen, other),
             }
         }
-        in_step.into_iter().enumerate().collect()
     }
 
-    fn key_write<'a>(&'a self, work: &'a Work, changes: &'a [Change], first: u64) -> KeyWrite<'a> {
+    fn key_write<'a>(&'a self, work: &'a Work, changes: &'a [Change], first: Position) -> KeyWrite<'a> {
         let (op, expect, base) = match work.task {
             Task::Redis { op, expect, base } => (op, expect, base),
             Task::Znode { .. } => (KeyOp::Note, None, None),
         };
-        let change = work.change.and_then(|index| changes.get(index));
-        let value = match (op, change) {
-            (KeyOp::Set, Some(change)) => change.after.as_deref().unwrap_or_default(),
+        let written = work.change.get(changes, first);
+        let value = match (op, written) {
+            (KeyOp::Set, Some((change, _))) => change.after.as_deref().unwrap_or_default(),
             (KeyOp::Set, None) => work.seen.znode.as_ref().map(|(data, _)| data.as_slice()).unwrap_or_default(),
             _ => &[],
         };
         let channel = self.route(work.seen.hint.route).and_then(|route| route.publish.as_deref());
-        let publish = match (channel, change, work.change) {
-            (Some(channel), Some(change), Some(index)) if op != KeyOp::Note => {
-                let position = first + u64::try_from(index).unwrap_or(0);
+        let publish = match (channel, written) {
+            (Some(channel), Some((change, position))) if op != KeyOp::Note => {
                 Some((channel, crate::codec::json::tail(position, change, &self.settings.names).to_string()))
             }
             _ => None,
@@ -84,23 +89,25 @@ impl Engine {
     }
 
     /// Applies to ZooKeeper, then brings the sidecars up to date and gives the journal slots back.
-    pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change]) -> Vec<(usize, u64)> {
-        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return Vec::new() };
+    pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change]) {
+        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return };
         if works.is_empty() {
-            return Vec::new();
+            return;
         }
         let writes: Vec<ZnodeWrite<'_>> = works.iter().filter_map(|work| self.znode_write(work, changes)).collect();
         let batch = match znodes.write(&writes).await {
             Ok(batch) => batch,
             Err(error) => {
                 self.failed(&error);
+                let pause = self.retries.zookeeper.refused();
                 for Work { seen, .. } in works {
                     let hint = seen.again();
-                    self.dirty.finish(seen.name, Some((hint, AGAIN_AFTER)));
+                    self.dirty.finish(seen.name, Some((hint, pause)));
                 }
-                return Vec::new();
+                return;
             }
         };
+        self.retries.zookeeper.worked();
         crash_point!("c7-znodes-written");
         drop(writes);
         let mut done = Vec::with_capacity(works.len());
@@ -120,6 +127,7 @@ impl Engine {
                 }
             }
         }
+        let mut pauses = Pauses::default();
         let outcomes = loop {
             let notes: Vec<KeyWrite<'_>> = done.iter().map(|(seen, base)| sidecar(seen, *base)).collect();
             match keys.apply(&notes).await {
@@ -136,38 +144,35 @@ impl Engine {
                 Err(error @ StoreError::Fenced(_)) => {
                     // The next owner completes the journal, so the slots stay as they are.
                     self.halt(error);
-                    return Vec::new();
+                    return;
                 }
                 Err(error) => self.failed(&error),
             }
             if self.has_halted() {
-                return Vec::new();
+                return;
             }
-            tokio::time::sleep(AGAIN_AFTER).await;
+            tokio::time::sleep(pauses.pause()).await;
         };
         crash_point!("c7-slots-marked");
         znodes.release(&batch.slots);
         self.works_if(!outcomes.is_empty());
-        let mut in_step = vec![0; self.settings.routes.len()];
         for ((seen, base), outcome) in done.into_iter().zip(outcomes) {
             match outcome {
                 KeyOutcome::Done => {
                     self.count_agreed(&seen, 0);
-                    self.in_step(seen, base, &mut in_step);
+                    self.in_step(seen, base);
                 }
                 // The bucket was lost meanwhile: without a base the pair is looked at again.
                 other => self.not_done(seen, other),
             }
         }
-        in_step.into_iter().enumerate().collect()
     }
 
     fn znode_write<'a>(&self, work: &'a Work, changes: &'a [Change]) -> Option<ZnodeWrite<'a>> {
         let Task::Znode { op, base } = work.task else { return None };
-        let change = work.change.and_then(|index| changes.get(index));
-        let data = match (op, change) {
+        let data = match (op, work.change.get(changes, 0)) {
             (ZnodeOp::Delete(_), _) => &[],
-            (_, Some(change)) => change.after.as_deref().unwrap_or_default(),
+            (_, Some((change, _))) => change.after.as_deref().unwrap_or_default(),
             (_, None) => work.seen.value.as_deref().unwrap_or_default(),
         };
         Some(ZnodeWrite {
@@ -190,22 +195,14 @@ impl Engine {
     }
 
     /// The pair is in step: its base is known, and it leaves the quarantine.
-    fn in_step(&self, seen: Observed, base: Option<Base>, in_step: &mut [u64]) {
+    fn in_step(&self, seen: Observed, base: Option<Base>) {
         if base.is_none() {
             self.is_gone(&seen.hint);
         }
         self.cache.put(&seen.name, base);
         self.quarantine.remove(&seen.name);
         self.inferred.settled(&seen.name, seen.hint.route);
-        let change = i64::from(base.is_some()) - i64::from(seen.seen.base.is_some());
-        if let Some(pairs) = self.pairs.get(seen.hint.route)
-            && !seen.comparing
-        {
-            pairs.fetch_add(change, Ordering::Relaxed);
-        }
-        if let Some(place) = in_step.get_mut(seen.hint.route) {
-            *place += u64::from(base.is_some());
-        }
+        self.pairs.settled(&seen.name, seen.hint.route, seen.seen.base.is_some(), base.is_some());
         self.dirty.finish(seen.name, None);
     }
 
@@ -220,7 +217,7 @@ impl Engine {
             }
             KeyOutcome::NotNow(why) => {
                 self.held_up(Held::Writes, &why);
-                self.dirty.finish(seen.name, Some((hint, NOT_NOW)));
+                self.dirty.finish(seen.name, Some((hint, self.retries.redis.refused())));
             }
             KeyOutcome::Impossible(reason, detail) => {
                 self.quarantine(&seen.name, seen.hint.route, &seen.pair, reason, &detail);

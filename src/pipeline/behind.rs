@@ -21,9 +21,9 @@ use super::dirty::PairName;
 use super::engine::{Engine, Route, lock};
 use super::observe::Observed;
 use crate::change::{Change, Digest, KeyedHash, Op};
-use crate::plan::{Key, Znode};
+use crate::plan::{Key, Removal, Znode};
 use crate::store::{Lease, StoreError};
-use crate::stream::{LatestValue, Stream, StreamError, Whole};
+use crate::stream::{Stream, StreamError, Whole};
 use hashbrown::HashSet;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +80,7 @@ impl Engine {
 
     /// The record of a pair in step of which the stream's newest is another state.
     pub(super) fn late_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
-        let latest = self.known_value(seen)?;
+        let latest = self.newest(seen)?.after;
         let base = seen.seen.base;
         let after = match (seen.seen.znode, &seen.znode, seen.seen.key) {
             (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
@@ -111,19 +111,16 @@ impl Engine {
 
     /// The record of a pair that neither side has any more and the stream still does.
     pub(super) fn gone_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
-        let is_absent = matches!((seen.seen.znode, seen.seen.key), (Znode::Absent(_), Key::Absent(_)));
+        let (Znode::Absent(_), Key::Absent(vanished)) = (seen.seen.znode, seen.seen.key) else { return None };
+        let latest = self.newest(seen).filter(|latest| latest.after.exists())?;
         let was_deleted = match seen.seen.base {
             Some(base) => base.ensemble == self.lease.ensemble.id,
+            // What was recorded and not written yet was only where it came from, and has gone there.
+            None if seen.hint.unwritten && latest.czxid.is_some() => true,
+            None if seen.hint.unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
             None => self.behind.absence_counts && seen.hint.approved,
         };
-        let latest = self.known_value(seen).filter(|latest| is_absent && was_deleted && latest.exists())?;
-        Some(self.plain_record(seen, route, Op::Delete, latest.kept(), None))
-    }
-
-    fn known_value(&self, seen: &Observed) -> Option<LatestValue> {
-        let is_known = self.stream.knows(&seen.pair);
-        let latest = if is_known { self.stream.latest(&seen.pair).ok().flatten() } else { None };
-        latest.map(|latest| latest.after)
+        was_deleted.then(|| self.plain_record(seen, route, Op::Delete, latest.after.kept(), None))
     }
 
     /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is

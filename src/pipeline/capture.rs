@@ -6,7 +6,6 @@
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
 use super::held::Held;
-use super::observe::AGAIN_AFTER;
 use super::record::zookeeper_source;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
 use crate::plan::Removal;
@@ -86,8 +85,9 @@ impl Engine {
             }
             Err(error) => {
                 self.failed(&error);
+                let pause = self.retries.stream.refused();
                 for (name, hint) in names {
-                    self.dirty.finish(name, Some((hint, AGAIN_AFTER)));
+                    self.dirty.finish(name, Some((hint, pause)));
                 }
             }
         }
@@ -106,11 +106,13 @@ impl Engine {
             let known = lock(&self.known);
             for ((name, hint), state) in names.iter().zip(states) {
                 let Some(state) = state else { continue };
+                let was = known.contains_key(name);
                 let Some((change, recorded)) = self.captured(name, hint, state, known.get(name), comparing) else {
+                    self.pairs.settled(name, hint.route, was, was);
                     continue;
                 };
                 changes.push(change);
-                after.push((name.clone(), recorded));
+                after.push((name.clone(), hint.route, was, recorded));
             }
         }
         let changes = loop {
@@ -133,7 +135,8 @@ impl Engine {
         };
         self.recorded(&changes);
         let mut known = lock(&self.known);
-        for (name, recorded) in after {
+        for (name, route, was, recorded) in after {
+            self.pairs.settled(&name, route, was, recorded.is_some());
             match recorded {
                 Some(recorded) => known.insert(name, recorded),
                 None => known.remove(&name),
@@ -305,7 +308,7 @@ impl Engine {
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let mut missing: std::collections::HashSet<PairName> = lock(&self.known).keys().cloned().collect();
-        let mut in_step = vec![0_i64; self.settings.routes.len()];
+        self.pairs.begin();
         let mut acted = 0;
         let mut batch: Vec<(PairName, Hint)> = Vec::new();
         if let (Some(znodes), None) = (&self.znodes, &self.keys) {
@@ -316,7 +319,7 @@ impl Engine {
                         batch.push((path.into_bytes().into(), Hint::new(mapped.route)));
                     }
                 }
-                acted += self.compare_step(&mut batch, &mut missing, &mut in_step).await?;
+                acted += self.compare_step(&mut batch, &mut missing).await?;
             }
         }
         if let Some(keys) = &self.keys {
@@ -331,7 +334,7 @@ impl Engine {
                     }
                     cursor = next;
                     if batch.len() >= STEP || cursor == 0 {
-                        acted += self.compare_step(&mut batch, &mut missing, &mut in_step).await?;
+                        acted += self.compare_step(&mut batch, &mut missing).await?;
                     }
                     if cursor == 0 {
                         break;
@@ -347,9 +350,7 @@ impl Engine {
         for step in gone.chunks(STEP) {
             acted += self.record_states(step, true).await?;
         }
-        for (pairs, count) in self.pairs.iter().zip(in_step) {
-            pairs.store(count, Ordering::Relaxed);
-        }
+        self.pairs.end(|_| false);
         if let Some(keys) = &self.keys {
             keys.compared(mark).await?;
         }
@@ -366,14 +367,11 @@ impl Engine {
         &self,
         batch: &mut Vec<(PairName, Hint)>,
         missing: &mut std::collections::HashSet<PairName>,
-        in_step: &mut [i64],
     ) -> Result<u64, StoreError> {
         let mut acted = 0;
-        for (name, hint) in batch.iter() {
+        for (name, _) in batch.iter() {
             missing.remove(name);
-            if let Some(place) = in_step.get_mut(hint.route) {
-                *place += 1;
-            }
+            self.pairs.met(name);
         }
         for step in batch.chunks(STEP) {
             let turn = self.dirty.turn();

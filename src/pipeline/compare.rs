@@ -19,7 +19,7 @@ use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
 use crate::change::{GapState, KeyedHash, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
-use crate::plan::{Key, Observation, Seen};
+use crate::plan::{Key, Known, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
 use hashbrown::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,6 +77,7 @@ impl Engine {
         let event_gaps = self.dirty.gaps();
         self.dirty.begin_comparison();
         self.inferred.begin(|route| !were_paused.contains(&route));
+        self.pairs.begin();
         let mut total = Settled::of(self.settings.routes.len());
         let counted = self.counts.mark();
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
@@ -108,18 +109,13 @@ impl Engine {
         }
         let acted = total.acted;
         let paused = lock(&self.live).paused.clone();
-        for (route, (pairs, count)) in self.pairs.iter().zip(&total.in_step).enumerate() {
-            // A paused route was not looked at.
-            if !paused.contains(&route) {
-                pairs.store(i64::try_from(*count).unwrap_or(0), Ordering::Relaxed);
-            }
-        }
+        self.pairs.end(|route| paused.contains(&route));
         // What went on in a gap was perhaps seen in part: the comparison that follows it counts anew.
         if self.pauses.load(Ordering::Acquire) == pauses && self.dirty.gaps() == event_gaps {
             let left = self.dirty.left(self.settings.routes.len());
-            let counts = total.in_step.iter().zip(&total.inferred).zip(left).enumerate();
-            for (route, ((in_step, inferred), (left, _))) in counts.filter(|(route, _)| !were_paused.contains(route)) {
-                self.inferred.ended(route, in_step + inferred + left);
+            let counts = total.inferred.iter().zip(left).enumerate();
+            for (route, (inferred, (left, _))) in counts.filter(|(route, _)| !were_paused.contains(route)) {
+                self.inferred.ended(route, self.pairs.looked_at(route) + inferred + left);
             }
         }
         if every_route && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
@@ -146,7 +142,7 @@ impl Engine {
         self.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
         self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
         self.quarantine.save();
-        let pairs: u64 = total.in_step.iter().sum();
+        let pairs: u64 = self.pairs.by_route().iter().sum();
         let inferred = self.inferred.not_held();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
         Ok(acted + inferred)
@@ -222,6 +218,7 @@ impl Engine {
                 if let Some(mapped) = self.map.of_path(&path) {
                     let name: PairName = mapped.pair.redis.clone().unwrap_or_default().into();
                     met.insert(KeyedHash::of(&name));
+                    self.pairs.met(&name);
                     self.quarantine(&name, mapped.route, &mapped.pair, "no_permission", &reason);
                 }
             }
@@ -395,6 +392,11 @@ impl Engine {
     /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
     fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
         let is_free = is_free.unwrap_or(false);
+        match self.cache.get(&item.name) {
+            // Whoever has it will tell only what changes, if anything.
+            Known::Base(_) if !is_free => self.pairs.left(&item.name, item.hint.route),
+            _ => self.pairs.met(&item.name),
+        }
         if !is_free && (!is_routine || !self.is_watched()) {
             self.dirty.note(&item.name, Hint { slow: true, owed: true, ..item.hint });
         } else if !is_free {
@@ -439,9 +441,6 @@ fn batch(ended: Result<Result<Settled, StoreError>, JoinError>) -> Result<Settle
 fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {
     let settled = settled?;
     total.acted += settled.acted;
-    for (place, count) in total.in_step.iter_mut().zip(settled.in_step) {
-        *place += count;
-    }
     for (place, count) in total.inferred.iter_mut().zip(settled.inferred) {
         *place += count;
     }

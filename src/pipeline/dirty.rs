@@ -70,6 +70,8 @@ pub struct Hint {
     pub patience: u8,
     /// The pair's deletes were approved.
     pub approved: bool,
+    /// A change of the pair was recorded, and its write is not done yet.
+    pub unwritten: bool,
     /// A comparison left the pair to the rounds, and concludes nothing before it is settled ([`DirtySet::owes`]).
     pub owed: bool,
     /// It was in a round that ended by a panic: it gets one of its own.
@@ -105,6 +107,7 @@ impl Hint {
             key_seen_ms: 0,
             patience: 0,
             approved: false,
+            unwritten: false,
             owed: false,
             alone: false,
         }
@@ -123,6 +126,7 @@ impl Hint {
         self.key_seen_ms = self.key_seen_ms.max(newer.key_seen_ms);
         self.patience = self.patience.max(newer.patience);
         self.approved |= newer.approved;
+        self.unwritten |= newer.unwritten;
         self.owed |= newer.owed;
         self.alone |= newer.alone;
     }

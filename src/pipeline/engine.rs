@@ -17,6 +17,7 @@ use super::held::{Held, Holds};
 use super::inferred::Inferred;
 use super::observe::Observed;
 use super::quarantine::Quarantine;
+use super::retry::SharedPauses;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::codec::json::StoreNames;
 use crate::failpoint::caches_are_off;
@@ -118,6 +119,14 @@ pub(super) struct Counters {
     pub(super) snapshot_total: AtomicU64,
 }
 
+/// How long what a store, or the stream, does not take now waits before it is tried again.
+#[derive(Debug, Default)]
+pub(super) struct StorePauses {
+    pub(super) zookeeper: SharedPauses,
+    pub(super) redis: SharedPauses,
+    pub(super) stream: SharedPauses,
+}
+
 /// See the module.
 pub struct Engine {
     pub(super) settings: Settings,
@@ -134,7 +143,11 @@ pub struct Engine {
     pub(super) lease: Lease,
     pub(super) live: Mutex<Live>,
     pub(super) counters: Arc<Counters>,
-    pub(super) pairs: Vec<AtomicI64>,
+    /// Pairs in step, by route.
+    pub(super) pairs: super::census::Census,
+    pub(super) retries: StorePauses,
+    /// The life of Redis' data set when this ownership began.
+    pub(super) life_begun: u64,
     /// Until the first comparison is done: Redis holds next to nothing, and no base.
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
@@ -201,8 +214,10 @@ impl Engine {
             dirty.pause(*route, true);
         }
         Engine {
-            pairs: settings.routes.iter().map(|_| AtomicI64::new(0)).collect(),
             inferred: Inferred::new(settings.routes.len(), settings.delete_guard),
+            pairs: super::census::Census::new(settings.routes.len()),
+            retries: StorePauses::default(),
+            life_begun: parts.keys.as_ref().map_or(0, |keys| keys.life()),
             settings,
             map: parts.map,
             znodes: parts.znodes,
@@ -266,11 +281,6 @@ impl Engine {
             Side::Redis => &self.settings.names.redis,
         };
         name.as_deref().unwrap_or_default()
-    }
-
-    /// Pairs in step, by route.
-    pub(super) fn in_step_by_route(&self) -> Vec<u64> {
-        self.pairs.iter().map(|pairs| u64::try_from(pairs.load(Ordering::Relaxed)).unwrap_or(0)).collect()
     }
 
     /// Whether all routes only capture.

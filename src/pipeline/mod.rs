@@ -5,6 +5,7 @@ mod apply;
 mod behind;
 mod cache;
 mod capture;
+mod census;
 mod compare;
 pub mod control;
 mod counts;

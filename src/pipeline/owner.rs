@@ -254,7 +254,7 @@ impl Pipeline {
         let engine = lock(&self.state).engine.take();
         if let Some(engine) = engine {
             engine.halt(StoreError::Away("the worker stops".to_owned()));
-            lock(&self.state).pairs = engine.in_step_by_route();
+            lock(&self.state).pairs = engine.pairs.by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
             let (captures, so_far) = (engine.captures(), engine.lease.so_far(self.znodes.as_deref()));

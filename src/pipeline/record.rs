@@ -1,14 +1,17 @@
 //! What a decision puts on the stream.
 //!
-//! A change is recorded once: when the side that it comes from has moved since the base, or when it settles a conflict.
+//! A change is recorded once: when the side that it comes from has moved since the base, or when it settles a conflict. A pair
+//! whose write has to wait is decided again and again; what it then comes to is compared with the pair's newest record, by
+//! [`Change::decision`], so that it counts as the same change for as long as neither that state nor the loser is another one.
 //! A restore or a put-back is a write of ours and no change; a pair that the stream does not know gets one `r`.
 
 use super::engine::{Engine, Route, now_ms};
 use super::observe::Observed;
-use crate::change::{Agreed, Change, Conflict, Connector, Op, Side, Source, ZkStat};
-use crate::plan::{Base, Key, Verdict, Znode};
+use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
+use crate::plan::{Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
-use crate::stream::LatestValue;
+use crate::stream::{Latest, LatestValue};
+use std::sync::atomic::Ordering;
 
 /// Previous values above this are not repeated in `before`: they are on the stream, one record earlier.
 const BEFORE_BYTES_MAX: usize = 64 * 1024;
@@ -22,32 +25,39 @@ pub(super) struct Recording<'a> {
     pub(super) verdict: Option<Verdict>,
 }
 
-/// The change that a decision puts on the stream, if any. The value moves out of the observation.
-pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change> {
+/// What a decision is to the stream.
+pub(super) enum Entry {
+    /// No change. The observation has its value back.
+    Nothing,
+    /// A change that the stream does not have yet. The value has moved into it.
+    New(Change),
+    /// A change that the pair's newest record, at this position, already tells: it was recorded, and its write is still to be made.
+    /// As it would be recorded now; the value has moved into it.
+    Recorded(Position, Change),
+}
+
+/// What a decision puts on the stream.
+pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
     let Recording { from, seen, route, verdict } = recording;
-    let latest = if engine.stream.knows(&seen.pair) { engine.stream.latest(&seen.pair).ok().flatten() } else { None };
+    let latest = engine.newest(seen);
+    let previous = latest.as_ref().map(|latest| &latest.after);
     let is_known = latest.is_some();
-    let previous = latest.map(|latest| latest.after);
-    let existed = previous.as_ref().is_some_and(LatestValue::exists);
+    let existed = previous.is_some_and(LatestValue::exists);
     let after = match from {
         Side::Zookeeper => value_of_znode(seen),
         Side::Redis => value_of_key(seen),
     };
     let has_moved = match seen.seen.base {
         Some(base) => moved(seen, &base, from),
-        None => previous.as_ref().is_none_or(|previous| !previous.is(after.as_deref())),
+        None => previous.is_none_or(|previous| !previous.is(after.as_deref())),
     };
     // The stream may have been left behind: then a restore or a put-back tells it what was agreed on meanwhile.
-    let is_late =
-        engine.may_be_behind(&seen.name) && previous.as_ref().is_some_and(|previous| !previous.is(after.as_deref()));
-    if verdict.is_none() && !has_moved && is_known && !is_late {
-        // Not a change: give the value back.
-        match (from, after) {
-            (Side::Zookeeper, Some(data)) => restore_znode(seen, data),
-            (Side::Redis, value) => seen.value = value,
-            (Side::Zookeeper, None) => {}
-        }
-        return None;
+    let is_late = engine.may_be_behind(&seen.name) && previous.is_some_and(|previous| !previous.is(after.as_deref()));
+    let is_change = verdict.is_some() || has_moved || !is_known || is_late;
+    let may_wait = seen.seen.base.is_none() && engine.may_be_unwritten(seen);
+    if !is_change && !may_wait {
+        give_back(seen, from, after);
+        return Entry::Nothing;
     }
     let op = match (&after, is_known, existed) {
         (None, _, _) => Op::Delete,
@@ -55,23 +65,40 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change
         (Some(_), _, true) => Op::Update,
         (Some(_), _, false) => Op::Create,
     };
-    let conflict = verdict.map(|verdict| conflict(engine, seen, route, from, verdict));
-    let before = previous.and_then(LatestValue::kept).filter(|value| value.len() <= BEFORE_BYTES_MAX);
-    Some(Change {
+    let mut change = Change {
         op,
-        before,
+        before: None,
         source: source(engine, seen, from),
         ts_ms: now_ms(),
         route: route.name.clone(),
         value: route.value,
         pair: seen.pair.clone(),
         base: seen.seen.base.map(|base| agreed(&base)),
-        collapsed: collapsed(seen, from, op),
-        conflict,
+        collapsed: collapsed(seen, from, op, latest.as_ref()),
+        conflict: verdict.map(|verdict| conflict(engine, seen, route, from, verdict)),
         gap: None,
         epoch: i64::try_from(engine.lease.epoch).unwrap_or(i64::MAX),
         after,
-    })
+    };
+    let recorded = latest.as_ref().filter(|latest| latest.decision == change.decision()).map(|latest| latest.position);
+    let previous = latest.map(|latest| latest.after);
+    change.before = previous.and_then(LatestValue::kept).filter(|value| value.len() <= BEFORE_BYTES_MAX);
+    match recorded {
+        Some(position) => Entry::Recorded(position, change),
+        None if is_change => Entry::New(change),
+        None => {
+            give_back(seen, from, change.after);
+            Entry::Nothing
+        }
+    }
+}
+
+fn give_back(seen: &mut Observed, from: Side, value: Option<Vec<u8>>) {
+    match (from, value) {
+        (Side::Zookeeper, Some(data)) => restore_znode(seen, data),
+        (Side::Redis, value) => seen.value = value,
+        (Side::Zookeeper, None) => {}
+    }
 }
 
 fn value_of_znode(seen: &mut Observed) -> Option<Vec<u8>> {
@@ -153,18 +180,20 @@ fn agreed(base: &Base) -> Agreed {
     }
 }
 
-/// Values between the base and this state that nobody saw.
-fn collapsed(seen: &Observed, from: Side, op: Op) -> Option<i64> {
+/// Values between what was agreed on or recorded last and this state that nobody saw.
+fn collapsed(seen: &Observed, from: Side, op: Op, latest: Option<&Latest>) -> Option<i64> {
     match (from, op) {
         (_, Op::Read) => None,
         (Side::Zookeeper, _) => {
             let (_, stat) = seen.znode.as_ref()?;
-            match seen.seen.base.and_then(|base| base.zookeeper) {
-                Some(agreed) if agreed.czxid == stat.czxid => {
-                    Some(i64::from(stat.version.wrapping_sub(agreed.version)).saturating_sub(1).max(0))
-                }
+            let agreed = seen.seen.base.and_then(|base| base.zookeeper).map(|agreed| (agreed.czxid, agreed.version));
+            let recorded = latest.and_then(|latest| Some((latest.czxid?, latest.version?)));
+            let known = [agreed, recorded].into_iter().flatten().filter(|(czxid, _)| *czxid == stat.czxid);
+            let steps = known.map(|(_, version)| i64::from(stat.version.wrapping_sub(version)));
+            match steps.filter(|steps| *steps >= 0).min() {
+                Some(steps) => Some((steps - 1).max(0)),
                 // Created or recreated: each version before this one was a value.
-                _ => Some(i64::from(stat.version)),
+                None => Some(i64::from(stat.version)),
             }
         }
         (Side::Redis, _) => {
@@ -232,7 +261,8 @@ impl Engine {
     pub(super) fn agreed_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
         let base_differs = seen.seen.base.is_some_and(|base| moved(seen, &base, Side::Redis));
         let is_known = self.stream.knows(&seen.pair);
-        if is_known && !base_differs && seen.seen.base.is_some() && !self.may_be_behind(&seen.name) {
+        let may_differ = base_differs || seen.hint.unwritten || self.may_be_behind(&seen.name);
+        if is_known && seen.seen.base.is_some() && !may_differ {
             return None;
         }
         let after = match (&seen.znode, &seen.value) {
@@ -240,13 +270,29 @@ impl Engine {
             (None, Some(value)) => value.clone(),
             (None, None) => return None,
         };
-        let previous = if is_known { self.stream.latest(&seen.pair).ok().flatten() } else { None };
+        let previous = self.newest(seen);
         if previous.as_ref().is_some_and(|latest| latest.after.is(Some(&after))) {
             return None;
         }
         let before = previous.and_then(|latest| latest.after.kept());
         let op = if is_known { Op::Update } else { Op::Read };
         Some(self.plain_record(seen, route, op, before, Some(after)))
+    }
+
+    /// What the stream has last of this pair.
+    pub(super) fn newest(&self, seen: &Observed) -> Option<Latest> {
+        if self.stream.knows(&seen.pair) { self.stream.latest(&seen.pair).ok().flatten() } else { None }
+    }
+
+    /// Whether a pair without a base may be one whose newest record was never written, and not one that Redis has lost: this worker
+    /// has recorded it, or waits for what stands in its way; or, in the first look of an ownership, the owner before had recorded
+    /// it and ended, and Redis has kept everything since.
+    fn may_be_unwritten(&self, seen: &Observed) -> bool {
+        let is_first_look = self.life_compared.load(Ordering::Acquire) == u64::MAX;
+        let has_kept =
+            self.behind.absence_counts && self.keys.as_ref().is_some_and(|keys| keys.life() == self.life_begun);
+        let was_lost = matches!(seen.seen.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));
+        !was_lost && (seen.hint.unwritten || self.quarantine.holds(&seen.name) || is_first_look && has_kept)
     }
 
     pub(super) fn plain_record(

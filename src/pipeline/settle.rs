@@ -7,12 +7,12 @@
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use super::held::Held;
-use super::observe::{AGAIN_AFTER, Item, Observed, Sight};
-use super::record::{Recording, record};
+use super::observe::{Item, Observed, Sight};
+use super::record::{Entry, Recording, record};
 use crate::change::{Change, Digest, Position, Side};
 use crate::failpoint::crash_point;
 use crate::plan::{
-    Action, Circumstances, Key, Record, Step, Task, Told, Wait, Znode, agreed, note, path_id, plan, step,
+    Action, Circumstances, Key, KeyOp, Record, Step, Task, Told, Wait, Znode, agreed, note, path_id, plan, step,
 };
 use crate::store::StoreError;
 use crate::stream::StreamError;
@@ -34,14 +34,12 @@ pub(super) struct Settled {
     pub(super) acted: u64,
     /// Deletes that nobody saw: not carried out, and in [`super::inferred::Inferred`]. By route.
     pub(super) inferred: Vec<u64>,
-    /// Pairs by route that are in step with a value on both sides, or are now.
-    pub(super) in_step: Vec<u64>,
 }
 
 impl Settled {
     /// Nothing yet, of so many routes.
     pub(super) fn of(routes: usize) -> Settled {
-        Settled { acted: 0, inferred: vec![0; routes], in_step: vec![0; routes] }
+        Settled { acted: 0, inferred: vec![0; routes] }
     }
 }
 
@@ -49,8 +47,28 @@ impl Settled {
 pub(super) struct Work {
     pub(super) seen: Observed,
     pub(super) task: Task,
-    /// Index of its change in the batch, if it has one.
-    pub(super) change: Option<usize>,
+    pub(super) change: Written,
+}
+
+/// The change that a write carries out.
+pub(super) enum Written {
+    /// None: a restore, a put-back, a note.
+    Nothing,
+    /// The one at this index of the batch.
+    New(usize),
+    /// One that was recorded before, at this position.
+    Recorded(Position, Box<Change>),
+}
+
+impl Written {
+    /// The change, and its position if the first of the batch has that one.
+    pub(super) fn get<'a>(&'a self, batch: &'a [Change], first: Position) -> Option<(&'a Change, Position)> {
+        match self {
+            Written::Nothing => None,
+            Written::New(index) => Some((batch.get(*index)?, first + u64::try_from(*index).unwrap_or(0))),
+            Written::Recorded(position, change) => Some((change, *position)),
+        }
+    }
 }
 
 impl Engine {
@@ -82,26 +100,37 @@ impl Engine {
         }
         let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
             self.has_missed();
+            let pause = self.retries.stream.refused();
             for work in works {
                 let hint = work.seen.again();
-                self.dirty.finish(work.seen.name, Some((hint, AGAIN_AFTER)));
+                self.dirty.finish(work.seen.name, Some((hint, pause)));
             }
             return settled;
         };
+        for work in &mut works {
+            self.read_back(work).await;
+        }
         let begun = Instant::now();
         let (to_redis, to_zookeeper): (Vec<Work>, Vec<Work>) =
             works.into_iter().partition(|work| matches!(work.task, Task::Redis { .. }));
-        let (redis, zookeeper) = futures::join!(
-            self.apply_redis(to_redis, &changes, position),
-            self.apply_zookeeper(to_zookeeper, &changes)
-        );
+        futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
         self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
-        for (route, count) in redis.into_iter().chain(zookeeper) {
-            if let Some(place) = settled.in_step.get_mut(route) {
-                *place += count;
-            }
-        }
         settled
+    }
+
+    /// A message that was not published yet is that of the record, which may have been decided on otherwise (`c` by the first try,
+    /// `u` by the next). Where it cannot be read back now, what was decided now stands for it: the state is the same.
+    async fn read_back(&self, work: &mut Work) {
+        let publishes = self.route(work.seen.hint.route).is_some_and(|route| route.publish.is_some());
+        let is_write = matches!(work.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
+        if let Written::Recorded(position, change) = &mut work.change
+            && publishes
+            && is_write
+            && let Ok(batch) = self.stream.read(*position, 1, 0).await
+            && let Some(recorded) = batch.records.into_iter().find(|recorded| recorded.position == *position)
+        {
+            **change = recorded.change;
+        }
     }
 
     /// Records the changes and answers with them and the position of the first; `None` if the stream takes nothing now.
@@ -125,10 +154,12 @@ impl Engine {
                 Err(StreamError::TooLarge { index, text }) if index < shared.len() => {
                     changes = Arc::unwrap_or_clone(shared);
                     let change = changes.remove(index);
-                    let at = works.iter().position(|work| work.change == Some(index));
+                    let at = works.iter().position(|work| matches!(work.change, Written::New(at) if at == index));
                     let work = at.map(|at| works.remove(at));
-                    for place in works.iter_mut().filter_map(|work| work.change.as_mut()).filter(|at| **at > index) {
-                        *place -= 1;
+                    for work in works.iter_mut() {
+                        if let Written::New(at) = &mut work.change {
+                            *at -= usize::from(*at > index);
+                        }
                     }
                     self.too_large(&change, &text);
                     if let Some(work) = work {
@@ -184,7 +215,10 @@ impl Engine {
                 // A stream that begins anew gets one record a pair, one that was left behind what it lacks.
                 let change = match seen.comparing {
                     true if !self.stream.knows(&seen.pair) => self.first_record(&seen, route),
-                    _ if seen.hint.approved || self.may_be_behind(&seen.name) => self.late_record(&seen, route),
+                    // What was recorded and could not be written may have been taken back since.
+                    _ if seen.hint.approved || seen.hint.unwritten || self.may_be_behind(&seen.name) => {
+                        self.late_record(&seen, route)
+                    }
                     _ => None,
                 };
                 changes.extend(change);
@@ -194,12 +228,11 @@ impl Engine {
                 }
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {
                     self.cache.put(&seen.name, seen.seen.base);
+                    let has_base = seen.seen.base.is_some();
+                    self.pairs.settled(&seen.name, index, has_base, has_base);
                 }
                 if seen.seen.base.is_some() {
                     self.inferred.settled(&seen.name, index);
-                    if let Some(place) = settled.in_step.get_mut(index) {
-                        *place += 1;
-                    }
                 }
                 self.dirty.finish(seen.name, None);
             }
@@ -238,12 +271,24 @@ impl Engine {
             Step::Do(recording, task) => {
                 settled.acted += 1;
                 let mut seen = seen;
-                let change = match recording {
-                    Record::Nothing => self.gone_record(&seen, route),
-                    Record::Agreed => self.agreed_record(&seen, route),
+                let entry = match recording {
+                    Record::Nothing => self.gone_record(&seen, route).map_or(Entry::Nothing, Entry::New),
+                    Record::Agreed => self.agreed_record(&seen, route).map_or(Entry::Nothing, Entry::New),
                     Record::Change(from, verdict) => record(self, Recording { from, seen: &mut seen, route, verdict }),
                 };
-                let change = change.map(|change| push(changes, change));
+                let change = match entry {
+                    Entry::Nothing => Written::Nothing,
+                    Entry::New(change) => {
+                        changes.push(change);
+                        Written::New(changes.len() - 1)
+                    }
+                    Entry::Recorded(position, change) => Written::Recorded(position, Box::new(change)),
+                };
+                if matches!(recording, Record::Change(..)) && !matches!(change, Written::Nothing) {
+                    // Until its write is done. What was counted of the key is in the record.
+                    seen.hint.unwritten = true;
+                    seen.hint.writes = 0;
+                }
                 works.push(Work { seen, task, change });
             }
         }
@@ -288,7 +333,7 @@ impl Engine {
         self.see_both(items, false, &mut sight).await;
         let works = std::mem::take(&mut sight.observed).into_iter().map(|seen| {
             let base = agreed(&seen.seen, path_of(&seen), true);
-            Work { seen, task: note(Some(base)), change: None }
+            Work { seen, task: note(Some(base)), change: Written::Nothing }
         });
         let works: Vec<Work> = works.collect();
         self.apply_redis(works, &[], 0).await;
@@ -303,6 +348,7 @@ impl Engine {
     /// Counts what the stream has taken.
     pub(super) fn recorded(&self, changes: &[Change]) {
         self.works(Held::Stream);
+        self.retries.stream.worked();
         self.counters.changes.fetch_add(u64::try_from(changes.len()).unwrap_or(0), Ordering::Relaxed);
         for change in changes {
             self.metrics.changes(&change.route, change.op).inc();
@@ -321,11 +367,6 @@ impl Engine {
         let detail = format!("store {store} lost its value, and nothing flows there: the other side keeps its own");
         self.quarantine(&seen.name, seen.hint.route, &seen.pair, "lost", &detail);
     }
-}
-
-fn push(changes: &mut Vec<Change>, change: Change) -> usize {
-    changes.push(change);
-    changes.len() - 1
 }
 
 fn path_of(seen: &Observed) -> u32 {

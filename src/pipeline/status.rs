@@ -25,7 +25,7 @@ impl Pipeline {
             Some(engine) => (lock(&engine.live).paused.clone(), engine.inferred.held()),
             None => (lock(&self.live).paused.clone(), vec![0; count]),
         };
-        let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), Engine::in_step_by_route);
+        let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), |engine| engine.pairs.by_route());
         let routes = self.settings.routes.iter().enumerate();
         routes
             .map(|(at, route)| {

@@ -15,7 +15,7 @@
 pub mod embedded;
 pub mod kafka;
 
-use crate::change::{Change, KeyedHash, Pair, Position};
+use crate::change::{Change, Digest, KeyedHash, Pair, Position};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub enum StreamError {
     #[error("{0}")]
     Refused(String),
     /// This change is larger than the stream takes; `index` is its place in the append. Nothing of the append was
-    /// recorded: the caller leaves it out and appends the others.
+    /// recorded: the caller leaves it out and appends the others. The text is shown with the pair and does not name it.
     #[error("{text}")]
     TooLarge {
         /// Place of the change in the append.
@@ -90,6 +90,8 @@ pub struct Latest {
     pub czxid: Option<i64>,
     /// Its `source.version`.
     pub version: Option<i32>,
+    /// Its [`Change::decision`]: what has the same is on the stream already.
+    pub decision: Digest,
 }
 
 /// The `after` of a pair's newest record.
@@ -133,8 +135,9 @@ impl LatestValue {
 impl From<Recorded> for Latest {
     fn from(recorded: Recorded) -> Latest {
         let Recorded { position, change } = recorded;
+        let decision = change.decision();
         let after = change.after.map_or(LatestValue::Absent, LatestValue::Kept);
-        Latest { position, after, czxid: change.source.czxid, version: change.source.version }
+        Latest { position, after, czxid: change.source.czxid, version: change.source.version, decision }
     }
 }
 

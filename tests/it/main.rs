@@ -48,6 +48,7 @@ mod losses;
 mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
+mod once;
 mod one_way;
 #[cfg(not(feature = "failpoints"))]
 mod plain;

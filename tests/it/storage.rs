@@ -41,6 +41,51 @@ async fn keeps_its_values(scene: &Scene) {
     scene.in_step(HEALED).await;
 }
 
+/// Every folder and file of the worker with its mode.
+fn modes(folder: &std::path::Path, found: &mut Vec<(PathBuf, u32)>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(facts) = path.symlink_metadata() else { continue };
+        found.push((path.clone(), facts.permissions().mode() & 0o777));
+        if facts.is_dir() {
+            modes(&path, found);
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_on_the_disk_are_for_the_user_of_the_worker_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut scene = scene().await;
+    scene.redis.run::<()>("RPUSH settings:list 1").await;
+    scene.quarantine_becomes(&["wrong_type"]).await;
+    let folder = scene.keepstep.data().join("settings");
+    eventually("the list of the quarantine is saved", LIVE, async || {
+        if folder.join("quarantine.json").exists() { Ok(()) } else { Err("not there".to_owned()) }
+    })
+    .await;
+    let look = |scene: &Scene| {
+        let mut found = Vec::new();
+        modes(scene.keepstep.data(), &mut found);
+        assert!(found.len() >= 6, "{found:?}");
+        for (path, mode) in found {
+            assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{mode:o} {}", path.display());
+        }
+    };
+    look(&scene);
+    // As a version before this one left them.
+    scene.keepstep.kill9();
+    let mut found = Vec::new();
+    modes(scene.keepstep.data(), &mut found);
+    for (path, mode) in found {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o055)).unwrap();
+    }
+    scene.keepstep.restart().await;
+    scene.settle().await;
+    look(&scene);
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_capture_and_is_waited_out_and_nothing_is_lost() {
     let scene = scene().await;

@@ -291,6 +291,55 @@ async fn the_largest_change_that_can_be_is_taken(place: impl Place) {
     assert_eq!(records.len(), 2);
 }
 
+/// The caller leaves it out and appends the others: so it is told which one, and nothing may have been recorded.
+async fn a_change_that_is_too_large_is_named_and_the_others_go_in_without_it(place: impl Place) {
+    let stream = place.open().await;
+    let start = start_ms();
+    let huge = change(2, start, Some(&vec![b'x'; 17 << 20]));
+    let mut long = change(3, start, Some(b"v"));
+    long.pair.redis = Some(vec![b'k'; 17 << 20]);
+    for large in [huge, long] {
+        let batch = vec![change(1, start, Some(b"one")), large, change(4, start, Some(b"four"))];
+        match stream.append(Arc::new(batch)).await {
+            Err(StreamError::TooLarge { index: 1, text }) => assert!(text.len() < 1000, "{} bytes", text.len()),
+            other => panic!("{:?}", other.map_err(|error| error.to_string().chars().take(200).collect::<String>())),
+        }
+        assert_eq!(all(stream.as_ref(), 10).await.len(), 0);
+    }
+    let rest = vec![change(1, start, Some(b"one")), change(4, start, Some(b"four"))];
+    stream.append(Arc::new(rest.clone())).await.unwrap();
+    let records: Vec<Change> = all(stream.as_ref(), 10).await.into_iter().map(|recorded| recorded.change).collect();
+    assert_eq!(records, rest);
+}
+
+/// What the newest record of a pair decided is known after a restart as well: the same decision is not recorded twice.
+async fn the_newest_decision_of_a_pair_is_known(place: impl Place) {
+    let stream = place.open().await;
+    let lost = |value: &[u8]| Conflict {
+        winner: "zk".to_owned(),
+        loser: "cache".to_owned(),
+        value: Some(value.to_vec()),
+        mzxid: None,
+        version: None,
+        rule: "prefer zk".to_owned(),
+        reason: "both changed".to_owned(),
+    };
+    let decided = Change { conflict: Some(lost(b"loser")), ..change(1, start_ms(), Some(b"winner")) };
+    let other = Change { conflict: Some(lost(b"other")), ..decided.clone() };
+    stream.append(Arc::new(vec![change(1, start_ms(), Some(b"winner")), decided.clone()])).await.unwrap();
+    let check = |stream: &dyn Stream| {
+        let latest = stream.latest(&pair_of(1)).unwrap().unwrap();
+        // When, by whom and with which letter does not matter.
+        let again = Change { ts_ms: start_ms() + 9, epoch: 7, op: Op::Create, before: None, ..decided.clone() };
+        assert_eq!(latest.decision, again.decision());
+        assert_ne!(latest.decision, other.decision());
+        assert_ne!(latest.decision, change(1, start_ms(), Some(b"winner")).decision());
+    };
+    check(stream.as_ref());
+    drop(stream);
+    check(place.open().await.as_ref());
+}
+
 async fn appends_that_run_at_once_do_not_mix(place: impl Place) {
     let stream = place.open().await;
     let start = start_ms();
@@ -400,6 +449,8 @@ conformance!(
     the_newest_record_of_a_pair_is_known_with_what_tells_values_apart,
     a_place_is_found_by_its_time,
     the_largest_change_that_can_be_is_taken,
+    a_change_that_is_too_large_is_named_and_the_others_go_in_without_it,
+    the_newest_decision_of_a_pair_is_known,
     appends_that_run_at_once_do_not_mix,
     a_reader_beside_the_writer_waits_for_what_comes,
     the_extent_tells_the_first_and_the_last,

@@ -232,14 +232,14 @@ impl EmbeddedStream {
 fn frames(changes: &[Change]) -> Result<(Vec<u8>, Vec<(Meta, Option<KeyedHash>)>), StreamError> {
     let mut bytes = Vec::new();
     let mut frames = Vec::with_capacity(changes.len());
-    for change in changes {
+    for (index, change) in changes.iter().enumerate() {
         let start = bytes.len();
         frame::begin(&mut bytes);
         codec::encode(change, &mut bytes).map_err(|error| StreamError::Damaged(error.to_string()))?;
         let len = bytes.len() - start;
         if len > FRAME_MAX {
-            let (pair, most) = (&change.pair, FRAME_MAX);
-            return Err(StreamError::Damaged(format!("a change of {pair:?} takes {len} bytes; the limit is {most}")));
+            let text = format!("its change takes {len} bytes, and the embedded stream takes {FRAME_MAX}");
+            return Err(StreamError::TooLarge { index, text });
         }
         let marker = change.op == Op::Marker;
         let flags = if change.conflict.is_some() { CONFLICT } else { 0 } | if marker { MARKER } else { 0 };

@@ -36,6 +36,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Bytes that are written at once at most, unless a single append is larger: some ten batches, which a disk takes in
@@ -164,7 +165,13 @@ impl Writer {
     /// Serves until nobody can ask any more.
     pub fn run(mut self, requests: &Receiver<Request>) {
         let mut ahead = None;
+        let mut ticked = Instant::now();
         loop {
+            // A stream that is written without a pause grows old as well.
+            if ticked.elapsed() >= self.options.period {
+                self.tick();
+                ticked = Instant::now();
+            }
             let request = match ahead.take() {
                 Some(request) => Ok(request),
                 None => requests.recv_timeout(self.options.period),
@@ -175,7 +182,7 @@ impl Writer {
                     self.tick();
                     let _ = done.send(());
                 }
-                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     // Best effort: the next opening would take what was refused for records, and no sync makes it durable.
                     if self.broken {

@@ -1,6 +1,6 @@
 //! What is known of each pair's newest record: in memory, without its value, and the values of lately.
 
-use crate::change::{Change, KeyedHash, Position};
+use crate::change::{Change, Digest, KeyedHash, Position};
 use crate::stream::{Latest, LatestValue};
 use hashbrown::HashTable;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Larger ones are not: `before` does not repeat them.
 pub(super) const CACHED_VALUE_MAX: usize = 64 << 10;
 
-/// The newest record of a pair: 64 bytes, and its share of the table.
+/// The newest record of a pair: 88 bytes, and its share of the table.
 struct Entry {
     hash: KeyedHash,
     position: Position,
@@ -18,6 +18,7 @@ struct Entry {
     value: Option<KeyedHash>,
     czxid: Option<i64>,
     version: Option<i32>,
+    decision: Digest,
 }
 
 /// What is noted of a record.
@@ -28,6 +29,7 @@ pub(super) struct Note {
     value: Option<KeyedHash>,
     czxid: Option<i64>,
     version: Option<i32>,
+    decision: Digest,
 }
 
 impl Note {
@@ -37,6 +39,7 @@ impl Note {
             value: change.after.as_deref().map(KeyedHash::of),
             czxid: change.source.czxid,
             version: change.source.version,
+            decision: change.decision(),
         }
     }
 }
@@ -60,7 +63,8 @@ impl Index {
     /// Takes in a record, unless a newer one of the pair is known. `value`: kept for a while.
     pub fn note(&mut self, position: Position, note: &Note, value: Option<&[u8]>) {
         let hash = note.hash;
-        let entry = Entry { hash, position, value: note.value, czxid: note.czxid, version: note.version };
+        let Note { value: value_hash, czxid, version, decision, .. } = *note;
+        let entry = Entry { hash, position, value: value_hash, czxid, version, decision };
         match self.table.find_mut(hash.place(), |entry| entry.hash == hash) {
             Some(known) if known.position >= position => return,
             Some(known) => *known = entry,
@@ -90,7 +94,8 @@ impl Index {
                 None => LatestValue::Hash(value),
             },
         };
-        Some(Latest { position: entry.position, after, czxid: entry.czxid, version: entry.version })
+        let Entry { position, czxid, version, decision, .. } = *entry;
+        Some(Latest { position, after, czxid, version, decision })
     }
 }
 

@@ -14,7 +14,7 @@
 //! keeps the right one (`audit.rs`). Nothing is ever read from `latest` on: a topic that was deleted or truncated ends
 //! the opening, loudly, and the next one compares both stores with what is left.
 //!
-//! Memory: about 100 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
+//! Memory: about 130 bytes a pair, 16 MiB of values for `before`, and queues of fixed size.
 
 mod audit;
 mod client;

@@ -372,6 +372,7 @@ fn a_change_that_is_too_large_is_refused_and_the_next_one_is_not() {
     let bench = Bench::new(1 << 20);
     let stream = bench.open();
     let large = Change { after: Some(vec![0; FRAME_MAX]), ..change(1, START_MS, "") };
-    assert!(matches!(append(&stream, vec![large]), Err(StreamError::Damaged(_))));
+    let refused = append(&stream, vec![change(2, START_MS, "w"), large]);
+    assert!(matches!(refused, Err(StreamError::TooLarge { index: 1, .. })), "{refused:?}");
     assert_eq!(append(&stream, vec![change(1, START_MS, "v")]), Ok(1));
 }

@@ -42,6 +42,25 @@ fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
 }
 
 #[test]
+fn age_thins_a_stream_that_is_written_without_a_pause() {
+    let mut bench = Bench::new(1 << 30);
+    bench.options.retention.age = Duration::from_millis(1_000);
+    bench.options.period = Duration::from_millis(20);
+    let stream = bench.open();
+    append(&stream, vec![change(1, START_MS, "first")]).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let mut number = 0;
+    // Each append finds the thread at work, or at most a moment idle: never for as long as it would wait for one.
+    while stream.extent().first == 1 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", stream.extent());
+        number += 1;
+        bench.advance(1);
+        append(&stream, vec![change(1, START_MS + number, &format!("v{number}"))]).unwrap();
+    }
+    assert!(bench.segments().len() > 1);
+}
+
+#[test]
 fn young_conflicts_and_markers_survive_size_until_they_are_old() {
     let mut bench = Bench::new(1_000);
     bench.options.retention = Retention { age: Duration::from_millis(1_000), size: 3_000 };
