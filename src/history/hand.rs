@@ -112,6 +112,7 @@ pub(super) fn found_znode(reading: ZnodeReading) -> Found {
         }
         ZnodeReading::Present { data, stat } => Found::Znode { data, stat },
         ZnodeReading::Denied(detail) => Found::Unfit("no_permission", detail),
+        ZnodeReading::TooLarge(detail) => Found::Unfit("too_large", detail),
     }
 }
 
@@ -129,6 +130,7 @@ pub(super) fn found_key(state: KeyState) -> Option<Found> {
             Found::Unfit("wrong_type", format!("the key is a {kind}, and this route carries strings"))
         }
         KeyState::Denied(detail) => Found::Unfit("no_permission", detail),
+        KeyState::Unasked(detail) => Found::Unfit("too_large", detail),
         KeyState::Later => return None,
     })
 }

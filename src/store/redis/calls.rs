@@ -1,6 +1,6 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::fault::{explain, is_broken, is_denied};
+use super::fault::{explain, is_broken, is_denied, may_be_too_large};
 use super::script::Script;
 use super::server::{Commands, Heard};
 use super::{Shared, lock};
@@ -8,6 +8,7 @@ use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};
+use crate::store::request::Fault;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
@@ -111,7 +112,7 @@ impl Shared {
     }
 
     /// Runs a script, loading it where the server does not have it. The inner error is the script's.
-    pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
+    pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, Fault> {
         let connection = self.connection().await?;
         self.script_on(connection, script, command).await
     }
@@ -122,7 +123,7 @@ impl Shared {
         commands: Arc<Commands>,
         script: &Script,
         command: &Cmd,
-    ) -> Result<Result<Value, RedisError>, StoreError> {
+    ) -> Result<Result<Value, RedisError>, Fault> {
         let mut connection = commands.connection.clone();
         let mut result = answer(connection.send_packed_command(command).await);
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
@@ -134,7 +135,11 @@ impl Shared {
             };
         }
         match result {
-            Err(error) if is_broken(&error) => Err(self.failed(&commands, &error)),
+            Err(error) if may_be_too_large(&error) => {
+                commands.give_up();
+                Err(Fault::Broke(explain(&self.settings, &error)))
+            }
+            Err(error) if is_broken(&error) => Err(Fault::Other(self.failed(&commands, &error))),
             result => Ok(result),
         }
     }
@@ -147,7 +152,7 @@ impl Shared {
         &self,
         keys: &[&[u8]],
         values: bool,
-    ) -> Result<(Vec<KeyReading>, i64), StoreError> {
+    ) -> Result<(Vec<KeyReading>, i64), Fault> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.observe.sha).arg(keys.len() * 2);
@@ -167,7 +172,7 @@ impl Shared {
         // A connection does not outlive the server's life, so this is the life of what is read.
         let life = lock(&self.lineage).life;
         match self.script_on(connection, &self.observe, &command).await? {
-            Ok(value) => self.readings(value, keys.len(), life),
+            Ok(value) => Ok(self.readings(value, keys.len(), life)?),
             Err(error) if is_denied(&error) && keys.len() > 1 => {
                 let mut readings = Vec::with_capacity(keys.len());
                 let mut now_ms = 0;
@@ -182,7 +187,7 @@ impl Shared {
                 let state = KeyState::Denied(error.to_string());
                 Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, life }], 0))
             }
-            Err(error) => Err(explain(&self.settings, &error)),
+            Err(error) => Err(explain(&self.settings, &error).into()),
         }
     }
 
@@ -228,7 +233,7 @@ impl Shared {
     }
 
     /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at.
-    async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, StoreError> {
+    async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, Fault> {
         let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life);
         let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
         if keys.is_empty() {
@@ -236,7 +241,7 @@ impl Shared {
         }
         let (readings, _) = self.observe_chunk(&keys, false).await?;
         if readings.iter().any(|reading| reading.life != life) {
-            return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())));
+            return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())).into());
         }
         let mut readings = readings.iter();
         let becomes = writes.iter().map(|write| {
@@ -246,7 +251,7 @@ impl Shared {
         Ok(becomes.collect())
     }
 
-    pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+    pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
         let connection = self.connection().await?;
         let life = lock(&self.lineage).life;
         let late = self.late(writes, life).await?;
@@ -269,7 +274,7 @@ impl Shared {
         &self,
         connection: Arc<Commands>,
         writes: &[KeyWrite<'_>],
-    ) -> Result<Vec<KeyOutcome>, StoreError> {
+    ) -> Result<Vec<KeyOutcome>, Fault> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.apply.sha).arg(writes.len() * 2);
@@ -295,8 +300,8 @@ impl Shared {
             };
         }
         match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, &self.apply, &command))? {
-            Ok(Value::Array(codes)) => codes.into_iter().map(|code| self.outcome(code)).collect(),
-            Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place()))),
+            Ok(Value::Array(codes)) => Ok(codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>()?),
+            Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place())).into()),
             Err(error) if is_denied(&error) && writes.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for write in writes {
@@ -311,7 +316,7 @@ impl Shared {
                 Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
                     Ok(vec![KeyOutcome::NotNow(error.to_string()); writes.len()])
                 }
-                _ => Err(explain(&self.settings, &error)),
+                _ => Err(explain(&self.settings, &error).into()),
             },
         }
     }
@@ -351,9 +356,11 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
         KeyState::Absent => None,
         KeyState::Value { bytes, .. } => Some(Digest::of(bytes)),
         KeyState::Digest { digest, .. } => Some(*digest),
-        KeyState::TooLarge(_) | KeyState::WrongType(_) | KeyState::Later | KeyState::Denied(_) => {
-            return Late::Unproven;
-        }
+        KeyState::TooLarge(_)
+        | KeyState::WrongType(_)
+        | KeyState::Later
+        | KeyState::Denied(_)
+        | KeyState::Unasked(_) => return Late::Unproven,
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)
 }

@@ -2,36 +2,14 @@
 
 use super::calls::{ANSWER_BYTES, DIGEST_ABOVE};
 use super::fault::{explain, is_denied};
-use super::{CALL_BYTES, KEYS_PER_CALL, Shared};
+use super::Shared;
 use crate::change::Digest;
+use crate::store::request::Fault;
 use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};
 use redis::Value;
 
-/// See [`crate::store::Keyspace::look`].
-pub(super) async fn look(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
-    let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| look_chunk(shared, chunk, values));
-    Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
-}
-
-/// See [`crate::store::Keyspace::edit`].
-pub(super) async fn edit(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
-    let mut calls = Vec::new();
-    let mut rest = edits;
-    while !rest.is_empty() {
-        let mut size = 0;
-        let fits = rest.iter().take(KEYS_PER_CALL).take_while(|edit| {
-            size += edit.value.map_or(0, <[u8]>::len);
-            size <= CALL_BYTES
-        });
-        // One that is larger than the bound goes alone.
-        let (chunk, others) = rest.split_at(fits.count().max(1));
-        calls.push(edit_chunk(shared, chunk));
-        rest = others;
-    }
-    Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
-}
-
-async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
+/// One call of [`crate::store::Keyspace::look`].
+pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, Fault> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(&shared.look.sha).arg(keys.len()).arg(keys);
     command.arg(ANSWER_BYTES).arg(if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }).arg(VALUE_BYTES_MAX);
@@ -47,11 +25,11 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
             }
             // What is missing would be asked for again and again.
             if states.len() < keys.len() {
-                return Err(StoreError::Away(format!("{}: a script answered less than was asked", shared.place())));
+                return Err(StoreError::Away(format!("{}: a script answered less than was asked", shared.place())).into());
             }
             Ok(states)
         }
-        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
+        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
         Err(error) if is_denied(&error) && keys.len() > 1 => {
             let mut states = Vec::with_capacity(keys.len());
             for key in keys {
@@ -60,7 +38,7 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
             Ok(states)
         }
         Err(error) if is_denied(&error) => Ok(vec![KeyState::Denied(error.to_string())]),
-        Err(error) => Err(explain(&shared.settings, &error)),
+        Err(error) => Err(explain(&shared.settings, &error).into()),
     }
 }
 
@@ -80,7 +58,8 @@ fn state(code: u8, value: &[u8]) -> KeyState {
     }
 }
 
-async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+/// One call of [`crate::store::Keyspace::edit`].
+pub(super) async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(&shared.edit.sha).arg(edits.len());
     for edit in edits {
@@ -93,8 +72,8 @@ async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOut
         command.arg(edit.value.unwrap_or_default());
     }
     match shared.script(&shared.edit, &command).await? {
-        Ok(Value::Array(codes)) => codes.into_iter().map(|code| shared.outcome(code)).collect(),
-        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
+        Ok(Value::Array(codes)) => Ok(codes.into_iter().map(|code| shared.outcome(code)).collect::<Result<_, _>>()?),
+        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
         Err(error) if is_denied(&error) && edits.len() > 1 => {
             let mut outcomes = Vec::with_capacity(edits.len());
             for edit in edits {
@@ -109,7 +88,7 @@ async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOut
             Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
                 Ok(vec![KeyOutcome::NotNow(error.to_string()); edits.len()])
             }
-            _ => Err(explain(&shared.settings, &error)),
+            _ => Err(explain(&shared.settings, &error).into()),
         },
     }
 }

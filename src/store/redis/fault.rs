@@ -31,6 +31,13 @@ pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_connection_dropped() || error.is_timeout() || error.is_unrecoverable_error()
 }
 
+/// Whether the server did not take the call for its length, or closed the connection without a word. It closes it after the error, too,
+/// which has no code of its own.
+pub(super) fn may_be_too_large(error: &RedisError) -> bool {
+    let is_protocol = error.code() == Some("ERR") && error.detail().is_some_and(|text| text.starts_with("Protocol error"));
+    is_protocol || (is_broken(error) && !error.is_timeout())
+}
+
 /// Whether the user may not do it.
 pub(super) fn is_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)

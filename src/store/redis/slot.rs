@@ -59,6 +59,11 @@ impl Buckets {
         Buckets { prefix: prefix(pipeline) }
     }
 
+    /// Bytes of the longest name: a tag has at most five letters.
+    pub(super) fn longest(&self) -> usize {
+        self.prefix.len() + 5 + 1
+    }
+
     /// The bucket of this key.
     pub(super) fn of(&self, key: &[u8]) -> Vec<u8> {
         let tag = TAGS.get(slot(key)).map(Vec::as_slice).unwrap_or_default();
