@@ -23,9 +23,11 @@ const LOSSES: u32 = 3;
 /// no question of size.
 const LOSSES_MAX: u32 = 32;
 
-/// Pauses after a loss grow from the first to the longest; it begins anew when there was none for some time.
+/// Pauses after a loss grow from the first to a long one while a trial may still come to its end, and then to the longest. It begins
+/// anew when there was no loss for some time.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+const PAUSE_LONG: Duration = Duration::from_millis(500);
+const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 const CALM: Duration = Duration::from_secs(10);
 
 /// How long it is remembered that requests of several members were too large: a loss each ten minutes costs next to nothing.
@@ -188,7 +190,8 @@ impl RequestLimit {
         let is_calm = learned.lost.is_none_or(|at| at.elapsed() > CALM);
         learned.losses = if is_calm { 0 } else { learned.losses.saturating_add(1) };
         learned.lost = Some(Instant::now());
-        (self.first * 2_u32.saturating_pow(learned.losses.min(16))).min(PAUSE_LONGEST)
+        let longest = if learned.losses < LOSSES_MAX { PAUSE_LONG } else { PAUSE_LONGEST };
+        (self.first * 2_u32.saturating_pow(learned.losses.min(16))).min(longest)
     }
 
     /// A call that may break its connection.
@@ -343,8 +346,9 @@ mod tests {
     #[test]
     fn pauses_grow_while_the_connection_breaks() {
         let limit = RequestLimit::new(100, 100);
-        let pauses: Vec<u128> = (0..8).map(|_| limit.pause().as_millis()).collect();
-        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        let pauses: Vec<u128> = (0..40).map(|_| limit.pause().as_millis()).collect();
+        assert_eq!(pauses.get(..6), Some(&[50, 100, 200, 400, 500, 500][..]));
+        assert_eq!(pauses.last(), Some(&5000));
     }
 
     #[tokio::test]
