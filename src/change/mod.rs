@@ -3,6 +3,7 @@
 //! Everything here is plain data. The Avro form (`schemas/change.v1.avsc`) has the same names, so a reader of
 //! the stream and a reader of this file see the same thing. Nothing in this module knows a client, a clock or a file.
 
+pub mod brief;
 pub(crate) mod hash;
 mod value;
 mod version;
@@ -12,6 +13,7 @@ pub use value::{Digest, ValueKind};
 pub use version::{ZkStat, ZkVersion};
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A place in the stream. The first record of a stream is at 1; positions grow by one a record and are never used
 /// twice. After thinning there are holes between them. 0 is "before the first record".
@@ -73,14 +75,25 @@ impl Op {
     }
 }
 
-/// The two names of one pair. A capture-only route has one of them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The two names of one pair. A capture-only route has one of them. [`fmt::Debug`] is for the log: shortened.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pair {
     /// The znode's path.
     pub zookeeper: Option<String>,
     /// The Redis key.
     #[serde(with = "serde_bytes")]
     pub redis: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.zookeeper, &self.redis) {
+            (Some(path), Some(key)) => write!(out, "{} and {}", brief::name(path), brief::name(key)),
+            (Some(path), None) => out.write_str(&brief::name(path)),
+            (None, Some(key)) => out.write_str(&brief::name(key)),
+            (None, None) => out.write_str("none"),
+        }
+    }
 }
 
 /// Which connector saw a change.

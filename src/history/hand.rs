@@ -112,6 +112,7 @@ pub(super) fn found_znode(reading: ZnodeReading) -> Found {
         }
         ZnodeReading::Present { data, stat } => Found::Znode { data, stat },
         ZnodeReading::Denied(detail) => Found::Unfit("no_permission", detail),
+        ZnodeReading::TooLarge(detail) => Found::Unfit("too_large", detail),
     }
 }
 
@@ -130,6 +131,7 @@ pub(super) fn found_key(state: KeyState) -> Option<Found> {
         }
         KeyState::Denied(detail) => Found::Unfit("no_permission", detail),
         KeyState::Obstructed(bucket) => Found::Unfit("wrong_type", KeyState::obstructed_by(&bucket)),
+        KeyState::Unasked(detail) => Found::Unfit("too_large", detail),
         KeyState::Later => return None,
     })
 }

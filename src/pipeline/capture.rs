@@ -222,6 +222,10 @@ impl Engine {
                     self.quarantine(name, hint.route, &pair, "no_permission", &detail);
                     None
                 }
+                ZnodeReading::TooLarge(detail) => {
+                    self.quarantine(name, hint.route, &pair, "too_large", &detail);
+                    None
+                }
                 ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
                     self.quarantine(name, hint.route, &pair, "too_large", &format!("{} bytes", data.len()));
                     None
@@ -291,6 +295,10 @@ impl Engine {
                 }
                 KeyState::Obstructed(bucket) => {
                     unfit("wrong_type", &KeyState::obstructed_by(&bucket));
+                    None
+                }
+                KeyState::Unasked(detail) => {
+                    unfit("too_large", &detail);
                     None
                 }
                 KeyState::Digest { .. } | KeyState::Later => {

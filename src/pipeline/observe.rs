@@ -148,8 +148,10 @@ impl Engine {
             let gone_zxid = self.gone_zxid.load(Ordering::Relaxed);
             let next = match &reading {
                 // Whatever the base says, it goes into quarantine.
-                ZnodeReading::Denied(_) if known != Known::Unknown && !item.hint.key => Next::Decide,
-                ZnodeReading::Denied(_) => Next::Both,
+                ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_) if known != Known::Unknown && !item.hint.key => {
+                    Next::Decide
+                }
+                ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_) => Next::Both,
                 reading => after_znode(known, version_of(reading), item.hint.key, self.ensemble().id, gone_zxid),
             };
             match next {
@@ -342,6 +344,7 @@ impl Engine {
             }
             KeyState::Denied(detail) => return sight.unfit(item, "no_permission", detail),
             KeyState::Obstructed(bucket) => return sight.unfit(item, "wrong_type", KeyState::obstructed_by(&bucket)),
+            KeyState::Unasked(detail) => return sight.unfit(item, "too_large", detail),
         };
         let watched = hint.key && hint.key_seen_ms > 0 && !comparing;
         let mtime_ms = data.as_ref().map_or(i64::MAX, |(_, stat)| stat.mtime_ms);
@@ -380,6 +383,7 @@ impl Engine {
             }
             ZnodeReading::Present { data, stat } => Ok(Some((data, stat))),
             ZnodeReading::Denied(detail) => Err(("no_permission", detail)),
+            ZnodeReading::TooLarge(detail) => Err(("too_large", detail)),
         }
     }
 
@@ -423,20 +427,21 @@ impl Sight {
 
 /// [`is_doubtful`] for what was read: what may not be read is not doubted, it goes into quarantine.
 pub(super) fn is_doubted(base: Option<&Base>, reading: &ZnodeReading, ensemble: u32) -> bool {
-    !matches!(reading, ZnodeReading::Denied(_)) && is_doubtful(base, version_of(reading), ensemble)
+    !matches!(reading, ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_))
+        && is_doubtful(base, version_of(reading), ensemble)
 }
 
 fn version_of(reading: &ZnodeReading) -> Option<ZkVersion> {
     match reading {
         ZnodeReading::Present { stat, .. } => Some(stat.version()),
-        ZnodeReading::Absent(_) | ZnodeReading::Denied(_) => None,
+        ZnodeReading::Absent(_) | ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_) => None,
     }
 }
 
 /// What was read of a znode; not looked at where that was denied.
 pub(super) fn znode_of(reading: &ZnodeReading) -> Znode {
     match reading {
-        ZnodeReading::Denied(_) => Znode::AsBase,
+        ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_) => Znode::AsBase,
         ZnodeReading::Absent(gone_zxid) => Znode::Absent(*gone_zxid),
         ZnodeReading::Present { data, stat } => present(data, stat),
     }

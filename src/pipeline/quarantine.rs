@@ -2,7 +2,7 @@
 //! operator dropped is kept in another beside it, so that a restart stays silent too.
 
 use super::control::Quarantined;
-use crate::change::KeyedHash;
+use crate::change::{KeyedHash, brief};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
@@ -55,6 +55,7 @@ impl Quarantine {
 
     /// Puts a pair in. One that is there keeps its time, and its place if the reason is the same.
     pub fn put(&self, name: &[u8], route: usize, pair: Quarantined) {
+        let pair = Quarantined { detail: brief::text(&pair.detail).into_owned(), ..pair };
         let mut inner = self.inner();
         if inner.dropped.get(name).is_some_and(|(reason, detail)| *reason == pair.reason && *detail == pair.detail) {
             return;

@@ -268,6 +268,11 @@ impl Engine {
                 self.inferred.infer(seen.name.clone(), index);
                 self.dirty.finish(seen.name, None);
             }
+            // Before it is put on the stream: what cannot be written is no change that was made.
+            Step::Do(_, task) if let Err(detail) = self.fits(&seen, task) => {
+                self.quarantine(&seen.name, index, &seen.pair, "too_large", &detail);
+                self.dirty.finish(seen.name, None);
+            }
             Step::Do(recording, task) => {
                 settled.acted += 1;
                 let mut seen = seen;
@@ -306,6 +311,14 @@ impl Engine {
         } else {
             Told::default()
         }
+    }
+
+    /// Whether a transaction can hold what is to be written to ZooKeeper.
+    fn fits(&self, seen: &Observed, task: Task) -> Result<(), String> {
+        let (Task::Znode { op, .. }, Some(znodes), Some(path)) = (task, &self.znodes, &seen.pair.zookeeper) else {
+            return Ok(());
+        };
+        znodes.fits(path, op, seen.value.as_ref().map_or(0, Vec::len), seen.name.len())
     }
 
     /// Puts a pair back for the slow path.

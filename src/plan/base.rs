@@ -44,6 +44,9 @@ const IS_APART: u8 = 16;
 const IS_UNPROVEN: u8 = 32;
 
 impl Base {
+    /// [`Base::encode`] gives at most so many bytes.
+    pub const ENCODED_MAX: usize = 62;
+
     /// The bytes in the sidecar: format, flags, then the sequence at offset 2 in big-endian (scripts compare it),
     /// then what the flags announce. At most 62 bytes. Equal bases have equal bytes.
     #[must_use]
@@ -56,7 +59,7 @@ impl Base {
         set(self.ephemeral, IS_EPHEMERAL);
         set(self.apart, IS_APART);
         set(self.unproven, IS_UNPROVEN);
-        let mut bytes = Vec::with_capacity(62);
+        let mut bytes = Vec::with_capacity(Base::ENCODED_MAX);
         bytes.extend_from_slice(&[FORMAT, flags]);
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
         bytes.extend_from_slice(&self.path_id.to_be_bytes());

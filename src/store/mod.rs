@@ -10,35 +10,35 @@
 
 pub mod clock;
 mod held;
+mod limit;
 mod overlap;
 pub mod preflight;
 pub mod redis;
+mod request;
 pub mod zookeeper;
 
 pub use clock::ClockOffset;
+pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::overlaps;
 
-use crate::change::{Digest, Side, ZkStat};
+use crate::change::{Digest, Side, ZkStat, brief};
 pub use crate::plan::guard::{Remembered, Taken};
 use crate::plan::{Base, Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
-/// Values above this many bytes are not mirrored. ZooKeeper takes 1,048,575 bytes in one request, path and all.
-pub const VALUE_BYTES_MAX: usize = 1_000_000;
-
 /// What a store can fail with as a whole, by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Not reachable now. Nothing is known of what was under way; wait, and observe again.
-    #[error("{0}")]
+    #[error("{}", brief::text(.0))]
     Away(String),
     /// It will not serve us: a refused login, a server too old, a range that another pipeline owns. Exit 1.
-    #[error("{0}")]
+    #[error("{}", brief::text(.0))]
     Refused(String),
     /// Another worker owns the pipeline now. Stop writing and stand by.
-    #[error("{0}")]
+    #[error("{}", brief::text(.0))]
     Fenced(String),
 }
 
@@ -103,6 +103,8 @@ pub enum ZnodeReading {
     },
     /// The session may not read it. The text names path and permission.
     Denied(String),
+    /// The request alone is larger than the server takes.
+    TooLarge(String),
 }
 
 /// One write to ZooKeeper.
@@ -309,6 +311,13 @@ pub trait Znodes: Send + Sync {
     /// when the outcome of each is known, or with [`StoreError::Fenced`] when the ownership is lost.
     fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>>;
 
+    /// Whether a transaction that does this alone is small enough, by what is known without asking: an error says why not. What the
+    /// ancestors and their ACL add is found by [`Znodes::write`].
+    ///
+    /// # Errors
+    /// One sentence.
+    fn fits(&self, path: &str, op: ZnodeOp, data: usize, key: usize) -> Result<(), String>;
+
     /// The sidecars say what these slots say: they may be used again.
     fn release(&self, slots: &[Slot]);
 
@@ -360,6 +369,8 @@ pub enum KeyState {
     Denied(String),
     /// Something else has the name under which Keepstep keeps what was agreed on about this key: that name.
     Obstructed(String),
+    /// The request alone is larger than the server takes, or its answer.
+    Unasked(String),
 }
 
 impl KeyState {

@@ -62,6 +62,7 @@ mod replay;
 mod scripts;
 mod sharing;
 mod silent_loss;
+mod sizes;
 mod storage;
 mod stream_conformance;
 mod support;

@@ -1,6 +1,6 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::fault::{explain, is_broken, is_denied, is_full, is_replica};
+use super::fault::{explain, is_broken, is_denied, is_full, is_replica, may_be_too_large};
 use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
@@ -9,6 +9,7 @@ use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};
+use crate::store::request::Fault;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -124,7 +125,7 @@ impl Shared {
     }
 
     /// Runs a script, loading it where the server does not have it. The inner error is the script's.
-    pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
+    pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, Fault> {
         let connection = self.connection().await?;
         self.script_on(connection, script, command).await
     }
@@ -135,9 +136,13 @@ impl Shared {
         commands: Arc<Commands>,
         script: &Script,
         command: &Cmd,
-    ) -> Result<Result<Value, RedisError>, StoreError> {
+    ) -> Result<Result<Value, RedisError>, Fault> {
         match run(&mut commands.connection.clone(), script, command).await {
-            Err(error) if is_broken(&error) || is_replica(&error) => Err(self.failed(&commands, &error)),
+            Err(error) if may_be_too_large(&error) => {
+                commands.give_up();
+                Err(Fault::Broke(explain(&self.settings, &error)))
+            }
+            Err(error) if is_broken(&error) || is_replica(&error) => Err(Fault::Other(self.failed(&commands, &error))),
             result => Ok(result),
         }
     }
@@ -146,11 +151,7 @@ impl Shared {
         StoreError::Fenced(format!("{}: a newer owner has written here", self.place()))
     }
 
-    pub(super) async fn observe_chunk(
-        &self,
-        keys: &[&[u8]],
-        values: bool,
-    ) -> Result<(Vec<KeyReading>, i64), StoreError> {
+    pub(super) async fn observe_chunk(&self, keys: &[&[u8]], values: bool) -> Result<(Vec<KeyReading>, i64), Fault> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.observe.sha).arg(keys.len() * 2);
@@ -170,7 +171,7 @@ impl Shared {
         // A connection does not outlive the server's life, so this is the life of what is read.
         let life = lock(&self.lineage).life;
         match self.script_on(connection, &self.observe, &command).await? {
-            Ok(value) => self.readings(value, keys.len(), life),
+            Ok(value) => Ok(self.readings(value, keys.len(), life)?),
             Err(error) if is_denied(&error) && keys.len() > 1 => {
                 let mut readings = Vec::with_capacity(keys.len());
                 let mut now_ms = 0;
@@ -185,7 +186,7 @@ impl Shared {
                 let state = KeyState::Denied(error.to_string());
                 Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, life }], 0))
             }
-            Err(error) => Err(explain(&self.settings, &error)),
+            Err(error) => Err(explain(&self.settings, &error).into()),
         }
     }
 
@@ -232,7 +233,7 @@ impl Shared {
     }
 
     /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at.
-    async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, StoreError> {
+    async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, Fault> {
         let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life);
         let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
         if keys.is_empty() {
@@ -240,7 +241,7 @@ impl Shared {
         }
         let (readings, _) = self.observe_chunk(&keys, false).await?;
         if readings.iter().any(|reading| reading.life != life) {
-            return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())));
+            return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())).into());
         }
         let mut readings = readings.iter();
         let becomes = writes.iter().map(|write| {
@@ -250,7 +251,7 @@ impl Shared {
         Ok(becomes.collect())
     }
 
-    pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+    pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
         let connection = self.connection().await?;
         let life = lock(&self.lineage).life;
         let late = self.late(writes, life).await?;
@@ -274,7 +275,7 @@ impl Shared {
         &self,
         connection: Arc<Commands>,
         writes: &[KeyWrite<'_>],
-    ) -> Result<Vec<KeyOutcome>, StoreError> {
+    ) -> Result<Vec<KeyOutcome>, Fault> {
         let full = match self.apply_on(Arc::clone(&connection), &self.apply, writes).await? {
             Applied::Each(outcomes) => return Ok(outcomes),
             Applied::Full(why) => KeyOutcome::NotNow(why),
@@ -303,7 +304,7 @@ impl Shared {
         connection: Arc<Commands>,
         script: &Script,
         writes: &[KeyWrite<'_>],
-    ) -> Result<Applied, StoreError> {
+    ) -> Result<Applied, Fault> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&script.sha).arg(writes.len() * 2);
@@ -330,9 +331,10 @@ impl Shared {
         }
         match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))? {
             Ok(Value::Array(codes)) => {
-                codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>().map(Applied::Each)
+                let outcomes = codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>()?;
+                Ok(Applied::Each(outcomes))
             }
-            Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place()))),
+            Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place())).into()),
             Err(error) if is_denied(&error) && writes.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for write in writes {
@@ -349,7 +351,7 @@ impl Shared {
                 Some("MISCONF" | "NOREPLICAS") => {
                     Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); writes.len()]))
                 }
-                _ => Err(explain(&self.settings, &error)),
+                _ => Err(explain(&self.settings, &error).into()),
             },
         }
     }
@@ -404,6 +406,7 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
         | KeyState::WrongType(_)
         | KeyState::Later
         | KeyState::Denied(_)
+        | KeyState::Unasked(_)
         | KeyState::Obstructed(_) => return Late::Unproven,
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)

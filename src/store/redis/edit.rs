@@ -1,38 +1,16 @@
 //! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
 
+use super::Shared;
 use super::calls::{ANSWER_BYTES, Applied, DIGEST_ABOVE};
 use super::fault::{explain, is_denied, is_full};
 use super::script::Script;
-use super::{CALL_BYTES, KEYS_PER_CALL, Shared};
 use crate::change::Digest;
+use crate::store::request::Fault;
 use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};
 use redis::Value;
 
-/// See [`crate::store::Keyspace::look`].
-pub(super) async fn look(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
-    let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| look_chunk(shared, chunk, values));
-    Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
-}
-
-/// See [`crate::store::Keyspace::edit`].
-pub(super) async fn edit(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
-    let mut calls = Vec::new();
-    let mut rest = edits;
-    while !rest.is_empty() {
-        let mut size = 0;
-        let fits = rest.iter().take(KEYS_PER_CALL).take_while(|edit| {
-            size += edit.value.map_or(0, <[u8]>::len);
-            size <= CALL_BYTES
-        });
-        // One that is larger than the bound goes alone.
-        let (chunk, others) = rest.split_at(fits.count().max(1));
-        calls.push(edit_chunk(shared, chunk));
-        rest = others;
-    }
-    Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
-}
-
-async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
+/// One call of [`crate::store::Keyspace::look`].
+pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, Fault> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(&shared.look.sha).arg(keys.len()).arg(keys);
     command.arg(ANSWER_BYTES).arg(if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }).arg(VALUE_BYTES_MAX);
@@ -48,11 +26,13 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
             }
             // What is missing would be asked for again and again.
             if states.len() < keys.len() {
-                return Err(StoreError::Away(format!("{}: a script answered less than was asked", shared.place())));
+                return Err(
+                    StoreError::Away(format!("{}: a script answered less than was asked", shared.place())).into()
+                );
             }
             Ok(states)
         }
-        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
+        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
         Err(error) if is_denied(&error) && keys.len() > 1 => {
             let mut states = Vec::with_capacity(keys.len());
             for key in keys {
@@ -61,7 +41,7 @@ async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec
             Ok(states)
         }
         Err(error) if is_denied(&error) => Ok(vec![KeyState::Denied(error.to_string())]),
-        Err(error) => Err(explain(&shared.settings, &error)),
+        Err(error) => Err(explain(&shared.settings, &error).into()),
     }
 }
 
@@ -81,7 +61,8 @@ fn state(code: u8, value: &[u8]) -> KeyState {
     }
 }
 
-async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
+/// One call of [`crate::store::Keyspace::edit`].
+pub(super) async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
     let full = match edit_by(shared, &shared.edit, edits).await? {
         Applied::Each(outcomes) => return Ok(outcomes),
         Applied::Full(why) => KeyOutcome::NotNow(why),
@@ -101,7 +82,7 @@ async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOut
     Ok(edits.iter().filter_map(outcome).collect())
 }
 
-async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Result<Applied, StoreError> {
+async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Result<Applied, Fault> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(&script.sha).arg(edits.len());
     for edit in edits {
@@ -115,9 +96,10 @@ async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Res
     }
     match shared.script(script, &command).await? {
         Ok(Value::Array(codes)) => {
-            codes.into_iter().map(|code| shared.outcome(code)).collect::<Result<_, _>>().map(Applied::Each)
+            let outcomes = codes.into_iter().map(|code| shared.outcome(code)).collect::<Result<_, _>>()?;
+            Ok(Applied::Each(outcomes))
         }
-        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place()))),
+        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
         Err(error) if is_denied(&error) && edits.len() > 1 => {
             let mut outcomes = Vec::with_capacity(edits.len());
             for edit in edits {
@@ -134,7 +116,7 @@ async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Res
             Some("MISCONF" | "NOREPLICAS") => {
                 Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); edits.len()]))
             }
-            _ => Err(explain(&shared.settings, &error)),
+            _ => Err(explain(&shared.settings, &error).into()),
         },
     }
 }

@@ -44,6 +44,14 @@ pub(super) fn is_full(error: &RedisError) -> bool {
     error.code() == Some("OOM")
 }
 
+/// Whether the server did not take the call for its length, or closed the connection without a word. It closes it after the error, too,
+/// which has no code of its own.
+pub(super) fn may_be_too_large(error: &RedisError) -> bool {
+    let is_protocol =
+        error.code() == Some("ERR") && error.detail().is_some_and(|text| text.starts_with("Protocol error"));
+    is_protocol || (is_broken(error) && !error.is_timeout())
+}
+
 /// Whether the user may not do it.
 pub(super) fn is_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)

@@ -23,10 +23,12 @@ pub mod notification;
 mod preflight;
 mod script;
 mod server;
+mod size;
 mod slot;
 mod source;
 mod state;
 
+use super::request::split;
 use super::{
     Claim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
@@ -77,9 +79,6 @@ impl Settings {
 
 /// Keys in one script call: beyond some hundred nothing is gained and the server is held longer (`facts`: 50 to 200).
 const KEYS_PER_CALL: usize = 128;
-
-/// Bytes of values in one script call that writes: the server is held while it reads and hashes them.
-const CALL_BYTES: usize = 512 * 1024;
 
 /// A Redis store.
 pub struct RedisStore {
@@ -213,11 +212,13 @@ impl Keyspace for RedisStore {
                 let lineage = lock(&self.shared.lineage);
                 !lineage.is_life_compared()
             };
-            for chunk in entries.chunks(KEYS_PER_CALL) {
+            let bucket = self.shared.buckets.longest();
+            let bytes = |entry: &JournalEntry| size::completed(entry, bucket);
+            for chunk in split(&entries, KEYS_PER_CALL, size::TOGETHER_BYTES, bytes) {
                 let mut becomes = vec![Late::AsItIs; chunk.len()];
                 if may_be_older {
                     let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
-                    let (readings, _) = self.shared.observe_chunk(&keys, false).await?;
+                    let (readings, _) = self.shared.observe_all(&keys, false).await?;
                     for ((becomes, reading), entry) in becomes.iter_mut().zip(&readings).zip(chunk) {
                         *becomes = late(reading, entry.base.as_ref());
                     }
@@ -268,51 +269,30 @@ impl Keyspace for RedisStore {
 
     fn observe<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<KeyReadings, StoreError>> {
         async move {
-            let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| self.shared.observe_chunk(chunk, values));
-            let chunks = futures::future::try_join_all(calls).await?;
+            let (readings, now_ms) = self.shared.observe_all(keys, values).await?;
             let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && !reading.entry.is_empty();
-            let (intact, told) = if chunks.iter().any(|(readings, _)| readings.iter().any(is_gone)) {
+            let (intact, told) = if readings.iter().any(is_gone) {
                 // What is known is up to a second old, and an eviction's event may still be on its way.
                 let (heard, told) = self.ask_behind_events().await?;
                 (lock(&self.shared.lineage).is_intact_as(&heard.info), told)
             } else {
                 (lock(&self.shared.lineage).is_intact(), true)
             };
-            let now_ms = chunks.last().map_or(0, |(_, now_ms)| *now_ms);
-            Ok(KeyReadings {
-                readings: chunks.into_iter().flat_map(|(readings, _)| readings).collect(),
-                moment: Moment { now_ms, intact, told },
-            })
+            Ok(KeyReadings { readings, moment: Moment { now_ms, intact, told } })
         }
         .boxed()
     }
 
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
-        async move {
-            let mut calls = Vec::new();
-            let mut rest = writes;
-            while !rest.is_empty() {
-                let mut bytes = 0;
-                let fits = rest.iter().take(KEYS_PER_CALL).take_while(|write| {
-                    bytes += write.value.len();
-                    bytes <= CALL_BYTES
-                });
-                // One that is larger than the bound goes alone.
-                let (chunk, others) = rest.split_at(fits.count().max(1));
-                calls.push(self.shared.apply_chunk(chunk));
-                rest = others;
-            }
-            Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
-        }
-        .boxed()
+        self.shared.apply_all(writes).boxed()
     }
 
     fn look<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<Vec<KeyState>, StoreError>> {
-        edit::look(&self.shared, keys, values).boxed()
+        self.shared.look_all(keys, values).boxed()
     }
 
     fn edit<'a>(&'a self, edits: &'a [KeyEdit<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
-        edit::edit(&self.shared, edits).boxed()
+        self.shared.edit_all(edits).boxed()
     }
 
     fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<Scanned, StoreError>> {

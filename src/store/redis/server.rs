@@ -10,8 +10,10 @@
 //! connections may tell different times.
 
 use super::info::{Info, SECTIONS};
+use super::size;
 use super::source::Listeners;
 use crate::store::held::Held;
+use crate::store::request::RequestLimit;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError};
 use std::sync::Arc;
@@ -72,6 +74,8 @@ pub(super) struct Heard {
 /// See the module.
 pub struct Server {
     pub(super) access: Access,
+    /// What is known of the calls that it takes.
+    pub(super) limit: RequestLimit,
     commands: Held<Commands, RedisError>,
     pub(super) listeners: Arc<Listeners>,
     asked: AtomicU64,
@@ -81,7 +85,8 @@ impl Server {
     /// No connection is open yet.
     #[must_use]
     pub fn new(access: Access) -> Server {
-        Server { access, commands: Held::default(), listeners: Arc::default(), asked: AtomicU64::new(0) }
+        let limit = RequestLimit::new(size::TOGETHER_BYTES, size::CALL_BYTES_MAX);
+        Server { access, limit, commands: Held::default(), listeners: Arc::default(), asked: AtomicU64::new(0) }
     }
 
     /// The command connection, made anew if the last one broke. Every new one learns the server's lineage first.

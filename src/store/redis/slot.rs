@@ -102,6 +102,11 @@ impl Buckets {
         Buckets { prefix: prefix(pipeline) }
     }
 
+    /// Bytes of the longest name: a tag has at most five letters.
+    pub(super) fn longest(&self) -> usize {
+        self.prefix.len() + 5 + 1
+    }
+
     /// The bucket of this key.
     pub(super) fn of(&self, key: &[u8]) -> Vec<u8> {
         [self.prefix.as_slice(), tag_of(slot(key)), b"}"].concat()

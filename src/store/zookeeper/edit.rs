@@ -3,10 +3,14 @@
 //! Requests of one session are served in their order, so a batch is sent at once and a parent that is created first, or
 //! a child that is deleted first, is there, or gone, when the next one comes.
 
-use super::parents::{Looked, above, look_up};
-use super::{Shared, explain};
-use crate::store::{StoreError, ZnodeEdit, ZnodeOp, ZnodeOutcome};
-use std::collections::HashSet;
+use super::pack::{no_acl, refusal, too_large};
+use super::parents::{Place, look_up};
+use super::size::{self, Sizes};
+use super::{Shared, explain, is_broken};
+use crate::store::request::{Fault, in_parts, split};
+use crate::store::{StoreError, ZnodeAcl, ZnodeEdit, ZnodeOp, ZnodeOutcome, is_creatable};
+use futures::FutureExt as _;
+use std::collections::{HashMap, HashSet};
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 /// Requests under way at a time: enough to hide the round trip, few enough to be fair to a worker beside us.
@@ -17,67 +21,89 @@ const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 
 const DONE: ZnodeOutcome = ZnodeOutcome::Done { base: None, recreated: false };
 
+/// Where each znode is created.
+type Places<'a> = HashMap<&'a str, Place>;
+
 /// See [`crate::store::Znodes::edit`].
 pub(super) async fn edit(shared: &Shared, edits: &[ZnodeEdit<'_>]) -> Result<Vec<ZnodeOutcome>, StoreError> {
-    let client = shared.control()?;
-    let looked = create_ancestors(shared, &client, edits).await?;
+    let client: &Client = &*shared.control()?;
+    let places = look_up_all(shared, client, edits).await?;
+    create_ancestors(shared, client, &places).await?;
+    let bytes = |edit: &ZnodeEdit<'_>| {
+        let acl = places.get(edit.path).and_then(|place| place.acl.as_ref()).map_or(0, |acl| size::acl(acl));
+        Sizes::alone(shared.sizes.write(edit.op, edit.path.len(), edit.data.len(), acl))
+    };
+    let limit = &shared.settings.sessions.limit;
     let mut outcomes = Vec::with_capacity(edits.len());
-    let mut rest = edits;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = rest.iter().take(TOGETHER).take_while(|edit| {
-            bytes += edit.data.len();
-            bytes <= TOGETHER_BYTES
-        });
-        let (together, others) = rest.split_at(fits.count().max(1));
-        let requests = together.iter().map(|edit| one(shared, &client, &looked, edit));
-        for outcome in futures::future::join_all(requests).await {
-            outcomes.push(outcome?);
-        }
-        rest = others;
+    for together in split(edits, TOGETHER, TOGETHER_BYTES, bytes) {
+        let answers = in_parts(
+            limit,
+            together,
+            // Each is a request of its own.
+            |edits| edits.iter().map(bytes).max().unwrap_or(0),
+            |edits| all(shared, client, &places, edits).boxed(),
+            |edit, bytes| too_large(shared, edit.path, &limit.why(bytes, "jute.maxbuffer")),
+        );
+        outcomes.extend(answers.await?);
     }
     Ok(outcomes)
 }
 
+async fn all(
+    shared: &Shared,
+    client: &Client,
+    places: &Places<'_>,
+    edits: &[ZnodeEdit<'_>],
+) -> Result<Vec<ZnodeOutcome>, Fault> {
+    let requests = edits.iter().map(|edit| one(shared, client, places, edit));
+    futures::future::join_all(requests).await.into_iter().collect()
+}
+
+async fn look_up_all<'a>(shared: &Shared, client: &Client, edits: &[ZnodeEdit<'a>]) -> Result<Places<'a>, StoreError> {
+    let creates = edits.iter().filter(|edit| edit.op == ZnodeOp::Create && is_creatable(edit.path).is_ok());
+    let creates: Vec<(&str, ZnodeAcl)> = creates.map(|edit| (edit.path, edit.acl)).collect();
+    let places = look_up(shared, client, &creates).await?;
+    Ok(creates.into_iter().map(|(path, _)| path).zip(places).collect())
+}
+
 /// Creates what is missing above the znodes that are to be created, empty. What fails here fails again below, where it
 /// is told by its path.
-async fn create_ancestors(shared: &Shared, client: &Client, edits: &[ZnodeEdit<'_>]) -> Result<Looked, StoreError> {
-    let creates = || edits.iter().filter(|edit| edit.op == ZnodeOp::Create);
-    let paths: Vec<&str> = creates().map(|edit| edit.path).collect();
-    let looked = look_up(shared, client, &paths).await?;
-    let mut made: HashSet<String> = HashSet::new();
-    for edit in creates() {
-        let (Some(acl), missing) = above(shared, &looked, edit.path, edit.acl) else { continue };
-        for path in missing {
-            if made.contains(&path) {
-                continue;
-            }
-            match client.create(&path, b"", &CreateMode::Persistent.with_acls(Acls::new(&acl))).await {
-                Ok(_) | Err(Error::NodeExists) => {
-                    shared.parents().insert(path.clone(), std::sync::Arc::clone(&acl));
-                    made.insert(path);
+async fn create_ancestors(shared: &Shared, client: &Client, places: &Places<'_>) -> Result<(), StoreError> {
+    let mut made: HashSet<&str> = HashSet::new();
+    for (path, place) in places {
+        let Some(acl) = &place.acl else { continue };
+        let missing: Vec<&str> = place.missing.iter().filter_map(|end| path.get(..*end)).collect();
+        let missing: Vec<&str> = missing.into_iter().filter(|path| made.insert(path)).collect();
+        let options = CreateMode::Persistent.with_acls(Acls::new(acl));
+        for together in split(&missing, TOGETHER, TOGETHER_BYTES, |path| path.len()) {
+            let answers = together.iter().map(|path| client.create(path, b"", &options));
+            for (path, answer) in together.iter().zip(futures::future::join_all(answers).await) {
+                match answer {
+                    Ok(_) | Err(Error::NodeExists) => shared.parents().insert(path, std::sync::Arc::clone(acl)),
+                    Err(error) if is_unknown(&error) => return Err(explain(shared, &error)),
+                    Err(_) => {}
                 }
-                Err(error) if is_broken(&error) => return Err(explain(shared, &error)),
-                Err(_) => break,
             }
         }
     }
-    Ok(looked)
+    Ok(())
 }
 
 async fn one(
     shared: &Shared,
     client: &Client,
-    looked: &Looked,
+    places: &Places<'_>,
     edit: &ZnodeEdit<'_>,
-) -> Result<ZnodeOutcome, StoreError> {
+) -> Result<ZnodeOutcome, Fault> {
     let answer = match edit.op {
         ZnodeOp::Create => {
-            let (Some(acl), _) = above(shared, looked, edit.path, edit.acl) else {
-                let detail = format!("{}: {}: the parent's ACL cannot be copied", shared.place(), edit.path);
-                return Ok(ZnodeOutcome::Impossible("no_permission", detail));
+            if let Err(why) = is_creatable(edit.path) {
+                return Ok(too_large(shared, edit.path, &why));
+            }
+            let Some(acl) = places.get(edit.path).and_then(|place| place.acl.as_ref()) else {
+                return Ok(no_acl(shared, edit.path));
             };
-            client.create(edit.path, edit.data, &CreateMode::Persistent.with_acls(Acls::new(&acl))).await.map(|_| ())
+            client.create(edit.path, edit.data, &CreateMode::Persistent.with_acls(Acls::new(acl))).await.map(|_| ())
         }
         ZnodeOp::Set(version) => client.set_data(edit.path, edit.data, Some(version)).await.map(|_| ()),
         ZnodeOp::Delete(version) => match client.delete(edit.path, Some(version)).await {
@@ -85,8 +111,6 @@ async fn one(
             answer => answer,
         },
     };
-    let impossible =
-        |reason, what: &str| Ok(ZnodeOutcome::Impossible(reason, format!("{}: {}: {what}", shared.place(), edit.path)));
     match answer {
         Ok(()) => Ok(DONE),
         Err(Error::NoNode) if edit.op == ZnodeOp::Create => {
@@ -95,23 +119,14 @@ async fn one(
             Ok(ZnodeOutcome::Refused)
         }
         Err(Error::NodeExists | Error::BadVersion | Error::NoNode) => Ok(ZnodeOutcome::Refused),
-        Err(Error::NoAuth) => {
-            impossible("no_permission", "the session may not write here; see the ACLs of it and its parent")
-        }
-        Err(Error::NoChildrenForEphemerals) => {
-            impossible("ephemeral_parent", "an ephemeral znode can have no children")
-        }
-        Err(Error::QuotaExceeded) => impossible("quota", "the quota of this subtree is exceeded"),
-        Err(Error::InvalidAcl) => impossible("no_permission", "the ACL is refused; is the session authenticated?"),
-        Err(error) if is_broken(&error) => Err(explain(shared, &error)),
-        Err(error) => impossible("refused", &error.to_string()),
+        Err(error) if is_broken(&error) => Err(Fault::Broke(explain(shared, &error))),
+        Err(error) if is_unknown(&error) => Err(explain(shared, &error).into()),
+        Err(error) => Ok(refusal(shared, edit.path, &error)),
     }
 }
 
 /// Whether nothing is known of what became of the request.
-fn is_broken(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::ConnectionLoss | Error::SessionExpired | Error::ClientClosed | Error::AuthFailed | Error::Timeout
-    )
+fn is_unknown(error: &Error) -> bool {
+    is_broken(error)
+        || matches!(error, Error::SessionExpired | Error::ClientClosed | Error::AuthFailed | Error::Timeout)
 }

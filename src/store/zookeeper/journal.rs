@@ -13,6 +13,11 @@ const GONE: u8 = 0;
 const CREATED: u8 = 1;
 const SET: u8 = 2;
 
+/// At most the bytes of the entry of a write whose key has so many: length, key, nonce, kind, length of the base, base.
+pub(super) fn entry_bytes(key: usize) -> usize {
+    4 + key + 8 + 1 + 1 + Base::ENCODED_MAX
+}
+
 /// Appends the entry of one write. A base that `gone` says there is none of is kept for its sequence only.
 pub(super) fn append(bytes: &mut Vec<u8>, write: &ZnodeWrite<'_>, gone: bool) {
     let kind = match write.op {

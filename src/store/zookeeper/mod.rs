@@ -9,23 +9,27 @@
 //! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it. All
 //! pipelines of a worker share the two (`session.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
 
+mod ancestors;
 mod edit;
 mod election;
 mod group;
 mod journal;
 mod lineage;
 mod ours;
+mod pack;
 mod parents;
 mod preflight;
+mod read;
 mod session;
 mod sink;
+mod size;
 mod source;
 mod tenure;
 mod walk;
 
 use super::clock::ClockOffset;
 use super::{
-    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Taken, Walk, ZnodeBatch, ZnodeEdit,
+    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Taken, Walk, ZnodeBatch, ZnodeEdit, ZnodeOp,
     ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
@@ -34,13 +38,13 @@ use futures::future::BoxFuture;
 use parents::Parents;
 use session::Session;
 pub use session::{Access, Sessions};
-use std::collections::HashMap;
+use size::Sizes;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tenure::Tenure;
 use tokio::task::JoinHandle;
-use zookeeper_client::{Client, Error, MultiReadResult, Stat};
+use zookeeper_client::{Error, Stat};
 
 /// How an ensemble is reached and which part of it a pipeline uses.
 #[derive(Clone)]
@@ -63,15 +67,19 @@ pub struct Settings {
 /// itself, so this only keeps a flapping connection from spinning.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes of one request that a server takes: the default of `jute.maxbuffer`.
+const REQUEST_BYTES_MAX: usize = 1_048_575;
+
+/// Bytes of a request of several operations: half of what is taken, since a transaction grows on its way through the ensemble, and
+/// larger ones are not faster.
+const TOGETHER_BYTES: usize = 512 * 1024;
+
 /// Bytes that the answers of one read request should hold.
 const READ_BYTES: usize = 2 * 1024 * 1024;
 
 /// Znodes of one read request. More gains nothing, and it bounds what a request of unexpectedly large znodes answers
 /// (64 MB).
 const READS_MAX: usize = 64;
-
-/// Read requests of one call that are under way together.
-const READS_TOGETHER: usize = 4;
 
 /// A ZooKeeper store.
 pub struct ZookeeperStore {
@@ -87,6 +95,7 @@ struct Shared {
     owes: AtomicBool,
     source: Mutex<Option<Arc<Session>>>,
     parents: Mutex<Parents>,
+    sizes: Sizes,
     newest_zxid: AtomicI64,
     /// Of the ensemble, as the last ownership of this worker left it.
     lineage: Mutex<Option<lineage::Lineage>>,
@@ -118,6 +127,11 @@ fn stat_of(stat: &Stat) -> ZkStat {
         ephemeral_owner: stat.ephemeral_owner,
         num_children: stat.num_children,
     }
+}
+
+/// Whether the connection broke under a request, so that nothing is known of what became of it.
+fn is_broken(error: &Error) -> bool {
+    matches!(error, Error::ConnectionLoss | Error::Custom(_))
 }
 
 /// What an error of a whole request means for the store.
@@ -163,125 +177,6 @@ impl Shared {
     fn note_zxid(&self, zxid: i64) {
         self.newest_zxid.fetch_max(zxid, Ordering::Relaxed);
     }
-
-    /// Znodes to ask for in one request, by the sizes seen lately.
-    fn reads_per_request(&self) -> usize {
-        (READ_BYTES / self.znode_bytes.load(Ordering::Relaxed).max(1)).clamp(2, READS_MAX)
-    }
-
-    fn note_size(&self, bytes: usize) {
-        // A rise is taken at once, a fall over some sixteen znodes.
-        let known = self.znode_bytes.load(Ordering::Relaxed);
-        let next = if bytes >= known { bytes } else { known - (known - bytes).div_ceil(16) };
-        self.znode_bytes.store(next, Ordering::Relaxed);
-    }
-
-    async fn multi_read(&self, client: &Client, paths: &[String]) -> Result<Vec<MultiReadResult>, StoreError> {
-        let wrong = |error: Error| explain(self, &error);
-        let mut reader = client.new_multi_reader();
-        for path in paths {
-            reader.add_get_data(path).map_err(wrong)?;
-        }
-        let results = reader.commit().await.map_err(wrong)?;
-        let largest = results.iter().map(|result| match result {
-            MultiReadResult::Data { data, .. } => data.len(),
-            _ => 0,
-        });
-        self.note_size(largest.max().unwrap_or(0));
-        Ok(results)
-    }
-
-    async fn read(&self, paths: &[String], look: Look) -> Result<Vec<ZnodeReading>, StoreError> {
-        let client = match look {
-            Look::Source => lock(&self.source)
-                .clone()
-                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place())))?,
-            Look::Synced => {
-                let client = self.control()?;
-                client.sync("/").await.map_err(|error| explain(self, &error))?;
-                client
-            }
-        };
-        let mut readings = Vec::with_capacity(paths.len());
-        // The first request shows how large the znodes are, before more are under way together.
-        let (first, rest) = paths.split_at(paths.len().min(self.reads_per_request()));
-        let mut answers = vec![self.multi_read(&client, first).await?];
-        let chunks: Vec<&[String]> = rest.chunks(self.reads_per_request()).collect();
-        for together in chunks.chunks(READS_TOGETHER) {
-            let requests = together.iter().map(|chunk| self.multi_read(&client, chunk));
-            answers.extend(futures::future::try_join_all(requests).await?);
-        }
-        for result in answers.into_iter().flatten() {
-            readings.push(match result {
-                MultiReadResult::Data { data, stat } => {
-                    self.note_zxid(stat.mzxid);
-                    ZnodeReading::Present { data, stat: stat_of(&stat) }
-                }
-                MultiReadResult::Error { err: Error::NoNode } => ZnodeReading::Absent(i64::MAX),
-                MultiReadResult::Error { err: Error::NoAuth } => {
-                    ZnodeReading::Denied(format!("{}: the session may not read it", self.place()))
-                }
-                MultiReadResult::Error { err } => return Err(explain(self, &err)),
-                _ => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place()))),
-            });
-        }
-        if look == Look::Synced && readings.iter().any(|reading| matches!(reading, ZnodeReading::Absent(_))) {
-            let dates = self.date_deletions(&client, paths, &mut readings);
-            let (intact, dated) = futures::future::join(lineage::check(self, &client), dates).await;
-            intact.and(dated)?;
-        }
-        Ok(readings)
-    }
-
-    /// Notes when those that are absent can have been deleted at the latest: a parent's pzxid is the zxid of the last creation or deletion
-    /// in it. That a lagging server of the watches may still tell of a time before is known by it as well.
-    async fn date_deletions(
-        &self,
-        client: &Client,
-        paths: &[String],
-        readings: &mut [ZnodeReading],
-    ) -> Result<(), StoreError> {
-        let mut dates: HashMap<&str, i64> = HashMap::new();
-        let mut absent: Vec<(&str, &mut i64)> = Vec::new();
-        for (path, reading) in paths.iter().zip(readings) {
-            if let ZnodeReading::Absent(gone_zxid) = reading {
-                absent.push((path.rsplit_once('/').map_or("", |(parent, _)| parent), gone_zxid));
-            }
-        }
-        let mut parents: Vec<&str> = absent.iter().map(|(parent, _)| *parent).collect();
-        parents.sort_unstable();
-        parents.dedup();
-        for together in parents.chunks(READS_MAX) {
-            let asked = together.iter().map(|parent| pzxid_above(client, parent));
-            for (parent, pzxid) in together.iter().zip(futures::future::join_all(asked).await) {
-                match pzxid {
-                    Ok(pzxid) => {
-                        self.note_zxid(pzxid);
-                        dates.insert(parent, pzxid);
-                    }
-                    // It may not be looked at: then the events have to tell.
-                    Err(Error::NoAuth) => {}
-                    Err(error) => return Err(explain(self, &error)),
-                }
-            }
-        }
-        for (parent, gone_zxid) in absent {
-            *gone_zxid = dates.get(parent).copied().unwrap_or(i64::MAX);
-        }
-        Ok(())
-    }
-}
-
-/// pzxid of the nearest ancestor that is there, of a path without its last name; 0 if there is none (a chroot that is missing).
-async fn pzxid_above(client: &Client, parent: &str) -> Result<i64, Error> {
-    let mut at = parent;
-    loop {
-        match client.check_stat(if at.is_empty() { "/" } else { at }).await? {
-            Some(stat) => return Ok(stat.pzxid),
-            None if at.is_empty() => return Ok(0),
-            None => at = at.rsplit_once('/').map_or("", |(above, _)| above),
-        }
-    }
 }
 
 impl ZookeeperStore {
@@ -289,6 +184,7 @@ impl ZookeeperStore {
     #[must_use]
     pub fn new(settings: Settings) -> ZookeeperStore {
         let shared = Shared {
+            sizes: Sizes::below(&settings.sessions.access().connect),
             settings,
             tenure: Mutex::new(None),
             owes: AtomicBool::new(false),
@@ -360,6 +256,10 @@ impl Znodes for ZookeeperStore {
 
     fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>> {
         sink::write(&self.shared, writes).boxed()
+    }
+
+    fn fits(&self, path: &str, op: ZnodeOp, data: usize, key: usize) -> Result<(), String> {
+        self.shared.fits(path, op, data, key)
     }
 
     fn release(&self, slots: &[Slot]) {

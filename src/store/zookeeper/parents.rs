@@ -1,97 +1,146 @@
 //! Which znodes are known to exist, with their ACLs: what a create needs to know of its ancestors.
+//!
+//! A znode's ACL may be changed at any time, and no event tells. So what is known of an ancestor holds for [`FRESH`]: a user whose right
+//! was taken away may be given it on new znodes for so long, and not longer.
 
-use super::{Shared, explain};
+use super::ancestors::Ancestors;
+use super::{READS_MAX, Shared, explain};
+use crate::store::request::split;
 use crate::store::{StoreError, ZnodeAcl};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use zookeeper_client::{Acl, Acls, Client, Error};
 
-/// Known ancestors kept at a time; beyond it everything is forgotten and asked for again (about 200 bytes each).
-const KNOWN_MAX: usize = 50_000;
+/// Bytes of the paths of known ancestors; beyond it everything is forgotten and asked for again.
+const KNOWN_BYTES: usize = 8 << 20;
 
-/// Look-ups that are under way together.
-const LOOKUPS_TOGETHER: usize = 128;
+/// What a known ancestor takes besides its path.
+const ENTRY_BYTES: usize = 100;
+
+/// How long the ACL of an ancestor is taken as it was read. One look-up a second costs nothing, and batches of a first copy follow each
+/// other within milliseconds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Bytes of look-ups that are under way together.
+const LOOKUP_BYTES: usize = 1 << 20;
 
 /// Ancestors that exist, as far as we know. A wrong entry costs one refused multi.
 #[derive(Default)]
 pub(super) struct Parents {
-    known: HashMap<String, Arc<Vec<Acl>>>,
+    known: HashMap<String, (Arc<Vec<Acl>>, Instant)>,
+    bytes: usize,
 }
 
 impl Parents {
-    pub(super) fn insert(&mut self, path: String, acl: Arc<Vec<Acl>>) {
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
+    pub(super) fn insert(&mut self, path: &str, acl: Arc<Vec<Acl>>) {
+        let now = Instant::now();
+        if let Some(known) = self.known.get_mut(path) {
+            *known = (acl, now);
+            return;
         }
-        self.known.insert(path, acl);
+        self.bytes += path.len() + ENTRY_BYTES;
+        if self.bytes > KNOWN_BYTES {
+            self.known.clear();
+            self.bytes = path.len() + ENTRY_BYTES;
+        }
+        self.known.insert(path.to_owned(), (acl, now));
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<Arc<Vec<Acl>>> {
-        self.known.get(path).cloned()
+    fn get(&self, path: &str) -> Option<Arc<Vec<Acl>>> {
+        self.known.get(path).filter(|(_, at)| at.elapsed() < FRESH).map(|(acl, _)| Arc::clone(acl))
+    }
+
+    fn forget(&mut self, path: &str) {
+        if self.known.remove(path).is_some() {
+            self.bytes -= path.len() + ENTRY_BYTES;
+        }
     }
 
     /// Forgets this path's ancestors (one of them is gone).
     pub(super) fn forget_above(&mut self, path: &str) {
-        let mut path = path;
-        while let Some(parent) = parent_of(path) {
-            self.known.remove(parent);
-            path = parent;
+        for (_, ancestor) in Ancestors::of(path).nearest_first() {
+            self.forget(ancestor);
         }
     }
 }
 
-/// The parent's path; `None` for the root.
-pub(super) fn parent_of(path: &str) -> Option<&str> {
-    match path.rfind('/')? {
-        0 if path.len() > 1 => Some("/"),
-        0 => None,
-        end => path.get(..end),
-    }
+/// Where a znode is to be created.
+pub(super) struct Place {
+    /// Its ACL, and that of its missing ancestors; `None` if it may not be seen whole, so that it cannot be copied.
+    pub(super) acl: Option<Arc<Vec<Acl>>>,
+    /// The bytes of the paths of its missing ancestors, top first.
+    pub(super) missing: Vec<usize>,
 }
 
-/// What a call has found out about ancestors: the ACL of those that exist, `None` of those that do not.
-pub(super) type Looked = HashMap<String, Option<Arc<Vec<Acl>>>>;
-
-/// Looks up the ancestors of what is to be created, each once and all of a level together, up to the nearest that
-/// exist.
-pub(super) async fn look_up(shared: &Shared, client: &Client, paths: &[&str]) -> Result<Looked, StoreError> {
-    let mut looked = Looked::new();
-    let mut ask: Vec<String> = unknown(shared, &looked, paths.iter().copied());
-    while !ask.is_empty() {
-        for together in ask.chunks(LOOKUPS_TOGETHER) {
+/// Looks up the ancestors of what is to be created, up to the nearest that exist: those of all together, in some round trips.
+pub(super) async fn look_up(
+    shared: &Shared,
+    client: &Client,
+    creates: &[(&str, ZnodeAcl)],
+) -> Result<Vec<Place>, StoreError> {
+    let mut all: Vec<Ancestors<'_>> = creates.iter().map(|(path, _)| Ancestors::of(path)).collect();
+    let mut found: HashMap<&str, Option<Arc<Vec<Acl>>>> = HashMap::new();
+    {
+        let known = shared.parents();
+        for ancestors in &mut all {
+            let nearest = ancestors.nearest_first().find_map(|(nth, path)| Some((nth, path, known.get(path)?)));
+            if let Some((nth, path, acl)) = nearest {
+                ancestors.tell(nth, true);
+                found.insert(path, Some(acl));
+            }
+        }
+    }
+    loop {
+        let mut ask: Vec<&str> = Vec::new();
+        for ancestors in &mut all {
+            while let Some((nth, path)) = ancestors.next() {
+                let Some(known) = found.get(path) else {
+                    ask.push(path);
+                    break;
+                };
+                ancestors.tell(nth, known.is_some());
+            }
+        }
+        if ask.is_empty() {
+            break;
+        }
+        ask.sort_unstable();
+        ask.dedup();
+        for together in split(&ask, 2 * READS_MAX, LOOKUP_BYTES, |path| path.len()) {
             let answers = together.iter().map(|path| client.get_acl(path));
             for (path, answer) in together.iter().zip(futures::future::join_all(answers).await) {
-                let known = match answer {
-                    Ok((acls, _)) => {
-                        let acls = Arc::new(acls);
-                        shared.parents().insert(path.clone(), Arc::clone(&acls));
-                        Some(acls)
-                    }
+                let acl = match answer {
+                    Ok((acl, _)) => Some(Arc::new(acl)),
                     // It is there, and its ACL may not be read: no ACL to copy.
                     Err(Error::NoAuth) => Some(Arc::default()),
                     Err(Error::NoNode) => None,
                     Err(error) => return Err(explain(shared, &error)),
                 };
-                looked.insert(path.clone(), known);
+                match &acl {
+                    Some(acl) if !acl.is_empty() => shared.parents().insert(path, Arc::clone(acl)),
+                    _ => shared.parents().forget(path),
+                }
+                found.insert(path, acl);
             }
         }
-        let missing: Vec<String> = ask.into_iter().filter(|path| looked.get(path) == Some(&None)).collect();
-        ask = unknown(shared, &looked, missing.iter().map(String::as_str));
     }
-    Ok(looked)
+    let places = all.iter().zip(creates).map(|(ancestors, (_, acl))| {
+        let nearest = ancestors.nearest().and_then(|path| found.get(path).cloned().flatten());
+        Place { acl: given(*acl, nearest), missing: ancestors.missing() }
+    });
+    Ok(places.collect())
 }
 
-/// The distinct parents of these paths about which nothing is known.
-fn unknown<'a>(shared: &Shared, looked: &Looked, paths: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let known = shared.parents();
-    let mut ask: Vec<String> = paths
-        .filter_map(parent_of)
-        .filter(|parent| !looked.contains_key(*parent) && known.get(parent).is_none())
-        .map(ToOwned::to_owned)
-        .collect();
-    ask.sort_unstable();
-    ask.dedup();
-    ask
+/// The ACL of what is created below an ancestor with this one.
+fn given(acl: ZnodeAcl, nearest: Option<Arc<Vec<Acl>>>) -> Option<Arc<Vec<Acl>>> {
+    match (acl, nearest) {
+        (ZnodeAcl::Parent, Some(nearest)) if nearest.is_empty() || is_masked(&nearest) => None,
+        (ZnodeAcl::Parent, Some(nearest)) => Some(nearest),
+        // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
+        (ZnodeAcl::Creator, _) => Some(Arc::new(creator())),
+        (ZnodeAcl::Open, _) | (ZnodeAcl::Parent, None) => Some(Arc::new(open())),
+    }
 }
 
 /// Whether an ACL was shown with its digests masked (`user:x`), as it is without ADMIN (ZOOKEEPER-1392): copied as it
@@ -100,46 +149,32 @@ fn is_masked(acls: &[Acl]) -> bool {
     acls.iter().any(|acl| acl.scheme() == "digest" && acl.id().ends_with(":x"))
 }
 
-/// The ACL of what is created below the nearest existing ancestor (`None` if it may not be seen whole, so that it
-/// cannot be copied), and the ancestors that are missing, top first.
-pub(super) fn above(
-    shared: &Shared,
-    looked: &Looked,
-    path: &str,
-    acl: ZnodeAcl,
-) -> (Option<Arc<Vec<Acl>>>, Vec<String>) {
-    let mut missing = Vec::new();
-    let mut at = path;
-    let nearest = loop {
-        let Some(parent) = parent_of(at) else { break Arc::new(open()) };
-        if let Some(known) = shared.parents().get(parent) {
-            break known;
-        }
-        match looked.get(parent) {
-            Some(Some(acls)) if acls.is_empty() && acl == ZnodeAcl::Parent => {
-                missing.reverse();
-                return (None, missing);
-            }
-            Some(Some(acls)) => break Arc::clone(acls),
-            Some(None) | None => missing.push(parent.to_owned()),
-        }
-        at = parent;
-    };
-    missing.reverse();
-    let acl = match acl {
-        ZnodeAcl::Parent if is_masked(&nearest) => return (None, missing),
-        ZnodeAcl::Parent => nearest,
-        ZnodeAcl::Open => Arc::new(open()),
-        // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
-        ZnodeAcl::Creator => Arc::new(creator()),
-    };
-    (Some(acl), missing)
-}
-
 pub(super) fn open() -> Vec<Acl> {
     Acls::anyone_all().to_vec()
 }
 
 pub(super) fn creator() -> Vec<Acl> {
     Acls::creator_all().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_ancestors_is_bounded_by_the_bytes_of_their_paths() {
+        let mut parents = Parents::default();
+        let acl = Arc::new(open());
+        for number in 0..200 {
+            parents.insert(&format!("/{number}/{}", "x".repeat(100_000)), Arc::clone(&acl));
+            parents.insert("/a", Arc::clone(&acl));
+            let bytes: usize = parents.known.keys().map(|path| path.len() + ENTRY_BYTES).sum();
+            assert_eq!(bytes, parents.bytes);
+            assert!(bytes <= KNOWN_BYTES);
+        }
+        parents.forget_above("/a/b/c");
+        assert!(parents.get("/a").is_none());
+        let bytes: usize = parents.known.keys().map(|path| path.len() + ENTRY_BYTES).sum();
+        assert_eq!(bytes, parents.bytes);
+    }
 }

@@ -14,6 +14,7 @@ use super::group::Group;
 use super::{Shared, explain, lock, preflight};
 use crate::store::StoreError;
 use crate::store::held::Held;
+use crate::store::request::RequestLimit;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -97,8 +98,8 @@ pub struct Sessions {
     pub(super) group: Group,
     version: Mutex<String>,
     probed: tokio::sync::Mutex<Option<(Instant, Probe)>>,
-    /// Held by the one large write that may break the connection again, so that no other is blamed for it.
-    pub(super) suspect: tokio::sync::Mutex<()>,
+    /// What is known of the requests that the ensemble takes.
+    pub(super) limit: RequestLimit,
 }
 
 impl Sessions {
@@ -112,7 +113,7 @@ impl Sessions {
             group: Group::default(),
             version: Mutex::default(),
             probed: tokio::sync::Mutex::default(),
-            suspect: tokio::sync::Mutex::default(),
+            limit: RequestLimit::new(super::TOGETHER_BYTES, super::REQUEST_BYTES_MAX),
         }
     }
 

@@ -10,22 +10,18 @@
 //! be.
 
 use super::journal::{self, SLOTS};
-use super::parents::{above, look_up};
+use super::pack::{Member, another_owns, halve, look_up_again, no_acl, pack, refusal, request_bytes, too_large};
+use super::parents::look_up;
 use super::tenure::Tenure;
-use super::{Shared, explain, lineage};
+use super::{REQUEST_BYTES_MAX, Shared, explain, lineage};
 use crate::change::ZkVersion;
 use crate::failpoint::crash_in_flight;
 use crate::plan::guard::{self, Fate, fate};
+use crate::store::request::Verdict;
 use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
-use std::collections::HashSet;
 use std::sync::Arc;
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult};
-
-/// Bytes of one multi. The server's limit for the whole request is 1,048,575; half of it leaves room for paths.
-const MULTI_BYTES: usize = 512 * 1024;
-
-/// Writes in one multi. Beyond a hundred the rate does not grow, and a refused member costs more.
-const MULTI_WRITES: usize = 100;
+use std::time::Duration;
+use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult};
 
 /// Multis of one call; what does not fit is handed back. Half of the slots, so that two calls go at the same time.
 const MULTIS: usize = SLOTS / 2;
@@ -37,69 +33,16 @@ const LINEAGE: usize = 1;
 /// servers.
 const TRIES: usize = 8;
 
-/// Times that a large write may cost the connection while it is the only one under suspicion, before it is taken as too
-/// large for this ensemble. All pipelines of a worker write on one session, so one loss may be another's doing.
-const LOSSES: usize = 2;
-
-/// A write from this size on is suspected when the connection breaks under it.
-const LARGE: usize = 64 * 1024;
-
-/// One write on its way, with its place in the call.
-struct Member<'a> {
-    index: usize,
-    write: ZnodeWrite<'a>,
-    /// A delete of a znode with children: emptied instead.
-    empties: bool,
-    acl: Arc<Vec<Acl>>,
-    missing: Vec<String>,
-}
+/// Pauses between reads of the journal after a lost connection grow up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<ZnodeBatch, StoreError> {
     let tenure = shared.tenure()?;
-    let client: &Client = &tenure.session;
     let mut outcomes = vec![ZnodeOutcome::Refused; writes.len()];
-    let mut order: Vec<usize> = (0..writes.len()).collect();
-    // Parents are created before children, and children are deleted before parents.
-    order.sort_by_key(|index| {
-        writes.get(*index).map_or(0, |write| {
-            let depth = i64::try_from(write.path.bytes().filter(|byte| *byte == b'/').count()).unwrap_or(0);
-            if matches!(write.op, ZnodeOp::Delete(_)) { -depth } else { depth }
-        })
-    });
-    let created: Vec<&str> =
-        writes.iter().filter(|write| write.op == ZnodeOp::Create).map(|write| write.path).collect();
-    let looked = look_up(shared, client, &created).await?;
-    let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
-    let (mut count, mut bytes) = (0, MULTI_BYTES);
-    let mut assumed: HashSet<String> = HashSet::new();
-    for index in order {
-        let Some(write) = writes.get(index) else { continue };
-        let (acl, mut missing) = match write.op {
-            ZnodeOp::Create => above(shared, &looked, write.path, write.acl),
-            ZnodeOp::Set(_) | ZnodeOp::Delete(_) => (Some(Arc::default()), Vec::new()),
-        };
-        let Some(acl) = acl else {
-            if let Some(place) = outcomes.get_mut(index) {
-                *place = no_acl(shared, write.path);
-            }
-            continue;
-        };
-        missing.retain(|path| assumed.insert(path.clone()));
-        if matches!(write.op, ZnodeOp::Create) {
-            assumed.insert(write.path.to_owned());
-        }
-        // Path twice (operation, acl and headers) and the journal entry.
-        let size = write.data.len() + 2 * write.path.len() + write.key.len() + 200 + 100 * missing.len();
-        if bytes + size > MULTI_BYTES || count >= MULTI_WRITES {
-            if multis.len() == MULTIS {
-                break;
-            }
-            multis.push(Vec::new());
-            (count, bytes) = (0, 0);
-        }
-        (count, bytes) = (count + 1, bytes + size);
-        if let Some(multi) = multis.last_mut() {
-            multi.push(Member { index, write: write.clone(), empties: false, acl, missing });
+    let (multis, settled) = pack(shared, &tenure, writes, MULTIS).await?;
+    for (index, outcome) in settled {
+        if let Some(place) = outcomes.get_mut(index) {
+            *place = outcome;
         }
     }
     let Some(slots) = tenure.take_slots(multis.len()).await else {
@@ -139,22 +82,24 @@ async fn run(
     slot: usize,
 ) -> Result<Vec<(usize, ZnodeOutcome)>, StoreError> {
     let client: &Client = &tenure.session;
+    let limit = &shared.settings.sessions.limit;
     let mut done = Vec::with_capacity(members.len());
-    let mut lost = false;
-    let mut losses_alone = 0;
-    for _ in 0..TRIES {
-        if members.is_empty() {
+    let mut trial = limit.trial();
+    let mut refused = 0;
+    while !members.is_empty() && refused < TRIES {
+        let bytes = request_bytes(shared, &members);
+        // Ancestors that went meanwhile have made it too large: what is left is handed back.
+        if bytes > REQUEST_BYTES_MAX {
             break;
         }
-        let is_suspect = lost && matches!(members.as_slice(), [only] if only.write.data.len() >= LARGE);
-        let _alone = if is_suspect { Some(shared.settings.sessions.suspect.lock().await) } else { None };
         let sent = Sent::build(shared, tenure, &members, slot)?;
         match crash_in_flight!("c6-sent-to-zookeeper", sent.commit) {
             Ok(results) => {
+                trial.passed(bytes);
                 let mzxid = applied(shared, tenure, slot, &results);
                 for member in &members {
-                    for path in &member.missing {
-                        shared.parents().insert(path.clone(), Arc::clone(&member.acl));
+                    for path in member.ancestors() {
+                        shared.parents().insert(path, Arc::clone(&member.acl));
                     }
                 }
                 done.extend(
@@ -166,13 +111,14 @@ async fn run(
                 return Ok(done);
             }
             // The tide was raised meanwhile, or this is an older copy of the ensemble, in which a version says nothing.
-            Err(MultiWriteError::OperationFailed { index: LINEAGE, .. }) => lineage::check(shared, client).await?,
+            Err(MultiWriteError::OperationFailed { index: LINEAGE, .. }) => {
+                refused += 1;
+                lineage::check(shared, client).await?;
+            }
             Err(MultiWriteError::OperationFailed { index, source }) => {
+                refused += 1;
                 let Some(at) = sent.owners.get(index).copied().flatten() else {
-                    return Err(StoreError::Fenced(format!(
-                        "{}: another worker owns the pipeline ({source})",
-                        shared.place()
-                    )));
+                    return Err(another_owns(shared, &source));
                 };
                 refuse(shared, client, &mut members, at, source, &mut done).await?;
             }
@@ -184,28 +130,20 @@ async fn run(
                         }
                         return Ok(done);
                     }
-                    None => {
-                        lost = true;
-                        losses_alone += usize::from(is_suspect);
-                        if let [member] = members.as_slice()
-                            && losses_alone >= LOSSES
-                        {
-                            let detail = format!(
-                                "{}: the connection breaks whenever these {} bytes are written; the ensemble's \
-                                 jute.maxbuffer is smaller",
-                                shared.place(),
-                                member.write.data.len()
-                            );
-                            done.push((member.index, ZnodeOutcome::Impossible("too_large", detail)));
+                    // Not applied. What is not sent again is handed back.
+                    None => match (trial.broke(members.len(), bytes).await, members.as_slice()) {
+                        (Verdict::Again, _) => {}
+                        (Verdict::Split, _) => {
+                            halve(shared, &mut members);
+                            look_up_again(shared, client, &mut members).await?;
+                        }
+                        (Verdict::TooLarge, [member]) => {
+                            let why = limit.why(bytes, "jute.maxbuffer");
+                            done.push((member.index, too_large(shared, member.write.path, &why)));
                             return Ok(done);
                         }
-                        // Not applied. A large member may be the cause: only the first of them stays, the others are
-                        // handed back.
-                        if members.iter().any(|member| member.write.data.len() >= LARGE) {
-                            members.sort_by_key(|member| std::cmp::Reverse(member.write.data.len()));
-                            members.truncate(1);
-                        }
-                    }
+                        (Verdict::TooLarge | Verdict::Away, _) => return Ok(done),
+                    },
                 }
             }
         }
@@ -242,7 +180,7 @@ impl Sent<()> {
         multi.add_check_version(&lineage_path, tide).map_err(wrong)?;
         for (at, member) in members.iter().enumerate() {
             let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
-            for path in &member.missing {
+            for path in member.ancestors() {
                 multi.add_create(path, b"", &options).map_err(wrong)?;
                 owners.push(Some(at));
             }
@@ -313,8 +251,6 @@ async fn refuse(
 ) -> Result<(), StoreError> {
     let Some(member) = members.get_mut(at) else { return Ok(()) };
     let path = member.write.path;
-    let impossible =
-        |reason, what: &str| ZnodeOutcome::Impossible(reason, format!("{}: {path}: {what}", shared.place()));
     let outcome = match (error, member.write.op) {
         (Error::NotEmpty, ZnodeOp::Delete(_)) => {
             member.empties = true;
@@ -323,65 +259,30 @@ async fn refuse(
         // An ancestor is missing that was thought to exist, or exists that was thought missing.
         (Error::NoNode, ZnodeOp::Create) => {
             shared.parents().forget_above(path);
-            let (acl, missing) = above(shared, &look_up(shared, client, &[path]).await?, path, member.write.acl);
-            match acl {
-                Some(acl) => {
-                    (member.acl, member.missing) = (acl, missing);
-                    return Ok(());
-                }
-                None => no_acl(shared, path),
+            let places = look_up(shared, client, &[(path, member.write.acl)]).await?;
+            if places.iter().any(|place| place.acl.is_some()) {
+                return look_up_again(shared, client, members).await;
             }
+            no_acl(shared, path)
         }
         (Error::NodeExists, ZnodeOp::Create) if !member.missing.is_empty() => {
-            if let (Some(acl), missing) =
-                above(shared, &look_up(shared, client, &[path]).await?, path, member.write.acl)
-                && missing.is_empty()
-            {
-                (member.acl, member.missing) = (acl, missing);
+            let missing = member.missing.len();
+            look_up_again(shared, client, members).await?;
+            if members.get(at).is_some_and(|member| member.missing.len() < missing) {
                 return Ok(());
             }
             ZnodeOutcome::Refused
         }
         (Error::NodeExists | Error::BadVersion | Error::NoNode, _) => ZnodeOutcome::Refused,
-        (Error::NoAuth, _) => {
-            impossible("no_permission", "the session may not write here; see the ACLs of it and its parent")
-        }
-        (Error::NoChildrenForEphemerals, _) => {
-            impossible("ephemeral_parent", "an ephemeral znode can have no children")
-        }
-        (Error::QuotaExceeded, _) => impossible("quota", "the quota of this subtree is exceeded"),
-        (Error::InvalidAcl, _) => impossible("no_permission", "the ACL is refused; is the session authenticated?"),
-        (error, _) => impossible("refused", &error.to_string()),
+        (error, _) => refusal(shared, path, &error),
     };
     let member = members.remove(at);
     done.push((member.index, outcome));
     // What this member was to create for others is theirs to create again.
     if !member.missing.is_empty() {
-        let created: Vec<&str> =
-            members.iter().filter(|other| other.write.op == ZnodeOp::Create).map(|other| other.write.path).collect();
-        let looked = look_up(shared, client, &created).await?;
-        for other in members.iter_mut().filter(|other| matches!(other.write.op, ZnodeOp::Create)) {
-            if let (Some(acl), missing) = above(shared, &looked, other.write.path, other.write.acl) {
-                (other.acl, other.missing) = (acl, missing);
-            }
-        }
-        let mut assumed = HashSet::new();
-        for other in members.iter_mut() {
-            other.missing.retain(|path| assumed.insert(path.clone()));
-        }
+        look_up_again(shared, client, members).await?;
     }
     Ok(())
-}
-
-/// The outcome of a create whose parent's ACL cannot be copied.
-fn no_acl(shared: &Shared, path: &str) -> ZnodeOutcome {
-    let detail = format!(
-        "{}: {path}: the parent's ACL cannot be copied, since user `{}` has no ADMIN there; give it ADMIN, or set `acl:` \
-         of the route to `creator` or `open`",
-        shared.place(),
-        shared.user()
-    );
-    ZnodeOutcome::Impossible("no_permission", detail)
 }
 
 /// Finds out whether a multi whose answer was lost has been applied: its zxid if so.
@@ -394,6 +295,7 @@ async fn resolve(
 ) -> Result<Option<i64>, StoreError> {
     let client = &tenure.session;
     tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
+    let mut pause = super::RETRY_PAUSE;
     loop {
         // The session may be with another server by now, which may lag behind the one that took the multi.
         let read = match client.sync("/").await {
@@ -414,8 +316,20 @@ async fn resolve(
             Err(error @ (Error::SessionExpired | Error::ClientClosed | Error::AuthFailed)) => {
                 return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place())));
             }
+            // No waiting mends that: another ownership begins with a look at what this one needs.
+            Err(Error::NoAuth) => {
+                return Err(StoreError::Fenced(format!(
+                    "{}: user `{}` may not read {} any more, so it cannot be told what was written; give it READ",
+                    shared.place(),
+                    shared.user(),
+                    shared.slot_path(slot)
+                )));
+            }
             // Until it is known whether the multi was applied, nothing else may be done with its pairs.
-            Err(_) => tokio::time::sleep(super::RETRY_PAUSE).await,
+            Err(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
         }
     }
 }

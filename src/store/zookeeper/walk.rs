@@ -1,5 +1,6 @@
 //! A walk through subtrees: depth first, by batched reads bounded in number and bytes.
 
+use super::read::Read;
 use super::session::Session;
 use super::{Shared, explain, stat_of};
 use crate::store::{StoreError, Walk, Walked};
@@ -11,6 +12,9 @@ use zookeeper_client::{Client, Error, MultiReadResult};
 
 /// Requests of [`Shared::reads_per_request`] znodes each that are under way together.
 const REQUESTS: usize = 8;
+
+/// Bytes of the paths of one step.
+const PATHS_BYTES: usize = 4 << 20;
 
 /// Steps that are under way beside the one that is looked at: the server is never without work, and what is held stays within
 /// three steps.
@@ -35,7 +39,7 @@ pub(super) struct Subtrees {
 }
 
 /// Paths and what was read of them.
-type Answers = Vec<(String, MultiReadResult)>;
+type Answers = Vec<(String, Read)>;
 
 impl Subtrees {
     /// With `reads_ahead` a step may have been read before it was asked for.
@@ -92,7 +96,12 @@ impl Subtrees {
         }
         let per_request = self.shared.reads_per_request();
         let requests = if per_request < 16 { 1 } else { REQUESTS };
-        let first = self.names.len().saturating_sub(per_request * requests);
+        let mut bytes = 0;
+        let some = self.names.iter().rev().take(per_request * requests).take_while(|name| {
+            bytes += self.parent.len() + 1 + name.len();
+            bytes <= PATHS_BYTES
+        });
+        let first = self.names.len().saturating_sub(some.count().max(1));
         let paths = self
             .names
             .drain(first..)
@@ -109,19 +118,19 @@ impl Subtrees {
         let mut walked = Vec::with_capacity(answers.len());
         for (path, answer) in answers {
             match answer {
-                MultiReadResult::Data { data, stat } => {
+                Ok(MultiReadResult::Data { data, stat }) => {
                     if stat.num_children > 0 {
                         self.parents.push(path.clone());
                     }
                     walked.push((path, data, stat_of(&stat)));
                 }
-                MultiReadResult::Error { err: Error::NoAuth } => {
+                Ok(MultiReadResult::Error { err: Error::NoAuth }) => {
                     let reason = format!("{}: the session may not read it", self.shared.place());
                     self.denied.push((path, reason));
                 }
+                Err(why) => self.denied.push((path, format!("{}: {why}", self.shared.place()))),
                 // Gone since it was listed: its event has told.
-                MultiReadResult::Error { .. } => {}
-                _ => {}
+                Ok(_) => {}
             }
         }
         walked
@@ -129,7 +138,8 @@ impl Subtrees {
 }
 
 async fn read(shared: &Shared, client: &Client, paths: Vec<String>, per_request: usize) -> Result<Answers, StoreError> {
-    let requests = paths.chunks(per_request.max(1)).map(|chunk| shared.multi_read(client, chunk));
+    let requests = shared.requests(&paths, per_request);
+    let requests = requests.into_iter().map(|chunk| shared.multi_read(client, chunk));
     let answers = futures::future::try_join_all(requests).await?;
     Ok(paths.into_iter().zip(answers.into_iter().flatten()).collect())
 }

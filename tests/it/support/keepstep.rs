@@ -213,6 +213,11 @@ impl Keepstep {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// The most memory that the worker ever had, in bytes.
+    pub fn memory_peak(&mut self) -> u64 {
+        self.process().memory_peak()
+    }
+
     /// Whether the worker still runs.
     pub fn runs(&mut self) -> bool {
         self.process().ended().is_none()
@@ -258,6 +263,13 @@ impl Keepstep {
     pub async fn terminate(&mut self) -> Option<i32> {
         self.process().signal(Signal::TERM);
         let status = self.process().end(DRAIN).await;
+        self.process = None;
+        status.code()
+    }
+
+    /// Waits for the worker to end by itself, and gives its code.
+    pub async fn code_at_end(&mut self, within: Duration) -> Option<i32> {
+        let status = self.process().end(within).await;
         self.process = None;
         status.code()
     }

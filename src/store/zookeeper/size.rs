@@ -1,0 +1,185 @@
+//! The bytes of requests to ZooKeeper, as the client encodes them (jute): computed before a request is sent, since a server that gets a
+//! larger one closes the connection.
+//!
+//! ```text
+//!   request   = xid 4, kind 4, then the operation; a multi: each operation behind a header of 9, and one such header at the end
+//!   text, data = length 4, bytes; a path is the chroot and the path
+//!   ACL       = count 4, then each: permission 4, scheme, id
+//! ```
+//!
+//! A test compares these with what the client sends.
+
+use super::{Shared, journal, lineage};
+use crate::store::{ZnodeOp, ZnodeWrite};
+use zookeeper_client::Acl;
+
+/// What each request begins with.
+const REQUEST: usize = 8;
+
+/// What each operation of a multi begins with, and what ends it.
+const OPERATION: usize = 9;
+
+/// Length of a text or of data, and every number in an operation.
+const NUMBER: usize = 4;
+
+/// What a multi has besides its operations.
+pub(super) const MULTI: usize = REQUEST + OPERATION;
+
+/// The bytes of operations below one chroot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    chroot: usize,
+}
+
+impl Sizes {
+    /// `connect`: `host:port[,host:port…][/chroot]`.
+    pub(super) fn below(connect: &str) -> Sizes {
+        let chroot = connect.find('/').and_then(|at| connect.get(at..)).unwrap_or_default();
+        Sizes { chroot: if chroot == "/" { 0 } else { chroot.len() } }
+    }
+
+    fn path(self, length: usize) -> usize {
+        NUMBER + self.chroot + length
+    }
+
+    pub(super) fn check(self, path: usize) -> usize {
+        OPERATION + self.path(path) + NUMBER
+    }
+
+    pub(super) fn create(self, path: usize, data: usize, acl: usize) -> usize {
+        OPERATION + self.path(path) + NUMBER + data + acl + NUMBER
+    }
+
+    pub(super) fn set(self, path: usize, data: usize) -> usize {
+        OPERATION + self.path(path) + NUMBER + data + NUMBER
+    }
+
+    /// A read in a multi.
+    pub(super) fn read(self, path: usize) -> usize {
+        OPERATION + self.path(path) + 1
+    }
+
+    /// An operation as a request of its own.
+    pub(super) fn alone(operation: usize) -> usize {
+        operation - OPERATION + REQUEST
+    }
+
+    /// What a write does, besides its ancestors and its part of the journal.
+    pub(super) fn write(self, op: ZnodeOp, path: usize, data: usize, acl: usize) -> usize {
+        match op {
+            ZnodeOp::Create => self.create(path, data, acl),
+            ZnodeOp::Set(_) => self.set(path, data),
+            // Emptied where it has children: the larger of both.
+            ZnodeOp::Delete(_) => self.set(path, 0),
+        }
+    }
+}
+
+pub(super) fn acl(acl: &[Acl]) -> usize {
+    acl.iter().map(|acl| 3 * NUMBER + acl.scheme().len() + acl.id().len()).sum::<usize>() + NUMBER
+}
+
+impl Shared {
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    pub(super) fn multi_bytes(&self) -> usize {
+        let (sizes, slot) = (self.sizes, self.slot_path(0).len());
+        let checks = sizes.check(self.under("epoch").len()) + sizes.check(lineage::mark(self).0.len());
+        MULTI + checks + sizes.set(slot, 0)
+    }
+
+    /// See [`crate::store::Znodes::fits`].
+    pub(super) fn fits(&self, path: &str, op: ZnodeOp, data: usize, key: usize) -> Result<(), String> {
+        if op == ZnodeOp::Create {
+            crate::store::is_creatable(path)?;
+        }
+        let bytes = self.multi_bytes() + self.sizes.write(op, path.len(), data, 0) + journal::entry_bytes(key);
+        let limit = &self.settings.sessions.limit;
+        if limit.takes(bytes) { Ok(()) } else { Err(limit.why(bytes, "jute.maxbuffer")) }
+    }
+
+    /// The bytes of a write in a multi, without its ancestors.
+    pub(super) fn write_bytes(&self, write: &ZnodeWrite<'_>, acl: &[Acl]) -> usize {
+        self.sizes.write(write.op, write.path.len(), write.data.len(), self::acl(acl))
+            + journal::entry_bytes(write.key.len())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use zookeeper_client::{Acls, AuthId, Client, CreateMode, Permission};
+
+    /// Reads one request; its bytes.
+    async fn request(stream: &mut TcpStream) -> usize {
+        let length = stream.read_u32().await.unwrap();
+        let mut request = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut request).await.unwrap();
+        request.len()
+    }
+
+    /// A session with a server that only counts, and the server's end of it.
+    async fn session(chroot: &str) -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let servers = format!("{}{chroot}", listener.local_addr().unwrap());
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            // Version, session timeout, session, password, whether it is read-only.
+            let answer =
+                [&[0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 16][..], &[7; 16], &[0]].concat();
+            stream.write_u32(u32::try_from(answer.len()).unwrap()).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+            // The client's first ping, and its answer: xid, zxid, error.
+            request(&mut stream).await;
+            stream.write_u32(16).await.unwrap();
+            stream.write_all(&[&(-2_i32).to_be_bytes()[..], &[0; 12]].concat()).await.unwrap();
+            stream
+        };
+        let (client, stream) = tokio::join!(Client::connect(&servers), serve);
+        (client.unwrap(), stream)
+    }
+
+    #[tokio::test]
+    async fn the_bytes_that_are_computed_are_the_bytes_that_are_sent() {
+        for chroot in ["", "/some/chroot"] {
+            let (client, mut server) = session(chroot).await;
+            let sizes = Sizes::below(&format!("a:1,b:2{chroot}"));
+            let entries = [
+                Acl::new(Permission::ALL, AuthId::new("digest", "user:hash")),
+                Acl::new(Permission::READ, AuthId::anyone()),
+            ];
+            let (options, acl) = (CreateMode::Persistent.with_acls(Acls::new(&entries)), acl(&entries));
+
+            let mut multi = client.new_multi_writer();
+            multi.add_check_version("/a/check", 3).unwrap();
+            multi.add_create("/a/create", b"", &options).unwrap();
+            multi.add_create("/a/create/é", b"some data", &options).unwrap();
+            multi.add_set_data("/a/set", &[7; 1000], Some(2)).unwrap();
+            let computed = MULTI
+                + sizes.check(8)
+                + sizes.create(9, 0, acl)
+                + sizes.create("/a/create/é".len(), 9, acl)
+                + sizes.set(6, 1000);
+            let sent = multi.commit();
+            assert_eq!(request(&mut server).await, computed, "a multi below `{chroot}`");
+            drop(sent);
+
+            let mut reader = client.new_multi_reader();
+            reader.add_get_data("/a").unwrap();
+            reader.add_get_data("/a/bcd").unwrap();
+            let sent = reader.commit();
+            assert_eq!(request(&mut server).await, MULTI + sizes.read(2) + sizes.read(6));
+            drop(sent);
+
+            let sent = client.create("/a/create", b"some data", &options);
+            assert_eq!(request(&mut server).await, Sizes::alone(sizes.create(9, 9, acl)));
+            drop(sent);
+            let sent = client.set_data("/a/set", b"some data", Some(1));
+            assert_eq!(request(&mut server).await, Sizes::alone(sizes.set(6, 9)));
+            drop(sent);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Requests have the size that servers take: what fits is mirrored however deep or long its name is, what does not is too large, and
+//! neither stops a pair beside it.
+
+use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, ZooKeeper, eventually, eventually_is};
+use serde_json::Value;
+use std::time::Duration;
+use zookeeper_client::{Acl, Acls, AuthId, CreateMode, Permission};
+
+const MEBIBYTE: u64 = 1 << 20;
+
+/// What a worker with a handful of pairs stays below, whatever their names (the contract: 250 MiB).
+const MEMORY: u64 = 250 * MEBIBYTE;
+
+/// As long as `run --once` may take with a few pairs on a busy machine.
+const ONCE: Duration = Duration::from_secs(60);
+
+fn deep(levels: usize) -> String {
+    format!("settings{}", ":x".repeat(levels))
+}
+
+async fn scene_with(zookeeper: &'static [&'static str], redis: &[&str], change: fn(Pipeline) -> Pipeline) -> Scene {
+    let (zookeeper, redis) = tokio::join!(ZooKeeper::start_with(zookeeper), Redis::start_with(redis));
+    let pipeline = change(Pipeline::two_way(zookeeper.connect_string(), redis.url()));
+    let keepstep = Keepstep::run(pipeline).await;
+    let (znodes, client) = tokio::join!(zookeeper.client(), redis.client());
+    Scene { redis, zookeeper, znodes, client, keepstep }
+}
+
+/// Ordinary pairs go both ways.
+async fn others_flow(scene: &Scene, round: &str) {
+    for number in 0..5 {
+        scene.set(format!("settings:other:{number}"), format!("{round} {number}")).await;
+        scene.znodes.put(&format!("/settings/third/{number}"), format!("{round} {number}")).await;
+    }
+    for number in 0..5 {
+        let value = format!("{round} {number}");
+        scene.znode_becomes(&format!("/settings/other/{number}"), Some(&value)).await;
+        scene.key_becomes(&format!("settings:third:{number}"), Some(&value)).await;
+    }
+}
+
+/// The commands that look at everything end, and say what is the matter; no line of any log is long.
+async fn commands_end(scene: &mut Scene) {
+    let differ = scene.keepstep.command("diff", &["--format", "json"]).await.expect(1);
+    assert!(differ.objects().len() >= 2, "{} differences", differ.objects().len());
+    let repaired =
+        scene.keepstep.command("repair", &["--prefer", "cache", "--yes", "--timeout", "10s"]).await.expect(1);
+    assert_eq!(scene.keepstep.terminate().await, Some(0));
+    let log = scene.keepstep.log();
+    scene.keepstep.start_with(&["--once", "--log-level", "debug"]);
+    let once = scene.keepstep.log_at_end(ONCE, 1).await;
+    for line in [log, once, differ.stderr, repaired.stderr].iter().flat_map(|log| log.lines()) {
+        assert!(line.len() < 1024, "a line of {} bytes: {}", line.len(), &line[..line.len().min(300)]);
+    }
+}
+
+/// `SET s:<1,200 segments>`, a name of 530,000 bytes, and 30,000 levels, at a live worker and at one that starts.
+#[tokio::test]
+async fn deep_and_long_names_are_mirrored_or_too_large_and_hold_up_nobody() {
+    let mut scene = Scene::start().await;
+    scene.set(deep(1200), "deep").await;
+    scene.set(format!("settings:{}", "n".repeat(530_000)), "long").await;
+    scene.set(deep(30_000), "deeper").await;
+    let path = format!("/{}", deep(1200).replace(':', "/"));
+    eventually_is("the deep znode", LIVE, Some("deep".to_owned()), async || scene.znodes.text(&path).await).await;
+    scene.quarantine_becomes(&["too_large", "too_large"]).await;
+    others_flow(&scene, "first").await;
+    // Below what is there now, and back.
+    scene.set(format!("{}:y", deep(1200)), "deep too").await;
+    let below = format!("{path}/y");
+    eventually_is("its child", LIVE, Some("deep too".to_owned()), async || scene.znodes.text(&below).await).await;
+    scene.znodes.put(&below, "back").await;
+    let key = format!("{}:y", deep(1200));
+    eventually_is("its key", LIVE, Some("back".to_owned()), async || scene.text(&key).await).await;
+    assert!(scene.keepstep.memory_peak() < MEMORY, "{} bytes", scene.keepstep.memory_peak());
+
+    scene.keepstep.restart().await;
+    others_flow(&scene, "second").await;
+    scene.quarantine_becomes(&["too_large", "too_large"]).await;
+    assert!(scene.keepstep.memory_peak() < MEMORY, "{} bytes", scene.keepstep.memory_peak());
+    for row in scene.keepstep.json("quarantine list", &[]).await {
+        assert!(row["detail"].as_str().is_some_and(|detail| detail.len() < 1000), "the detail is long");
+        // The name is data: whole.
+        assert!(row["pair"]["cache"].as_str().is_some_and(|key| key.len() > 60_000), "the name is whole");
+    }
+    commands_end(&mut scene).await;
+
+    scene.keepstep.restart().await;
+    scene.del(deep(30_000)).await;
+    scene.del(format!("settings:{}", "n".repeat(530_000))).await;
+    scene.quarantine_becomes(&[]).await;
+}
+
+/// Each of the six znodes of a key takes as much of the transaction as the parent's ACL is long.
+#[tokio::test]
+async fn many_keys_below_a_parent_with_a_long_acl_all_arrive() {
+    let scene = Scene::start().await;
+    let mut acl = vec![Acl::new(Permission::ALL, AuthId::anyone())];
+    acl.extend((0..30).map(|number| {
+        let id = format!("somebody-with-a-long-name-{number}:{}", "0123456789abcdefghijklmnop=");
+        Acl::new(Permission::READ, AuthId::new("digest", &id))
+    }));
+    let options = CreateMode::Persistent.with_acls(Acls::from(acl.as_slice()));
+    scene.znodes.put("/settings", "").await;
+    scene.znodes.client().create("/settings/team", b"", &options).await.unwrap();
+    let keys: Vec<String> = (0..200)
+        .map(|number| format!("settings:team:{number:016}:{number:016}:{number:016}:{number:016}"))
+        .inspect(|key| assert!(key.len() >= 81, "{}", key.len()))
+        .collect();
+    for key in &keys {
+        scene.set(key, "v").await;
+    }
+    scene.in_step(LIVE * 2).await;
+    assert!(scene.quarantined().await.is_empty());
+    let (given, _) = scene.znodes.client().get_acl(&format!("/{}", keys[7].replace(':', "/"))).await.unwrap();
+    assert_eq!(given.len(), 31);
+}
+
+/// The server's own limit is not known: it closes the connection, for the requests of many as for the one that is too large alone.
+#[tokio::test]
+async fn a_small_jute_maxbuffer_splits_batches_and_only_what_is_too_large_alone_is_quarantined() {
+    let mut scene = scene_with(&["-Djute.maxbuffer=20000"], &[], |pipeline| pipeline).await;
+    let mut keys: redis::Pipeline = redis::pipe();
+    for number in 0..400 {
+        keys.set(format!("settings:{}:{number}", "n".repeat(150)), "v".repeat(100)).ignore();
+    }
+    keys.set(format!("settings:{}", "l".repeat(30_000)), "long").ignore();
+    keys.set("settings:large", "x".repeat(30_000)).ignore();
+    keys.exec_async(&mut scene.client.clone()).await.unwrap();
+    scene.quarantine_becomes(&["too_large", "too_large"]).await;
+    others_flow(&scene, "first").await;
+    for number in [0, 57, 399] {
+        scene.znode_becomes(&format!("/settings/{}/{number}", "n".repeat(150)), Some(&"v".repeat(100))).await;
+    }
+    scene.set("settings:large", "small now").await;
+    scene.znode_becomes("/settings/large", Some("small now")).await;
+    scene.set("settings:large", "x".repeat(30_000)).await;
+    commands_end(&mut scene).await;
+}
+
+/// Each of these bytes is six letters in JSON.
+fn control_characters(count: usize) -> Vec<u8> {
+    vec![1; count]
+}
+
+async fn a_message_is_too_large(option: &str) {
+    let publishes = |pipeline: Pipeline| pipeline.route("publish: told");
+    let mut scene = scene_with(&[], &[option, "1mb"], publishes).await;
+    scene.znodes.put("/settings/loud", control_characters(300_000)).await;
+    scene.quarantine_becomes(&["too_large"]).await;
+    others_flow(&scene, "first").await;
+    assert_eq!(scene.text("settings:loud").await, None);
+    let detail = scene.keepstep.json("quarantine list", &[]).await[0]["detail"].clone();
+    assert!(detail.as_str().is_some_and(|detail| detail.contains("proto-max-bulk-len")), "{detail}");
+    // Many at once, of which the messages fit alone.
+    for number in 0..40 {
+        scene.znodes.put(&format!("/settings/many/{number}"), control_characters(60_000)).await;
+    }
+    scene.key_becomes("settings:many:39", Some(&"\u{1}".repeat(60_000))).await;
+    assert_eq!(scene.keepstep.terminate().await, Some(0));
+    scene.znodes.put("/settings/louder", control_characters(300_000)).await;
+    scene.keepstep.start_with(&["--once"]);
+    let code = scene.keepstep.code_at_end(ONCE).await;
+    assert!(matches!(code, Some(0 | 1)), "{code:?}");
+    scene.keepstep.restart().await;
+    for name in ["loud", "louder"] {
+        scene.znodes.put(&format!("/settings/{name}"), "quiet").await;
+        scene.key_becomes(&format!("settings:{name}"), Some("quiet")).await;
+    }
+    scene.quarantine_becomes(&[]).await;
+}
+
+#[tokio::test]
+async fn a_message_beyond_proto_max_bulk_len_makes_its_pair_too_large_and_no_other() {
+    a_message_is_too_large("--proto-max-bulk-len").await;
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_query_buffer_makes_its_pair_too_large_and_no_other() {
+    a_message_is_too_large("--client-query-buffer-limit").await;
+}
+
+#[tokio::test]
+async fn an_acl_of_a_parent_that_is_changed_holds_for_what_is_created_from_then_on() {
+    let scene = Scene::start().await;
+    scene.set("settings:team:0", "1").await;
+    scene.znode_becomes("/settings/team/0", Some("1")).await;
+    let anyone = Acl::new(Permission::ALL, AuthId::anyone());
+    let with = |user: &str| [anyone.clone(), Acl::new(Permission::READ, AuthId::new("ip", user))];
+    for (round, address) in ["10.0.0.1", "10.0.0.2"].iter().enumerate() {
+        scene.znodes.client().set_acl("/settings/team", &with(address), None).await.unwrap();
+        let mut number = 0;
+        eventually("the new ACL", LIVE, async || {
+            number += 1;
+            let name = format!("{round}-{number}");
+            scene.set(format!("settings:team:{name}"), "1").await;
+            scene.znode_becomes(&format!("/settings/team/{name}"), Some("1")).await;
+            let (given, _) = scene.znodes.client().get_acl(&format!("/settings/team/{name}")).await.unwrap();
+            if given == with(address) { Ok(()) } else { Err(format!("{given:?}")) }
+        })
+        .await;
+    }
+}
+
+/// The answer to a write is lost, and the journal may not be read any more: no waiting mends that, so it is told, and ends when it does.
+#[tokio::test]
+async fn a_journal_that_may_not_be_read_any_more_is_told_and_work_goes_on_when_it_may() {
+    let scene = scene_with(&["-Djute.maxbuffer=200000"], &[], |pipeline| pipeline).await;
+    others_flow(&scene, "first").await;
+    let slots: Vec<String> = (0..16).map(|slot| format!("/_keepstep/settings/journal/{slot:02}")).collect();
+    let without_read = Permission::WRITE | Permission::ADMIN;
+    for slot in &slots {
+        let acl = [Acl::new(without_read, AuthId::anyone())];
+        scene.znodes.client().set_acl(slot, &acl, None).await.unwrap();
+    }
+    scene.set("settings:large", vec![b'x'; 300_000]).await;
+    eventually_is("the log tells it", LIVE, true, async || {
+        scene.keepstep.log().lines().any(|line| line.contains("journal") && line.contains("READ"))
+    })
+    .await;
+    for slot in &slots {
+        scene.znodes.client().set_acl(slot, &[Acl::new(Permission::ALL, AuthId::anyone())], None).await.unwrap();
+    }
+    let state = async || {
+        let status: Vec<Value> = scene.keepstep.json("status", &[]).await;
+        status[0]["state"].clone()
+    };
+    eventually_is("the state", LIVE, Value::from("live"), state).await;
+    others_flow(&scene, "second").await;
+    scene.quarantine_becomes(&["too_large"]).await;
+}
