@@ -24,7 +24,8 @@
 //! 11. [`http`]: the pages of a worker, its Unix socket, the client of both.
 //! 12. [`cli`]: one file a command, and the exit codes.
 //! 13. [`assembly`]: plain data to running parts.
-//! 14. `failpoint`: crash points for tests, compiled out of a release.
+//! 14. `request`: one HTTP request, for workers and schema registries.
+//! 15. `failpoint`: crash points for tests, compiled out of a release.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -37,6 +38,7 @@ pub mod history;
 pub mod http;
 pub mod pipeline;
 pub mod plan;
+mod request;
 pub mod route;
 pub mod store;
 pub mod stream;
