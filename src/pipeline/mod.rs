@@ -14,6 +14,7 @@ mod held;
 mod inferred;
 mod keep;
 mod observe;
+mod once;
 mod owner;
 mod quarantine;
 mod record;
@@ -21,6 +22,7 @@ pub mod retry;
 mod settle;
 mod status;
 mod tide;
+mod unreadable;
 
 pub use engine::{Parts, Route, Settings};
 pub use owner::{Claims, Ended, Pipeline, Stores, StreamOpener};

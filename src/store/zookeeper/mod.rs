@@ -11,6 +11,7 @@
 
 mod edit;
 mod election;
+mod fault;
 mod group;
 mod journal;
 mod lineage;
@@ -29,6 +30,7 @@ use super::{
     ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
+use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parents::Parents;
@@ -117,21 +119,6 @@ fn stat_of(stat: &Stat) -> ZkStat {
         aversion: stat.aversion,
         ephemeral_owner: stat.ephemeral_owner,
         num_children: stat.num_children,
-    }
-}
-
-/// What an error of a whole request means for the store.
-fn explain(shared: &Shared, error: &Error) -> StoreError {
-    let place = shared.place();
-    match error {
-        Error::AuthFailed => {
-            StoreError::Refused(format!("{place} refused the login of user `{}`: check auth", shared.user()))
-        }
-        Error::NoAuth => {
-            StoreError::Refused(format!("{place}: user `{}` lacks a permission below /_keepstep", shared.user()))
-        }
-        Error::SessionExpired | Error::ClientClosed => StoreError::Fenced(format!("{place}: the session ended")),
-        error => StoreError::Away(format!("{place}: {error}")),
     }
 }
 
@@ -309,8 +296,15 @@ impl Znodes for ZookeeperStore {
         tenure::begin(&self.shared).boxed()
     }
 
-    fn preflight(&self) -> BoxFuture<'_, Result<Vec<super::preflight::Finding>, StoreError>> {
-        preflight::look(&self.shared).boxed()
+    fn check(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        preflight::check(&self.shared).boxed()
+    }
+
+    fn preflight<'a>(
+        &'a self,
+        range: &'a super::preflight::Range<'a>,
+    ) -> BoxFuture<'a, Result<Vec<super::preflight::Finding>, StoreError>> {
+        preflight::look(&self.shared, range).boxed()
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
