@@ -282,8 +282,9 @@ impl Deadline {
             loop {
                 match look().await {
                     Ok(answer) => return Ok(answer),
-                    Err(StoreError::Refused(why) | StoreError::Fenced(why)) => return Err(StartError::Refused(why)),
-                    Err(error @ (StoreError::Away(_) | StoreError::NotNow(_))) => last = error,
+                    Err(StoreError::Refused(why)) => return Err(StartError::Refused(why)),
+                    // Nothing is owned here: a session that ended is followed by another one.
+                    Err(error) => last = error,
                 }
                 tokio::time::sleep(pauses.pause()).await;
             }
@@ -291,7 +292,7 @@ impl Deadline {
         if let Ok(reached) = tokio::time::timeout_at(self.at, tries).await {
             return reached;
         }
-        let why = format!("{last}; waited {} s (--timeout)", self.timeout.as_secs_f64());
+        let why = format!("{last}; not reachable within {} s (--timeout)", self.timeout.as_secs_f64());
         Err(match last {
             StoreError::Away(_) | StoreError::Fenced(_) => StartError::Unreachable(why),
             StoreError::NotNow(_) | StoreError::Refused(_) => StartError::Stuck(why),

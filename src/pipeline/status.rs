@@ -10,6 +10,7 @@ use super::owner::{Pipeline, Reach};
 use super::unreadable::LISTED_MAX;
 use crate::route::glob;
 use crate::store::StoreError;
+use crate::store::preflight::shown;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -42,7 +43,9 @@ impl Pipeline {
                 let (mut unreadable, mut unreadable_names) = denied.of_route(at);
                 let (pairs, named) = self.quarantine.without_permission(at, LISTED_MAX);
                 unreadable += pairs;
-                unreadable_names.extend(named.into_iter().map(|(name, reason)| Unreadable { name, reason }));
+                unreadable_names.extend(
+                    named.into_iter().map(|(name, reason)| Unreadable { name: shown(&name), reason: shown(&reason) }),
+                );
                 unreadable_names.truncate(LISTED_MAX);
                 RouteStatus {
                     route: route.name.clone(),

@@ -5,6 +5,7 @@ use super::control::Unreadable;
 use super::dirty::PairName;
 use super::engine::{Engine, lock};
 use crate::plan::Flow;
+use crate::store::preflight::shown;
 use std::collections::HashSet;
 
 /// Names that are listed for each route. The others are counted.
@@ -30,7 +31,7 @@ impl Denied {
         let Some(of_route) = self.routes.get_mut(route) else { return };
         of_route.count += 1;
         if of_route.listed.len() < LISTED_MAX {
-            of_route.listed.push(Unreadable { name, reason });
+            of_route.listed.push(Unreadable { name: shown(&name), reason: shown(&reason) });
         }
     }
 

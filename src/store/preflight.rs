@@ -12,6 +12,18 @@ pub struct Range<'a> {
     pub patience: Duration,
 }
 
+/// Bytes of a name or a reason that are shown: a name may have a megabyte.
+const SHOWN_BYTES: usize = 300;
+
+/// A text as it is shown: its beginning, if it is long.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    match text.char_indices().find(|(at, _)| *at >= SHOWN_BYTES) {
+        Some((at, _)) => format!("{}… ({} bytes)", text.get(..at).unwrap_or_default(), text.len()),
+        None => text.to_owned(),
+    }
+}
+
 /// Names that cannot be read and are shown one by one; the others are counted.
 const UNREADABLE_SHOWN: usize = 20;
 
@@ -30,9 +42,9 @@ pub(super) struct Names {
 
 impl Names {
     /// This one cannot be read.
-    pub(super) fn deny(&mut self, name: String, reason: String) {
+    pub(super) fn deny(&mut self, name: &str, reason: &str) {
         if self.unreadable.len() < UNREADABLE_SHOWN {
-            self.unreadable.push((name, reason));
+            self.unreadable.push((shown(name), shown(reason)));
         } else {
             self.more += 1;
         }

@@ -5,6 +5,7 @@ use super::calls::answer;
 use super::fault::{explain, is_broken, remedy};
 use super::{Shared, source};
 use crate::store::StoreError;
+use crate::store::preflight::shown;
 use crate::store::remedy::Remedy;
 use redis::{Cmd, RedisError};
 use std::collections::BTreeSet;
@@ -119,11 +120,11 @@ pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
 }
 
 /// Commands that a sentence names; the others are counted.
-const NAMED: usize = 5;
+const NAMED: usize = 2;
 
 /// What is missing, and what to do.
 pub(super) fn sentence(shared: &Shared, missing: &[String]) -> String {
-    let named: Vec<&str> = missing.iter().take(NAMED).map(String::as_str).collect();
+    let named: Vec<String> = missing.iter().take(NAMED).map(|one| shown(one)).collect();
     let more = match missing.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -197,7 +197,7 @@ async fn look_at(shared: &Shared, keys: &[Vec<u8>], names: &mut Names) -> Result
             }
             // One of another type is read well enough.
             if is_denied(&error) {
-                names.deny(String::from_utf8_lossy(key).into_owned(), error.to_string());
+                names.deny(&String::from_utf8_lossy(key), &error.to_string());
             }
         }
     }

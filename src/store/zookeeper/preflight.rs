@@ -95,7 +95,7 @@ async fn readable(shared: &Shared, client: &Client, range: &Range<'_>) -> Result
                 }
                 MultiReadResult::Error { err: Error::NoAuth } => {
                     names.looked += 1;
-                    names.deny(path.clone(), format!("user `{}` lacks READ", shared.user()));
+                    names.deny(path, &format!("user `{}` lacks READ", shared.user()));
                 }
                 // Not there, or not any more.
                 _ => {}
@@ -114,19 +114,22 @@ const STATE: &str = "/_keepstep";
 async fn try_to_write(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
     let wrong = |error: Error| explain(shared, &error);
     let exists = client.check_stat(STATE).await.map_err(wrong)?.is_some();
+    let own = format!("{STATE}/{}", shared.settings.pipeline);
+    let has_own = client.check_stat(&own).await.map_err(wrong)?.is_some();
     // The check fails, so the creates of the same multi never take effect; which of them fails first is the answer.
     let mut multi = client.new_multi_writer();
     if !exists {
         multi.add_create(STATE, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all())).map_err(wrong)?;
     }
     let ephemeral = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
-    multi.add_create("/_keepstep/validate", b"", &ephemeral).map_err(wrong)?;
+    let place = if has_own { own.as_str() } else { STATE };
+    multi.add_create(&format!("{place}/validate"), b"", &ephemeral).map_err(wrong)?;
     multi.add_check_version("/_keepstep/never/there", 0).map_err(wrong)?;
     match multi.commit().await {
         Err(MultiWriteError::OperationFailed { source: Error::NoAuth, .. }) => {
-            let (place, user) = (shared.place(), shared.user());
+            let (at, user) = (shared.place(), shared.user());
             Err(StoreError::Refused(format!(
-                "{place}: user `{user}` may not write below /_keepstep: give it CREATE on /, or create /_keepstep for it"
+                "{at}: user `{user}` may not write below {place}: give it CREATE on /, or create /_keepstep for it"
             )))
         }
         // The check was reached, or somebody has created one of them meanwhile.
