@@ -7,6 +7,7 @@ use crate::pipeline::control::Handle;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
 use crate::route::{RouteMap, RouteSpec};
+use crate::store::preflight::Range;
 use crate::store::{Claim, Keyspace, StoreError, ZnodeAcl, Znodes, redis, zookeeper};
 use crate::stream::embedded::EmbeddedStream;
 use crate::stream::kafka::{self, KafkaOpener, KafkaStream};
@@ -51,6 +52,9 @@ pub enum StartError {
     /// A store was not reachable in time; exit 75.
     #[error("{0}")]
     Unreachable(String),
+    /// Nothing moved for too long; exit 1.
+    #[error("{0}")]
+    Stuck(String),
 }
 
 /// The running pipelines.
@@ -70,6 +74,7 @@ impl Worker {
                 Ok(Ended::Done(differs)) => self.differs |= differs,
                 Ok(Ended::Refused(why)) => return Err(StartError::Refused(why)),
                 Ok(Ended::Unreachable(why)) => return Err(StartError::Unreachable(why)),
+                Ok(Ended::Stuck(why)) => return Err(StartError::Stuck(why)),
                 Ok(Ended::Stopped | Ended::Moved(_)) => {}
                 Err(error) => return Err(StartError::Refused(format!("a pipeline ended early: {error}"))),
             }
@@ -134,33 +139,49 @@ pub async fn start(
     Ok(Worker { handles, pipelines: started, running, differs: false })
 }
 
-/// Looks at the stores of a pipeline; waits for one that is away, at most so long.
-pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) -> Result<Vec<Finding>, StartError> {
-    let map = map(pipeline)?;
-    let member = Member { worker: worker_name(), once: true, ..Member::default() };
-    let znodes = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
-    let znodes = znodes.map(|store| zookeeper_store(pipeline, store, &map, &member));
-    let keys = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
-    let keys = keys.map(|store| redis_store(pipeline, store, &map, &member));
-    let look = async {
-        let mut findings = Vec::new();
-        if let Some(znodes) = &znodes {
-            findings.extend(reach(|| znodes.preflight()).await?);
-            znodes.close().await;
-        }
-        if let Some(keys) = &keys {
-            findings.extend(reach(|| keys.preflight()).await?);
-            keys.close().await;
-        }
-        if let Some(settings) = kafka_settings(pipeline, &member.worker) {
-            findings.push(reach(|| look_at_topic(settings.clone()).boxed()).await?);
-        }
-        Ok(findings)
+/// Looks at the stores of a pipeline; waits for one that is away, at most so long. What was found stands beside the error of a store
+/// that cannot be looked at.
+pub async fn check_connections(
+    pipeline: &model::Pipeline,
+    timeout: Duration,
+) -> (Vec<Finding>, Result<(), StartError>) {
+    let map = match map(pipeline) {
+        Ok(map) => map,
+        Err(error) => return (Vec::new(), Err(error)),
     };
-    match tokio::time::timeout(timeout, look).await {
-        Ok(findings) => findings,
-        Err(_) => Err(unreachable(pipeline, timeout)),
+    let deadline = Deadline::new(timeout);
+    let member = Member { worker: worker_name(), once: true, ..Member::default() };
+    let (has_path, has_key) = (|path: &str| map.reaching(path).is_some(), |key: &[u8]| map.of_key(key).is_some());
+    // Half of the time: the other half is for what comes before and behind.
+    let range = Range { has_path: &has_path, has_key: &has_key, patience: timeout / 2 };
+    let mut findings = Vec::new();
+    let mut ended = Ok(());
+    let mut take = |store: &str, found: Result<Vec<Finding>, StartError>| match found {
+        Ok(found) => findings.extend(found),
+        Err(StartError::Refused(why) | StartError::Stuck(why)) => {
+            findings.push(Finding::new(Level::Error, store, why, ""));
+        }
+        // One that is away hides nothing of the others; the first is named.
+        Err(error) => ended = std::mem::replace(&mut ended, Ok(())).and(Err(error)),
+    };
+    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
+    if let Some(store) = zookeeper {
+        let znodes = zookeeper_store(pipeline, store, &map, &member);
+        take(&store.name, deadline.reach(&zookeeper_place(store), || znodes.preflight(&range)).await);
+        znodes.close().await;
     }
+    let redis = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
+    if let Some(store) = redis {
+        let keys = redis_store(pipeline, store, &map, &member);
+        take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
+        keys.close().await;
+    }
+    if let Some(settings) = kafka_settings(pipeline, &member.worker) {
+        let place = format!("kafka {}", settings.brokers);
+        let looked = deadline.reach(&place, || look_at_topic(settings.clone()).boxed()).await;
+        take("stream", looked.map(|finding| vec![finding]));
+    }
+    (findings, ended)
 }
 
 /// The stream's topic, as a finding.
@@ -209,19 +230,14 @@ pub async fn open_stores(
         znodes: zookeeper.map(|store| Arc::new(zookeeper_store(pipeline, store, &map, &member)) as Arc<dyn Znodes>),
         keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map, &member)) as Arc<dyn Keyspace>),
     };
-    let connect = async {
-        if let Some(znodes) = &stores.znodes {
-            reach(|| znodes.connect()).await?;
-        }
-        if let Some(keys) = &stores.keys {
-            reach(|| keys.connect()).await?;
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(timeout, connect).await {
-        Ok(connected) => connected.map(|()| stores),
-        Err(_) => Err(unreachable(pipeline, timeout)),
+    let deadline = Deadline::new(timeout);
+    if let (Some(znodes), Some(store)) = (&stores.znodes, zookeeper) {
+        deadline.reach(&zookeeper_place(store), || znodes.connect()).await?;
     }
+    if let (Some(keys), Some(store)) = (&stores.keys, redis) {
+        deadline.reach(&redis_place(store), || keys.connect()).await?;
+    }
+    Ok(stores)
 }
 
 /// What the commands of history know of a pipeline: its map, its routes, its names.
@@ -243,26 +259,44 @@ pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result
     stream_opener(pipeline, &worker_name(), &folder)().await
 }
 
-fn unreachable(pipeline: &model::Pipeline, timeout: Duration) -> StartError {
-    StartError::Unreachable(format!(
-        "a store of `{}` is not reachable within {}s: {}",
-        pipeline.name,
-        timeout.as_secs(),
-        addresses(pipeline)
-    ))
+/// How long stores are waited for.
+struct Deadline {
+    timeout: Duration,
+    at: tokio::time::Instant,
 }
 
-/// Tries until it is reached; the caller bounds the time.
-async fn reach<'a, T>(
-    look: impl Fn() -> futures::future::BoxFuture<'a, Result<T, StoreError>>,
-) -> Result<T, StartError> {
-    let mut pauses = crate::pipeline::retry::Pauses::default();
-    loop {
-        match look().await {
-            Ok(answer) => return Ok(answer),
-            Err(StoreError::Refused(why) | StoreError::Fenced(why)) => return Err(StartError::Refused(why)),
-            Err(StoreError::Away(_)) => tokio::time::sleep(pauses.pause()).await,
+impl Deadline {
+    fn new(timeout: Duration) -> Deadline {
+        Deadline { timeout, at: tokio::time::Instant::now() + timeout }
+    }
+
+    /// Tries until this store is reached. An error names it, with the reason of the last attempt.
+    async fn reach<'a, T>(
+        &self,
+        place: &str,
+        look: impl Fn() -> futures::future::BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StartError> {
+        let mut pauses = crate::pipeline::retry::Pauses::default();
+        let mut last = StoreError::Away(format!("{place}: no answer"));
+        let tries = async {
+            loop {
+                match look().await {
+                    Ok(answer) => return Ok(answer),
+                    Err(StoreError::Refused(why)) => return Err(StartError::Refused(why)),
+                    // Nothing is owned here: a session that ended is followed by another one.
+                    Err(error) => last = error,
+                }
+                tokio::time::sleep(pauses.pause()).await;
+            }
+        };
+        if let Ok(reached) = tokio::time::timeout_at(self.at, tries).await {
+            return reached;
         }
+        let why = format!("{last}; not reachable within {} s (--timeout)", self.timeout.as_secs_f64());
+        Err(match last {
+            StoreError::Away(_) | StoreError::Fenced(_) => StartError::Unreachable(why),
+            StoreError::NotNow(_) | StoreError::Refused(_) => StartError::Stuck(why),
+        })
     }
 }
 
@@ -271,11 +305,12 @@ fn uses(pipeline: &model::Pipeline, side: crate::change::Side) -> bool {
     pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(captured) if captured != side))
 }
 
-fn addresses(pipeline: &model::Pipeline) -> String {
-    let zookeeper = pipeline.zookeeper.as_ref().map(|store| format!("zookeeper {} ({})", store.name, store.connect));
-    let redis = pipeline.redis.as_ref().map(|store| format!("redis {} ({}:{})", store.name, store.host, store.port));
-    let kafka = pipeline.stream.kafka.as_ref().map(|place| format!("kafka {}", place.brokers));
-    [zookeeper, redis, kafka].into_iter().flatten().collect::<Vec<_>>().join(", ")
+fn zookeeper_place(store: &model::ZookeeperStore) -> String {
+    format!("zookeeper {} ({})", store.name, store.connect)
+}
+
+fn redis_place(store: &model::RedisStore) -> String {
+    format!("redis {} ({}:{})", store.name, store.host, store.port)
 }
 
 /// `host:pid`.

@@ -24,8 +24,9 @@
 //! 11. [`http`]: the pages of a worker, its Unix socket, the client of both.
 //! 12. [`cli`]: one file a command, and the exit codes.
 //! 13. [`assembly`]: plain data to running parts.
-//! 14. `failpoint`: crash points for tests, compiled out of a release.
-//! 15. `private`: nothing that it writes is for others.
+//! 14. `request`: one HTTP request, for workers and schema registries.
+//! 15. `failpoint`: crash points for tests, compiled out of a release.
+//! 16. `private`: nothing that it writes is for others.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -39,6 +40,7 @@ pub mod http;
 pub mod pipeline;
 pub mod plan;
 mod private;
+mod request;
 pub mod route;
 pub mod store;
 pub mod stream;

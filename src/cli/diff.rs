@@ -8,10 +8,10 @@ use super::settling::WorkerSettling;
 use super::which::Pairs;
 use super::{quarantine, text};
 use crate::assembly::{self, Stores};
-use crate::change::{KeyedHash, Side};
+use crate::change::{KeyedHash, Pair, Side};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
-use crate::history::{Differ, Difference, Found, Scope};
+use crate::history::{DiffState, Differ, Difference, Found, Scope};
 use crate::store::{Keyspace, Znodes};
 use crate::stream::{LatestValue, Stream};
 use hashbrown::HashSet;
@@ -69,6 +69,8 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     }
     drop(meter);
     let numbers = differ.numbers;
+    show_unreadable(&differ, &scope, &mut out)?;
+    count += numbers.unreadable;
     compared.close().await;
     none_matched(&args.pairs, numbers.pairs, count)?;
     if !out.json() {
@@ -80,6 +82,34 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     }
     out.flush()?;
     Ok(if count > 0 { Exit::Differs } else { Exit::Done })
+}
+
+/// Shows the znodes that hide pairs: they are in no other row.
+pub(super) fn show_unreadable(differ: &Differ<'_>, scope: &Scope, out: &mut Output) -> Result<(), Failure> {
+    for znode in &differ.unreadable {
+        let pair = Pair { zookeeper: Some(znode.path.clone()), redis: None };
+        let row = json!({
+            "route": scope.routes.get(znode.route).map(|route| route.name.as_str()),
+            "pair": json::pair(&pair, &scope.names),
+            "state": DiffState::Quarantined.word(),
+            scope.name(Side::Zookeeper): null,
+            scope.name(Side::Redis): null,
+            "reason": "no_permission",
+            "detail": znode.reason,
+        });
+        out.row(&row, |row, paint| {
+            let state = paint.with(Colour::Bad, "unreadable ");
+            let path = paint.with(Colour::Strong, &text::printable(&znode.path));
+            let reason = text::printable(&znode.reason);
+            format!("{state}  {}  {path}: {reason}; nothing is known of what is below it", text::field(row, "route"))
+        })?;
+    }
+    let listed = u64::try_from(differ.unreadable.len()).unwrap_or(u64::MAX);
+    let more = differ.numbers.unreadable.saturating_sub(listed);
+    if more > 0 && !out.json() {
+        out.line(&format!("… and {more} more znodes that cannot be read"))?;
+    }
+    Ok(())
 }
 
 /// A glob that matches nothing may be misspelt; "no difference" would be a wrong answer then.

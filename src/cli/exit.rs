@@ -76,7 +76,7 @@ impl From<Problems> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Failure {
         match error {
-            StartError::Refused(text) => Failure::Failed(text),
+            StartError::Refused(text) | StartError::Stuck(text) => Failure::Failed(text),
             StartError::Unreachable(text) => Failure::Unreachable(text),
         }
     }

@@ -86,7 +86,7 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
         patience: args.timeout,
     };
     let mut tally = Tally { pipeline: pipeline.name.clone(), ..Tally::default() };
-    let compared_pairs = repair(&compared, &maker, (prefer, &rule), &mut tally, &mut out).await?;
+    let (compared_pairs, unreadable) = repair(&compared, &maker, (prefer, &rule), &mut tally, &mut out).await?;
     compared.close().await;
     diff::none_matched(&args.pairs, compared_pairs, tally.pairs)?;
     let mut row = Map::new();
@@ -99,7 +99,7 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
         format!("{}: {would} {} pairs that differed: {}", pipeline.name, text::field(row, "pairs"), replay::counts(row))
     })?;
     out.flush()?;
-    Ok(if tally.failed > 0 { Exit::Differs } else { Exit::Done })
+    Ok(if tally.failed > 0 || unreadable > 0 { Exit::Differs } else { Exit::Done })
 }
 
 /// Shows the first pairs that differ, and counts all.
@@ -125,14 +125,14 @@ async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Outpu
     Ok(count)
 }
 
-/// Compares and repairs as it goes; answers how many pairs were compared.
+/// Compares and repairs as it goes; answers how many pairs were compared, and how many znodes hide others.
 async fn repair(
     compared: &Compared,
     maker: &Maker<'_>,
     (prefer, rule): (Side, &str),
     tally: &mut Tally,
     out: &mut Output,
-) -> Result<u64, Failure> {
+) -> Result<(u64, u64), Failure> {
     let scope = maker.scope;
     let mut differ = compared.differ(scope);
     let meter = Meter::new("comparing", "pairs", None);
@@ -162,5 +162,6 @@ async fn repair(
         }
         out.flush()?;
     }
-    Ok(differ.numbers.pairs)
+    diff::show_unreadable(&differ, scope, out)?;
+    Ok((differ.numbers.pairs, differ.numbers.unreadable))
 }

@@ -36,10 +36,10 @@ pub(super) struct Run {
     /// The pipeline files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// End when one full comparison finds nothing to do: 0, or 1 if pairs are quarantined
+    /// End when one full comparison finds nothing to do: 0, or 1 if pairs are quarantined or cannot be read
     #[arg(long, env = "KEEPSTEP_ONCE", value_parser = clap::builder::FalseyValueParser::new())]
     once: bool,
-    /// With --once: how long to wait for a store
+    /// With --once: how long nothing may move before it ends with the reason
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
     timeout: Duration,
     /// Where /live, /ready, /metrics, /status and a page to read are served; `off` serves nothing
@@ -120,7 +120,10 @@ fn report(
     for status in statuses {
         out.row(&summary(status), |row, _| {
             let (pairs, quarantined) = (text::field(row, "pairs"), text::field(row, "quarantined"));
-            format!("{}: {pairs} pairs in step, {quarantined} quarantined", text::field(row, "pipeline"))
+            let mut lines =
+                vec![format!("{}: {pairs} pairs in step, {quarantined} quarantined", text::field(row, "pipeline"))];
+            lines.extend(status.routes.iter().flat_map(super::status::unreadable));
+            lines.join("\n")
         })?;
     }
     match out.flush() {
@@ -136,6 +139,8 @@ fn summary(status: &PipelineStatus) -> Value {
         "pipeline": status.pipeline,
         "pairs": sum(|route| route.pairs),
         "quarantined": sum(|route| route.quarantined),
+        "unreadable": sum(|route| route.unreadable),
+        "unreadable_names": status.routes.iter().flat_map(|route| &route.unreadable_names).collect::<Vec<_>>(),
         "changes": status.changes,
         "conflicts": status.conflicts,
     })

@@ -159,6 +159,7 @@ impl Told {
         lines.push(text::columns(&facts).trim_end().to_owned());
         lines.push(text::columns(&status.stores.iter().map(store_cells).collect::<Vec<_>>()).trim_end().to_owned());
         lines.push(text::columns(&status.routes.iter().map(route_cells).collect::<Vec<_>>()).trim_end().to_owned());
+        lines.extend(status.routes.iter().flat_map(unreadable));
         lines.retain(|line| !line.is_empty());
         lines.join("\n")
     }
@@ -229,6 +230,20 @@ fn route_cells(route: &RouteStatus) -> Vec<String> {
     cells
 }
 
+/// What a permission is missing for, a line each.
+pub(super) fn unreadable(route: &RouteStatus) -> Vec<String> {
+    let shown = route.unreadable_names.iter().map(|one| {
+        let (name, reason) = (text::printable(&one.name), text::printable(&one.reason));
+        format!("  route {}: no permission for {name}: {reason}", text::printable(&route.route))
+    });
+    let mut lines: Vec<String> = shown.collect();
+    let more = route.unreadable.saturating_sub(u64::try_from(lines.len()).unwrap_or(u64::MAX));
+    if more > 0 {
+        lines.push(format!("  route {}: no permission for {more} more", text::printable(&route.route)));
+    }
+    lines
+}
+
 fn pipeline_state(state: PipelineState) -> (Colour, &'static str) {
     match state {
         PipelineState::Connecting => (Colour::Wait, "connecting"),
@@ -259,9 +274,17 @@ mod tests {
     fn a_block_shows_state_stores_and_routes() {
         let mut status = fake::status("p");
         status.note = "Redis is away".to_owned();
+        if let Some(route) = status.routes.first_mut() {
+            route.unreadable = 3;
+            let (name, reason) = ("/limits/api".to_owned(), "the session may not read it".to_owned());
+            route.unreadable_names = vec![crate::pipeline::control::Unreadable { name, reason }];
+        }
         let told = Told { row: Value::Null, status, worker: "host:1, version 0.1.0".to_owned() };
         let block = told.text(Paint::OFF, 1_700_000_005_000);
         for expected in ["p  live, ready", "  Redis is away", "5 s ago", "store cache", "3 pairs", "1 quarantined"] {
+            assert!(block.contains(expected), "{expected} is not in {block}");
+        }
+        for expected in ["no permission for /limits/api: the session may not read it", "no permission for 2 more"] {
             assert!(block.contains(expected), "{expected} is not in {block}");
         }
     }

@@ -82,17 +82,17 @@ async fn connect(pipelines: &[Pipeline], timeout: Duration, out: &mut Output) ->
     let mut exit = Exit::Done;
     let mut failure: Option<Failure> = None;
     for pipeline in pipelines {
-        match assembly::check_connections(pipeline, timeout).await {
-            Ok(findings) => {
-                for finding in &findings {
-                    out.row(&finding_row(pipeline, finding), finding_text)?;
-                    if finding.level == Level::Error {
-                        exit = Exit::Differs;
-                    }
-                }
+        let (findings, ended) = assembly::check_connections(pipeline, timeout).await;
+        for finding in &findings {
+            out.row(&finding_row(pipeline, finding), finding_text)?;
+            if finding.level == Level::Error {
+                exit = Exit::Differs;
             }
+        }
+        match ended {
+            Ok(()) => {}
             Err(error @ StartError::Unreachable(_)) => failure = Some(error.into()),
-            Err(error @ StartError::Refused(_)) => failure = failure.or(Some(error.into())),
+            Err(error) => failure = failure.or(Some(error.into())),
         }
         out.flush()?;
     }

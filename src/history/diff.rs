@@ -112,6 +112,22 @@ pub struct Comparison {
     pub pairs: u64,
     /// Pairs that changed at every look, so that nothing can be said of them.
     pub unsettled: u64,
+    /// Znodes that are no pairs and may not be read, though pairs may be below them.
+    pub unreadable: u64,
+}
+
+/// Such znodes that are listed. The others are counted.
+const UNREADABLE_LISTED: usize = 100;
+
+/// A znode that is no pair and may not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableZnode {
+    /// Index of the first route that has pairs below it.
+    pub route: usize,
+    /// Its path.
+    pub path: String,
+    /// Why.
+    pub reason: String,
 }
 
 struct Suspect {
@@ -153,6 +169,8 @@ pub struct Differ<'a> {
     told: VecDeque<Difference>,
     /// Numbers so far.
     pub numbers: Comparison,
+    /// The first znodes that are no pairs and may not be read.
+    pub unreadable: Vec<UnreadableZnode>,
 }
 
 impl<'a> Differ<'a> {
@@ -182,6 +200,7 @@ impl<'a> Differ<'a> {
             confirming: false,
             told: VecDeque::new(),
             numbers: Comparison::default(),
+            unreadable: Vec::new(),
         }
     }
 
@@ -283,9 +302,13 @@ impl<'a> Differ<'a> {
 
     fn denied(&mut self, denied: Vec<(String, String)>) {
         for (path, reason) in denied {
-            let Some(mapped) = self.scope.map.of_path(&path).filter(|mapped| self.scope.takes(mapped)) else {
+            let Some(mapped) = self.scope.map.of_path(&path) else {
+                self.hidden(path, reason);
                 continue;
             };
+            if !self.scope.takes(&mapped) {
+                continue;
+            }
             if let Some(key) = &mapped.pair.redis {
                 self.met.insert(KeyedHash::of(key));
             }
@@ -296,6 +319,18 @@ impl<'a> Differ<'a> {
                 zookeeper: Found::Unfit("no_permission", reason),
                 redis: Found::Nothing,
             });
+        }
+    }
+
+    /// Nothing can be said of what is below this znode.
+    fn hidden(&mut self, path: String, reason: String) {
+        let Some(route) = self.scope.map.reaching(&path) else { return };
+        if self.scope.route.is_some_and(|wanted| wanted != route) {
+            return;
+        }
+        self.numbers.unreadable += 1;
+        if self.unreadable.len() < UNREADABLE_LISTED {
+            self.unreadable.push(UnreadableZnode { route, path, reason });
         }
     }
 

@@ -166,7 +166,7 @@ impl Maker<'_> {
 
     fn waited(&self, error: RoundError) -> Result<String, HistoryError> {
         match error {
-            RoundError::Store(StoreError::Away(why) | StoreError::Fenced(why)) => Ok(why),
+            RoundError::Store(StoreError::Away(why) | StoreError::NotNow(why) | StoreError::Fenced(why)) => Ok(why),
             RoundError::Store(StoreError::Refused(why)) => Err(HistoryError::Failed(why)),
             RoundError::Keeper(error) => Err(error),
         }

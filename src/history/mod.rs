@@ -19,7 +19,7 @@ mod fold;
 mod hand;
 mod make;
 
-pub use diff::{Comparison, DiffState, Differ, Difference, Settling};
+pub use diff::{Comparison, DiffState, Differ, Difference, Settling, UnreadableZnode};
 pub use fold::{Fold, Until};
 pub use hand::{Found, Hand};
 pub use make::{Keeper, Made, Maker, Reasons, Why, Wish};
@@ -47,7 +47,7 @@ pub enum HistoryError {
 impl From<StoreError> for HistoryError {
     fn from(error: StoreError) -> HistoryError {
         match error {
-            StoreError::Refused(why) => HistoryError::Failed(why),
+            StoreError::Refused(why) | StoreError::NotNow(why) => HistoryError::Failed(why),
             StoreError::Away(why) | StoreError::Fenced(why) => HistoryError::Away(why),
         }
     }

@@ -2,11 +2,10 @@
 
 use super::site::Token;
 use super::unix;
+use crate::request;
 use axum::body::Bytes;
 use axum::http::{Method, Request, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -163,29 +162,13 @@ where
 {
     let failed = |error: &dyn std::fmt::Display| ClientError::Failed(format!("asking the worker at {target}: {error}"));
     let method = Method::from_bytes(method.as_bytes()).map_err(|error| failed(&error))?;
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+    let mut builder = Request::builder().method(method).uri(path).header(header::HOST, host);
     if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+        builder = builder.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
     }
-    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| failed(&error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(|error| failed(&error))?.to_bytes().to_vec()))
-    };
-    tokio::pin!(connection, exchange);
-    tokio::select! {
-        biased;
-        // The answer counts before the end of the connection that brought it.
-        answer = &mut exchange => answer,
-        ended = &mut connection => match ended {
-            // The other end closed after its answer: what was read of it is still to be taken.
-            Ok(()) => exchange.await,
-            Err(error) => Err(failed(&error)),
-        },
-    }
+    let request = builder.body(Full::new(Bytes::from(body))).map_err(|error| failed(&error))?;
+    let (status, body) = request::send(stream, request, ANSWER_BYTES_MAX).await.map_err(|error| failed(&error))?;
+    Ok((status, body.to_vec()))
 }
 
 /// A query parameter's value, percent-encoded.

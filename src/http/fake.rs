@@ -92,6 +92,8 @@ pub(crate) fn status(pipeline: &str) -> PipelineStatus {
             state: RouteState::Live,
             pairs: 3,
             quarantined: 1,
+            unreadable: 0,
+            unreadable_names: Vec::new(),
             pending: 0,
             awaiting_approval: 0,
             lag_seconds: 0.0,

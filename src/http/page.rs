@@ -100,6 +100,14 @@ fn routes(out: &mut String, routes: &[RouteStatus]) {
         );
     }
     out.push_str("</table></div>");
+    for route in routes {
+        for one in &route.unreadable_names {
+            note(out, &format!("{}: no permission for {}: {}", route.route, one.name, one.reason));
+        }
+        if route.unreadable > u64::try_from(route.unreadable_names.len()).unwrap_or(u64::MAX) {
+            note(out, &format!("{}: no permission for {} in all", route.route, route.unreadable));
+        }
+    }
 }
 
 fn stores(out: &mut String, stores: &[StoreStatus]) {

@@ -48,6 +48,7 @@ impl Engine {
                 KeyOutcome::Done => {
                     if op != KeyOp::Note {
                         self.metrics.writes(self.store_name(Side::Redis)).inc();
+                        self.counters.writes.fetch_add(1, Ordering::Relaxed);
                     }
                     self.count_agreed(&seen, i32::from(op != KeyOp::Note));
                     self.in_step(seen, base);
@@ -115,6 +116,7 @@ impl Engine {
             match outcome {
                 ZnodeOutcome::Done { base, recreated } => {
                     self.metrics.writes(self.store_name(Side::Zookeeper)).inc();
+                    self.counters.writes.fetch_add(1, Ordering::Relaxed);
                     if recreated {
                         self.metrics.recreate_overwrites.inc();
                         tracing::warn!(pair = ?seen.pair, "a znode was deleted and recreated between read and write");

@@ -139,6 +139,7 @@ impl Engine {
                 break;
             }
             from = batch.next;
+            self.step();
             for change in batch.records.into_iter().map(|recorded| recorded.change) {
                 // A marker may name a pair, whose value a command replaced: it is no state.
                 let Some(key) = change.pair.redis.as_deref().filter(|_| change.op != Op::Marker) else { continue };

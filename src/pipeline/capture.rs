@@ -7,6 +7,7 @@ use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
 use super::held::Held;
 use super::record::zookeeper_source;
+use super::unreadable::Denied;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
 use crate::plan::Removal;
 use crate::store::clock::shown_ms;
@@ -56,6 +57,7 @@ impl Engine {
             if batch.next <= from {
                 return Ok(known);
             }
+            self.step();
             for recorded in batch.records {
                 let change = recorded.change;
                 // A marker may name a pair, whose value a command replaced: it is no state.
@@ -314,6 +316,7 @@ impl Engine {
     pub(super) async fn compare_capture(&self, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+        self.begin_steps();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let mut missing: std::collections::HashSet<PairName> = lock(&self.known).keys().cloned().collect();
         self.pairs.begin();
@@ -321,7 +324,14 @@ impl Engine {
         let mut batch: Vec<(PairName, Hint)> = Vec::new();
         if let (Some(znodes), None) = (&self.znodes, &self.keys) {
             let mut walk = znodes.walk(self.map.roots(), false);
-            while let Some(walked) = walk.next().await? {
+            let mut denied = Denied::default();
+            loop {
+                let walked = walk.next().await?;
+                self.step();
+                for (path, reason) in walk.denied() {
+                    self.deny(&path, &reason, &mut denied);
+                }
+                let Some(walked) = walked else { break };
                 for (path, ..) in walked {
                     if let Some(mapped) = self.map.of_path(&path) {
                         batch.push((path.into_bytes().into(), Hint::new(mapped.route)));
@@ -329,12 +339,14 @@ impl Engine {
                 }
                 acted += self.compare_step(&mut batch, &mut missing).await?;
             }
+            self.set_unreadable(denied);
         }
         if let Some(keys) = &self.keys {
             for prefix in self.map.key_prefixes() {
                 let mut cursor = 0;
                 loop {
                     let (next, found) = keys.scan(cursor, &prefix).await?;
+                    self.step();
                     for key in found {
                         if let Some(mapped) = self.map.of_key(&key) {
                             batch.push((key.into(), Hint::new(mapped.route)));

@@ -17,6 +17,7 @@ use super::engine::{Engine, lock, now_ms};
 use super::inferred::Decided;
 use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
+use super::unreadable::Denied;
 use crate::change::{GapState, KeyedHash, Side, ZkStat};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Known, Observation, Seen};
@@ -61,6 +62,7 @@ impl Engine {
         let begun = Instant::now();
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+        self.begin_steps();
         self.conclusion.missed.store(0, Ordering::Relaxed);
         *lock(&self.conclusion.waits) = None;
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
@@ -206,6 +208,7 @@ impl Engine {
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let paused = lock(&self.live).paused.clone();
+        let mut denied = Denied::default();
         loop {
             if under_way.len() >= BATCHES
                 && let Some(ended) = under_way.join_next().await
@@ -214,15 +217,17 @@ impl Engine {
             }
             let forgotten = self.forgotten.load(Ordering::Acquire);
             let walked = walk.next().await?;
+            self.step();
             for (path, reason) in walk.denied() {
-                if let Some(mapped) = self.map.of_path(&path) {
-                    let name: PairName = mapped.pair.redis.clone().unwrap_or_default().into();
+                if let Some(name) = self.deny(&path, &reason, &mut denied) {
                     met.insert(KeyedHash::of(&name));
                     self.pairs.met(&name);
-                    self.quarantine(&name, mapped.route, &mapped.pair, "no_permission", &reason);
                 }
             }
-            let Some(walked) = walked else { return Ok(()) };
+            let Some(walked) = walked else {
+                self.set_unreadable(denied);
+                return Ok(());
+            };
             let mut items = Vec::with_capacity(walked.len());
             for (path, data, stat) in walked {
                 let Some(mapped) = self.map.of_path(&path) else { continue };
@@ -333,6 +338,7 @@ impl Engine {
             let mut batch = Vec::new();
             loop {
                 let (next, found) = keys.scan(cursor, &prefix).await?;
+                self.step();
                 for key in found {
                     let Some(mapped) = self.map.of_key(&key) else { continue };
                     if met.insert(KeyedHash::of(&key)) {
@@ -359,6 +365,7 @@ impl Engine {
         let mut cursor = 0;
         loop {
             let (next, found) = keys.scan_sidecars(cursor).await?;
+            self.step();
             let items = found.into_iter().filter(|key| !met.contains(&KeyedHash::of(key))).filter_map(|key| {
                 let mapped = self.map.of_key(&key)?;
                 Some(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair })

@@ -53,6 +53,15 @@ pub struct StoreStatus {
     pub note: String,
 }
 
+/// Something in the range of a route for which a permission is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Path of the znode, or the key.
+    pub name: String,
+    /// Which store refuses it, and what.
+    pub reason: String,
+}
+
 /// One route.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RouteStatus {
@@ -66,6 +75,12 @@ pub struct RouteStatus {
     pub pairs: u64,
     /// Pairs in quarantine.
     pub quarantined: u64,
+    /// Znodes that may not be read, and pairs for which a permission is missing.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub unreadable_names: Vec<Unreadable>,
     /// Pairs known to have changed and not yet settled.
     pub pending: u64,
     /// Deletes that wait for `approve`.

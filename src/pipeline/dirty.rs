@@ -510,6 +510,13 @@ impl DirtySet {
         !self.inner().owed.is_empty()
     }
 
+    /// Pairs that wait or are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let inner = self.inner();
+        inner.waiting.len() + inner.busy.len()
+    }
+
     /// Whether nothing waits and nothing is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {

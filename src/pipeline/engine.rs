@@ -102,9 +102,11 @@ pub struct Parts {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Live {
     /// Why each store is not connected; `None` while it is.
-    pub(super) zookeeper_down: Option<String>,
-    pub(super) redis_down: Option<String>,
+    pub(super) zookeeper_down: Option<StoreError>,
+    pub(super) redis_down: Option<StoreError>,
     pub(super) holds: Holds,
+    /// What the last comparison could not read.
+    pub(super) unreadable: super::unreadable::Denied,
     pub(super) paused: std::collections::HashSet<usize>,
 }
 
@@ -112,6 +114,11 @@ pub(super) struct Live {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) changes: AtomicU64,
+    /// Keys and znodes that were written.
+    pub(super) writes: AtomicU64,
+    /// Comparisons that have begun, and steps of the last of them: see `once.rs`.
+    pub(super) comparisons: AtomicU64,
+    pub(super) steps: AtomicU64,
     pub(super) conflicts: AtomicU64,
     pub(super) gaps: AtomicU64,
     pub(super) compared_ms: AtomicI64,
@@ -316,6 +323,17 @@ impl Engine {
     pub(super) fn ask_comparison(&self, side: Option<Side>, why: &str) {
         lock(&self.compare).push((side, why.to_owned()));
         self.compare_asked.notify_one();
+    }
+
+    /// A comparison begins.
+    pub(super) fn begin_steps(&self) {
+        self.counters.steps.store(0, Ordering::Relaxed);
+        self.counters.comparisons.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A comparison has come further.
+    pub(super) fn step(&self) {
+        self.counters.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Why a comparison was asked for since the last call; empty if none was.
@@ -563,7 +581,7 @@ impl Hints for Engine {
                     tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");
                     self.ask_comparison(Some(side), &format!("gap: {why}"));
                 } else {
-                    self.held_up(Held::Reads, &why);
+                    self.held_up_by(Held::Reads, why);
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! stream takes records.
 
 use super::engine::{Engine, lock};
+use crate::store::StoreError;
 use crate::telemetry::Said;
 
 /// What does not work, the most important first: it is what `status` shows.
@@ -18,38 +19,57 @@ pub(super) enum Held {
 /// The reasons that hold now, and which of them the log has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Holds {
-    reasons: Vec<(Held, String)>,
+    reasons: Vec<(Held, StoreError)>,
     said: Said,
 }
 
 impl Holds {
     /// Answers whether to say it.
-    fn hold(&mut self, what: Held, reason: &str) -> bool {
-        if self.reasons.iter().all(|(_, held)| held != reason) {
+    fn hold(&mut self, what: Held, error: StoreError) -> bool {
+        let reason = error.to_string();
+        if self.reasons.iter().all(|(_, held)| held.to_string() != reason) {
             self.reasons.retain(|(held, _)| *held != what);
-            self.reasons.push((what, reason.to_owned()));
+            self.reasons.push((what, error));
         }
-        self.said.is_due(reason)
+        self.said.is_due(&reason)
     }
 
     /// It works: answers what had been in the way.
     fn release(&mut self, what: Held) -> Option<String> {
         let at = self.reasons.iter().position(|(held, _)| *held == what)?;
-        let (_, reason) = self.reasons.remove(at);
+        let reason = self.reasons.remove(at).1.to_string();
         self.said.forget(&reason);
         Some(reason)
     }
 
     /// What is shown; empty while nothing is held up.
     pub(super) fn reason(&self) -> String {
-        self.reasons.iter().min_by_key(|(held, _)| *held).map(|(_, reason)| reason.clone()).unwrap_or_default()
+        self.error().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    /// What is shown, with its kind.
+    pub(super) fn error(&self) -> Option<StoreError> {
+        self.reasons.iter().min_by_key(|(held, _)| *held).map(|(_, error)| error.clone())
     }
 }
 
 impl Engine {
     /// Says what holds things up.
     pub(super) fn held_up(&self, what: Held, reason: &str) {
-        if lock(&self.live).holds.hold(what, reason) {
+        self.held_up_by(
+            what,
+            match what {
+                // A store that takes no writes is there.
+                Held::Writes => StoreError::NotNow(reason.to_owned()),
+                Held::Stream | Held::Reads => StoreError::Away(reason.to_owned()),
+            },
+        );
+    }
+
+    /// [`Engine::held_up`] by an error of a known kind.
+    pub(super) fn held_up_by(&self, what: Held, error: StoreError) {
+        let reason = error.to_string();
+        if lock(&self.live).holds.hold(what, error) {
             tracing::warn!(pipeline = self.settings.pipeline, "{reason}");
         }
     }
@@ -70,23 +90,25 @@ mod tests {
     #[test]
     fn what_holds_the_stream_up_is_not_over_because_a_store_can_be_read() {
         let mut holds = Holds::default();
-        assert!(holds.hold(Held::Reads, "redis is away"));
-        assert!(holds.hold(Held::Stream, "capture is paused"));
-        assert!(!holds.hold(Held::Stream, "capture is paused"), "said already");
+        let hold = |holds: &mut Holds, what, reason: &str| holds.hold(what, StoreError::Away(reason.to_owned()));
+        assert!(hold(&mut holds, Held::Reads, "redis is away"));
+        assert!(hold(&mut holds, Held::Stream, "capture is paused"));
+        assert!(!hold(&mut holds, Held::Stream, "capture is paused"), "said already");
         assert_eq!(holds.reason(), "capture is paused");
         assert_eq!(holds.release(Held::Reads).as_deref(), Some("redis is away"));
         assert_eq!(holds.reason(), "capture is paused");
         assert_eq!(holds.release(Held::Writes), None);
         assert_eq!(holds.release(Held::Stream).as_deref(), Some("capture is paused"));
         assert_eq!(holds.reason(), "");
-        assert!(holds.hold(Held::Stream, "capture is paused"), "after an end it is news again");
+        assert!(hold(&mut holds, Held::Stream, "capture is paused"), "after an end it is news again");
     }
 
     #[test]
     fn one_reason_is_held_once_by_whom_it_was_told_first() {
         let mut holds = Holds::default();
-        assert!(holds.hold(Held::Stream, "capture is paused"));
-        assert!(!holds.hold(Held::Reads, "capture is paused"));
+        let hold = |holds: &mut Holds, what, reason: &str| holds.hold(what, StoreError::Away(reason.to_owned()));
+        assert!(hold(&mut holds, Held::Stream, "capture is paused"));
+        assert!(!hold(&mut holds, Held::Reads, "capture is paused"));
         assert_eq!(holds.release(Held::Reads), None);
         assert_eq!(holds.reason(), "capture is paused");
     }

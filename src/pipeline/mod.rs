@@ -15,6 +15,7 @@ mod held;
 mod inferred;
 mod keep;
 mod observe;
+mod once;
 mod owner;
 mod quarantine;
 mod record;
@@ -22,6 +23,7 @@ pub mod retry;
 mod settle;
 mod status;
 mod tide;
+mod unreadable;
 
 pub use engine::{Parts, Route, Settings};
 pub use owner::{Claims, Ended, Pipeline, Stores, StreamOpener};

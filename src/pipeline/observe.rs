@@ -398,7 +398,9 @@ impl Engine {
     /// Takes in that a store failed as a whole.
     pub(super) fn failed(&self, error: &StoreError) {
         match error {
-            StoreError::Away(why) | StoreError::Refused(why) => self.held_up(Held::Reads, why),
+            StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_) => {
+                self.held_up_by(Held::Reads, error.clone());
+            }
             StoreError::Fenced(_) => self.halt(error.clone()),
         }
     }

@@ -6,15 +6,17 @@
 //!        +--- session lost, fenced, handed over
 //! ```
 //!
-//! Nothing but a signal or a refused start ends it: whatever else fails is waited for.
+//! Nothing but a signal or a refused start ends it: whatever else fails is waited for; with `once` for as long as `once.rs` says.
 
 use super::behind;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::held::Held;
+use super::once::Stillness;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
-use crate::change::{GapState, Side};
+use super::unreadable::Denied;
+use crate::change::GapState;
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
@@ -33,13 +35,13 @@ use tokio::sync::watch;
 pub type StreamOpener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Stream>, StreamError>> + Send + Sync>;
 
 /// A worker that stops finishes what is under way for at most this long.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 
 /// An ownership that is lost waits this long for its rounds: they fail by themselves.
 const DRAIN_LOST: Duration = Duration::from_secs(2);
 
 /// How often the list of quarantined pairs is saved and a finished `--once` is noticed.
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// The doors of a pipeline; a capture has one of them.
 pub type Stores = (Option<Arc<dyn Znodes>>, Option<Arc<dyn Keyspace>>);
@@ -63,8 +65,10 @@ pub enum Ended {
     Done(bool),
     /// It may not start; the text says why. Exit 1.
     Refused(String),
-    /// `--once`: a store could not be reached in time. Exit 75.
+    /// `--once`: nothing moved for too long, since a store or the stream is away. Exit 75.
     Unreachable(String),
+    /// `--once`: nothing moved for too long, for another reason. Exit 1.
+    Stuck(String),
     /// It was told to stop.
     Stopped,
     /// Another worker, with fewer pipelines, takes over; [`Pipeline::run`] stands by and does not end with this.
@@ -81,7 +85,24 @@ pub(super) struct State {
     pub(super) compared: bool,
     /// Pairs in step by route, as the last ownership left them.
     pub(super) pairs: Vec<u64>,
+    /// ZooKeeper and Redis, as the last attempt to connect found them.
+    pub(super) reached: [Reach; 2],
     said: Said,
+}
+
+/// How a connection stands.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reach {
+    pub(super) is_connected: bool,
+    /// Why not; empty while it is, and before the first attempt has ended.
+    pub(super) why: String,
+}
+
+impl Reach {
+    fn of(connected: &Result<(), StoreError>) -> Reach {
+        let why = connected.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        Reach { is_connected: connected.is_ok(), why }
+    }
 }
 
 /// One pipeline of a worker.
@@ -101,6 +122,7 @@ pub struct Pipeline {
     remembered: Mutex<Remembered>,
     /// Redis holds next to nothing, and nothing of ours.
     blank: AtomicBool,
+    pub(super) is_opening: AtomicBool,
     stop: watch::Sender<bool>,
 }
 
@@ -135,6 +157,7 @@ impl Pipeline {
             engine: None,
             compared: false,
             pairs: Vec::new(),
+            reached: <[Reach; 2]>::default(),
             said: Said::new(),
         };
         Pipeline {
@@ -152,6 +175,7 @@ impl Pipeline {
             rate: Mutex::new((Instant::now(), 0, 0.0)),
             remembered: Mutex::default(),
             blank: AtomicBool::new(false),
+            is_opening: AtomicBool::new(false),
             stop: watch::Sender::new(false),
         }
     }
@@ -180,20 +204,21 @@ impl Pipeline {
         note.clone_into(&mut now.note);
     }
 
-    /// Runs until told to stop, until a start is refused, or (with `once`) until all is in step. `patience`: how long
-    /// a store may be away with `once`.
+    /// Runs until told to stop, until a start is refused, or (with `once`) until all is in step or nothing has moved for as long as
+    /// `patience`.
     pub async fn run(&self, patience: Duration) -> Ended {
         let mut stop = self.stop.subscribe();
         let mut pauses = Pauses::default();
         let mut said = Said::new();
-        let mut away_since = Instant::now();
+        let mut still = Stillness::default();
+        let mut last: Option<StoreError> = None;
         let mut has_started = false;
         loop {
             let ended = tokio::select! {
                 biased;
                 ended = self.ownership(&mut has_started) => ended,
                 _ = stop.wait_for(|stop| *stop) => Ok(Ended::Stopped),
-                who = self.stands_by_for(patience) => Ok(Ended::Unreachable(who)),
+                stuck = self.stuck(&mut still, patience, last.as_ref()) => Ok(stuck),
             };
             let was_live = lock(&self.state).engine.is_some();
             // Its start is over: whoever relies on a standby finds it there when what is in the way has gone.
@@ -202,7 +227,6 @@ impl Pipeline {
             if was_live {
                 pauses.reset();
                 said.clear();
-                away_since = Instant::now();
             }
             let error = match ended {
                 Ok(Ended::Moved(to)) => {
@@ -221,30 +245,15 @@ impl Pipeline {
             if is_final {
                 return Ended::Refused(error.to_string());
             }
-            if self.settings.once && away_since.elapsed() >= patience {
-                return Ended::Unreachable(error.to_string());
-            }
             self.set(PipelineState::Waiting, &error.to_string());
             if said.is_due(&error.to_string()) {
                 tracing::warn!(pipeline = self.settings.pipeline, "{error}; trying again");
             }
+            last = Some(error);
             tokio::select! {
                 () = tokio::time::sleep(pauses.pause()) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
-            }
-        }
-    }
-
-    /// With `once`: resolves when another worker has owned the pipeline for so long. A worker stands by for ever.
-    async fn stands_by_for(&self, patience: Duration) -> String {
-        let mut since = Instant::now();
-        loop {
-            tokio::time::sleep(TICK).await;
-            let state = lock(&self.state);
-            if state.state != PipelineState::Standby || !self.settings.once {
-                since = Instant::now();
-            } else if since.elapsed() >= patience {
-                return format!("pipeline `{}`: {}; `--once` needs it for itself", self.settings.pipeline, state.note);
+                stuck = self.stuck(&mut still, patience, last.as_ref()) => return stuck,
             }
         }
     }
@@ -256,7 +265,12 @@ impl Pipeline {
             engine.halt(StoreError::Away("the worker stops".to_owned()));
             lock(&self.state).pairs = engine.pairs.by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
-            *lock(&self.live) = Live { paused: lock(&engine.live).paused.clone(), ..Live::default() };
+            {
+                let live = lock(&engine.live);
+                // The last words of `--once` name what it could not read.
+                let unreadable = if self.settings.once { live.unreadable.clone() } else { Denied::default() };
+                *lock(&self.live) = Live { paused: live.paused.clone(), unreadable, ..Live::default() };
+            }
             let (captures, so_far) = (engine.captures(), engine.lease.so_far(self.znodes.as_deref()));
             self.let_go(engine).await;
             // Those of an ownership before may be of another lineage of the ensemble, in which zxids were higher.
@@ -303,12 +317,7 @@ impl Pipeline {
         if lock(&self.state).state != PipelineState::Waiting {
             self.set(PipelineState::Connecting, "");
         }
-        if let Some(znodes) = &self.znodes {
-            znodes.connect().await?;
-        }
-        if let Some(keys) = &self.keys {
-            keys.connect().await?;
-        }
+        self.connect(!*has_started).await?;
         if let Some(znodes) = &self.znodes {
             let waiting = |owner: String, standbys: u64| {
                 self.set(PipelineState::Standby, &format!("{owner} owns the pipeline"));
@@ -357,11 +366,45 @@ impl Pipeline {
         self.live(&engine).await
     }
 
+    /// Connects to both stores, so that each is known by its own error; before a start asks as well whether they can do what is
+    /// needed: what no waiting mends ends the start.
+    async fn connect(&self, starts: bool) -> Result<(), StoreError> {
+        let zookeeper = async {
+            match &self.znodes {
+                Some(znodes) => znodes.connect().await,
+                None => Ok(()),
+            }
+        };
+        let redis = async {
+            match &self.keys {
+                Some(keys) => keys.connect().await,
+                None => Ok(()),
+            }
+        };
+        let (zookeeper, redis) = futures::future::join(zookeeper, redis).await;
+        lock(&self.state).reached = [Reach::of(&zookeeper), Reach::of(&redis)];
+        // A refusal is final, so it counts before a store that is away.
+        let refused = [&zookeeper, &redis].into_iter().find(|one| matches!(one, Err(StoreError::Refused(_)))).cloned();
+        refused.unwrap_or(Ok(()))?;
+        zookeeper?;
+        redis?;
+        if let (Some(znodes), true) = (&self.znodes, starts) {
+            znodes.check().await?;
+        }
+        if let (Some(keys), true) = (&self.keys, starts) {
+            keys.check().await?;
+        }
+        Ok(())
+    }
+
     /// Opens the stream, waiting for another process that holds it.
     async fn stream(&self) -> Result<Arc<dyn Stream>, StoreError> {
         let mut pauses = Pauses::default();
         loop {
-            match (self.open_stream)().await {
+            self.is_opening.store(true, Ordering::Relaxed);
+            let opened = (self.open_stream)().await;
+            self.is_opening.store(false, Ordering::Relaxed);
+            match opened {
                 Ok(stream) => return Ok(stream),
                 Err(StreamError::Owned(who)) => {
                     self.set(PipelineState::Standby, &who);
@@ -513,13 +556,13 @@ impl Pipeline {
                     // `--once` compares until nothing is left.
                     due = self.settings.once;
                 }
-                Err(StoreError::Away(why) | StoreError::Refused(why)) => {
-                    engine.held_up(Held::Reads, &why);
+                Err(error @ StoreError::Fenced(_)) => return Err(error),
+                Err(error) => {
+                    engine.failed(&error);
                     asked = reasons;
                     due = true;
                     not_before = Instant::now() + pauses.pause();
                 }
-                Err(error) => return Err(error),
             }
         }
     }
@@ -534,8 +577,8 @@ impl Pipeline {
         let compared = lock(&self.state).compared;
         let note = {
             let live = lock(&engine.live);
-            let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
-            down.unwrap_or_else(|| live.holds.reason())
+            let down = live.zookeeper_down.as_ref().or(live.redis_down.as_ref());
+            down.map_or_else(|| live.holds.reason(), ToString::to_string)
         };
         let state = match (compared, self.is_up(engine)) {
             (true, true) => PipelineState::Live,
@@ -543,32 +586,5 @@ impl Pipeline {
             (false, _) => PipelineState::Snapshotting,
         };
         self.set(state, &note);
-    }
-
-    /// With `once`: what a comparison's end means. `None`: compare again.
-    async fn once(&self, engine: &Engine, acted: u64) -> Option<Ended> {
-        let settled = async {
-            while !engine.dirty.is_empty() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        // Pairs that are held back (a store takes no writes) must not keep a comparison from saying so.
-        let is_settled = tokio::time::timeout(DRAIN, settled).await.is_ok();
-        // What the rounds inferred is decided about: let through (then pairs are under way again), or held.
-        let is_concluded = is_settled && engine.conclude().await.is_ok();
-        let waits = engine.inferred.any_held();
-        if acted > 0 || !is_concluded || engine.inferred.is_open() || !engine.dirty.is_empty() {
-            return if waits { Some(Ended::Done(true)) } else { None };
-        }
-        Some(Ended::Done(waits || !self.quarantine.is_empty()))
-    }
-
-    /// The side's source is connected, or the pipeline has no such side.
-    pub(super) fn is_connected(&self, engine: Option<&Engine>, side: Side) -> bool {
-        // A standby has a session with each, and no source yet.
-        engine.map_or(lock(&self.state).state == PipelineState::Standby, |engine| match side {
-            Side::Zookeeper => engine.zookeeper_up.load(Ordering::Relaxed),
-            Side::Redis => engine.redis_up.load(Ordering::Relaxed),
-        })
     }
 }

@@ -136,6 +136,19 @@ impl Quarantine {
         u64::try_from(listed + unlisted).unwrap_or(u64::MAX)
     }
 
+    /// How many pairs of this route lack a permission, and the first of them: their path, or their key, and the detail.
+    #[must_use]
+    pub fn without_permission(&self, route: usize, limit: usize) -> (u64, Vec<(String, String)>) {
+        let inner = self.inner();
+        let pairs = inner.pairs.values().filter(|(of, pair)| *of == route && pair.reason == "no_permission");
+        let name = |pair: &Quarantined| {
+            let key = pair.redis.as_deref().map(|key| String::from_utf8_lossy(key).into_owned());
+            pair.zookeeper.clone().or(key).unwrap_or_default()
+        };
+        let named = pairs.clone().take(limit).map(|(_, pair)| (name(pair), pair.detail.clone()));
+        (u64::try_from(pairs.count()).unwrap_or(u64::MAX), named.collect())
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

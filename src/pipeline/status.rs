@@ -2,16 +2,19 @@
 
 use super::control::{
     Command, CommandError, Handle, PipelineState, PipelineStatus, Quarantined, RouteState, RouteStatus, StoreStatus,
+    Unreadable,
 };
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock};
-use super::owner::Pipeline;
-use crate::change::Side;
+use super::owner::{Pipeline, Reach};
+use super::unreadable::LISTED_MAX;
 use crate::route::glob;
+use crate::store::StoreError;
+use crate::store::preflight::shown;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The rate is that of the time since this long ago, or longer.
@@ -21,9 +24,15 @@ impl Pipeline {
     fn routes(&self, engine: Option<&Engine>, state: PipelineState, compared: bool) -> Vec<RouteStatus> {
         let count = self.settings.routes.len();
         let pending = engine.map(|engine| engine.dirty.pending(count)).unwrap_or_default();
-        let (paused, awaiting) = match engine {
-            Some(engine) => (lock(&engine.live).paused.clone(), engine.inferred.held()),
-            None => (lock(&self.live).paused.clone(), vec![0; count]),
+        let (paused, awaiting, denied) = match engine {
+            Some(engine) => {
+                let live = lock(&engine.live);
+                (live.paused.clone(), engine.inferred.held(), live.unreadable.clone())
+            }
+            None => {
+                let live = lock(&self.live);
+                (live.paused.clone(), vec![0; count], live.unreadable.clone())
+            }
         };
         let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), |engine| engine.pairs.by_route());
         let routes = self.settings.routes.iter().enumerate();
@@ -31,6 +40,13 @@ impl Pipeline {
             .map(|(at, route)| {
                 let waits = awaiting.get(at).copied().unwrap_or(0);
                 let (pending, lag_seconds) = pending.get(at).copied().unwrap_or((0, 0.0));
+                let (mut unreadable, mut unreadable_names) = denied.of_route(at);
+                let (pairs, named) = self.quarantine.without_permission(at, LISTED_MAX);
+                unreadable += pairs;
+                unreadable_names.extend(
+                    named.into_iter().map(|(name, reason)| Unreadable { name: shown(&name), reason: shown(&reason) }),
+                );
+                unreadable_names.truncate(LISTED_MAX);
                 RouteStatus {
                     route: route.name.clone(),
                     flow: route.flow.clone(),
@@ -45,6 +61,8 @@ impl Pipeline {
                     },
                     pairs: in_step.get(at).copied().unwrap_or(0),
                     quarantined: self.quarantine.count(at),
+                    unreadable,
+                    unreadable_names,
                     pending,
                     awaiting_approval: u64::try_from(waits).unwrap_or(0),
                     lag_seconds,
@@ -53,16 +71,27 @@ impl Pipeline {
             .collect()
     }
 
+    /// How the connections stand: the sources of an owner, or the last attempt of one that owns nothing.
+    fn reached(&self, engine: Option<&Engine>) -> [Reach; 2] {
+        let Some(engine) = engine else { return lock(&self.state).reached.clone() };
+        let live = lock(&engine.live);
+        let of = |up: &AtomicBool, down: &Option<StoreError>| Reach {
+            is_connected: up.load(Ordering::Relaxed),
+            why: down.as_ref().map(ToString::to_string).unwrap_or_default(),
+        };
+        [of(&engine.zookeeper_up, &live.zookeeper_down), of(&engine.redis_up, &live.redis_down)]
+    }
+
     fn stores(&self, engine: Option<&Engine>) -> Vec<StoreStatus> {
         let mut stores = Vec::new();
-        let down = engine.map(|engine| lock(&engine.live).clone()).unwrap_or_default();
+        let [zookeeper, redis] = self.reached(engine);
         if let (Some(name), Some(znodes)) = (&self.settings.names.zookeeper, &self.znodes) {
             stores.push(StoreStatus {
                 name: name.clone(),
                 kind: "zookeeper".to_owned(),
-                connected: self.is_connected(engine, Side::Zookeeper),
+                connected: zookeeper.is_connected,
                 server: znodes.server(),
-                note: down.zookeeper_down.unwrap_or_default(),
+                note: zookeeper.why,
             });
         }
         if let (Some(name), Some(keys)) = (&self.settings.names.redis, &self.keys) {
@@ -74,9 +103,9 @@ impl Pipeline {
             stores.push(StoreStatus {
                 name: name.clone(),
                 kind: "redis".to_owned(),
-                connected: self.is_connected(engine, Side::Redis),
+                connected: redis.is_connected,
                 server: facts.server.clone(),
-                note: down.redis_down.unwrap_or(silent),
+                note: if redis.why.is_empty() { silent } else { redis.why },
             });
         }
         stores

@@ -48,7 +48,7 @@ impl Engine {
             tokio::time::sleep(EVERY).await;
             match self.remember().await {
                 // A store that is away is remembered when it is back.
-                Ok(()) | Err(StoreError::Away(_) | StoreError::Refused(_)) => {}
+                Ok(()) | Err(StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_)) => {}
                 Err(error @ StoreError::Fenced(_)) => return error,
             }
         }

@@ -69,6 +69,23 @@ impl RouteMap {
         Some(Mapped { route, pair: Pair { zookeeper: Some(path.to_owned()), redis: key } })
     }
 
+    /// The first route that has a pair at this path or may have one below it. `None`: nothing there is mapped.
+    #[must_use]
+    pub fn reaching(&self, path: &str) -> Option<usize> {
+        if path == "/" {
+            return self.routes.iter().position(|route| route.zookeeper.is_some());
+        }
+        let names = legal_names(path)?;
+        let reaches = |route: &Compiled| {
+            let is_excluded = || route.exclude_zookeeper.iter().any(|pattern| pattern.covers_below(names, b'/'));
+            let pattern = route.zookeeper.as_ref();
+            pattern.is_some_and(|pattern| pattern.reaches_below(names, b'/'))
+                && !is_reserved_path(names)
+                && !is_excluded()
+        };
+        self.of_path(path).map(|mapped| mapped.route).or_else(|| self.routes.iter().position(reaches))
+    }
+
     /// The pair of a key. `None` if no route has it, if its znode belongs to another route, or if it is Keepstep's own.
     /// Every other key has a znode; ZooKeeper may still refuse a path for its length.
     #[must_use]

@@ -166,6 +166,40 @@ impl Pattern {
         rest.is_none()
     }
 
+    /// Whether something that matches may lie below `text`.
+    pub(super) fn reaches_below(&self, text: &[u8], delimiter: u8) -> bool {
+        let mut rest = Some(text);
+        for segment in &self.segments {
+            let Some(here) = rest else { return true };
+            if *segment == Segment::Rest {
+                return true;
+            }
+            let (name, behind) = cut(here, delimiter);
+            if matches!(segment, Segment::Literal { text, .. } if text != name) {
+                return false;
+            }
+            rest = behind;
+        }
+        false
+    }
+
+    /// Whether everything below `text` matches.
+    pub(super) fn covers_below(&self, text: &[u8], delimiter: u8) -> bool {
+        let mut rest = Some(text);
+        for segment in &self.segments {
+            if *segment == Segment::Rest {
+                return true;
+            }
+            let Some(here) = rest else { return false };
+            let (name, behind) = cut(here, delimiter);
+            if matches!(segment, Segment::Literal { text, .. } if text != name) {
+                return false;
+            }
+            rest = behind;
+        }
+        false
+    }
+
     /// What the wildcards stand for in a text that matches, in order; what `**` stands for still has its delimiters.
     pub(super) fn captures<'a>(&'a self, text: &'a [u8], delimiter: u8) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = Some(text);

@@ -209,6 +209,28 @@ fn a_hostile_name_is_mapped_in_linear_time() {
 }
 
 #[test]
+fn what_lies_above_a_pair_is_told_from_what_leads_to_none() {
+    let limits =
+        RouteSpec { exclude_zookeeper: vec!["/limits/tmp/**".to_owned()], ..spec("/limits/*/*", "limits:*:*", ":") };
+    let map = map(&[limits, spec("/settings/**", "settings:**", ":")]);
+    for (path, route) in [
+        ("/", Some(0)),
+        ("/limits", Some(0)),
+        ("/limits/api", Some(0)),
+        ("/limits/api/rate", Some(0)),
+        ("/limits/api/rate/deeper", None),
+        ("/limits/tmp", None),
+        ("/limits/tmp/a", None),
+        ("/settings", Some(1)),
+        ("/settings/a/b", Some(1)),
+        ("/other", None),
+        ("/_keepstep/settings", None),
+    ] {
+        assert_eq!(map.reaching(path), route, "{path}");
+    }
+}
+
+#[test]
 fn the_refused_characters_are_those_of_zookeeper() {
     // Printed by PathUtils.validatePath of ZooKeeper 3.8.0 for every code point.
     let refused = [0..=0x1f, 0x7f..=0x9f, 0xe000..=0xf8ff, 0xfff0..=0x10_ffff_u32];

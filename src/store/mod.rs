@@ -14,6 +14,7 @@ mod limit;
 mod overlap;
 pub mod preflight;
 pub mod redis;
+mod remedy;
 mod request;
 pub mod zookeeper;
 
@@ -34,6 +35,10 @@ pub enum StoreError {
     /// Not reachable now. Nothing is known of what was under way; wait, and observe again.
     #[error("{}", brief::text(.0))]
     Away(String),
+    /// It answers, and does not do this now: no memory left, a disk that it cannot write, too few replicas. Wait, and observe
+    /// again.
+    #[error("{0}")]
+    NotNow(String),
     /// It will not serve us: a refused login, a server too old, a range that another pipeline owns. Exit 1.
     #[error("{}", brief::text(.0))]
     Refused(String),
@@ -47,8 +52,8 @@ pub enum StoreError {
 pub enum Link {
     /// Events arrive from here on; everything before must be compared.
     Up,
-    /// Events are being missed. The text says why.
-    Down(String),
+    /// Events are being missed, for this reason.
+    Down(StoreError),
 }
 
 /// Where a source puts what it hears. Never blocks; a pair is held once however often it is named.
@@ -266,8 +271,15 @@ pub trait Znodes: Send + Sync {
     /// Connects, checks version and login, and stands for ownership. One attempt, bounded by the connection timeout.
     fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Asks whether the store can do what the pipeline needs; [`StoreError::Refused`] names what it cannot. Called once connected,
+    /// before a worker starts. Changes nothing.
+    fn check(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Looks at what the pipeline will need, for `validate --connect`.
-    fn preflight(&self) -> BoxFuture<'_, Result<Vec<preflight::Finding>, StoreError>>;
+    fn preflight<'a>(
+        &'a self,
+        range: &'a preflight::Range<'a>,
+    ) -> BoxFuture<'a, Result<Vec<preflight::Finding>, StoreError>>;
 
     /// Lays claim to a range; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
@@ -488,8 +500,15 @@ pub trait Keyspace: Send + Sync {
     /// Connects, checks version and login. One attempt, bounded by the connection timeout.
     fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Asks whether the store can do what the pipeline needs; [`StoreError::Refused`] names what it cannot. Called once connected,
+    /// before a worker starts. Changes nothing.
+    fn check(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Looks at what the pipeline will need, for `validate --connect`.
-    fn preflight(&self) -> BoxFuture<'_, Result<Vec<preflight::Finding>, StoreError>>;
+    fn preflight<'a>(
+        &'a self,
+        range: &'a preflight::Range<'a>,
+    ) -> BoxFuture<'a, Result<Vec<preflight::Finding>, StoreError>>;
 
     /// Lays claim to a range, and keeps it alive; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -66,6 +66,7 @@ pub(super) fn register(registry: &mut Registry, statuses: &[PipelineStatus]) {
 fn register_routes(registry: &mut Registry, statuses: &[PipelineStatus]) {
     let lag = Family::<ByRoute, Real>::default();
     let quarantined = Family::<ByRoute, Whole>::default();
+    let unreadable = Family::<ByRoute, Whole>::default();
     let pairs = Family::<ByRoute, Whole>::default();
     let pending = Family::<ByRoute, Whole>::default();
     let awaiting = Family::<ByRoute, Whole>::default();
@@ -74,12 +75,14 @@ fn register_routes(registry: &mut Registry, statuses: &[PipelineStatus]) {
         let longest = lag.get_or_create_owned(&by);
         longest.set(longest.get().max(route.lag_seconds));
         quarantined.get_or_create(&by).inc_by(whole(route.quarantined));
+        unreadable.get_or_create(&by).inc_by(whole(route.unreadable));
         pairs.get_or_create(&by).inc_by(whole(route.pairs));
         pending.get_or_create(&by).inc_by(whole(route.pending));
         awaiting.get_or_create(&by).inc_by(whole(route.awaiting_approval));
     }
     registry.register(names::LAG_SECONDS, "Age of the oldest change that is not yet settled", lag);
     registry.register(names::QUARANTINED, "Pairs in quarantine", quarantined);
+    registry.register(names::UNREADABLE, "Znodes that may not be read, and pairs without a permission", unreadable);
     registry.register(names::PAIRS, "Pairs that are in step", pairs);
     registry.register(names::PENDING, "Pairs known to have changed and not yet settled", pending);
     registry.register(names::AWAITING_APPROVAL, "Deletes that wait for keepstep approve", awaiting);

@@ -29,6 +29,8 @@ pub const APPLY_SECONDS: &str = "keepstep_apply_seconds";
 pub const LAG_SECONDS: &str = "keepstep_lag_seconds";
 /// Pairs in quarantine, by route.
 pub const QUARANTINED: &str = "keepstep_quarantined";
+/// See [`crate::pipeline::control::RouteStatus::unreadable`].
+pub const UNREADABLE: &str = "keepstep_unreadable";
 /// Pairs that are in step, by route.
 pub const PAIRS: &str = "keepstep_pairs";
 /// Pairs known to have changed and not yet settled, by route.

@@ -58,6 +58,7 @@ mod quarantine;
 mod random;
 mod recovery;
 mod redis_events;
+mod remedies;
 mod replay;
 mod scripts;
 mod sharing;

@@ -1,6 +1,6 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::fault::{explain, is_broken, is_denied, is_full, is_replica, may_be_too_large};
+use super::fault::{explain, is_broken, is_denied, is_full, is_replica, may_be_too_large, remedy, remedy_in_script};
 use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
@@ -9,6 +9,7 @@ use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};
+use crate::store::remedy::Remedy;
 use crate::store::request::Fault;
 use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
 use redis::aio::MultiplexedConnection;
@@ -102,7 +103,7 @@ impl Shared {
     }
 
     /// What an error of a command means. A broken connection is given up, for all who share it.
-    fn failed(&self, commands: &Commands, error: &RedisError) -> StoreError {
+    pub(super) fn failed(&self, commands: &Commands, error: &RedisError) -> StoreError {
         // The next connection finds out who is there.
         if is_broken(error) || is_replica(error) {
             commands.give_up();
@@ -346,13 +347,11 @@ impl Shared {
                 let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", self.place()));
                 Ok(Applied::Each(vec![denied]))
             }
-            Err(error) if is_full(&error) => Ok(Applied::Full(error.to_string())),
-            Err(error) => match error.code() {
-                Some("MISCONF" | "NOREPLICAS") => {
-                    Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); writes.len()]))
-                }
-                _ => Err(explain(&self.settings, &error).into()),
-            },
+            Err(error) if is_full(&error) => Ok(Applied::Full(format!("{}: {error}", self.place()))),
+            Err(error) if remedy(&error) == Remedy::NotNow => {
+                Ok(Applied::Each(vec![KeyOutcome::NotNow(format!("{}: {error}", self.place())); writes.len()]))
+            }
+            Err(error) => Err(explain(&self.settings, &error).into()),
         }
     }
 
@@ -375,15 +374,13 @@ impl Shared {
         if let Some(bucket) = text.strip_prefix("BUCKET ") {
             return Ok(KeyOutcome::Impossible("wrong_type", KeyState::obstructed_by(bucket)));
         }
-        let not_now = ["OOM", "READONLY", "MISCONF", "NOREPLICAS"].iter().any(|code| text.contains(code));
-        Ok(if text.contains("WRONGTYPE") {
-            KeyOutcome::Impossible("wrong_type", format!("{}: the key holds another type than a string", self.place()))
-        } else if text.contains("NOPERM") || text.contains("ermission") {
-            KeyOutcome::Impossible("no_permission", format!("{}: {text}", self.place()))
-        } else if not_now {
-            KeyOutcome::NotNow(text)
-        } else {
-            KeyOutcome::Impossible("refused", format!("{}: {text}", self.place()))
+        Ok(match remedy_in_script(&text) {
+            Remedy::Quarantine(reason @ "wrong_type") => {
+                KeyOutcome::Impossible(reason, format!("{}: the key holds another type than a string", self.place()))
+            }
+            Remedy::Quarantine(reason) => KeyOutcome::Impossible(reason, format!("{}: {text}", self.place())),
+            Remedy::NotNow => KeyOutcome::NotNow(format!("{}: {text}", self.place())),
+            remedy => return Err(remedy.of_call(format!("{}: {text}", self.place()))),
         })
     }
 }

@@ -2,9 +2,10 @@
 
 use super::Shared;
 use super::calls::{ANSWER_BYTES, Applied, DIGEST_ABOVE};
-use super::fault::{explain, is_denied, is_full};
+use super::fault::{explain, is_denied, is_full, remedy};
 use super::script::Script;
 use crate::change::Digest;
+use crate::store::remedy::Remedy;
 use crate::store::request::Fault;
 use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};
 use redis::Value;
@@ -111,12 +112,10 @@ async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Res
             let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", shared.place()));
             Ok(Applied::Each(vec![denied]))
         }
-        Err(error) if is_full(&error) => Ok(Applied::Full(error.to_string())),
-        Err(error) => match error.code() {
-            Some("MISCONF" | "NOREPLICAS") => {
-                Ok(Applied::Each(vec![KeyOutcome::NotNow(error.to_string()); edits.len()]))
-            }
-            _ => Err(explain(&shared.settings, &error).into()),
-        },
+        Err(error) if is_full(&error) => Ok(Applied::Full(format!("{}: {error}", shared.place()))),
+        Err(error) if remedy(&error) == Remedy::NotNow => {
+            Ok(Applied::Each(vec![KeyOutcome::NotNow(format!("{}: {error}", shared.place())); edits.len()]))
+        }
+        Err(error) => Err(explain(&shared.settings, &error).into()),
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Info {
     pub(super) evicted_keys: Option<u64>,
     resets: Resets,
     pub(super) is_replica: bool,
+    /// `standalone`, `cluster` or `sentinel`.
+    mode: String,
     is_loading: bool,
     version: (u32, u32),
     is_valkey: bool,
@@ -94,6 +96,7 @@ impl Info {
             evicted_keys: told("evicted_keys").and_then(|count| count.parse().ok()),
             resets: Resets::parse(text),
             is_replica: field("role") == "slave",
+            mode: field("redis_mode").to_owned(),
             is_loading: field("loading") == "1",
             version: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
             is_valkey,
@@ -126,8 +129,18 @@ impl Info {
         self.replication_id.as_deref().unwrap_or_default()
     }
 
-    /// Refuses what is too old, waits for what is loading.
+    /// Refuses what is too old or another kind of server, waits for what is loading.
     pub(super) fn check(&self, place: &str) -> Result<(), StoreError> {
+        let other_kind = match self.mode.as_str() {
+            "sentinel" => Some("a Sentinel, which holds no keys: give the address of the Redis itself"),
+            "cluster" => {
+                Some("a node of a Redis Cluster, which holds a part of the keys: a single Redis is needed here")
+            }
+            _ => None,
+        };
+        if let Some(kind) = other_kind {
+            return Err(StoreError::Refused(format!("{place} is {kind}")));
+        }
         let oldest = if self.is_valkey { (7, 2) } else { (7, 0) };
         if self.version < oldest {
             let needed = if self.is_valkey { "Valkey 7.2" } else { "Redis 7.0" };
@@ -182,6 +195,10 @@ pub(super) mod tests {
         assert_eq!(info.server, "Valkey 8.0.1");
         assert!(info.check("x").is_ok());
         assert!(Info::parse("redis_version:6.2.6\r\n").check("x").is_err());
+        for mode in ["cluster", "sentinel"] {
+            let info = Info::parse(&format!("redis_version:7.2.4\r\nredis_mode:{mode}\r\nrole:master\r\n"));
+            assert!(matches!(info.check("x"), Err(StoreError::Refused(_))), "{mode}");
+        }
     }
 
     /// What a server says that holds this data set and has evicted so many keys.

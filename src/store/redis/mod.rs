@@ -19,6 +19,7 @@ mod edit;
 mod fault;
 mod info;
 mod lineage;
+mod needs;
 pub mod notification;
 mod preflight;
 mod script;
@@ -177,8 +178,15 @@ impl Keyspace for RedisStore {
         async move { self.shared.connection().await.map(|_| ()) }.boxed()
     }
 
-    fn preflight(&self) -> BoxFuture<'_, Result<Vec<super::preflight::Finding>, StoreError>> {
-        preflight::look(&self.shared).boxed()
+    fn check(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        needs::check(&self.shared).boxed()
+    }
+
+    fn preflight<'a>(
+        &'a self,
+        range: &'a super::preflight::Range<'a>,
+    ) -> BoxFuture<'a, Result<Vec<super::preflight::Finding>, StoreError>> {
+        preflight::look(&self.shared, range).boxed()
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {

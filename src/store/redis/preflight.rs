@@ -1,13 +1,15 @@
 //! What `validate --connect` finds out about a Redis.
 
-use super::Shared;
-use super::calls::{bytes, glob, integer};
+use super::calls::{bytes, glob, integer, keys_of};
+use super::fault::{is_broken, is_denied};
 use super::info::{notifies, turn_on};
+use super::{Shared, needs};
 use crate::store::StoreError;
-use crate::store::preflight::{Finding, Level, skew};
+use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use redis::Value;
+use std::time::Instant;
 
-pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
+pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let commands = shared.connection().await?;
     let store = &shared.settings.name;
     let info = &commands.heard.info;
@@ -18,7 +20,14 @@ pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
         let what = format!("{why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
         findings.push(Finding::new(Level::Warning, store, what, ""));
     }
-    findings.extend(permissions(shared).await);
+    let missing = needs::missing(shared).await?;
+    if missing.is_empty() {
+        findings.push(Finding::new(Level::Ok, store, "the commands that are needed are there", ""));
+        findings.extend(permissions(shared).await);
+        findings.extend(readable(shared, range).await?);
+    } else {
+        findings.push(Finding::new(Level::Error, store, needs::sentence(shared, &missing), ""));
+    }
     if let Ok(Value::Array(time)) = shared.command(&redis::cmd("TIME")).await {
         let mut time = time.into_iter();
         let server_ms = integer(time.next()) * 1000 + integer(time.next()) / 1000;
@@ -67,7 +76,15 @@ async fn eviction(shared: &Shared) -> Finding {
             Finding::new(Level::Warning, store, what, "use noeviction or volatile-* for data that must stay")
         }
         Some(policy) => Finding::new(Level::Ok, store, format!("maxmemory-policy is `{policy}`"), ""),
-        None => Finding::new(Level::Ok, store, "maxmemory-policy is unknown (CONFIG GET is not allowed)", ""),
+        None => {
+            let what = "CONFIG GET is not allowed, so maxmemory-policy is unknown";
+            Finding::new(
+                Level::Warning,
+                store,
+                what,
+                "allow +config|get, or make sure that it is noeviction or volatile-*",
+            )
+        }
     }
 }
 
@@ -121,10 +138,68 @@ async fn permissions(shared: &Shared) -> Vec<Finding> {
         let what = format!("user `{user}` lacks permissions: {}", denied.join("; "));
         return vec![Finding::new(Level::Error, store, what, "see the ACL in docs/operations.md")];
     }
-    let what = if may_ask {
-        format!("user `{user}` has the permissions that are needed")
+    if may_ask {
+        let what = format!("user `{user}` has the permissions that are needed");
+        vec![Finding::new(Level::Ok, store, what, "")]
     } else {
-        format!("the permissions of user `{user}` could not be asked for (ACL DRYRUN is not allowed)")
-    };
-    vec![Finding::new(Level::Ok, store, what, "")]
+        let what =
+            format!("whether user `{user}` may write is unknown: ACL DRYRUN is not allowed, or not under this name");
+        vec![Finding::new(Level::Warning, store, what, "allow +acl|dryrun to have it checked")]
+    }
+}
+
+/// Keys of one step of the look through the names.
+const STEP: usize = 500;
+
+/// Looks which keys of the routes may be read, by the cheapest command that reads one.
+async fn readable(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
+    let begun = Instant::now();
+    let mut names = Names::default();
+    for prefix in &shared.settings.prefixes {
+        let mut cursor = 0;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(glob(prefix)).arg("COUNT").arg(1000);
+            let Value::Array(mut answer) = shared.command(&scan).await? else { break };
+            let mut keys = answer.pop().map(keys_of).unwrap_or_default();
+            cursor = u64::try_from(integer(answer.pop())).unwrap_or(0);
+            keys.retain(|key| (range.has_key)(key));
+            for step in keys.chunks(STEP) {
+                look_at(shared, step, &mut names).await?;
+            }
+            if cursor == 0 {
+                break;
+            }
+            if begun.elapsed() >= range.patience {
+                names.is_cut = true;
+                break;
+            }
+        }
+    }
+    let help = format!("let user `{}` read and write it, or exclude it from the route", shared.settings.user());
+    Ok(names.findings(&shared.settings.name, "keys", &help))
+}
+
+async fn look_at(shared: &Shared, keys: &[Vec<u8>], names: &mut Names) -> Result<(), StoreError> {
+    let commands = shared.connection().await?;
+    let mut looks = redis::pipe();
+    for key in keys {
+        looks.cmd("STRLEN").arg(key);
+    }
+    let answers = commands.connection.clone().send_packed_commands(&looks, 0, keys.len()).await;
+    let answers = answers.map_err(|error| shared.failed(&commands, &error))?;
+    for (key, answer) in keys.iter().zip(answers) {
+        names.looked += 1;
+        if let Value::ServerError(error) = answer {
+            let error = redis::RedisError::from(error);
+            if is_broken(&error) {
+                return Err(shared.failed(&commands, &error));
+            }
+            // One of another type is read well enough.
+            if is_denied(&error) {
+                names.deny(&String::from_utf8_lossy(key), &error.to_string());
+            }
+        }
+    }
+    Ok(())
 }

@@ -26,7 +26,7 @@ use super::notification::{self, Notice};
 use super::server::{Heard, Server};
 use super::{Shared, canary, claim, lock};
 use crate::change::Side;
-use crate::store::{Hints, Link};
+use crate::store::{Hints, Link, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisError};
 use std::collections::{HashMap, HashSet};
@@ -109,7 +109,7 @@ impl Table {
 }
 
 /// The channels of the keys with this prefix.
-fn pattern(database: u32, prefix: &[u8]) -> Vec<u8> {
+pub(super) fn pattern(database: u32, prefix: &[u8]) -> Vec<u8> {
     [format!("__keyspace@{database}__:").as_bytes(), &glob(prefix)].concat()
 }
 
@@ -209,11 +209,15 @@ enum Ended {
 }
 
 impl Ended {
-    fn say(&self, shared: &Shared) -> String {
+    fn say(&self, shared: &Shared) -> StoreError {
+        let place = shared.place();
         match self {
-            Ended::Lost => format!("{}: the connection was lost", shared.place()),
-            Ended::Unfit(info) => info.check(&shared.place()).err().map_or_else(String::new, |error| error.to_string()),
-            Ended::Failed(error) => explain(&shared.settings, error).to_string(),
+            Ended::Lost => StoreError::Away(format!("{place}: the connection was lost")),
+            Ended::Unfit(info) => match info.check(&place) {
+                Err(error) => error,
+                Ok(()) => StoreError::Away(format!("{place}: it could not be used for a moment")),
+            },
+            Ended::Failed(error) => explain(&shared.settings, error),
         }
     }
 }
@@ -303,7 +307,7 @@ impl Line<'_> {
             let Some(shared) = member.store.upgrade() else { continue };
             let pattern = |prefix: &Vec<u8>| pattern(self.server.access.database, prefix);
             if let Some(error) = member.prefixes.iter().find_map(|prefix| refused.get(&pattern(prefix))) {
-                let why = explain(&shared.settings, error).to_string();
+                let why = explain(&shared.settings, error);
                 member.tell(|hints| hints.link(Side::Redis, Link::Down(why)));
                 continue;
             }

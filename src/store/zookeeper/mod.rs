@@ -12,6 +12,7 @@
 mod ancestors;
 mod edit;
 mod election;
+mod fault;
 mod group;
 mod journal;
 mod lineage;
@@ -33,6 +34,7 @@ use super::{
     ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
+use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parents::Parents;
@@ -134,21 +136,6 @@ fn is_broken(error: &Error) -> bool {
     matches!(error, Error::ConnectionLoss | Error::Custom(_))
 }
 
-/// What an error of a whole request means for the store.
-fn explain(shared: &Shared, error: &Error) -> StoreError {
-    let place = shared.place();
-    match error {
-        Error::AuthFailed => {
-            StoreError::Refused(format!("{place} refused the login of user `{}`: check auth", shared.user()))
-        }
-        Error::NoAuth => {
-            StoreError::Refused(format!("{place}: user `{}` lacks a permission below /_keepstep", shared.user()))
-        }
-        Error::SessionExpired | Error::ClientClosed => StoreError::Fenced(format!("{place}: the session ended")),
-        error => StoreError::Away(format!("{place}: {error}")),
-    }
-}
-
 impl Shared {
     fn place(&self) -> String {
         format!("zookeeper {} ({})", self.settings.name, self.access().connect)
@@ -205,8 +192,15 @@ impl Znodes for ZookeeperStore {
         tenure::begin(&self.shared).boxed()
     }
 
-    fn preflight(&self) -> BoxFuture<'_, Result<Vec<super::preflight::Finding>, StoreError>> {
-        preflight::look(&self.shared).boxed()
+    fn check(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        preflight::check(&self.shared).boxed()
+    }
+
+    fn preflight<'a>(
+        &'a self,
+        range: &'a super::preflight::Range<'a>,
+    ) -> BoxFuture<'a, Result<Vec<super::preflight::Finding>, StoreError>> {
+        preflight::look(&self.shared, range).boxed()
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -1,24 +1,53 @@
 //! What `validate --connect` finds out about an ensemble.
 
 use super::{Shared, explain, now_ms};
-use crate::store::preflight::{Finding, Level, skew};
+use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, MultiWriteError};
+use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, MultiReadResult, MultiWriteError};
 
-pub(super) async fn look(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
+/// See [`crate::store::Znodes::check`].
+pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    has_chroot(shared, &client).await?;
+    try_to_write(shared, &client).await.map(|_| ())
+}
+
+/// Without the root of the names nothing can be created: the chroot is missing.
+async fn has_chroot(shared: &Shared, client: &Client) -> Result<(), StoreError> {
+    match client.check_stat("/").await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
+            let chroot = shared.access().connect.split_once('/').map_or("", |(_, chroot)| chroot);
+            Err(StoreError::Refused(format!(
+                "{}: the chroot /{chroot} does not exist: create it, or mend `connect`",
+                shared.place()
+            )))
+        }
+        Err(error) => Err(explain(shared, &error)),
+    }
+}
+
+pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let client = shared.settings.sessions.own(shared).await?;
     let store = &shared.settings.name;
     let mut findings = Vec::new();
     match version(&shared.access().connect).await {
         Some(version) => findings.push(Finding::new(Level::Ok, store, format!("ZooKeeper {version}"), "")),
-        None => findings.push(Finding::new(Level::Ok, store, "reachable; it does not tell its version (`srvr`)", "")),
+        None => findings.push(Finding::new(
+            Level::Warning,
+            store,
+            "its version is unknown: `srvr` is not answered",
+            "ZooKeeper 3.6 or later is needed; add srvr to 4lw.commands.whitelist to have it checked",
+        )),
     }
+    has_chroot(shared, &client).await?;
     for root in &shared.settings.roots {
         findings.push(watchable(shared, &client, root).await?);
-        findings.push(readable(shared, &client, root).await?);
     }
+    findings.extend(readable(shared, &client, range).await?);
     findings.extend(writable(shared, &client).await?);
     let what = format!("values up to {VALUE_BYTES_MAX} bytes are mirrored, if jute.maxbuffer is not lowered");
     findings.push(Finding::new(Level::Ok, store, what, ""));
@@ -37,44 +66,89 @@ async fn watchable(shared: &Shared, client: &Client, root: &str) -> Result<Findi
     }
 }
 
-async fn readable(shared: &Shared, client: &Client, root: &str) -> Result<Finding, StoreError> {
-    let store = &shared.settings.name;
-    match client.list_children(root).await {
-        Ok(children) => Ok(Finding::new(Level::Ok, store, format!("{root} has {} children", children.len()), "")),
-        Err(Error::NoNode) => Ok(Finding::new(Level::Ok, store, format!("{root} does not exist yet"), "")),
-        Err(Error::NoAuth) => {
-            let what = format!("user `{}` may not read {root}", shared.user());
-            Ok(Finding::new(
-                Level::Error,
-                store,
-                what,
-                "give it READ on the whole subtree; a missing READ also hides events",
-            ))
+/// Znodes whose children are asked for in one request: names only, so that even large values cost nothing.
+const LISTS: usize = 64;
+
+/// Looks through the names of the routes. Listing the children of a znode needs the same READ as its data.
+async fn readable(shared: &Shared, client: &Client, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
+    let begun = Instant::now();
+    let mut names = Names::default();
+    let mut open = shared.settings.roots.clone();
+    while !open.is_empty() {
+        if begun.elapsed() >= range.patience {
+            names.is_cut = true;
+            break;
         }
-        Err(error) => Err(explain(shared, &error)),
+        let asked = open.split_off(open.len().saturating_sub(LISTS));
+        let mut reader = client.new_multi_reader();
+        for path in &asked {
+            reader.add_get_children(path).map_err(|error| explain(shared, &error))?;
+        }
+        let answers = reader.commit().await.map_err(|error| explain(shared, &error))?;
+        for (path, answer) in asked.iter().zip(answers) {
+            match answer {
+                MultiReadResult::Children { children } => {
+                    names.looked += 1;
+                    let above = if path == "/" { "" } else { path };
+                    let below = children.iter().map(|name| format!("{above}/{name}"));
+                    open.extend(below.filter(|path| (range.has_path)(path)));
+                }
+                MultiReadResult::Error { err: Error::NoAuth } => {
+                    names.looked += 1;
+                    names.deny(path, &format!("user `{}` lacks READ", shared.user()));
+                }
+                // Not there, or not any more.
+                _ => {}
+            }
+        }
     }
+    let help = "give it READ there: whatever is below is not mirrored, and its events are hidden; or exclude it from the route";
+    Ok(names.findings(&shared.settings.name, "znodes", help))
 }
 
-/// Tries to write where Keepstep keeps its state, without leaving anything, and compares the clocks where it can.
-async fn writable(shared: &Shared, client: &Client) -> Result<Vec<Finding>, StoreError> {
-    let store = &shared.settings.name;
+/// Where Keepstep keeps its state.
+const STATE: &str = "/_keepstep";
+
+/// Tries to create persistent and ephemeral znodes where Keepstep keeps its state, without leaving anything. Answers whether the
+/// place exists.
+async fn try_to_write(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
     let wrong = |error: Error| explain(shared, &error);
-    let exists = client.check_stat("/_keepstep").await.map_err(wrong)?.is_some();
-    let path = if exists { "/_keepstep/validate" } else { "/_keepstep" };
-    // The check fails, so the create of the same multi never takes effect; which of them fails first is the answer.
+    let exists = client.check_stat(STATE).await.map_err(wrong)?.is_some();
+    let own = format!("{STATE}/{}", shared.settings.pipeline);
+    let has_own = client.check_stat(&own).await.map_err(wrong)?.is_some();
+    // The check fails, so the creates of the same multi never take effect; which of them fails first is the answer.
     let mut multi = client.new_multi_writer();
-    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
-    multi.add_create(path, b"", &options).map_err(wrong)?;
+    if !exists {
+        multi.add_create(STATE, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all())).map_err(wrong)?;
+    }
+    let ephemeral = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+    let place = if has_own { own.as_str() } else { STATE };
+    multi.add_create(&format!("{place}/validate"), b"", &ephemeral).map_err(wrong)?;
     multi.add_check_version("/_keepstep/never/there", 0).map_err(wrong)?;
     match multi.commit().await {
         Err(MultiWriteError::OperationFailed { source: Error::NoAuth, .. }) => {
-            let what = format!("user `{}` may not write below /_keepstep", shared.user());
-            let help = "give it CREATE on /, or create /_keepstep for it";
-            return Ok(vec![Finding::new(Level::Error, store, what, help)]);
+            let (at, user) = (shared.place(), shared.user());
+            Err(StoreError::Refused(format!(
+                "{at}: user `{user}` may not write below {place}: give it CREATE on /, or create /_keepstep for it"
+            )))
         }
-        Err(MultiWriteError::RequestFailed { source }) => return Err(wrong(source)),
-        _ => {}
+        // The check was reached, or somebody has created one of them meanwhile.
+        Err(MultiWriteError::OperationFailed { source: Error::NoNode | Error::NodeExists, .. }) => Ok(exists),
+        Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
+            Err(wrong(source))
+        }
+        Ok(_) => Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place()))),
     }
+}
+
+/// Tries to write, and compares the clocks where it can.
+async fn writable(shared: &Shared, client: &Client) -> Result<Vec<Finding>, StoreError> {
+    let store = &shared.settings.name;
+    let exists = match try_to_write(shared, client).await {
+        Ok(exists) => exists,
+        Err(StoreError::Refused(what)) => return Ok(vec![Finding::new(Level::Error, store, what, "")]),
+        Err(error) => return Err(error),
+    };
     let mut findings = vec![Finding::new(Level::Ok, store, "/_keepstep can be written", "")];
     if exists {
         let before_ms = now_ms();

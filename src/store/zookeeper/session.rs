@@ -10,8 +10,9 @@
 //! [`super::tenure`]); it ends when the last pipeline lets go of it. The client dispatches the events of one session to
 //! the watchers of all paths, so each pipeline listens by itself and none is known here.
 
+use super::fault::unopened;
 use super::group::Group;
-use super::{Shared, explain, lock, preflight};
+use super::{Shared, lock, preflight};
 use crate::store::StoreError;
 use crate::store::held::Held;
 use crate::store::request::RequestLimit;
@@ -76,7 +77,7 @@ impl Deref for Session {
 }
 
 /// Why no session was opened; without an error there was no answer.
-type Unopened = Option<Error>;
+pub(super) type Unopened = Option<Error>;
 
 /// What an ensemble shows of itself on a session of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +147,10 @@ impl Sessions {
 
     /// A session of one's own, for a look that shares nothing.
     pub(super) async fn own(&self, asking: &Shared) -> Result<Session, StoreError> {
-        self.open().await.map_err(|why| unopened(asking, why))
+        match self.open().await {
+            Ok(session) => Ok(session),
+            Err(why) => Err(unopened(asking, why).await),
+        }
     }
 
     async fn open(&self) -> Result<Session, Unopened> {
@@ -184,7 +188,10 @@ impl Sessions {
 
 /// A session that answers, or the error as the pipeline that asks says it.
 async fn ready(asking: &Shared, got: Result<Arc<Session>, Unopened>) -> Result<Arc<Session>, StoreError> {
-    let session = got.map_err(|why| unopened(asking, why))?;
+    let session = match got {
+        Ok(session) => session,
+        Err(why) => return Err(unopened(asking, why).await),
+    };
     let mut states = session.state_watcher();
     let connected = async {
         while !session.is_connected() {
@@ -198,16 +205,6 @@ async fn ready(asking: &Shared, got: Result<Arc<Session>, Unopened>) -> Result<A
     match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
         Ok(true) => Ok(session),
         Ok(false) => Err(StoreError::Away(format!("{}: the session ended", asking.place()))),
-        Err(_) => Err(unopened(asking, None)),
-    }
-}
-
-fn unopened(asking: &Shared, why: Unopened) -> StoreError {
-    let place = asking.place();
-    match why {
-        Some(error @ Error::BadArguments(_)) => StoreError::Refused(format!("{place}: {error}")),
-        Some(Error::SessionExpired | Error::ClientClosed) => StoreError::Away(format!("{place}: no session was given")),
-        Some(error) => explain(asking, &error),
-        None => StoreError::Away(format!("{place}: no answer within {CONNECT_TIMEOUT:?}")),
+        Err(_) => Err(unopened(asking, None).await),
     }
 }

@@ -6,9 +6,11 @@
 //! let the pipeline compare everything. Each pipeline does so for its own roots. Reads of this session use no one-shot watches: on servers before 3.9 one on the
 //! root of a recursive watch would silence it (ZOOKEEPER-4466).
 
+use super::fault::no_session;
 use super::{Shared, explain, lock};
 use crate::change::Side;
 use crate::store::{Hints, Link, StoreError};
+use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +23,8 @@ pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
     let mut pause = Duration::from_millis(50);
     loop {
         let why = match session(&shared, &hints, &mut pause).await {
-            Ok(why) => why,
-            Err(error) => error.to_string(),
+            Ok(why) => StoreError::Away(why),
+            Err(error) => error,
         };
         *lock(&shared.source) = None;
         hints.link(Side::Zookeeper, Link::Down(why));
@@ -46,14 +48,20 @@ async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Durat
         if state.is_terminated() {
             return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
         }
-        hints.link(Side::Zookeeper, Link::Down(format!("{}: the connection was lost", shared.place())));
+        let lost =
+            |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place())));
+        hints.link(Side::Zookeeper, lost(""));
         let mut states = client.state_watcher();
         let mut state = client.state();
+        let mut asks = std::pin::pin!(no_session(&shared.access().connect).fuse());
         while state != SessionState::SyncConnected {
             if state.is_terminated() {
                 return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
             }
-            state = states.changed().await;
+            tokio::select! {
+                next = states.changed() => state = next,
+                why = &mut asks => hints.link(Side::Zookeeper, lost(&format!("; {why}"))),
+            }
         }
     }
 }

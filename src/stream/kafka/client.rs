@@ -117,6 +117,14 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// The code of an error; the library does not give that of an administrative request.
+fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    }
+}
+
 /// What an error of librdkafka means for the stream: one place from error to remedy.
 pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> StreamError {
     use RDKafkaErrorCode as Code;
@@ -132,13 +140,17 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
         }
         _ => {}
     }
-    match error.rdkafka_error_code() {
+    match code_of(error) {
         Some(code @ (Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) => {
             StreamError::Refused(format!(
                 "Kafka does not allow it ({doing}: {code}); give this user Read, Write, Describe, DescribeConfigs and Create \
              on topic {topic}, or create the topic yourself"
             ))
         }
+        Some(code @ Code::InvalidReplicationFactor) => StreamError::Refused(format!(
+            "Kafka refuses it ({doing}): {code}: give `replication.factor` in `stream.kafka.config` a number that the brokers can \
+             hold, or create topic {topic} yourself"
+        )),
         Some(code) if is_refusal(code) => StreamError::Refused(format!("Kafka refuses this client ({doing}): {code}")),
         // `UnknownPartition` is not among them: librdkafka says it too of a partition that has no leader for now.
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownTopicId) => {
@@ -255,6 +267,14 @@ mod tests {
 
     fn context() -> Context {
         Context(Arc::new(Trouble { secrets: vec!["hidden".to_owned()], last: Mutex::default() }))
+    }
+
+    #[test]
+    fn an_administrative_request_is_refused_by_its_code() {
+        for code in [RDKafkaErrorCode::InvalidReplicationFactor, RDKafkaErrorCode::TopicAuthorizationFailed] {
+            assert!(code_of(&KafkaError::AdminOp(code)).is_some_and(is_refusal), "{code:?}");
+        }
+        assert!(!code_of(&KafkaError::AdminOp(RDKafkaErrorCode::RequestTimedOut)).is_some_and(is_refusal));
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //!
 //! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>
 
+use crate::request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -98,7 +97,8 @@ impl Registry {
                 let said = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
                 match status {
                     200..300 => Ok(answer),
-                    500.. => Err(away(&format!("{status}: {said}"))),
+                    // Too many requests, or too slow ones, are a matter of time.
+                    408 | 429 | 500.. => Err(away(&format!("{status}: {said}"))),
                     _ => Err(RegistryError::Refused(format!(
                         "the schema registry at {} refuses {path}: {status}: {said}",
                         self.place()
@@ -117,7 +117,6 @@ impl Registry {
         let RegistryAddress { host, port, prefix, login } = &self.address;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((bare, *port)).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let mut request = Request::builder()
             .method(method)
@@ -129,18 +128,7 @@ impl Registry {
             request = request.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
         }
         let request = request.body(Full::new(body))?;
-        let talk = async {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status().as_u16();
-            let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
-            Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
-        };
-        tokio::select! {
-            talked = talk => talked,
-            ended = connection => {
-                ended?;
-                Err("the connection was closed".into())
-            }
-        }
+        let (status, bytes) = request::send(stream, request, ANSWER_BYTES_MAX).await?;
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn prepare(settings: &Settings, reader: &mut Reader) -> Result<Facts,
             false
         }
         None => {
-            create(settings, &admin)?;
+            create(settings, &admin, true)?;
             wait_for(settings, reader)?;
             true
         }
@@ -47,13 +47,15 @@ pub(super) fn prepare(settings: &Settings, reader: &mut Reader) -> Result<Facts,
 pub(super) fn look(settings: &Settings) -> Result<String, StreamError> {
     let mut reader = Reader::open(settings)?;
     let topic = &settings.topic;
-    let Some(partitions) = reader.partitions()? else {
-        return Ok(format!("topic {topic} does not exist yet; it is created with one partition, compacted"));
-    };
-    check_partitions(settings, partitions)?;
     let admin: AdminClient<Context> = client::admin(settings)
         .create_with_context(Context::new(settings))
         .map_err(|error| explain(settings, "opening a client", &error))?;
+    let Some(partitions) = reader.partitions()? else {
+        // The brokers check everything and create nothing.
+        create(settings, &admin, false)?;
+        return Ok(format!("topic {topic} does not exist yet; it can be created with one partition, compacted"));
+    };
+    check_partitions(settings, partitions)?;
     let bytes = check(settings, &admin)?;
     let (first, end) = reader.bounds()?;
     Ok(format!(
@@ -74,7 +76,8 @@ fn check_partitions(settings: &Settings, partitions: usize) -> Result<(), Stream
     )))
 }
 
-fn create(settings: &Settings, admin: &AdminClient<Context>) -> Result<(), StreamError> {
+/// Creates the topic, or with `really` unset only asks whether the brokers would.
+fn create(settings: &Settings, admin: &AdminClient<Context>, really: bool) -> Result<(), StreamError> {
     let (age, bytes) = (settings.age_ms().to_string(), RECORD_BYTES_MAX.to_string());
     // -1: as the broker is configured.
     let replication = TopicReplication::Fixed(settings.replication.unwrap_or(-1));
@@ -82,10 +85,11 @@ fn create(settings: &Settings, admin: &AdminClient<Context>) -> Result<(), Strea
         .set("cleanup.policy", "compact")
         .set("min.compaction.lag.ms", &age)
         .set("max.message.bytes", &bytes);
-    let created = block_on(admin.create_topics([&topic], &options()));
+    let created = block_on(admin.create_topics([&topic], &options().validate_only(!really)));
     let created = created.map_err(|error| explain(settings, "creating the topic", &error))?;
     for result in created {
         match result {
+            Ok(_) if !really => {}
             Ok(topic) => tracing::info!("topic {topic} was created: one partition, compacted after {} ms", age),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => {

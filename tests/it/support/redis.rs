@@ -37,6 +37,7 @@ pub struct Redis {
     port: Port,
     dir: TempDir,
     options: Vec<String>,
+    is_sentinel: bool,
     process: Option<Process>,
 }
 
@@ -53,15 +54,32 @@ impl Redis {
             port: Port::lease(),
             dir: tempfile::tempdir().unwrap(),
             options: options.iter().map(ToString::to_string).collect(),
+            is_sentinel: false,
             process: None,
         };
         redis.launch().await;
         redis
     }
 
+    /// A Sentinel that watches nothing.
+    pub async fn sentinel() -> Redis {
+        let (port, dir) = (Port::lease(), tempfile::tempdir().unwrap());
+        fs::write(dir.path().join("sentinel.conf"), "bind 127.0.0.1\n").unwrap();
+        let mut redis = Redis { port, dir, options: Vec::new(), is_sentinel: true, process: None };
+        redis.launch().await;
+        redis
+    }
+
     async fn launch(&mut self) {
         let mut command = programs::redis_server();
-        command.current_dir(self.dir.path()).args(["--port", &self.port.number().to_string()]).args(DEFAULTS);
+        command.current_dir(self.dir.path());
+        if self.is_sentinel {
+            command.args(["sentinel.conf", "--sentinel"]);
+        }
+        command.args(["--port", &self.port.number().to_string()]);
+        if !self.is_sentinel {
+            command.args(DEFAULTS);
+        }
         command.args(&self.options);
         self.process = Some(Process::start(&mut command, &self.dir.path().join("redis.log")));
         let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();

@@ -2,6 +2,9 @@
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use keepstep::codec::WriterSchema;
@@ -83,6 +86,19 @@ async fn configure(
 
 impl Registry {
     pub async fn start() -> Registry {
+        Registry::serve(|router| router).await
+    }
+
+    /// It closes each connection behind its answer.
+    pub async fn start_closing() -> Registry {
+        let closes = async |mut response: Response| {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+        };
+        Registry::serve(|router| router.layer(map_response(closes))).await
+    }
+
+    async fn serve(change: impl FnOnce(Router) -> Router) -> Registry {
         let kept = Shared::default();
         let router = Router::new()
             .route("/subjects/{subject}/versions", post(register))
@@ -90,6 +106,7 @@ impl Registry {
             .route("/schemas/ids/{id}", get(schema))
             .route("/config/{subject}", put(configure))
             .with_state(kept.clone());
+        let router = change(router);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

@@ -238,6 +238,11 @@ pub struct Ensemble {
 
 impl Ensemble {
     pub async fn start() -> Ensemble {
+        Ensemble::start_with("").await
+    }
+
+    /// With further lines of each server's `zoo.cfg`.
+    pub async fn start_with(lines: &str) -> Ensemble {
         let permit = permits(3).await;
         let ports: [[Port; 3]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| Port::lease()));
         let mut dynamic = String::new();
@@ -245,7 +250,8 @@ impl Ensemble {
             let [client, quorum, election] = [client, quorum, election].map(Port::number);
             writeln!(dynamic, "server.{id}=127.0.0.1:{quorum}:{election}:participant;127.0.0.1:{client}").unwrap();
         }
-        let config = format!("{COMMON}standaloneEnabled=false\nreconfigEnabled=true\ndynamicConfigFile=zoo.dynamic\n");
+        let config =
+            format!("{COMMON}standaloneEnabled=false\nreconfigEnabled=true\ndynamicConfigFile=zoo.dynamic\n{lines}");
         let mut servers = Vec::new();
         for ([client, quorum, election], id) in ports.into_iter().zip(1..) {
             let mut server = Server::new(client, config.clone());

@@ -1,0 +1,31 @@
+//! From an error to its remedy. Each store has one exhaustive function that gives the remedy by the kind and code of an error
+//! (`redis/fault.rs`, `zookeeper/fault.rs`); what a remedy means for a whole call stands here, once.
+
+use super::StoreError;
+
+/// What is done about an error of a server or of the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing is known of what was asked: wait, and observe again.
+    Retry,
+    /// The server answers and does not do this now: wait, and ask again.
+    NotNow,
+    /// Where one pair is meant, it is quarantined, for this reason; a call that serves all pairs cannot work.
+    Quarantine(&'static str),
+    /// The session that holds the ownership is gone.
+    EndOwnership,
+    /// Only a person can mend it.
+    Halt,
+}
+
+impl Remedy {
+    /// The error of a call that serves all pairs.
+    pub(super) fn of_call(self, text: String) -> StoreError {
+        match self {
+            Remedy::Retry => StoreError::Away(text),
+            Remedy::NotNow => StoreError::NotNow(text),
+            Remedy::EndOwnership => StoreError::Fenced(text),
+            Remedy::Quarantine(_) | Remedy::Halt => StoreError::Refused(text),
+        }
+    }
+}
