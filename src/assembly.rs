@@ -326,7 +326,8 @@ fn assemble(
     let open = stream_opener(pipeline, &member.worker, &folder);
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
-    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, Arc::clone(metrics), &quarantine))
+    let metrics = Arc::new(metrics.of(&pipeline.name));
+    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, metrics, &quarantine))
 }
 
 /// What opens the stream for each ownership.

@@ -89,8 +89,8 @@ enum Command {
     Quarantine(quarantine::Quarantine),
     /// Carry out the deletes in mass that a worker holds back
     Approve(steer::Approve),
-    /// Stop applying changes; what changes meanwhile is noted
-    Pause(steer::Steer),
+    /// Stop applying changes, also after a restart; what changes meanwhile is noted
+    Pause(steer::Pause),
     /// Go on after a pause
     Resume(steer::Steer),
     /// Compare both sides in full now
@@ -149,7 +149,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Conflicts(args) => conflicts::run(args, &global).await,
         Command::Quarantine(args) => quarantine::run(args, &global).await,
         Command::Approve(args) => steer::approve(&args, &global).await,
-        Command::Pause(args) => steer::run("pause", &args, &global).await,
+        Command::Pause(args) => steer::pause(&args, &global).await,
         Command::Resume(args) => steer::run("resume", &args, &global).await,
         Command::Reconcile(args) => steer::run("reconcile", &args, &global).await,
         Command::Status(args) => status::run(&args, &global).await,

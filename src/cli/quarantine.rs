@@ -82,7 +82,7 @@ async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failur
     let target = which.remote.target(&global.data_dir, &pipeline.name)?;
     let key = which.key.as_ref().map(Glob::text);
     let parameter = key.as_deref().map(|key| ("key", key));
-    let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter).await?;
+    let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter.as_slice()).await?;
     let mut out = Output::new(global.format);
     let row =
         json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });

@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{progress, text};
 use crate::assembly::{self, Finished, RunOptions, StartError, Worker};
+use crate::change::Side;
 use crate::config::{self, Pipeline};
 use crate::http::{self, Door, Site, Token};
 use crate::pipeline::control::PipelineStatus;
@@ -162,21 +163,18 @@ fn open_doors(
 /// Makes the counters of these pipelines appear at zero.
 fn introduce(metrics: &Metrics, pipelines: &[Pipeline]) {
     for pipeline in pipelines {
-        let stores: Vec<&str> = [
-            pipeline.zookeeper.as_ref().map(|store| store.name.as_str()),
-            pipeline.redis.as_ref().map(|store| store.name.as_str()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        for store in &stores {
-            let _ = metrics.writes(store);
+        let of = metrics.of(&pipeline.name);
+        let zookeeper = pipeline.zookeeper.as_ref().map(|store| (Side::Zookeeper, store.name.as_str()));
+        let redis = pipeline.redis.as_ref().map(|store| (Side::Redis, store.name.as_str()));
+        let stores = [zookeeper, redis];
+        for (side, store) in stores.into_iter().flatten() {
+            of.introduce_store(side, store);
+            for route in &pipeline.routes {
+                let _ = of.conflicts(&route.on_conflict_text, store);
+            }
         }
         for route in &pipeline.routes {
-            metrics.introduce_route(&route.name);
-            for store in &stores {
-                let _ = metrics.conflicts(&route.on_conflict_text, store);
-            }
+            of.introduce_route(&route.name);
         }
     }
 }

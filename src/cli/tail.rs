@@ -260,6 +260,9 @@ impl Columns {
         if let Some(gap) = row.get("gap") {
             return format!("{head}  gap {}: {}", text::field(gap, "state"), text::field(gap, "reason"));
         }
+        if let Some(loss) = row.get("loss") {
+            return format!("{head}  loss of {} pairs: {}", text::field(loss, "pairs"), text::field(loss, "cause"));
+        }
         let pair = text::pair(row);
         let wide = pair.chars().count().min(PAIR_WIDTH_MAX);
         self.pair = self.pair.max(wide);
@@ -341,6 +344,7 @@ mod tests {
             conflict: None,
             gap: None,
             epoch: 1,
+            loss: None,
         }
     }
 

@@ -28,4 +28,5 @@ mod unix;
 pub use router::router;
 pub use serve::{local_address, serve_tcp};
 pub use site::{Door, Site, Token, TokenError};
+pub use steer::duration;
 pub use unix::{serve_unix, socket_path};

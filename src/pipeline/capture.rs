@@ -191,6 +191,7 @@ impl Engine {
             conflict: None,
             gap: None,
             epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+            loss: None,
         };
         Some((change, recorded))
     }
@@ -259,7 +260,10 @@ impl Engine {
             };
             let unfit = |reason: &str, detail: &str| self.quarantine(name, hint.route, &pair, reason, detail);
             states.push(match reading.state {
-                KeyState::Absent if is_loss && (comparing || hint.event.is_none() || hint.removal.is_some()) => None,
+                KeyState::Absent if is_loss && (comparing || hint.event.is_none() || hint.removal.is_some()) => {
+                    self.counters.losses.count(Side::Redis, name);
+                    None
+                }
                 KeyState::Absent => {
                     self.quarantine.remove(name);
                     Some(State { value: None, source, mzxid: None, version: None })
@@ -298,6 +302,7 @@ impl Engine {
     pub(super) async fn compare_capture(&self, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+        let begun = std::time::Instant::now();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let mut missing: std::collections::HashSet<PairName> = lock(&self.known).keys().cloned().collect();
         let mut in_step = vec![0_i64; self.settings.routes.len()];
@@ -348,6 +353,7 @@ impl Engine {
         if let Some(keys) = &self.keys {
             keys.compared(mark).await?;
         }
+        self.counters.losses.compared(begun);
         for side in gaps {
             self.mark_gap(side, GapState::Closed, &format!("a comparison recorded {acted} pairs")).await;
         }

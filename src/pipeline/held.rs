@@ -40,6 +40,11 @@ impl Holds {
         Some(reason)
     }
 
+    /// Whether this does not work.
+    pub(super) fn has(&self, what: Held) -> bool {
+        self.reasons.iter().any(|(held, _)| *held == what)
+    }
+
     /// What is shown; empty while nothing is held up.
     pub(super) fn reason(&self) -> String {
         self.reasons.iter().min_by_key(|(held, _)| *held).map(|(_, reason)| reason.clone()).unwrap_or_default()

@@ -12,14 +12,17 @@ mod engine;
 mod held;
 mod inferred;
 mod keep;
+mod loss;
 mod observe;
 mod owner;
+mod pause;
 mod quarantine;
 mod record;
 pub mod retry;
 mod settle;
 mod status;
 mod tide;
+mod unheard;
 
 pub use engine::{Parts, Route, Settings};
 pub use owner::{Claims, Ended, Pipeline, Stores, StreamOpener};

@@ -69,6 +69,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Option<Change
         conflict,
         gap: None,
         epoch: i64::try_from(engine.lease.epoch).unwrap_or(i64::MAX),
+        loss: None,
         after,
     })
 }
@@ -271,6 +272,7 @@ impl Engine {
             conflict: None,
             gap: None,
             epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+            loss: None,
         }
     }
 }

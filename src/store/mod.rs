@@ -16,7 +16,7 @@ pub mod zookeeper;
 
 pub use overlap::overlaps;
 
-use crate::change::{Digest, Side, ZkStat};
+use crate::change::{Digest, LossCause, Side, ZkStat};
 pub use crate::plan::guard::{Remembered, Taken};
 use crate::plan::{Base, Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
@@ -60,6 +60,9 @@ pub trait Hints: Send + Sync {
 
     /// Anything may have changed on this side: compare everything.
     fn everything(&self, side: Side, why: &str);
+
+    /// This side may have lost data, in this way: compare everything, and tell what is missing as a loss.
+    fn lost(&self, side: Side, cause: LossCause, why: &str);
 
     /// The source's connection came or went.
     fn link(&self, side: Side, link: Link);
@@ -222,6 +225,8 @@ pub struct Lease {
     pub epoch: u64,
     /// The lineage of the ensemble.
     pub ensemble: Ensemble,
+    /// The ensemble has lost data since the last owner, in this way.
+    pub lost: Option<LossCause>,
 }
 
 impl Lease {
@@ -284,6 +289,12 @@ pub trait Znodes: Send + Sync {
 
     /// Raises the tide: leaves a mark in the ensemble by which an older copy of it is told, whatever zxids that begins with.
     fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What [`Znodes::keep_pauses`] left, of whichever owner; empty if nothing.
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<u8>, StoreError>>;
+
+    /// Leaves this for the next owner, as the owner.
+    fn keep_pauses(&self, data: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What the journal of the owner before says; called once, after [`Znodes::own`].
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>>;
@@ -524,6 +535,9 @@ pub trait Keyspace: Send + Sync {
 
     /// Whether what vanishes unseen now is a delete: nothing has happened since a comparison that was concluded.
     fn is_intact(&self) -> bool;
+
+    /// How data may have been lost since that comparison; `None` as well where there was none.
+    fn lost_since_compared(&self) -> Option<LossCause>;
 
     /// A mark for [`Keyspace::compared`].
     fn mark(&self) -> u64;

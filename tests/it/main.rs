@@ -45,10 +45,12 @@ mod kafka_faults;
 mod kafka_stream;
 mod limits;
 mod losses;
+mod losses_told;
 mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
 mod one_way;
+mod pauses;
 #[cfg(not(feature = "failpoints"))]
 mod plain;
 mod properties;
@@ -64,6 +66,7 @@ mod storage;
 mod stream_conformance;
 mod support;
 mod support_works;
+mod told;
 mod transitions;
 mod two_way;
 mod workers;

@@ -30,6 +30,7 @@ use super::{
     Claim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
 };
+use crate::change::LossCause;
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
 use fault::explain;
@@ -131,6 +132,15 @@ struct Lineage {
 impl Lineage {
     fn is_intact(&self) -> bool {
         self.compared.as_ref().is_some_and(|(life, evicted)| *life == self.current && *evicted == self.evicted_keys)
+    }
+
+    /// How data may have been lost since the last comparison that ended in step; `None` as well where there was none.
+    fn lost(&self) -> Option<LossCause> {
+        let (life, evicted) = self.compared.as_ref()?;
+        if *life != self.current {
+            return Some(LossCause::Replaced);
+        }
+        (*evicted != self.evicted_keys).then_some(LossCause::Evicted)
     }
 
     /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
@@ -396,6 +406,10 @@ impl Keyspace for RedisStore {
 
     fn is_intact(&self) -> bool {
         lock(&self.shared.lineage).is_intact()
+    }
+
+    fn lost_since_compared(&self) -> Option<LossCause> {
+        lock(&self.shared.lineage).lost()
     }
 
     fn mark(&self) -> u64 {

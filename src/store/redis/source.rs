@@ -25,7 +25,7 @@ use super::info::{Info, notifies, turn_on};
 use super::notification::{self, Notice};
 use super::server::{Heard, Server};
 use super::{Shared, canary, claim, lock};
-use crate::change::Side;
+use crate::change::{LossCause, Side};
 use crate::store::{Hints, Link};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisError};
@@ -67,6 +67,10 @@ impl Member {
 
     pub(super) fn everything(&self, why: &str) {
         self.tell(|hints| hints.everything(Side::Redis, why));
+    }
+
+    pub(super) fn lost(&self, cause: LossCause, why: &str) {
+        self.tell(|hints| hints.lost(Side::Redis, cause, why));
     }
 }
 
@@ -193,7 +197,10 @@ impl Listeners {
                 }
             }
             Notice::Everything => {
-                lock(&self.table).members.iter().for_each(|member| member.everything("the database was flushed"));
+                lock(&self.table)
+                    .members
+                    .iter()
+                    .for_each(|member| member.lost(LossCause::Flushed, "the database was flushed"));
             }
             Notice::Disconnected => broken.notify_one(),
         });
@@ -458,9 +465,9 @@ fn note(member: &Member, shared: &Shared, heard: &Heard) {
     let untold = std::mem::take(&mut lock(&shared.lineage).untold);
     let silent = lock(&shared.facts).notifications == Some(false);
     if replaced || untold {
-        member.everything("Redis was restarted or its data set replaced");
+        member.lost(LossCause::Replaced, "Redis was restarted or its data set replaced");
     } else if evicted && silent {
-        member.everything("Redis evicted keys");
+        member.lost(LossCause::Evicted, "Redis evicted keys");
     }
 }
 

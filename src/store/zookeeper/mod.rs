@@ -16,6 +16,7 @@ mod journal;
 mod lineage;
 mod ours;
 mod parents;
+mod pauses;
 mod preflight;
 mod session;
 mod sink;
@@ -334,6 +335,14 @@ impl Znodes for ZookeeperStore {
 
     fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         lineage::raise(&self.shared).boxed()
+    }
+
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+        pauses::find(&self.shared).boxed()
+    }
+
+    fn keep_pauses(&self, data: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move { pauses::keep(&self.shared, &data).await }.boxed()
     }
 
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {

@@ -431,6 +431,7 @@ fn owner_marker(epoch: i64) -> Change {
         conflict: None,
         gap: None,
         epoch,
+        loss: None,
     }
 }
 
