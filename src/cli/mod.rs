@@ -28,7 +28,7 @@ mod which;
 
 use crate::telemetry::logs;
 use args::Global;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use exit::{Exit, Failure};
 use std::process::ExitCode;
 
@@ -106,7 +106,8 @@ enum Command {
 /// Reads the arguments, does what they ask, and answers with the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = unset_empty(Cli::command()).try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout, which may be closed; then there is nobody to tell.
@@ -136,6 +137,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line, on which a flag whose variable is empty does not look at it: empty counts as unset, as it does in a shell.
+fn unset_empty(command: clap::Command) -> clap::Command {
+    let without = |flag: clap::Arg| match flag.get_env().and_then(std::env::var_os) {
+        // A variable cannot be taken away from a flag again, but it can be given another, which nobody can set.
+        Some(value) if value.is_empty() => flag.env("(empty)"),
+        _ => flag,
+    };
+    command.mut_args(without).mut_subcommands(unset_empty)
+}
+
 async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
     let global = cli.global;
     match cli.command {
@@ -163,7 +174,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
 mod tests {
     use super::*;
     use args::Format;
-    use clap::CommandFactory as _;
+    use clap::Parser as _;
     use std::path::Path;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -181,6 +192,10 @@ mod tests {
             for flag in
                 command.get_arguments().filter(|flag| flag.get_long().is_some_and(|it| it != "help" && it != "version"))
             {
+                if (command.get_name(), flag.get_long()) == ("replay", Some("url")) {
+                    assert_eq!(flag.get_env(), None, "KEEPSTEP_URL is a worker's address");
+                    continue;
+                }
                 let expected = format!("KEEPSTEP_{}", flag.get_long().unwrap().to_uppercase().replace('-', "_"));
                 assert_eq!(
                     flag.get_env().and_then(|it| it.to_str()),

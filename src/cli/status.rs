@@ -4,7 +4,7 @@ use super::args::{Global, Remote};
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::text;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::http::client::{self, ClientError, Target};
 use crate::http::socket_path;
 use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteStatus, StoreStatus};
@@ -69,7 +69,12 @@ fn is_well(status: &PipelineStatus) -> bool {
 
 impl Watched {
     pub(super) fn find(which: &Which, global: &Global) -> Result<Watched, Failure> {
-        let pipeline = which.file.as_deref().map(config::load).transpose()?.map(|pipeline| pipeline.name);
+        let pipeline = which
+            .file
+            .as_deref()
+            .map(|file| config::load_with(file, Secrets::None))
+            .transpose()?
+            .map(|pipeline| pipeline.name);
         if let Some(target) = which.remote.elsewhere()? {
             let nobody = format!("no worker of such a pipeline answers at {target}");
             return Ok(Watched { targets: vec![(target, pipeline)], nobody });

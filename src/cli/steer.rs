@@ -6,7 +6,7 @@ use super::output::Output;
 use super::place;
 use super::text;
 use super::which::Confirmation;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::http::client::{self, Target};
 use serde_json::json;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub(super) struct Approve {
 }
 
 pub(super) async fn approve(args: &Approve, global: &Global) -> Result<Exit, Failure> {
-    let pipeline = config::load(&args.steer.file)?;
+    let pipeline = config::load_with(&args.steer.file, Secrets::None)?;
     let of = args.steer.route.as_ref().map_or_else(|| pipeline.name.clone(), |route| format!("route {route}"));
     args.confirmation.ask(&format!("Carry out the deletes of {of} that wait?"))?;
     run("approve", &args.steer, global).await
@@ -61,7 +61,7 @@ pub(super) async fn run(verb: &str, args: &Steer, global: &Global) -> Result<Exi
 }
 
 async fn ask(verb: &str, args: &Steer, more: Option<(&str, &str)>, global: &Global) -> Result<Exit, Failure> {
-    let pipeline = config::load(&args.file)?;
+    let pipeline = config::load_with(&args.file, Secrets::None)?;
     place::known_route(&pipeline, args.route.as_deref())?;
     let target = args.remote.target(&global.data_dir, &pipeline.name)?;
     let parameter = args.route.as_deref().map(|route| ("route", route));

@@ -172,8 +172,11 @@ where
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
         let status = response.status().as_u16();
+        let is_misdirected = status == hyper::StatusCode::MISDIRECTED_REQUEST.as_u16();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(|error| failed(&error))?.to_bytes().to_vec()))
+        let body = body.map_err(|error| failed(&error))?.to_bytes().to_vec();
+        // Whatever was asked, this worker does not take it for itself.
+        if is_misdirected { Err(failed(&String::from_utf8_lossy(&body).trim())) } else { Ok((status, body)) }
     };
     tokio::pin!(connection, exchange);
     tokio::select! {

@@ -163,6 +163,8 @@ pub struct Engine {
     counts_matter: bool,
     /// Capture only: what the stream says of each pair.
     pub(super) known: Mutex<super::capture::KnownPairs>,
+    /// Capture only: keys that are gone and that nobody has seen being deleted.
+    pub(super) lost_keys: Mutex<std::collections::HashSet<super::dirty::PairName>>,
     /// The sources that are up.
     pub(super) zookeeper_up: AtomicBool,
     pub(super) redis_up: AtomicBool,
@@ -238,6 +240,7 @@ impl Engine {
             counting: AtomicBool::new(false),
             counts_matter,
             known: Mutex::default(),
+            lost_keys: Mutex::default(),
             zookeeper_up: AtomicBool::new(false),
             redis_up: AtomicBool::new(false),
             pauses: AtomicU64::new(0),

@@ -102,7 +102,8 @@ impl Losses {
         self.note(Side::Redis, LossCause::Evicted, Stage::Told);
     }
 
-    fn is_open(&self, side: Side) -> bool {
+    /// Whether this side has lost data, and what is missing is not all found.
+    pub(super) fn is_open(&self, side: Side) -> bool {
         self.count.load(Ordering::Relaxed) > 0 && self.open().iter().any(|open| open.side == side)
     }
 

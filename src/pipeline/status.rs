@@ -105,16 +105,12 @@ impl Pipeline {
         }
         if let (Some(name), Some(keys)) = (&self.settings.names.redis, &self.keys) {
             let facts = keys.facts();
-            let silent = match facts.notifications {
-                Some(false) => format!("notifications are off; turn them on with: {}", facts.turn_on),
-                _ => String::new(),
-            };
             stores.push(StoreStatus {
                 name: name.clone(),
                 kind: "redis".to_owned(),
                 connected: self.is_connected(engine, Side::Redis),
                 server: facts.server.clone(),
-                note: down.redis_down.unwrap_or(silent),
+                note: down.redis_down.unwrap_or_else(|| facts.lacking.clone()),
             });
         }
         stores

@@ -10,11 +10,13 @@
 
 mod held;
 mod overlap;
+mod password;
 pub mod preflight;
 pub mod redis;
 pub mod zookeeper;
 
 pub use overlap::overlaps;
+pub use password::Password;
 
 use crate::change::{Digest, LossCause, Side, ZkStat};
 pub use crate::plan::guard::{Remembered, Taken};
@@ -464,8 +466,8 @@ pub struct KeyspaceFacts {
     pub replication_offset: i64,
     /// Whether the notifications that the source needs are on; `None` if it may not be asked.
     pub notifications: Option<bool>,
-    /// The command that turns them on, if they are off.
-    pub turn_on: String,
+    /// What they lack, and the command that turns it on; empty if they are on.
+    pub lacking: String,
 }
 
 /// The Redis door.

@@ -1,6 +1,6 @@
 //! What a store lost is told once: a line in the log, a marker on the stream, a count, each with its cause and its pairs.
 
-use crate::support::{LIVE, Scene, eventually, never};
+use crate::support::{LIVE, Scene, eventually, eventually_is, never};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -95,10 +95,15 @@ async fn a_flush_while_no_worker_ran_is_told_by_the_next_one_and_a_restart_tells
     scene.keepstep.restart().await;
     told(&scene, 0, loss("cache", "flushed", PAIRS)).await;
     scene.in_step(LIVE).await;
-    let records = scene.keepstep.changes().await.len();
+    let records = async |scene: &Scene| {
+        let changes = scene.keepstep.changes().await;
+        // On a busy machine there may be a gap.
+        changes.iter().filter(|change| change["gap"].is_null()).count()
+    };
+    let before = records(&scene).await;
     scene.keepstep.terminate().await;
     scene.keepstep.restart().await;
-    assert_eq!(scene.keepstep.changes().await.len(), records, "a restart puts nothing on the stream");
+    assert_eq!(records(&scene).await, before, "a restart puts nothing on the stream");
 }
 
 #[tokio::test]
@@ -182,24 +187,35 @@ async fn an_ensemble_that_comes_back_empty_or_older_is_told() {
 }
 
 #[tokio::test]
-async fn a_flush_is_told_by_a_capture() {
-    let scene = Scene::start_with(|pipeline| pipeline.capture_redis()).await;
+async fn a_capture_tells_what_redis_lost_and_never_takes_it_for_deleted() {
+    let mut scene = Scene::start_with(|pipeline| pipeline.capture_redis().worker("reconcile: 1s")).await;
     for number in 0..9 {
         scene.set(format!("settings:{number}"), "v").await;
     }
-    eventually("they are on the stream", LIVE, async || {
-        let changes = scene.keepstep.changes().await.len();
-        if changes >= 9 { Ok(()) } else { Err(format!("{changes}")) }
-    })
-    .await;
+    let ops = async |scene: &Scene, op: &str| {
+        scene.keepstep.changes().await.iter().filter(|change| change["op"] == op).count()
+    };
+    eventually_is("changes on the stream", LIVE, 9, async || ops(&scene, "c").await).await;
+    let compared = async |scene: &Scene| {
+        let before = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+        eventually("three comparisons end", LIVE, async || {
+            let now = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+            if now >= before + 3.0 { Ok(()) } else { Err(format!("{now} after {before}")) }
+        })
+        .await;
+    };
     scene.redis.run::<()>("FLUSHALL").await;
-    eventually("the loss is told", LIVE, async || {
-        let found = markers(&scene).await;
-        if found == [loss("cache", "flushed", 9)] {
-            Ok(())
-        } else {
-            Err(format!("{found:?}\n{}", scene.keepstep.log()))
-        }
-    })
-    .await;
+    told(&scene, 0, loss("cache", "flushed", 9)).await;
+    compared(&scene).await;
+    scene.set("settings:0", "back").await;
+    eventually_is("updates on the stream", LIVE, 1, async || ops(&scene, "u").await).await;
+    scene.redis.restart_empty().await;
+    scene.client = scene.redis.client().await;
+    told(&scene, 1, loss("cache", "replaced", 1)).await;
+    compared(&scene).await;
+    assert_eq!(ops(&scene, "d").await, 0, "a loss is never a delete");
+    scene.set("settings:1", "back").await;
+    eventually_is("updates on the stream", LIVE, 2, async || ops(&scene, "u").await).await;
+    scene.del("settings:1").await;
+    eventually_is("deletes on the stream", LIVE, 1, async || ops(&scene, "d").await).await;
 }

@@ -50,6 +50,7 @@ mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
 mod one_way;
+mod operating;
 mod pauses;
 #[cfg(not(feature = "failpoints"))]
 mod plain;

@@ -307,7 +307,9 @@ impl Keyspace for RedisStore {
         async move {
             let calls = keys.chunks(KEYS_PER_CALL).map(|chunk| self.shared.observe_chunk(chunk, values));
             let chunks = futures::future::try_join_all(calls).await?;
-            let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && !reading.entry.is_empty();
+            // Without sidecars every key that is not there may have been.
+            let may_have_been = |entry: &[u8]| !entry.is_empty() || !self.shared.settings.sidecars;
+            let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && may_have_been(&reading.entry);
             let (intact, told) = if chunks.iter().any(|(readings, _)| readings.iter().any(is_gone)) {
                 // What is known is up to a second old, and an eviction's event may still be on its way.
                 let (heard, told) = self.ask_behind_events().await?;

@@ -21,7 +21,7 @@
 
 use super::calls::glob;
 use super::fault::{explain, is_broken};
-use super::info::{Info, notifies, turn_on};
+use super::info::{Info, notifies, shortcoming, turn_on};
 use super::notification::{self, Notice};
 use super::server::{Heard, Server};
 use super::{Shared, canary, claim, lock};
@@ -439,13 +439,15 @@ impl Line<'_> {
         let facts = Arc::make_mut(&mut facts);
         let flags = self.flags.as_deref();
         facts.notifications = flags.map(notifies);
-        facts.turn_on = flags.filter(|flags| !notifies(flags)).map(turn_on).unwrap_or_default();
-        if facts.notifications == Some(false) {
+        let lacking = flags.filter(|flags| !notifies(flags)).map(|flags| (shortcoming(flags), turn_on(flags)));
+        facts.lacking =
+            lacking.as_ref().map(|(what, how)| format!("{what}; turn them on with: {how}")).unwrap_or_default();
+        if let Some((what, how)) = lacking {
             let store = &shared.settings.name;
             let is_tracked = self.tracked.is_some();
             let carried =
                 if is_tracked { "tracking alone carries the changes" } else { "only comparisons find changes" };
-            tracing::warn!(store, "notifications are off: {carried}; turn them on with: {}", facts.turn_on);
+            tracing::warn!(store, "{what}: {carried}; turn them on with: {how}");
         }
     }
 }

@@ -145,7 +145,7 @@ impl Shared {
     }
 
     fn user(&self) -> &str {
-        self.access().digest.as_deref().and_then(|digest| digest.split(':').next()).unwrap_or("anyone")
+        self.access().digest.as_ref().and_then(|digest| digest.first().split(':').next()).unwrap_or("anyone")
     }
 
     fn under(&self, name: &str) -> String {
