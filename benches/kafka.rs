@@ -49,6 +49,7 @@ fn change(number: u64) -> Change {
         conflict: None,
         gap: None,
         epoch: 1,
+        loss: None,
     }
 }
 

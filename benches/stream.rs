@@ -50,6 +50,7 @@ fn change(i: u64, now_ms: i64) -> Change {
         conflict: None,
         gap: None,
         epoch: 1,
+        loss: None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
 use crate::route::{RouteMap, RouteSpec};
 use crate::store::preflight::Range;
-use crate::store::{Claim, Keyspace, StoreError, ZnodeAcl, Znodes, redis, zookeeper};
+use crate::store::{Claim, Keyspace, Password, StoreError, ZnodeAcl, Znodes, redis, zookeeper};
 use crate::stream::embedded::EmbeddedStream;
 use crate::stream::kafka::{self, KafkaOpener, KafkaStream};
 use crate::stream::{Retention, Stream, StreamError};
@@ -361,13 +361,16 @@ fn assemble(
     let open = stream_opener(pipeline, &member.worker, &folder);
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
-    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, Arc::clone(metrics), &quarantine))
+    let metrics = Arc::new(metrics.of(&pipeline.name));
+    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, metrics, &quarantine))
 }
 
 /// What opens the stream for each ownership.
 fn stream_opener(pipeline: &model::Pipeline, worker: &str, folder: &Path) -> StreamOpener {
     if let Some(settings) = kafka_settings(pipeline, worker) {
-        let opener = Arc::new(KafkaOpener::new(settings));
+        let (pipeline, worker) = (pipeline.clone(), worker.to_owned());
+        let now = move || kafka_settings(&pipeline, &worker).unwrap_or_else(|| settings.clone());
+        let opener = Arc::new(KafkaOpener::asking(now));
         return Box::new(move || {
             let opener = Arc::clone(&opener);
             async move { opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>) }.boxed()
@@ -421,10 +424,10 @@ fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Set
     let place = pipeline.stream.kafka.as_ref()?;
     let revealed = |property: &model::Property| match property {
         model::Property::Text(text) => text.clone(),
-        model::Property::Secret(secret) => secret.reveal().to_owned(),
+        model::Property::Secret(secret) => secret.now(),
     };
     let secret = |property: &model::Property| match property {
-        model::Property::Secret(secret) => Some(secret.reveal().to_owned()),
+        model::Property::Secret(secret) => Some(secret.now()),
         model::Property::Text(_) => None,
     };
     let registry = place.schema_registry.as_ref().map(|registry| kafka::RegistryAddress {
@@ -483,7 +486,7 @@ fn zookeeper_store(
         sessions: member.sessions(zookeeper::Access {
             connect: store.connect.clone(),
             session_timeout: store.session_timeout,
-            digest: store.digest.as_ref().map(|secret| secret.reveal().to_owned()),
+            digest: store.digest.as_ref().map(password),
         }),
         pipeline: pipeline.name.clone(),
         worker: member.worker.clone(),
@@ -506,7 +509,7 @@ fn redis_store(
             port: store.port,
             database: store.database,
             username: store.username.clone(),
-            password: store.password.as_ref().map(|secret| secret.reveal().to_owned()),
+            password: store.password.as_ref().map(password),
         }),
         pipeline: pipeline.name.clone(),
         prefixes: map.key_prefixes(),
@@ -515,6 +518,12 @@ fn redis_store(
         claim_ttl: session + Duration::from_secs(5),
         sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),
     })
+}
+
+/// The secret as a store asks for it.
+fn password(secret: &model::Secret) -> Password {
+    let known = secret.clone();
+    Password::new(secret.reveal().to_owned(), move || known.now())
 }
 
 fn side_name(pipeline: &model::Pipeline, side: crate::change::Side) -> String {

@@ -46,6 +46,7 @@ pub(crate) fn change(number: usize, pairs: usize) -> Change {
         conflict: None,
         gap: None,
         epoch: 1,
+        loss: None,
     }
 }
 

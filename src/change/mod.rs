@@ -241,6 +241,46 @@ pub struct Gap {
     pub reason: String,
 }
 
+/// How a store lost data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LossCause {
+    /// Redis was flushed, or another database swapped in.
+    Flushed,
+    /// Redis was restarted, replaced or failed over.
+    Replaced,
+    /// Redis evicted keys.
+    Evicted,
+    /// The ensemble came back as it was before.
+    Older,
+    /// The ensemble came back without Keepstep's own data.
+    Emptied,
+}
+
+impl LossCause {
+    /// The word that stands for it on the stream and in the metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            LossCause::Flushed => "flushed",
+            LossCause::Replaced => "replaced",
+            LossCause::Evicted => "evicted",
+            LossCause::Older => "older",
+            LossCause::Emptied => "emptied",
+        }
+    }
+}
+
+/// Data that a store lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The store's name in the pipeline file.
+    pub store: String,
+    /// How, in one word ([`LossCause::word`]; a later version may have others).
+    pub cause: String,
+    /// How many pairs it concerned.
+    pub pairs: i64,
+}
+
 /// One record of the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -256,11 +296,11 @@ pub struct Change {
     pub source: Source,
     /// When Keepstep recorded it, milliseconds since the epoch.
     pub ts_ms: i64,
-    /// The route's name; empty for the marker of a gap.
+    /// The route's name; empty for a marker of a gap or a loss.
     pub route: String,
     /// How the bytes of `before`, `after` and the conflict's value read.
     pub value: ValueKind,
-    /// The pair; both names are `None` for the marker of a gap.
+    /// The pair; both names are `None` for a marker of a gap or a loss.
     pub pair: Pair,
     /// The last agreed state when this was decided.
     pub base: Option<Agreed>,
@@ -272,6 +312,8 @@ pub struct Change {
     pub gap: Option<Gap>,
     /// The epoch of the owner that wrote it.
     pub epoch: i64,
+    /// A marker's loss.
+    pub loss: Option<Loss>,
 }
 
 impl Change {

@@ -5,7 +5,6 @@ use crate::http::client::{Address, Target};
 use crate::http::{self, Token};
 use crate::telemetry::logs::{LogFormat, LogLevel};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// How results are printed on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -69,15 +68,7 @@ impl Remote {
     }
 }
 
-/// A length of time: `30s`, `500ms`, `2m`, `1m30s`; a plain number is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let wrong = || "a length of time reads 30s, 500ms, 2m or 1h".to_owned();
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(parsed).map_err(|_| wrong())
-}
+pub(super) use crate::http::duration;
 
 /// Where to begin to read a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +143,7 @@ impl std::str::FromStr for Listen {
 #[expect(clippy::panic, reason = "a test may stop")]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_length_of_time_has_a_unit_or_is_seconds() {

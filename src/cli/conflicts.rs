@@ -8,7 +8,7 @@ use super::tail::{self, Filter};
 use super::{place, text};
 use crate::assembly;
 use crate::codec::json;
-use crate::config;
+use crate::config::{self, Secrets};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failur
         (None, None) => return Err(Failure::Usage("which pipeline? give its FILE".to_owned())),
         (None, Some(file)) => file,
     };
-    let pipeline = config::load(&file)?;
+    let pipeline = config::load_with(&file, Secrets::OfStream)?;
     place::known_route(&pipeline, args.filter.route.as_deref())?;
     let names = assembly::names(&pipeline);
     let now = text::now_ms();
@@ -56,9 +56,10 @@ pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failur
         place::not_in_future(ms, now)?;
     }
     let Some(stream) = assembly::open_stream(&pipeline, &global.data_dir).await? else {
-        return match args.from {
-            From::Position(position) if position > 1 => Err(place::beyond(position, 0)),
-            _ => Ok(Exit::Done),
+        return match (place::no_stream(&pipeline, &global.data_dir), args.from) {
+            (Some(failure), _) => Err(failure),
+            (None, From::Position(position)) if position > 1 => Err(place::beyond(position, 0)),
+            (None, _) => Ok(Exit::Done),
         };
     };
     let mut out = Output::new(global.format);

@@ -28,7 +28,7 @@ mod which;
 
 use crate::telemetry::logs;
 use args::Global;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use exit::{Exit, Failure};
 use std::process::ExitCode;
 
@@ -89,8 +89,8 @@ enum Command {
     Quarantine(quarantine::Quarantine),
     /// Carry out the deletes in mass that a worker holds back
     Approve(steer::Approve),
-    /// Stop applying changes; what changes meanwhile is noted
-    Pause(steer::Steer),
+    /// Stop applying changes, also after a restart; what changes meanwhile is noted
+    Pause(steer::Pause),
     /// Go on after a pause
     Resume(steer::Steer),
     /// Compare both sides in full now
@@ -107,7 +107,8 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     crate::private::close();
-    let cli = match Cli::try_parse() {
+    let parsed = unset_empty(Cli::command()).try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout, which may be closed; then there is nobody to tell.
@@ -137,6 +138,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line, on which a flag whose variable is empty does not look at it: empty counts as unset, as it does in a shell.
+fn unset_empty(command: clap::Command) -> clap::Command {
+    let without = |flag: clap::Arg| match flag.get_env().and_then(std::env::var_os) {
+        // A variable cannot be taken away from a flag again, but it can be given another, which nobody can set.
+        Some(value) if value.is_empty() => flag.env("(empty)"),
+        _ => flag,
+    };
+    command.mut_args(without).mut_subcommands(unset_empty)
+}
+
 async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
     let global = cli.global;
     match cli.command {
@@ -150,7 +161,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Conflicts(args) => conflicts::run(args, &global).await,
         Command::Quarantine(args) => quarantine::run(args, &global).await,
         Command::Approve(args) => steer::approve(&args, &global).await,
-        Command::Pause(args) => steer::run("pause", &args, &global).await,
+        Command::Pause(args) => steer::pause(&args, &global).await,
         Command::Resume(args) => steer::run("resume", &args, &global).await,
         Command::Reconcile(args) => steer::run("reconcile", &args, &global).await,
         Command::Status(args) => status::run(&args, &global).await,
@@ -164,7 +175,7 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
 mod tests {
     use super::*;
     use args::Format;
-    use clap::CommandFactory as _;
+    use clap::Parser as _;
     use std::path::Path;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -182,6 +193,10 @@ mod tests {
             for flag in
                 command.get_arguments().filter(|flag| flag.get_long().is_some_and(|it| it != "help" && it != "version"))
             {
+                if (command.get_name(), flag.get_long()) == ("replay", Some("url")) {
+                    assert_eq!(flag.get_env(), None, "KEEPSTEP_URL is a worker's address");
+                    continue;
+                }
                 let expected = format!("KEEPSTEP_{}", flag.get_long().unwrap().to_uppercase().replace('-', "_"));
                 assert_eq!(
                     flag.get_env().and_then(|it| it.to_str()),

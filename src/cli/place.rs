@@ -3,6 +3,7 @@
 use super::args::From;
 use super::exit::Failure;
 use super::text;
+use crate::assembly;
 use crate::change::Position;
 use crate::config::Pipeline;
 use crate::pipeline::control::Quarantined;
@@ -10,13 +11,28 @@ use crate::stream::Stream;
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::path::Path;
 
-/// The quarantine as the last worker left it; empty if there never was one.
-pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Vec<Quarantined>, Failure> {
-    let path = data_dir.join(pipeline).join("quarantine.json");
+/// What is said where no worker has left anything: an empty answer would be taken for one.
+pub(super) fn no_folder(pipeline: &Pipeline, data_dir: &Path) -> Failure {
+    let (name, folder) = (&pipeline.name, data_dir.display());
+    Failure::Failed(format!(
+        "no worker of {name} has left anything under {folder}; --data-dir names the folder that it runs with"
+    ))
+}
+
+/// The failure of a command that finds no stream where it looks; `None` if there is only nothing on it yet.
+pub(super) fn no_stream(pipeline: &Pipeline, data_dir: &Path) -> Option<Failure> {
+    let is_elsewhere = pipeline.stream.kafka.is_none() && !assembly::folder(data_dir, &pipeline.name).is_dir();
+    is_elsewhere.then(|| no_folder(pipeline, data_dir))
+}
+
+/// The quarantine as the last worker left it; `None` if there never was one.
+pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Option<Vec<Quarantined>>, Failure> {
+    let folder = data_dir.join(pipeline);
+    let path = folder.join("quarantine.json");
     let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(folder.is_dir().then(Vec::new)),
         Err(error) => return Err(failed(error)),
     };
     let mut rows = Vec::new();
@@ -30,7 +46,7 @@ pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Vec<Quaranti
             Err(error) => tracing::warn!(path = %path.display(), line = index + 1, %error, "a line is passed over"),
         }
     }
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 /// The position at which to begin. 1 is the first of every stream.
@@ -100,9 +116,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quarantine_of_a_pipeline_that_never_ran_is_empty() {
+    fn a_pipeline_that_never_ran_here_has_no_quarantine_and_one_that_did_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(quarantine(folder.path(), "p").unwrap(), []);
+        assert_eq!(quarantine(folder.path(), "p").unwrap(), None);
+        std::fs::create_dir(folder.path().join("p")).unwrap();
+        assert_eq!(quarantine(folder.path(), "p").unwrap(), Some(Vec::new()));
     }
 
     #[test]
@@ -119,7 +137,7 @@ mod tests {
         };
         let text = format!("{}\n{{\"route\":", serde_json::to_string(&row).unwrap());
         std::fs::write(folder.path().join("p/quarantine.json"), text).unwrap();
-        assert_eq!(quarantine(folder.path(), "p").unwrap(), [row]);
+        assert_eq!(quarantine(folder.path(), "p").unwrap(), Some(vec![row]));
     }
 
     #[test]

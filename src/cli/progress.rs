@@ -1,4 +1,4 @@
-//! How far the first comparison has come: a bar on a terminal, plain lines elsewhere.
+//! How far the first comparison has come: a moving line on a terminal, plain lines elsewhere.
 
 use crate::http::Site;
 use crate::pipeline::control::{PipelineState, PipelineStatus};
@@ -31,8 +31,7 @@ pub(super) async fn show(site: &Site) {
                 (false, true) => tracing::info!(
                     pipeline = status.pipeline,
                     done = status.snapshot_done,
-                    total = status.snapshot_total,
-                    "first comparison"
+                    "first comparison: pairs so far"
                 ),
                 (false, false) => {}
             }
@@ -40,11 +39,11 @@ pub(super) async fn show(site: &Site) {
     }
 }
 
+/// How many pairs there are nobody knows before the end, so it has no end to run towards.
 fn bar(status: &PipelineStatus) -> ProgressBar {
     let bar = ProgressBar::no_length().with_prefix(status.pipeline.clone());
     // The template is fixed; if it were wrong, the built-in one would do.
-    if let Ok(style) =
-        ProgressStyle::with_template("{prefix}: first comparison {wide_bar} {human_pos}/{human_len} pairs, {eta} left")
+    if let Ok(style) = ProgressStyle::with_template("{prefix}: first comparison {spinner} {human_pos} pairs, {elapsed}")
     {
         bar.set_style(style);
     }
@@ -52,9 +51,6 @@ fn bar(status: &PipelineStatus) -> ProgressBar {
 }
 
 fn step(bar: &ProgressBar, status: &PipelineStatus) {
-    if status.snapshot_total > 0 {
-        bar.set_length(status.snapshot_total.max(status.snapshot_done));
-    }
     bar.set_position(status.snapshot_done);
     bar.tick();
 }

@@ -8,7 +8,7 @@ use super::{place, steer, text};
 use crate::assembly;
 use crate::change::{Pair, Side};
 use crate::codec::json::{StoreNames, text as shown_bytes};
-use crate::config::{self, Pipeline};
+use crate::config::{self, Pipeline, Secrets};
 use crate::history::{Found, Hand};
 use crate::http::client::{self, ClientError, Target};
 use crate::http::rows;
@@ -78,11 +78,11 @@ pub(super) async fn run(args: Quarantine, global: &Global) -> Result<Exit, Failu
 }
 
 async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failure> {
-    let pipeline = config::load(&which.file)?;
+    let pipeline = config::load_with(&which.file, Secrets::None)?;
     let target = which.remote.target(&global.data_dir, &pipeline.name)?;
     let key = which.key.as_ref().map(Glob::text);
     let parameter = key.as_deref().map(|key| ("key", key));
-    let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter).await?;
+    let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter.as_slice()).await?;
     let mut out = Output::new(global.format);
     let row =
         json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
@@ -92,9 +92,12 @@ async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failur
 }
 
 async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failure> {
-    let pipeline = config::load(&which.file)?;
+    let pipeline = config::load_with(&which.file, if whole { Secrets::All } else { Secrets::None })?;
     let names = assembly::names(&pipeline);
-    let mut rows = rows_of(which, &pipeline, &names, global).await?;
+    let mut rows = match rows_of(which, &pipeline, &names, global).await? {
+        Some(rows) => rows,
+        None => return Err(place::no_folder(&pipeline, &global.data_dir)),
+    };
     if let Some(key) = &which.key {
         rows.retain(|row| name_bytes(row, &names).is_some_and(|name| key.matches(&name)));
     }
@@ -113,13 +116,14 @@ async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// From the worker that owns the pipeline, if it runs here or a `--url` was given; else from what the last one left.
+/// From the worker that owns the pipeline, if it runs here or a `--url` was given; else from what the last one left. `None` if there
+/// never was one here.
 async fn rows_of(
     which: &Which,
     pipeline: &Pipeline,
     names: &StoreNames,
     global: &Global,
-) -> Result<Vec<Value>, Failure> {
+) -> Result<Option<Vec<Value>>, Failure> {
     let target = which.remote.target(&global.data_dir, &pipeline.name)?;
     let elsewhere = matches!(target, Target::Url { .. });
     let path = format!("/quarantine?pipeline={}", client::encode(&pipeline.name));
@@ -131,13 +135,13 @@ async fn rows_of(
         Ok(_) => None,
     };
     match answer {
-        Some(rows) => Ok(rows),
+        Some(rows) => Ok(Some(rows)),
         None if elsewhere => {
             Err(Failure::Unreachable(format!("the worker at {target} does not own the pipeline {}", pipeline.name)))
         }
         None => {
             let rows = place::quarantine(&global.data_dir, &pipeline.name)?;
-            Ok(rows.iter().map(|row| rows::quarantined(row, names)).collect())
+            Ok(rows.map(|rows| rows.iter().map(|row| rows::quarantined(row, names)).collect()))
         }
     }
 }
@@ -147,7 +151,7 @@ pub(super) async fn keys(pipeline: &Pipeline, global: &Global) -> Result<Vec<Vec
     let names = assembly::names(pipeline);
     let remote = Remote { url: None, token_file: None };
     let which = Which { file: pipeline.file.clone(), key: None, remote };
-    let rows = rows_of(&which, pipeline, &names, global).await?;
+    let rows = rows_of(&which, pipeline, &names, global).await?.unwrap_or_default();
     Ok(rows.iter().filter_map(|row| name_bytes(row, &names)).collect())
 }
 

@@ -61,7 +61,8 @@ pub(super) struct Replay {
     dry_run: bool,
     /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or HOST:PORT/CHROOT of an ensemble
     // Taken as it is and read later: what is wrong with it may be a password in it, which clap would quote.
-    #[arg(long, env = "KEEPSTEP_URL", value_name = "URL", hide_env_values = true)]
+    // Without a variable: KEEPSTEP_URL is a worker's address.
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Go on although records of the stream cannot be read: their pairs get the state before
     #[arg(long, env = "KEEPSTEP_SKIP_DAMAGED", value_parser = clap::builder::FalseyValueParser::new())]

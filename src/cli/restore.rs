@@ -43,7 +43,8 @@ pub(super) async fn run(args: Restore, global: &Global) -> Result<Exit, Failure>
     let pipeline = config::load(&args.file)?;
     let scope = assembly::scope(&pipeline)?;
     let Some(stream) = assembly::open_stream(&pipeline, &global.data_dir).await? else {
-        return Err(place::beyond(args.position, 0));
+        let empty = || place::beyond(args.position, 0);
+        return Err(place::no_stream(&pipeline, &global.data_dir).unwrap_or_else(empty));
     };
     let change = find(stream.as_ref(), args.position).await?;
     let names = assembly::names(&pipeline);

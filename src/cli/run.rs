@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{progress, text};
 use crate::assembly::{self, Finished, RunOptions, StartError, Worker};
+use crate::change::Side;
 use crate::config::{self, Pipeline};
 use crate::http::{self, Door, Site, Token};
 use crate::pipeline::control::PipelineStatus;
@@ -21,10 +22,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// What a shutdown may take beyond the drain before the process ends without it.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
+/// Characters of what is wrong with the files that a line of the log shows.
+const PROBLEMS_MAX: usize = 800;
+
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Stores that are away are waited for. On SIGINT or SIGTERM what is under way is brought to its end, for at most 10 s; a \
+Stores that are away are waited for. SIGHUP reads the files again and says what changed in them. On SIGINT or SIGTERM what is under way is brought to its end, for at most 10 s; a \
 second signal stops at once.
 
 Examples:
@@ -52,9 +56,12 @@ pub(super) struct Run {
 
 pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
     let pipelines = config::load_all(&args.files)?;
+    let files = Files { paths: args.files, known: texts(&pipelines) };
     let token = args.http_token_file.as_deref().map(Token::read).transpose();
     let token = token.map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut signals = Signals::listen().map_err(|error| Failure::Failed(format!("signals: {error}")))?;
+    let mut signals = Signals::listen()
+        .and_then(Signals::with_hangup)
+        .map_err(|error| Failure::Failed(format!("signals: {error}")))?;
     let metrics = Arc::new(Metrics::new());
     introduce(&metrics, &pipelines);
     let site = Site::new(Arc::clone(&metrics));
@@ -67,7 +74,7 @@ pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
         started = assembly::start(pipelines, options, metrics) => Some(started?),
     };
     let ended = match started {
-        Some(worker) => attend(worker, &site, &mut signals, global).await,
+        Some(worker) => attend(worker, &site, &files, &mut signals, global).await,
         None => Ok(Exit::Done),
     };
     // Sockets go with their doors: a command that comes now finds no worker, not one that hangs.
@@ -76,13 +83,21 @@ pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
 }
 
 /// Stays with the worker to its end.
-async fn attend(mut worker: Worker, site: &Site, signals: &mut Signals, global: &Global) -> Result<Exit, Failure> {
+async fn attend(
+    mut worker: Worker,
+    site: &Site,
+    files: &Files,
+    signals: &mut Signals,
+    global: &Global,
+) -> Result<Exit, Failure> {
     site.open(worker.handles.clone());
+    let mut hangups = signals.hangups();
     let finished = tokio::select! {
         biased;
         () = signals.next() => None,
         finished = worker.finished() => Some(finished),
         () = progress::show(site) => None,
+        () = files.read_again_at(&mut hangups) => None,
     };
     let statuses = site.statuses();
     tracing::info!("ending: what is under way is brought to its end");
@@ -155,7 +170,8 @@ fn open_doors(
 ) -> JoinSet<()> {
     let mut doors = JoinSet::new();
     if let Listen::At(address) = listen {
-        doors.spawn(http::serve_tcp(address.clone(), http::router(Arc::clone(site), Door::Tcp(token))));
+        let router = http::guard_host(http::router(Arc::clone(site), Door::Tcp(token)), address);
+        doors.spawn(http::serve_tcp(address.clone(), router));
     }
     for pipeline in pipelines {
         let router = http::router(Arc::clone(site), Door::Unix);
@@ -167,21 +183,63 @@ fn open_doors(
 /// Makes the counters of these pipelines appear at zero.
 fn introduce(metrics: &Metrics, pipelines: &[Pipeline]) {
     for pipeline in pipelines {
-        let stores: Vec<&str> = [
-            pipeline.zookeeper.as_ref().map(|store| store.name.as_str()),
-            pipeline.redis.as_ref().map(|store| store.name.as_str()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        for store in &stores {
-            let _ = metrics.writes(store);
+        let of = metrics.of(&pipeline.name);
+        let zookeeper = pipeline.zookeeper.as_ref().map(|store| (Side::Zookeeper, store.name.as_str()));
+        let redis = pipeline.redis.as_ref().map(|store| (Side::Redis, store.name.as_str()));
+        let stores = [zookeeper, redis];
+        for (side, store) in stores.into_iter().flatten() {
+            of.introduce_store(side, store);
+            for route in &pipeline.routes {
+                let _ = of.conflicts(&route.on_conflict_text, store);
+            }
         }
         for route in &pipeline.routes {
-            metrics.introduce_route(&route.name);
-            for store in &stores {
-                let _ = metrics.conflicts(&route.on_conflict_text, store);
+            of.introduce_route(&route.name);
+        }
+    }
+}
+
+/// The pipeline files, and what they said when the worker started.
+struct Files {
+    paths: Vec<PathBuf>,
+    /// Name and resolved text of each.
+    known: Vec<(String, String)>,
+}
+
+fn texts(pipelines: &[Pipeline]) -> Vec<(String, String)> {
+    pipelines.iter().map(|pipeline| (pipeline.name.clone(), config::echo(pipeline))).collect()
+}
+
+impl Files {
+    /// At each SIGHUP: says what has changed in the files. Nothing of it is taken over yet, and a bad file changes nothing.
+    async fn read_again_at(&self, hangups: &mut Option<Signal>) {
+        let Some(hangups) = hangups else { return std::future::pending().await };
+        while hangups.recv().await.is_some() {
+            match config::load_all(&self.paths) {
+                Ok(pipelines) => self.say_what_changed(&texts(&pipelines)),
+                Err(problems) => {
+                    let text = problems.to_string();
+                    let text = text
+                        .char_indices()
+                        .nth(PROBLEMS_MAX)
+                        .map_or(text.as_str(), |(end, _)| text.get(..end).unwrap_or_default());
+                    tracing::error!("SIGHUP: the files cannot be used, and nothing is changed:\n{}", text.trim_end());
+                }
             }
+        }
+        std::future::pending().await
+    }
+
+    fn say_what_changed(&self, now: &[(String, String)]) {
+        let changed: Vec<&str> =
+            now.iter().filter(|pipeline| !self.known.contains(pipeline)).map(|(name, _)| name.as_str()).collect();
+        let gone = self.known.iter().filter(|(name, _)| !now.iter().any(|(known, _)| known == name));
+        let gone: Vec<&str> = gone.map(|(name, _)| name.as_str()).collect();
+        if changed.is_empty() && gone.is_empty() {
+            tracing::info!("SIGHUP: the files say what they said at the start");
+        } else {
+            let changed = [changed, gone].concat().join(", ");
+            tracing::warn!("SIGHUP: {changed} changed; a running worker does not take this over yet: restart it");
         }
     }
 }
@@ -194,6 +252,7 @@ const FILE_TOO_LARGE: i32 = 25;
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<Signal>,
     _file_too_large: Signal,
 }
 
@@ -202,8 +261,20 @@ impl Signals {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: None,
             _file_too_large: signal(SignalKind::from_raw(FILE_TOO_LARGE))?,
         })
+    }
+
+    /// SIGHUP too does not end the process from here on.
+    fn with_hangup(mut self) -> std::io::Result<Signals> {
+        self.hangup = Some(signal(SignalKind::hangup())?);
+        Ok(self)
+    }
+
+    /// Those that come from here on, and came since [`Signals::with_hangup`]; for whoever asks first.
+    fn hangups(&mut self) -> Option<Signal> {
+        self.hangup.take()
     }
 
     /// Waits for the next one. Cancel-safe.

@@ -4,7 +4,7 @@ use super::args::{Global, Remote};
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::text;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::http::client::{self, ClientError, Target};
 use crate::http::socket_path;
 use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteStatus, StoreStatus};
@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 pub(super) struct Status {
     #[command(flatten)]
     which: Which,
+    /// Exit 1 unless everything is live and nothing is blocked, paused, quarantined or waiting for approval
+    #[arg(long, env = "KEEPSTEP_CHECK", value_parser = clap::builder::FalseyValueParser::new())]
+    check: bool,
 }
 
 /// Which workers are asked.
@@ -54,12 +57,24 @@ pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure>
         out.row(&told.row, |_, paint| told.text(paint, text::now_ms()))?;
     }
     out.flush()?;
-    Ok(Exit::Done)
+    let is_well = told.iter().all(|told| is_well(&told.status));
+    Ok(if args.check && !is_well { Exit::Differs } else { Exit::Done })
+}
+
+/// Everything is live, and nothing waits for anybody. A standby is not live: whether the owner is, it does not know.
+fn is_well(status: &PipelineStatus) -> bool {
+    let is_route_well = |route: &RouteStatus| route.state == RouteState::Live && route.quarantined == 0;
+    status.state == PipelineState::Live && status.ready && status.routes.iter().all(is_route_well)
 }
 
 impl Watched {
     pub(super) fn find(which: &Which, global: &Global) -> Result<Watched, Failure> {
-        let pipeline = which.file.as_deref().map(config::load).transpose()?.map(|pipeline| pipeline.name);
+        let pipeline = which
+            .file
+            .as_deref()
+            .map(|file| config::load_with(file, Secrets::None))
+            .transpose()?
+            .map(|pipeline| pipeline.name);
         if let Some(target) = which.remote.elsewhere()? {
             let nobody = format!("no worker of such a pipeline answers at {target}");
             return Ok(Watched { targets: vec![(target, pipeline)], nobody });
@@ -151,8 +166,8 @@ impl Told {
         facts.push(fact(
             "counts",
             format!(
-                "{} changes, {:.1} a second, {} conflicts, {} gaps",
-                status.changes, status.rate, status.conflicts, status.gaps
+                "{} changes, {:.1} a second, {} conflicts, {} gaps, {} losses",
+                status.changes, status.rate, status.conflicts, status.gaps, status.losses
             ),
         ));
         facts.push(fact("compared", compared(status, now_ms)));
@@ -199,9 +214,6 @@ fn stream(status: &PipelineStatus) -> String {
 
 fn compared(status: &PipelineStatus, now_ms: i64) -> String {
     match (status.state, status.compared_ms) {
-        (PipelineState::Snapshotting, _) if status.snapshot_total > 0 => {
-            format!("{} of {} pairs so far", status.snapshot_done, status.snapshot_total)
-        }
         (PipelineState::Snapshotting, _) => format!("{} pairs so far", status.snapshot_done),
         (_, 0) => "not yet".to_owned(),
         (_, ms) => text::ago(ms, now_ms),
@@ -250,6 +262,9 @@ fn pipeline_state(state: PipelineState) -> (Colour, &'static str) {
         PipelineState::Standby => (Colour::Good, "standby"),
         PipelineState::Snapshotting => (Colour::New, "snapshotting"),
         PipelineState::Live => (Colour::Good, "live"),
+        PipelineState::Paused => (Colour::Wait, "paused"),
+        PipelineState::AwaitingApproval => (Colour::Bad, "awaiting_approval"),
+        PipelineState::Blocked => (Colour::Bad, "blocked"),
         PipelineState::Waiting => (Colour::Bad, "waiting"),
         PipelineState::Stopping => (Colour::Wait, "stopping"),
     }

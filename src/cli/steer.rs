@@ -1,15 +1,16 @@
 //! `keepstep approve`, `pause`, `resume` and `reconcile`: what a running worker is told.
 
-use super::args::{Global, Remote};
+use super::args::{self, Global, Remote};
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::place;
 use super::text;
 use super::which::Confirmation;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::http::client::{self, Target};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The pipeline and, if not all of it is meant, the route.
 #[derive(Debug, clap::Args)]
@@ -34,18 +35,38 @@ pub(super) struct Approve {
 }
 
 pub(super) async fn approve(args: &Approve, global: &Global) -> Result<Exit, Failure> {
-    let pipeline = config::load(&args.steer.file)?;
+    let pipeline = config::load_with(&args.steer.file, Secrets::None)?;
     let of = args.steer.route.as_ref().map_or_else(|| pipeline.name.clone(), |route| format!("route {route}"));
     args.confirmation.ask(&format!("Carry out the deletes of {of} that wait?"))?;
     run("approve", &args.steer, global).await
 }
 
+/// The pipeline, and how long.
+#[derive(Debug, clap::Args)]
+pub(super) struct Pause {
+    #[command(flatten)]
+    steer: Steer,
+    /// Go on by itself after this time; without it the pause lasts until `keepstep resume`, over restarts and take-overs
+    #[arg(long = "for", env = "KEEPSTEP_FOR", value_name = "TIME", value_parser = args::duration)]
+    length: Option<Duration>,
+}
+
+pub(super) async fn pause(args: &Pause, global: &Global) -> Result<Exit, Failure> {
+    let length = args.length.map(|length| format!("{}ms", length.as_millis()));
+    ask("pause", &args.steer, length.as_deref().map(|length| ("for", length)), global).await
+}
+
 pub(super) async fn run(verb: &str, args: &Steer, global: &Global) -> Result<Exit, Failure> {
-    let pipeline = config::load(&args.file)?;
+    ask(verb, args, None, global).await
+}
+
+async fn ask(verb: &str, args: &Steer, more: Option<(&str, &str)>, global: &Global) -> Result<Exit, Failure> {
+    let pipeline = config::load_with(&args.file, Secrets::None)?;
     place::known_route(&pipeline, args.route.as_deref())?;
     let target = args.remote.target(&global.data_dir, &pipeline.name)?;
     let parameter = args.route.as_deref().map(|route| ("route", route));
-    let sentence = tell(&target, verb, &pipeline.name, parameter).await?;
+    let parameters: Vec<(&str, &str)> = parameter.into_iter().chain(more).collect();
+    let sentence = tell(&target, verb, &pipeline.name, &parameters).await?;
     let mut out = Output::new(global.format);
     let row = json!({ "pipeline": pipeline.name, "command": verb, "route": args.route, "done": sentence });
     out.row(&row, |row, _| text::field(row, "done"))?;
@@ -58,10 +79,10 @@ pub(super) async fn tell(
     target: &Target,
     verb: &str,
     pipeline: &str,
-    parameter: Option<(&str, &str)>,
+    parameters: &[(&str, &str)],
 ) -> Result<String, Failure> {
     let mut path = format!("/{verb}?pipeline={}", client::encode(pipeline));
-    if let Some((name, value)) = parameter {
+    for (name, value) in parameters {
         path.push_str(&format!("&{name}={}", client::encode(value)));
     }
     let (code, body) = client::request(target, "POST", &path).await?;

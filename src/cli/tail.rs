@@ -7,7 +7,7 @@ use super::{place, text};
 use crate::assembly;
 use crate::change::{Change, Op, Position};
 use crate::codec::json;
-use crate::config::{self, Pipeline};
+use crate::config::{self, Pipeline, Secrets};
 use crate::route::glob::Glob;
 use crate::stream::{Stream, StreamError};
 use serde_json::Value;
@@ -100,7 +100,7 @@ impl Filter {
 }
 
 pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
-    let pipeline = config::load(&args.file)?;
+    let pipeline = config::load_with(&args.file, Secrets::OfStream)?;
     place::known_route(&pipeline, args.filter.route.as_deref())?;
     let mut out = Output::new(global.format);
     tokio::select! {
@@ -127,8 +127,10 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
             (stream, next)
         }
         None => match from {
-            From::Position(position) if position > 1 => return Err(place::beyond(position, 0)),
-            _ if args.no_follow => return Ok(Exit::Done),
+            From::Position(position) if position > 1 => {
+                return Err(place::no_stream(pipeline, &global.data_dir).unwrap_or_else(|| place::beyond(position, 0)));
+            }
+            _ if args.no_follow => return place::no_stream(pipeline, &global.data_dir).map_or(Ok(Exit::Done), Err),
             // Whatever such a stream will hold is new.
             _ => (born(pipeline, global).await?, 1),
         },
@@ -206,7 +208,9 @@ async fn last(stream: &dyn Stream, args: &Tail, count: usize) -> Result<Position
 }
 
 async fn born(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, StreamError> {
-    tracing::info!(pipeline = pipeline.name, "there is no stream yet; waiting for a worker to begin one");
+    let folder = assembly::folder(&global.data_dir, &pipeline.name);
+    let folder = folder.display();
+    tracing::info!(pipeline = pipeline.name, %folder, "there is no stream yet; waiting for a worker to begin one");
     loop {
         if let Some(stream) = assembly::open_stream(pipeline, &global.data_dir).await? {
             return Ok(stream);
@@ -259,6 +263,9 @@ impl Columns {
         );
         if let Some(gap) = row.get("gap") {
             return format!("{head}  gap {}: {}", text::field(gap, "state"), text::field(gap, "reason"));
+        }
+        if let Some(loss) = row.get("loss") {
+            return format!("{head}  loss of {} pairs: {}", text::field(loss, "pairs"), text::field(loss, "cause"));
         }
         let pair = text::pair(row);
         let wide = pair.chars().count().min(PAIR_WIDTH_MAX);
@@ -341,6 +348,7 @@ mod tests {
             conflict: None,
             gap: None,
             epoch: 1,
+            loss: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Keys stand in the order of the contract. A name or a value is a string if it is UTF-8, else `{"base64": …}`,
 //! absent `null`; the value of a collection is the JSON that it is kept as.
 
-use crate::change::{Agreed, Change, Conflict, Gap, Pair, Position, Source, ValueKind};
+use crate::change::{Agreed, Change, Conflict, Gap, Loss, Pair, Position, Source, ValueKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -17,7 +17,7 @@ pub struct StoreNames {
     pub redis: Option<String>,
 }
 
-/// A record as `tail` prints it. `conflict` and `gap` are there only if the change has them, `base` and `collapsed`
+/// A record as `tail` prints it. `conflict`, `gap` and `loss` are there only if the change has them, `base` and `collapsed`
 /// always; `source` leaves out what is not known.
 #[must_use]
 pub fn tail(position: Position, change: &Change, names: &StoreNames) -> Value {
@@ -38,6 +38,9 @@ pub fn tail(position: Position, change: &Change, names: &StoreNames) -> Value {
     }
     if let Some(found) = &change.gap {
         put("gap", gap(found));
+    }
+    if let Some(found) = &change.loss {
+        put("loss", loss(found));
     }
     Value::Object(row)
 }
@@ -161,6 +164,10 @@ fn gap(gap: &Gap) -> Value {
     json!({"state": gap.state, "store": gap.store, "from": gap.from, "to": gap.to, "reason": gap.reason})
 }
 
+fn loss(loss: &Loss) -> Value {
+    json!({"store": loss.store, "cause": loss.cause, "pairs": loss.pairs})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +195,7 @@ mod tests {
             conflict: None,
             gap: None,
             epoch: 1,
+            loss: None,
         }
     }
 

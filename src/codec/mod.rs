@@ -3,7 +3,7 @@
 //! ```text
 //!   Change --encode--> C3 01 | fingerprint of the schema, 8 bytes | datum      (Avro single-object encoding)
 //!   Change --encode_datum--> datum                        (whoever frames it: Confluent's wire format)
-//!   bytes  --decode--> Change      by our own schema: straight from the bytes (datum.rs)
+//!   bytes  --decode--> Change      by our own schema, and by that of the version before: straight from the bytes (datum.rs)
 //!          --WriterSchema / Decoder--> Change      by another writer's schema: apache-avro, resolved, slow
 //! ```
 //!
@@ -24,6 +24,10 @@ use std::sync::LazyLock;
 
 /// The Avro schema of a [`Change`], as `keepstep schema change` prints it.
 pub const SCHEMA: &str = include_str!("../../schemas/change.v1.avsc");
+
+/// The schema before `loss` was added behind its last field. Whatever was written by it is what [`SCHEMA`] gives without the
+/// byte that says `null`, so it is read in the same way, as quickly, and without anybody having to name its schema.
+const SCHEMA_BEFORE_LOSS: &str = include_str!("../../schemas/older/change.v1.before-loss.avsc");
 
 /// Avro's mark of a single-object encoding, version 1 (Avro specification, "Single-object encoding specification").
 const MARK: [u8; 2] = [0xC3, 0x01];
@@ -67,6 +71,8 @@ pub fn hex(fingerprint: &Fingerprint) -> String {
 struct Own {
     schema: &'static Schema,
     fingerprint: Fingerprint,
+    /// Of [`SCHEMA_BEFORE_LOSS`].
+    before_loss: Fingerprint,
     header: [u8; HEADER_BYTES],
 }
 
@@ -80,7 +86,9 @@ static OWN: LazyLock<Result<Own, CodecError>> = LazyLock::new(|| {
     for (to, from) in header.iter_mut().zip(MARK.iter().chain(&fingerprint)) {
         *to = *from;
     }
-    Ok(Own { schema, fingerprint, header })
+    let before_loss = Schema::parse_str(SCHEMA_BEFORE_LOSS).map_err(|e| CodecError::Schema(e.to_string()))?;
+    let before_loss = self::fingerprint(&before_loss)?;
+    Ok(Own { schema, fingerprint, before_loss, header })
 });
 
 fn own() -> Result<&'static Own, CodecError> {
@@ -133,13 +141,25 @@ pub fn encode_datum(change: &Change, out: &mut Vec<u8>) -> Result<(), CodecError
     })
 }
 
-/// The change in a single object that was written with [`SCHEMA`]. For objects of other writers see [`Decoder`].
+/// The change in a single object that was written with [`SCHEMA`], or by the version before it. For objects of other writers see [`Decoder`].
 ///
 /// # Errors
 /// Every [`CodecError`] but `Encode`; never a change that differs from what was encoded.
 pub fn decode(bytes: &[u8]) -> Result<Change, CodecError> {
     let (fingerprint, datum) = split(bytes)?;
-    if fingerprint == own()?.fingerprint { decode_datum(datum) } else { Err(CodecError::UnknownSchema(fingerprint)) }
+    match own()? {
+        own if fingerprint == own.fingerprint => decode_datum(datum),
+        own if fingerprint == own.before_loss => decode_before_loss(datum),
+        _ => Err(CodecError::UnknownSchema(fingerprint)),
+    }
+}
+
+/// The change in a bare datum that was written with [`SCHEMA_BEFORE_LOSS`].
+fn decode_before_loss(datum: &[u8]) -> Result<Change, CodecError> {
+    let mut whole = Vec::with_capacity(datum.len() + 1);
+    whole.extend_from_slice(datum);
+    whole.push(0);
+    decode_datum(&whole)
 }
 
 /// The change in a bare datum that was written with [`SCHEMA`].
@@ -169,8 +189,17 @@ fn split(bytes: &[u8]) -> Result<(Fingerprint, &[u8]), CodecError> {
 /// names. Its datums are read by Avro's rules of schema resolution.
 pub struct WriterSchema {
     fingerprint: Fingerprint,
-    /// `None` if it is our own, which has a faster way.
-    reader: Option<GenericSingleObjectReader>,
+    way: Way,
+}
+
+/// How the datums of a schema are read.
+enum Way {
+    /// It is [`SCHEMA`].
+    Own,
+    /// It is [`SCHEMA_BEFORE_LOSS`].
+    BeforeLoss,
+    /// By Avro's rules.
+    Resolved(Box<GenericSingleObjectReader>),
 }
 
 impl WriterSchema {
@@ -183,10 +212,13 @@ impl WriterSchema {
         let own = own()?;
         let fingerprint = fingerprint(&schema)?;
         if fingerprint == own.fingerprint {
-            return Ok(WriterSchema { fingerprint, reader: None });
+            return Ok(WriterSchema { fingerprint, way: Way::Own });
+        }
+        if fingerprint == own.before_loss {
+            return Ok(WriterSchema { fingerprint, way: Way::BeforeLoss });
         }
         SchemaCompatibility::can_read(&schema, own.schema).map_err(|e| CodecError::Schema(e.to_string()))?;
-        Ok(WriterSchema { fingerprint, reader: Some(datum_reader(schema)?) })
+        Ok(WriterSchema { fingerprint, way: Way::Resolved(Box::new(datum_reader(schema)?)) })
     }
 
     /// CRC-64-AVRO of its canonical form.
@@ -201,7 +233,11 @@ impl WriterSchema {
     /// [`CodecError::Malformed`], also for an operation that a newer writer has and we have not;
     /// [`CodecError::Trailing`].
     pub fn decode_datum(&self, mut datum: &[u8]) -> Result<Change, CodecError> {
-        let Some(reader) = &self.reader else { return decode_datum(datum) };
+        let reader = match &self.way {
+            Way::Own => return decode_datum(datum),
+            Way::BeforeLoss => return decode_before_loss(datum),
+            Way::Resolved(reader) => reader,
+        };
         // Not `read_deser`: it has no schema resolution yet, and cannot skip an enum (apache-avro 0.22).
         let malformed = |e: apache_avro::Error| CodecError::Malformed(e.to_string());
         let schema = own()?.schema;
@@ -211,7 +247,7 @@ impl WriterSchema {
     }
 }
 
-/// Decodes single objects of every schema that it was told of; it knows [`SCHEMA`] from the start.
+/// Decodes single objects of every schema that it was told of; it knows [`SCHEMA`] and the one before from the start.
 #[derive(Default)]
 pub struct Decoder {
     others: HashMap<Fingerprint, WriterSchema>,
@@ -230,9 +266,8 @@ impl Decoder {
     pub fn decode(&self, bytes: &[u8]) -> Result<Change, CodecError> {
         let (fingerprint, datum) = split(bytes)?;
         match self.others.get(&fingerprint) {
-            _ if fingerprint == own()?.fingerprint => decode_datum(datum),
             Some(schema) => schema.decode_datum(datum),
-            None => Err(CodecError::UnknownSchema(fingerprint)),
+            None => decode(bytes),
         }
     }
 }

@@ -56,8 +56,27 @@ const NAME_FORM: &str = "allowed: a letter from a to z or a digit, then letters,
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Pipeline, Problems> {
+    load_with(path, Secrets::All)
+}
+
+/// Which secrets a command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// It opens stores.
+    All,
+    /// It reads the stream and opens no store.
+    OfStream,
+    /// It opens neither.
+    None,
+}
+
+/// [`load`] without the secrets that are not needed: nobody has to have them who only asks a worker how it is. Those are empty.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, secrets: Secrets) -> Result<Pipeline, Problems> {
     let text = read_file(path)?;
-    parse(path, &text, &environment)
+    parse_knowing(path, &text, &environment, &[], secrets).map_err(Problems::new)
 }
 
 /// Reads pipeline files. Two pipelines of one name are a problem of the second.
@@ -75,7 +94,7 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Pipeline>, Problems> {
                 continue;
             }
         };
-        match parse_knowing(path, &text, &environment, &pipelines) {
+        match parse_knowing(path, &text, &environment, &pipelines, Secrets::All) {
             Ok(pipeline) => pipelines.push(pipeline),
             Err(wrong) => problems.extend(wrong),
         }
@@ -89,7 +108,7 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Pipeline>, Problems> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Pipeline, Problems> {
-    parse_knowing(file, text, env, &[]).map_err(Problems::new)
+    parse_knowing(file, text, env, &[], Secrets::All).map_err(Problems::new)
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -124,6 +143,7 @@ fn parse_knowing(
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
     known: &[Pipeline],
+    secrets: Secrets,
 ) -> Result<Pipeline, Vec<Problem>> {
     let start = Span::at(1, 1);
     if text.len() > FILE_BYTES_MAX {
@@ -150,7 +170,7 @@ fn parse_knowing(
             None
         }
     };
-    let pipeline = pipeline.and_then(|fields| read_pipeline(&mut reader, file, &fields, known));
+    let pipeline = pipeline.and_then(|fields| read_pipeline(&mut reader, file, &fields, known, secrets));
     reader.finish(pipeline)
 }
 
@@ -164,7 +184,13 @@ fn control_character(text: &str) -> Option<tree::Fault> {
     })
 }
 
-fn read_pipeline(reader: &mut Reader<'_>, file: &Path, fields: &Fields<'_>, known: &[Pipeline]) -> Option<Pipeline> {
+fn read_pipeline(
+    reader: &mut Reader<'_>,
+    file: &Path,
+    fields: &Fields<'_>,
+    known: &[Pipeline],
+    secrets: Secrets,
+) -> Option<Pipeline> {
     if let Some(value) = reader.required(fields, "version")
         && let Some(text) = reader.text(&value, "a number")
         && text.text != "1"
@@ -172,7 +198,9 @@ fn read_pipeline(reader: &mut Reader<'_>, file: &Path, fields: &Fields<'_>, know
         reader.bad(&text, "a version of the file format", "allowed: `1`".to_owned());
     }
     let name = read_name(reader, fields, known);
+    reader.reads_secrets = secrets == Secrets::All;
     let stores = reader.required(fields, "stores").map(|value| stores::read(reader, &value)).unwrap_or_default();
+    reader.reads_secrets = secrets != Secrets::None;
     let stream = worker::read_stream(reader, fields, name.as_deref().unwrap_or_default());
     let routes = reader.required(fields, "routes").map(|value| routes::read(reader, &value, &stores));
     let worker = worker::read_worker(reader, fields);

@@ -8,19 +8,43 @@ use std::time::Duration;
 
 /// A secret. It has no `Display`, and its `Debug` is a mask, so that it cannot end in a log by accident.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    text: String,
+    /// Where it is read again.
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// Wraps the secret.
     #[must_use]
     pub fn new(text: String) -> Secret {
-        Secret(text)
+        Secret { text, file: None }
     }
 
-    /// The secret itself, for the client that needs it.
+    /// One that a file holds, which may come to hold another.
+    #[must_use]
+    pub(super) fn in_file(text: String, file: PathBuf) -> Secret {
+        Secret { text, file: Some(file) }
+    }
+
+    /// The secret itself, as it was when the pipeline file was read. Empty where none was asked for.
     #[must_use]
     pub fn reveal(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The secret as it is now, for the client that logs in. A file that cannot be read now, since it is being replaced, leaves it as
+    /// it was.
+    #[must_use]
+    pub fn now(&self) -> String {
+        let Some(file) = &self.file else { return self.text.clone() };
+        match super::reader::secret_in(file) {
+            Ok(text) => text,
+            Err(reason) => {
+                tracing::warn!(file = %file.display(), "the secret file {reason}; what it held at the start is used");
+                self.text.clone()
+            }
+        }
     }
 }
 

@@ -18,6 +18,8 @@ const SECRET_BYTES_MAX: usize = 65_536;
 /// The walk: the file, the environment and the faults so far.
 pub(super) struct Reader<'a> {
     pub(super) source: Source<'a>,
+    /// Whether secrets are read here; where not, each is empty.
+    pub(super) reads_secrets: bool,
     env: &'a dyn Fn(&str) -> Option<String>,
     faults: Vec<Fault>,
 }
@@ -77,7 +79,7 @@ impl<'n> Fields<'n> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: Source<'a>, env: &'a dyn Fn(&str) -> Option<String>, faults: Vec<Fault>) -> Reader<'a> {
-        Reader { source, env, faults }
+        Reader { source, reads_secrets: true, env, faults }
     }
 
     /// The result of the walk: nothing was wrong and there is a value, or the problems.
@@ -292,6 +294,7 @@ impl<'a> Reader<'a> {
         };
         let fields = self.fields(value, keys::SECRET)?;
         match (fields.get("env"), fields.get("file")) {
+            (Some(_), None) | (None, Some(_)) if !self.reads_secrets => Some(Secret::new(String::new())),
             (Some(name), None) => self.secret_from_env(&name),
             (None, Some(path)) => self.secret_from_file(&path),
             _ => {
@@ -313,25 +316,26 @@ impl<'a> Reader<'a> {
 
     fn secret_from_file(&mut self, value: &Value<'_>) -> Option<Secret> {
         let path = self.text(value, "the path of a file")?;
-        let reason = match read_at_most(&self.source.folder().join(&path.text), SECRET_BYTES_MAX + 1) {
-            Err(error) => format!("cannot be read: {error}"),
-            Ok(bytes) if bytes.len() > SECRET_BYTES_MAX => format!("has more than {SECRET_BYTES_MAX} bytes"),
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Err(_) => "is not UTF-8".to_owned(),
-                Ok(text) => {
-                    let secret =
-                        text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-                    if !secret.is_empty() {
-                        return Some(Secret::new(secret.to_owned()));
-                    }
-                    "is empty".to_owned()
-                }
-            },
+        let file = self.source.folder().join(&path.text);
+        let reason = match secret_in(&file) {
+            Ok(text) => return Some(Secret::in_file(text, file)),
+            Err(reason) => reason,
         };
         let message = format!("the secret file {} {reason}", self.source.quote(path.scalar));
         self.fault(path.scalar.span, message, "a path is relative to the pipeline file".to_owned());
         None
     }
+}
+
+/// The secret that a file holds, without the end of its line; or what is wrong with the file.
+pub(super) fn secret_in(file: &Path) -> Result<String, String> {
+    let bytes = read_at_most(file, SECRET_BYTES_MAX + 1).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() > SECRET_BYTES_MAX {
+        return Err(format!("has more than {SECRET_BYTES_MAX} bytes"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
+    let secret = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if secret.is_empty() { Err("is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }
 
 /// The beginning of a file.

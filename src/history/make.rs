@@ -306,6 +306,7 @@ impl Maker<'_> {
             }),
             gap: None,
             epoch: 0,
+            loss: None,
         })
     }
 }

@@ -168,6 +168,10 @@ where
     }
     let request = builder.body(Full::new(Bytes::from(body))).map_err(|error| failed(&error))?;
     let (status, body) = request::send(stream, request, ANSWER_BYTES_MAX).await.map_err(|error| failed(&error))?;
+    if status == hyper::StatusCode::MISDIRECTED_REQUEST.as_u16() {
+        // Whatever was asked, this worker does not take it for itself.
+        return Err(failed(&String::from_utf8_lossy(&body).trim()));
+    }
     Ok((status, body.to_vec()))
 }
 

@@ -48,7 +48,7 @@ impl Handle for Fake {
             if self.standby {
                 return Err(CommandError::NotOwner(format!("{} is owned by host:2", self.name())));
             }
-            if let Command::Pause(Some(route)) = &command
+            if let Command::Pause(Some(route), _) = &command
                 && !self.status.routes.iter().any(|it| &it.route == route)
             {
                 return Err(CommandError::UnknownRoute("the routes are: settings".to_owned()));
@@ -101,10 +101,10 @@ pub(crate) fn status(pipeline: &str) -> PipelineStatus {
         changes: 42,
         conflicts: 0,
         gaps: 0,
+        losses: 0,
         rate: 0.5,
         compared_ms: 1_700_000_000_000,
         ready: true,
         snapshot_done: 3,
-        snapshot_total: 3,
     }
 }

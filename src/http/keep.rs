@@ -68,6 +68,7 @@ mod tests {
             conflict: Some(conflict),
             gap: None,
             epoch: 0,
+            loss: None,
         };
         let changes = vec![change.clone(), change];
         let body = pack(&changes).unwrap();

@@ -13,8 +13,10 @@
 pub mod client;
 #[cfg(test)]
 pub(crate) mod fake;
+mod host;
 pub mod keep;
 mod page;
+mod patience;
 mod router;
 pub mod rows;
 mod serve;
@@ -25,7 +27,9 @@ mod steer;
 mod tests;
 mod unix;
 
+pub use host::guard_host;
 pub use router::router;
 pub use serve::{local_address, serve_tcp};
 pub use site::{Door, Site, Token, TokenError};
+pub use steer::duration;
 pub use unix::{serve_unix, socket_path};

@@ -65,13 +65,14 @@ fn pipeline(out: &mut String, status: &PipelineStatus) {
     fact(out, "changes a second", &format!("{:.1}", status.rate));
     fact(out, "conflicts", &status.conflicts.to_string());
     fact(out, "gaps", &status.gaps.to_string());
+    fact(out, "losses", &status.losses.to_string());
     fact(
         out,
         "last comparison",
         &if status.compared_ms == 0 { "none yet".to_owned() } else { time(status.compared_ms) },
     );
     if status.state == PipelineState::Snapshotting {
-        fact(out, "first comparison", &progress(status.snapshot_done, status.snapshot_total));
+        fact(out, "first comparison", &format!("{} pairs so far", status.snapshot_done));
     }
     out.push_str("</dl>");
     routes(out, &status.routes);
@@ -142,6 +143,9 @@ fn pipeline_state(state: PipelineState) -> (&'static str, &'static str) {
         PipelineState::Standby => ("good", "standing by"),
         PipelineState::Snapshotting => ("wait", "first comparison"),
         PipelineState::Live => ("good", "live"),
+        PipelineState::Paused => ("wait", "paused"),
+        PipelineState::AwaitingApproval => ("bad", "awaiting approval"),
+        PipelineState::Blocked => ("bad", "blocked"),
         PipelineState::Waiting => ("bad", "waiting"),
         PipelineState::Stopping => ("wait", "stopping"),
     }
@@ -154,10 +158,6 @@ fn route_state(state: RouteState) -> (&'static str, &'static str) {
         RouteState::Paused => ("wait", "paused"),
         RouteState::AwaitingApproval => ("bad", "awaiting approval"),
     }
-}
-
-fn progress(done: u64, total: u64) -> String {
-    if total == 0 { format!("{done} pairs") } else { format!("{done} of {total} pairs") }
 }
 
 fn time(ms: i64) -> String {

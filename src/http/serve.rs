@@ -1,5 +1,6 @@
 //! HTTP/1.1 over TCP: listening, and connections that can neither pile up nor hang.
 
+use super::patience::{Moved, Patient};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -10,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// How often a busy address is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(3);
 /// A client that has not sent its headers by then is cut off, and so is an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that takes nothing of its answer for so long is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at once. A scraper, a browser and a handful of commands need ten.
 const CONNECTIONS_MAX: usize = 128;
 /// Pause after `accept` failed, so that a process without free file descriptors does not spin.
@@ -34,11 +36,10 @@ async fn serve_when_free(address: &str, router: Router, retry: Duration) {
         Some(bound) => tracing::info!(address = %bound, "serving http://{bound}/"),
         None => tracing::info!(address, "serving HTTP"),
     }
-    let mut connections = Connections::new();
+    let mut connections = Connections::default();
     loop {
-        let permit = connections.free().await;
         match listener.accept().await {
-            Ok((stream, _)) => connections.serve(stream, router.clone(), permit),
+            Ok((stream, _)) => connections.serve(stream, router.clone()),
             Err(error) => accept_failed(&error).await,
         }
     }
@@ -73,31 +74,35 @@ pub(super) async fn accept_failed(error: &io::Error) {
 }
 
 /// The open connections of one door. Dropping it cuts them.
+#[derive(Default)]
 pub(super) struct Connections {
     tasks: JoinSet<()>,
-    free: Arc<Semaphore>,
+    open: Vec<Connection>,
 }
 
-/// A place for one connection.
-pub(super) type Permit = Option<tokio::sync::OwnedSemaphorePermit>;
+struct Connection {
+    task: AbortHandle,
+    moved: Arc<Moved>,
+}
 
 impl Connections {
-    pub(super) fn new() -> Connections {
-        Connections { tasks: JoinSet::new(), free: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
-    }
-
-    /// Waits until there is room for one more.
-    pub(super) async fn free(&mut self) -> Permit {
-        while self.tasks.try_join_next().is_some() {}
-        // The semaphore is never closed, so there always is a permit.
-        Arc::clone(&self.free).acquire_owned().await.ok()
-    }
-
-    pub(super) fn serve<S>(&mut self, stream: S, router: Router, permit: Permit)
+    /// Serves one more. Where there is no room, the one that has stood still for longest has to go: nobody can keep others out
+    /// by holding on to connections.
+    pub(super) fn serve<S>(&mut self, stream: S, router: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.tasks.spawn(async move {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|connection| !connection.task.is_finished());
+        if self.open.len() >= CONNECTIONS_MAX {
+            let stillest = self.open.iter().enumerate().min_by_key(|(_, connection)| connection.moved.at());
+            if let Some(at) = stillest.map(|(at, _)| at) {
+                self.open.swap_remove(at).task.abort();
+            }
+        }
+        let moved = Moved::now();
+        let stream = Patient::new(stream, Arc::clone(&moved), WRITE_TIMEOUT);
+        let task = self.tasks.spawn(async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
@@ -106,8 +111,8 @@ impl Connections {
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection ended early");
             }
-            drop(permit);
         });
+        self.open.push(Connection { task, moved });
     }
 }
 
@@ -144,6 +149,37 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn clients_that_hold_on_to_their_connections_keep_nobody_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let router = Router::new().route("/live", get(|| async { "live\n" }));
+        let served = {
+            let address = address.clone();
+            tokio::spawn(async move { serve_when_free(&address, router, Duration::from_millis(10)).await })
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut held = Vec::new();
+        while held.len() < CONNECTIONS_MAX + 40 {
+            assert!(Instant::now() < deadline, "nobody listens");
+            match TcpStream::connect(&address).await {
+                Ok(mut stream) => {
+                    // Its answers are never read.
+                    stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+                    held.push(stream);
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
+        assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200 OK\r\n"), "{read:?} {answer}");
         served.abort();
     }
 }

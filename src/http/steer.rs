@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which of the things that a worker can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) struct Ask {
     pipeline: Option<String>,
     route: Option<String>,
     key: Option<String>,
+    /// With `pause`: how long.
+    r#for: Option<String>,
 }
 
 impl Ask {
@@ -37,20 +40,40 @@ impl Ask {
             pipeline: body.pipeline.or(query.pipeline),
             route: body.route.or(query.route),
             key: body.key.or(query.key),
+            r#for: body.r#for.or(query.r#for),
         })
     }
 
-    fn command(&self, verb: Verb) -> Command {
+    /// What is asked; the error says what is wrong with it.
+    fn command(&self, verb: Verb) -> Result<Command, String> {
         let (route, key) = (self.route.clone(), self.key.clone().map(String::into_bytes));
-        match verb {
-            Verb::Pause => Command::Pause(route),
+        let length = self.r#for.as_deref().map(duration).transpose()?;
+        if length.is_some() && verb != Verb::Pause {
+            return Err("only a pause has a `for`".to_owned());
+        }
+        Ok(match verb {
+            Verb::Pause => Command::Pause(route, length),
             Verb::Resume => Command::Resume(route),
             Verb::Reconcile => Command::Reconcile(route),
             Verb::Approve => Command::Approve(route),
             Verb::Retry => Command::QuarantineRetry(key),
             Verb::Drop => Command::QuarantineDrop(key),
-        }
+        })
     }
+}
+
+/// A length of time: `30s`, `500ms`, `2m`, `1m30s`; a plain number is seconds.
+///
+/// # Errors
+///
+/// How it reads, where it does not.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let wrong = || "a length of time reads 30s, 500ms, 2m or 1h".to_owned();
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(parsed).map_err(|_| wrong())
 }
 
 /// `Some` is the refusal.
@@ -88,11 +111,15 @@ pub(super) async fn carry_out(site: &Site, ask: &Ask, verb: Verb) -> Response {
         Ok(meant) => meant,
         Err(refusal) => return refusal,
     };
+    let command = match ask.command(verb) {
+        Ok(command) => command,
+        Err(wrong) => return (StatusCode::BAD_REQUEST, line(&wrong)).into_response(),
+    };
     let several = meant.len() > 1;
     let mut done = Vec::new();
     let mut refused: Vec<CommandError> = Vec::new();
     for handle in meant {
-        match handle.command(ask.command(verb)).await {
+        match handle.command(command.clone()).await {
             Ok(sentence) if several => done.push(format!("{}: {sentence}", handle.name())),
             Ok(sentence) => done.push(sentence),
             Err(error) => refused.push(error),
@@ -168,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_body_decides_before_the_query() {
-        let query = Ask { pipeline: Some("p".to_owned()), route: Some("a".to_owned()), key: None };
+        let query = Ask { pipeline: Some("p".to_owned()), route: Some("a".to_owned()), ..Ask::default() };
         let ask = Ask::read(Some(query), br#"{"route": "b"}"#).unwrap();
         assert_eq!((ask.pipeline.as_deref(), ask.route.as_deref()), (Some("p"), Some("b")));
     }

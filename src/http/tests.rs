@@ -89,7 +89,7 @@ async fn metrics_are_plain_text_unless_open_metrics_is_asked_for() {
     let router = router(site(&[Fake::new("p")]), Door::Tcp(None));
     let answer = get(&router, "/metrics").await;
     assert!(answer.header(header::CONTENT_TYPE).starts_with("text/plain; version=0.0.4"));
-    assert!(answer.text.contains("keepstep_pairs{route=\"settings\"} 3"), "{}", answer.text);
+    assert!(answer.text.contains("keepstep_pairs{pipeline=\"p\",route=\"settings\"} 3"), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_wrong_token_is_401_and_the_right_one_steers() {
     assert_eq!(fake.told(), []);
     let answer = ask(&router, "POST", "/pause?route=settings", Some("s3cret"), "").await;
     assert_eq!((answer.code, answer.text.as_str()), (200, "done\n"));
-    assert_eq!(fake.told(), [Command::Pause(Some("settings".to_owned()))]);
+    assert_eq!(fake.told(), [Command::Pause(Some("settings".to_owned()), None)]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::Router;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
@@ -25,17 +25,20 @@ pub fn socket_path(data_dir: &Path, pipeline: &str) -> PathBuf {
 }
 
 /// Serves this socket until it is dropped, and its connections with it; then the socket is gone. While another worker
-/// serves it, that one is left alone.
+/// serves it, that one is left alone. One that is removed, or whose folder is, is bound anew.
 pub async fn serve_unix(path: PathBuf, router: Router) {
-    let (listener, _owned) = claim(&path).await;
-    tracing::debug!(path = %path.display(), "serving the worker's socket");
-    let mut connections = Connections::new();
+    let mut connections = Connections::default();
     loop {
-        let permit = connections.free().await;
-        match listener.accept().await {
-            Ok((stream, _)) => connections.serve(stream, router.clone(), permit),
-            Err(error) => accept_failed(&error).await,
+        let (listener, owned) = claim(&path).await;
+        tracing::debug!(path = %path.display(), "serving the worker's socket");
+        while owned.is_there() {
+            match tokio::time::timeout(RETRY, listener.accept()).await {
+                Ok(Ok((stream, _))) => connections.serve(stream, router.clone()),
+                Ok(Err(error)) => accept_failed(&error).await,
+                Err(_) => {}
+            }
         }
+        tracing::warn!(path = %path.display(), "the worker's socket was removed; it is made anew");
     }
 }
 
@@ -45,15 +48,35 @@ pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(&place.address).await
 }
 
-/// A socket that is ours. It is removed while the lock is still held, so never one of the next holder.
+/// A socket that is ours. It is removed while the lock is still held, so never one of the next holder; one that somebody
+/// else has put in its place is left alone.
 struct Owned {
     path: PathBuf,
+    lock_path: PathBuf,
+    socket: Option<Inode>,
+    lock: Option<Inode>,
     _lock: File,
+}
+
+/// Names a file, whatever it is called.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> Option<Inode> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+impl Owned {
+    /// Whether commands still find it, and other workers the lock on it.
+    fn is_there(&self) -> bool {
+        self.socket.is_some() && inode(&self.path) == self.socket && inode(&self.lock_path) == self.lock
+    }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if inode(&self.path) == self.socket {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -88,7 +111,8 @@ fn try_claim(path: &Path) -> Result<(UnixListener, Owned), Claim> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let lock = File::options().create(true).append(true).open(beside(path, "", ".lock"))?;
+    let lock_path = beside(path, "", ".lock");
+    let lock = File::options().create(true).append(true).open(&lock_path)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Claim::OfAnother),
@@ -104,7 +128,8 @@ fn try_claim(path: &Path) -> Result<(UnixListener, Owned), Claim> {
     let listener = UnixListener::bind(&Place::of(&draft)?.address)?;
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
     fs::rename(&draft, path)?;
-    Ok((listener, Owned { path: path.to_path_buf(), _lock: lock }))
+    let (socket, lock_file) = (inode(path), lock.metadata().ok().map(|found| (found.dev(), found.ino())));
+    Ok((listener, Owned { path: path.to_path_buf(), lock_path, socket, lock: lock_file, _lock: lock }))
 }
 
 /// The path with its last name changed.
@@ -202,6 +227,23 @@ mod tests {
         let path = folder.path().join("x".repeat(200)).join("worker.sock");
         let served = tokio::spawn(serve_unix(path.clone(), says("far")));
         ask_until(&path, "far").await;
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_removed_comes_back_and_so_does_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket_path(folder.path(), "p");
+        let served = tokio::spawn(serve_unix(path.clone(), says("one")));
+        ask_until(&path, "one").await;
+        fs::remove_file(&path).unwrap();
+        ask_until(&path, "one").await;
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        ask_until(&path, "one").await;
+        // A stranger in its place is replaced as well.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        ask_until(&path, "one").await;
         served.abort();
     }
 }

@@ -1,7 +1,7 @@
 //! Capture-only pipelines: changes of one store go to the stream and nowhere else.
 //!
 //! What is known of each pair is what the stream says of it, so a restart records nothing for pairs that did not
-//! change. A key that is gone because Redis lost its data is no delete: it stays known, and only a gap is on the stream.
+//! change. A key that is gone because Redis lost its data is no delete: it stays known, and only the loss is on the stream.
 
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
@@ -197,6 +197,7 @@ impl Engine {
             conflict: None,
             gap: None,
             epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+            loss: None,
         };
         Some((change, recorded))
     }
@@ -265,16 +266,28 @@ impl Engine {
             source.replication_offset = Some(facts.replication_offset);
             let is_loss = match hint.removal.filter(|_| hint.event.is_some()) {
                 Some(removal) => removal == Removal::Lost,
-                None => !answer.moment.intact,
+                None => {
+                    !answer.moment.intact
+                        || self.counters.losses.is_open(Side::Redis)
+                        || lock(&self.lost_keys).contains(name)
+                }
             };
             let unfit = |reason: &str, detail: &str| self.quarantine(name, hint.route, &pair, reason, detail);
             states.push(match reading.state {
-                KeyState::Absent if is_loss && (comparing || hint.event.is_none() || hint.removal.is_some()) => None,
+                KeyState::Absent if is_loss && (comparing || hint.event.is_none() || hint.removal.is_some()) => {
+                    // Also when Redis has been intact for long: nobody has seen it being deleted.
+                    if lock(&self.lost_keys).insert(name.clone()) {
+                        self.counters.losses.count(Side::Redis, name);
+                    }
+                    None
+                }
                 KeyState::Absent => {
+                    lock(&self.lost_keys).remove(name);
                     self.quarantine.remove(name);
                     Some(State { value: None, source, mzxid: None, version: None })
                 }
                 KeyState::Value { bytes, expires_ms } => {
+                    lock(&self.lost_keys).remove(name);
                     self.quarantine.remove(name);
                     source.kind = Some("string".to_owned());
                     source.expiry = expires_ms;
@@ -317,7 +330,9 @@ impl Engine {
         let gaps: Vec<Side> =
             asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
         self.begin_steps();
+        let begun = std::time::Instant::now();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        let paused = lock(&self.live).paused.clone();
         let mut missing: std::collections::HashSet<PairName> = lock(&self.known).keys().cloned().collect();
         self.pairs.begin();
         let mut acted = 0;
@@ -366,7 +381,7 @@ impl Engine {
             let mapped = self.map.of_key(&name).or_else(|| self.map.of_path(std::str::from_utf8(&name).ok()?))?;
             Some((name, Hint::new(mapped.route)))
         });
-        let gone: Vec<(PairName, Hint)> = gone.collect();
+        let gone: Vec<(PairName, Hint)> = gone.filter(|(_, hint)| !paused.contains(&hint.route)).collect();
         for step in gone.chunks(STEP) {
             acted += self.record_states(step, true).await?;
         }
@@ -374,6 +389,7 @@ impl Engine {
         if let Some(keys) = &self.keys {
             keys.compared(mark).await?;
         }
+        self.counters.losses.compared(begun);
         for side in gaps {
             self.mark_gap(side, GapState::Closed, &format!("a comparison recorded {acted} pairs")).await;
         }
@@ -398,7 +414,10 @@ impl Engine {
             let free = self.dirty.try_take(&turn, &mut step.iter().map(|(name, hint)| (name, *hint)));
             let taken: Vec<(PairName, Hint)> =
                 step.iter().zip(free).filter(|(_, free)| *free).map(|(item, _)| item.clone()).collect();
-            let result = self.record_states(&taken, true).await;
+            let paused = lock(&self.live).paused.clone();
+            let due: Vec<(PairName, Hint)> =
+                taken.iter().filter(|(_, hint)| !paused.contains(&hint.route)).cloned().collect();
+            let result = self.record_states(&due, true).await;
             for (name, _) in taken {
                 self.dirty.finish(name, None);
             }

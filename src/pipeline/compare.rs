@@ -85,7 +85,6 @@ impl Engine {
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: HashSet<KeyedHash> = HashSet::new();
         self.walk_znodes(is_routine, &mut met, &mut total).await?;
-        self.counters.snapshot_total.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
         crash_point!("c12-znodes-compared");
         self.scan_keys(is_routine, &mut met, &mut total).await?;
         if !is_routine {
@@ -137,6 +136,7 @@ impl Engine {
             self.conclude().await?;
             self.remember().await?;
         }
+        self.counters.losses.compared(begun);
         for side in gaps {
             self.mark_gap(side, GapState::Closed, &format!("a comparison settled {acted} pairs")).await;
         }

@@ -5,6 +5,7 @@ use crate::change::{Change, Position};
 use crate::stream::Extent;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Where a pipeline stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +17,14 @@ pub enum PipelineState {
     Standby,
     /// The first full comparison is under way.
     Snapshotting,
-    /// Changes flow.
+    /// Changes flow, of every route.
     Live,
+    /// A route is paused.
+    Paused,
+    /// Deletes in mass wait for `approve`.
+    AwaitingApproval,
+    /// Something holds changes up: the stream takes no records, or a store no writes.
+    Blocked,
     /// A store or the stream is away; it is waited for.
     Waiting,
     /// Shutting down.
@@ -85,7 +92,8 @@ pub struct RouteStatus {
     pub pending: u64,
     /// Deletes that wait for `approve`.
     pub awaiting_approval: u64,
-    /// Age of the oldest change that is not yet settled, seconds; 0 when there is none.
+    /// Age of the oldest change that is not yet settled, or for how long a source has not been heard, seconds; 0 when all is
+    /// heard and settled.
     pub lag_seconds: f64,
 }
 
@@ -118,16 +126,18 @@ pub struct PipelineStatus {
     pub conflicts: u64,
     /// Gaps since this worker started.
     pub gaps: u64,
+    /// Losses told since this worker started.
+    #[serde(default)]
+    pub losses: u64,
     /// Changes a second, over the last seconds.
     pub rate: f64,
     /// When the last full comparison ended, milliseconds since the epoch; 0 before the first.
     pub compared_ms: i64,
-    /// Whether each source has finished its first comparison and each sink is connected, or this is a standby.
+    /// Whether each source has finished its first comparison, each sink is connected and the stream takes records, or this is a
+    /// standby.
     pub ready: bool,
-    /// The first comparison's progress: pairs looked at, and pairs expected (0 while unknown).
+    /// The first comparison's progress: pairs looked at. How many there are nobody knows before it ends.
     pub snapshot_done: u64,
-    /// See `snapshot_done`.
-    pub snapshot_total: u64,
 }
 
 /// A pair that could not be brought in step.
@@ -151,8 +161,8 @@ pub struct Quarantined {
 /// What a running pipeline can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Stop applying changes of this route (`None`: of all). Sources keep noting what changed.
-    Pause(Option<String>),
+    /// Stop applying changes of this route (`None`: of all), for so long if that is given. Sources keep noting what changed.
+    Pause(Option<String>, Option<Duration>),
     /// Go on.
     Resume(Option<String>),
     /// Run a full comparison now.
@@ -185,7 +195,7 @@ pub enum CommandError {
 }
 
 /// A running pipeline, as HTTP and the commands see it. Every call answers within milliseconds, but
-/// [`Command::Keep`], which waits for the stream's disk.
+/// [`Command::Keep`], which waits for the stream's disk, and a pause and its end, which wait for the ensemble that keeps it.
 pub trait Handle: Send + Sync {
     /// The pipeline's name.
     fn name(&self) -> &str;

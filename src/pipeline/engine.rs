@@ -18,15 +18,16 @@ use super::inferred::Inferred;
 use super::observe::Observed;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
-use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
+use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
 use crate::codec::json::StoreNames;
 use crate::failpoint::caches_are_off;
-use crate::plan::{Ensemble, Flow, OnConflict, Policy};
+use crate::plan::{Ensemble, Flow, OnConflict, Policy, Removal};
 use crate::route::RouteMap;
 use crate::store::clock::steady_ms;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
 use crate::stream::Stream;
-use crate::telemetry::Metrics;
+use crate::telemetry::PipelineMetrics;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -95,7 +96,7 @@ pub struct Parts {
     /// Whether it was left behind.
     pub behind: Behind,
     /// Where counts go.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<PipelineMetrics>,
 }
 
 /// What changes while a pipeline runs, besides its pairs.
@@ -108,6 +109,8 @@ pub(super) struct Live {
     /// What the last comparison could not read.
     pub(super) unreadable: super::unreadable::Denied,
     pub(super) paused: std::collections::HashSet<usize>,
+    /// Of those whose pause ends by itself: when, milliseconds since the epoch.
+    pub(super) paused_until: HashMap<usize, i64>,
 }
 
 /// Numbers since this worker started.
@@ -121,9 +124,12 @@ pub(super) struct Counters {
     pub(super) steps: AtomicU64,
     pub(super) conflicts: AtomicU64,
     pub(super) gaps: AtomicU64,
+    /// Losses that were told, and those that are not told yet.
+    pub(super) lost: AtomicU64,
+    pub(super) losses: super::loss::Losses,
     pub(super) compared_ms: AtomicI64,
     pub(super) snapshot_done: AtomicU64,
-    pub(super) snapshot_total: AtomicU64,
+    pub(super) unheard: Mutex<super::unheard::Unheard>,
 }
 
 /// How long what a store, or the stream, does not take now waits before it is tried again.
@@ -142,7 +148,7 @@ pub struct Engine {
     pub(super) keys: Option<Arc<dyn Keyspace>>,
     pub(super) stream: Arc<dyn Stream>,
     pub(super) behind: Behind,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<PipelineMetrics>,
     pub(super) dirty: Arc<DirtySet>,
     pub(super) cache: Cache,
     pub(super) quarantine: Arc<Quarantine>,
@@ -178,6 +184,8 @@ pub struct Engine {
     counts_matter: bool,
     /// Capture only: what the stream says of each pair.
     pub(super) known: Mutex<super::capture::KnownPairs>,
+    /// Capture only: keys that are gone and that nobody has seen being deleted.
+    pub(super) lost_keys: Mutex<std::collections::HashSet<super::dirty::PairName>>,
     /// The sources that are up.
     pub(super) zookeeper_up: AtomicBool,
     pub(super) redis_up: AtomicBool,
@@ -254,6 +262,7 @@ impl Engine {
             counts: Counts::default(),
             counts_matter,
             known: Mutex::default(),
+            lost_keys: Mutex::default(),
             zookeeper_up: AtomicBool::new(false),
             redis_up: AtomicBool::new(false),
             pauses: AtomicU64::new(0),
@@ -373,21 +382,7 @@ impl Engine {
         let store = self.store_name(side).to_owned();
         let (from, to) = if state == GapState::Opened { (place, None) } else { (None, place) };
         let gap = Gap { state, store: store.clone(), from, to, reason: reason.to_owned() };
-        let change = Change {
-            op: Op::Marker,
-            before: None,
-            after: None,
-            source: Source::new(Connector::Keepstep, &store, now_ms()),
-            ts_ms: now_ms(),
-            route: String::new(),
-            value: ValueKind::String,
-            pair: Pair { zookeeper: None, redis: None },
-            base: None,
-            collapsed: None,
-            conflict: None,
-            gap: Some(gap),
-            epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
-        };
+        let change = Change { gap: Some(gap), ..self.marker(&store) };
         if state == GapState::Opened {
             self.metrics.gaps.inc();
             self.counters.gaps.fetch_add(1, Ordering::Relaxed);
@@ -527,6 +522,9 @@ impl Hints for Engine {
         if let Some(event) = event {
             hint.event = Some(event_name(event));
             hint.removal = removal_of(event);
+            if hint.removal == Some(Removal::Lost) {
+                self.counters.losses.notice_eviction();
+            }
             if !matches!(event, "expire" | "persist") {
                 hint.writes = 1;
                 if self.is_counted(mapped.route) {
@@ -539,6 +537,11 @@ impl Hints for Engine {
     }
 
     fn everything(&self, side: Side, why: &str) {
+        self.ask_comparison(Some(side), why);
+    }
+
+    fn lost(&self, side: Side, cause: LossCause, why: &str) {
+        self.counters.losses.notice(side, cause);
         self.ask_comparison(Some(side), why);
     }
 
@@ -556,6 +559,9 @@ impl Hints for Engine {
             self.dirty.lost_events(side);
         }
         let was_up = flag.swap(up, Ordering::AcqRel);
+        if !up {
+            lock(&self.counters.unheard).lost(side);
+        }
         {
             let mut live = lock(&self.live);
             match side {

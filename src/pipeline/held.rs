@@ -42,6 +42,11 @@ impl Holds {
         Some(reason)
     }
 
+    /// Whether this does not work.
+    pub(super) fn has(&self, what: Held) -> bool {
+        self.reasons.iter().any(|(held, _)| *held == what)
+    }
+
     /// What is shown; empty while nothing is held up.
     pub(super) fn reason(&self) -> String {
         self.error().map(|error| error.to_string()).unwrap_or_default()

@@ -14,15 +14,18 @@ mod engine;
 mod held;
 mod inferred;
 mod keep;
+mod loss;
 mod observe;
 mod once;
 mod owner;
+mod pause;
 mod quarantine;
 mod record;
 pub mod retry;
 mod settle;
 mod status;
 mod tide;
+mod unheard;
 mod unreadable;
 
 pub use engine::{Parts, Route, Settings};

@@ -416,7 +416,19 @@ impl Engine {
             detail: detail.to_owned(),
             since_ms: super::engine::now_ms(),
         };
-        self.quarantine.put(name, route, entry);
+        let is_new = self.quarantine.put(name, route, entry);
+        if is_new {
+            let shown = |name: Option<&[u8]>| name.map(super::quarantine::shortened);
+            tracing::warn!(
+                pipeline = self.settings.pipeline,
+                route = rules.name,
+                key = shown(pair.redis.as_deref()),
+                path = shown(pair.zookeeper.as_deref().map(str::as_bytes)),
+                reason,
+                "a pair is quarantined: {}",
+                super::quarantine::shortened(detail.as_bytes())
+            );
+        }
     }
 }
 

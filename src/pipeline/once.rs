@@ -41,7 +41,7 @@ fn rank(state: PipelineState) -> u8 {
         PipelineState::Connecting | PipelineState::Waiting | PipelineState::Stopping => 0,
         PipelineState::Standby => 1,
         PipelineState::Snapshotting => 2,
-        PipelineState::Live => 3,
+        PipelineState::Live | PipelineState::Paused | PipelineState::AwaitingApproval | PipelineState::Blocked => 3,
     }
 }
 

@@ -15,17 +15,18 @@ use super::held::Held;
 use super::once::Stillness;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
+use super::unheard::Unheard;
 use super::unreadable::Denied;
-use crate::change::GapState;
+use crate::change::{GapState, LossCause, Side};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
-use crate::telemetry::{Metrics, Said};
+use crate::telemetry::{PipelineMetrics, Said};
 use futures::future::BoxFuture;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -113,7 +114,7 @@ pub struct Pipeline {
     pub(super) keys: Option<Arc<dyn Keyspace>>,
     claims: Claims,
     open_stream: StreamOpener,
-    metrics: Arc<Metrics>,
+    metrics: Arc<PipelineMetrics>,
     pub(super) counters: Arc<Counters>,
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) state: Mutex<State>,
@@ -124,6 +125,10 @@ pub struct Pipeline {
     blank: AtomicBool,
     pub(super) is_opening: AtomicBool,
     stop: watch::Sender<bool>,
+    /// Where pauses are kept that no ensemble can keep.
+    pub(super) pauses_file: PathBuf,
+    /// Held by the command that changes them.
+    pub(super) pausing: tokio::sync::Mutex<()>,
 }
 
 /// What a stream that cannot be opened means for its pipeline.
@@ -143,7 +148,7 @@ impl Pipeline {
         stores: Stores,
         claims: Claims,
         open_stream: StreamOpener,
-        metrics: Arc<Metrics>,
+        metrics: Arc<PipelineMetrics>,
         quarantine_file: &Path,
     ) -> Pipeline {
         for route in &settings.routes {
@@ -168,7 +173,7 @@ impl Pipeline {
             claims,
             open_stream,
             metrics,
-            counters: Arc::default(),
+            counters: Arc::new(Counters { unheard: Mutex::new(Unheard::both()), ..Counters::default() }),
             quarantine: Arc::new(Quarantine::new(quarantine_file)),
             state: Mutex::new(state),
             live: Mutex::default(),
@@ -177,6 +182,8 @@ impl Pipeline {
             blank: AtomicBool::new(false),
             is_opening: AtomicBool::new(false),
             stop: watch::Sender::new(false),
+            pauses_file: quarantine_file.with_file_name("paused.json"),
+            pausing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -266,10 +273,13 @@ impl Pipeline {
             lock(&self.state).pairs = engine.pairs.by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             {
-                let live = lock(&engine.live);
                 // The last words of `--once` name what it could not read.
-                let unreadable = if self.settings.once { live.unreadable.clone() } else { Denied::default() };
-                *lock(&self.live) = Live { paused: live.paused.clone(), unreadable, ..Live::default() };
+                let unreadable =
+                    if self.settings.once { lock(&engine.live).unreadable.clone() } else { Denied::default() };
+                *lock(&self.live) = Live { unreadable, ..Live::default() };
+            }
+            for side in [Side::Zookeeper, Side::Redis] {
+                lock(&self.counters.unheard).lost(side);
             }
             let (captures, so_far) = (engine.captures(), engine.lease.so_far(self.znodes.as_deref()));
             self.let_go(engine).await;
@@ -339,6 +349,7 @@ impl Pipeline {
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
         let behind = behind::begin(stream.as_ref(), lease, has_kept).await.map_err(refused_or_away)?;
         *has_started = true;
+        self.find_pauses().await?;
         let parts = Parts {
             map: self.map.clone(),
             znodes: self.znodes.clone(),
@@ -440,7 +451,10 @@ impl Pipeline {
         let taken = Taken::on_stream(stream.newest_epoch());
         let lease = match &self.znodes {
             Some(znodes) => znodes.own(remembered, taken).await?,
-            None => Lease { epoch: taken.next(remembered.epoch), ensemble: Ensemble { id: 0, since_zxid: 0 } },
+            None => {
+                let ensemble = Ensemble { id: 0, since_zxid: 0 };
+                Lease { epoch: taken.next(remembered.epoch), ensemble, lost: None }
+            }
         };
         // An owner of a later epoch than Redis remembers has written the stream: the stores are not as that one left them, or the
         // stream is of others. Either way what is missing in them says nothing of the pairs of this stream.
@@ -449,6 +463,12 @@ impl Pipeline {
         if let (Some(keys), false) = (&self.keys, captures) {
             keys.begin(lease.so_far(self.znodes.as_deref())).await?;
         }
+        let redis = self.keys.as_ref().filter(|_| !captures);
+        let is_gone = in_redis == Remembered::default() && stream.extent().last > 0;
+        self.counters.losses.notice_at_start(
+            lease.lost,
+            redis.and_then(|keys| if is_gone { Some(LossCause::Flushed) } else { keys.lost_since_compared() }),
+        );
         crash_point!("c10-begun-in-redis");
         if let Some(znodes) = &self.znodes {
             let entries = znodes.journal().await?;
@@ -516,6 +536,8 @@ impl Pipeline {
                 return Err(error);
             }
             engine.catch_up().await;
+            engine.tell_losses().await;
+            self.end_pauses(engine).await;
             for (side, why) in engine.comparison_asked() {
                 if why.starts_with("gap: ")
                     && let Some(side) = side
@@ -541,6 +563,9 @@ impl Pipeline {
                     pauses.reset();
                     last = Instant::now();
                     engine.works(Held::Reads);
+                    if self.is_up(engine) {
+                        *lock(&self.counters.unheard) = Unheard::default();
+                    }
                     if engine.dirty.is_empty() {
                         // Nothing is left that could show that it works.
                         engine.works(Held::Stream);

@@ -53,27 +53,28 @@ impl Quarantine {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a pair in. One that is there keeps its time, and its place if the reason is the same.
-    pub fn put(&self, name: &[u8], route: usize, pair: Quarantined) {
+    /// Puts a pair in; whether it was not in before, which is for the caller to say. One that is there keeps its time, and its
+    /// place if the reason is the same.
+    pub fn put(&self, name: &[u8], route: usize, pair: Quarantined) -> bool {
         let pair = Quarantined { detail: brief::text(&pair.detail).into_owned(), ..pair };
         let mut inner = self.inner();
         if inner.dropped.get(name).is_some_and(|(reason, detail)| *reason == pair.reason && *detail == pair.detail) {
-            return;
+            return false;
         }
         if let Some((_, known)) = inner.pairs.get_mut(name) {
             if known.reason != pair.reason || known.detail != pair.detail {
                 *known = Quarantined { since_ms: known.since_ms, ..pair };
                 inner.is_saved = false;
             }
-            return;
+            return false;
         }
-        tracing::warn!(route = pair.route, reason = pair.reason, detail = pair.detail, "a pair is quarantined");
         if inner.pairs.len() >= LISTED_MAX {
             inner.unlisted.entry(route).or_default().insert(KeyedHash::of(name));
-            return;
+            return true;
         }
         inner.pairs.insert(name.into(), (route, pair));
         inner.is_saved = false;
+        true
     }
 
     /// Takes a pair out, if it is in.
@@ -87,7 +88,7 @@ impl Quarantine {
         }
         if inner.pairs.remove(name).is_some() {
             inner.is_saved = false;
-            tracing::info!("a pair has left the quarantine");
+            tracing::info!(pair = shortened(name), "a pair has left the quarantine");
         } else if !inner.unlisted.is_empty() {
             let hash = KeyedHash::of(name);
             inner.unlisted.values_mut().for_each(|names| {
@@ -214,6 +215,19 @@ impl Quarantine {
         }
         file.into_inner()?.sync_all()?;
         std::fs::rename(temporary, &self.dropped_file)
+    }
+}
+
+/// Bytes of a name that a line of the log shows.
+const NAME_SHOWN_MAX: usize = 200;
+
+/// A name as a line of the log shows it.
+pub(super) fn shortened(name: &[u8]) -> String {
+    match name.get(..NAME_SHOWN_MAX) {
+        Some(start) if name.len() > NAME_SHOWN_MAX => {
+            format!("{}… ({} bytes)", String::from_utf8_lossy(start), name.len())
+        }
+        _ => String::from_utf8_lossy(name).into_owned(),
     }
 }
 

@@ -78,6 +78,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         conflict: verdict.map(|verdict| conflict(engine, seen, route, from, verdict)),
         gap: None,
         epoch: i64::try_from(engine.lease.epoch).unwrap_or(i64::MAX),
+        loss: None,
         after,
     };
     let recorded = latest.as_ref().filter(|latest| latest.decision == change.decision()).map(|latest| latest.position);
@@ -318,6 +319,7 @@ impl Engine {
             conflict: None,
             gap: None,
             epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+            loss: None,
         }
     }
 }

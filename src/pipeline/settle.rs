@@ -210,6 +210,7 @@ impl Engine {
             hears_redis: self.redis_up.load(Ordering::Relaxed),
             path_id: path_of(&seen),
         };
+        self.note_missing(&seen, action);
         match step(action, &route.policy, &seen.seen, &about) {
             Step::Nothing => {
                 // A stream that begins anew gets one record a pair, one that was left behind what it lacks.

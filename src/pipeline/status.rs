@@ -6,15 +6,18 @@ use super::control::{
 };
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock};
+use super::held::Held;
 use super::owner::{Pipeline, Reach};
 use super::unreadable::LISTED_MAX;
+use crate::change::Side;
+use crate::plan::Flow;
 use crate::route::glob;
 use crate::store::StoreError;
 use crate::store::preflight::shown;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The rate is that of the time since this long ago, or longer.
@@ -23,23 +26,26 @@ const RATE_OVER: Duration = Duration::from_secs(2);
 impl Pipeline {
     fn routes(&self, engine: Option<&Engine>, state: PipelineState, compared: bool) -> Vec<RouteStatus> {
         let count = self.settings.routes.len();
+        let is_standby = state == PipelineState::Standby;
         let pending = engine.map(|engine| engine.dirty.pending(count)).unwrap_or_default();
         let (paused, awaiting, denied) = match engine {
             Some(engine) => {
                 let live = lock(&engine.live);
                 (live.paused.clone(), engine.inferred.held(), live.unreadable.clone())
             }
-            None => {
-                let live = lock(&self.live);
-                (live.paused.clone(), vec![0; count], live.unreadable.clone())
-            }
+            None => (std::collections::HashSet::new(), vec![0; count], lock(&self.live).unreadable.clone()),
         };
-        let in_step = engine.map_or_else(|| lock(&self.state).pairs.clone(), |engine| engine.pairs.by_route());
+        let in_step = match engine {
+            Some(engine) => engine.pairs.by_route(),
+            // What it knew when it was the owner is not true any more.
+            None if is_standby => Vec::new(),
+            None => lock(&self.state).pairs.clone(),
+        };
         let routes = self.settings.routes.iter().enumerate();
         routes
             .map(|(at, route)| {
                 let waits = awaiting.get(at).copied().unwrap_or(0);
-                let (pending, lag_seconds) = pending.get(at).copied().unwrap_or((0, 0.0));
+                let (pending, oldest) = pending.get(at).copied().unwrap_or((0, 0.0));
                 let (mut unreadable, mut unreadable_names) = denied.of_route(at);
                 let (pairs, named) = self.quarantine.without_permission(at, LISTED_MAX);
                 unreadable += pairs;
@@ -54,18 +60,18 @@ impl Pipeline {
                         RouteState::Paused
                     } else if waits > 0 {
                         RouteState::AwaitingApproval
-                    } else if compared && state != PipelineState::Standby {
+                    } else if compared && !is_standby {
                         RouteState::Live
                     } else {
                         RouteState::Starting
                     },
                     pairs: in_step.get(at).copied().unwrap_or(0),
-                    quarantined: self.quarantine.count(at),
-                    unreadable,
-                    unreadable_names,
+                    quarantined: if is_standby { 0 } else { self.quarantine.count(at) },
+                    unreadable: if is_standby { 0 } else { unreadable },
+                    unreadable_names: if is_standby { Vec::new() } else { unreadable_names },
                     pending,
                     awaiting_approval: u64::try_from(waits).unwrap_or(0),
-                    lag_seconds,
+                    lag_seconds: if is_standby { 0.0 } else { oldest.max(self.unheard_seconds(route.policy.flow)) },
                 }
             })
             .collect()
@@ -82,6 +88,36 @@ impl Pipeline {
         [of(&engine.zookeeper_up, &live.zookeeper_down), of(&engine.redis_up, &live.redis_down)]
     }
 
+    /// For how long changes of a route with this flow may have been missed.
+    fn unheard_seconds(&self, flow: Flow) -> f64 {
+        let sources = match flow {
+            Flow::Both(_) => &[Side::Zookeeper, Side::Redis][..],
+            Flow::From(Side::Zookeeper) | Flow::Capture(Side::Zookeeper) => &[Side::Zookeeper],
+            Flow::From(Side::Redis) | Flow::Capture(Side::Redis) => &[Side::Redis],
+        };
+        lock(&self.counters.unheard).longest(sources).as_secs_f64()
+    }
+
+    /// What is true of the pipeline as a whole while its changes flow: the worst of what holds something up, in words.
+    fn headline(engine: &Engine, routes: &[RouteStatus]) -> (PipelineState, String) {
+        let held = lock(&engine.live).holds.reason();
+        if !held.is_empty() {
+            return (PipelineState::Blocked, held);
+        }
+        let in_state = |state: RouteState| routes.iter().filter(move |route| route.state == state);
+        let waits: Vec<String> = in_state(RouteState::AwaitingApproval)
+            .map(|route| format!("{} deletes of route {}", route.awaiting_approval, route.route))
+            .collect();
+        if !waits.is_empty() {
+            return (PipelineState::AwaitingApproval, format!("{} wait for `keepstep approve`", waits.join(", ")));
+        }
+        let paused: Vec<&str> = in_state(RouteState::Paused).map(|route| route.route.as_str()).collect();
+        if !paused.is_empty() {
+            return (PipelineState::Paused, format!("paused until `keepstep resume`: {}", paused.join(", ")));
+        }
+        (PipelineState::Live, String::new())
+    }
+
     fn stores(&self, engine: Option<&Engine>) -> Vec<StoreStatus> {
         let mut stores = Vec::new();
         let [zookeeper, redis] = self.reached(engine);
@@ -96,16 +132,12 @@ impl Pipeline {
         }
         if let (Some(name), Some(keys)) = (&self.settings.names.redis, &self.keys) {
             let facts = keys.facts();
-            let silent = match facts.notifications {
-                Some(false) => format!("notifications are off; turn them on with: {}", facts.turn_on),
-                _ => String::new(),
-            };
             stores.push(StoreStatus {
                 name: name.clone(),
                 kind: "redis".to_owned(),
                 connected: redis.is_connected,
                 server: facts.server.clone(),
-                note: if redis.why.is_empty() { silent } else { redis.why },
+                note: if redis.why.is_empty() { facts.lacking.clone() } else { redis.why },
             });
         }
         stores
@@ -126,7 +158,7 @@ impl Pipeline {
         now
     }
 
-    fn owned(&self) -> Result<Arc<Engine>, CommandError> {
+    pub(super) fn owned(&self) -> Result<Arc<Engine>, CommandError> {
         let state = lock(&self.state);
         state.engine.clone().ok_or_else(|| {
             let owner = if state.owner.is_empty() { "nobody yet" } else { &state.owner };
@@ -135,7 +167,7 @@ impl Pipeline {
     }
 
     /// The routes of this name, all where none is given.
-    fn named(&self, route: Option<&str>) -> Result<Vec<usize>, CommandError> {
+    pub(super) fn named(&self, route: Option<&str>) -> Result<Vec<usize>, CommandError> {
         let Some(wanted) = route else { return Ok((0..self.settings.routes.len()).collect()) };
         match self.settings.routes.iter().position(|route| route.name == wanted) {
             Some(at) => Ok(vec![at]),
@@ -151,8 +183,8 @@ impl Pipeline {
 
     async fn obey(&self, command: Command) -> Result<String, CommandError> {
         match command {
-            Command::Pause(route) => self.pause(route.as_deref(), true),
-            Command::Resume(route) => self.pause(route.as_deref(), false),
+            Command::Pause(route, length) => self.pause(route.as_deref(), true, length).await,
+            Command::Resume(route) => self.pause(route.as_deref(), false, None).await,
             Command::Reconcile(route) => {
                 self.named(route.as_deref())?;
                 self.owned()?.ask_comparison(None, "asked for by an operator");
@@ -210,28 +242,6 @@ impl Pipeline {
             _ => Ok(names),
         }
     }
-
-    fn pause(&self, route: Option<&str>, paused: bool) -> Result<String, CommandError> {
-        let routes = self.named(route)?;
-        let engine = self.owned()?;
-        for at in &routes {
-            engine.dirty.pause(*at, paused);
-            let mut live = lock(&engine.live);
-            if paused {
-                engine.pauses.fetch_add(1, Ordering::AcqRel);
-                live.paused.insert(*at);
-            } else {
-                live.paused.remove(at);
-            }
-        }
-        if !paused {
-            // Comparisons leave paused routes alone, so what they would have found is looked for now.
-            engine.ask_comparison(None, "a route was resumed");
-        }
-        let names: Vec<&str> =
-            routes.iter().filter_map(|at| self.settings.routes.get(*at)).map(|route| route.name.as_str()).collect();
-        Ok(format!("{}: {}", if paused { "paused" } else { "resumed" }, names.join(", ")))
-    }
 }
 
 impl Handle for Pipeline {
@@ -252,7 +262,15 @@ impl Handle for Pipeline {
         let history = engine.map(|engine| engine.stream.extent());
         let stores = self.stores(engine);
         let is_standby = state == PipelineState::Standby;
-        let ready = is_standby || (compared && stores.iter().all(|store| store.connected));
+        let routes = self.routes(engine, state, compared);
+        let (state, note) = match engine {
+            Some(engine) if state == PipelineState::Live => Pipeline::headline(engine, &routes),
+            _ => (state, note),
+        };
+        // Without the stream nothing is recorded, and so nothing is carried over.
+        let can_record = engine.is_none_or(|engine| !lock(&engine.live).holds.has(Held::Stream));
+        let ready = is_standby || (compared && can_record && stores.iter().all(|store| store.connected));
+        let since_start = |count: &AtomicU64| if is_standby { 0 } else { count.load(Ordering::Relaxed) };
         PipelineStatus {
             pipeline: self.settings.pipeline.clone(),
             state,
@@ -262,21 +280,22 @@ impl Handle for Pipeline {
             standbys,
             position: history.map_or(0, |extent| extent.last),
             history,
-            routes: self.routes(engine, state, compared),
+            routes,
             stores,
-            changes: self.counters.changes.load(Ordering::Relaxed),
-            conflicts: self.counters.conflicts.load(Ordering::Relaxed),
-            gaps: self.counters.gaps.load(Ordering::Relaxed),
-            rate: self.rate(),
+            changes: since_start(&self.counters.changes),
+            conflicts: since_start(&self.counters.conflicts),
+            gaps: since_start(&self.counters.gaps),
+            losses: since_start(&self.counters.lost),
+            rate: if is_standby { 0.0 } else { self.rate() },
             compared_ms: self.counters.compared_ms.load(Ordering::Relaxed),
             ready,
             snapshot_done: self.counters.snapshot_done.load(Ordering::Relaxed),
-            snapshot_total: self.counters.snapshot_total.load(Ordering::Relaxed),
         }
     }
 
     fn quarantine(&self) -> Vec<Quarantined> {
-        self.quarantine.list()
+        // What a standby knows is of a time when it was the owner.
+        if lock(&self.state).state == PipelineState::Standby { Vec::new() } else { self.quarantine.list() }
     }
 
     fn command(&self, command: Command) -> BoxFuture<'_, Result<String, CommandError>> {

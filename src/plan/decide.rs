@@ -335,6 +335,17 @@ fn both(policy: &Policy, first: Side, seen: &Observation, sides: &Sides) -> Acti
     }
 }
 
+/// The side that holds no more what the base says it held, where nobody changed it: a loss. `None` as well where there is no base.
+#[must_use]
+pub fn lost(seen: &Observation) -> Option<Side> {
+    let had_key = seen.base.is_some_and(|base| base.redis.is_some());
+    match seen.key {
+        _ if compare(seen).znode_lost => Some(Side::Zookeeper),
+        Key::Absent(_) if had_key && removal(seen) == Removal::Lost => Some(Side::Redis),
+        _ => None,
+    }
+}
+
 /// Why a key is gone. What was seen decides; else its recorded expiry; else it is a delete only where nothing else can
 /// explain it.
 fn removal(seen: &Observation) -> Removal {

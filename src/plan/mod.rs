@@ -25,7 +25,9 @@ mod tests;
 
 pub use base::{Base, path_id};
 pub use bulk::{Bulk, bulk};
-pub use decide::{Action, CLOCK_WAS_SET, Ensemble, Key, Observation, Removal, Seen, Vanished, Verdict, Znode, plan};
+pub use decide::{
+    Action, CLOCK_WAS_SET, Ensemble, Key, Observation, Removal, Seen, Vanished, Verdict, Znode, lost, plan,
+};
 pub use path::{Known, Named, Next, Path, after_key, after_znode, is_doubtful, path};
 pub use policy::{Ephemeral, Flow, OnConflict, OnRemoval, Policy};
 pub use task::{Circumstances, KeyOp, Record, Step, Task, Told, Wait, ZnodeOp, agreed, note, step};

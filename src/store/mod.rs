@@ -12,6 +12,7 @@ pub mod clock;
 mod held;
 mod limit;
 mod overlap;
+mod password;
 pub mod preflight;
 pub mod redis;
 mod remedy;
@@ -21,8 +22,9 @@ pub mod zookeeper;
 pub use clock::ClockOffset;
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::overlaps;
+pub use password::Password;
 
-use crate::change::{Digest, Side, ZkStat, brief};
+use crate::change::{Digest, LossCause, Side, ZkStat, brief};
 pub use crate::plan::guard::{Remembered, Taken};
 use crate::plan::{Base, Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
@@ -67,6 +69,9 @@ pub trait Hints: Send + Sync {
 
     /// Anything may have changed on this side: compare everything.
     fn everything(&self, side: Side, why: &str);
+
+    /// This side may have lost data, in this way: compare everything, and tell what is missing as a loss.
+    fn lost(&self, side: Side, cause: LossCause, why: &str);
 
     /// The source's connection came or went.
     fn link(&self, side: Side, link: Link);
@@ -231,6 +236,8 @@ pub struct Lease {
     pub epoch: u64,
     /// The lineage of the ensemble.
     pub ensemble: Ensemble,
+    /// The ensemble has lost data since the last owner, in this way.
+    pub lost: Option<LossCause>,
 }
 
 impl Lease {
@@ -300,6 +307,12 @@ pub trait Znodes: Send + Sync {
 
     /// Raises the tide: leaves a mark in the ensemble by which an older copy of it is told, whatever zxids that begins with.
     fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What [`Znodes::keep_pauses`] left, of whichever owner; empty if nothing.
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<u8>, StoreError>>;
+
+    /// Leaves this for the next owner, as the owner.
+    fn keep_pauses(&self, data: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What the journal of the owner before says; called once, after [`Znodes::own`].
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>>;
@@ -491,8 +504,8 @@ pub struct KeyspaceFacts {
     pub replication_offset: i64,
     /// Whether the notifications that the source needs are on; `None` if it may not be asked.
     pub notifications: Option<bool>,
-    /// The command that turns them on, if they are off.
-    pub turn_on: String,
+    /// What they lack, and the command that turns it on; empty if they are on.
+    pub lacking: String,
 }
 
 /// The Redis door.
@@ -569,6 +582,9 @@ pub trait Keyspace: Send + Sync {
 
     /// Whether what vanishes unseen now is a delete: nothing has happened since a comparison that was concluded.
     fn is_intact(&self) -> bool;
+
+    /// How data may have been lost since that comparison; `None` as well where there was none.
+    fn lost_since_compared(&self) -> Option<LossCause>;
 
     /// A mark for [`Keyspace::compared`].
     fn mark(&self) -> u64;

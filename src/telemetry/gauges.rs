@@ -5,7 +5,6 @@ use crate::pipeline::control::{PipelineState, PipelineStatus};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -14,12 +13,19 @@ type Whole = Gauge<i64, AtomicI64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByRoute {
+    pipeline: String,
     route: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByPipeline {
     pipeline: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByVersion {
+    pipeline: String,
+    version: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,61 +42,69 @@ struct ByState {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByStore {
+    pipeline: String,
     store: String,
 }
 
-const STATES: [(PipelineState, &str); 6] = [
+const STATES: [(PipelineState, &str); 9] = [
     (PipelineState::Connecting, "connecting"),
     (PipelineState::Standby, "standby"),
     (PipelineState::Snapshotting, "snapshotting"),
     (PipelineState::Live, "live"),
+    (PipelineState::Paused, "paused"),
+    (PipelineState::AwaitingApproval, "awaiting_approval"),
+    (PipelineState::Blocked, "blocked"),
     (PipelineState::Waiting, "waiting"),
     (PipelineState::Stopping, "stopping"),
 ];
 
-/// Adds the gauges of these statuses. Routes and stores of the same name in several pipelines are one series: counts
-/// add up, of lags the longest is shown, and a store counts as connected if it is for all of them.
+/// Adds the gauges of these statuses. Of the figures of a pipeline only its owner tells.
 pub(super) fn register(registry: &mut Registry, statuses: &[PipelineStatus]) {
-    // An info metric is encoded as `…_info`, so the name is registered without it.
-    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-    registry.register(
-        names::BUILD_INFO.strip_suffix("_info").unwrap_or(names::BUILD_INFO),
-        "Which version runs",
-        build,
-    );
-    register_routes(registry, statuses);
     register_pipelines(registry, statuses);
+    let owned: Vec<&PipelineStatus> = statuses.iter().filter(|status| status.state != PipelineState::Standby).collect();
+    register_routes(registry, &owned);
     register_stores(registry, statuses);
 }
 
-fn register_routes(registry: &mut Registry, statuses: &[PipelineStatus]) {
+fn register_routes(registry: &mut Registry, statuses: &[&PipelineStatus]) {
     let lag = Family::<ByRoute, Real>::default();
     let quarantined = Family::<ByRoute, Whole>::default();
     let unreadable = Family::<ByRoute, Whole>::default();
     let pairs = Family::<ByRoute, Whole>::default();
     let pending = Family::<ByRoute, Whole>::default();
     let awaiting = Family::<ByRoute, Whole>::default();
-    for route in statuses.iter().flat_map(|status| &status.routes) {
-        let by = ByRoute { route: route.route.clone() };
-        let longest = lag.get_or_create_owned(&by);
-        longest.set(longest.get().max(route.lag_seconds));
-        quarantined.get_or_create(&by).inc_by(whole(route.quarantined));
-        unreadable.get_or_create(&by).inc_by(whole(route.unreadable));
-        pairs.get_or_create(&by).inc_by(whole(route.pairs));
-        pending.get_or_create(&by).inc_by(whole(route.pending));
-        awaiting.get_or_create(&by).inc_by(whole(route.awaiting_approval));
+    let position = Family::<ByPipeline, Whole>::default();
+    let bytes = Family::<ByPipeline, Whole>::default();
+    for status in statuses {
+        let by = ByPipeline { pipeline: status.pipeline.clone() };
+        position.get_or_create(&by).set(whole(status.position));
+        bytes.get_or_create(&by).set(whole(status.history.map_or(0, |extent| extent.bytes)));
+        for route in &status.routes {
+            let by = ByRoute { pipeline: status.pipeline.clone(), route: route.route.clone() };
+            lag.get_or_create(&by).set(route.lag_seconds);
+            quarantined.get_or_create(&by).set(whole(route.quarantined));
+            unreadable.get_or_create(&by).set(whole(route.unreadable));
+            pairs.get_or_create(&by).set(whole(route.pairs));
+            pending.get_or_create(&by).set(whole(route.pending));
+            awaiting.get_or_create(&by).set(whole(route.awaiting_approval));
+        }
     }
-    registry.register(names::LAG_SECONDS, "Age of the oldest change that is not yet settled", lag);
+    registry.register(
+        names::LAG_SECONDS,
+        "Age of the oldest change that is not yet settled, or for how long a source has not been heard",
+        lag,
+    );
     registry.register(names::QUARANTINED, "Pairs in quarantine", quarantined);
     registry.register(names::UNREADABLE, "Znodes that may not be read, and pairs without a permission", unreadable);
     registry.register(names::PAIRS, "Pairs that are in step", pairs);
     registry.register(names::PENDING, "Pairs known to have changed and not yet settled", pending);
     registry.register(names::AWAITING_APPROVAL, "Deletes that wait for keepstep approve", awaiting);
+    registry.register(names::STREAM_POSITION, "Newest position of the stream", position);
+    registry.register(names::STREAM_BYTES, "Bytes that the stream takes on disk", bytes);
 }
 
 fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
-    let position = Family::<ByPipeline, Whole>::default();
-    let bytes = Family::<ByPipeline, Whole>::default();
+    let build = Family::<ByVersion, Whole>::default();
     let ready = Family::<ByPipeline, Whole>::default();
     let state = Family::<ByState, Whole>::default();
     let epoch = Family::<ByPipeline, Whole>::default();
@@ -98,8 +112,8 @@ fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
     let owner = Family::<ByOwner, Whole>::default();
     for status in statuses {
         let by = ByPipeline { pipeline: status.pipeline.clone() };
-        position.get_or_create(&by).set(whole(status.position));
-        bytes.get_or_create(&by).set(whole(status.history.map_or(0, |extent| extent.bytes)));
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        build.get_or_create(&ByVersion { pipeline: status.pipeline.clone(), version }).set(1);
         ready.get_or_create(&by).set(i64::from(u8::from(status.ready)));
         standbys.get_or_create(&by).set(whole(status.standbys));
         // Only the owner knows its epoch.
@@ -115,8 +129,8 @@ fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
             state.get_or_create(&by).set(i64::from(u8::from(status.state == each)));
         }
     }
-    registry.register(names::STREAM_POSITION, "Newest position of the stream", position);
-    registry.register(names::STREAM_BYTES, "Bytes that the stream takes on disk", bytes);
+    // A gauge, not an "info": the text format 0.0.4 has no such type, and refuses the whole page.
+    registry.register(names::BUILD_INFO, "Which version runs", build);
     registry.register(names::PIPELINE_READY, "1 if the pipeline is ready", ready);
     registry.register(names::PIPELINE_STATE, "1 in the state that the pipeline is in", state);
     registry.register(names::EPOCH, "Epoch of the owner, told by the owner", epoch);
@@ -126,11 +140,11 @@ fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
 
 fn register_stores(registry: &mut Registry, statuses: &[PipelineStatus]) {
     let connected = Family::<ByStore, Whole>::default();
-    for store in statuses.iter().flat_map(|status| &status.stores) {
-        let by = ByStore { store: store.name.clone() };
-        let seen = connected.get(&by).map(|gauge| gauge.get());
-        let now = i64::from(u8::from(store.connected));
-        connected.get_or_create(&by).set(seen.map_or(now, |before| before.min(now)));
+    for status in statuses {
+        for store in &status.stores {
+            let by = ByStore { pipeline: status.pipeline.clone(), store: store.name.clone() };
+            connected.get_or_create(&by).set(i64::from(u8::from(store.connected)));
+        }
     }
     registry.register(names::STORE_CONNECTED, "1 if the connection stands", connected);
 }
@@ -154,18 +168,23 @@ mod tests {
             route.quarantined = 2;
         }
         let page = Metrics::new().text(&[status], Exposition::Plain);
-        assert!(page.contains(r#"keepstep_lag_seconds{route="settings"} 1.5"#), "{page}");
-        assert!(page.contains(r#"keepstep_pairs{route="settings"} 7"#), "{page}");
-        assert!(page.contains(r#"keepstep_quarantined{route="settings"} 2"#), "{page}");
-        assert!(page.contains(r#"keepstep_stream_position{pipeline="p"} "#), "{page}");
-        assert!(page.contains(r#"keepstep_epoch{pipeline="p"} 3"#), "{page}");
-        assert!(page.contains(r#"keepstep_standbys{pipeline="p"} "#), "{page}");
-        assert!(page.contains(r#"keepstep_owner_info{pipeline="p",owner=""#), "{page}");
-        assert!(page.contains(r#"keepstep_pipeline_state{pipeline="p",state="live"} 1"#), "{page}");
+        for series in [
+            r#"keepstep_lag_seconds{pipeline="p",route="settings"} 1.5"#,
+            r#"keepstep_pairs{pipeline="p",route="settings"} 7"#,
+            r#"keepstep_quarantined{pipeline="p",route="settings"} 2"#,
+            r#"keepstep_stream_position{pipeline="p"} "#,
+            r#"keepstep_epoch{pipeline="p"} 3"#,
+            r#"keepstep_standbys{pipeline="p"} "#,
+            r#"keepstep_owner_info{pipeline="p",owner=""#,
+            r#"keepstep_pipeline_state{pipeline="p",state="live"} 1"#,
+            r#"keepstep_build_info{pipeline="p",version=""#,
+        ] {
+            assert!(page.contains(series), "{series} is not in {page}");
+        }
     }
 
     #[test]
-    fn routes_of_one_name_in_two_pipelines_add_up() {
+    fn routes_of_one_name_in_two_pipelines_are_two_series() {
         let mut statuses = [fake::status("p"), fake::status("q")];
         for (status, (lag, pairs)) in statuses.iter_mut().zip([(3.0, 4), (1.0, 5)]) {
             if let Some(route) = status.routes.first_mut() {
@@ -174,7 +193,7 @@ mod tests {
             }
         }
         let page = Metrics::new().text(&statuses, Exposition::Plain);
-        assert!(page.contains(r#"keepstep_lag_seconds{route="settings"} 3"#), "{page}");
-        assert!(page.contains(r#"keepstep_pairs{route="settings"} 9"#), "{page}");
+        assert!(page.contains(r#"keepstep_lag_seconds{pipeline="p",route="settings"} 3"#), "{page}");
+        assert!(page.contains(r#"keepstep_pairs{pipeline="q",route="settings"} 5"#), "{page}");
     }
 }

@@ -1,8 +1,8 @@
 //! The counters that the pipeline moves, and the text that Prometheus reads.
 
 use super::{gauges, names, process};
-use crate::change::Op;
-use crate::pipeline::control::PipelineStatus;
+use crate::change::{LossCause, Op, Side};
+use crate::pipeline::control::{PipelineState, PipelineStatus};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,20 +22,35 @@ pub type Number = Gauge<f64, AtomicU64>;
 const APPLY_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteOp {
+struct ByPipeline {
+    pipeline: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRouteOp {
+    pipeline: String,
     route: String,
     op: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Store {
+struct ByStore {
+    pipeline: String,
     store: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RuleWinner {
+struct ByRuleWinner {
+    pipeline: String,
     rule: String,
     winner: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCause {
+    pipeline: String,
+    store: String,
+    cause: String,
 }
 
 /// The text format a scraper asked for.
@@ -64,14 +79,35 @@ impl Exposition {
     }
 }
 
-/// The numbers of one worker, over all its pipelines: label sets carry no pipeline name, so routes of the same name
-/// in two pipelines are one series, summed.
+/// The counters of one worker; each of its pipelines has its own ([`Metrics::of`]).
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    changes: Family<RouteOp, Count>,
-    writes: Family<Store, Count>,
-    conflicts: Family<RuleWinner, Count>,
+    changes: Family<ByRouteOp, Count>,
+    writes: Family<ByStore, Count>,
+    conflicts: Family<ByRuleWinner, Count>,
+    losses: Family<ByCause, Count>,
+    lost_pairs: Family<ByCause, Count>,
+    collapsed: Family<ByPipeline, Count>,
+    gaps: Family<ByPipeline, Count>,
+    cache_hits: Family<ByPipeline, Count>,
+    cache_misses: Family<ByPipeline, Count>,
+    comparisons: Family<ByPipeline, Count>,
+    recreate_overwrites: Family<ByPipeline, Count>,
+    refused: Family<ByPipeline, Count>,
+    comparison_seconds: Family<ByPipeline, Number>,
+    apply_seconds: Family<ByPipeline, Histogram, fn() -> Histogram>,
+}
+
+/// The counters of one pipeline.
+#[derive(Debug)]
+pub struct PipelineMetrics {
+    pipeline: String,
+    changes: Family<ByRouteOp, Count>,
+    writes: Family<ByStore, Count>,
+    conflicts: Family<ByRuleWinner, Count>,
+    losses: Family<ByCause, Count>,
+    lost_pairs: Family<ByCause, Count>,
     /// Values that were replaced before Keepstep saw them.
     pub collapsed: Count,
     /// Times in which a source could not see every change.
@@ -98,8 +134,12 @@ impl Default for Metrics {
     }
 }
 
+fn apply_seconds() -> Histogram {
+    Histogram::new(APPLY_BUCKETS)
+}
+
 impl Metrics {
-    /// All numbers at zero.
+    /// No numbers yet.
     #[must_use]
     pub fn new() -> Metrics {
         let mut metrics = Metrics {
@@ -107,18 +147,22 @@ impl Metrics {
             changes: Family::default(),
             writes: Family::default(),
             conflicts: Family::default(),
-            collapsed: Count::default(),
-            gaps: Count::default(),
-            cache_hits: Count::default(),
-            cache_misses: Count::default(),
-            comparisons: Count::default(),
-            comparison_seconds: Number::default(),
-            recreate_overwrites: Count::default(),
-            refused: Count::default(),
-            apply_seconds: Histogram::new(APPLY_BUCKETS),
+            losses: Family::default(),
+            lost_pairs: Family::default(),
+            collapsed: Family::default(),
+            gaps: Family::default(),
+            cache_hits: Family::default(),
+            cache_misses: Family::default(),
+            comparisons: Family::default(),
+            recreate_overwrites: Family::default(),
+            refused: Family::default(),
+            comparison_seconds: Family::default(),
+            apply_seconds: Family::new_with_constructor(apply_seconds),
         };
         let registry = &mut metrics.registry;
-        let mut add = |name: &str, help: &str, count: &Count| registry.register(stem(name), help, count.clone());
+        let mut add = |name: &str, help: &str, counts: &Family<ByPipeline, Count>| {
+            registry.register(stem(name), help, counts.clone());
+        };
         add(names::COLLAPSED_TOTAL, "Values that were replaced before Keepstep saw them", &metrics.collapsed);
         add(names::GAPS_TOTAL, "Times in which a source could not see every change", &metrics.gaps);
         add(names::CACHE_HITS_TOTAL, "Lookups answered from memory", &metrics.cache_hits);
@@ -142,6 +186,16 @@ impl Metrics {
         registry.register(stem(names::WRITES_TOTAL), "Writes that a store took", metrics.writes.clone());
         registry.register(stem(names::CONFLICTS_TOTAL), "Settled conflicts", metrics.conflicts.clone());
         registry.register(
+            stem(names::LOSSES_TOTAL),
+            "Times in which a store lost data; cause is flushed, replaced, evicted, older or emptied",
+            metrics.losses.clone(),
+        );
+        registry.register(
+            stem(names::LOST_PAIRS_TOTAL),
+            "Pairs that these losses concerned",
+            metrics.lost_pairs.clone(),
+        );
+        registry.register(
             names::COMPARISON_SECONDS,
             "How long the last full comparison took",
             metrics.comparison_seconds.clone(),
@@ -150,28 +204,26 @@ impl Metrics {
         metrics
     }
 
-    /// Changes of this route and op that are on the stream.
+    /// The counters of this pipeline, the same at each call.
     #[must_use]
-    pub fn changes(&self, route: &str, op: Op) -> Count {
-        self.changes.get_or_create_owned(&RouteOp { route: route.to_owned(), op: op.letter().to_owned() })
-    }
-
-    /// Writes that this store took.
-    #[must_use]
-    pub fn writes(&self, store: &str) -> Count {
-        self.writes.get_or_create_owned(&Store { store: store.to_owned() })
-    }
-
-    /// Conflicts settled by this rule in favour of this store. The rule is as the pipeline file writes it.
-    #[must_use]
-    pub fn conflicts(&self, rule: &str, winner: &str) -> Count {
-        self.conflicts.get_or_create_owned(&RuleWinner { rule: rule.to_owned(), winner: winner.to_owned() })
-    }
-
-    /// Makes a route's counters appear at zero, so that a rate over them is right from the first change on.
-    pub fn introduce_route(&self, route: &str) {
-        for op in [Op::Read, Op::Create, Op::Update, Op::Delete] {
-            let _ = self.changes(route, op);
+    pub fn of(&self, pipeline: &str) -> PipelineMetrics {
+        let by = ByPipeline { pipeline: pipeline.to_owned() };
+        PipelineMetrics {
+            pipeline: pipeline.to_owned(),
+            changes: self.changes.clone(),
+            writes: self.writes.clone(),
+            conflicts: self.conflicts.clone(),
+            losses: self.losses.clone(),
+            lost_pairs: self.lost_pairs.clone(),
+            collapsed: self.collapsed.get_or_create_owned(&by),
+            gaps: self.gaps.get_or_create_owned(&by),
+            cache_hits: self.cache_hits.get_or_create_owned(&by),
+            cache_misses: self.cache_misses.get_or_create_owned(&by),
+            comparisons: self.comparisons.get_or_create_owned(&by),
+            comparison_seconds: self.comparison_seconds.get_or_create_owned(&by),
+            recreate_overwrites: self.recreate_overwrites.get_or_create_owned(&by),
+            refused: self.refused.get_or_create_owned(&by),
+            apply_seconds: self.apply_seconds.get_or_create_owned(&by),
         }
     }
 
@@ -181,10 +233,12 @@ impl Metrics {
         let mut scrape = Registry::default();
         gauges::register(&mut scrape, statuses);
         process::register(&mut scrape);
-        let mut page = String::with_capacity(8 * 1024);
+        let mut counters = String::with_capacity(8 * 1024);
+        let mut page = String::with_capacity(16 * 1024);
         // Writing to a String cannot fail; a label that could not be encoded leaves the page short, which a scraper
         // notices by the missing end.
-        let written = text::encode_registry(&mut page, &self.registry)
+        let written = text::encode_registry(&mut counters, &self.registry)
+            .map(|()| page.push_str(&without_standbys(&counters, statuses)))
             .and_then(|()| text::encode_registry(&mut page, &scrape))
             .and_then(|()| text::encode_eof(&mut page));
         if let Err(error) = written {
@@ -195,6 +249,77 @@ impl Metrics {
             Exposition::Plain => plain(&page),
         }
     }
+}
+
+impl PipelineMetrics {
+    /// Changes of this route and op that are on the stream.
+    #[must_use]
+    pub fn changes(&self, route: &str, op: Op) -> Count {
+        let (pipeline, route, op) = (self.pipeline.clone(), route.to_owned(), op.letter().to_owned());
+        self.changes.get_or_create_owned(&ByRouteOp { pipeline, route, op })
+    }
+
+    /// Writes that this store took.
+    #[must_use]
+    pub fn writes(&self, store: &str) -> Count {
+        self.writes.get_or_create_owned(&ByStore { pipeline: self.pipeline.clone(), store: store.to_owned() })
+    }
+
+    /// Conflicts settled by this rule in favour of this store. The rule is as the pipeline file writes it.
+    #[must_use]
+    pub fn conflicts(&self, rule: &str, winner: &str) -> Count {
+        let (pipeline, rule, winner) = (self.pipeline.clone(), rule.to_owned(), winner.to_owned());
+        self.conflicts.get_or_create_owned(&ByRuleWinner { pipeline, rule, winner })
+    }
+
+    /// Losses of this store, by this cause.
+    #[must_use]
+    pub fn losses(&self, store: &str, cause: LossCause) -> Count {
+        self.losses.get_or_create_owned(&self.by_cause(store, cause))
+    }
+
+    /// Pairs that these concerned.
+    #[must_use]
+    pub fn lost_pairs(&self, store: &str, cause: LossCause) -> Count {
+        self.lost_pairs.get_or_create_owned(&self.by_cause(store, cause))
+    }
+
+    fn by_cause(&self, store: &str, cause: LossCause) -> ByCause {
+        ByCause { pipeline: self.pipeline.clone(), store: store.to_owned(), cause: cause.word().to_owned() }
+    }
+
+    /// Makes a route's counters appear at zero, so that a rate over them is right from the first change on.
+    pub fn introduce_route(&self, route: &str) {
+        for op in [Op::Read, Op::Create, Op::Update, Op::Delete] {
+            let _ = self.changes(route, op);
+        }
+    }
+
+    /// Makes a store's counters appear at zero.
+    pub fn introduce_store(&self, side: Side, store: &str) {
+        let _ = self.writes(store);
+        let causes: &[LossCause] = match side {
+            Side::Zookeeper => &[LossCause::Older, LossCause::Emptied],
+            Side::Redis => &[LossCause::Flushed, LossCause::Replaced, LossCause::Evicted],
+        };
+        for cause in causes {
+            let _ = (self.losses(store, *cause), self.lost_pairs(store, *cause));
+        }
+    }
+}
+
+/// The page without the counters of pipelines for which this worker only stands by: what they say is the owner's to say.
+fn without_standbys(page: &str, statuses: &[PipelineStatus]) -> String {
+    let standbys = statuses.iter().filter(|status| status.state == PipelineState::Standby);
+    // No name of a pipeline needs to be escaped, and a quote inside another label is.
+    let labels: Vec<[String; 2]> =
+        standbys.map(|status| ["{", ","].map(|before| format!("{before}pipeline=\"{}\"", status.pipeline))).collect();
+    let mut out = String::with_capacity(page.len());
+    for line in page.lines().filter(|line| !labels.iter().flatten().any(|label| line.contains(label))) {
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
 }
 
 /// The name under which a counter is registered: the encoder adds `_total` itself.
@@ -230,52 +355,129 @@ fn plain(page: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::fake;
+    use std::collections::HashSet;
 
     fn lines(page: &str) -> Vec<&str> {
         page.lines().collect()
     }
 
+    fn all_kinds(pipelines: &[&str]) -> Metrics {
+        let metrics = Metrics::new();
+        for pipeline in pipelines {
+            let of = metrics.of(pipeline);
+            of.introduce_route("settings");
+            of.introduce_store(Side::Redis, "cache");
+            of.introduce_store(Side::Zookeeper, "zk");
+            of.conflicts("prefer zk", "zk").inc();
+            of.apply_seconds.observe(0.01);
+        }
+        metrics
+    }
+
+    /// The rules of the text format 0.0.4 that a scraper enforces, a line at a time; answers the names of the series.
+    fn parsed(page: &str) -> Result<HashSet<String>, String> {
+        const TYPES: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
+        let is_name = |name: &str| {
+            name.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
+                && name.chars().all(|it| it.is_ascii_alphanumeric() || it == '_' || it == ':')
+        };
+        let (mut typed, mut seen, mut current) = (HashSet::new(), HashSet::new(), String::new());
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').ok_or(line)?;
+                if !TYPES.contains(&kind) || !is_name(name) || !typed.insert(name.to_owned()) {
+                    return Err(format!("{line}: an unknown type, or a second one"));
+                }
+                name.clone_into(&mut current);
+                continue;
+            }
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                rest.split_once(' ').ok_or(line)?;
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').ok_or(line)?;
+            value.parse::<f64>().map_err(|error| format!("{line}: {error}"))?;
+            let name = series.split('{').next().unwrap_or_default();
+            let labels = series.strip_prefix(name).unwrap_or_default();
+            if !is_name(name) || !(labels.is_empty() || labels.ends_with('}')) {
+                return Err(format!("{line}: no series"));
+            }
+            // A sample belongs to the type above it.
+            let parts = ["", "_bucket", "_sum", "_count"];
+            if !parts.iter().any(|part| name.strip_suffix(part) == Some(&current)) {
+                return Err(format!("{line} stands below the type of {current}"));
+            }
+            if !seen.insert(series.to_owned()) {
+                return Err(format!("{line} is there twice"));
+            }
+        }
+        Ok(seen)
+    }
+
+    #[test]
+    fn every_line_of_plain_text_follows_the_rules_of_the_format() {
+        let metrics = all_kinds(&["p", "q"]);
+        let page = metrics.text(&[fake::status("p"), fake::status("q")], Exposition::Plain);
+        let series = parsed(&page);
+        assert!(series.as_ref().is_ok_and(|series| series.len() > 50), "{series:?} of\n{page}");
+    }
+
+    #[test]
+    fn every_series_of_a_pipeline_has_its_label() {
+        let page = all_kinds(&["p"]).text(&[fake::status("p")], Exposition::Plain);
+        for line in page.lines().filter(|line| !line.starts_with('#') && !line.starts_with("process_")) {
+            assert!(line.starts_with("keepstep_") && line.contains("pipeline=\"p\""), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_standby_serves_none_of_the_owners_figures() {
+        let mut standby = fake::status("p");
+        standby.state = PipelineState::Standby;
+        standby.epoch = 0;
+        let page = all_kinds(&["p", "q"]).text(&[standby, fake::status("q")], Exposition::Plain);
+        assert!(parsed(&page).is_ok(), "{page}");
+        for name in
+            ["changes_total", "writes_total", "losses_total", "gaps_total", "pairs", "lag_seconds", "quarantined"]
+        {
+            let of = |pipeline: &str| page.contains(&format!("keepstep_{name}{{pipeline=\"{pipeline}\""));
+            assert!(!of("p") && of("q"), "{name}: {page}");
+        }
+        assert!(page.contains(r#"keepstep_pipeline_ready{pipeline="p"} 1"#), "{page}");
+    }
+
     #[test]
     fn a_counter_is_named_with_total_exactly_once() {
         let metrics = Metrics::new();
-        metrics.changes("settings", Op::Update).inc_by(3);
+        metrics.of("p").changes("settings", Op::Update).inc_by(3);
         for exposition in [Exposition::Plain, Exposition::OpenMetrics] {
             let page = metrics.text(&[], exposition);
-            assert!(lines(&page).contains(&r#"keepstep_changes_total{route="settings",op="u"} 3"#), "{page}");
+            assert!(
+                lines(&page).contains(&r#"keepstep_changes_total{pipeline="p",route="settings",op="u"} 3"#),
+                "{page}"
+            );
             assert!(!page.contains("_total_total"), "{page}");
         }
     }
 
     #[test]
     fn in_plain_text_the_type_names_the_series_and_nothing_marks_the_end() {
-        let page = Metrics::new().text(&[], Exposition::Plain);
+        let page = all_kinds(&["p"]).text(&[], Exposition::Plain);
         assert!(lines(&page).contains(&"# TYPE keepstep_gaps_total counter"), "{page}");
         assert!(!page.contains("# EOF"), "{page}");
         assert!(Metrics::new().text(&[], Exposition::OpenMetrics).ends_with("# EOF\n"));
     }
 
     #[test]
-    fn only_keepstep_and_process_names_are_served() {
-        let metrics = Metrics::new();
-        metrics.introduce_route("settings");
-        metrics.conflicts("prefer zk", "zk").inc();
-        metrics.writes("cache").inc();
-        metrics.apply_seconds.observe(0.01);
-        let page = metrics.text(&[], Exposition::Plain);
-        for line in page.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.starts_with("keepstep_") || line.starts_with("process_"), "{line}");
-            let value = line.rsplit(' ').next().unwrap_or_default();
-            assert!(value.parse::<f64>().is_ok(), "{line}");
+    fn what_is_introduced_is_there_at_zero() {
+        let page = all_kinds(&["p"]).text(&[], Exposition::Plain);
+        for series in [
+            r#"keepstep_changes_total{pipeline="p",route="settings",op="d"} 0"#,
+            r#"keepstep_losses_total{pipeline="p",store="cache",cause="flushed"} 0"#,
+            r#"keepstep_losses_total{pipeline="p",store="zk",cause="older"} 0"#,
+        ] {
+            assert!(lines(&page).contains(&series), "{series} is not in {page}");
         }
-        assert!(page.contains(r#"keepstep_conflicts_total{rule="prefer zk",winner="zk"} 1"#), "{page}");
-        assert!(page.contains("process_resident_memory_bytes"), "{page}");
-    }
-
-    #[test]
-    fn an_introduced_route_is_there_at_zero() {
-        let metrics = Metrics::new();
-        metrics.introduce_route("settings");
-        let page = metrics.text(&[], Exposition::Plain);
-        assert!(page.contains(r#"keepstep_changes_total{route="settings",op="d"} 0"#), "{page}");
     }
 }

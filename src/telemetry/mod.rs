@@ -17,5 +17,5 @@ pub mod names;
 mod process;
 mod said;
 
-pub use metrics::{Count, Exposition, Metrics, Number};
+pub use metrics::{Count, Exposition, Metrics, Number, PipelineMetrics};
 pub use said::Said;

@@ -1,4 +1,5 @@
-//! Names of metrics and spans, as a reader of `/metrics` and of the log meets them.
+//! Names of metrics and spans, as a reader of `/metrics` and of the log meets them. Every metric of a pipeline has the label
+//! `pipeline` besides those given here.
 
 /// Changes recorded on the stream, by route and op.
 pub const CHANGES_TOTAL: &str = "keepstep_changes_total";
@@ -10,6 +11,10 @@ pub const CONFLICTS_TOTAL: &str = "keepstep_conflicts_total";
 pub const COLLAPSED_TOTAL: &str = "keepstep_collapsed_total";
 /// Times in which a source could not see every change.
 pub const GAPS_TOTAL: &str = "keepstep_gaps_total";
+/// Times in which a store lost data, by store and cause.
+pub const LOSSES_TOTAL: &str = "keepstep_losses_total";
+/// Pairs that these concerned, by store and cause.
+pub const LOST_PAIRS_TOTAL: &str = "keepstep_lost_pairs_total";
 /// Lookups answered from memory.
 pub const CACHE_HITS_TOTAL: &str = "keepstep_cache_hits_total";
 /// Lookups that had to ask a store or the stream.

@@ -2,7 +2,7 @@
 
 use crate::scripts::settings;
 use crate::support::{LIVE, Redis, ZooKeeper, eventually};
-use keepstep::change::{Digest, Side, ZkVersion};
+use keepstep::change::{Digest, LossCause, Side, ZkVersion};
 use keepstep::plan::{Base, KeyOp, ZnodeOp};
 use keepstep::store::redis::RedisStore;
 use keepstep::store::zookeeper::{Access, Sessions, Settings, ZookeeperStore};
@@ -32,6 +32,8 @@ impl Hints for Told {
     }
 
     fn everything(&self, _: Side, _: &str) {}
+
+    fn lost(&self, _: Side, _: LossCause, _: &str) {}
 
     fn link(&self, _: Side, link: Link) {
         *self.is_up.lock().unwrap() = matches!(link, Link::Up);

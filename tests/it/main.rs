@@ -45,11 +45,14 @@ mod kafka_faults;
 mod kafka_stream;
 mod limits;
 mod losses;
+mod losses_told;
 mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
 mod once;
 mod one_way;
+mod operating;
+mod pauses;
 #[cfg(not(feature = "failpoints"))]
 mod plain;
 mod proofs;
@@ -68,6 +71,7 @@ mod storage;
 mod stream_conformance;
 mod support;
 mod support_works;
+mod told;
 mod transitions;
 mod two_way;
 mod workers;

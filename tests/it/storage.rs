@@ -100,6 +100,9 @@ async fn a_full_disk_stops_capture_and_is_waited_out_and_nothing_is_lost() {
         if status.contains("capture is paused") { Ok(()) } else { Err(status) }
     })
     .await;
+    assert_eq!(scene.keepstep.json("status", &[]).await[0]["state"], "blocked");
+    assert_eq!(scene.keepstep.status_of("/ready").await, Some(503), "an owner that cannot record is not ready");
+    assert_eq!(scene.keepstep.command("status", &["--check"]).await.code, Some(1));
     never("a value on the other side that is not on the stream", Duration::from_secs(1), async || {
         let copied =
             scene.znodes.text("/settings/large/39").await.is_some() && scene.text("settings:wide:39").await.is_some();

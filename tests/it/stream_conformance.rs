@@ -154,6 +154,7 @@ pub fn change(pair: u64, ts_ms: i64, value: Option<&[u8]>) -> Change {
         conflict: None,
         gap: None,
         epoch: 1,
+        loss: None,
     }
 }
 

@@ -4,6 +4,7 @@ use super::calls::answer as no_error;
 use super::source::Member;
 use super::state::{self, Update};
 use super::{Shared, lock};
+use crate::change::LossCause;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use std::sync::Arc;
@@ -57,5 +58,5 @@ async fn is_gone(connection: &mut MultiplexedConnection, member: &Member, shared
         ?saved,
         "our own state is gone from Redis: the data set is another one"
     );
-    member.everything("the data set was flushed, swapped or replaced");
+    member.lost(LossCause::Flushed, "the data set was flushed, swapped or replaced");
 }

@@ -159,20 +159,29 @@ impl Info {
 /// The flags that the source needs: keyspace channel, and generic, string, expired and evicted events.
 const FLAGS_NEEDED: &str = "Kg$xe";
 
-/// Whether these flags announce everything the source needs. `A` stands for all classes.
-pub(super) fn notifies(flags: &str) -> bool {
-    FLAGS_NEEDED.chars().all(|flag| flags.contains(flag) || (flag != 'K' && flags.contains('A')))
+/// The classes that are missing, with spaces between: `$ x e`. Empty if none is.
+pub(super) fn missing(flags: &str) -> String {
+    let is_missing = |flag: &char| !(flags.contains(*flag) || (*flag != 'K' && flags.contains('A')));
+    let missing: Vec<String> = FLAGS_NEEDED.chars().filter(is_missing).map(String::from).collect();
+    missing.join(" ")
 }
 
-/// The command that turns them on, keeping what is there.
-pub(super) fn turn_on(flags: &str) -> String {
-    let mut all = flags.to_owned();
-    for flag in FLAGS_NEEDED.chars() {
-        if !(all.contains(flag) || (flag != 'K' && all.contains('A'))) {
-            all.push(flag);
-        }
+/// What is to be said of these flags where they are not enough.
+pub(super) fn shortcoming(flags: &str) -> String {
+    match flags {
+        "" => "notifications are off".to_owned(),
+        flags => format!("notifications are incomplete: missing {} (there are `{flags}`)", missing(flags)),
     }
-    format!("CONFIG SET notify-keyspace-events {all}")
+}
+
+/// Whether these flags announce everything the source needs. `A` stands for all classes.
+pub(super) fn notifies(flags: &str) -> bool {
+    missing(flags).is_empty()
+}
+
+/// The command that turns them on, keeping what is there. Quoted, since a shell would replace `$xe`.
+pub(super) fn turn_on(flags: &str) -> String {
+    format!("CONFIG SET notify-keyspace-events '{flags}{}'", missing(flags).replace(' ', ""))
 }
 
 #[cfg(test)]
@@ -185,8 +194,13 @@ pub(super) mod tests {
         assert!(notifies("g$xeK"));
         assert!(!notifies("AE"));
         assert!(!notifies(""));
-        assert_eq!(turn_on(""), "CONFIG SET notify-keyspace-events Kg$xe");
-        assert_eq!(turn_on("AE"), "CONFIG SET notify-keyspace-events AEK");
+        assert!(notifies("KEA"));
+        assert_eq!(turn_on(""), "CONFIG SET notify-keyspace-events 'Kg$xe'");
+        assert_eq!(turn_on("AE"), "CONFIG SET notify-keyspace-events 'AEK'");
+        // What a shell makes of an unquoted Kg$xe.
+        assert_eq!(turn_on("gK"), "CONFIG SET notify-keyspace-events 'gK$xe'");
+        assert_eq!(shortcoming("gK"), "notifications are incomplete: missing $ x e (there are `gK`)");
+        assert_eq!(shortcoming(""), "notifications are off");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What decides whether a key that vanished unseen was deleted or lost.
 
 use super::info::{Evidence, Info};
+use crate::change::LossCause;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -29,6 +30,15 @@ impl Lineage {
     /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
     pub(super) fn is_intact_as(&self, info: &Info) -> bool {
         self.is_intact() && self.compared.as_ref().is_some_and(|then| info.evidence().proves_whole_since(then))
+    }
+
+    /// How data may have been lost since the last comparison that ended in step; `None` as well where there was none.
+    pub(super) fn lost(&self) -> Option<LossCause> {
+        let (now, then) = self.current.as_ref().zip(self.compared.as_ref())?;
+        if now.life != then.life {
+            return Some(LossCause::Replaced);
+        }
+        (now.evicted_keys != then.evicted_keys).then_some(LossCause::Evicted)
     }
 
     /// Whether the data set is the one that was last compared, without a restart in between.

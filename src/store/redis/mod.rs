@@ -34,6 +34,7 @@ use super::{
     Claim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
 };
+use crate::change::LossCause;
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
 use fault::explain;
@@ -278,7 +279,9 @@ impl Keyspace for RedisStore {
     fn observe<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<KeyReadings, StoreError>> {
         async move {
             let (readings, now_ms) = self.shared.observe_all(keys, values).await?;
-            let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && !reading.entry.is_empty();
+            // Without sidecars every key that is not there may have been.
+            let may_have_been = |entry: &[u8]| !entry.is_empty() || !self.shared.settings.sidecars;
+            let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && may_have_been(&reading.entry);
             let (intact, told) = if readings.iter().any(is_gone) {
                 // What is known is up to a second old, and an eviction's event may still be on its way.
                 let (heard, told) = self.ask_behind_events().await?;
@@ -344,6 +347,10 @@ impl Keyspace for RedisStore {
 
     fn is_intact(&self) -> bool {
         lock(&self.shared.lineage).is_intact()
+    }
+
+    fn lost_since_compared(&self) -> Option<LossCause> {
+        lock(&self.shared.lineage).lost()
     }
 
     fn mark(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::calls::{bytes, glob, integer, keys_of};
 use super::fault::{is_broken, is_denied};
-use super::info::{notifies, turn_on};
+use super::info::{notifies, shortcoming, turn_on};
 use super::{Shared, needs};
 use crate::store::StoreError;
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
@@ -58,12 +58,12 @@ async fn notifications(shared: &Shared) -> Finding {
             Finding::new(Level::Ok, store, format!("notify-keyspace-events is `{flags}`"), "")
         }
         Some(flags) => {
-            let what = format!("notifications are off or incomplete (`{flags}`): tracking alone carries the changes");
+            let what = format!("{}: tracking alone carries the changes", shortcoming(&flags));
             Finding::new(Level::Warning, store, what, format!("turn them on with: {}", turn_on(&flags)))
         }
         None => {
             let what = "CONFIG GET is not allowed, so notify-keyspace-events is unknown";
-            Finding::new(Level::Warning, store, what, "allow +config|get, or make sure it contains Kg$xe")
+            Finding::new(Level::Warning, store, what, "allow +config|get, or make sure it contains 'Kg$xe'")
         }
     }
 }

@@ -12,6 +12,7 @@
 use super::info::{Info, SECTIONS};
 use super::size;
 use super::source::Listeners;
+use crate::store::Password;
 use crate::store::held::Held;
 use crate::store::request::RequestLimit;
 use redis::aio::MultiplexedConnection;
@@ -39,7 +40,7 @@ pub struct Access {
     /// ACL user.
     pub username: Option<String>,
     /// Password.
-    pub password: Option<String>,
+    pub password: Option<Password>,
 }
 
 /// Where pushes go.
@@ -118,7 +119,7 @@ impl Server {
             info = info.set_username(username);
         }
         if let Some(password) = &self.access.password {
-            info = info.set_password(password);
+            info = info.set_password(password.now());
         }
         let address = ConnectionAddr::Tcp(self.access.host.clone(), self.access.port);
         let client = Client::open(address.into_connection_info()?.set_redis_settings(info))?;

@@ -21,11 +21,11 @@
 
 use super::calls::glob;
 use super::fault::{explain, is_broken};
-use super::info::{Info, notifies, turn_on};
+use super::info::{Info, notifies, shortcoming, turn_on};
 use super::notification::{self, Notice};
 use super::server::{Heard, Server};
 use super::{Shared, canary, claim, lock};
-use crate::change::Side;
+use crate::change::{LossCause, Side};
 use crate::store::{Hints, Link, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisError};
@@ -67,6 +67,10 @@ impl Member {
 
     pub(super) fn everything(&self, why: &str) {
         self.tell(|hints| hints.everything(Side::Redis, why));
+    }
+
+    pub(super) fn lost(&self, cause: LossCause, why: &str) {
+        self.tell(|hints| hints.lost(Side::Redis, cause, why));
     }
 }
 
@@ -193,7 +197,10 @@ impl Listeners {
                 }
             }
             Notice::Everything => {
-                lock(&self.table).members.iter().for_each(|member| member.everything("the database was flushed"));
+                lock(&self.table)
+                    .members
+                    .iter()
+                    .for_each(|member| member.lost(LossCause::Flushed, "the database was flushed"));
             }
             Notice::Disconnected => broken.notify_one(),
         });
@@ -436,13 +443,15 @@ impl Line<'_> {
         let facts = Arc::make_mut(&mut facts);
         let flags = self.flags.as_deref();
         facts.notifications = flags.map(notifies);
-        facts.turn_on = flags.filter(|flags| !notifies(flags)).map(turn_on).unwrap_or_default();
-        if facts.notifications == Some(false) {
+        let lacking = flags.filter(|flags| !notifies(flags)).map(|flags| (shortcoming(flags), turn_on(flags)));
+        facts.lacking =
+            lacking.as_ref().map(|(what, how)| format!("{what}; turn them on with: {how}")).unwrap_or_default();
+        if let Some((what, how)) = lacking {
             let store = &shared.settings.name;
             let is_tracked = self.tracked.is_some();
             let carried =
                 if is_tracked { "tracking alone carries the changes" } else { "only comparisons find changes" };
-            tracing::warn!(store, "notifications are off: {carried}; turn them on with: {}", facts.turn_on);
+            tracing::warn!(store, "{what}: {carried}; turn them on with: {how}");
         }
     }
 }
@@ -462,9 +471,9 @@ fn note(member: &Member, shared: &Shared, heard: &Heard, is_new: bool) {
     let untold = std::mem::take(&mut lock(&shared.lineage).untold);
     let silent = lock(&shared.facts).notifications == Some(false);
     if replaced || untold {
-        member.everything("Redis was restarted or its data set replaced");
+        member.lost(LossCause::Replaced, "Redis was restarted or its data set replaced");
     } else if evicted && silent {
-        member.everything("Redis evicted keys");
+        member.lost(LossCause::Evicted, "Redis evicted keys");
     }
 }
 

@@ -169,7 +169,7 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered, taken: Taken) -
     *super::lock(&tenure.fence) = (epoch_path, stat.version);
     *super::lock(&shared.lineage) = Some(lineage::Lineage::new(named.ensemble, tide));
     shared.newest_zxid.store(stat.mzxid, Ordering::Relaxed);
-    Ok(Lease { epoch, ensemble: named.ensemble })
+    Ok(Lease { epoch, ensemble: named.ensemble, lost: named.lost })
 }
 
 /// What this write of a transaction left.

@@ -5,6 +5,7 @@
 //! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
 use super::{Shared, explain, lock};
+use crate::change::LossCause;
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
@@ -34,6 +35,8 @@ impl Lineage {
 /// The lineage that the next owner works in, and what has to be written for it.
 pub(super) struct Named {
     pub(super) ensemble: Ensemble,
+    /// How the ensemble has lost data, if a new one begins for that.
+    pub(super) lost: Option<LossCause>,
     how: How,
 }
 
@@ -82,17 +85,18 @@ pub(super) async fn look(
     let store = &shared.settings.name;
     Ok(match known {
         Some((Some((id, since_zxid)), tide)) if !is_older(Remembered { ensemble: id, tide, ..found }, remembered) => {
-            Named { ensemble: Ensemble { id, since_zxid }, how: How::Known(tide) }
+            Named { ensemble: Ensemble { id, since_zxid }, lost: None, how: How::Known(tide) }
         }
         Some((_, version)) => {
             tracing::error!(store, "the ensemble came back older than it was; its losses are restored");
-            Named { ensemble: fresh(found.zxid), how: How::Replaces(version) }
+            Named { ensemble: fresh(found.zxid), lost: Some(LossCause::Older), how: How::Replaces(version) }
         }
         None => {
             if remembered.ensemble != 0 {
                 tracing::error!(store, "the ensemble came back without our state; its losses are restored");
             }
-            Named { ensemble: fresh(found.zxid), how: How::Creates }
+            let lost = (remembered.ensemble != 0).then_some(LossCause::Emptied);
+            Named { ensemble: fresh(found.zxid), lost, how: How::Creates }
         }
     })
 }

@@ -19,6 +19,7 @@ mod lineage;
 mod ours;
 mod pack;
 mod parents;
+mod pauses;
 mod preflight;
 mod read;
 mod session;
@@ -146,7 +147,7 @@ impl Shared {
     }
 
     fn user(&self) -> &str {
-        self.access().digest.as_deref().and_then(|digest| digest.split(':').next()).unwrap_or("anyone")
+        self.access().digest.as_ref().and_then(|digest| digest.first().split(':').next()).unwrap_or("anyone")
     }
 
     fn under(&self, name: &str) -> String {
@@ -225,6 +226,14 @@ impl Znodes for ZookeeperStore {
 
     fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         lineage::raise(&self.shared).boxed()
+    }
+
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+        pauses::find(&self.shared).boxed()
+    }
+
+    fn keep_pauses(&self, data: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move { pauses::keep(&self.shared, &data).await }.boxed()
     }
 
     fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {

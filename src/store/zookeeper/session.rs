@@ -13,9 +13,9 @@
 use super::fault::unopened;
 use super::group::Group;
 use super::{Shared, lock, preflight};
-use crate::store::StoreError;
 use crate::store::held::Held;
 use crate::store::request::RequestLimit;
+use crate::store::{Password, StoreError};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ pub struct Access {
     /// Session timeout asked of the ensemble.
     pub session_timeout: Duration,
     /// `user:password` of the `digest` scheme.
-    pub digest: Option<String>,
+    pub digest: Option<Password>,
 }
 
 /// A session, as long as anybody holds it.
@@ -156,7 +156,7 @@ impl Sessions {
     async fn open(&self) -> Result<Session, Unopened> {
         let mut connector = Client::connector().with_session_timeout(self.access.session_timeout).with_fail_eagerly();
         if let Some(digest) = &self.access.digest {
-            connector = connector.with_auth("digest", digest.as_bytes());
+            connector = connector.with_auth("digest", digest.now().as_bytes());
         }
         match tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(&self.access.connect)).await {
             Ok(Ok(client)) => Ok(Session { client, given_up: AtomicBool::new(false) }),

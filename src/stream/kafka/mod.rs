@@ -100,7 +100,8 @@ fn now_ms() -> i64 {
 /// Opens the stream of a pipeline for writing, once for each ownership. Where ownership is a lease in a consumer group,
 /// it stays a member of the group between attempts.
 pub struct KafkaOpener {
-    settings: Settings,
+    /// Asked for at each opening: a password among them may have changed.
+    settings: Box<dyn Fn() -> Settings + Send + Sync>,
     member: tokio::sync::Mutex<Option<member::Member>>,
 }
 
@@ -108,7 +109,13 @@ impl KafkaOpener {
     /// Nothing is connected yet.
     #[must_use]
     pub fn new(settings: Settings) -> KafkaOpener {
-        KafkaOpener { settings, member: tokio::sync::Mutex::default() }
+        KafkaOpener::asking(move || settings.clone())
+    }
+
+    /// As [`KafkaOpener::new`], with settings that are asked for at each opening.
+    #[must_use]
+    pub fn asking(settings: impl Fn() -> Settings + Send + Sync + 'static) -> KafkaOpener {
+        KafkaOpener { settings: Box::new(settings), member: tokio::sync::Mutex::default() }
     }
 
     /// Creates the topic or checks it, and reads it to its end.
@@ -119,9 +126,10 @@ impl KafkaOpener {
     /// registry answers.
     pub async fn open(&self) -> Result<KafkaStream, StreamError> {
         let mut kept = self.member.lock().await;
+        let current = (self.settings)();
         let mut member = None;
-        if self.settings.lease {
-            let settings = self.settings.clone();
+        if current.lease {
+            let settings = current.clone();
             let joined = match kept.take() {
                 Some(joined) => joined,
                 None => {
@@ -142,9 +150,8 @@ impl KafkaOpener {
             }
             member = Some(joined);
         }
-        let wire = wire(&self.settings, true).await?;
-        let settings = self.settings.clone();
-        let core = blocking(move || scan(settings, wire)).await?;
+        let wire = wire(&current, true).await?;
+        let core = blocking(move || scan(current, wire)).await?;
         Ok(KafkaStream {
             core,
             reading: Arc::default(),
@@ -431,6 +438,7 @@ fn owner_marker(epoch: i64) -> Change {
         conflict: None,
         gap: None,
         epoch,
+        loss: None,
     }
 }
 

@@ -5,14 +5,14 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
-use keepstep::change::{Agreed, Change, Conflict, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
+use keepstep::change::{Agreed, Change, Conflict, Connector, Gap, GapState, Loss, Op, Pair, Source, ValueKind};
 use keepstep::codec::{self, WriterSchema};
 use std::sync::LazyLock;
 
 /// The mark of a single object and a fingerprint.
 const HEADER_BYTES: usize = 10;
 /// What an older writer may not have known.
-const LATER: [&str; 4] = ["epoch", "gap", "collapsed", "base"];
+const LATER: [&str; 5] = ["loss", "epoch", "gap", "collapsed", "base"];
 
 /// Another writer's schema: for Avro, and as Keepstep reads it.
 struct Other {
@@ -54,7 +54,7 @@ pub fn check(data: &[u8]) {
     let bytes = encoded(&change);
     assert_eq!(codec::decode(&bytes).as_ref(), Ok(&change));
     assert_eq!(NEWER.own.decode_datum(&written_by(&NEWER, &bytes)).as_ref(), Ok(&change), "by a newer writer");
-    let known = Change { epoch: 0, gap: None, collapsed: None, base: None, ..change };
+    let known = Change { loss: None, epoch: 0, gap: None, collapsed: None, base: None, ..change };
     assert_eq!(OLDER.own.decode_datum(&written_by(&OLDER, &bytes)), Ok(known), "by an older writer");
     // Cut short it is no change.
     let cut = usize::from(*data.first().unwrap_or(&0)) % bytes.len();
@@ -130,5 +130,6 @@ fn change(draw: &mut Draw<'_>) -> Change {
             reason: draw.text(),
         }),
         epoch: draw.long(),
+        loss: draw.maybe(|draw| Loss { store: draw.text(), cause: draw.text(), pairs: draw.long() }),
     }
 }

@@ -259,6 +259,11 @@ impl Keepstep {
         self.process.as_ref().expect("the worker was started").limit_files(bytes);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.process().signal(Signal::HUP);
+    }
+
     /// SIGTERM, and its exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
         self.process().signal(Signal::TERM);

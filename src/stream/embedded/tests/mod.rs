@@ -40,6 +40,7 @@ fn change(pair: u64, ts_ms: i64, value: &str) -> Change {
         conflict: None,
         gap: None,
         epoch: 1,
+        loss: None,
     }
 }
 

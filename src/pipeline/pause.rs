@@ -1,0 +1,197 @@
+//! Pauses: what an operator stopped stays stopped over restarts and take-overs, until it is resumed or its time is over.
+//!
+//! They lie where whoever owns the pipeline next finds them before it does anything: in ZooKeeper, under the owner's fence; without
+//! an ensemble in the data folder. A pause holds once it is there, so a crash in between leaves what the operator was told.
+
+use super::control::CommandError;
+use super::engine::{Engine, lock, now_ms};
+use super::owner::Pipeline;
+use crate::store::StoreError;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long an operator waits for the ensemble to take a pause; the command's own patience is 10 s.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A route that is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    route: String,
+    /// When the pause ends, milliseconds since the epoch; `None`: when it is resumed.
+    until_ms: Option<i64>,
+}
+
+/// Which routes are paused, and until when.
+#[derive(Debug, Clone, Default)]
+struct Pauses {
+    paused: HashSet<usize>,
+    until: HashMap<usize, i64>,
+}
+
+impl Pauses {
+    fn of(engine: &Engine) -> Pauses {
+        let live = lock(&engine.live);
+        Pauses { paused: live.paused.clone(), until: live.paused_until.clone() }
+    }
+
+    fn set(&mut self, route: usize, until_ms: Option<i64>) {
+        self.paused.insert(route);
+        match until_ms {
+            Some(until) => self.until.insert(route, until),
+            None => self.until.remove(&route),
+        };
+    }
+
+    fn end(&mut self, route: usize) {
+        self.paused.remove(&route);
+        self.until.remove(&route);
+    }
+}
+
+impl Pipeline {
+    /// Takes over the pauses that were left; called once an ownership, before anything is done in it.
+    pub(super) async fn find_pauses(&self) -> Result<(), StoreError> {
+        let data = match &self.znodes {
+            Some(znodes) => znodes.pauses().await?,
+            None => read(&self.pauses_file)?,
+        };
+        let rows: Vec<Row> = match data.as_slice() {
+            [] => Vec::new(),
+            data => serde_json::from_slice(data).unwrap_or_else(|error| {
+                let pipeline = &self.settings.pipeline;
+                tracing::warn!(pipeline, %error, "what was paused cannot be read: nothing is");
+                Vec::new()
+            }),
+        };
+        let mut pauses = Pauses::default();
+        for row in rows.into_iter().filter(|row| row.until_ms.is_none_or(|until| until > now_ms())) {
+            // A route that the file has no more needs no pause.
+            if let Some(at) = self.settings.routes.iter().position(|route| route.name == row.route) {
+                tracing::info!(
+                    pipeline = self.settings.pipeline,
+                    route = row.route,
+                    "the route is paused since before"
+                );
+                pauses.set(at, row.until_ms);
+            }
+        }
+        let mut live = lock(&self.live);
+        (live.paused, live.paused_until) = (pauses.paused, pauses.until);
+        Ok(())
+    }
+
+    /// Leaves them for the next owner.
+    async fn keep_pauses(&self, pauses: &Pauses) -> Result<(), StoreError> {
+        let routes = self.settings.routes.iter().enumerate().filter(|(at, _)| pauses.paused.contains(at));
+        let rows: Vec<Row> = routes
+            .map(|(at, route)| Row { route: route.name.clone(), until_ms: pauses.until.get(&at).copied() })
+            .collect();
+        let data = serde_json::to_vec(&rows).unwrap_or_default();
+        let Some(znodes) = &self.znodes else { return write(&self.pauses_file, &data) };
+        match tokio::time::timeout(KEEP_TIMEOUT, znodes.keep_pauses(data)).await {
+            Ok(kept) => kept,
+            Err(_) => Err(StoreError::Away(format!("ZooKeeper does not answer within {KEEP_TIMEOUT:?}"))),
+        }
+    }
+
+    /// Pauses these routes, for so long if that is given, or resumes them.
+    pub(super) async fn pause(
+        &self,
+        route: Option<&str>,
+        paused: bool,
+        length: Option<Duration>,
+    ) -> Result<String, CommandError> {
+        let routes = self.named(route)?;
+        let engine = self.owned()?;
+        // Two commands at a time would each keep what it knows.
+        let _one = self.pausing.lock().await;
+        let mut pauses = Pauses::of(&engine);
+        let until_ms =
+            length.map(|length| now_ms().saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
+        for at in &routes {
+            if paused { pauses.set(*at, until_ms) } else { pauses.end(*at) }
+        }
+        self.keep_pauses(&pauses).await.map_err(|error| {
+            let done = if paused { "paused" } else { "resumed" };
+            CommandError::Failed(format!("{error}: nothing is {done}, since the next owner would not know of it"))
+        })?;
+        self.apply_pauses(&engine, &pauses);
+        let names: Vec<&str> =
+            routes.iter().filter_map(|at| self.settings.routes.get(*at)).map(|route| route.name.as_str()).collect();
+        let until = until_ms.map(|until| format!(", until {}", time(until))).unwrap_or_default();
+        let done = format!("{}: {}{until}", if paused { "paused" } else { "resumed" }, names.join(", "));
+        tracing::info!(pipeline = self.settings.pipeline, "{done}");
+        Ok(done)
+    }
+
+    /// Resumes the routes whose time is over.
+    pub(super) async fn end_pauses(&self, engine: &Engine) {
+        let is_over = |until: &i64| *until <= now_ms();
+        if !lock(&engine.live).paused_until.values().any(is_over) {
+            return;
+        }
+        let _one = self.pausing.lock().await;
+        let mut pauses = Pauses::of(engine);
+        let over: Vec<usize> = pauses.until.iter().filter(|(_, until)| is_over(until)).map(|(at, _)| *at).collect();
+        for at in over {
+            pauses.end(at);
+            if let Some(route) = self.settings.routes.get(at) {
+                tracing::info!(pipeline = self.settings.pipeline, route = route.name, "the pause is over");
+            }
+        }
+        self.apply_pauses(engine, &pauses);
+        // Who reads it later sees that the time is over.
+        if let Err(error) = self.keep_pauses(&pauses).await {
+            tracing::debug!(pipeline = self.settings.pipeline, %error, "the end of a pause is not kept");
+        }
+    }
+
+    fn apply_pauses(&self, engine: &Engine, pauses: &Pauses) {
+        let before = std::mem::replace(&mut lock(&engine.live).paused, pauses.paused.clone());
+        lock(&engine.live).paused_until.clone_from(&pauses.until);
+        for at in pauses.paused.difference(&before) {
+            engine.dirty.pause(*at, true);
+            engine.pauses.fetch_add(1, Ordering::AcqRel);
+        }
+        let mut resumed = false;
+        for at in before.difference(&pauses.paused) {
+            engine.dirty.pause(*at, false);
+            resumed = true;
+        }
+        if resumed {
+            // Comparisons leave paused routes alone, so what they would have found is looked for now.
+            engine.ask_comparison(None, "a route was resumed");
+        }
+    }
+}
+
+/// Milliseconds since the epoch as RFC 3339, to the second.
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.0}"))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
+    match std::fs::read(file) {
+        Ok(data) => Ok(data),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(StoreError::Away(format!("{}: {error}", file.display()))),
+    }
+}
+
+/// To a temporary file first: a reader sees all of it.
+fn write(file: &Path, data: &[u8]) -> Result<(), StoreError> {
+    let temporary = file.with_extension("new");
+    let written = || {
+        let mut fresh =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        fresh.write_all(data)?;
+        fresh.sync_all()?;
+        std::fs::rename(&temporary, file)
+    };
+    written().map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+}
