@@ -35,7 +35,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// One that is open now, at this path or on its way there.
+    /// One that is open now, at this path or on its way there; until it is there, the caller holds it open.
     pub fn new(path: &Path, file: &Arc<File>) -> io::Result<LogFile> {
         keep(Arc::clone(file));
         let identity = disk::identity(file)?;

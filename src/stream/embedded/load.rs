@@ -247,9 +247,9 @@ impl Loaded {
             let (from, to) = (self.state.next, first - 1);
             self.damage.push(format!("{}: positions {from} to {to} are missing before it", path.display()));
         }
-        let ordinal = self.state.new_ordinal();
+        let (ordinal, file) = (self.state.new_ordinal(), Arc::new(file));
         let mut segment =
-            Segment::new(ordinal, path.to_owned(), file, found.header).map_err(|e| unavailable(path, &e))?;
+            Segment::new(ordinal, path.to_owned(), &file, found.header).map_err(|e| unavailable(path, &e))?;
         // Records that the file before has as well (which only damage brings about) are passed over.
         segment.last = self.state.next.saturating_sub(1);
         self.state.open(&segment);
@@ -266,8 +266,7 @@ impl Loaded {
                 // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from
                 // that. It goes, so that the next append stands behind a sound frame.
                 Access::Write(disk) if !closed && !scanned.unreadable => {
-                    let cut = segment.file.get_to_write().and_then(|file| disk.truncate(&file, segment.len));
-                    cut.map_err(|e| unavailable(path, &e))?;
+                    disk.truncate(&file, segment.len).map_err(|e| unavailable(path, &e))?;
                     let (bytes, path) = (tail.bytes, path.display());
                     self.damage.push(format!("{path}: an unfinished append of {bytes} bytes was cut off"));
                 }

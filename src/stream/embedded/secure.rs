@@ -102,8 +102,8 @@ fn split(
     (file, header): (File, FileHeader),
     (temporary, path): (&Path, PathBuf),
 ) -> io::Result<bool> {
-    let ordinal = log.write().new_ordinal();
-    let mut new = Segment::new(ordinal, path.clone(), file, header)?;
+    let (ordinal, file) = (log.write().new_ordinal(), Arc::new(file));
+    let mut new = Segment::new(ordinal, path.clone(), &file, header)?;
     let mut newest = Vec::new();
     new.scan(None, |offset, meta| newest.push((meta.pair_hash, offset)))?;
     let (len, last) = log.read().segments.last().map_or((0, 0), |old| (old.len, old.last));

@@ -79,12 +79,11 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// An empty one.
-    pub fn new(ordinal: u32, path: PathBuf, file: File, header: FileHeader) -> io::Result<Segment> {
-        let file = Arc::new(file);
+    /// An empty one. The caller holds the file until it has its name, and for as long as it works with it.
+    pub fn new(ordinal: u32, path: PathBuf, file: &Arc<File>, header: FileHeader) -> io::Result<Segment> {
         Ok(Segment {
             ordinal,
-            file: Arc::new(LogFile::new(&path, &file)?),
+            file: Arc::new(LogFile::new(&path, file)?),
             path,
             first: header.first,
             through: header.through,

@@ -210,7 +210,8 @@ impl Thinner {
                 return Err(error);
             }
         };
-        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), file, header)?;
+        let file = Arc::new(file);
+        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), &file, header)?;
         for kept in &kept {
             segment.note(kept.offset, &kept.meta);
         }

@@ -406,9 +406,8 @@ impl Writer {
             self.disk.write_at(&file, &header.to_bytes(), 0)?;
             self.disk.sync(&file)?;
             self.disk.sync_dir(&self.log.dir)?;
-            let segment = Segment::new(ordinal, path.clone(), file, header)?;
-            let file = segment.file.get_to_write()?;
-            Ok((segment, file))
+            let file = Arc::new(file);
+            Ok((Segment::new(ordinal, path.clone(), &file, header)?, file))
         });
         let (segment, file) = match created {
             Ok(created) => created,
