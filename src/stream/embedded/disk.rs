@@ -1,6 +1,6 @@
 //! What the log asks of the disk where the disk may refuse. Tests refuse on purpose and count the steps.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -64,10 +64,15 @@ pub(super) type Identity = (u64, u64);
 
 /// The identity of an open file.
 pub(super) fn identity(file: &File) -> io::Result<Identity> {
-    file.metadata().map(|meta| (meta.dev(), meta.ino()))
+    file.metadata().map(|meta| identity_of(&meta))
+}
+
+/// The identity of a file with these facts.
+pub(super) fn identity_of(facts: &Metadata) -> Identity {
+    (facts.dev(), facts.ino())
 }
 
 /// The identity of the file that has this name now.
 pub(super) fn identity_at(path: &Path) -> io::Result<Identity> {
-    std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+    std::fs::metadata(path).map(|meta| identity_of(&meta))
 }

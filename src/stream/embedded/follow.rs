@@ -1,6 +1,5 @@
 //! The read-only opening: keeps up with a directory that another process may be writing and thinning.
 
-use super::disk;
 use super::index::{Location, pair_of};
 use super::load::{self, Access, Loaded};
 use super::log::{Log, unavailable};
@@ -21,9 +20,8 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         // One that begins earlier has taken over the end of the one before (`secure.rs`).
         && files.get(known).is_none_or(|(first, _)| *first >= guard.next)
         && files.iter().zip(&guard.segments).all(|((_, path), segment)| {
-            path == &segment.path && disk::identity_at(path).is_ok_and(|identity| identity == segment.identity)
-        })
-        && guard.segments.last().is_none_or(|last| last.file.metadata().is_ok_and(|meta| meta.len() >= last.len));
+            path == &segment.path && segment.is_at(path)
+        });
     if appended {
         let mut loaded =
             Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
@@ -33,7 +31,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         if let Ok(Some(new)) = new {
             complete = grow(&mut loaded, new.files.first().map(|next| next.first)).is_ok();
             for (found, limit) in load::with_limits(new.files) {
-                complete = complete && loaded.add(found, limit, Access::Read).is_ok();
+                complete = complete && loaded.add(found, limit, Access::Read) == Ok(true);
             }
         }
         *guard = loaded.state;
@@ -80,6 +78,9 @@ fn grow(loaded: &mut Loaded, limit: Option<Position>) -> std::io::Result<()> {
             loaded.damage.push(last.describe(&tail));
             last.len = tail.offset + tail.bytes;
         }
+    }
+    if limit.is_some() {
+        last.close();
     }
     loaded.state.next = loaded.state.next.max(last.next());
     loaded.state.segments.push(last);

@@ -63,11 +63,10 @@ pub(super) enum Access<'a> {
     Read,
 }
 
-/// A segment's file, opened, with what its header says.
+/// A segment's file with what its header says. It is closed again: there may be more of them than a process may have open.
 pub(super) struct Found {
     pub first: Position,
     path: PathBuf,
-    file: File,
     len: u64,
     header: FileHeader,
     /// Whether the header could be believed; else the name tells where the file begins.
@@ -75,14 +74,26 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn open(first: Position, path: &Path, access: Access<'_>) -> io::Result<Found> {
+    fn open(first: Position, path: &Path, access: Access<'_>) -> io::Result<(Found, File)> {
         let file = OpenOptions::new().read(true).write(matches!(access, Access::Write(_))).open(path)?;
         let len = file.metadata()?.len();
         let header = FileHeader::read(&file).filter(|header| header.first == first);
         // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
         let assumed = FileHeader { first, through: 0, thinned: true };
         let (header, sound) = (header.unwrap_or(assumed), header.is_some());
-        Ok(Found { first, path: path.to_owned(), file, len, header, sound })
+        Ok((Found { first, path: path.to_owned(), len, header, sound }, file))
+    }
+
+    /// The file once more; `None` if it is gone, or another one has its name.
+    fn reopen(&self, access: Access<'_>) -> io::Result<Option<File>> {
+        match Found::open(self.first, &self.path, access) {
+            Ok((now, file)) => {
+                let is_same = (now.header, now.sound) == (self.header, self.sound) && now.len >= self.len;
+                Ok(is_same.then_some(file))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is nothing in it that could ever have been acknowledged: its creation did not come to an end, or nothing followed it.
@@ -92,8 +103,8 @@ impl Found {
     }
 
     /// Whether, as the last file, it holds nothing but an append that was cut short.
-    fn is_unfinished(&self) -> bool {
-        let mut walker = Walker::new(&self.file, FILE_HEADER, self.len, self.first.saturating_sub(1), None);
+    fn is_unfinished(&self, file: &File) -> bool {
+        let mut walker = Walker::new(file, FILE_HEADER, self.len, self.first.saturating_sub(1), None);
         let holds = match walker.next() {
             Some(Step::Frame { .. }) => true,
             Some(Step::Damage(damage)) => damage.before.is_some(),
@@ -127,7 +138,7 @@ pub(super) fn survey(
     let mut survey = Survey { files: Vec::new(), void: Vec::new(), unfinished: Vec::new() };
     for (first, path) in listed {
         let found = match Found::open(*first, path, access) {
-            Ok(found) => found,
+            Ok((found, _)) => found,
             // Thinning by another process removes files; what they held is then in the file before.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(path, &error)),
@@ -139,8 +150,13 @@ pub(super) fn survey(
             survey.files.push(found);
         }
     }
-    while let Some(last) = survey.files.pop_if(|last| last.is_unfinished()) {
-        survey.unfinished.push((last.path, last.len - FILE_HEADER));
+    while let Some(last) = survey.files.last() {
+        let Some(file) = last.reopen(access).map_err(|error| unavailable(&last.path, &error))? else { return Ok(None) };
+        if !last.is_unfinished(&file) {
+            break;
+        }
+        survey.unfinished.push((last.path.clone(), last.len - FILE_HEADER));
+        survey.files.pop();
     }
     Ok(Some(survey))
 }
@@ -190,11 +206,13 @@ fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamErr
         loaded.remove_void(dir, &survey, disk)?;
     }
     for (found, limit) in with_limits(survey.files) {
-        loaded.add(found, limit, access)?;
+        if !loaded.add(found, limit, access)? {
+            return Ok(None);
+        }
     }
     if let (Access::Write(disk), Some(last)) = (access, loaded.state.segments.last()) {
         // What a killed process wrote but did not sync is read like all else from here on, so it has to stay.
-        disk.sync(&last.file).map_err(|e| unavailable(&last.path, &e))?;
+        last.file.get().and_then(|file| disk.sync(&file)).map_err(|e| unavailable(&last.path, &e))?;
     }
     // A file's name says that the positions before it were given out, whatever became of the file before.
     let named = listing.segments.last().map_or(1, |(first, _)| *first);
@@ -218,9 +236,10 @@ impl Loaded {
         if any { disk.sync_dir(dir).map_err(|e| unavailable(dir, &e)) } else { Ok(()) }
     }
 
-    /// Adds the next file. `limit` is the first position of the one behind it.
-    pub fn add(&mut self, found: Found, limit: Option<Position>, access: Access<'_>) -> Result<(), StreamError> {
+    /// Adds the next file. `limit` is the first position of the one behind it. False if it has vanished.
+    pub fn add(&mut self, found: Found, limit: Option<Position>, access: Access<'_>) -> Result<bool, StreamError> {
         let (first, path) = (found.first, found.path.as_path());
+        let Some(file) = found.reopen(access).map_err(|error| unavailable(path, &error))? else { return Ok(false) };
         if !found.sound {
             self.damage.push(format!("{}: the header is damaged", path.display()));
         }
@@ -228,9 +247,9 @@ impl Loaded {
             let (from, to) = (self.state.next, first - 1);
             self.damage.push(format!("{}: positions {from} to {to} are missing before it", path.display()));
         }
-        let ordinal = self.state.new_ordinal();
+        let (ordinal, file) = (self.state.new_ordinal(), Arc::new(file));
         let mut segment =
-            Segment::new(ordinal, path.to_owned(), found.file, found.header).map_err(|e| unavailable(path, &e))?;
+            Segment::new(ordinal, path.to_owned(), &file, found.header).map_err(|e| unavailable(path, &e))?;
         // Records that the file before has as well (which only damage brings about) are passed over.
         segment.last = self.state.next.saturating_sub(1);
         self.state.open(&segment);
@@ -250,7 +269,7 @@ impl Loaded {
                 // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from
                 // that. It goes, so that the next append stands behind a sound frame.
                 Access::Write(disk) if !closed && !scanned.unreadable => {
-                    disk.truncate(&segment.file, segment.len).map_err(|e| unavailable(path, &e))?;
+                    disk.truncate(&file, segment.len).map_err(|e| unavailable(path, &e))?;
                     let (bytes, path) = (tail.bytes, path.display());
                     self.damage.push(format!("{path}: an unfinished append of {bytes} bytes was cut off"));
                 }
@@ -267,7 +286,10 @@ impl Loaded {
                 }
             }
         }
+        if limit.is_some() || segment.thinned {
+            segment.close();
+        }
         self.state.segments.push(segment);
-        Ok(())
+        Ok(true)
     }
 }

@@ -1,13 +1,12 @@
 //! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
 
-use super::disk::Identity;
+use super::file::LogFile;
 use super::index::{Location, PairIndex};
 use super::segment::Segment;
 use crate::change::{KeyedHash, Position};
 use crate::codec::Decoder;
 use crate::stream::{Extent, StreamError};
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
@@ -26,7 +25,7 @@ pub(super) struct Log {
 
 /// A file that locations in the index point into.
 pub(super) struct Opened {
-    pub file: Arc<File>,
+    pub file: Arc<LogFile>,
     /// Pairs whose newest record is in it.
     pub live: u64,
 }
@@ -64,12 +63,13 @@ impl State {
     }
 
     /// Lets everybody use this file for the last segment; its bytes are the same.
-    pub fn replace_file(&mut self, file: Arc<File>, identity: Identity) {
+    pub fn replace_file(&mut self, file: LogFile) {
+        let file = Arc::new(file);
         if let Some(segment) = self.segments.last_mut() {
             if let Some(opened) = self.opened.get_mut(&segment.ordinal) {
                 opened.file = Arc::clone(&file);
             }
-            (segment.file, segment.identity) = (file, identity);
+            segment.file = file;
         }
     }
 
@@ -87,6 +87,14 @@ impl State {
         if let Some(opened) = self.opened.get_mut(&ordinal) {
             opened.live = opened.live.saturating_add_signed(by);
         }
+    }
+
+    /// Gives up a segment whose file is gone: pairs whose newest record was in it are unknown now, and will be recorded anew.
+    fn lose(&mut self, ordinal: u32) -> Option<PathBuf> {
+        let at = self.segments.iter().position(|segment| segment.ordinal == ordinal);
+        self.opened.remove(&ordinal);
+        self.index.forget_segments(&[ordinal]);
+        at.map(|at| self.segments.remove(at).path)
     }
 
     /// Index of the segment that covers `position`, or of the first one behind it.
@@ -145,6 +153,19 @@ impl Log {
         if list.len() < DAMAGE_MAX && !list.contains(&sentence) {
             tracing::warn!(stream = %self.dir.display(), "{sentence}");
             list.push(sentence);
+        }
+    }
+
+    /// Gives up a segment whose file is gone, unless it is the one that is written: whoever writes it finds that out.
+    pub fn lose(&self, ordinal: u32) {
+        let mut state = self.write();
+        if state.segments.last().is_some_and(|last| last.ordinal == ordinal) {
+            return;
+        }
+        let lost = state.lose(ordinal);
+        drop(state);
+        if let Some(path) = lost {
+            self.report(format!("{}: the file was removed; what it held is lost", path.display()));
         }
     }
 

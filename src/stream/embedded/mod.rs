@@ -18,6 +18,7 @@
 //! positions back. Memory: 21 to 43 bytes a pair that the stream ever knew, and 24 bytes a 64 KiB of log.
 
 mod disk;
+mod file;
 mod follow;
 mod frame;
 mod index;
@@ -40,6 +41,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, ready};
 use index::{NO_PAIR, known_as, pair_hash};
 use log::Log;
+use query::Missed;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
@@ -69,6 +71,9 @@ const SEGMENTS: u64 = 8;
 const ROLL_MS_MAX: i64 = 3_600_000;
 /// How often age is looked at: a tenth of it, within these bounds. An idle stream wakes this rarely.
 const PERIOD_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// How often a look is repeated where files were gone. Each time another process has finished a step of thinning, or a segment that
+/// somebody removed is given up.
+const LOOKS_MAX: usize = 10_000;
 /// How often a read-only opening looks for new records: below what a person at `tail` notices.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -210,12 +215,27 @@ impl EmbeddedStream {
 
     fn newest_record(&self, pair: &Pair) -> Result<Option<Recorded>, StreamError> {
         self.refresh()?;
-        Ok(query::latest(&self.log, pair))
+        self.looking(|| query::latest(&self.log, pair))
     }
 
     fn read_now(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
         self.refresh()?;
-        Ok(query::read(&self.log, from, limit, bytes))
+        self.looking(|| query::read(&self.log, from, limit, bytes))
+    }
+
+    /// Looks, and once more where a file was gone: another process thins beside an opening for reading only, and of one that was
+    /// removed under a writer everything that was in it is gone.
+    fn looking<T>(&self, look: impl Fn() -> Result<T, Missed>) -> Result<T, StreamError> {
+        for _ in 0..LOOKS_MAX {
+            match look() {
+                Ok(found) => return Ok(found),
+                Err(Missed::Gone(ordinal)) if self.writing.is_some() => self.log.lose(ordinal),
+                Err(Missed::Gone(_)) => self.refresh()?,
+                Err(Missed::Failed(error)) => return Err(error),
+            }
+        }
+        let dir = self.log.dir.display();
+        Err(StreamError::Unavailable(format!("{dir}: its files go as fast as they are looked for")))
     }
 
     /// In an opening for reading only: looks what another process has written.
@@ -268,8 +288,8 @@ impl Stream for EmbeddedStream {
 
     fn newest_epoch(&self) -> i64 {
         let last = self.log.read().extent().last;
-        let newest = query::read(&self.log, last, 1, usize::MAX).records.into_iter().next();
-        newest.map_or(0, |recorded| recorded.change.epoch)
+        let newest = self.looking(|| query::read(&self.log, last, 1, usize::MAX)).unwrap_or_default();
+        newest.records.into_iter().next().map_or(0, |recorded| recorded.change.epoch)
     }
 
     fn whole(&self) -> Whole {
@@ -319,7 +339,7 @@ impl Stream for EmbeddedStream {
     }
 
     fn position_at(&self, ts_ms: i64) -> BoxFuture<'_, Result<Position, StreamError>> {
-        ready(self.refresh().map(|()| query::position_at(&self.log, ts_ms))).boxed()
+        ready(self.refresh().and_then(|()| self.looking(|| query::position_at(&self.log, ts_ms)))).boxed()
     }
 
     fn extent(&self) -> Extent {

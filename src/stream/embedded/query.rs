@@ -2,11 +2,29 @@
 
 use super::frame::{self, Step, Walker};
 use super::index::known_as;
-use super::log::Log;
+use super::log::{Log, unavailable};
 use crate::change::{Pair, Position};
-use crate::stream::{ReadBatch, Recorded};
+use crate::stream::{ReadBatch, Recorded, StreamError};
 use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
+
+/// Why nothing could be looked up.
+pub(super) enum Missed {
+    /// The file of the segment with this ordinal is gone.
+    Gone(u32),
+    Failed(StreamError),
+}
+
+impl Missed {
+    fn of(ordinal: u32, dir: &Path, error: &std::io::Error) -> Missed {
+        match error.kind() {
+            ErrorKind::NotFound => Missed::Gone(ordinal),
+            _ => Missed::Failed(unavailable(dir, error)),
+        }
+    }
+}
 
 /// A stretch of a file to be walked, taken under the lock and walked without it. The file may be replaced meanwhile;
 /// what is open stays readable.
@@ -21,26 +39,26 @@ struct Stretch {
 }
 
 /// The stretch that may hold `position`, and one past the newest position at that moment.
-fn stretch(log: &Log, position: Position) -> (Option<Stretch>, Position) {
+fn stretch(log: &Log, position: Position) -> Result<(Option<Stretch>, Position), Missed> {
     let state = log.read();
     let at = state.segment_for(position);
     let next = state.segments.get(at + 1).map(|segment| segment.first);
-    let stretch = state.segments.get(at).map(|segment| {
-        let (offset, after) = segment.start_for(position);
-        Stretch { file: Arc::clone(&segment.file), offset, end: segment.len, after, next }
-    });
-    (stretch, state.next)
+    let Some(segment) = state.segments.get(at) else { return Ok((None, state.next)) };
+    let (offset, after) = segment.start_for(position);
+    // Under the lock: as long as the segment is in the state, its file has its name, or whoever is replacing it holds it.
+    let file = segment.file.get().map_err(|error| Missed::of(segment.ordinal, &log.dir, &error))?;
+    Ok((Some(Stretch { file, offset, end: segment.len, after, next }), state.next))
 }
 
 /// See [`crate::stream::Stream::read`].
-pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> ReadBatch {
+pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, Missed> {
     let mut batch = ReadBatch { next: from, ..ReadBatch::default() };
     let decoder = Arc::clone(&log.read().decoder);
     let (limit, mut budget) = (limit.max(1), bytes);
     loop {
-        let (Some(stretch), end) = stretch(log, batch.next) else { return batch };
+        let (Some(stretch), end) = stretch(log, batch.next)? else { return Ok(batch) };
         if batch.next >= end {
-            return batch;
+            return Ok(batch);
         }
         let mut walker = Walker::new(&stretch.file, stretch.offset, stretch.end, stretch.after, stretch.next);
         while let Some(step) = walker.next() {
@@ -49,7 +67,7 @@ pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> Rea
                 Step::Frame { meta, payload, .. } => {
                     let full = batch.records.len() >= limit || payload.len() > budget;
                     if full && !batch.records.is_empty() {
-                        return batch;
+                        return Ok(batch);
                     }
                     match decoder.decode(payload) {
                         Ok(change) => batch.records.push(Recorded { position: meta.position, change }),
@@ -72,7 +90,7 @@ pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> Rea
             Some(next) => batch.next = batch.next.max(next),
             None => {
                 batch.next = batch.next.max(end);
-                return batch;
+                return Ok(batch);
             }
         }
     }
@@ -87,27 +105,28 @@ fn describe(log: &Log, position: Position, damage: &frame::Damage) -> String {
 }
 
 /// See [`crate::stream::Stream::position_at`].
-pub(super) fn position_at(log: &Log, ts_ms: i64) -> Position {
+pub(super) fn position_at(log: &Log, ts_ms: i64) -> Result<Position, Missed> {
     let mut passed = 0;
     loop {
         let (file, offset, end, after, next) = {
             let state = log.read();
             let Some(at) = state.segments.iter().position(|segment| segment.first > passed && segment.ts_max >= ts_ms)
             else {
-                return state.next;
+                return Ok(state.next);
             };
             let next = state.segments.get(at + 1).map(|segment| segment.first);
-            let Some(segment) = state.segments.get(at) else { return state.next };
+            let Some(segment) = state.segments.get(at) else { return Ok(state.next) };
             let (offset, after) = segment.start_for_time(ts_ms);
             passed = segment.first;
-            (Arc::clone(&segment.file), offset, segment.len, after, next)
+            let file = segment.file.get().map_err(|error| Missed::of(segment.ordinal, &log.dir, &error))?;
+            (file, offset, segment.len, after, next)
         };
         let mut walker = Walker::new(&file, offset, end, after, next);
         while let Some(step) = walker.next() {
             if let Step::Frame { meta, .. } = step
                 && meta.ts_ms >= ts_ms
             {
-                return meta.position;
+                return Ok(meta.position);
             }
         }
         // Its frame at or after the time was damaged meanwhile: look in the segments behind it.
@@ -116,14 +135,15 @@ pub(super) fn position_at(log: &Log, ts_ms: i64) -> Position {
 
 /// See [`crate::stream::Stream::latest`]. A record that turns out to be damaged is forgotten: the pair is unknown from
 /// then on, so that whoever meets it records it anew.
-pub(super) fn latest(log: &Log, pair: &Pair) -> Option<Recorded> {
+pub(super) fn latest(log: &Log, pair: &Pair) -> Result<Option<Recorded>, Missed> {
     let hash = known_as(pair);
     loop {
         let (file, location, decoder) = {
             let state = log.read();
-            let location = state.index.get(hash)?;
-            let opened = state.opened.get(&location.ordinal())?;
-            (Arc::clone(&opened.file), location, Arc::clone(&state.decoder))
+            let Some(location) = state.index.get(hash) else { return Ok(None) };
+            let Some(opened) = state.opened.get(&location.ordinal()) else { return Ok(None) };
+            let file = opened.file.get().map_err(|error| Missed::of(location.ordinal(), &log.dir, &error))?;
+            (file, location, Arc::clone(&state.decoder))
         };
         let found = frame::read_one(&file, location.offset());
         let change = found.ok_or_else(|| "it is damaged".to_owned()).and_then(|(meta, payload)| {
@@ -134,7 +154,7 @@ pub(super) fn latest(log: &Log, pair: &Pair) -> Option<Recorded> {
             }
         });
         match change {
-            Ok((meta, change)) => return Some(Recorded { position: meta.position, change }),
+            Ok((meta, change)) => return Ok(Some(Recorded { position: meta.position, change })),
             Err(error) => {
                 let mut guard = log.write();
                 let state = &mut *guard;
@@ -145,7 +165,7 @@ pub(super) fn latest(log: &Log, pair: &Pair) -> Option<Recorded> {
                     log.report(format!(
                         "the newest record of {pair:?}, at offset {offset} of its file, is lost: {error}"
                     ));
-                    return None;
+                    return Ok(None);
                 }
                 // It was superseded or moved while we looked.
             }

@@ -15,7 +15,8 @@
 //! says nothing of its writes and is copied whole, once.
 
 use super::Options;
-use super::disk::{self, Disk};
+use super::disk::Disk;
+use super::file::LogFile;
 use super::frame::{FILE_HEADER, FileHeader};
 use super::index::{Location, pair_of};
 use super::log::{Log, unavailable};
@@ -40,7 +41,8 @@ pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamErr
     let (old, len, (offset, position)) = {
         let state = log.read();
         let Some(last) = state.segments.last() else { return Ok(true) };
-        ((last.path.clone(), Arc::clone(&last.file)), last.len, last.last_write)
+        let file = last.file.get().map_err(|error| unavailable(&last.path, &error))?;
+        ((last.path.clone(), file), last.len, last.last_write)
     };
     let (old_path, old_file) = old;
     let whole = len <= options.renew_bytes || offset <= FILE_HEADER;
@@ -52,9 +54,9 @@ pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamErr
     let switched = copied.and_then(|copy| match copy {
         None => Ok(false),
         Some(file) if whole => {
-            let identity = disk::identity(&file)?;
+            let file = LogFile::new(&path, &Arc::new(file))?;
             disk.rename(&temporary, &path)?;
-            log.write().replace_file(Arc::new(file), identity);
+            log.write().replace_file(file);
             Ok(true)
         }
         Some(file) => split(log, disk, (offset, position), (file, begun), (&temporary, path.clone())),
@@ -100,8 +102,8 @@ fn split(
     (file, header): (File, FileHeader),
     (temporary, path): (&Path, PathBuf),
 ) -> io::Result<bool> {
-    let ordinal = log.write().new_ordinal();
-    let mut new = Segment::new(ordinal, path.clone(), file, header)?;
+    let (ordinal, file) = (log.write().new_ordinal(), Arc::new(file));
+    let mut new = Segment::new(ordinal, path.clone(), &file, header)?;
     let mut newest = Vec::new();
     let decoder = Arc::clone(&log.read().decoder);
     new.scan(None, |offset, meta, payload| newest.push((pair_of(&decoder, meta, payload), offset)))?;

@@ -1,12 +1,14 @@
 //! One file of the log: what is known of it in memory, and the scan that finds it out.
 
-use super::disk::{self, Identity};
+use super::disk;
+use super::file::LogFile;
 use super::frame::{CONFLICT, Damage, FILE_HEADER, FIRST, FileHeader, MARKER, Meta, Step, Walker};
 use crate::change::Position;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A place to begin a read at is kept for each so many bytes: reading up to one costs tens of microseconds, and a
 /// gigabyte of log needs 400 KB of them.
@@ -47,8 +49,7 @@ pub(super) struct Segment {
     /// Its number in the index of pairs; a rewritten segment has a new one.
     pub ordinal: u32,
     pub path: PathBuf,
-    pub file: Arc<File>,
-    pub identity: Identity,
+    pub file: Arc<LogFile>,
     /// First position that it covers.
     pub first: Position,
     /// Last position that it covers if it is thinned, else 0.
@@ -73,16 +74,17 @@ pub(super) struct Segment {
     /// Offset and position of the first frame of what was written last, as far as the frames tell; else of the first one. Whatever
     /// became of that, all before it is durable.
     pub last_write: (u64, Position),
+    /// Length and time of the file, where it is not written any more and another process may replace it.
+    closed: Option<(u64, Option<SystemTime>)>,
 }
 
 impl Segment {
-    /// An empty one.
-    pub fn new(ordinal: u32, path: PathBuf, file: File, header: FileHeader) -> io::Result<Segment> {
+    /// An empty one. The caller holds the file until it has its name, and for as long as it works with it.
+    pub fn new(ordinal: u32, path: PathBuf, file: &Arc<File>, header: FileHeader) -> io::Result<Segment> {
         Ok(Segment {
             ordinal,
+            file: Arc::new(LogFile::new(&path, file)?),
             path,
-            identity: disk::identity(&file)?,
-            file: Arc::new(file),
             first: header.first,
             through: header.through,
             thinned: header.thinned,
@@ -95,7 +97,22 @@ impl Segment {
             ts_max: i64::MIN,
             sparse: Vec::new(),
             last_write: (FILE_HEADER, header.first),
+            closed: None,
         })
+    }
+
+    /// Whether the file with this name is still the one that was read. One that is closed and was replaced leaves its number to the
+    /// next one, so the length, and of a file that is not written any more the time, must be the same as well.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let Ok(now) = std::fs::metadata(path) else { return false };
+        let is_same = disk::identity_of(&now) == self.file.identity() && now.len() >= self.len;
+        is_same && self.closed.is_none_or(|closed| (now.len(), now.modified().ok()) == closed)
+    }
+
+    /// Nothing is written to the file any more.
+    pub fn close(&mut self) {
+        let facts = self.file.get().and_then(|file| file.metadata());
+        self.closed = facts.ok().map(|facts| (facts.len(), facts.modified().ok()));
     }
 
     /// Gives up the frames from this offset and position on: `other` has them all.
@@ -160,7 +177,7 @@ impl Segment {
     /// Damage in the middle is passed and returned. Where nothing sound follows, the segment ends and `tail` is set:
     /// an append that another process is just writing, or that was cut short by a crash.
     pub fn scan(&mut self, limit: Option<Position>, mut found: impl FnMut(u64, &Meta, &[u8])) -> io::Result<Scanned> {
-        let file = Arc::clone(&self.file);
+        let file = self.file.get()?;
         let after = self.last.max(self.first.saturating_sub(1));
         let mut walker = Walker::new(&file, self.len, file.metadata()?.len(), after, limit);
         let mut scanned = Scanned::default();

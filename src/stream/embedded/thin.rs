@@ -16,6 +16,7 @@
 
 use super::Options;
 use super::disk::Disk;
+use super::file::KEPT;
 use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
 use super::index::{Location, pair_of};
 use super::log::{Log, State};
@@ -126,7 +127,7 @@ impl Thinner {
             return Err(io::Error::other("what the newest segment holds could not be made durable yet"));
         }
         while !self.stop.load(Ordering::Acquire) {
-            let Some(rewrite) = self.choose() else { return Ok(()) };
+            let Some(rewrite) = self.choose()? else { return Ok(()) };
             self.rewrite(&rewrite, &mut leftover)?;
         }
         Ok(())
@@ -137,10 +138,32 @@ impl Thinner {
         ts_ms.saturating_add(self.options.age_ms()) >= (self.options.now_ms)()
     }
 
-    /// What to rewrite next.
-    fn choose(&self) -> Option<Rewrite> {
-        let mut guard = self.log.write();
-        let state = &mut *guard;
+    /// What to rewrite next. Its files stay open from here on, so that they can be read under whatever name.
+    fn choose(&self) -> io::Result<Option<Rewrite>> {
+        loop {
+            let mut guard = self.log.write();
+            let state = &mut *guard;
+            let Some((range, through)) = self.range(state) else { return Ok(None) };
+            let mut old = Vec::new();
+            let mut gone = None;
+            for segment in state.segments.get(range).unwrap_or_default() {
+                match segment.file.get() {
+                    Ok(file) => {
+                        let Segment { ordinal, path, first, len, .. } = segment;
+                        old.push(Old { ordinal: *ordinal, file, path: path.clone(), first: *first, len: *len });
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => gone = Some(segment.ordinal),
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(gone) = gone else { return Ok(Some(Rewrite { old, ordinal: state.new_ordinal(), through })) };
+            drop(guard);
+            self.log.lose(gone);
+        }
+    }
+
+    /// The segments to rewrite next, and the last position that they cover.
+    fn range(&self, state: &State) -> Option<(std::ops::Range<usize>, Position)> {
         let closed = state.segments.split_last()?.1;
         let oversize = state.bytes() > self.options.retention.size;
         let oldest_whole = closed.iter().position(|segment| !segment.thinned);
@@ -149,22 +172,14 @@ impl Thinner {
             closed.iter().position(|segment| self.is_rubbish(state, segment, oversize)).map(|i| i..i + 1)
         })?;
         let through = state.segments.get(range.end)?.first - 1;
-        let old = state.segments.get(range)?.iter().map(|segment| Old {
-            ordinal: segment.ordinal,
-            file: Arc::clone(&segment.file),
-            path: segment.path.clone(),
-            first: segment.first,
-            len: segment.len,
-        });
-        let old = old.collect();
-        Some(Rewrite { old, ordinal: state.new_ordinal(), through })
+        Some((range, through))
     }
 
-    /// The first run of thinned neighbours that together are no larger than one segment.
+    /// The first run of thinned neighbours that together are no larger than one segment, and no more than may be open.
     fn mergeable(&self, closed: &[Segment]) -> Option<std::ops::Range<usize>> {
         (0..closed.len()).find_map(|start| {
             let mut bytes = 0;
-            let fits = closed.iter().skip(start).take_while(|segment| {
+            let fits = closed.iter().skip(start).take(KEPT).take_while(|segment| {
                 bytes += segment.len;
                 segment.thinned && bytes <= self.options.segment_bytes
             });
@@ -195,7 +210,8 @@ impl Thinner {
                 return Err(error);
             }
         };
-        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), file, header)?;
+        let file = Arc::new(file);
+        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), &file, header)?;
         for kept in &kept {
             segment.note(kept.offset, &kept.meta);
         }

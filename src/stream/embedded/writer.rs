@@ -20,6 +20,7 @@
 //! its first position or behind is void (`load.rs`).
 
 use super::disk::{self, Disk, Identity};
+use super::file::LogFile;
 use super::frame::{self, FILE_HEADER, FIRST, FileHeader, Meta};
 use super::index::Location;
 use super::load::{self, Access};
@@ -31,7 +32,7 @@ use crate::change::{KeyedHash, Position};
 use crate::codec;
 use crate::failpoint::crash_point;
 use crate::stream::StreamError;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub(super) struct Writer {
     /// The segment that is written; its file, durable length and the time of its first record are in [`Log`] too.
     path: PathBuf,
     identity: Identity,
+    /// Open for as long as it is written.
+    file: Option<Arc<File>>,
     len: u64,
     /// When its first record was written, milliseconds since the epoch.
     since_ms: Option<i64>,
@@ -109,6 +112,7 @@ impl Writer {
             thinner: Arc::clone(&thinner),
             path: PathBuf::new(),
             identity: (0, 0),
+            file: None,
             len: 0,
             since_ms: None,
             broken: false,
@@ -244,6 +248,9 @@ impl Writer {
             self.roll()?;
             self.keep_bounded();
         }
+        if self.file.is_none() {
+            self.reopen()?;
+        }
         let first = self.log.read().next;
         let mut position = first;
         for append in &mut *group {
@@ -257,8 +264,7 @@ impl Writer {
                 rest = behind;
             }
         }
-        let file = self.log.read().segments.last().map(|segment| Arc::clone(&segment.file));
-        let file = file.ok_or_else(|| StreamError::Unavailable("the stream has no segment".to_owned()))?;
+        let file = self.file.clone().ok_or_else(|| StreamError::Unavailable("the stream has no segment".to_owned()))?;
         let joined: Vec<u8>;
         let whole = match &*group {
             [only] => &only.bytes,
@@ -344,7 +350,8 @@ impl Writer {
     fn adopt(&mut self) {
         if let Some(last) = self.log.read().segments.last() {
             self.path = last.path.clone();
-            self.identity = last.identity;
+            self.identity = last.file.identity();
+            self.file = last.file.get_to_write().ok();
             self.len = last.len;
             self.since_ms = last.oldest.map(|(_, ts_ms)| ts_ms);
         }
@@ -355,10 +362,12 @@ impl Writer {
         let reopened = OpenOptions::new().read(true).write(true).open(&self.path).and_then(|file| {
             self.disk.truncate(&file, self.len)?;
             self.disk.sync(&file)?;
-            Ok(Arc::new(file))
+            let file = Arc::new(file);
+            Ok((LogFile::new(&self.path, &file)?, file))
         });
-        let file = reopened.map_err(|e| unavailable(&self.path, &e))?;
-        self.log.write().replace_file(file, self.identity);
+        let (log_file, file) = reopened.map_err(|e| unavailable(&self.path, &e))?;
+        self.log.write().replace_file(log_file);
+        self.file = Some(file);
         self.broken = false;
         Ok(())
     }
@@ -397,10 +406,11 @@ impl Writer {
             self.disk.write_at(&file, &header.to_bytes(), 0)?;
             self.disk.sync(&file)?;
             self.disk.sync_dir(&self.log.dir)?;
-            Segment::new(ordinal, path.clone(), file, header)
+            let file = Arc::new(file);
+            Ok((Segment::new(ordinal, path.clone(), &file, header)?, file))
         });
-        let segment = match created {
-            Ok(segment) => segment,
+        let (segment, file) = match created {
+            Ok(created) => created,
             Err(error) => {
                 // Best effort: an empty file is also removed by the next start, and written over by the next attempt.
                 let _ = self.disk.remove(&path);
@@ -410,7 +420,8 @@ impl Writer {
         };
         crash_point!("c11-segment-begun");
         self.path = path;
-        self.identity = segment.identity;
+        self.identity = segment.file.identity();
+        self.file = Some(file);
         self.len = FILE_HEADER;
         self.since_ms = None;
         let mut state = self.log.write();

@@ -51,7 +51,8 @@ fn one_damaged_byte_anywhere_loses_at_most_the_record_it_hit() {
         let loaded = load::load(&bench.path(), load::Access::Write(bench.disk.as_ref())).unwrap();
         let segment = loaded.state.segments.first().unwrap();
         let mut found = BTreeMap::new();
-        let mut walker = Walker::new(&segment.file, FILE_HEADER, segment.len, 0, None);
+        let file = segment.file.get().unwrap();
+        let mut walker = Walker::new(&file, FILE_HEADER, segment.len, 0, None);
         while let Some(step) = walker.next() {
             if let Step::Frame { meta, payload, .. } = step {
                 found.insert(meta.position, payload.to_vec());

@@ -34,7 +34,8 @@ fn with_limits(segments: &[segment::Segment]) -> impl Iterator<Item = (&segment:
 
 /// Gives each sound frame of a segment: its offset, its header, its payload.
 fn walk(segment: &segment::Segment, limit: Option<Position>, mut found: impl FnMut(u64, &Meta, &[u8])) {
-    let mut walker = frame::Walker::new(&segment.file, frame::FILE_HEADER, segment.len, segment.first - 1, limit);
+    let file = segment.file.get().unwrap();
+    let mut walker = frame::Walker::new(&file, frame::FILE_HEADER, segment.len, segment.first - 1, limit);
     while let Some(step) = walker.next() {
         if let frame::Step::Frame { offset, meta, payload, .. } = step {
             found(offset, &meta, payload);

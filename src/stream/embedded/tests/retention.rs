@@ -60,6 +60,81 @@ fn age_thins_a_stream_that_is_written_without_a_pause() {
     assert!(bench.segments().len() > 1);
 }
 
+/// Files below this folder that the process has open.
+fn open_files(folder: &std::path::Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter(|file| std::fs::read_link(file.path()).is_ok_and(|target| target.starts_with(folder))).count()
+}
+
+#[test]
+fn a_long_history_keeps_few_files_open() {
+    const SEGMENTS: u64 = 500;
+    // The lock, the file that is written, and one in use.
+    const MORE: usize = 3;
+    let bench = Bench::new(100);
+    let stream = bench.open();
+    for number in 0..SEGMENTS {
+        append(&stream, vec![change(number, START_MS, &format!("v{number}"))]).unwrap();
+    }
+    assert!(bench.segments().len() >= 499, "{}", bench.segments().len());
+    let check = |stream: &EmbeddedStream| {
+        assert!(open_files(bench.dir.path()) <= file::KEPT + MORE, "{}", open_files(bench.dir.path()));
+        assert_eq!(everything(stream).len(), SEGMENTS as usize);
+        for number in (0..SEGMENTS).rev() {
+            assert_eq!(stream.newest_record(&pair_of(number)).unwrap().unwrap().position, number + 1);
+        }
+        assert_eq!(block_on(stream.position_at(START_MS)), Ok(1));
+        assert!(open_files(bench.dir.path()) <= file::KEPT + MORE, "{}", open_files(bench.dir.path()));
+    };
+    check(&stream);
+    check(&EmbeddedStream::open_read_only(&bench.path()).unwrap());
+    drop(stream);
+    check(&bench.open());
+}
+
+/// A reader beside it has files of which it knows, and does not hold, replaced under it, their numbers used again.
+#[test]
+fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
+    let mut bench = Bench::new(2_000);
+    bench.options.retention.size = 20_000;
+    let stream = bench.open();
+    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    for number in 0..3_000_u64 {
+        append(&stream, vec![change(number % 150, START_MS, &format!("v{number}"))]).unwrap();
+        if number % 100 == 99 {
+            stream.thin_now().unwrap();
+            let read = everything(&reader);
+            assert_eq!(read, everything(&stream), "after {number}");
+            let newest = reader.newest_record(&pair_of(number % 150)).unwrap().unwrap();
+            assert_eq!(newest.position, number + 1);
+        }
+    }
+    assert_eq!((reader.damage(), stream.damage()), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_thinned() {
+    let mut bench = Bench::new(1_000);
+    bench.options.retention.age = Duration::from_millis(1_000);
+    let stream = bench.open();
+    for number in 0..400 {
+        let pair = if number < 20 { number } else { 100 + number % 10 };
+        append(&stream, vec![change(pair, START_MS, "v")]).unwrap();
+    }
+    let segments = bench.segments();
+    let (gone, count) = (segments.first().unwrap(), segments.len());
+    std::fs::remove_file(gone).unwrap();
+    // Until it is not among those that are kept open.
+    let left = everything(&stream);
+    assert!(left.len() < 400 && left.len() >= 380, "{} of {count} files", left.len());
+    assert_eq!(stream.newest_record(&pair_of(0)), Ok(None));
+    assert!(stream.damage().iter().any(|sentence| sentence.contains("was removed")), "{:?}", stream.damage());
+    bench.advance(5_000);
+    stream.thin_now().unwrap();
+    let thinned = everything(&stream).len();
+    assert!(bench.segments().len() < count / 2 && (10..60).contains(&thinned), "{thinned} records");
+}
+
 #[test]
 fn young_conflicts_and_markers_survive_size_until_they_are_old() {
     let mut bench = Bench::new(1_000);
