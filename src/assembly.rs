@@ -1,9 +1,11 @@
 //! The closet where everything is plugged together: plain data in, running pipelines out. No logic lives here.
 
+use crate::change::Digest;
 use crate::codec::json::StoreNames;
 use crate::config::model;
 use crate::history::Scope;
 use crate::pipeline::control::Handle;
+use crate::pipeline::identity;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
 use crate::route::{RouteMap, RouteSpec};
@@ -12,6 +14,7 @@ use crate::stream::embedded::EmbeddedStream;
 use crate::stream::kafka::{self, KafkaOpener, KafkaStream};
 use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
+use crate::worker;
 use futures::FutureExt as _;
 use futures::future::ready;
 use std::collections::HashMap;
@@ -90,8 +93,6 @@ impl Worker {
 /// What the pipelines of one worker have in common.
 #[derive(Default)]
 struct Member {
-    /// `host:pid`.
-    worker: String,
     once: bool,
     ensembles: Mutex<HashMap<zookeeper::Access, Arc<zookeeper::Sessions>>>,
     servers: Mutex<HashMap<redis::Access, Arc<redis::Server>>>,
@@ -120,7 +121,7 @@ pub async fn start(
     options: RunOptions,
     metrics: Arc<Metrics>,
 ) -> Result<Worker, StartError> {
-    let member = Member { worker: worker_name(), once: options.once, ..Member::default() };
+    let member = Member { once: options.once, ..Member::default() };
     let mut started = Vec::new();
     let mut running = JoinSet::new();
     for pipeline in &pipelines {
@@ -137,7 +138,7 @@ pub async fn start(
 /// Looks at the stores of a pipeline; waits for one that is away, at most so long.
 pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) -> Result<Vec<Finding>, StartError> {
     let map = map(pipeline)?;
-    let member = Member { worker: worker_name(), once: true, ..Member::default() };
+    let member = Member { once: true, ..Member::default() };
     let znodes = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
     let znodes = znodes.map(|store| zookeeper_store(pipeline, store, &map, &member));
     let keys = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
@@ -146,13 +147,21 @@ pub async fn check_connections(pipeline: &model::Pipeline, timeout: Duration) ->
         let mut findings = Vec::new();
         if let Some(znodes) = &znodes {
             findings.extend(reach(|| znodes.preflight()).await?);
-            znodes.close().await;
         }
         if let Some(keys) = &keys {
             findings.extend(reach(|| keys.preflight()).await?);
+        }
+        if let (Some(znodes), Some(keys)) = (&znodes, &keys) {
+            reach(|| znodes.connect()).await?;
+            findings.push(reach(|| identity::look(&pipeline.name, znodes, keys).boxed()).await?);
+        }
+        if let Some(znodes) = &znodes {
+            znodes.close().await;
+        }
+        if let Some(keys) = &keys {
             keys.close().await;
         }
-        if let Some(settings) = kafka_settings(pipeline, &member.worker) {
+        if let Some(settings) = kafka_settings(pipeline) {
             findings.push(reach(|| look_at_topic(settings.clone()).boxed()).await?);
         }
         Ok(findings)
@@ -201,7 +210,7 @@ pub async fn open_stores(
     timeout: Duration,
 ) -> Result<Stores, StartError> {
     let map = map(pipeline)?;
-    let member = Member { worker: worker_name(), once: true, ..Member::default() };
+    let member = Member { once: true, ..Member::default() };
     let wanted = |side| sides.contains(&side);
     let zookeeper = pipeline.zookeeper.as_ref().filter(|_| wanted(crate::change::Side::Zookeeper));
     let redis = pipeline.redis.as_ref().filter(|_| wanted(crate::change::Side::Redis));
@@ -233,14 +242,14 @@ pub fn scope(pipeline: &model::Pipeline) -> Result<Scope, StartError> {
 /// Opens the pipeline's stream for [`Stream::keep`], for a command that no worker can help. An owner elsewhere that writes a stream in Kafka
 /// goes on undisturbed.
 pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Arc<dyn Stream>, StreamError> {
-    if let Some(settings) = kafka_settings(pipeline, &worker_name()) {
+    if let Some(settings) = kafka_settings(pipeline) {
         let opener = KafkaOpener::new(kafka::Settings { lease: false, ..settings });
         return opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>);
     }
     let folder = folder(data_dir, &pipeline.name);
     std::fs::create_dir_all(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
-    stream_opener(pipeline, &worker_name(), &folder)().await
+    stream_opener(pipeline, &folder)().await
 }
 
 fn unreachable(pipeline: &model::Pipeline, timeout: Duration) -> StartError {
@@ -278,12 +287,6 @@ fn addresses(pipeline: &model::Pipeline) -> String {
     [zookeeper, redis, kafka].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// `host:pid`.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".to_owned());
-    format!("{}:{}", host.trim(), std::process::id())
-}
-
 /// The folder of a pipeline.
 #[must_use]
 pub fn folder(data_dir: &Path, pipeline: &str) -> PathBuf {
@@ -312,7 +315,10 @@ fn assemble(
         .map(|store| Arc::new(redis_store(pipeline, store, &map, member)) as Arc<dyn Keyspace>);
     let settings = Settings {
         pipeline: pipeline.name.clone(),
-        worker: member.worker.clone(),
+        worker: worker::this().name.clone(),
+        identity: worker::this().identity.clone(),
+        routes_text: routes_text(pipeline),
+        claim_ttl: claim_ttl(pipeline),
         names: names(pipeline),
         routes: pipeline.routes.iter().map(|rules| route(pipeline, rules)).collect(),
         batch_changes: pipeline.worker.batch_changes,
@@ -323,15 +329,50 @@ fn assemble(
         delete_guard: pipeline.worker.delete_guard,
         once: options.once,
     };
-    let open = stream_opener(pipeline, &member.worker, &folder);
+    let open = stream_opener(pipeline, &folder);
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
-    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, Arc::clone(metrics), &quarantine))
+    Ok(Pipeline::new(settings, map, stores, claims(pipeline), open, Arc::clone(metrics), &quarantine))
+}
+
+/// Bytes of all routes of a pipeline that its owner shows other workers; beyond that it shows one digest of them.
+const ROUTES_BYTES_MAX: usize = 64 * 1024;
+
+/// What each route says, in a line.
+fn routes_text(pipeline: &model::Pipeline) -> Vec<String> {
+    let of = |rules: &model::Route| {
+        let shown = route(pipeline, rules);
+        let names = [&rules.match_zookeeper, &rules.match_redis].map(|name| name.as_deref().unwrap_or("-"));
+        let exclude = [&rules.exclude_zookeeper, &rules.exclude_redis].map(|names| names.join(" "));
+        format!(
+            "route {}: {}, match {} and {}, exclude [{}] and [{}], separator {:?}, value {:?}, on_conflict {}, on_delete {:?}, \
+             on_expire {:?}, ephemeral {:?}, acl {:?}, publish {}",
+            shown.name,
+            shown.flow,
+            names[0],
+            names[1],
+            exclude[0],
+            exclude[1],
+            rules.separator,
+            rules.value,
+            rules.on_conflict_text,
+            rules.on_delete,
+            rules.on_expire,
+            rules.ephemeral,
+            rules.acl,
+            rules.publish.as_deref().unwrap_or("-"),
+        )
+    };
+    let lines: Vec<String> = pipeline.routes.iter().map(of).collect();
+    if lines.iter().map(String::len).sum::<usize>() <= ROUTES_BYTES_MAX {
+        return lines;
+    }
+    vec![format!("{} routes, digest {}", lines.len(), Digest::of(lines.join("\n").as_bytes()).hex())]
 }
 
 /// What opens the stream for each ownership.
-fn stream_opener(pipeline: &model::Pipeline, worker: &str, folder: &Path) -> StreamOpener {
-    if let Some(settings) = kafka_settings(pipeline, worker) {
+fn stream_opener(pipeline: &model::Pipeline, folder: &Path) -> StreamOpener {
+    if let Some(settings) = kafka_settings(pipeline) {
         let opener = Arc::new(KafkaOpener::new(settings));
         return Box::new(move || {
             let opener = Arc::clone(&opener);
@@ -339,7 +380,7 @@ fn stream_opener(pipeline: &model::Pipeline, worker: &str, folder: &Path) -> Str
         });
     }
     let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
-    let (stream_dir, holder) = (folder.join("stream"), worker.to_owned());
+    let (stream_dir, holder) = (folder.join("stream"), worker::this().name.clone());
     Box::new(move || ready(open_embedded(&stream_dir, retention, &holder)).boxed())
 }
 
@@ -356,7 +397,7 @@ fn open_embedded(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<d
 /// # Errors
 /// As [`EmbeddedStream::open_read_only`] and [`KafkaStream::open_read_only`].
 pub async fn open_stream(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Option<Arc<dyn Stream>>, StreamError> {
-    if let Some(settings) = kafka_settings(pipeline, &worker_name()) {
+    if let Some(settings) = kafka_settings(pipeline) {
         let stream = KafkaStream::open_read_only(settings).await?;
         return Ok(stream.map(|stream| Arc::new(stream) as Arc<dyn Stream>));
     }
@@ -375,14 +416,14 @@ pub async fn open_stream_with_pairs(
     pipeline: &model::Pipeline,
     data_dir: &Path,
 ) -> Result<Option<Arc<dyn Stream>>, StreamError> {
-    let Some(settings) = kafka_settings(pipeline, &worker_name()) else { return open_stream(pipeline, data_dir).await };
+    let Some(settings) = kafka_settings(pipeline) else { return open_stream(pipeline, data_dir).await };
     let Some(stream) = KafkaStream::open_read_only(settings).await? else { return Ok(None) };
     stream.read_pairs().await?;
     Ok(Some(Arc::new(stream)))
 }
 
 /// What the stream in Kafka is told; `None` where it is embedded.
-fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Settings> {
+fn kafka_settings(pipeline: &model::Pipeline) -> Option<kafka::Settings> {
     let place = pipeline.stream.kafka.as_ref()?;
     let revealed = |property: &model::Property| match property {
         model::Property::Text(text) => text.clone(),
@@ -400,7 +441,7 @@ fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Set
     });
     Some(kafka::Settings {
         pipeline: pipeline.name.clone(),
-        worker: worker.to_owned(),
+        worker: worker::this().name.clone(),
         brokers: place.brokers.clone(),
         topic: place.topic.clone(),
         registry,
@@ -451,7 +492,8 @@ fn zookeeper_store(
             digest: store.digest.as_ref().map(|secret| secret.reveal().to_owned()),
         }),
         pipeline: pipeline.name.clone(),
-        worker: member.worker.clone(),
+        worker: worker::this().clone(),
+        routes_digest: Digest::of(routes_text(pipeline).join("\n").as_bytes()).hex(),
         once: member.once,
         roots: map.roots(),
     })
@@ -463,7 +505,6 @@ fn redis_store(
     map: &RouteMap,
     member: &Member,
 ) -> redis::RedisStore {
-    let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
     redis::RedisStore::new(redis::Settings {
         name: store.name.clone(),
         server: member.server(redis::Access {
@@ -476,10 +517,15 @@ fn redis_store(
         pipeline: pipeline.name.clone(),
         prefixes: map.key_prefixes(),
         channels: pipeline.routes.iter().filter_map(|route| route.publish.clone()).collect(),
-        // Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
-        claim_ttl: session + Duration::from_secs(5),
+        claim_ttl: claim_ttl(pipeline),
         sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),
     })
+}
+
+/// Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
+fn claim_ttl(pipeline: &model::Pipeline) -> Duration {
+    let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
+    session + Duration::from_secs(5)
 }
 
 fn side_name(pipeline: &model::Pipeline, side: crate::change::Side) -> String {
@@ -517,7 +563,7 @@ fn route(pipeline: &model::Pipeline, rules: &model::Route) -> Route {
     }
 }
 
-fn claims(pipeline: &model::Pipeline, worker: &str) -> Claims {
+fn claims(pipeline: &model::Pipeline) -> Claims {
     let claim = |side: crate::change::Side| {
         let patterns = pipeline.routes.iter().filter_map(|route| match side {
             crate::change::Side::Zookeeper => route.match_zookeeper.clone(),
@@ -525,7 +571,10 @@ fn claims(pipeline: &model::Pipeline, worker: &str) -> Claims {
         });
         Claim {
             pipeline: pipeline.name.clone(),
-            worker: worker.to_owned(),
+            worker: worker::this().name.clone(),
+            identity: worker::this().identity.clone(),
+            lineage: 0,
+            ensemble: pipeline.zookeeper.as_ref().map(|store| store.connect.clone()).unwrap_or_default(),
             patterns: patterns.collect(),
             writes: pipeline.routes.iter().any(|route| route.flow.leads_to(side)),
             captures: pipeline.routes.iter().all(|route| matches!(route.flow, Flow::Capture(_))),

@@ -24,7 +24,8 @@
 //! 11. [`http`]: the pages of a worker, its Unix socket, the client of both.
 //! 12. [`cli`]: one file a command, and the exit codes.
 //! 13. [`assembly`]: plain data to running parts.
-//! 14. `failpoint`: crash points for tests, compiled out of a release.
+//! 14. [`worker`]: who this process is among the workers.
+//! 15. `failpoint`: crash points for tests, compiled out of a release.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -41,3 +42,4 @@ pub mod route;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod worker;

@@ -10,6 +10,7 @@ pub mod control;
 mod dirty;
 mod engine;
 mod held;
+pub mod identity;
 mod inferred;
 mod keep;
 mod observe;

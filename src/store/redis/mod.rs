@@ -25,10 +25,11 @@ mod server;
 mod slot;
 mod source;
 mod state;
+mod ties;
 
 use super::{
-    Claim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
-    KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
+    Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
+    KeyspaceFacts, Known, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
@@ -209,6 +210,22 @@ impl Keyspace for RedisStore {
         preflight::look(&self.shared).boxed()
     }
 
+    fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>> {
+        ties::look(&self.shared).boxed()
+    }
+
+    fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>> {
+        async move { ties::identify(&self.shared, &identity).await }.boxed()
+    }
+
+    fn tie(&self, other: Known) -> BoxFuture<'_, Result<(), StoreError>> {
+        ties::tie(&self.shared, other).boxed()
+    }
+
+    fn held_claim(&self) -> BoxFuture<'_, Result<Option<HeldClaim>, StoreError>> {
+        claim::held(&self.shared).boxed()
+    }
+
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
         claim::lay(&self.shared, claim).boxed()
     }
@@ -218,7 +235,11 @@ impl Keyspace for RedisStore {
     }
 
     fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>> {
-        state::begin(&self.shared, now).boxed()
+        async move {
+            state::begin(&self.shared, now).await?;
+            claim::name_lineage(&self.shared, now.ensemble).await
+        }
+        .boxed()
     }
 
     fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
