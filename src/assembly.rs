@@ -1,9 +1,11 @@
 //! The closet where everything is plugged together: plain data in, running pipelines out. No logic lives here.
 
+use crate::change::Digest;
 use crate::codec::json::StoreNames;
 use crate::config::model;
 use crate::history::Scope;
 use crate::pipeline::control::Handle;
+use crate::pipeline::identity;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
 use crate::route::{RouteMap, RouteSpec};
@@ -13,6 +15,7 @@ use crate::stream::embedded::EmbeddedStream;
 use crate::stream::kafka::{self, KafkaOpener, KafkaStream};
 use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
+use crate::worker;
 use futures::FutureExt as _;
 use futures::future::ready;
 use std::collections::HashMap;
@@ -95,8 +98,6 @@ impl Worker {
 /// What the pipelines of one worker have in common.
 #[derive(Default)]
 struct Member {
-    /// `host:pid`.
-    worker: String,
     once: bool,
     ensembles: Mutex<HashMap<zookeeper::Access, Arc<zookeeper::Sessions>>>,
     servers: Mutex<HashMap<redis::Access, Arc<redis::Server>>>,
@@ -125,7 +126,7 @@ pub async fn start(
     options: RunOptions,
     metrics: Arc<Metrics>,
 ) -> Result<Worker, StartError> {
-    let member = Member { worker: worker_name(), once: options.once, ..Member::default() };
+    let member = Member { once: options.once, ..Member::default() };
     let mut started = Vec::new();
     let mut running = JoinSet::new();
     for pipeline in &pipelines {
@@ -150,7 +151,7 @@ pub async fn check_connections(
         Err(error) => return (Vec::new(), Err(error)),
     };
     let deadline = Deadline::new(timeout);
-    let member = Member { worker: worker_name(), once: true, ..Member::default() };
+    let member = Member { once: true, ..Member::default() };
     let (has_path, has_key) = (|path: &str| map.reaching(path).is_some(), |key: &[u8]| map.of_key(key).is_some());
     // Half of the time: the other half is for what comes before and behind.
     let range = Range { has_path: &has_path, has_key: &has_key, patience: timeout / 2 };
@@ -164,19 +165,32 @@ pub async fn check_connections(
         // One that is away hides nothing of the others; the first is named.
         Err(error) => ended = std::mem::replace(&mut ended, Ok(())).and(Err(error)),
     };
-    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| uses(pipeline, crate::change::Side::Zookeeper));
-    if let Some(store) = zookeeper {
-        let znodes = zookeeper_store(pipeline, store, &map, &member);
+    let uses = |side| uses(pipeline, side);
+    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| uses(crate::change::Side::Zookeeper));
+    let redis = pipeline.redis.as_ref().filter(|_| uses(crate::change::Side::Redis));
+    let znodes = zookeeper.map(|store| (store, zookeeper_store(pipeline, store, &map, &member)));
+    let keys = redis.map(|store| (store, redis_store(pipeline, store, &map, &member)));
+    if let Some((store, znodes)) = &znodes {
         take(&store.name, deadline.reach(&zookeeper_place(store), || znodes.preflight(&range)).await);
+    }
+    if let Some((store, keys)) = &keys {
+        take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
+    }
+    if let (Some((store, znodes)), Some((_, keys))) = (&znodes, &keys) {
+        let connected = deadline.reach(&zookeeper_place(store), || znodes.connect()).await;
+        let tied = match connected {
+            Ok(()) => deadline.reach("the stores", || identity::look(&pipeline.name, znodes, keys).boxed()).await,
+            Err(error) => Err(error),
+        };
+        take("stores", tied.map(|finding| vec![finding]));
+    }
+    if let Some((_, znodes)) = &znodes {
         znodes.close().await;
     }
-    let redis = pipeline.redis.as_ref().filter(|_| uses(pipeline, crate::change::Side::Redis));
-    if let Some(store) = redis {
-        let keys = redis_store(pipeline, store, &map, &member);
-        take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
+    if let Some((_, keys)) = &keys {
         keys.close().await;
     }
-    if let Some(settings) = kafka_settings(pipeline, &member.worker) {
+    if let Some(settings) = kafka_settings(pipeline) {
         let place = format!("kafka {}", settings.brokers);
         let looked = deadline.reach(&place, || look_at_topic(settings.clone()).boxed()).await;
         take("stream", looked.map(|finding| vec![finding]));
@@ -222,7 +236,7 @@ pub async fn open_stores(
     timeout: Duration,
 ) -> Result<Stores, StartError> {
     let map = map(pipeline)?;
-    let member = Member { worker: worker_name(), once: true, ..Member::default() };
+    let member = Member { once: true, ..Member::default() };
     let wanted = |side| sides.contains(&side);
     let zookeeper = pipeline.zookeeper.as_ref().filter(|_| wanted(crate::change::Side::Zookeeper));
     let redis = pipeline.redis.as_ref().filter(|_| wanted(crate::change::Side::Redis));
@@ -249,14 +263,14 @@ pub fn scope(pipeline: &model::Pipeline) -> Result<Scope, StartError> {
 /// Opens the pipeline's stream for [`Stream::keep`], for a command that no worker can help. An owner elsewhere that writes a stream in Kafka
 /// goes on undisturbed.
 pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Arc<dyn Stream>, StreamError> {
-    if let Some(settings) = kafka_settings(pipeline, &worker_name()) {
+    if let Some(settings) = kafka_settings(pipeline) {
         let opener = KafkaOpener::new(kafka::Settings { lease: false, ..settings });
         return opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>);
     }
     let folder = folder(data_dir, &pipeline.name);
     crate::private::folder(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
-    stream_opener(pipeline, &worker_name(), &folder)().await
+    stream_opener(pipeline, &folder)().await
 }
 
 /// How long stores are waited for.
@@ -313,12 +327,6 @@ fn redis_place(store: &model::RedisStore) -> String {
     format!("redis {} ({}:{})", store.name, store.host, store.port)
 }
 
-/// `host:pid`.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".to_owned());
-    format!("{}:{}", host.trim(), std::process::id())
-}
-
 /// The folder of a pipeline.
 #[must_use]
 pub fn folder(data_dir: &Path, pipeline: &str) -> PathBuf {
@@ -347,7 +355,10 @@ fn assemble(
         .map(|store| Arc::new(redis_store(pipeline, store, &map, member)) as Arc<dyn Keyspace>);
     let settings = Settings {
         pipeline: pipeline.name.clone(),
-        worker: member.worker.clone(),
+        worker: worker::this().name.clone(),
+        identity: worker::this().identity.clone(),
+        routes_text: routes_text(pipeline),
+        claim_ttl: claim_ttl(pipeline),
         names: names(pipeline),
         routes: pipeline.routes.iter().map(|rules| route(pipeline, rules)).collect(),
         batch_changes: pipeline.worker.batch_changes,
@@ -358,18 +369,53 @@ fn assemble(
         delete_guard: pipeline.worker.delete_guard,
         once: options.once,
     };
-    let open = stream_opener(pipeline, &member.worker, &folder);
+    let open = stream_opener(pipeline, &folder);
     let stores = (znodes, keys);
     let quarantine = folder.join("quarantine.json");
     let metrics = Arc::new(metrics.of(&pipeline.name));
-    Ok(Pipeline::new(settings, map, stores, claims(pipeline, &member.worker), open, metrics, &quarantine))
+    Ok(Pipeline::new(settings, map, stores, claims(pipeline), open, metrics, &quarantine))
+}
+
+/// Bytes of all routes of a pipeline that its owner shows other workers; beyond that it shows one digest of them.
+const ROUTES_BYTES_MAX: usize = 64 * 1024;
+
+/// What each route says, in a line.
+fn routes_text(pipeline: &model::Pipeline) -> Vec<String> {
+    let of = |rules: &model::Route| {
+        let shown = route(pipeline, rules);
+        let names = [&rules.match_zookeeper, &rules.match_redis].map(|name| name.as_deref().unwrap_or("-"));
+        let exclude = [&rules.exclude_zookeeper, &rules.exclude_redis].map(|names| names.join(" "));
+        format!(
+            "route {}: {}, match {} and {}, exclude [{}] and [{}], separator {:?}, value {:?}, on_conflict {}, on_delete {:?}, \
+             on_expire {:?}, ephemeral {:?}, acl {:?}, publish {}",
+            shown.name,
+            shown.flow,
+            names[0],
+            names[1],
+            exclude[0],
+            exclude[1],
+            rules.separator,
+            rules.value,
+            rules.on_conflict_text,
+            rules.on_delete,
+            rules.on_expire,
+            rules.ephemeral,
+            rules.acl,
+            rules.publish.as_deref().unwrap_or("-"),
+        )
+    };
+    let lines: Vec<String> = pipeline.routes.iter().map(of).collect();
+    if lines.iter().map(String::len).sum::<usize>() <= ROUTES_BYTES_MAX {
+        return lines;
+    }
+    vec![format!("{} routes, digest {}", lines.len(), Digest::of(lines.join("\n").as_bytes()).hex())]
 }
 
 /// What opens the stream for each ownership.
-fn stream_opener(pipeline: &model::Pipeline, worker: &str, folder: &Path) -> StreamOpener {
-    if let Some(settings) = kafka_settings(pipeline, worker) {
-        let (pipeline, worker) = (pipeline.clone(), worker.to_owned());
-        let now = move || kafka_settings(&pipeline, &worker).unwrap_or_else(|| settings.clone());
+fn stream_opener(pipeline: &model::Pipeline, folder: &Path) -> StreamOpener {
+    if let Some(settings) = kafka_settings(pipeline) {
+        let pipeline = pipeline.clone();
+        let now = move || kafka_settings(&pipeline).unwrap_or_else(|| settings.clone());
         let opener = Arc::new(KafkaOpener::asking(now));
         return Box::new(move || {
             let opener = Arc::clone(&opener);
@@ -377,7 +423,7 @@ fn stream_opener(pipeline: &model::Pipeline, worker: &str, folder: &Path) -> Str
         });
     }
     let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
-    let (stream_dir, holder) = (folder.join("stream"), worker.to_owned());
+    let (stream_dir, holder) = (folder.join("stream"), worker::this().name.clone());
     Box::new(move || ready(open_embedded(&stream_dir, retention, &holder)).boxed())
 }
 
@@ -394,7 +440,7 @@ fn open_embedded(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<d
 /// # Errors
 /// As [`EmbeddedStream::open_read_only`] and [`KafkaStream::open_read_only`].
 pub async fn open_stream(pipeline: &model::Pipeline, data_dir: &Path) -> Result<Option<Arc<dyn Stream>>, StreamError> {
-    if let Some(settings) = kafka_settings(pipeline, &worker_name()) {
+    if let Some(settings) = kafka_settings(pipeline) {
         let stream = KafkaStream::open_read_only(settings).await?;
         return Ok(stream.map(|stream| Arc::new(stream) as Arc<dyn Stream>));
     }
@@ -413,14 +459,14 @@ pub async fn open_stream_with_pairs(
     pipeline: &model::Pipeline,
     data_dir: &Path,
 ) -> Result<Option<Arc<dyn Stream>>, StreamError> {
-    let Some(settings) = kafka_settings(pipeline, &worker_name()) else { return open_stream(pipeline, data_dir).await };
+    let Some(settings) = kafka_settings(pipeline) else { return open_stream(pipeline, data_dir).await };
     let Some(stream) = KafkaStream::open_read_only(settings).await? else { return Ok(None) };
     stream.read_pairs().await?;
     Ok(Some(Arc::new(stream)))
 }
 
 /// What the stream in Kafka is told; `None` where it is embedded.
-fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Settings> {
+fn kafka_settings(pipeline: &model::Pipeline) -> Option<kafka::Settings> {
     let place = pipeline.stream.kafka.as_ref()?;
     let revealed = |property: &model::Property| match property {
         model::Property::Text(text) => text.clone(),
@@ -438,7 +484,7 @@ fn kafka_settings(pipeline: &model::Pipeline, worker: &str) -> Option<kafka::Set
     });
     Some(kafka::Settings {
         pipeline: pipeline.name.clone(),
-        worker: worker.to_owned(),
+        worker: worker::this().name.clone(),
         brokers: place.brokers.clone(),
         topic: place.topic.clone(),
         registry,
@@ -489,7 +535,8 @@ fn zookeeper_store(
             digest: store.digest.as_ref().map(password),
         }),
         pipeline: pipeline.name.clone(),
-        worker: member.worker.clone(),
+        worker: worker::this().clone(),
+        routes_digest: Digest::of(routes_text(pipeline).join("\n").as_bytes()).hex(),
         once: member.once,
         roots: map.roots(),
     })
@@ -501,7 +548,6 @@ fn redis_store(
     map: &RouteMap,
     member: &Member,
 ) -> redis::RedisStore {
-    let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
     redis::RedisStore::new(redis::Settings {
         name: store.name.clone(),
         server: member.server(redis::Access {
@@ -514,8 +560,7 @@ fn redis_store(
         pipeline: pipeline.name.clone(),
         prefixes: map.key_prefixes(),
         channels: pipeline.routes.iter().filter_map(|route| route.publish.clone()).collect(),
-        // Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
-        claim_ttl: session + Duration::from_secs(5),
+        claim_ttl: claim_ttl(pipeline),
         sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),
     })
 }
@@ -524,6 +569,12 @@ fn redis_store(
 fn password(secret: &model::Secret) -> Password {
     let known = secret.clone();
     Password::new(secret.reveal().to_owned(), move || known.now())
+}
+
+/// Renewed every four seconds; a worker that is gone blocks no other for longer than its session would.
+fn claim_ttl(pipeline: &model::Pipeline) -> Duration {
+    let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
+    session + Duration::from_secs(5)
 }
 
 fn side_name(pipeline: &model::Pipeline, side: crate::change::Side) -> String {
@@ -561,7 +612,7 @@ fn route(pipeline: &model::Pipeline, rules: &model::Route) -> Route {
     }
 }
 
-fn claims(pipeline: &model::Pipeline, worker: &str) -> Claims {
+fn claims(pipeline: &model::Pipeline) -> Claims {
     let claim = |side: crate::change::Side| {
         let patterns = pipeline.routes.iter().filter_map(|route| match side {
             crate::change::Side::Zookeeper => route.match_zookeeper.clone(),
@@ -569,7 +620,10 @@ fn claims(pipeline: &model::Pipeline, worker: &str) -> Claims {
         });
         Claim {
             pipeline: pipeline.name.clone(),
-            worker: worker.to_owned(),
+            worker: worker::this().name.clone(),
+            identity: worker::this().identity.clone(),
+            lineage: 0,
+            ensemble: pipeline.zookeeper.as_ref().map(|store| store.connect.clone()).unwrap_or_default(),
             patterns: patterns.collect(),
             writes: pipeline.routes.iter().any(|route| route.flow.leads_to(side)),
             captures: pipeline.routes.iter().all(|route| matches!(route.flow, Flow::Capture(_))),

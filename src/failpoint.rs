@@ -7,7 +7,8 @@
 //! With ` stop` and a number behind the name the worker is frozen there (SIGSTOP) until it is thawed, so that a test can do
 //! something between two steps of it.
 //!
-//! `KEEPSTEP_SWITCH_OFF=caches` switches off what only spares work, to show that nothing else depends on it.
+//! `KEEPSTEP_SWITCH_OFF=caches` switches off what only spares work, to show that nothing else depends on it;
+//! `KEEPSTEP_WORKER_NAME` names this worker, as the same container on another machine would be named.
 
 /// A place that a test may make the last. With a second argument: what still happens before the end, if it is armed.
 macro_rules! crash_point {
@@ -49,6 +50,15 @@ pub(crate) fn caches_are_off() -> bool {
     #[cfg(not(feature = "failpoints"))]
     let are_off = false;
     are_off
+}
+
+/// What this worker is called, where a test says so.
+pub(crate) fn worker_name() -> Option<String> {
+    #[cfg(feature = "failpoints")]
+    let name = std::env::var("KEEPSTEP_WORKER_NAME").ok();
+    #[cfg(not(feature = "failpoints"))]
+    let name = None;
+    name
 }
 
 #[cfg(feature = "failpoints")]

@@ -24,9 +24,10 @@
 //! 11. [`http`]: the pages of a worker, its Unix socket, the client of both.
 //! 12. [`cli`]: one file a command, and the exit codes.
 //! 13. [`assembly`]: plain data to running parts.
-//! 14. `request`: one HTTP request, for workers and schema registries.
-//! 15. `failpoint`: crash points for tests, compiled out of a release.
-//! 16. `private`: nothing that it writes is for others.
+//! 14. [`worker`]: who this process is among the workers.
+//! 15. `request`: one HTTP request, for workers and schema registries.
+//! 16. `failpoint`: crash points for tests, compiled out of a release.
+//! 17. `private`: nothing that it writes is for others.
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -45,3 +46,4 @@ pub mod route;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod worker;

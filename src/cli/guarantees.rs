@@ -40,6 +40,9 @@ pub(super) fn of(pipeline: &Pipeline, route: &Route) -> Vec<String> {
     if let Some(channel) = &route.publish {
         sentences.push(format!("Each change that is written to Redis is published on the channel {channel}."));
     }
+    if route.match_zookeeper.is_some() {
+        sentences.push("A znode called `_keepstep`, at any depth, and what lies below it is never mapped.".to_owned());
+    }
     if !matches!(route.flow, Flow::Capture(_)) {
         sentences.push(
             "Values of more than 1,000,000 bytes are not mirrored: the pair is quarantined as too_large.".to_owned(),

@@ -77,6 +77,9 @@ pub(super) fn connect(text: &str) -> Result<String, &'static str> {
     if !chroot.is_empty() && (chroot.contains('*') || crate::route::Pattern::of_znodes(chroot).is_err()) {
         return Err("the chroot is no path that a znode can have");
     }
+    if chroot.split('/').any(|name| name == "_keepstep") {
+        return Err("the chroot lies in `_keepstep`, which is Keepstep's own");
+    }
     Ok(format!("{hosts}{chroot}"))
 }
 

@@ -20,7 +20,7 @@ impl Site {
     /// A worker without pipelines yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Arc<Site> {
-        Arc::new(Site { handles: OnceLock::new(), metrics, worker: worker_name() })
+        Arc::new(Site { handles: OnceLock::new(), metrics, worker: crate::worker::this().name.clone() })
     }
 
     /// Shows these pipelines from now on. A second call changes nothing.
@@ -45,13 +45,6 @@ impl Site {
     pub fn ready(&self, statuses: &[PipelineStatus]) -> bool {
         !statuses.is_empty() && statuses.iter().all(|status| status.ready)
     }
-}
-
-/// `host:pid` of this process, as owners are named.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}:{}", if host.is_empty() { "localhost" } else { host }, std::process::id())
 }
 
 /// Through which door a request came, and so who may steer.

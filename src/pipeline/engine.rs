@@ -63,6 +63,12 @@ pub struct Settings {
     pub pipeline: String,
     /// This worker (`host:pid`).
     pub worker: String,
+    /// Its identity.
+    pub identity: String,
+    /// The routes for people, a line a route, and for whoever compares them with those of another worker's file.
+    pub routes_text: Vec<String>,
+    /// A claim that is not renewed for this long is void.
+    pub claim_ttl: Duration,
     /// The stores' names in the file.
     pub names: StoreNames,
     /// The routes, in the order of the file.

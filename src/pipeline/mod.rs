@@ -12,6 +12,7 @@ mod counts;
 mod dirty;
 mod engine;
 mod held;
+pub mod identity;
 mod inferred;
 mod keep;
 mod loss;

@@ -12,6 +12,7 @@ use super::behind;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::held::Held;
+use super::identity::Identity;
 use super::once::Stillness;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
@@ -121,6 +122,7 @@ pub struct Pipeline {
     pub(super) live: Mutex<Live>,
     pub(super) rate: Mutex<(Instant, u64, f64)>,
     remembered: Mutex<Remembered>,
+    pub(super) identity: Identity,
     /// Redis holds next to nothing, and nothing of ours.
     blank: AtomicBool,
     pub(super) is_opening: AtomicBool,
@@ -179,6 +181,7 @@ impl Pipeline {
             live: Mutex::default(),
             rate: Mutex::new((Instant::now(), 0, 0.0)),
             remembered: Mutex::default(),
+            identity: Identity::default(),
             blank: AtomicBool::new(false),
             is_opening: AtomicBool::new(false),
             stop: watch::Sender::new(false),
@@ -209,6 +212,11 @@ impl Pipeline {
             now.state = state;
         }
         note.clone_into(&mut now.note);
+    }
+
+    /// Says what is waited for, in the state that there is.
+    pub(super) fn note(&self, note: &str) {
+        note.clone_into(&mut lock(&self.state).note);
     }
 
     /// Runs until told to stop, until a start is refused, or (with `once`) until all is in step or nothing has moved for as long as
@@ -328,24 +336,19 @@ impl Pipeline {
             self.set(PipelineState::Connecting, "");
         }
         self.connect(!*has_started).await?;
+        self.refuse_other_stores().await?;
         if let Some(znodes) = &self.znodes {
-            let waiting = |owner: String, standbys: u64| {
-                self.set(PipelineState::Standby, &format!("{owner} owns the pipeline"));
-                let mut state = lock(&self.state);
-                state.owner = owner;
-                state.standbys = standbys;
-            };
-            znodes.stand(&waiting).await?;
-        }
-        if let (Some(znodes), Some(claim)) = (&self.znodes, &self.claims.zookeeper) {
-            znodes.claim(claim.clone()).await?;
+            self.stand(znodes.as_ref()).await?;
         }
         let captures =
             self.settings.routes.iter().all(|route| matches!(route.policy.flow, crate::plan::Flow::Capture(_)));
-        if let (Some(keys), Some(claim), false) = (&self.keys, &self.claims.redis, captures) {
-            keys.claim(claim.clone()).await?;
+        let lineage = self.refuse_another_owner().await?;
+        if let (Some(znodes), Some(claim)) = (&self.znodes, &self.claims.zookeeper) {
+            znodes.claim(Claim { lineage, ..claim.clone() }).await?;
         }
-        let stream = self.stream().await?;
+        self.claim_keys(lineage, captures).await?;
+        let stream = self.stream(lineage, captures).await?;
+        self.tie().await?;
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
         let behind = behind::begin(stream.as_ref(), lease, has_kept).await.map_err(refused_or_away)?;
         *has_started = true;
@@ -408,8 +411,15 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Opens the stream, waiting for another process that holds it.
-    async fn stream(&self) -> Result<Arc<dyn Stream>, StoreError> {
+    async fn claim_keys(&self, lineage: u32, captures: bool) -> Result<(), StoreError> {
+        match (&self.keys, &self.claims.redis) {
+            (Some(keys), Some(claim)) if !captures => keys.claim(Claim { lineage, ..claim.clone() }).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the stream, waiting for another process that holds it; the claim is kept alive meanwhile.
+    async fn stream(&self, lineage: u32, captures: bool) -> Result<Arc<dyn Stream>, StoreError> {
         let mut pauses = Pauses::default();
         loop {
             self.is_opening.store(true, Ordering::Relaxed);
@@ -420,6 +430,8 @@ impl Pipeline {
                 Err(StreamError::Owned(who)) => {
                     self.set(PipelineState::Standby, &who);
                     tokio::time::sleep(pauses.pause()).await;
+                    self.refuse_another_owner().await?;
+                    self.claim_keys(lineage, captures).await?;
                 }
                 Err(error) => return Err(refused_or_away(error)),
             }
@@ -512,6 +524,7 @@ impl Pipeline {
             },
             error = engine.stream.lost() => Err(StoreError::Away(error.to_string())),
             error = engine.remember_for_ever() => Err(error),
+            error = self.keep_tied() => Err(error),
             () = engine.run() => Err(StoreError::Away("the rounds ended".to_owned())),
             ended = self.compare_for_ever(engine) => ended,
         }

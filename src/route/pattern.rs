@@ -131,17 +131,21 @@ impl Pattern {
         Ok(Pattern { side, segments })
     }
 
-    /// Says whether the pattern lies in what is never mapped: `/zookeeper`, `/_keepstep` and keys with `_keepstep:`.
+    /// Says whether the pattern lies in what is never mapped: `/zookeeper`, a znode `_keepstep` at any depth (a pipeline in a chroot
+    /// keeps its own data there) and keys with `_keepstep:`.
     ///
     /// # Errors
     /// [`PatternError::Reserved`] with the name of it.
     pub fn check_reserved(&self, separator: &str) -> Result<(), PatternError> {
+        let is_called =
+            |segment: &Segment, name: &[u8]| matches!(segment, Segment::Literal { text, .. } if text == name);
         match (self.side, self.segments.first()) {
-            (Side::Zookeeper, Some(Segment::Literal { text, .. })) => match text.as_slice() {
-                b"zookeeper" => Err(PatternError::Reserved("/zookeeper")),
-                b"_keepstep" => Err(PatternError::Reserved("/_keepstep")),
-                _ => Ok(()),
-            },
+            (Side::Zookeeper, Some(first)) if is_called(first, b"zookeeper") => {
+                Err(PatternError::Reserved("/zookeeper"))
+            }
+            (Side::Zookeeper, _) if self.segments.iter().any(|segment| is_called(segment, OURS)) => {
+                Err(PatternError::Reserved("/_keepstep"))
+            }
             (Side::Redis, _) if is_reserved_key(&self.key_prefix(&Separator::new(separator)?)) => {
                 Err(PatternError::Reserved("_keepstep:"))
             }
@@ -249,14 +253,18 @@ pub fn same_wildcards(one: &Pattern, other: &Pattern) -> bool {
     one.wildcards().eq(other.wildcards())
 }
 
+/// What is Keepstep's own below this name.
+const OURS: &[u8] = b"_keepstep";
+
 /// Whether the key is Keepstep's own.
 pub(super) fn is_reserved_key(key: &[u8]) -> bool {
     key.starts_with(b"_keepstep:")
 }
 
-/// Whether the path, given without its first `/`, is ZooKeeper's or Keepstep's own.
+/// Whether the path, given without its first `/`, is ZooKeeper's or Keepstep's own. Keepstep's may be in the middle: there is a
+/// pipeline in a chroot.
 pub(super) fn is_reserved_path(names: &[u8]) -> bool {
-    matches!(cut(names, b'/').0, b"zookeeper" | b"_keepstep")
+    cut(names, b'/').0 == b"zookeeper" || names.split(|byte| *byte == b'/').any(|name| name == OURS)
 }
 
 /// The first segment, and what follows the delimiter if there is one.

@@ -437,3 +437,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_called_keepstep_is_never_mapped_at_any_depth() {
+    let map = one("/a/**", "a:**", ":");
+    for path in ["/a/_keepstep", "/a/_keepstep/p/epoch", "/a/b/_keepstep/x"] {
+        assert_eq!(map.of_path(path), None, "{path}");
+    }
+    for key in ["a:_keepstep", "a:_keepstep:p:epoch", "a:b:_keepstep:x"] {
+        assert_eq!(map.of_key(key.as_bytes()), None, "{key}");
+    }
+    for (path, key) in [("/a/_keepstep2", "a:_keepstep2"), ("/a/x_keepstep/b", "a:x_keepstep:b")] {
+        assert_eq!(key_of(&map, path).as_deref(), Some(key));
+        assert_eq!(path_of(&map, key).as_deref(), Some(path));
+    }
+    // The key of another name, which only begins like ours, and the name in a key whose znode is called otherwise.
+    assert_eq!(path_of(&one("/x/*/y", "x:_keepstep:*", ":"), "x:_keepstep:b").as_deref(), Some("/x/b/y"));
+    for zookeeper in ["/_keepstep/**", "/a/_keepstep/*", "/a/*/_keepstep"] {
+        let redis = zookeeper.replace("_keepstep", "k").replace('/', ":");
+        assert!(
+            matches!(RouteMap::new(&[spec(zookeeper, &redis, ":")]), Err(PatternError::Reserved(_))),
+            "{zookeeper}"
+        );
+    }
+}

@@ -17,12 +17,14 @@ pub mod preflight;
 pub mod redis;
 mod remedy;
 mod request;
+mod ties;
 pub mod zookeeper;
 
 pub use clock::ClockOffset;
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::overlaps;
 pub use password::Password;
+pub use ties::{Known, Ties, difference, random_identity};
 
 use crate::change::{Digest, LossCause, Side, ZkStat, brief};
 pub use crate::plan::guard::{Remembered, Taken};
@@ -254,14 +256,32 @@ impl Lease {
 pub struct Claim {
     /// The pipeline.
     pub pipeline: String,
-    /// The worker (`host:pid`).
+    /// The worker (`host:pid`), for people.
     pub worker: String,
+    /// The worker's identity; empty in a claim of a version that had none.
+    #[serde(default)]
+    pub identity: String,
+    /// The lineage of the ensemble by which the pipeline is owned; 0 where that is not known.
+    #[serde(default)]
+    pub lineage: u32,
+    /// The ensemble, for people.
+    #[serde(default)]
+    pub ensemble: String,
     /// Patterns of the side where the claim is laid.
     pub patterns: Vec<String>,
     /// Whether it writes there.
     pub writes: bool,
     /// Whether it only captures.
     pub captures: bool,
+}
+
+/// A claim as it lies in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldClaim {
+    /// The claim.
+    pub claim: Claim,
+    /// When it is void, by the server's clock, milliseconds since the epoch. It rises whenever a worker keeps the claim alive.
+    pub until_ms: i64,
 }
 
 /// Why an ownership ends.
@@ -288,10 +308,23 @@ pub trait Znodes: Send + Sync {
         range: &'a preflight::Range<'a>,
     ) -> BoxFuture<'a, Result<Vec<preflight::Finding>, StoreError>>;
 
+    /// What this store says of itself and of the pipeline. Leaves no trace.
+    fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>>;
+
+    /// The name of the first in line, if there is anybody.
+    fn owner(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
+
+    /// Gives the store this identity if it has none, and answers with the one that it has. Called by the first in line only.
+    fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>>;
+
+    /// Makes the store remember the pipeline's other store, and its routes. Called by the first in line only.
+    fn tie(&self, other: Known, routes: Vec<String>) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Lays claim to a range; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Waits until this worker is first in line and none with fewer pipelines stands by; `waiting` is told who is, and how many stand by.
+    /// Waits until this worker is first in line and none with fewer pipelines stands by; `waiting` is told who is, and how many
+    /// stand by.
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Takes the ownership: raises the epoch above every other and above `taken`, and names the ensemble's lineage, a new one if it came
@@ -523,13 +556,26 @@ pub trait Keyspace: Send + Sync {
         range: &'a preflight::Range<'a>,
     ) -> BoxFuture<'a, Result<Vec<preflight::Finding>, StoreError>>;
 
+    /// What this store says of itself and of the pipeline. Leaves no trace.
+    fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>>;
+
+    /// Gives the store this identity if it has none, and answers with the one that it has. Called by the first in line only.
+    fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>>;
+
+    /// Makes the store remember the pipeline's other store. Called by the first in line only.
+    fn tie(&self, other: Known) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The claim that a worker has laid for this pipeline, unless it is void.
+    fn held_claim(&self) -> BoxFuture<'_, Result<Option<HeldClaim>, StoreError>>;
+
     /// Lays claim to a range, and keeps it alive; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// What this store remembers of the pipeline.
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>>;
 
-    /// From here on every script carries this epoch; it and the ensemble's lineage are remembered. Fenced if a newer owner has begun.
+    /// From here on every script carries this epoch; it and the ensemble's lineage are remembered, and the claim names that. Fenced if a
+    /// newer owner has begun.
     fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Keys in the database, ours included.

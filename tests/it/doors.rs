@@ -105,7 +105,8 @@ fn zookeeper_store(zookeeper: &ZooKeeper) -> ZookeeperStore {
         name: "zk".to_owned(),
         sessions: Arc::new(Sessions::new(access)),
         pipeline: "settings".to_owned(),
-        worker: "here:1".to_owned(),
+        worker: keepstep::worker::this().clone(),
+        routes_digest: String::new(),
         once: true,
         roots: vec!["/settings".to_owned()],
     })

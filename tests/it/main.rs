@@ -40,6 +40,7 @@ mod examples;
 mod faults;
 mod groups;
 mod history;
+mod identity;
 mod kafka;
 mod kafka_faults;
 mod kafka_stream;

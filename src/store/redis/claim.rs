@@ -3,11 +3,11 @@
 //! A claim is of one ownership, told by a number of its own: the next owner of the pipeline lays its claim over it, and whoever was late
 //! neither keeps its own alive over that one nor takes that one away.
 
-use super::calls::{bytes, keys_of, run};
-use super::fault::is_broken;
+use super::calls::{bytes, integer, keys_of, run};
+use super::fault::{explain, is_broken};
 use super::script::Script;
 use super::{Shared, lock};
-use crate::store::{Claim, StoreError};
+use crate::store::{Claim, HeldClaim, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError};
 use std::sync::Arc;
@@ -20,12 +20,12 @@ fn key(pipeline: &str) -> String {
     format!("_keepstep::claim:{pipeline}")
 }
 
-/// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds. Keeps it alive, or lays it anew where it had run out; `0`: it is
-/// another's.
+/// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds, our claim as it is from here on. Keeps it alive, or lays it anew
+/// where it had run out; `0`: it is another's.
 const KEEP: &str = r"#!lua flags=allow-oom
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
 return 1
 ";
 
@@ -52,6 +52,7 @@ impl Scripts {
 pub(super) struct Laid {
     key: String,
     text: String,
+    claim: Claim,
 }
 
 /// What is written: the claim, and what tells it from others of its pipeline.
@@ -65,12 +66,18 @@ struct Written<'a> {
 impl Laid {
     fn new(shared: &Shared, claim: &Claim) -> Laid {
         let written = Written { claim, ownership: shared.nonce.fetch_add(1, Ordering::Relaxed) };
-        Laid { key: key(&claim.pipeline), text: serde_json::to_string(&written).unwrap_or_default() }
+        let text = serde_json::to_string(&written).unwrap_or_default();
+        Laid { key: key(&claim.pipeline), text, claim: claim.clone() }
     }
 
     fn keeping(&self, shared: &Shared) -> Cmd {
+        self.becoming(shared, self)
+    }
+
+    /// In place of this claim, if it is still there, another one of the same worker.
+    fn becoming(&self, shared: &Shared, now: &Laid) -> Cmd {
         let mut keep = redis::cmd("EVALSHA");
-        keep.arg(&shared.claims.keep.sha).arg(1).arg(&self.key).arg(&self.text).arg(ttl_ms(shared));
+        keep.arg(&shared.claims.keep.sha).arg(1).arg(&self.key).arg(&self.text).arg(ttl_ms(shared)).arg(&now.text);
         keep
     }
 
@@ -111,6 +118,27 @@ pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError>
         )));
     }
     Ok(())
+}
+
+/// Names in the claim the lineage of the ensemble by which the pipeline is owned from here on.
+pub(super) async fn name_lineage(shared: &Shared, lineage: u32) -> Result<(), StoreError> {
+    let before = lock(&shared.claim).clone();
+    let Some(before) = before.filter(|laid| laid.claim.lineage != lineage) else { return Ok(()) };
+    let now = Laid::new(shared, &Claim { lineage, ..before.claim.clone() });
+    *lock(&shared.claim) = Some(now.clone());
+    let answer = shared.script(&shared.claims.keep, &before.becoming(shared, &now)).await?;
+    answer.map(|_| ()).map_err(|error| explain(&shared.settings, &error))
+}
+
+/// The claim that lies there for our pipeline, whoever laid it.
+pub(super) async fn held(shared: &Shared) -> Result<Option<HeldClaim>, StoreError> {
+    let key = key(&shared.settings.pipeline);
+    let (mut get, mut until) = (redis::cmd("GET"), redis::cmd("PEXPIRETIME"));
+    get.arg(&key);
+    until.arg(&key);
+    let claim = serde_json::from_slice(&bytes(Some(shared.command(&get).await?))).ok();
+    let until_ms = integer(Some(shared.command(&until).await?));
+    Ok(claim.filter(|_| until_ms > 0).map(|claim| HeldClaim { claim, until_ms }))
 }
 
 /// Keeps the claims of all these pipelines alive, in one go.

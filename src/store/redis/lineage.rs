@@ -46,6 +46,12 @@ impl Lineage {
         self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
     }
 
+    /// Names this run of the server; empty where it does not tell.
+    pub(super) fn run(&self) -> String {
+        let life = self.current.as_ref().and_then(|now| now.life.as_deref()).unwrap_or_default();
+        life.split(':').next().unwrap_or_default().to_owned()
+    }
+
     /// Takes in what INFO says; whether the data set may be another one, and whether something may have been evicted.
     /// `is_new`: on a connection that was just made. A server that does not tell whose data it holds may be another one then.
     pub(super) fn note(&mut self, info: &Info, is_new: bool) -> (bool, bool) {

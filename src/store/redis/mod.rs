@@ -28,11 +28,12 @@ mod size;
 mod slot;
 mod source;
 mod state;
+mod ties;
 
 use super::request::split;
 use super::{
-    Claim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
-    KeyspaceFacts, Moment, Remembered, Scanned, Slot, StoreError,
+    Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
+    KeyspaceFacts, Known, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::LossCause;
 use crate::plan::guard::Late;
@@ -190,6 +191,22 @@ impl Keyspace for RedisStore {
         preflight::look(&self.shared, range).boxed()
     }
 
+    fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>> {
+        ties::look(&self.shared).boxed()
+    }
+
+    fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>> {
+        async move { ties::identify(&self.shared, &identity).await }.boxed()
+    }
+
+    fn tie(&self, other: Known) -> BoxFuture<'_, Result<(), StoreError>> {
+        ties::tie(&self.shared, other).boxed()
+    }
+
+    fn held_claim(&self) -> BoxFuture<'_, Result<Option<HeldClaim>, StoreError>> {
+        claim::held(&self.shared).boxed()
+    }
+
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
         claim::lay(&self.shared, claim).boxed()
     }
@@ -199,7 +216,11 @@ impl Keyspace for RedisStore {
     }
 
     fn begin(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>> {
-        state::begin(&self.shared, now).boxed()
+        async move {
+            state::begin(&self.shared, now).await?;
+            claim::name_lineage(&self.shared, now.ensemble).await
+        }
+        .boxed()
     }
 
     fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {

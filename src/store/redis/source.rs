@@ -419,7 +419,10 @@ impl Line<'_> {
             }
         }
         if renew {
-            claim::renew(&mut self.connection, up.iter().map(|(_, shared)| shared)).await?;
+            // Also of those that could not be let in: they own their pipelines all the same.
+            let members = self.server.listeners.members();
+            let stores: Vec<Arc<Shared>> = members.iter().filter_map(|member| member.store.upgrade()).collect();
+            claim::renew(&mut self.connection, stores.iter()).await?;
         }
         Ok(None)
     }

@@ -1,21 +1,23 @@
-//! Ownership: a place in line, the epoch, the lineage (`lineage.rs`), the journal slots, and claims on ranges.
+//! Ownership: a place in line, the epoch, the lineage (`lineage.rs`), the journal slots; claims on ranges are in `claims.rs`.
 //!
 //! ```text
 //!   /_keepstep/<pipeline>/election/w-0000000001   ephemeral, one for each worker; the first in line owns
 //!   /_keepstep/<pipeline>/epoch                   raised by each owner; every multi checks its version
 //!   /_keepstep/<pipeline>/lineage                 names this life of the ensemble's data; its version is the tide
 //!   /_keepstep/<pipeline>/journal/00 … 15
-//!   /_keepstep/_claims/<pipeline>-0000000001      ephemeral: the range a live worker works on
 //! ```
 
+use super::group::Card;
 use super::journal::{self, SLOTS};
-use super::ours::{CLAIMS, create, ensure, private};
+use super::ours::{ensure, private};
 use super::session::Probe;
 use super::tenure::Tenure;
 use super::{Shared, explain, group, lineage};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
-use crate::store::{Claim, JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
+use crate::store::{JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, SessionState, Stat};
@@ -65,18 +67,18 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
         if let Some(first) = names.first() {
             let first = format!("{line}/{first}");
             let data = client.get_data(&first).await.map(|(data, _)| data).unwrap_or_default();
-            let card = String::from_utf8_lossy(&data).into_owned();
+            let card = Card::read(&String::from_utf8_lossy(&data));
             // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that came back older has it.
-            let is_ours = first != mine && card == group::card(shared, &machine());
+            let is_ours = first != mine && card.identity == shared.settings.worker.identity;
             if is_ours || is_dead(&card) {
                 tracing::info!(
-                    owner = card.lines().next(),
+                    owner = card.name,
                     "the owner's process or session is gone; its place in line is cleared"
                 );
                 let _ = client.delete(&first, None).await;
                 continue;
             }
-            card.lines().next().unwrap_or_default().clone_into(&mut owner);
+            owner = card.name;
         }
         waiting(owner, u64::try_from(names.len()).unwrap_or(1) - 1);
         let watched = client.check_and_watch_stat(&format!("{line}/{before}")).await;
@@ -86,12 +88,29 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
     }
 }
 
+/// The name of the first in line, if there is anybody. Counts nothing and waits for nothing.
+pub(super) async fn owner(shared: &Shared) -> Result<Option<String>, StoreError> {
+    let client = shared.control()?;
+    let line = shared.under("election");
+    let first = match client.list_children(&line).await {
+        Ok(names) => names.into_iter().min(),
+        Err(Error::NoNode) => None,
+        Err(error) => return Err(explain(shared, &error)),
+    };
+    let Some(first) = first else { return Ok(None) };
+    match client.get_data(&format!("{line}/{first}")).await {
+        Ok((data, _)) => Ok(Some(Card::read(&String::from_utf8_lossy(&data)).name)),
+        Err(Error::NoNode) => Ok(None),
+        Err(error) => Err(explain(shared, &error)),
+    }
+}
+
 /// Takes a place at the end of the line.
 async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String, StoreError> {
     let acl = private(shared);
     let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
     let prefix = format!("{line}/w-");
-    let card = group::card(shared, &machine());
+    let card = Card::of(shared, machine()).text();
     let (_, sequence) =
         tenure.session.create(&prefix, card.as_bytes(), &options).await.map_err(|error| explain(shared, &error))?;
     let path = format!("{prefix}{sequence}");
@@ -101,24 +120,25 @@ async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String,
 
 /// Whether the pipelines are spread evenly if this worker owns this one.
 async fn should_own(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
-    Ok(group::wanted(shared, client, group::FRESH).await?.is_none_or(|wanted| wanted == shared.settings.worker))
+    Ok(group::wanted(shared, client, group::FRESH).await?.is_none_or(|wanted| wanted.is(shared)))
 }
 
-/// Names this boot of this machine and the space of its process numbers (containers have their own).
+/// Names this boot of this machine and the space of its process numbers (containers have their own); empty where either is not
+/// told.
 fn machine() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let space = std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
-    format!("{} {space}", boot.trim())
+    let (boot, space) = (boot.trim(), space.trim());
+    if boot.is_empty() || space.is_empty() { String::new() } else { format!("{boot} {space}") }
 }
 
-/// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Were
-/// this wrong, the fence would still stop the older owner.
-fn is_dead(card: &str) -> bool {
-    let mut lines = card.lines();
-    let (Some(worker), Some(place)) = (lines.next(), lines.next()) else { return false };
-    let Some(pid) = worker.rsplit(':').next().and_then(|pid| pid.parse::<u32>().ok()) else { return false };
-    let is_here = place == machine() && !place.trim().is_empty();
-    is_here && pid != std::process::id() && !std::path::Path::new(&format!("/proc/{pid}")).exists()
+/// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Only the kernel's
+/// word counts, that there is no such process in this space of process numbers: what `/proc` shows depends on who asks (`hidepid`).
+/// Were this wrong, the fence would still stop the older owner.
+fn is_dead(card: &Card) -> bool {
+    let pid = card.name.rsplit(':').next().and_then(|pid| pid.parse::<i32>().ok()).and_then(Pid::from_raw);
+    let is_here = !card.machine.is_empty() && card.machine == machine();
+    is_here && pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// The line, first come first.
@@ -247,12 +267,12 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 if names.first().is_none_or(|first| format!("{line}/{first}") != mine) {
                     return gone("our place in line is gone".to_owned());
                 }
-                let wanted = wanted.filter(|wanted| *wanted != shared.settings.worker);
+                let wanted = wanted.filter(|wanted| !wanted.is(shared));
                 // Twice the same: workers that start stand in one line after the other.
                 if let Some(other) = &wanted
                     && before == wanted
                 {
-                    return Lost::Moves(other.clone());
+                    return Lost::Moves(other.name.clone());
                 }
                 before = wanted;
             }
@@ -273,32 +293,32 @@ async fn came_back_older(shared: &Shared) -> Option<String> {
     Some(format!("{}: the ensemble came back {how}", shared.place()))
 }
 
-/// Lays claim to a range, refusing one that overlaps with that of another live pipeline.
-pub(super) async fn claim(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    let wrong = |error: Error| explain(shared, &error);
-    create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
-    create(shared, &client, CLAIMS, b"", Acls::anyone_all()).await?;
-    // Laid first, then compared: of two that start together one is refused, or both are.
-    let text = serde_json::to_vec(&claim).unwrap_or_default();
-    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-    let prefix = format!("{CLAIMS}/{}-", claim.pipeline);
-    let (_, sequence) = client.create(&prefix, &text, &options).await.map_err(wrong)?;
-    for name in client.list_children(CLAIMS).await.map_err(wrong)? {
-        let Ok((data, _)) = client.get_data(&format!("{CLAIMS}/{name}")).await else { continue };
-        let Ok(other) = serde_json::from_slice::<Claim>(&data) else { continue };
-        if other.pipeline != claim.pipeline && crate::store::overlaps(&claim, &other) {
-            let _ = client.delete(&format!("{prefix}{sequence}"), None).await;
-            return Err(StoreError::Refused(format!(
-                "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
-                shared.place(),
-                other.pipeline,
-                other.worker,
-                other.patterns.join(", "),
-                claim.patterns.join(", "),
-                claim.pipeline
-            )));
-        }
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn card(pid: u32, machine: &str) -> Card {
+        Card { name: format!("host:{pid}"), machine: machine.to_owned(), ..Card::default() }
     }
-    Ok(())
+
+    /// With `hidepid=2` a process of another user has no folder in `/proc`, and it lives all the same: the first process, of root, for
+    /// one, whoever asks.
+    #[test]
+    fn only_a_process_of_which_the_kernel_says_that_there_is_none_is_dead() {
+        let mut child = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
+        let here = machine();
+        assert!(!here.is_empty());
+        for pid in [1, std::process::id(), child.id()] {
+            assert!(!is_dead(&card(pid, &here)), "{pid}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_dead(&card(child.id(), &here)));
+        for elsewhere in ["", "another boot pid:[4026531836]"] {
+            assert!(!is_dead(&card(child.id(), elsewhere)), "{elsewhere}");
+        }
+        assert!(!is_dead(&Card { name: "host".to_owned(), machine: here, ..Card::default() }));
+    }
 }

@@ -32,34 +32,88 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 struct Seen {
     at: Option<Instant>,
-    /// By the path of a place in line: the worker that stands there, and whether it may be given more.
+    /// By the path of a place in line: the worker that stands there.
     cards: HashMap<String, Card>,
     lines: Lines,
+    /// By pipeline, the identity of the worker that should own it.
     wanted: BTreeMap<String, String>,
 }
 
-/// By pipeline, the workers in line; the first holds it.
+/// By pipeline, the identities of the workers in line; the first holds it.
 type Lines = BTreeMap<String, Vec<String>>;
 
-#[derive(Debug, Clone)]
-struct Card {
-    worker: String,
-    stays: bool,
+/// What a worker writes at its place in line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Card {
+    /// `host:pid`.
+    pub(super) name: String,
+    /// Where that process number means something.
+    pub(super) machine: String,
+    /// Runs `--once`: it keeps what it holds and is given nothing.
+    pub(super) once: bool,
+    /// The worker's identity; its name where it is of a version that had none.
+    pub(super) identity: String,
+    /// Names its routes; empty: of a version that does not tell.
+    pub(super) routes: String,
 }
 
-/// What a worker writes at its place in line.
-pub(super) fn card(shared: &Shared, machine: &str) -> String {
-    let kind = if shared.settings.once { "once" } else { "stays" };
-    format!("{}\n{machine}\n{kind}", shared.settings.worker)
+impl Card {
+    pub(super) fn of(shared: &Shared, machine: String) -> Card {
+        Card {
+            name: shared.settings.worker.name.clone(),
+            machine,
+            once: shared.settings.once,
+            identity: shared.settings.worker.identity.clone(),
+            routes: shared.settings.routes_digest.clone(),
+        }
+    }
+
+    /// A line each. Versions before read the first three.
+    pub(super) fn text(&self) -> String {
+        let kind = if self.once { "once" } else { "stays" };
+        [&self.name, &self.machine, kind, &self.identity, &self.routes].join("\n")
+    }
+
+    pub(super) fn read(text: &str) -> Card {
+        let mut lines = text.lines().map(ToOwned::to_owned);
+        let name = lines.next().unwrap_or_default();
+        let (machine, kind) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let identity = lines.next().filter(|identity| !identity.is_empty()).unwrap_or_else(|| name.clone());
+        Card { name, machine, once: kind == "once", identity, routes: lines.next().unwrap_or_default() }
+    }
+
+    /// Whether the pipeline may go from one to the other to spread the load: with other routes that would change what it does.
+    fn has_routes_of(&self, other: &Card) -> bool {
+        self.routes == other.routes || self.routes.is_empty() || other.routes.is_empty()
+    }
+}
+
+/// The worker that should own a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    identity: String,
+    /// For people.
+    pub(super) name: String,
+}
+
+impl Wanted {
+    /// Whether it is this worker.
+    pub(super) fn is(&self, shared: &Shared) -> bool {
+        self.identity == shared.settings.worker.identity
+    }
 }
 
 /// The worker that should own our pipeline, `None` where that cannot be told; by a look that is at most so old.
-pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) -> Result<Option<String>, StoreError> {
+pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) -> Result<Option<Wanted>, StoreError> {
     let mut seen = shared.settings.sessions.group.seen.lock().await;
     if seen.at.is_none_or(|at| at.elapsed() >= fresh) {
         look(shared, client, &mut seen).await?;
     }
-    Ok(seen.wanted.get(&shared.settings.pipeline).cloned())
+    let identity = seen.wanted.get(&shared.settings.pipeline).cloned();
+    Ok(identity.map(|identity| {
+        let card = seen.cards.values().find(|card| card.identity == identity);
+        Wanted { name: card.map(|card| card.name.clone()).unwrap_or_default(), identity }
+    }))
 }
 
 async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), StoreError> {
@@ -82,24 +136,22 @@ async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), S
     });
     for (place, data) in read.buffered(READS).collect::<Vec<_>>().await {
         if let Ok(data) = data {
-            let text = String::from_utf8_lossy(&data).into_owned();
-            let worker = text.lines().next().unwrap_or_default().to_owned();
-            seen.cards.insert(place, Card { worker, stays: text.lines().nth(2) != Some("once") });
+            seen.cards.insert(place, Card::read(&String::from_utf8_lossy(&data)));
         }
     }
     let mut cards = HashMap::new();
     let mut known = Lines::new();
     for (pipeline, places) in lines {
-        let mut line = Vec::new();
+        let mut line: Vec<Card> = Vec::new();
         for place in places {
             let Some(card) = seen.cards.remove(&place) else { continue };
             // Who runs `--once` keeps what it holds and is given nothing.
-            if card.stays || line.is_empty() {
-                line.push(card.worker.clone());
+            if line.first().is_none_or(|holder| !card.once && card.has_routes_of(holder)) {
+                line.push(card.clone());
             }
             cards.insert(place, card);
         }
-        known.insert(pipeline, line);
+        known.insert(pipeline, line.into_iter().map(|card| card.identity).collect());
     }
     seen.cards = cards;
     if known != seen.lines {
@@ -160,6 +212,22 @@ mod tests {
 
     fn owned(wanted: &BTreeMap<String, String>, worker: &str) -> usize {
         wanted.values().filter(|owner| *owner == worker).count()
+    }
+
+    #[test]
+    fn a_card_says_what_it_said_and_one_of_the_version_before_is_read() {
+        let card = Card {
+            name: "host:1".to_owned(),
+            machine: "boot pid:[1]".to_owned(),
+            once: true,
+            identity: "abc".to_owned(),
+            routes: "def".to_owned(),
+        };
+        assert_eq!(Card::read(&card.text()), card);
+        let before = Card::read("host:1\nboot pid:[1]\nstays");
+        assert_eq!((before.identity.as_str(), before.once), ("host:1", false));
+        assert!(before.has_routes_of(&card) && card.has_routes_of(&before));
+        assert!(!card.has_routes_of(&Card { routes: "other".to_owned(), ..card.clone() }));
     }
 
     #[test]

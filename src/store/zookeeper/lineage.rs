@@ -22,7 +22,7 @@ pub(super) struct Lineage {
     pub(super) tide: i32,
 }
 
-fn path(shared: &Shared) -> String {
+pub(super) fn path(shared: &Shared) -> String {
     shared.under("lineage")
 }
 

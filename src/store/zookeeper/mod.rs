@@ -10,6 +10,7 @@
 //! pipelines of a worker share the two (`session.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
 
 mod ancestors;
+mod claims;
 mod edit;
 mod election;
 mod fault;
@@ -27,14 +28,16 @@ mod sink;
 mod size;
 mod source;
 mod tenure;
+mod ties;
 mod walk;
 
 use super::clock::ClockOffset;
 use super::{
-    Claim, Hints, JournalEntry, Lease, Look, Remembered, Slot, StoreError, Taken, Walk, ZnodeBatch, ZnodeEdit, ZnodeOp,
-    ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
+    Claim, Hints, JournalEntry, Known, Lease, Look, Remembered, Slot, StoreError, Taken, Ties, Walk, ZnodeBatch,
+    ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
+use crate::worker::Worker;
 use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -58,8 +61,10 @@ pub struct Settings {
     pub sessions: Arc<Sessions>,
     /// The pipeline.
     pub pipeline: String,
-    /// This worker (`host:pid`).
-    pub worker: String,
+    /// This worker.
+    pub worker: Worker,
+    /// Names the routes of this worker's file: workers with others are not given a pipeline to spread them.
+    pub routes_digest: String,
     /// The worker ends when all is in step, so it is given no pipeline that another can have.
     pub once: bool,
     /// Deepest literal ancestors of what the routes can match.
@@ -150,6 +155,12 @@ impl Shared {
         self.access().digest.as_ref().and_then(|digest| digest.first().split(':').next()).unwrap_or("anyone")
     }
 
+    /// The servers, and the chroot (`/` where there is none).
+    fn address(&self) -> (&str, &str) {
+        let connect = self.access().connect.as_str();
+        connect.find('/').and_then(|at| connect.split_at_checked(at)).unwrap_or((connect, "/"))
+    }
+
     fn under(&self, name: &str) -> String {
         format!("/_keepstep/{}/{name}", self.settings.pipeline)
     }
@@ -204,8 +215,24 @@ impl Znodes for ZookeeperStore {
         preflight::look(&self.shared, range).boxed()
     }
 
+    fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>> {
+        ties::look(&self.shared).boxed()
+    }
+
+    fn owner(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        election::owner(&self.shared).boxed()
+    }
+
+    fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>> {
+        async move { ties::identify(&self.shared, &identity).await }.boxed()
+    }
+
+    fn tie(&self, other: Known, routes: Vec<String>) -> BoxFuture<'_, Result<(), StoreError>> {
+        ties::tie(&self.shared, other, routes).boxed()
+    }
+
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
-        election::claim(&self.shared, claim).boxed()
+        claims::lay(&self.shared, claim).boxed()
     }
 
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>> {

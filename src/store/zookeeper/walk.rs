@@ -106,7 +106,7 @@ impl Subtrees {
             .names
             .drain(first..)
             .map(|name| format!("{}/{name}", self.parent))
-            .filter(|path| path != "/zookeeper" && path != "/_keepstep")
+            .filter(|path| path != "/zookeeper" && !path.ends_with("/_keepstep"))
             .collect();
         if self.names.is_empty() {
             self.names.shrink_to_fit();

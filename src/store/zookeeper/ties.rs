@@ -1,0 +1,79 @@
+//! The identity of the ensemble, by chroot, and what it remembers of a pipeline: see `store/ties.rs`.
+
+use super::ours::{create, ensure};
+use super::{Shared, explain};
+use crate::store::{Known, StoreError, Ties};
+use serde::{Deserialize, Serialize};
+use zookeeper_client::{Acls, Client, Error};
+
+/// Made once and never written again.
+const IDENTITY: &str = "/_keepstep/_identity";
+
+/// What the znode `stores` of a pipeline holds.
+#[derive(Serialize, Deserialize)]
+struct Stores {
+    redis: Known,
+    #[serde(default)]
+    routes: Vec<String>,
+}
+
+fn path(shared: &Shared) -> String {
+    shared.under("stores")
+}
+
+async fn data(shared: &Shared, client: &Client, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    match client.get_data(path).await {
+        Ok((data, _)) => Ok(Some(data)),
+        Err(Error::NoNode) => Ok(None),
+        Err(error) => Err(explain(shared, &error)),
+    }
+}
+
+pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
+    let client = shared.control()?;
+    let (path, lineage) = (path(shared), super::lineage::path(shared));
+    let (identity, stores, lineage) = futures::future::try_join3(
+        data(shared, &client, IDENTITY),
+        data(shared, &client, &path),
+        data(shared, &client, &lineage),
+    )
+    .await?;
+    let (address, chroot) = shared.address();
+    // What cannot be read is nothing that could be held against anybody.
+    let stores = stores.and_then(|data| serde_json::from_slice::<Stores>(&data).ok());
+    let (other, routes) = stores.map_or((None, Vec::new()), |stores| (Some(stores.redis), stores.routes));
+    let lineage = lineage.and_then(|data| serde_json::from_slice::<(u32, i64)>(&data).ok()).map_or(0, |(id, _)| id);
+    Ok(Ties {
+        own: Known {
+            identity: String::from_utf8_lossy(&identity.unwrap_or_default()).into_owned(),
+            address: address.to_owned(),
+            part: format!("chroot {chroot}"),
+        },
+        place: shared.place(),
+        other,
+        remembered_in: format!("the znode {path} of {address}{}", chroot.trim_end_matches('/')),
+        routes,
+        lineage,
+        life: String::new(),
+    })
+}
+
+/// Gives the ensemble this identity, unless somebody was quicker.
+pub(super) async fn identify(shared: &Shared, identity: &str) -> Result<String, StoreError> {
+    let client = shared.control()?;
+    create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
+    // Every pipeline in this chroot reads it, whatever its login.
+    create(shared, &client, IDENTITY, identity.as_bytes(), Acls::anyone_read()).await?;
+    let (data, _) = client.get_data(IDENTITY).await.map_err(|error| explain(shared, &error))?;
+    Ok(String::from_utf8_lossy(&data).into_owned())
+}
+
+pub(super) async fn tie(shared: &Shared, redis: Known, routes: Vec<String>) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    let (path, text) = (path(shared), serde_json::to_vec(&Stores { redis, routes }).unwrap_or_default());
+    match client.set_data(&path, &text, None).await {
+        Ok(_) => Ok(()),
+        Err(Error::NoNode) => ensure(shared, &client, &path, &text).await,
+        Err(error) => Err(explain(shared, &error)),
+    }
+}
