@@ -5,12 +5,10 @@ use crate::codec::json::StoreNames;
 use crate::config::model;
 use crate::history::Scope;
 use crate::pipeline::control::Handle;
-use crate::pipeline::identity;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
 use crate::plan::{Flow, Policy};
 use crate::route::{RouteMap, RouteSpec};
-use crate::store::preflight::Range;
-use crate::store::{Claim, Keyspace, Password, StoreError, ZnodeAcl, Znodes, redis, zookeeper};
+use crate::store::{Claim, Keyspace, Password, ZnodeAcl, Znodes, redis, zookeeper};
 use crate::stream::embedded::EmbeddedStream;
 use crate::stream::kafka::{self, KafkaOpener, KafkaStream};
 use crate::stream::{Retention, Stream, StreamError};
@@ -24,7 +22,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+mod look;
+
 pub use crate::store::preflight::{Finding, Level};
+use look::Deadline;
+pub use look::check_connections;
 
 /// What `run` is told beside the pipelines.
 #[derive(Debug, Clone)]
@@ -140,73 +142,6 @@ pub async fn start(
     Ok(Worker { handles, pipelines: started, running, differs: false })
 }
 
-/// Looks at the stores of a pipeline; waits for one that is away, at most so long. What was found stands beside the error of a store
-/// that cannot be looked at.
-pub async fn check_connections(
-    pipeline: &model::Pipeline,
-    timeout: Duration,
-) -> (Vec<Finding>, Result<(), StartError>) {
-    let map = match map(pipeline) {
-        Ok(map) => map,
-        Err(error) => return (Vec::new(), Err(error)),
-    };
-    let deadline = Deadline::new(timeout);
-    let member = Member { once: true, ..Member::default() };
-    let (has_path, has_key) = (|path: &str| map.reaching(path).is_some(), |key: &[u8]| map.of_key(key).is_some());
-    // Half of the time: the other half is for what comes before and behind.
-    let range = Range { has_path: &has_path, has_key: &has_key, patience: timeout / 2 };
-    let mut findings = Vec::new();
-    let mut ended = Ok(());
-    let mut take = |store: &str, found: Result<Vec<Finding>, StartError>| match found {
-        Ok(found) => findings.extend(found),
-        Err(StartError::Refused(why) | StartError::Stuck(why)) => {
-            findings.push(Finding::new(Level::Error, store, why, ""));
-        }
-        // One that is away hides nothing of the others; the first is named.
-        Err(error) => ended = std::mem::replace(&mut ended, Ok(())).and(Err(error)),
-    };
-    let uses = |side| uses(pipeline, side);
-    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| uses(crate::change::Side::Zookeeper));
-    let redis = pipeline.redis.as_ref().filter(|_| uses(crate::change::Side::Redis));
-    let znodes = zookeeper.map(|store| (store, zookeeper_store(pipeline, store, &map, &member)));
-    let keys = redis.map(|store| (store, redis_store(pipeline, store, &map, &member)));
-    if let Some((store, znodes)) = &znodes {
-        take(&store.name, deadline.reach(&zookeeper_place(store), || znodes.preflight(&range)).await);
-    }
-    if let Some((store, keys)) = &keys {
-        take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
-    }
-    if let (Some((store, znodes)), Some((_, keys))) = (&znodes, &keys) {
-        let connected = deadline.reach(&zookeeper_place(store), || znodes.connect()).await;
-        let tied = match connected {
-            Ok(()) => deadline.reach("the stores", || identity::look(&pipeline.name, znodes, keys).boxed()).await,
-            Err(error) => Err(error),
-        };
-        take("stores", tied.map(|finding| vec![finding]));
-    }
-    if let Some((_, znodes)) = &znodes {
-        znodes.close().await;
-    }
-    if let Some((_, keys)) = &keys {
-        keys.close().await;
-    }
-    if let Some(settings) = kafka_settings(pipeline) {
-        let place = format!("kafka {}", settings.brokers);
-        let looked = deadline.reach(&place, || look_at_topic(settings.clone()).boxed()).await;
-        take("stream", looked.map(|finding| vec![finding]));
-    }
-    (findings, ended)
-}
-
-/// The stream's topic, as a finding.
-async fn look_at_topic(settings: kafka::Settings) -> Result<Finding, StoreError> {
-    match kafka::look(settings).await {
-        Ok(what) => Ok(Finding::new(Level::Ok, "stream", what, "")),
-        Err(StreamError::Refused(why)) => Ok(Finding::new(Level::Error, "stream", why, "")),
-        Err(error) => Err(StoreError::Away(error.to_string())),
-    }
-}
-
 /// The stores of a pipeline, connected, for a command.
 #[derive(Clone, Default)]
 pub struct Stores {
@@ -271,47 +206,6 @@ pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result
     crate::private::folder(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
     stream_opener(pipeline, &folder)().await
-}
-
-/// How long stores are waited for.
-struct Deadline {
-    timeout: Duration,
-    at: tokio::time::Instant,
-}
-
-impl Deadline {
-    fn new(timeout: Duration) -> Deadline {
-        Deadline { timeout, at: tokio::time::Instant::now() + timeout }
-    }
-
-    /// Tries until this store is reached. An error names it, with the reason of the last attempt.
-    async fn reach<'a, T>(
-        &self,
-        place: &str,
-        look: impl Fn() -> futures::future::BoxFuture<'a, Result<T, StoreError>>,
-    ) -> Result<T, StartError> {
-        let mut pauses = crate::pipeline::retry::Pauses::default();
-        let mut last = StoreError::Away(format!("{place}: no answer"));
-        let tries = async {
-            loop {
-                match look().await {
-                    Ok(answer) => return Ok(answer),
-                    Err(StoreError::Refused(why)) => return Err(StartError::Refused(why)),
-                    // Nothing is owned here: a session that ended is followed by another one.
-                    Err(error) => last = error,
-                }
-                tokio::time::sleep(pauses.pause()).await;
-            }
-        };
-        if let Ok(reached) = tokio::time::timeout_at(self.at, tries).await {
-            return reached;
-        }
-        let why = format!("{last}; not reachable within {} s (--timeout)", self.timeout.as_secs_f64());
-        Err(match last {
-            StoreError::Away(_) | StoreError::Fenced(_) => StartError::Unreachable(why),
-            StoreError::NotNow(_) | StoreError::Refused(_) => StartError::Stuck(why),
-        })
-    }
 }
 
 /// Whether a route reads or writes this side; a store that is only captured needs no other.

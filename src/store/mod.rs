@@ -10,6 +10,7 @@
 
 pub mod clock;
 mod held;
+mod keys;
 mod limit;
 mod overlap;
 mod password;
@@ -18,17 +19,23 @@ pub mod redis;
 mod remedy;
 mod request;
 mod ties;
+mod znodes;
 pub mod zookeeper;
 
 pub use clock::ClockOffset;
+pub use keys::{KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, Moment, Scanned};
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::overlaps;
 pub use password::Password;
 pub use ties::{Known, Ties, difference, random_identity};
+pub use znodes::{
+    JOURNAL_SLOTS, JournalEntry, Look, Slot, Walked, ZnodeAcl, ZnodeBatch, ZnodeEdit, ZnodeOutcome, ZnodeReading,
+    ZnodeWrite,
+};
 
-use crate::change::{Digest, LossCause, Side, ZkStat, brief};
+use crate::change::{LossCause, Side, brief};
 pub use crate::plan::guard::{Remembered, Taken};
-use crate::plan::{Base, Ensemble, Removal};
+use crate::plan::{Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -90,137 +97,6 @@ pub fn removal_of(event: &str) -> Option<Removal> {
         _ => None,
     }
 }
-
-/// Where a znode is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// On the session of the source: at least as new as the event that led here.
-    Source,
-    /// On the session of the sink, after `sync`: at least as new as everything acknowledged before the call.
-    Synced,
-}
-
-/// A znode as read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ZnodeReading {
-    /// There is none. By [`Look::Synced`] with the newest zxid at which it can have been deleted: pzxid of the nearest ancestor
-    /// that is left. `i64::MAX`: that is not known.
-    Absent(i64),
-    /// There is one.
-    Present {
-        /// Its data.
-        data: Vec<u8>,
-        /// Its versions.
-        stat: ZkStat,
-    },
-    /// The session may not read it. The text names path and permission.
-    Denied(String),
-    /// The request alone is larger than the server takes.
-    TooLarge(String),
-}
-
-/// One write to ZooKeeper.
-#[derive(Debug, Clone)]
-pub struct ZnodeWrite<'a> {
-    /// The path.
-    pub path: &'a str,
-    /// What is done.
-    pub op: ZnodeOp,
-    /// The data to write; empty for a delete.
-    pub data: &'a [u8],
-    /// The Redis key of the pair, for the journal.
-    pub key: &'a [u8],
-    /// What the sidecar will say, but for the zxids that only the transaction gives.
-    pub base: Base,
-    /// Which bucket the sidecar was read from ([`KeyReading::nonce`]), for the journal.
-    pub nonce: u64,
-    /// The ACL of what is created.
-    pub acl: ZnodeAcl,
-}
-
-/// A change of a znode as an application makes it: without the fence of an owner and without a journal.
-#[derive(Debug, Clone)]
-pub struct ZnodeEdit<'a> {
-    /// The path.
-    pub path: &'a str,
-    /// What is done.
-    pub op: ZnodeOp,
-    /// The data to write; empty for a delete.
-    pub data: &'a [u8],
-    /// The ACL of what is created.
-    pub acl: ZnodeAcl,
-}
-
-/// The ACL of znodes that are created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZnodeAcl {
-    /// That of the nearest existing ancestor.
-    Parent,
-    /// `world:anyone`, everything.
-    Open,
-    /// Everything for the authenticated user.
-    Creator,
-}
-
-/// What became of one write to ZooKeeper.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ZnodeOutcome {
-    /// Done. The base with its zxids filled in, or `None` where the pair has no base any more.
-    Done {
-        /// What the sidecar must say now.
-        base: Option<Base>,
-        /// The znode that was overwritten was another incarnation than the one that was read.
-        recreated: bool,
-    },
-    /// The state was another one: observe again.
-    Refused,
-    /// It cannot be done: reason (one word) and detail (one sentence).
-    Impossible(&'static str, String),
-}
-
-/// The result of [`Znodes::write`].
-#[derive(Debug)]
-pub struct ZnodeBatch {
-    /// One for each write, in order.
-    pub outcomes: Vec<ZnodeOutcome>,
-    /// The journal slots that hold the bases of what was done: once the sidecars say the same, tell
-    /// [`Keyspace::mark_slots`], then give them back with [`Znodes::release`].
-    pub slots: Vec<Slot>,
-}
-
-/// Slots, and so multis whose sidecars are not yet written, at a time. Measured: one is enough for the rate, sixteen
-/// hide the round trip to Redis.
-pub const JOURNAL_SLOTS: usize = 16;
-
-/// A journal slot in a certain state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot {
-    /// Which one.
-    pub number: usize,
-    /// The dataVersion of its znode.
-    pub version: i32,
-}
-
-/// A base that the journal holds: a write to ZooKeeper whose sidecar may not have been brought up to date.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// Where it stands.
-    pub slot: Slot,
-    /// The pair's key.
-    pub key: Vec<u8>,
-    /// The bucket it belongs to.
-    pub nonce: u64,
-    /// The base; `None` where the pair has none any more.
-    pub base: Option<Base>,
-    /// Its sequence (also where the base is `None`).
-    pub sequence: u32,
-}
-
-/// Some znodes of a walk through a subtree.
-pub type Walked = Vec<(String, Vec<u8>, ZkStat)>;
-
-/// The next cursor (0 at the end) and some keys.
-pub type Scanned = (u64, Vec<Vec<u8>>);
 
 /// A walk through the subtrees of the routes.
 pub trait Walk: Send {
@@ -396,149 +272,6 @@ pub trait Znodes: Send + Sync {
     /// Gives everything back: the watches, the place in line, the claims, the share in the sessions. What cannot be given
     /// back now is before the next [`Znodes::connect`] ends.
     fn close(&self) -> BoxFuture<'_, ()>;
-}
-
-/// A key as observed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyState {
-    /// There is none.
-    Absent,
-    /// A string.
-    Value {
-        /// The bytes.
-        bytes: Vec<u8>,
-        /// Expiry, milliseconds since the epoch.
-        expires_ms: Option<i64>,
-    },
-    /// A string whose bytes were not asked for: its digest.
-    Digest {
-        /// SHA-1 of the value.
-        digest: Digest,
-        /// Expiry, milliseconds since the epoch.
-        expires_ms: Option<i64>,
-    },
-    /// Too large to be read.
-    TooLarge(u64),
-    /// Another type, by its name.
-    WrongType(String),
-    /// The answer was full before its turn came: ask again.
-    Later,
-    /// Not allowed. The text says what.
-    Denied(String),
-    /// Something else has the name under which Keepstep keeps what was agreed on about this key: that name.
-    Obstructed(String),
-    /// The request alone is larger than the server takes, or its answer.
-    Unasked(String),
-}
-
-impl KeyState {
-    /// The sentence on [`KeyState::Obstructed`].
-    #[must_use]
-    pub fn obstructed_by(bucket: &str) -> String {
-        format!(
-            "the key `{bucket}` holds another type than a hash, and its name is where Keepstep keeps what was agreed on about this \
-             key; rename or delete `{bucket}`"
-        )
-    }
-}
-
-/// A key and its sidecar, read in one atomic step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyReading {
-    /// The key.
-    pub state: KeyState,
-    /// The sidecar's bytes; empty if there are none.
-    pub entry: Vec<u8>,
-    /// Names this life of the bucket: a bucket that was lost and made again has another one.
-    pub nonce: u64,
-    /// Counts the lives of the data set that were seen: a restart or a replacement begins another one.
-    pub life: u64,
-}
-
-/// What [`Keyspace::observe`] answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyReadings {
-    /// One for each key, in order.
-    pub readings: Vec<KeyReading>,
-    /// What holds for all of them.
-    pub moment: Moment,
-}
-
-/// When keys were read, and what may be concluded from their absence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// The server's clock, milliseconds since the epoch.
-    pub now_ms: i64,
-    /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last comparison that ended
-    /// in step.
-    pub intact: bool,
-    /// Whether every event of a key that is gone had been told to [`Hints`] before this answer was given. Without it a `del` that
-    /// was told may be older than a write of ours, and what took that write away still on its way.
-    pub told: bool,
-}
-
-/// A change of a key as an application makes it: the sidecar is neither read nor written.
-#[derive(Debug, Clone)]
-pub struct KeyEdit<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// The value that must be there; `None`: no key.
-    pub expect: Option<Digest>,
-    /// The value to set; `None` removes the key.
-    pub value: Option<&'a [u8]>,
-}
-
-/// One write to Redis.
-#[derive(Debug, Clone)]
-pub struct KeyWrite<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// What is done.
-    pub op: KeyOp,
-    /// The value that must be there (not looked at by `Note`); `None`: no key.
-    pub expect: Option<Digest>,
-    /// The sidecar that must be there; empty: none.
-    pub expect_entry: Vec<u8>,
-    /// The bucket's life that must be; 0: not looked at.
-    pub expect_nonce: u64,
-    /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked at. In another life a
-    /// `Note` is refused if the key is back where the sidecar has it (the data set is an older one), and marked as unproven
-    /// if the key holds neither that nor what the base says.
-    pub life: u64,
-    /// The value to set.
-    pub value: &'a [u8],
-    /// The sidecar to leave; `None`: none.
-    pub base: Option<Base>,
-    /// Channel and message to publish with it.
-    pub publish: Option<(&'a str, String)>,
-}
-
-/// What became of one write to Redis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyOutcome {
-    /// Done.
-    Done,
-    /// The state was another one: observe again.
-    Refused,
-    /// It cannot be done: reason (one word) and detail (one sentence).
-    Impossible(&'static str, String),
-    /// The server takes no writes now (memory, replica): try again later.
-    NotNow(String),
-}
-
-/// What is known of the server.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeyspaceFacts {
-    /// Product and version.
-    pub server: String,
-    /// `master_replid`.
-    pub replication_id: String,
-    /// `master_repl_offset`.
-    pub replication_offset: i64,
-    /// Whether the notifications that the source needs are on; `None` if it may not be asked.
-    pub notifications: Option<bool>,
-    /// What they lack, and the command that turns it on; empty if they are on.
-    pub lacking: String,
 }
 
 /// The Redis door.

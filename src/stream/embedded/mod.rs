@@ -248,8 +248,11 @@ impl EmbeddedStream {
     }
 }
 
-/// The frames of these changes, whole but for positions and checksums, and by what their pairs are known in memory.
-fn frames(changes: &[Change]) -> Result<(Vec<u8>, Vec<(Meta, Option<KeyedHash>)>), StreamError> {
+/// The bytes of frames, and of each what stands before it and by what its pair is known in memory.
+type Frames = (Vec<u8>, Vec<(Meta, Option<KeyedHash>)>);
+
+/// The frames of these changes, whole but for positions and checksums.
+fn frames(changes: &[Change]) -> Result<Frames, StreamError> {
     let mut bytes = Vec::new();
     let mut frames = Vec::with_capacity(changes.len());
     for (index, change) in changes.iter().enumerate() {

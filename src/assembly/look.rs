@@ -1,0 +1,125 @@
+//! Looks at the stores of a pipeline before anything is owned or claimed: `validate --connect`, and what every command waits for.
+
+use super::{
+    Finding, Level, Member, StartError, kafka_settings, map, redis_place, redis_store, uses, zookeeper_place,
+    zookeeper_store,
+};
+use crate::change::Side;
+use crate::config::model;
+use crate::pipeline::identity;
+use crate::pipeline::retry::Pauses;
+use crate::store::preflight::Range;
+use crate::store::{Keyspace as _, StoreError, Znodes as _};
+use crate::stream::StreamError;
+use crate::stream::kafka;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use std::time::Duration;
+
+/// Looks at the stores of a pipeline; waits for one that is away, at most so long. What was found stands beside the error of a store
+/// that cannot be looked at.
+pub async fn check_connections(
+    pipeline: &model::Pipeline,
+    timeout: Duration,
+) -> (Vec<Finding>, Result<(), StartError>) {
+    let map = match map(pipeline) {
+        Ok(map) => map,
+        Err(error) => return (Vec::new(), Err(error)),
+    };
+    let deadline = Deadline::new(timeout);
+    let member = Member { once: true, ..Member::default() };
+    let (has_path, has_key) = (|path: &str| map.reaching(path).is_some(), |key: &[u8]| map.of_key(key).is_some());
+    // Half of the time: the other half is for what comes before and behind.
+    let range = Range { has_path: &has_path, has_key: &has_key, patience: timeout / 2 };
+    let mut findings = Vec::new();
+    let mut ended = Ok(());
+    let mut take = |store: &str, found: Result<Vec<Finding>, StartError>| match found {
+        Ok(found) => findings.extend(found),
+        Err(StartError::Refused(why) | StartError::Stuck(why)) => {
+            findings.push(Finding::new(Level::Error, store, why, ""));
+        }
+        // One that is away hides nothing of the others; the first is named.
+        Err(error) => ended = std::mem::replace(&mut ended, Ok(())).and(Err(error)),
+    };
+    let uses = |side| uses(pipeline, side);
+    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| uses(Side::Zookeeper));
+    let redis = pipeline.redis.as_ref().filter(|_| uses(Side::Redis));
+    let znodes = zookeeper.map(|store| (store, zookeeper_store(pipeline, store, &map, &member)));
+    let keys = redis.map(|store| (store, redis_store(pipeline, store, &map, &member)));
+    if let Some((store, znodes)) = &znodes {
+        take(&store.name, deadline.reach(&zookeeper_place(store), || znodes.preflight(&range)).await);
+    }
+    if let Some((store, keys)) = &keys {
+        take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
+    }
+    if let (Some((store, znodes)), Some((_, keys))) = (&znodes, &keys) {
+        let connected = deadline.reach(&zookeeper_place(store), || znodes.connect()).await;
+        let tied = match connected {
+            Ok(()) => deadline.reach("the stores", || identity::look(&pipeline.name, znodes, keys).boxed()).await,
+            Err(error) => Err(error),
+        };
+        take("stores", tied.map(|finding| vec![finding]));
+    }
+    if let Some((_, znodes)) = &znodes {
+        znodes.close().await;
+    }
+    if let Some((_, keys)) = &keys {
+        keys.close().await;
+    }
+    if let Some(settings) = kafka_settings(pipeline) {
+        let place = format!("kafka {}", settings.brokers);
+        let looked = deadline.reach(&place, || look_at_topic(settings.clone()).boxed()).await;
+        take("stream", looked.map(|finding| vec![finding]));
+    }
+    (findings, ended)
+}
+
+/// The stream's topic, as a finding.
+async fn look_at_topic(settings: kafka::Settings) -> Result<Finding, StoreError> {
+    match kafka::look(settings).await {
+        Ok(what) => Ok(Finding::new(Level::Ok, "stream", what, "")),
+        Err(StreamError::Refused(why)) => Ok(Finding::new(Level::Error, "stream", why, "")),
+        Err(error) => Err(StoreError::Away(error.to_string())),
+    }
+}
+
+/// How long stores are waited for.
+pub(super) struct Deadline {
+    timeout: Duration,
+    at: tokio::time::Instant,
+}
+
+impl Deadline {
+    pub(super) fn new(timeout: Duration) -> Deadline {
+        Deadline { timeout, at: tokio::time::Instant::now() + timeout }
+    }
+
+    /// Tries until this store is reached. An error names it, with the reason of the last attempt.
+    pub(super) async fn reach<'a, T>(
+        &self,
+        place: &str,
+        look: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StartError> {
+        let mut pauses = Pauses::default();
+        let mut last = StoreError::Away(format!("{place}: no answer"));
+        let tries = async {
+            loop {
+                match look().await {
+                    Ok(answer) => return Ok(answer),
+                    Err(StoreError::Refused(why)) => return Err(StartError::Refused(why)),
+                    // Nothing is owned here: a session that ended is followed by another one.
+                    Err(error) => last = error,
+                }
+                tokio::time::sleep(pauses.pause()).await;
+            }
+        };
+        if let Ok(reached) = tokio::time::timeout_at(self.at, tries).await {
+            return reached;
+        }
+        let why = format!("{last}; not reachable within {} s (--timeout)", self.timeout.as_secs_f64());
+        Err(match last {
+            StoreError::Away(_) | StoreError::Fenced(_) => StartError::Unreachable(why),
+            StoreError::NotNow(_) | StoreError::Refused(_) => StartError::Stuck(why),
+        })
+    }
+}
