@@ -275,7 +275,7 @@ impl Engine {
                 self.dirty.finish(seen.name, None);
             }
             Step::Do(recording, task) => {
-                settled.acted += 1;
+                settled.acted += self.counts(&seen);
                 let mut seen = seen;
                 let entry = match recording {
                     Record::Nothing => self.gone_record(&seen, route).map_or(Entry::Nothing, Entry::New),
@@ -322,9 +322,14 @@ impl Engine {
         znodes.fits(path, op, seen.value.as_ref().map_or(0, Vec::len), seen.name.len())
     }
 
+    /// A pair in quarantine is tried again by each comparison, and is no reason for another one: `run --once` would never end.
+    fn counts(&self, seen: &Observed) -> u64 {
+        u64::from(!self.quarantine.holds(&seen.name))
+    }
+
     /// Puts a pair back for the slow path.
     fn look_again(&self, seen: Observed, delay: Duration, settled: &mut Settled) {
-        settled.acted += 1;
+        settled.acted += self.counts(&seen);
         let patience = seen.hint.patience + u8::from(delay > Duration::ZERO && seen.hint.patience < u8::MAX);
         let hint = Hint { patience, ..seen.again() };
         self.dirty.finish(seen.name, Some((hint, delay)));

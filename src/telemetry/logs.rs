@@ -1,5 +1,6 @@
 //! Where the log goes: to stderr, above a progress bar if there is one.
 
+use crate::change::brief;
 use indicatif::MultiProgress;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::LazyLock;
@@ -83,13 +84,22 @@ pub fn install(format: LogFormat, level: LogLevel) {
     }
 }
 
-/// Writes to stderr while no progress bar is in the way.
+/// Bytes of a line of the log, its end included. Whoever writes a line keeps names and texts short, so that its sense is kept; this is
+/// for what others write.
+const LINE_BYTES: usize = 1023;
+
+/// Writes to stderr while no progress bar is in the way. It is given one line at a time.
 #[derive(Debug, Clone, Copy)]
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        SCREEN.suspend(|| io::stderr().write(line))
+        if line.len() <= LINE_BYTES {
+            return SCREEN.suspend(|| io::stderr().write(line));
+        }
+        let short = shortened(line);
+        SCREEN.suspend(|| io::stderr().write_all(&short))?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -97,10 +107,57 @@ impl Write for Stderr {
     }
 }
 
+/// A line without what makes it long; one of JSON stays JSON.
+fn shortened(line: &[u8]) -> Vec<u8> {
+    let mut short = match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
+        Ok(mut fields) => {
+            // Halved until it fits: how much the quotation marks in a text add is not known beforehand.
+            let mut bytes = brief::TEXT_BYTES;
+            loop {
+                for text in fields.values_mut() {
+                    if let serde_json::Value::String(text) = text {
+                        *text = brief::shortened(text, bytes).into_owned();
+                    }
+                }
+                let short = serde_json::to_vec(&fields).unwrap_or_default();
+                if short.len() < LINE_BYTES || bytes < 10 {
+                    break short;
+                }
+                bytes /= 2;
+            }
+        }
+        Err(_) => {
+            let text = String::from_utf8_lossy(line);
+            brief::shortened(text.trim_end(), LINE_BYTES - 1).into_owned().into_bytes()
+        }
+    };
+    short.push(b'\n');
+    short
+}
+
 impl<'a> MakeWriter<'a> for Stderr {
     type Writer = Stderr;
 
     fn make_writer(&'a self) -> Stderr {
         Stderr
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_shortened_to_one_line_and_json_stays_json() {
+        let long = "x\"".repeat(300_000);
+        let text = shortened(format!("2026-11-30 WARN {long} pipeline=\"settings\"\n").as_bytes());
+        let json = shortened(format!("{}\n", serde_json::json!({"level": "WARN", "message": long, "n": 1})).as_bytes());
+        for line in [&text, &json] {
+            assert!(line.len() <= LINE_BYTES, "{}", line.len());
+            assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+        }
+        assert!(String::from_utf8_lossy(&text).contains("WARN") && String::from_utf8_lossy(&text).contains("settings"));
+        let json: Option<serde_json::Value> = serde_json::from_slice(&json).ok();
+        assert_eq!(json.as_ref().and_then(|json| json.get("n")?.as_i64()), Some(1));
     }
 }

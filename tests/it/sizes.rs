@@ -47,7 +47,7 @@ async fn commands_end(scene: &mut Scene) {
         scene.keepstep.command("repair", &["--prefer", "cache", "--yes", "--timeout", "10s"]).await.expect(1);
     assert_eq!(scene.keepstep.terminate().await, Some(0));
     let log = scene.keepstep.log();
-    scene.keepstep.start_with(&["--once", "--log-level", "debug"]);
+    scene.keepstep.start_with(&["--once"]);
     let once = scene.keepstep.log_at_end(ONCE, 1).await;
     for line in [log, once, differ.stderr, repaired.stderr].iter().flat_map(|log| log.lines()) {
         assert!(line.len() < 1024, "a line of {} bytes: {}", line.len(), &line[..line.len().min(300)]);
@@ -87,7 +87,9 @@ async fn deep_and_long_names_are_mirrored_or_too_large_and_hold_up_nobody() {
 
     scene.keepstep.restart().await;
     scene.del(deep(30_000)).await;
+    // `repair` writes as an application does, without a journal: that fitted. The worker's own delete does not.
     scene.del(format!("settings:{}", "n".repeat(530_000))).await;
+    scene.znodes.delete(&format!("/settings/{}", "n".repeat(530_000))).await;
     scene.quarantine_becomes(&[]).await;
 }
 

@@ -13,14 +13,16 @@ use crate::store::{Hints, Link, StoreError};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zookeeper_client::{AddWatchMode, Client, Error, EventType, PersistentWatcher, SessionState};
 
-/// Pauses between attempts to connect grow up to this.
+/// Pauses between attempts to connect grow up to the longest, and begin anew after a connection that has lasted.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+const LASTING: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
-    let mut pause = Duration::from_millis(50);
+    let mut pause = PAUSE_FIRST;
     loop {
         let why = match session(&shared, &hints, &mut pause).await {
             Ok(why) => StoreError::Away(why),
@@ -39,18 +41,24 @@ async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Durat
     *lock(&shared.source) = Some(Arc::clone(&client));
     let mut old = Vec::new();
     loop {
+        let begun = Instant::now();
         // New watches before the old ones go: no window in between.
         let watchers = watch(shared, &client).await?;
         old.clear();
         hints.link(Side::Zookeeper, Link::Up);
-        *pause = Duration::from_millis(50);
         let state = listen(watchers, hints, &mut old).await;
+        if begun.elapsed() > LASTING {
+            *pause = PAUSE_FIRST;
+        }
         if state.is_terminated() {
             return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
         }
         let lost =
             |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place())));
         hints.link(Side::Zookeeper, lost(""));
+        // A server that hangs up again and again is not hit as often as it does.
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
         let mut states = client.state_watcher();
         let mut state = client.state();
         let mut asks = std::pin::pin!(no_session(&shared.access().connect).fuse());

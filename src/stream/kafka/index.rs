@@ -143,7 +143,13 @@ mod tests {
     }
 
     fn note(pair: u64, value: Option<&[u8]>) -> Note {
-        Note { hash: pair_of(pair), value: value.map(KeyedHash::of), czxid: None, version: Some(1), decision: Digest::of(b"") }
+        Note {
+            hash: pair_of(pair),
+            value: value.map(KeyedHash::of),
+            czxid: None,
+            version: Some(1),
+            decision: Digest::of(b""),
+        }
     }
 
     fn put(index: &mut Index, position: Position, pair: u64, value: Option<&[u8]>) {
@@ -197,7 +203,11 @@ mod tests {
         let hashes = MEETING.map(|name| KeyedHash::of(name.as_bytes()));
         for (position, hash) in (1..).zip(hashes) {
             let value = Some(KeyedHash::of(b"v"));
-            index.note(position, &Note { hash, value, czxid: None, version: None, decision: Digest::of(b"") }, Some(b"v"));
+            index.note(
+                position,
+                &Note { hash, value, czxid: None, version: None, decision: Digest::of(b"") },
+                Some(b"v"),
+            );
         }
         let positions = hashes.map(|hash| index.position(hash));
         assert_eq!(positions, [Some(1), Some(2), Some(3), Some(4)]);
