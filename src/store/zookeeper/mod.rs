@@ -26,8 +26,8 @@ mod ties;
 mod walk;
 
 use super::{
-    Claim, Hints, JournalEntry, Known, Lease, Look, Remembered, Slot, StoreError, Taken, Ties, Walk, ZnodeBatch, ZnodeEdit,
-    ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
+    Claim, Hints, JournalEntry, Known, Lease, Look, Remembered, Slot, StoreError, Taken, Ties, Walk, ZnodeBatch,
+    ZnodeEdit, ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
 use crate::worker::Worker;
