@@ -285,7 +285,7 @@ async fn whoever_gives_up_or_renews_late_leaves_the_claim_of_the_next_owner_alon
         pipeline: "twin".to_owned(),
         // Two of the same name, as in two containers.
         worker: "here:1".to_owned(),
-        identity: String::new(),
+        identity: "a random one".to_owned(),
         lineage: 1,
         ensemble: String::new(),
         patterns: vec!["settings:**".to_owned()],
