@@ -420,10 +420,15 @@ impl Engine {
             permit.forget();
             let engine = Arc::clone(self);
             let mut tasks = lock(&self.tasks);
-            while tasks.try_join_next().is_some() {}
+            while let Some(ended) = tasks.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(pipeline = self.settings.pipeline, %error, "a round did not end by itself");
+                }
+            }
             tasks.spawn(async move {
                 // Given back however the round ends.
                 let _end = RoundEnd(Arc::clone(&engine));
+                // What it does not finish goes back.
                 let _turn = turn;
                 if engine.captures() {
                     engine.capture(taken).await;

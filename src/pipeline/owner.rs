@@ -303,7 +303,7 @@ impl Pipeline {
             }
         };
         let _ = tokio::time::timeout(DRAIN_LOST, close).await;
-        self.quarantine.save();
+        self.quarantine.save().await;
     }
 
     /// Waits until nothing works for this ownership any more: the next one, here or elsewhere, opens the stream anew.
@@ -531,7 +531,7 @@ impl Pipeline {
                 () = engine.compare_asked.notified() => {}
                 _ = tick.tick() => {}
             }
-            self.quarantine.save();
+            self.quarantine.save_if_due().await;
             if let Err(error @ StoreError::Fenced(_)) = engine.conclude().await {
                 return Err(error);
             }
