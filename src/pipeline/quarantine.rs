@@ -184,7 +184,8 @@ impl Quarantine {
     #[must_use]
     pub fn without_permission(&self, route: usize, limit: usize) -> (u64, Vec<(String, String)>) {
         let inner = self.inner();
-        let pairs = inner.pairs.values().filter(|listed| listed.route == route && listed.pair.reason == "no_permission");
+        let pairs =
+            inner.pairs.values().filter(|listed| listed.route == route && listed.pair.reason == "no_permission");
         let name = |pair: &Quarantined| {
             let key = pair.redis.as_deref().map(|key| String::from_utf8_lossy(key).into_owned());
             pair.zookeeper.clone().or(key).unwrap_or_default()
