@@ -5,7 +5,7 @@
 //! `KEEPSTEP_FAILPOINTS` names; the worker aborts when it next comes to that point. An empty file arms nothing, so a
 //! worker can be brought to any state first. What each point stands for is in `docs/reliability-faults.md`.
 //! With ` stop` and a number behind the name the worker is frozen there (SIGSTOP) until it is thawed, so that a test can do
-//! something between two steps of it.
+//! something between two steps of it. With ` panic` the task that comes there panics, as long as the file says so.
 //!
 //! `KEEPSTEP_SWITCH_OFF=caches` switches off what only spares work, to show that nothing else depends on it;
 //! `KEEPSTEP_WORKER_NAME` names this worker, as the same container on another machine would be named.
@@ -91,8 +91,14 @@ mod armed {
         match armed() {
             Some(armed) if armed.trim() == name => die(name),
             Some(armed) if armed.strip_prefix(name).is_some_and(|rest| rest.starts_with(" stop")) => freeze(&armed),
+            Some(armed) if armed.strip_prefix(name).is_some_and(|rest| rest.trim() == "panic") => panic_at(name),
             _ => {}
         }
+    }
+
+    #[expect(clippy::panic, reason = "a test asked for it")]
+    fn panic_at(name: &str) -> ! {
+        panic!("crash point {name}")
     }
 
     /// Freezes the process, and goes on when it is thawed and the file says something else. Whoever comes here meanwhile waits

@@ -16,7 +16,7 @@ use crate::change::{KeyedHash, Pair, Side};
 use crate::pipeline::Route;
 use crate::plan::{Ephemeral, Flow};
 use crate::route::Mapped;
-use crate::store::{Keyspace, Look, StoreError, Walk, Walked, ZnodeReading, Znodes};
+use crate::store::{Keyspace, Look, StoreError, Walk, Walked, ZnodeReading, Znodes, one_for_one};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hashbrown::HashSet;
@@ -401,7 +401,7 @@ impl<'a> Differ<'a> {
         // ZooKeeper first: what is absent there is absent after `sync`.
         let paths: Vec<String> =
             some.iter().map(|suspect| suspect.pair.zookeeper.clone().unwrap_or_default()).collect();
-        let znodes = self.znodes.read(&paths, Look::Synced).await?;
+        let znodes = one_for_one("znodes", paths.len(), self.znodes.read(&paths, Look::Synced).await?)?;
         let names: Vec<&[u8]> = some.iter().map(|suspect| suspect.pair.redis.as_deref().unwrap_or_default()).collect();
         let keys = look_keys(self.keys.as_ref(), &names, true).await?;
         let mut differ = Vec::new();

@@ -3,7 +3,7 @@
 use crate::change::{Digest, Pair, Side, ZkStat};
 use crate::store::{
     KeyEdit, KeyOutcome, KeyState, Keyspace, Look, StoreError, VALUE_BYTES_MAX, ZnodeAcl, ZnodeEdit, ZnodeOp,
-    ZnodeOutcome, ZnodeReading, Znodes,
+    ZnodeOutcome, ZnodeReading, Znodes, one_for_one,
 };
 use std::sync::Arc;
 
@@ -142,8 +142,8 @@ pub(super) async fn look_keys(
     names: &[&[u8]],
     values: bool,
 ) -> Result<Vec<Found>, StoreError> {
-    let mut founds: Vec<Option<Found>> = keyspace.look(names, values).await?.into_iter().map(found_key).collect();
-    founds.resize(names.len(), None);
+    let states = one_for_one("keys", names.len(), keyspace.look(names, values).await?)?;
+    let mut founds: Vec<Option<Found>> = states.into_iter().map(found_key).collect();
     loop {
         let left: Vec<usize> =
             founds.iter().enumerate().filter(|(_, found)| found.is_none()).map(|(at, _)| at).collect();
@@ -152,7 +152,8 @@ pub(super) async fn look_keys(
         }
         // An answer holds at least one value, so this comes to an end.
         let again: Vec<&[u8]> = left.iter().filter_map(|at| names.get(*at).copied()).collect();
-        for (at, state) in left.into_iter().zip(keyspace.look(&again, values).await?) {
+        let states = one_for_one("keys", again.len(), keyspace.look(&again, values).await?)?;
+        for (at, state) in left.into_iter().zip(states) {
             if let Some(place) = founds.get_mut(at) {
                 *place = found_key(state);
             }
@@ -186,7 +187,7 @@ impl Hand {
         match self {
             Hand::Znodes(znodes) => {
                 let paths: Vec<String> = pairs.iter().map(|pair| pair.zookeeper.clone().unwrap_or_default()).collect();
-                let readings = znodes.read(&paths, Look::Synced).await?;
+                let readings = one_for_one("znodes", paths.len(), znodes.read(&paths, Look::Synced).await?)?;
                 Ok(readings.into_iter().map(found_znode).collect())
             }
             Hand::Keys(keys) => {
@@ -211,7 +212,7 @@ impl Hand {
                         value: edit.value,
                     })
                     .collect();
-                keys.edit(&changes).await
+                one_for_one("edits of keys", changes.len(), keys.edit(&changes).await?)
             }
             Hand::Znodes(znodes) => {
                 let mut order: Vec<usize> = (0..edits.len()).collect();
@@ -226,7 +227,8 @@ impl Hand {
                 let changes: Vec<ZnodeEdit<'_>> =
                     order.iter().filter_map(|at| edits.get(*at)).map(znode_edit).collect();
                 let mut outcomes = vec![KeyOutcome::Refused; edits.len()];
-                for (at, outcome) in order.iter().zip(znodes.edit(&changes).await?) {
+                let edited = one_for_one("edits of znodes", changes.len(), znodes.edit(&changes).await?)?;
+                for (at, outcome) in order.iter().zip(edited) {
                     if let Some(place) = outcomes.get_mut(*at) {
                         *place = match outcome {
                             ZnodeOutcome::Done { .. } => KeyOutcome::Done,

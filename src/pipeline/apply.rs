@@ -12,7 +12,7 @@ use super::settle::Work;
 use crate::change::{Change, Position, Side};
 use crate::failpoint::crash_point;
 use crate::plan::{Base, Task};
-use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite};
+use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ impl Engine {
     pub(super) async fn apply_redis(&self, works: Vec<Work>, changes: &[Change], first: Position) {
         let Some(keys) = self.keys.as_ref().filter(|_| !works.is_empty()) else { return };
         let writes: Vec<KeyWrite<'_>> = works.iter().map(|work| self.key_write(work, changes, first)).collect();
-        let outcomes = match keys.apply(&writes).await {
+        let applied = keys.apply(&writes).await;
+        let outcomes = match applied.and_then(|outcomes| one_for_one("writes of keys", writes.len(), outcomes)) {
             Ok(outcomes) => {
                 crash_point!("c8-keys-written");
                 outcomes
@@ -132,7 +133,8 @@ impl Engine {
         let mut pauses = Pauses::default();
         let outcomes = loop {
             let notes: Vec<KeyWrite<'_>> = done.iter().map(|(seen, base)| sidecar(seen, *base)).collect();
-            match keys.apply(&notes).await {
+            let applied = keys.apply(&notes).await;
+            match applied.and_then(|outcomes| one_for_one("sidecars", notes.len(), outcomes)) {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
                     self.held_up(Held::Writes, "Redis takes no writes now; the sidecars wait");
                 }

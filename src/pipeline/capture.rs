@@ -11,7 +11,7 @@ use super::unreadable::Denied;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
 use crate::plan::Removal;
 use crate::store::clock::shown_ms;
-use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one};
 use crate::stream::StreamError;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -205,7 +205,7 @@ impl Engine {
     async fn znode_states(&self, names: &[(PairName, Hint)]) -> Result<Vec<Option<State>>, StoreError> {
         let Some(znodes) = &self.znodes else { return Ok(Vec::new()) };
         let paths: Vec<String> = names.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
-        let readings = znodes.read(&paths, Look::Source).await?;
+        let readings = one_for_one("znodes", paths.len(), znodes.read(&paths, Look::Source).await?)?;
         let store = self.store_name(Side::Zookeeper);
         let mut states = Vec::with_capacity(names.len());
         for (((name, hint), path), reading) in names.iter().zip(paths).zip(readings) {
@@ -252,7 +252,7 @@ impl Engine {
     async fn key_states(&self, names: &[(PairName, Hint)], comparing: bool) -> Result<Vec<Option<State>>, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Vec::new()) };
         let asked: Vec<&[u8]> = names.iter().map(|(name, _)| &**name).collect();
-        let answer = keys.observe(&asked, true).await?;
+        let answer = self.observe(keys.as_ref(), &asked, true).await?;
         let facts = keys.facts();
         let mut states = Vec::with_capacity(names.len());
         for ((name, hint), reading) in names.iter().zip(answer.readings) {
@@ -395,7 +395,7 @@ impl Engine {
         }
         self.metrics.comparisons.inc();
         self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
-        self.quarantine.save();
+        self.quarantine.save().await;
         Ok(acted)
     }
 

@@ -78,6 +78,7 @@ impl Engine {
         let was_paused = !were_paused.is_empty();
         let event_gaps = self.dirty.gaps();
         self.dirty.begin_comparison();
+        self.quarantine.begin_comparison();
         self.inferred.begin(|route| !were_paused.contains(&route));
         self.pairs.begin();
         let mut total = Settled::of(self.settings.routes.len());
@@ -91,9 +92,15 @@ impl Engine {
             self.scan_sidecars(&met, &mut total).await?;
         }
         let gone = self.gone_pairs(&met).await?;
-        drop(met);
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
         let every_route = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
+        if every_route {
+            let not_met = self.quarantine.not_met(|name, _| met.contains(&KeyedHash::of(name)));
+            for (name, route) in not_met {
+                self.dirty.note(&name, Hint { slow: true, ..Hint::new(route) });
+            }
+        }
+        drop(met);
         if was_watched && every_route {
             self.watch_compared.store(watch_gaps, Ordering::Release);
         }
@@ -143,7 +150,7 @@ impl Engine {
         self.metrics.comparisons.inc();
         self.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
         self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
-        self.quarantine.save();
+        self.quarantine.save().await;
         let pairs: u64 = self.pairs.by_route().iter().sum();
         let inferred = self.inferred.not_held();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
@@ -268,7 +275,7 @@ impl Engine {
         }
         let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
         let events: Vec<i32> = names.iter().map(|name| self.events_of(name)).collect();
-        let answer = match keys.observe(&names, false).await {
+        let answer = match self.observe(keys.as_ref(), &names, false).await {
             Ok(answer) => answer,
             Err(error) => {
                 for (item, ..) in items {
@@ -347,8 +354,7 @@ impl Engine {
                 }
                 cursor = next;
                 if batch.len() >= SCAN_BATCH || (cursor == 0 && !batch.is_empty()) {
-                    let done = self.compare_both(std::mem::take(&mut batch), is_routine).await;
-                    absorb(total, Ok(done))?;
+                    absorb(total, self.compare_batch(std::mem::take(&mut batch), is_routine).await)?;
                     self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
                 }
                 if cursor == 0 {
@@ -372,8 +378,7 @@ impl Engine {
             });
             let items: Vec<Item> = items.collect();
             if !items.is_empty() {
-                let done = self.compare_both(items, false).await;
-                absorb(total, Ok(done))?;
+                absorb(total, self.compare_batch(items, false).await)?;
             }
             cursor = next;
             if cursor == 0 {
@@ -382,7 +387,15 @@ impl Engine {
         }
     }
 
-    /// Compares pairs of which nothing is read yet.
+    /// Compares pairs of which nothing is read yet, in a task of its own: a panic there ends this comparison and not the pipeline.
+    async fn compare_batch(self: &Arc<Self>, items: Vec<Item>, is_routine: bool) -> Result<Settled, StoreError> {
+        let mut task = JoinSet::new();
+        let engine = Arc::clone(self);
+        task.spawn(async move { Ok(engine.compare_both(items, is_routine).await) });
+        let ended = task.join_next().await;
+        ended.map_or_else(|| Ok(Settled::default()), batch)
+    }
+
     async fn compare_both(&self, mut items: Vec<Item>, is_routine: bool) -> Settled {
         let paused = lock(&self.live).paused.clone();
         items.retain(|item| !paused.contains(&item.hint.route));

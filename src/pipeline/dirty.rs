@@ -27,8 +27,8 @@ const HOT_HOLD: Duration = Duration::from_millis(40);
 /// tracking) without any application.
 const HOT_HINTS: u32 = 4;
 
-/// Pause before pairs are looked at again whose round ended by a panic: it prints a report each time.
-const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// Pause before pairs are looked at again that a round did not finish: one that ends by a panic prints a report each time.
+const PUT_BACK: Duration = Duration::from_secs(1);
 
 /// The name of a pair within its pipeline: the Redis key, or the path where there is no key.
 pub type PairName = Box<[u8]>;
@@ -291,9 +291,8 @@ impl DirtySet {
                 "a round ended by a panic; its pairs are looked at again, each by itself"
             );
         }
-        let delay = if panicked { AFTER_PANIC } else { Duration::ZERO };
         for (name, hint) in left {
-            self.finish(name, Some((hint, delay)));
+            self.finish(name, Some((hint, PUT_BACK)));
         }
     }
 

@@ -9,6 +9,7 @@
 //! Rounds run beside each other on disjoint pairs. An idle pipeline starts a round at once; while rounds are under way
 //! the next one gathers, for at most `batch.wait`.
 
+use super::asked::Asked;
 use super::behind::Behind;
 use super::cache::Cache;
 use super::counts::Counts;
@@ -16,6 +17,7 @@ use super::dirty::{DirtySet, Hint};
 use super::held::{Held, Holds};
 use super::inferred::Inferred;
 use super::observe::Observed;
+use super::pressure::Pressure;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
@@ -159,6 +161,7 @@ pub struct Engine {
     pub(super) cache: Cache,
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) inferred: Inferred,
+    pub(super) pressure: Pressure,
     pub(super) lease: Lease,
     pub(super) live: Mutex<Live>,
     pub(super) counters: Arc<Counters>,
@@ -180,8 +183,7 @@ pub struct Engine {
     /// Size of the larger values seen lately.
     value_bytes: AtomicUsize,
     round_ended: Notify,
-    /// A comparison is asked for: why.
-    compare: Mutex<Vec<(Option<Side>, String)>>,
+    pub(super) asked: Mutex<Asked>,
     pub(super) compare_asked: Notify,
     halted: Mutex<Option<StoreError>>,
     halt: Notify,
@@ -240,6 +242,7 @@ impl Engine {
             retries: StorePauses::default(),
             life_begun: parts.keys.as_ref().map_or(0, |keys| keys.life()),
             settings,
+            pressure: Pressure::default(),
             map: parts.map,
             znodes: parts.znodes,
             keys: parts.keys,
@@ -261,7 +264,7 @@ impl Engine {
             memory: super::tide::Memory::default(),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
-            compare: Mutex::new(Vec::new()),
+            asked: Mutex::default(),
             compare_asked: Notify::new(),
             halted: Mutex::new(None),
             halt: Notify::new(),
@@ -334,12 +337,6 @@ impl Engine {
         }
     }
 
-    /// Asks for a comparison of everything.
-    pub(super) fn ask_comparison(&self, side: Option<Side>, why: &str) {
-        lock(&self.compare).push((side, why.to_owned()));
-        self.compare_asked.notify_one();
-    }
-
     /// A comparison begins.
     pub(super) fn begin_steps(&self) {
         self.counters.steps.store(0, Ordering::Relaxed);
@@ -349,11 +346,6 @@ impl Engine {
     /// A comparison has come further.
     pub(super) fn step(&self) {
         self.counters.steps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Why a comparison was asked for since the last call; empty if none was.
-    pub(super) fn comparison_asked(&self) -> Vec<(Option<Side>, String)> {
-        std::mem::take(&mut *lock(&self.compare))
     }
 
     /// Whether a rule of this route asks how often a key changed.
@@ -426,10 +418,15 @@ impl Engine {
             permit.forget();
             let engine = Arc::clone(self);
             let mut tasks = lock(&self.tasks);
-            while tasks.try_join_next().is_some() {}
+            while let Some(ended) = tasks.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(pipeline = self.settings.pipeline, %error, "a round did not end by itself");
+                }
+            }
             tasks.spawn(async move {
                 // Given back however the round ends.
                 let _end = RoundEnd(Arc::clone(&engine));
+                // What it does not finish goes back.
                 let _turn = turn;
                 if engine.captures() {
                     engine.capture(taken).await;
@@ -530,6 +527,7 @@ impl Hints for Engine {
             hint.removal = removal_of(event);
             if hint.removal == Some(Removal::Lost) {
                 self.counters.losses.notice_eviction();
+                self.pressure.evicted();
             }
             if !matches!(event, "expire" | "persist") {
                 hint.writes = 1;
@@ -543,12 +541,17 @@ impl Hints for Engine {
     }
 
     fn everything(&self, side: Side, why: &str) {
-        self.ask_comparison(Some(side), why);
+        self.ask(Some(side), why, false);
     }
 
     fn lost(&self, side: Side, cause: LossCause, why: &str) {
         self.counters.losses.notice(side, cause);
-        self.ask_comparison(Some(side), why);
+        let is_eviction = cause == LossCause::Evicted;
+        if is_eviction {
+            self.pressure.evicted();
+        }
+        // Evictions go on for as long as the data does not fit.
+        self.ask(Some(side), why, !is_eviction);
     }
 
     fn link(&self, side: Side, link: Link) {

@@ -14,6 +14,8 @@ pub(super) enum Held {
     Writes,
     /// A store is not reached, or cannot be read.
     Reads,
+    /// Redis evicts what is restored.
+    Room,
 }
 
 /// The reasons that hold now, and which of them the log has.

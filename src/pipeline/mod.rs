@@ -2,6 +2,7 @@
 //! behind them.
 
 mod apply;
+mod asked;
 mod behind;
 mod cache;
 mod capture;
@@ -20,6 +21,7 @@ mod observe;
 mod once;
 mod owner;
 mod pause;
+mod pressure;
 mod quarantine;
 mod record;
 pub mod retry;

@@ -19,7 +19,9 @@ use crate::plan::{
     after_znode, is_doubtful, path, path_id,
 };
 use crate::store::clock::steady_ms;
-use crate::store::{KeyReading, KeyState, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::store::{
+    KeyReading, KeyReadings, KeyState, Keyspace, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one,
+};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -134,7 +136,8 @@ impl Engine {
         let mut keys = Vec::new();
         let Some(znodes) = self.znodes.as_ref().filter(|_| !items.is_empty()) else { return keys };
         let paths: Vec<String> = items.iter().map(|item| item.path().to_owned()).collect();
-        let readings = match znodes.read(&paths, Look::Source).await {
+        let read = znodes.read(&paths, Look::Source).await;
+        let readings = match read.and_then(|readings| one_for_one("znodes", paths.len(), readings)) {
             Ok(readings) => readings,
             Err(error) => {
                 self.again(items, &error, sight);
@@ -207,7 +210,7 @@ impl Engine {
         let Some(keys) = self.keys.as_ref().filter(|_| !items.is_empty()) else { return };
         let events: Vec<i32> = items.iter().map(|item| self.events_of(&item.name)).collect();
         let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
-        let answer = match keys.observe(&names, true).await {
+        let answer = match self.observe(keys.as_ref(), &names, true).await {
             Ok(answer) => answer,
             Err(error) => return self.again(items, &error, sight),
         };
@@ -267,7 +270,7 @@ impl Engine {
     async fn look_twice(
         &self,
         items: Vec<Item>,
-    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, crate::store::KeyReadings, Vec<i32>)), (Vec<Item>, StoreError)> {
+    ) -> Result<(Vec<Item>, (Vec<ZnodeReading>, KeyReadings, Vec<i32>)), (Vec<Item>, StoreError)> {
         match self.look(&items).await {
             Ok((znodes, answer, events)) => {
                 let is_doubted = items.iter().zip(&znodes).zip(&answer.readings).any(|((item, znode), reading)| {
@@ -285,18 +288,27 @@ impl Engine {
         }
     }
 
-    async fn look(
-        &self,
-        items: &[Item],
-    ) -> Result<(Vec<ZnodeReading>, crate::store::KeyReadings, Vec<i32>), StoreError> {
+    async fn look(&self, items: &[Item]) -> Result<(Vec<ZnodeReading>, KeyReadings, Vec<i32>), StoreError> {
         let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else {
             return Err(StoreError::Away("a store is missing".to_owned()));
         };
         let paths: Vec<String> = items.iter().map(|item| item.path().to_owned()).collect();
-        let seen = znodes.read(&paths, Look::Synced).await?;
+        let seen = one_for_one("znodes", paths.len(), znodes.read(&paths, Look::Synced).await?)?;
         let events = items.iter().map(|item| self.events_of(&item.name)).collect();
         let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
-        Ok((seen, keys.observe(&names, true).await?, events))
+        Ok((seen, self.observe(keys.as_ref(), &names, true).await?, events))
+    }
+
+    /// Reads keys and their sidecars, each of them.
+    pub(super) async fn observe(
+        &self,
+        keys: &dyn Keyspace,
+        names: &[&[u8]],
+        values: bool,
+    ) -> Result<KeyReadings, StoreError> {
+        let answer = keys.observe(names, values).await?;
+        let readings = one_for_one("keys", names.len(), answer.readings)?;
+        Ok(KeyReadings { readings, moment: answer.moment })
     }
 
     /// The base that a sidecar holds, if it was agreed for this very path.

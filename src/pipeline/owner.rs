@@ -8,6 +8,7 @@
 //!
 //! Nothing but a signal or a refused start ends it: whatever else fails is waited for; with `once` for as long as `once.rs` says.
 
+use super::asked::Rumours;
 use super::behind;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
@@ -311,7 +312,7 @@ impl Pipeline {
             }
         };
         let _ = tokio::time::timeout(DRAIN_LOST, close).await;
-        self.quarantine.save();
+        self.quarantine.save().await;
     }
 
     /// Waits until nothing works for this ownership any more: the next one, here or elsewhere, opens the stream anew.
@@ -533,6 +534,8 @@ impl Pipeline {
     /// Compares at the start, after every gap, when asked, and at the interval.
     async fn compare_for_ever(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
         let mut asked = Vec::new();
+        let mut is_urgent = false;
+        let mut rumours = Rumours::default();
         let mut due = true;
         let mut last = Instant::now();
         let mut tick = tokio::time::interval(TICK);
@@ -544,24 +547,32 @@ impl Pipeline {
                 () = engine.compare_asked.notified() => {}
                 _ = tick.tick() => {}
             }
-            self.quarantine.save();
+            self.quarantine.save_if_due().await;
             if let Err(error @ StoreError::Fenced(_)) = engine.conclude().await {
                 return Err(error);
             }
             engine.catch_up().await;
             engine.tell_losses().await;
             self.end_pauses(engine).await;
-            for (side, why) in engine.comparison_asked() {
+            if !engine.pressure.is_tight() {
+                engine.works(Held::Room);
+            }
+            let news = engine.comparison_asked();
+            is_urgent |= news.is_urgent;
+            for (side, why) in news.reasons {
                 if why.starts_with("gap: ")
                     && let Some(side) = side
                 {
                     engine.mark_gap(side, GapState::Opened, &why).await;
                 }
                 tracing::debug!(pipeline = self.settings.pipeline, why, "a comparison is asked for");
-                asked.push((side, why));
+                if !asked.contains(&(side, why.clone())) {
+                    asked.push((side, why));
+                }
             }
             self.show_state(engine);
-            let is_due = due || !asked.is_empty() || last.elapsed() >= self.settings.reconcile;
+            let is_asked = is_urgent || (!asked.is_empty() && rumours.is_due());
+            let is_due = due || is_asked || last.elapsed() >= self.settings.reconcile;
             if !is_due || !self.is_up(engine) || Instant::now() < not_before {
                 continue;
             }
@@ -572,6 +583,8 @@ impl Pipeline {
                 if engine.captures() { engine.compare_capture(&reasons).await } else { engine.compare(&reasons).await };
             match compared {
                 Ok(acted) => {
+                    let is_rumour = !std::mem::take(&mut is_urgent) && !reasons.is_empty();
+                    rumours.followed(is_rumour, acted == 0 || engine.pressure.is_tight(), self.settings.reconcile);
                     engine.catch_up().await;
                     pauses.reset();
                     last = Instant::now();

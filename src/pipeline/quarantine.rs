@@ -2,24 +2,44 @@
 //! operator dropped is kept in another beside it, so that a restart stays silent too.
 
 use super::control::Quarantined;
-use crate::change::{KeyedHash, brief};
+use super::retry::Pauses;
+use crate::change::brief;
+use crate::telemetry::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Pairs that are listed at most. More are counted; each comparison finds them again.
 pub const LISTED_MAX: usize = 10_000;
 
+/// A pair that is listed.
+#[derive(Debug)]
+struct Listed {
+    route: usize,
+    pair: Quarantined,
+    /// The comparison during or after which it was last met.
+    met: u64,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    pairs: HashMap<Box<[u8]>, (usize, Quarantined)>,
-    /// Pairs beyond the bound, by route.
-    unlisted: HashMap<usize, std::collections::HashSet<KeyedHash>>,
+    pairs: HashMap<Box<[u8]>, Listed>,
+    /// Pairs beyond the bound, with their routes, and as [`Listed::met`].
+    unlisted: HashMap<Box<[u8]>, (usize, u64)>,
+    /// Comparisons that have begun.
+    comparisons: u64,
+    /// It was said that there are more than are listed.
+    is_full: bool,
     /// Pairs that an operator wants no more word of, with what was the matter; at most [`LISTED_MAX`].
     dropped: HashMap<Box<[u8]>, (String, String)>,
     is_saved: bool,
+    /// After a failure: when the next attempt is due.
+    not_before: Option<Instant>,
+    pauses: Pauses,
+    said: Option<Said>,
 }
 
 /// A pair that was dropped, as its file has it.
@@ -35,6 +55,8 @@ struct Dropped {
 #[derive(Debug)]
 pub struct Quarantine {
     inner: Mutex<Inner>,
+    /// One writes the files at a time.
+    writing: Mutex<()>,
     file: PathBuf,
     dropped_file: PathBuf,
 }
@@ -46,14 +68,14 @@ impl Quarantine {
         let dropped_file = file.with_extension("dropped.json");
         let dropped = dropped(&dropped_file);
         let inner = Inner { is_saved: false, dropped, ..Inner::default() };
-        Quarantine { inner: Mutex::new(inner), file: file.to_owned(), dropped_file }
+        Quarantine { inner: Mutex::new(inner), writing: Mutex::new(()), file: file.to_owned(), dropped_file }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a pair in; whether it was not in before, which is for the caller to say. One that is there keeps its time, and its
+    /// Puts a pair in; whether it was not listed before, which is for the caller to say. One that is there keeps its time, and its
     /// place if the reason is the same.
     pub fn put(&self, name: &[u8], route: usize, pair: Quarantined) -> bool {
         let pair = Quarantined { detail: brief::text(&pair.detail).into_owned(), ..pair };
@@ -61,18 +83,28 @@ impl Quarantine {
         if inner.dropped.get(name).is_some_and(|(reason, detail)| *reason == pair.reason && *detail == pair.detail) {
             return false;
         }
-        if let Some((_, known)) = inner.pairs.get_mut(name) {
-            if known.reason != pair.reason || known.detail != pair.detail {
-                *known = Quarantined { since_ms: known.since_ms, ..pair };
+        let now = inner.comparisons;
+        if let Some(known) = inner.pairs.get_mut(name) {
+            known.met = now;
+            if known.pair.reason != pair.reason || known.pair.detail != pair.detail {
+                known.pair = Quarantined { since_ms: known.pair.since_ms, ..pair };
                 inner.is_saved = false;
             }
             return false;
         }
         if inner.pairs.len() >= LISTED_MAX {
-            inner.unlisted.entry(route).or_default().insert(KeyedHash::of(name));
-            return true;
+            let is_new = inner.unlisted.insert(name.into(), (route, now)).is_none();
+            if is_new && !std::mem::replace(&mut inner.is_full, true) {
+                let route = pair.route;
+                tracing::warn!(
+                    route,
+                    "more than {LISTED_MAX} pairs are quarantined: further ones are counted, and neither listed nor told"
+                );
+            }
+            return false;
         }
-        inner.pairs.insert(name.into(), (route, pair));
+        inner.unlisted.remove(name);
+        inner.pairs.insert(name.into(), Listed { route, pair, met: now });
         inner.is_saved = false;
         true
     }
@@ -83,24 +115,39 @@ impl Quarantine {
         if !inner.dropped.is_empty() && inner.dropped.remove(name).is_some() {
             inner.is_saved = false;
         }
-        if inner.pairs.is_empty() {
-            return;
-        }
-        if inner.pairs.remove(name).is_some() {
+        if !inner.pairs.is_empty() && inner.pairs.remove(name).is_some() {
             inner.is_saved = false;
             tracing::info!(pair = shortened(name), "a pair has left the quarantine");
-        } else if !inner.unlisted.is_empty() {
-            let hash = KeyedHash::of(name);
-            inner.unlisted.values_mut().for_each(|names| {
-                names.remove(&hash);
-            });
         }
+        if !inner.unlisted.is_empty() {
+            inner.unlisted.remove(name);
+        }
+        if inner.unlisted.is_empty() && inner.pairs.len() < LISTED_MAX / 2 {
+            inner.is_full = false;
+        }
+    }
+
+    /// A comparison begins.
+    pub fn begin_comparison(&self) {
+        self.inner().comparisons += 1;
+    }
+
+    /// Pairs that a comparison of everything, which has ended, did not meet: neither side has them any more, as far as it saw, so what
+    /// was the matter with them is over. `was_met`: it met this one, or does not look at its route.
+    #[must_use]
+    pub fn not_met(&self, was_met: impl Fn(&[u8], usize) -> bool) -> Vec<(Box<[u8]>, usize)> {
+        let inner = self.inner();
+        let now = inner.comparisons;
+        let listed = inner.pairs.iter().map(|(name, listed)| (name, listed.route, listed.met));
+        let unlisted = inner.unlisted.iter().map(|(name, (route, met))| (name, *route, *met));
+        let old = listed.chain(unlisted).filter(|(name, route, met)| *met < now && !was_met(name, *route));
+        old.map(|(name, route, _)| (name.clone(), route)).collect()
     }
 
     /// Takes a pair out and is silent about it while the same is the matter.
     pub fn drop_pair(&self, name: &[u8]) {
         let mut inner = self.inner();
-        if let Some((_, pair)) = inner.pairs.remove(name) {
+        if let Some(Listed { pair, .. }) = inner.pairs.remove(name) {
             if inner.dropped.len() >= LISTED_MAX {
                 inner.dropped.clear();
             }
@@ -121,19 +168,15 @@ impl Quarantine {
     #[must_use]
     pub fn holds(&self, name: &[u8]) -> bool {
         let inner = self.inner();
-        let is_unlisted = || {
-            let hash = KeyedHash::of(name);
-            inner.unlisted.values().any(|names| names.contains(&hash))
-        };
-        inner.pairs.contains_key(name) || inner.dropped.contains_key(name) || is_unlisted()
+        inner.pairs.contains_key(name) || inner.dropped.contains_key(name) || inner.unlisted.contains_key(name)
     }
 
     /// Pairs of this route.
     #[must_use]
     pub fn count(&self, route: usize) -> u64 {
         let inner = self.inner();
-        let listed = inner.pairs.values().filter(|(of, _)| *of == route).count();
-        let unlisted = inner.unlisted.get(&route).map_or(0, std::collections::HashSet::len);
+        let listed = inner.pairs.values().filter(|listed| listed.route == route).count();
+        let unlisted = inner.unlisted.values().filter(|(of, _)| *of == route).count();
         u64::try_from(listed + unlisted).unwrap_or(u64::MAX)
     }
 
@@ -141,25 +184,27 @@ impl Quarantine {
     #[must_use]
     pub fn without_permission(&self, route: usize, limit: usize) -> (u64, Vec<(String, String)>) {
         let inner = self.inner();
-        let pairs = inner.pairs.values().filter(|(of, pair)| *of == route && pair.reason == "no_permission");
+        let pairs =
+            inner.pairs.values().filter(|listed| listed.route == route && listed.pair.reason == "no_permission");
         let name = |pair: &Quarantined| {
             let key = pair.redis.as_deref().map(|key| String::from_utf8_lossy(key).into_owned());
             pair.zookeeper.clone().or(key).unwrap_or_default()
         };
-        let named = pairs.clone().take(limit).map(|(_, pair)| (name(pair), pair.detail.clone()));
+        let named = pairs.clone().take(limit).map(|listed| (name(&listed.pair), listed.pair.detail.clone()));
         (u64::try_from(pairs.count()).unwrap_or(u64::MAX), named.collect())
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.inner().pairs.is_empty()
+        let inner = self.inner();
+        inner.pairs.is_empty() && inner.unlisted.is_empty()
     }
 
     /// All listed pairs, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Quarantined> {
-        let mut pairs: Vec<Quarantined> = self.inner().pairs.values().map(|(_, pair)| pair.clone()).collect();
+        let mut pairs: Vec<Quarantined> = self.inner().pairs.values().map(|listed| listed.pair.clone()).collect();
         pairs.sort_by(|a, b| (a.since_ms, &a.redis, &a.zookeeper).cmp(&(b.since_ms, &b.redis, &b.zookeeper)));
         pairs
     }
@@ -168,17 +213,48 @@ impl Quarantine {
     #[must_use]
     pub fn names(&self, wanted: &dyn Fn(&[u8]) -> bool) -> Vec<(Box<[u8]>, usize)> {
         let inner = self.inner();
-        inner.pairs.iter().filter(|(name, _)| wanted(name)).map(|(name, (route, _))| (name.clone(), *route)).collect()
+        inner.pairs.iter().filter(|(name, _)| wanted(name)).map(|(name, listed)| (name.clone(), listed.route)).collect()
     }
 
-    /// Writes the file anew if the list has changed: to a temporary file first, so that a reader sees all of it.
-    pub fn save(&self) {
+    /// Writes the files anew if the list has changed, on a thread that may wait for a disk; after a failure not before a pause.
+    pub async fn save_if_due(self: &Arc<Self>) {
+        let is_due = {
+            let inner = self.inner();
+            !inner.is_saved && inner.not_before.is_none_or(|not_before| Instant::now() >= not_before)
+        };
+        if is_due {
+            self.save().await;
+        }
+    }
+
+    /// [`Quarantine::save_if_due`], and after a failure at once.
+    pub async fn save(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        if let Err(error) = tokio::task::spawn_blocking(move || this.save_here()).await {
+            tracing::error!(%error, "the quarantine list was not saved");
+        }
+    }
+
+    /// Writes to a temporary file first, so that a reader sees all of it.
+    fn save_here(&self) {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut self.inner().is_saved, true) {
             return;
         }
-        if let Err(error) = self.write().and_then(|()| self.write_dropped()) {
-            tracing::warn!(file = %self.file.display(), %error, "the quarantine list could not be saved");
-            self.inner().is_saved = false;
+        let written = self.write().and_then(|()| self.write_dropped());
+        let mut inner = self.inner();
+        match written {
+            Ok(()) => {
+                inner.pauses.reset();
+                (inner.not_before, inner.said) = (None, None);
+            }
+            Err(error) => {
+                inner.is_saved = false;
+                inner.not_before = Some(Instant::now() + inner.pauses.pause());
+                if inner.said.get_or_insert_with(Said::new).is_due(&error.to_string()) {
+                    tracing::warn!(file = %self.file.display(), %error, "the quarantine list could not be saved; trying again");
+                }
+            }
         }
     }
 
@@ -262,7 +338,7 @@ mod tests {
         let before = Quarantine::new(&file);
         before.put(b"a", 0, pair("a list"));
         before.drop_pair(b"a");
-        before.save();
+        before.save_here();
         let after = Quarantine::new(&file);
         after.put(b"a", 0, pair("a list"));
         assert!(after.is_empty());
@@ -279,5 +355,49 @@ mod tests {
         quarantine.remove(b"a");
         quarantine.put(b"a", 0, pair("a list"));
         assert_eq!(quarantine.list().len(), 1);
+    }
+
+    #[test]
+    fn beyond_the_bound_pairs_are_counted_once_and_none_of_them_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::new(&folder.path().join("quarantine.json"));
+        let name = |number: usize| number.to_be_bytes();
+        let all = LISTED_MAX + 50;
+        for _ in 0..2 {
+            quarantine.begin_comparison();
+            (0..all).for_each(|number| quarantine.put(&name(number), 0, pair("a list")));
+            assert_eq!((quarantine.count(0), quarantine.list().len()), (all as u64, LISTED_MAX));
+        }
+        assert!((0..all).all(|number| quarantine.holds(&name(number))));
+        // A place is free: one that was counted is listed, and counted once.
+        quarantine.remove(&name(0));
+        quarantine.put(&name(all - 1), 0, pair("a list"));
+        assert_eq!((quarantine.count(0), quarantine.list().len()), (all as u64 - 1, LISTED_MAX));
+        // The next comparison meets a few only, and one pair falls ill while it runs.
+        quarantine.begin_comparison();
+        (1..10).for_each(|number| quarantine.put(&name(number), 0, pair("a list")));
+        quarantine.put(b"new", 0, pair("a list"));
+        let gone = quarantine.not_met(|name, _| name == 10_usize.to_be_bytes());
+        assert_eq!(gone.len(), all - 11);
+        gone.iter().for_each(|(name, _)| quarantine.remove(name));
+        assert_eq!(quarantine.count(0), 11);
+        (0..all).for_each(|number| quarantine.remove(&name(number)));
+        quarantine.remove(b"new");
+        assert!(quarantine.is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_told_once_and_tried_after_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("gone");
+        let quarantine = Arc::new(Quarantine::new(&place.join("quarantine.json")));
+        quarantine.put(b"a", 0, pair("a list"));
+        quarantine.save_here();
+        let not_before = quarantine.inner().not_before;
+        assert!(not_before.is_some(), "it is not tried at each look");
+        assert!(quarantine.inner().said.is_some());
+        std::fs::create_dir(&place).unwrap();
+        quarantine.save_here();
+        assert!(place.join("quarantine.json").exists() && quarantine.inner().not_before.is_none());
     }
 }

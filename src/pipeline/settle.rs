@@ -274,6 +274,7 @@ impl Engine {
                 self.quarantine(&seen.name, index, &seen.pair, "too_large", &detail);
                 self.dirty.finish(seen.name, None);
             }
+            Step::Do(_, task) if let Err(delay) = self.has_room(&seen, &task) => self.look_again(seen, delay, settled),
             Step::Do(recording, task) => {
                 settled.acted += self.counts(&seen);
                 let mut seen = seen;
@@ -325,6 +326,30 @@ impl Engine {
     /// A pair in quarantine is tried again by each comparison, and is no reason for another one: `run --once` would never end.
     fn counts(&self, seen: &Observed) -> u64 {
         u64::from(!self.quarantine.holds(&seen.name))
+    }
+
+    /// Whether this may be written now. A key that is restored while Redis evicts takes another's place: fewer and fewer are.
+    fn has_room(&self, seen: &Observed, task: &Task) -> Result<(), Duration> {
+        // Its sidecar may have been evicted with it, so what is restored has a base or none; what an application changed was named.
+        let is_restore = matches!(task, Task::Redis { op: KeyOp::Set, .. })
+            && matches!(seen.seen.key, Key::Absent(_))
+            && !seen.hint.znode;
+        if !is_restore || !self.pressure.is_felt() {
+            return Ok(());
+        }
+        let taken = self.pressure.take();
+        if taken.is_err() && self.pressure.is_tight() {
+            let store = self.store_name(Side::Redis);
+            self.held_up(
+                Held::Room,
+                &format!(
+                    "store {store} evicts keys as fast as they are restored: the data does not fit, and restores slow down so that they \
+                     push out fewer other keys; raise maxmemory, choose a maxmemory-policy that spares keys without expiry (noeviction, \
+                     volatile-*), or narrow the routes"
+                ),
+            );
+        }
+        taken
     }
 
     /// Puts a pair back for the slow path.

@@ -225,7 +225,7 @@ impl Pipeline {
                     () = engine.keep_apart(names) => {}
                     error = engine.halted() => return Err(CommandError::NotOwner(error.to_string())),
                 }
-                self.quarantine.save();
+                self.quarantine.save().await;
                 Ok(format!("{count} pairs are left as they are until either side changes"))
             }
         }

@@ -86,6 +86,18 @@ pub trait Hints: Send + Sync {
     fn link(&self, side: Side, link: Link);
 }
 
+/// The answers to so many questions. Fewer or more than that are an error of the whole call: which of them answers what is not known,
+/// and nobody must be left waiting for one.
+///
+/// # Errors
+/// [`StoreError::Away`].
+pub fn one_for_one<A>(what: &str, questions: usize, answers: Vec<A>) -> Result<Vec<A>, StoreError> {
+    if answers.len() == questions {
+        return Ok(answers);
+    }
+    Err(StoreError::Away(format!("{what}: {} answers to {questions} questions", answers.len())))
+}
+
 /// What a keyspace event says of the key's disappearance; `None` if the event does not remove keys (or is one of a newer
 /// server that we do not know), so that the disappearance counts as unseen.
 #[must_use]

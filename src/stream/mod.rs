@@ -173,6 +173,10 @@ pub struct Retention {
 ///
 /// The pipeline calls `append` from several rounds at once and relies on group commit: appends that wait together
 /// share one sync.
+///
+/// What is awaited never blocks the thread that polls it: whatever syncs or reads many records waits on a thread of the stream's own or
+/// one for blocking work. Of the calls that answer at once, `newest_epoch` and `whole` (once an ownership) and `latest` (once a change)
+/// may read a local file, a record at most, and never sync; `knows`, `extent` and `damage` touch none.
 pub trait Stream: Send + Sync {
     /// An ownership with this epoch begins: called once by who writes, before the first append. When it returns, no
     /// record of an older epoch can come to be read behind it. `whole`: what [`Stream::whole`] answers from then on.

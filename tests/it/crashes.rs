@@ -4,7 +4,7 @@
 //! work on the one pair of servers of all points; each worker is brought to a state, armed, and shown one change; it must abort there.
 //! Then it is started again, and what both sides hold, the stream and the conflict log are looked at.
 
-use crate::support::{Keepstep, Pipeline, Redis, Znodes, ZooKeeper, eventually, eventually_is};
+use crate::support::{Keepstep, Pipeline, Redis, Scene, Znodes, ZooKeeper, eventually, eventually_is};
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -437,4 +437,32 @@ fn every_crash_point_of_the_source_is_in_the_matrix() {
     assert_eq!(unique.len(), found.len(), "a name stands for one place: {found:?}");
     let tested: BTreeSet<&str> = POINTS.iter().map(|point| point.name).collect();
     assert_eq!(unique, tested, "points of the source, and points of the matrix");
+}
+
+/// A fault of ours in a round or in a comparison is told, ends neither, and its pairs are looked at again.
+#[tokio::test]
+async fn a_round_that_panics_gives_its_pairs_back_and_says_so() {
+    let scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 1s")).await;
+    scene.settle().await;
+    scene.keepstep.arm("c4-observed panic");
+    for number in 0..20 {
+        scene.set(format!("settings:{number}"), "1").await;
+        scene.znodes.put(&format!("/settings/z{number}"), "1").await;
+    }
+    eventually("a panic is told", SOON, async || {
+        let log = scene.keepstep.log();
+        let is_told = log.contains("a round ended by a panic") && log.contains("a batch ended early");
+        if is_told { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(scene.znodes.text("/settings/0").await.is_none(), "the fault had its effect");
+    scene.keepstep.arm("");
+    scene.in_step(SOON).await;
+    assert_eq!(scene.znodes.text("/settings/19").await.as_deref(), Some("1"));
+    eventually("nothing is under way", SOON, async || {
+        let pending = scene.keepstep.json("status", &[]).await[0]["routes"][0]["pending"].clone();
+        if pending == 0 { Ok(()) } else { Err(pending.to_string()) }
+    })
+    .await;
+    scene.settle().await;
 }

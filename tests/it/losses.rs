@@ -307,3 +307,67 @@ async fn what_an_application_writes_to_a_redis_that_came_back_older_is_followed_
     let held = scene.text("settings:keys:3").await.unwrap();
     assert_eq!(Some(held.as_str()), conflicts[0][conflicts[0]["winner"].as_str().unwrap()].as_str());
 }
+
+/// More data than Redis may hold, and a policy that evicts any key: what is restored is evicted again, and pushes out keys of others.
+#[tokio::test]
+async fn data_that_does_not_fit_is_restored_more_and_more_rarely_until_there_is_room() {
+    const PAIRS: usize = 300;
+    let scene = Scene::start_with(|pipeline| pipeline.worker("reconcile: 2s")).await;
+    for number in 0..PAIRS {
+        scene.znodes.put(&format!("/settings/{number}"), &"v".repeat(20_000)).await;
+    }
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    let used: String = scene.redis.run("INFO memory").await;
+    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
+    scene.redis.run::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
+    scene.redis.run::<()>(&format!("CONFIG SET maxmemory {}", used - 3_000_000)).await;
+    eventually("the note says what to do", Duration::from_secs(60), async || {
+        let note = scene.keepstep.json("status", &[]).await[0]["note"].as_str().unwrap_or_default().to_owned();
+        if note.contains("evicts keys as fast as they are restored") && note.contains("maxmemory") {
+            Ok(())
+        } else {
+            Err(note)
+        }
+    })
+    .await;
+    // Eight in sixteen seconds, in the end.
+    eventually("a few writes only", Duration::from_secs(90), async || {
+        let before = scene.keepstep.metric("keepstep_writes_total", "store=\"cache\"").await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let after = scene.keepstep.metric("keepstep_writes_total", "store=\"cache\"").await;
+        if after - before <= 20.0 { Ok(()) } else { Err(format!("{} writes", after - before)) }
+    })
+    .await;
+    let log = scene.keepstep.log();
+    assert!(log.matches("evicts keys as fast as they are restored").count() <= 5, "{log}");
+    scene.redis.run::<()>("CONFIG SET maxmemory 0").await;
+    scene.in_step(Duration::from_secs(60)).await;
+    assert_eq!(scene.znodes.tree("/settings").await.len(), PAIRS + 1, "no eviction became a delete");
+    eventually("the note is gone", Duration::from_secs(60), async || {
+        let note = scene.keepstep.json("status", &[]).await[0]["note"].as_str().unwrap_or_default().to_owned();
+        if note.is_empty() { Ok(()) } else { Err(note) }
+    })
+    .await;
+}
+
+/// Redis tells of a FLUSHDB and not of which database: one elsewhere costs a comparison, and the next ones fewer and fewer.
+#[tokio::test]
+async fn flushes_of_another_database_cost_fewer_and_fewer_comparisons_and_one_of_ours_is_still_noticed() {
+    let scene = Scene::start().await;
+    scene.znodes.put("/settings/a", "1").await;
+    scene.key_becomes("settings:a", Some("1")).await;
+    let before = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+    for _ in 0..40 {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SELECT").arg(5).ignore().cmd("SET").arg("a").arg(1).ignore().cmd("FLUSHDB").ignore();
+        pipe.cmd("SELECT").arg(0).ignore();
+        pipe.exec_async(&mut scene.client.clone()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let compared = scene.keepstep.metric("keepstep_comparisons_total", "").await - before;
+    assert!((1.0..=8.0).contains(&compared), "{compared} comparisons for 40 flushes in ten seconds");
+    scene.redis.run::<()>("FLUSHDB").await;
+    let wanted = Some("1".to_owned());
+    eventually_is("the key", Duration::from_secs(90), wanted, async || scene.text("settings:a").await).await;
+}

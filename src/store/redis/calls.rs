@@ -11,7 +11,7 @@ use crate::plan::Base;
 use crate::plan::guard::{self, Late};
 use crate::store::remedy::Remedy;
 use crate::store::request::Fault;
-use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX};
+use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX, one_for_one};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
@@ -332,6 +332,7 @@ impl Shared {
         }
         match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))? {
             Ok(Value::Array(codes)) => {
+                let codes = one_for_one(&self.place(), writes.len(), codes)?;
                 let outcomes = codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>()?;
                 Ok(Applied::Each(outcomes))
             }

@@ -7,7 +7,7 @@ use super::script::Script;
 use crate::change::Digest;
 use crate::store::remedy::Remedy;
 use crate::store::request::Fault;
-use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX};
+use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX, one_for_one};
 use redis::Value;
 
 /// One call of [`crate::store::Keyspace::look`].
@@ -26,12 +26,7 @@ pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) ->
                 rest = after;
             }
             // What is missing would be asked for again and again.
-            if states.len() < keys.len() {
-                return Err(
-                    StoreError::Away(format!("{}: a script answered less than was asked", shared.place())).into()
-                );
-            }
-            Ok(states)
+            Ok(one_for_one(&shared.place(), keys.len(), states)?)
         }
         Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
         Err(error) if is_denied(&error) && keys.len() > 1 => {
@@ -97,6 +92,7 @@ async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Res
     }
     match shared.script(script, &command).await? {
         Ok(Value::Array(codes)) => {
+            let codes = one_for_one(&shared.place(), edits.len(), codes)?;
             let outcomes = codes.into_iter().map(|code| shared.outcome(code)).collect::<Result<_, _>>()?;
             Ok(Applied::Each(outcomes))
         }

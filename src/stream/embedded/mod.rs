@@ -38,7 +38,7 @@ use crate::codec;
 use disk::{Disk, RealDisk};
 use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, pending, ready};
+use futures::future::{BoxFuture, pending};
 use index::{NO_PAIR, known_as, pair_hash};
 use log::Log;
 use query::Missed;
@@ -54,8 +54,8 @@ use tokio::sync::{Semaphore, oneshot};
 const QUEUE_BYTES: usize = 16 << 20;
 /// The queue is counted in these, so that it holds 1,024 appends at most.
 const QUEUE_UNIT: usize = 16 << 10;
-/// Requests that may wait: appends, and one more, so that a `thin_now` finds a place.
-const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 1;
+/// Requests that may wait: appends, and two more, so that a `thin_now` and a `set_whole` find a place.
+const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 2;
 
 /// A segment is at most this large: rewriting one takes about a second, and the disk must hold one more while it does.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -122,6 +122,14 @@ pub struct EmbeddedStream {
     log: Arc<Log>,
     /// `None` in an opening for reading only.
     writing: Option<Writing>,
+    reading: Arc<Reading>,
+}
+
+/// What a look at the files needs, on whichever thread.
+struct Reading {
+    log: Arc<Log>,
+    /// Another process writes.
+    follows: bool,
     /// One refresh at a time.
     refreshing: Mutex<()>,
 }
@@ -171,7 +179,8 @@ impl EmbeddedStream {
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
         writing.threads.push(named("stream-write").spawn(move || writer.run(&received)).map_err(failed)?);
         writing.threads.push(named("stream-thin").spawn(move || thinner.run()).map_err(failed)?);
-        Ok(EmbeddedStream { log, writing: Some(writing), refreshing: Mutex::new(()) })
+        let reading = Reading { log: Arc::clone(&log), follows: false, refreshing: Mutex::default() };
+        Ok(EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) })
     }
 
     /// Opens the stream in `dir` for reading only, beside a writer or without one. It takes no lock and changes
@@ -184,7 +193,9 @@ impl EmbeddedStream {
         let loaded = load::load(dir, load::Access::Read)?;
         let log = Log::new(dir.to_owned(), loaded.state);
         loaded.damage.into_iter().for_each(|sentence| log.report(sentence));
-        Ok(EmbeddedStream { log: Arc::new(log), writing: None, refreshing: Mutex::new(()) })
+        let log = Arc::new(log);
+        let reading = Reading { log: Arc::clone(&log), follows: true, refreshing: Mutex::default() };
+        Ok(EmbeddedStream { log, writing: None, reading: Arc::new(reading) })
     }
 
     /// One sentence for each damaged place that was met since this opening: file, offset, bytes, positions; and for files
@@ -214,22 +225,51 @@ impl EmbeddedStream {
     }
 
     fn newest_record(&self, pair: &Pair) -> Result<Option<Recorded>, StreamError> {
-        self.refresh()?;
-        self.looking(|| query::latest(&self.log, pair))
+        self.reading.answer(|log| query::latest(log, pair))
     }
 
+    #[cfg(test)]
     fn read_now(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
-        self.refresh()?;
-        self.looking(|| query::read(&self.log, from, limit, bytes))
+        self.reading.answer(|log| query::read(log, from, limit, bytes))
     }
 
-    /// Looks, and once more where a file was gone: another process thins beside an opening for reading only, and of one that was
-    /// removed under a writer everything that was in it is gone.
-    fn looking<T>(&self, look: impl Fn() -> Result<T, Missed>) -> Result<T, StreamError> {
+    /// Asks the log's files on a thread that may wait for a disk.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Log) -> Result<T, Missed> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StreamError>> {
+        let reading = Arc::clone(&self.reading);
+        async move {
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => {
+                    let ended = runtime.spawn_blocking(move || reading.answer(question)).await;
+                    ended.unwrap_or_else(|error| Err(StreamError::Unavailable(format!("a read ended early: {error}"))))
+                }
+                Err(_) => reading.answer(question),
+            }
+        }
+        .boxed()
+    }
+
+    /// Has the writer keep up to where the stream is whole.
+    async fn keep_whole(&self, whole: Whole) -> Result<(), StreamError> {
+        let gone = || StreamError::Unavailable("the stream is closed".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let requests = self.writing()?.requests.as_ref().ok_or_else(gone)?;
+        requests.send(writer::Request::Whole(whole, answer)).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?.map_err(|error| log::unavailable(&self.log.dir, &error))
+    }
+}
+
+impl Reading {
+    /// Refreshes and looks, and once more where a file was gone: another process thins beside an opening for reading only, and of one
+    /// that was removed under a writer everything that was in it is gone.
+    fn answer<T>(&self, look: impl Fn(&Log) -> Result<T, Missed>) -> Result<T, StreamError> {
+        self.refresh()?;
         for _ in 0..LOOKS_MAX {
-            match look() {
+            match look(&self.log) {
                 Ok(found) => return Ok(found),
-                Err(Missed::Gone(ordinal)) if self.writing.is_some() => self.log.lose(ordinal),
+                Err(Missed::Gone(ordinal)) if !self.follows => self.log.lose(ordinal),
                 Err(Missed::Gone(_)) => self.refresh()?,
                 Err(Missed::Failed(error)) => return Err(error),
             }
@@ -240,7 +280,7 @@ impl EmbeddedStream {
 
     /// In an opening for reading only: looks what another process has written.
     fn refresh(&self) -> Result<(), StreamError> {
-        if self.writing.is_some() {
+        if !self.follows {
             return Ok(());
         }
         let _one = self.refreshing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -280,18 +320,21 @@ impl Stream for EmbeddedStream {
 
     fn begin(&self, _epoch: i64, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
         // The lock is the fence: nobody else appends to these files while they are open here.
-        if whole != self.whole()
-            && let Err(error) = whole::keep(&self.log.dir, whole)
-        {
-            // The next opening compares more than it had to.
-            tracing::warn!("{}: {error}", self.log.dir.display());
+        async move {
+            if whole != self.whole()
+                && let Err(error) = self.keep_whole(whole).await
+            {
+                // The next opening compares more than it had to.
+                tracing::warn!("{error}");
+            }
+            Ok(())
         }
-        ready(Ok(())).boxed()
+        .boxed()
     }
 
     fn newest_epoch(&self) -> i64 {
         let last = self.log.read().extent().last;
-        let newest = self.looking(|| query::read(&self.log, last, 1, usize::MAX)).unwrap_or_default();
+        let newest = self.reading.answer(|log| query::read(log, last, 1, usize::MAX)).unwrap_or_default();
         newest.records.into_iter().next().map_or(0, |recorded| recorded.change.epoch)
     }
 
@@ -300,7 +343,7 @@ impl Stream for EmbeddedStream {
     }
 
     fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
-        ready(whole::keep(&self.log.dir, whole).map_err(|error| log::unavailable(&self.log.dir, &error))).boxed()
+        self.keep_whole(whole).boxed()
     }
 
     fn keep(&self, mut replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
@@ -338,11 +381,11 @@ impl Stream for EmbeddedStream {
     }
 
     fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {
-        ready(self.read_now(from, limit, bytes)).boxed()
+        self.ask(move |log| query::read(log, from, limit, bytes))
     }
 
     fn position_at(&self, ts_ms: i64) -> BoxFuture<'_, Result<Position, StreamError>> {
-        ready(self.refresh().and_then(|()| self.looking(|| query::position_at(&self.log, ts_ms)))).boxed()
+        self.ask(move |log| query::position_at(log, ts_ms))
     }
 
     fn extent(&self) -> Extent {
@@ -359,7 +402,7 @@ impl Stream for EmbeddedStream {
             }
             loop {
                 // What cannot be read now may be there at the next look.
-                let _ = self.refresh();
+                let _ = self.ask(|_| Ok(())).await;
                 if *newest.borrow_and_update() > position {
                     return;
                 }

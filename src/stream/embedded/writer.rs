@@ -31,7 +31,7 @@ use super::{Options, secure, thin};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
 use crate::failpoint::crash_point;
-use crate::stream::StreamError;
+use crate::stream::{StreamError, Whole};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,8 @@ pub(super) enum Request {
     Append(Append),
     /// To begin a new segment if the active one is old enough, and to say when that is done.
     Tick(std::sync::mpsc::SyncSender<()>),
+    /// To keep up to where the stream is whole.
+    Whole(Whole, oneshot::Sender<std::io::Result<()>>),
 }
 
 /// Changes on their way into the log.
@@ -185,6 +187,9 @@ impl Writer {
                 Ok(Request::Tick(done)) => {
                     self.tick();
                     let _ = done.send(());
+                }
+                Ok(Request::Whole(whole, done)) => {
+                    let _ = done.send(super::whole::keep(&self.log.dir, whole));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {

@@ -1,0 +1,84 @@
+//! Comparisons that are asked for: by whom, why, and how soon they follow.
+
+use super::engine::{Engine, lock};
+use crate::change::Side;
+use std::time::{Duration, Instant};
+
+/// The first pause after a comparison for nothing.
+const RUMOUR: Duration = Duration::from_secs(1);
+
+/// A comparison that is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// By which side's source, and why; empty if none is.
+    pub(super) reasons: Vec<(Option<Side>, String)>,
+    /// Events may be missing, or somebody waits for it. Otherwise a source says that anything may have changed, which others can make
+    /// it say as often as they like.
+    pub(super) is_urgent: bool,
+}
+
+/// Comparisons that a source asks for because anything may have changed. One that finds nothing lets the next wait longer: a FLUSHDB in
+/// another database, say, is told like one in ours.
+#[derive(Debug, Default)]
+pub(super) struct Rumours {
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+impl Rumours {
+    pub(super) fn is_due(&self) -> bool {
+        self.not_before.is_none_or(|not_before| Instant::now() >= not_before)
+    }
+
+    /// A comparison has ended. `is_rumour`: a rumour alone had asked for it; `in_vain`: it found nothing that it could mend.
+    pub(super) fn followed(&mut self, is_rumour: bool, in_vain: bool, longest: Duration) {
+        let grown = (self.pause * 2).clamp(RUMOUR, longest.max(RUMOUR));
+        self.pause = if is_rumour && in_vain { grown } else { Duration::ZERO };
+        self.not_before = Some(Instant::now() + self.pause);
+    }
+}
+
+impl Engine {
+    /// Asks for a comparison of everything.
+    pub(super) fn ask_comparison(&self, side: Option<Side>, why: &str) {
+        self.ask(side, why, true);
+    }
+
+    pub(super) fn ask(&self, side: Option<Side>, why: &str, is_urgent: bool) {
+        {
+            let mut asked = lock(&self.asked);
+            asked.is_urgent |= is_urgent;
+            // Who asks many times a second asks for one.
+            if asked.reasons.iter().all(|known| *known != (side, why.to_owned())) {
+                asked.reasons.push((side, why.to_owned()));
+            }
+        }
+        self.compare_asked.notify_one();
+    }
+
+    /// What a comparison was asked for since the last call.
+    pub(super) fn comparison_asked(&self) -> Asked {
+        std::mem::take(&mut *lock(&self.asked))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rumours_that_are_false_are_followed_more_and_more_rarely_and_a_true_one_ends_that() {
+        let mut rumours = Rumours::default();
+        assert!(rumours.is_due(), "the first one is followed at once");
+        let longest = Duration::from_secs(60);
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            rumours.followed(true, true, longest);
+            pauses.push(rumours.pause.as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert!(!rumours.is_due());
+        rumours.followed(true, false, longest);
+        assert!(rumours.is_due());
+    }
+}
