@@ -67,7 +67,7 @@ impl Engine {
             what,
             match what {
                 // A store that takes no writes is there.
-                Held::Writes => StoreError::NotNow(reason.to_owned()),
+                Held::Writes | Held::Room => StoreError::NotNow(reason.to_owned()),
                 Held::Stream | Held::Reads => StoreError::Away(reason.to_owned()),
             },
         );
