@@ -161,6 +161,7 @@ async fn without_a_base_two_values_are_a_conflict_and_equal_ones_are_not() {
 async fn changes_made_while_no_worker_watched_go_to_the_store_named_first_unless_one_is_preferred() {
     for (rule, winner) in [("latest", "from zk"), ("higher_version", "from zk"), ("prefer cache", "from redis")] {
         let mut scene = paused(&format!("on_conflict: {rule}")).await;
+        scene.keepstep.command("resume", &[]).await.expect(0);
         scene.keepstep.kill9();
         scene.znodes.put("/settings/a", "from zk").await;
         for value in ["1", "2", "from redis"] {
