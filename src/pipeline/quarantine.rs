@@ -365,7 +365,9 @@ mod tests {
         let all = LISTED_MAX + 50;
         for _ in 0..2 {
             quarantine.begin_comparison();
-            (0..all).for_each(|number| drop(quarantine.put(&name(number), 0, pair("a list"))));
+            for number in 0..all {
+                quarantine.put(&name(number), 0, pair("a list"));
+            }
             assert_eq!((quarantine.count(0), quarantine.list().len()), (all as u64, LISTED_MAX));
         }
         assert!((0..all).all(|number| quarantine.holds(&name(number))));
@@ -375,7 +377,9 @@ mod tests {
         assert_eq!((quarantine.count(0), quarantine.list().len()), (all as u64 - 1, LISTED_MAX));
         // The next comparison meets a few only, and one pair falls ill while it runs.
         quarantine.begin_comparison();
-        (1..10).for_each(|number| drop(quarantine.put(&name(number), 0, pair("a list"))));
+        for number in 1..10 {
+            quarantine.put(&name(number), 0, pair("a list"));
+        }
         quarantine.put(b"new", 0, pair("a list"));
         let gone = quarantine.not_met(|name, _| name == 10_usize.to_be_bytes());
         assert_eq!(gone.len(), all - 11);
