@@ -25,6 +25,7 @@ mod pressure;
 mod quarantine;
 mod record;
 pub mod retry;
+mod schedule;
 mod settle;
 mod status;
 mod tide;
