@@ -18,8 +18,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError};
 
-/// Writes in one multi. Beyond a hundred the rate does not grow, and a refused member costs more.
+/// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a refused member costs more. For each
+/// znode that is created the server looks at every ancestor for a recursive watch: a thousand of them, one below the other, in one
+/// transaction keep it from answering anybody for seconds.
 const MULTI_WRITES: usize = 100;
+const MULTI_ANCESTORS: usize = 100;
 
 /// Times that ancestors which came or went meanwhile are looked up again.
 const TRIES: usize = 8;
@@ -84,7 +87,7 @@ pub(super) async fn pack<'a>(
     let fixed = shared.multi_bytes();
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
     let mut settled = Vec::new();
-    let (mut count, mut bytes) = (0, usize::MAX);
+    let (mut count, mut ancestors, mut bytes) = (0, 0, usize::MAX);
     let mut created: HashSet<&str> = HashSet::new();
     for (index, write) in order {
         let place = if is_created(write) { places.next() } else { None };
@@ -106,7 +109,8 @@ pub(super) async fn pack<'a>(
         let needed = member.missing.len();
         member.leave(&created);
         let mut size = member.bytes(shared);
-        if fixed + size > limit.together() && !member.missing.is_empty() {
+        let is_too_much = fixed + size > limit.together() || member.missing.len() > MULTI_ANCESTORS;
+        if is_too_much && !member.missing.is_empty() {
             // Some of them are created by a write of this very call, which is not sent yet: it comes again after that.
             if member.missing.len() < needed {
                 continue;
@@ -119,14 +123,15 @@ pub(super) async fn pack<'a>(
             member.missing.clear();
             size = own;
         }
-        if bytes.saturating_add(size) > limit.together() || count >= MULTI_WRITES {
+        let is_full = count >= MULTI_WRITES || ancestors + member.missing.len() > MULTI_ANCESTORS;
+        if bytes.saturating_add(size) > limit.together() || is_full {
             if multis.len() == multis_max {
                 break;
             }
             multis.push(Vec::new());
-            (count, bytes) = (0, fixed);
+            (count, ancestors, bytes) = (0, 0, fixed);
         }
-        (count, bytes) = (count + 1, bytes + size);
+        (count, ancestors, bytes) = (count + 1, ancestors + member.missing.len(), bytes + size);
         created.extend(member.ancestors());
         if write.op == ZnodeOp::Create {
             created.insert(write.path);
@@ -149,7 +154,7 @@ async fn create_ancestors(
     let acl = size::acl(&member.acl);
     let mut trial = limit.trial();
     let mut missing = member.missing.clone();
-    let mut half = usize::MAX;
+    let mut half = MULTI_ANCESTORS;
     let mut tries = 0;
     while !missing.is_empty() && tries < TRIES {
         let mut bytes = shared.multi_bytes();
