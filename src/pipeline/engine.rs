@@ -145,6 +145,8 @@ pub(super) struct Counters {
 pub(super) struct StorePauses {
     pub(super) zookeeper: SharedPauses,
     pub(super) redis: SharedPauses,
+    /// At both sides of a pair, where either may be what does not answer.
+    pub(super) looks: SharedPauses,
     pub(super) stream: SharedPauses,
 }
 

@@ -12,6 +12,7 @@
 use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use super::held::Held;
+use super::retry::SharedPauses;
 use crate::change::{Digest, Pair, ZkStat, ZkVersion};
 use crate::failpoint::crash_point;
 use crate::plan::{
@@ -31,9 +32,6 @@ const DOUBT_MS: i64 = 100;
 
 /// Before `latest` decides, the clocks are compared once more if that is longer ago: one small write to the ensemble.
 const CLOCK_FRESH_MS: i64 = 2000;
-
-/// Pause before pairs are looked at again after a store or the stream failed as a whole.
-pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// A znode's data and versions.
 pub(super) type ZnodeData = (Vec<u8>, ZkStat);
@@ -140,7 +138,7 @@ impl Engine {
         let readings = match read.and_then(|readings| one_for_one("znodes", paths.len(), readings)) {
             Ok(readings) => readings,
             Err(error) => {
-                self.again(items, &error, sight);
+                self.again(items, &error, &self.retries.zookeeper, sight);
                 return keys;
             }
         };
@@ -212,7 +210,7 @@ impl Engine {
         let names: Vec<&[u8]> = items.iter().map(|item| &*item.name).collect();
         let answer = match self.observe(keys.as_ref(), &names, true).await {
             Ok(answer) => answer,
-            Err(error) => return self.again(items, &error, sight),
+            Err(error) => return self.again(items, &error, &self.retries.redis, sight),
         };
         for ((item, reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
@@ -237,9 +235,10 @@ impl Engine {
             Ok(seen) => seen,
             Err((mut items, error)) => {
                 items.iter_mut().for_each(|item| item.hint.owed |= comparing);
-                return self.again(items, &error, sight);
+                return self.again(items, &error, &self.retries.looks, sight);
             }
         };
+        self.retries.looks.worked();
         let (znodes, answer, events) = looks;
         for (((item, znode), reading), events) in items.into_iter().zip(znodes).zip(answer.readings).zip(events) {
             let seen = znode_of(&znode);
@@ -400,10 +399,11 @@ impl Engine {
     }
 
     /// Puts items back after a store failed as a whole.
-    fn again(&self, items: Vec<Item>, error: &StoreError, sight: &mut Sight) {
+    fn again(&self, items: Vec<Item>, error: &StoreError, pauses: &SharedPauses, sight: &mut Sight) {
         self.failed(error);
+        let pause = pauses.refused();
         for Item { name, hint, .. } in items {
-            sight.finished.push((name, Some((Hint { slow: true, ..hint }, AGAIN_AFTER))));
+            sight.finished.push((name, Some((Hint { slow: true, ..hint }, pause))));
         }
     }
 

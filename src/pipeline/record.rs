@@ -82,11 +82,13 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         after,
     };
     let recorded = latest.as_ref().filter(|latest| latest.decision == change.decision()).map(|latest| latest.position);
+    let is_of_znode = latest.as_ref().is_some_and(|latest| latest.czxid.is_some());
     let previous = latest.map(|latest| latest.after);
     change.before = previous.and_then(LatestValue::kept).filter(|value| value.len() <= BEFORE_BYTES_MAX);
     match recorded {
         Some(position) => Entry::Recorded(position, change),
-        None if is_change => Entry::New(change),
+        // Of what is to be written for the first time, another write of the same value is another change.
+        None if is_change || change.source.mzxid.is_some() && is_of_znode => Entry::New(change),
         None => {
             give_back(seen, from, change.after);
             Entry::Nothing
