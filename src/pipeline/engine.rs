@@ -14,6 +14,7 @@ use super::behind::Behind;
 use super::cache::Cache;
 use super::counts::Counts;
 use super::dirty::{DirtySet, Hint};
+use super::event::event_name;
 use super::held::{Held, Holds};
 use super::inferred::Inferred;
 use super::observe::Observed;
@@ -477,37 +478,6 @@ impl Drop for RoundEnd {
         self.0.rounds.add_permits(1);
         self.0.round_ended.notify_one();
     }
-}
-
-/// The name of an event as a constant; unknown ones of newer servers are one.
-fn event_name(event: &str) -> &'static str {
-    const NAMES: [&str; 24] = [
-        "set",
-        "del",
-        "expired",
-        "evicted",
-        "expire",
-        "persist",
-        "incrby",
-        "incrbyfloat",
-        "append",
-        "setrange",
-        "setbit",
-        "rename_from",
-        "rename_to",
-        "move_from",
-        "move_to",
-        "copy_to",
-        "restore",
-        "getset",
-        "getdel",
-        "pfadd",
-        "lpush",
-        "hset",
-        "sadd",
-        "zadd",
-    ];
-    NAMES.iter().find(|name| **name == event).copied().unwrap_or("other")
 }
 
 impl Hints for Engine {

@@ -12,6 +12,7 @@ pub mod control;
 mod counts;
 mod dirty;
 mod engine;
+mod event;
 mod held;
 pub mod identity;
 mod inferred;
