@@ -4,7 +4,7 @@ use crate::config::{Bug, Config};
 use crate::round::put;
 use crate::truth::{Effects, How, replace};
 use crate::twin::{self, Code, Write};
-use crate::worker::{connect, die, epoch, finish, observe};
+use crate::worker::{connect, die, epoch, finish, note_in_redis, observe};
 use crate::world::{B, Content, Event, Hint, Ky, Op, Pc, Worker, World, Zn, some};
 use keepstep::plan::guard::{self, Fate, Late};
 use keepstep::plan::{KeyOp, ZnodeOp};
@@ -304,12 +304,13 @@ pub fn mark(cfg: &Config, world: &mut World, i: usize) {
     connect(world, i);
     let worker = world.workers[i];
     let slot = usize::from(worker.todo.slot);
-    if world.redis.state.epoch > worker.epoch {
+    let marked = note_in_redis(cfg, world, i, |state| {
+        if !cfg.has(Bug::SlotsNeverMarked) {
+            state.marks[slot] = worker.slots[slot];
+        }
+    });
+    if !marked {
         return die(world, i);
-    }
-    if !cfg.has(Bug::SlotsNeverMarked) {
-        world.redis.state.marks[slot] = worker.slots[slot];
-        world.redis.state.zxid = worker.zxid;
     }
     let worker = &mut world.workers[i];
     worker.free[slot] = true;

@@ -87,6 +87,29 @@ pub fn small() -> Vec<Config> {
             zombies: true,
             ..with("take-over, Redis preferred", two_way(Redis), Budget { starts: 1, ..writes(2, 1) })
         },
+        with(
+            "a command between two owners",
+            two_way(Zookeeper),
+            Budget { commands: 1, crashes: 1, starts: 1, ..writes(1, 1) },
+        ),
+        Config {
+            zombies: true,
+            ..with(
+                "a former owner ends late",
+                two_way(Zookeeper),
+                Budget { starts: 1, late_ends: 1, commands: 1, ..writes(1, 1) },
+            )
+        },
+        Config {
+            zombies: true,
+            frozen: true,
+            new_epoch: true,
+            ..with(
+                "a former owner ends late, older",
+                two_way(Zookeeper),
+                Budget { late_ends: 1, znode_rollbacks: 1, siblings: 1, ..writes(1, 1) },
+            )
+        },
     ]);
     all
 }
@@ -158,6 +181,26 @@ pub fn planted() -> Vec<Config> {
         plant(
             Bug::DeletionNotDated,
             Config { states_max: 4_500_000, follower_lags: true, ..both("lags", writes(3, 1)) },
+        ),
+        plant(
+            Bug::StreamTakenAsEvidence,
+            both("command", Budget { commands: 1, crashes: 1, starts: 1, ..writes(1, 0) }),
+        ),
+        plant(
+            Bug::FormerOwnerRemembers,
+            Config {
+                new_epoch: true,
+                frozen: true,
+                states_max: 6_000_000,
+                ..zombie(
+                    "a former owner ends late",
+                    Budget { late_ends: 1, znode_rollbacks: 1, siblings: 1, ..writes(1, 1) },
+                )
+            },
+        ),
+        plant(
+            Bug::RoundsCarryOutWhatNobodySaw,
+            Config { large_values: true, ..both("missed", Budget { gaps: 1, comparisons: 1, ..writes(2, 1) }) },
         ),
         plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
     ]

@@ -46,6 +46,9 @@ pub enum Bug {
     UnprovenTakenAsProven,
     SidecarOfAnOlderLifeTrusted,
     DeletionNotDated,
+    StreamTakenAsEvidence,
+    FormerOwnerRemembers,
+    RoundsCarryOutWhatNobodySaw,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +73,8 @@ pub struct Config {
     pub no_zxids: bool,
     /// An owner that lost its ownership goes on with what it has read.
     pub zombies: bool,
+    /// Another worker has taken over at the beginning, and the former owner is frozen: the next that it does is to end.
+    pub frozen: bool,
     /// A comparison reads digests only.
     pub large_values: bool,
     /// Deletes that a comparison infers are counted first.
@@ -98,6 +103,8 @@ pub const NOTHING: Budget = Budget {
     comparisons: 0,
     others: 0,
     siblings: 0,
+    commands: 0,
+    late_ends: 0,
 };
 
 pub const fn two_way(winner: Side) -> Policy {
@@ -124,6 +131,7 @@ impl Config {
             new_epoch: false,
             no_zxids: false,
             zombies: false,
+            frozen: false,
             large_values: false,
             guard: true,
             cache: true,

@@ -43,6 +43,10 @@ pub enum Step {
     Compare(usize),
     /// The tide is raised and remembered.
     Remember(usize),
+    /// A command, or somebody elsewhere whose folder is here now, has written under the next epoch.
+    Command,
+    /// A former owner ends.
+    EndLate(usize),
     /// Another pair's write to ZooKeeper uses a slot that is free, and its sidecar is written.
     OtherPair(usize),
 }
@@ -167,7 +171,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             spend(&mut world.left.znode_rollbacks)?;
             let newest = world.zk.zxid;
             // A copy that is younger than the last tide is not told from what was lost with it.
-            if cfg.new_epoch && copy.tide >= world.redis.state.tide {
+            if cfg.new_epoch && (world.redis.state.tide == 0 || copy.tide >= world.told_tide) {
                 return None;
             }
             world.zk = copy;
@@ -218,7 +222,15 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if copy.tide < world.zk.tide {
                 return None;
             }
-            crate::worker::remember(world, i)?;
+            crate::worker::remember(cfg, world, i)?;
+        }
+        Step::Command => {
+            spend(&mut world.left.commands)?;
+            world.on_stream = world.on_stream.max(world.zk.epoch) + 1;
+        }
+        Step::EndLate(i) => {
+            spend(&mut world.left.late_ends)?;
+            crate::worker::end_late(cfg, world, i)?;
         }
         Step::OtherPair(i) => {
             spend(&mut world.left.others)?;

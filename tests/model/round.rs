@@ -236,6 +236,13 @@ fn told(cfg: &Config, look: &Look, choice: u8) -> Option<Seen> {
     }
 }
 
+/// On which sides an event told of what is there now, as `DirtySet::told`.
+fn told_of(cfg: &Config, worker: &Worker) -> Told {
+    let look = worker.look;
+    let all = cfg.has(Bug::RoundsCarryOutWhatNobodySaw) && !look.comparing;
+    Told { znode: look.hint.znode || worker.later.znode || all, key: look.hint.key || worker.later.key || all }
+}
+
 /// `plan()` and `step()`, and what they come to.
 fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
     let key_gone = matches!(world.workers[i].look.key, Read::Is(key) if key.is.value == 0);
@@ -278,10 +285,7 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         was_evicted: look.hint.event == Event::Evicted,
         has_waited: look.hint.waited,
         comparing: look.comparing,
-        told: Told {
-            znode: look.hint.znode || worker.later.znode,
-            key: look.hint.key || worker.later.key,
-        },
+        told: told_of(cfg, &worker),
         guards_deletes: cfg.guard && !look.hint.approved,
         key_named: look.hint.key && !cfg.has(Bug::NamedKeyNotLookedAt),
         hears_redis: true,
@@ -324,6 +328,13 @@ pub fn put(cfg: &Config, worker: &mut Worker, base: B) {
 /// The stream has the record; the write is next.
 fn begin(cfg: &Config, world: &mut World, i: usize, recorded: &Record, task: Task, effects: &mut Effects) {
     let look = world.workers[i].look;
+    let later = world.workers[i].later;
+    let deletes = match task {
+        Task::Redis { op: KeyOp::Delete, .. } => !(look.hint.znode || later.znode),
+        Task::Znode { op: ZnodeOp::Delete(_), .. } => !(look.hint.key || later.key),
+        _ => false,
+    };
+    effects.unguarded |= deletes && cfg.guard && !look.hint.approved;
     if let Record::Change(_, Some(verdict)) = recorded {
         record(cfg, world, &look, verdict, effects);
     }

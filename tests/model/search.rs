@@ -67,7 +67,7 @@ pub fn after(cfg: &Config, world: &World, step: Step) -> Option<(World, Effects)
         step => outside(cfg, &mut next, step)?,
     }
     if let Step::Take(i, _) | Step::Go(i, _) = step {
-        conclude(&mut next, i);
+        conclude(cfg, &mut next, i);
     }
     next.tidy();
     Some((next, effects))
@@ -99,7 +99,7 @@ fn work(world: &World, i: usize, steps: &mut Vec<Step>) {
 
 fn all_steps(cfg: &Config, world: &World, steps: &mut Vec<Step>) {
     steps.clear();
-    for i in [0, 1] {
+    for i in (0..2).filter(|i| !cfg.frozen || usize::from(world.newest) == *i) {
         work(world, i, steps);
     }
     let left = &world.left;
@@ -142,6 +142,10 @@ fn all_steps(cfg: &Config, world: &World, steps: &mut Vec<Step>) {
         push(left.repeats, Step::RepeatKey(i));
         push(left.comparisons, Step::AskComparison(i));
         push(left.others, Step::OtherPair(i));
+        push(left.late_ends, Step::EndLate(i));
+    }
+    if left.commands > 0 {
+        steps.push(Step::Command);
     }
     if left.siblings > 0 {
         steps.push(Step::Sibling);
@@ -166,7 +170,7 @@ fn all_steps(cfg: &Config, world: &World, steps: &mut Vec<Step>) {
 /// The first thing that a worker left alone does next, if anything.
 fn next_alone(cfg: &Config, world: &World, steps: &mut Vec<Step>) -> Option<World> {
     steps.clear();
-    for i in [0, 1] {
+    for i in (0..2).filter(|i| !cfg.frozen || usize::from(world.newest) == *i) {
         work(world, i, steps);
     }
     steps.iter().find_map(|step| after(cfg, world, *step)).map(|(world, _)| world)
@@ -212,6 +216,11 @@ pub fn beginning(cfg: &Config) -> World {
     world.left.key_writes = 1;
     let (world, _) = after(&sound, &world, first).unwrap();
     let mut world = drain(&sound, &world, &mut steps).unwrap();
+    if cfg.frozen {
+        world.left = finishing();
+        let (taken_over, _) = after(&sound, &world, Step::Start(1)).unwrap();
+        world = rest(&sound, taken_over, &mut steps).unwrap();
+    }
     world.trailing = 0;
     world.left = cfg.budget;
     world
@@ -260,6 +269,9 @@ fn judge(effects: &Effects, figures: &mut Figures) -> Result<(), String> {
     }
     if effects.from_loss {
         return Err("a loss became a delete".to_owned());
+    }
+    if effects.unguarded {
+        return Err("a delete that nobody saw was carried out before it was counted".to_owned());
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Effects {
     pub undone: bool,
     /// A conflict was recorded.
     pub conflict: bool,
+    /// A delete that no event told of was carried out, and had not been counted.
+    pub unguarded: bool,
 }
 
 /// A write of ours replaces `old`.

@@ -34,6 +34,8 @@ pub fn step(step: &Step) -> String {
         Step::Lease(i) => format!("worker {} takes over", who(i)),
         Step::Take(i, choice) => format!("worker {} takes the pair ({choice})", who(i)),
         Step::Go(i, choice) => format!("worker {} goes on ({choice})", who(i)),
+        Step::Command => "a command writes to the stream under an epoch of its own".to_owned(),
+        Step::EndLate(i) => format!("worker {}, which owns nothing any more, ends", who(i)),
         Step::OtherPair(i) => format!("worker {} writes another pair to ZooKeeper", who(i)),
         Step::Compare(i) => format!("worker {} compares", who(i)),
     }

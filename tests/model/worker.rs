@@ -87,14 +87,15 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
             connect(world, i);
             world.nonces += 1;
             let canary = world.nonces;
+            let state = world.redis.state;
             let worker = &mut world.workers[i];
-            let state = &mut world.redis.state;
             worker.compared_run = state.run;
             worker.compared_evicted = state.evicted;
             worker.canary = canary;
-            (state.canary, state.epoch, state.ensemble) = (canary, worker.epoch, worker.lineage);
-            (state.zxid, state.tide) = (worker.zxid, worker.tide);
             worker.life = Life::Reading;
+            if !note_in_redis(cfg, world, i, |state| state.canary = canary) {
+                die(world, i);
+            }
         }
         Life::Reading => {
             if !world.workers[i].has_session {
@@ -110,16 +111,17 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
         Life::Completing => complete(cfg, world, i),
         Life::Marking => {
             connect(world, i);
-            let worker = &world.workers[i];
-            if world.redis.state.epoch > worker.epoch {
+            let journal = world.workers[i].journal;
+            let noted = note_in_redis(cfg, world, i, |state| {
+                for (slot, mark) in journal.iter().zip(&mut state.marks) {
+                    if slot.kind != 0 && !cfg.has(Bug::SlotsNeverMarked) {
+                        *mark = slot.version;
+                    }
+                }
+            });
+            if !noted {
                 die(world, i);
                 return Some(());
-            }
-            for (slot, mark) in worker.journal.iter().zip(&mut world.redis.state.marks) {
-                if slot.kind != 0 && !cfg.has(Bug::SlotsNeverMarked) {
-                    *mark = slot.version;
-                    world.redis.state.zxid = worker.zxid;
-                }
             }
             go_live(world, i);
         }
@@ -138,6 +140,8 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
     world.is_restored = false;
     let worker = &mut world.workers[i];
     let remembered = worker.remembered;
+    let remembered_epoch =
+        if cfg.has(Bug::StreamTakenAsEvidence) { remembered.epoch.max(world.on_stream) } else { remembered.epoch };
     let age = |epoch: u8, ensemble: u8, zxid: u8, tide: u8| Remembered {
         epoch: u64::from(epoch),
         ensemble: u32::from(ensemble),
@@ -146,9 +150,11 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
     };
     let is_older = guard::is_older(
         age(zk.epoch, zk.lineage, zk.zxid, zk.tide),
-        age(remembered.epoch, remembered.ensemble, remembered.zxid, remembered.tide),
+        age(remembered_epoch, remembered.ensemble, remembered.zxid, remembered.tide),
     );
-    zk.epoch = zk.epoch.max(remembered.epoch) + 1;
+    let taken = guard::Taken::on_stream(i64::from(world.on_stream));
+    zk.epoch = u8::try_from(taken.next(u64::from(zk.epoch.max(remembered.epoch)))).unwrap();
+    world.on_stream = zk.epoch;
     zk.fence += 1;
     if zk.lineage == 0 || is_older {
         world.nonces += 1;
@@ -194,8 +200,42 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
     world.workers[i].life = Life::Marking;
 }
 
+/// Every write of what Redis remembers, as `store/redis/state.rs`: a newer owner's is left alone, and how far the ensemble has come
+/// only rises in one lineage. `false`: fenced.
+pub fn note_in_redis(cfg: &Config, world: &mut World, i: usize, change: impl FnOnce(&mut State)) -> bool {
+    let worker = world.workers[i];
+    if worker.fence == world.zk.fence {
+        world.told_tide = worker.tide;
+    }
+    let state = &mut world.redis.state;
+    if cfg.has(Bug::FormerOwnerRemembers) {
+        (state.zxid, state.tide) = (worker.zxid, worker.tide);
+    } else {
+        let is_others = state.epoch == worker.epoch && state.ensemble != 0 && state.ensemble != worker.lineage;
+        if state.epoch > worker.epoch || is_others {
+            return false;
+        }
+        let (zxid, tide) = if state.ensemble == worker.lineage { (state.zxid, state.tide) } else { (0, 0) };
+        (state.zxid, state.tide) = (zxid.max(worker.zxid), tide.max(worker.tide));
+    }
+    (state.epoch, state.ensemble) = (state.epoch.max(worker.epoch), worker.lineage);
+    change(state);
+    true
+}
+
+/// As the end of an ownership that another one has followed: what it had seen is remembered, if the script lets it.
+pub fn end_late(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
+    let worker = world.workers[i];
+    if worker.life != Life::Live || worker.fence == world.zk.fence {
+        return None;
+    }
+    let _ = note_in_redis(cfg, world, i, |_| {});
+    die(world, i);
+    Some(())
+}
+
 /// As `Engine::remember`: the tide is raised, then it is remembered with the zxid.
-pub fn remember(world: &mut World, i: usize) -> Option<()> {
+pub fn remember(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     let worker = world.workers[i];
     let is_owner = worker.life == Life::Live && worker.has_session && worker.fence == world.zk.fence;
     if !is_owner || worker.run != world.run {
@@ -204,7 +244,7 @@ pub fn remember(world: &mut World, i: usize) -> Option<()> {
     world.zk.zxid += 1;
     world.zk.tide += 1;
     world.workers[i].tide = world.zk.tide;
-    (world.redis.state.zxid, world.redis.state.tide) = (worker.zxid, world.zk.tide);
+    let _ = note_in_redis(cfg, world, i, |_| {});
     Some(())
 }
 
@@ -295,15 +335,14 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     worker.blank = false;
     worker.cache.complete = cfg.cache;
     worker.concludes = comparison.generation + 1;
-    conclude(world, i);
-    let worker = &mut world.workers[i];
-    if worker.run == world.run {
-        world.redis.state.zxid = worker.zxid;
+    conclude(cfg, world, i);
+    if world.workers[i].run == world.run && !note_in_redis(cfg, world, i, |_| {}) {
+        die(world, i);
     }
 }
 
 /// As `Engine::conclude`: what vanishes unseen from here on is a delete.
-pub fn conclude(world: &mut World, i: usize) {
+pub fn conclude(cfg: &Config, world: &mut World, i: usize) {
     let worker = &mut world.workers[i];
     let is_owed = worker.hint.owed || worker.later.owed || (worker.busy && worker.look.hint.owed);
     // Nothing is carried out before a comparison has ended in which no event was lost.
@@ -319,8 +358,9 @@ pub fn conclude(world: &mut World, i: usize) {
     if worker.generation == generation {
         (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
         // The answer is waited for on the connection of the comparison: with another server it fails.
-        if worker.run == world.run {
-            (world.redis.state.run, world.redis.state.evicted) = (worker.run, worker.evicted);
+        let (run, evicted) = (worker.run, worker.evicted);
+        if run == world.run && !note_in_redis(cfg, world, i, |state| (state.run, state.evicted) = (run, evicted)) {
+            die(world, i);
         }
     }
 }

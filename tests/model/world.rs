@@ -368,6 +368,10 @@ pub struct Budget {
     pub comparisons: u8,
     pub others: u8,
     pub siblings: u8,
+    /// Something else than an owner writes under an epoch of its own: a command, or whoever filled a data folder that was copied here.
+    pub commands: u8,
+    /// A former owner ends and says how far it had seen the ensemble come.
+    pub late_ends: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -405,6 +409,10 @@ pub struct World {
     pub workers: [Worker; 2],
     /// The worker that was started last.
     pub newest: u8,
+    /// The highest epoch on the stream.
+    pub on_stream: u8,
+    /// The highest tide that an owner told Redis of, whatever became of it there.
+    pub told_tide: u8,
 }
 
 pub fn digest(value: u8) -> Digest {
