@@ -516,14 +516,14 @@ impl Hints for Engine {
         self.ask(Some(side), why, false);
     }
 
-    fn lost(&self, side: Side, cause: LossCause, why: &str) {
+    fn lost(&self, side: Side, cause: LossCause, why: &str, is_certain: bool) {
         self.counters.losses.notice(side, cause);
         let is_eviction = cause == LossCause::Evicted;
         if is_eviction {
             self.pressure.evicted();
         }
         // Evictions go on for as long as the data does not fit.
-        self.ask(Some(side), why, !is_eviction);
+        self.ask(Some(side), why, is_certain && !is_eviction);
     }
 
     fn link(&self, side: Side, link: Link) {

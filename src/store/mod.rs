@@ -79,8 +79,9 @@ pub trait Hints: Send + Sync {
     /// Anything may have changed on this side: compare everything.
     fn everything(&self, side: Side, why: &str);
 
-    /// This side may have lost data, in this way: compare everything, and tell what is missing as a loss.
-    fn lost(&self, side: Side, cause: LossCause, why: &str);
+    /// This side may have lost data, in this way: compare everything, and tell what is missing as a loss. Not `is_certain`: others
+    /// can make the server say it as often as they like.
+    fn lost(&self, side: Side, cause: LossCause, why: &str, is_certain: bool);
 
     /// The source's connection came or went.
     fn link(&self, side: Side, link: Link);

@@ -33,7 +33,7 @@ impl Hints for Told {
 
     fn everything(&self, _: Side, _: &str) {}
 
-    fn lost(&self, _: Side, _: LossCause, _: &str) {}
+    fn lost(&self, _: Side, _: LossCause, _: &str, _: bool) {}
 
     fn link(&self, _: Side, link: Link) {
         *self.is_up.lock().unwrap() = matches!(link, Link::Up);

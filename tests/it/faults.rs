@@ -273,7 +273,10 @@ async fn a_redis_that_falls_silent_is_noticed() {
     broken.notices().await;
     broken.to_redis.heal();
     broken.is_live().await;
-    assert!(broken.keepstep.metric("keepstep_gaps_total", "").await > gaps, "what was not heard is a gap");
+    eventually_is("what was not heard is a gap", LIVE, true, async || {
+        broken.keepstep.metric("keepstep_gaps_total", "").await > gaps
+    })
+    .await;
     broken.end().await;
 }
 

@@ -161,6 +161,7 @@ async fn evictions_are_told_together() {
 async fn an_ensemble_that_comes_back_empty_or_older_is_told() {
     let mut scene = filled(&[], "zk <-> cache").await;
     scene.settle().await;
+    scene.at_rest().await;
     let pairs = PAIRS + 1;
     scene.zookeeper.restart_empty().await;
     scene.znodes = scene.zookeeper.client().await;
@@ -175,6 +176,7 @@ async fn an_ensemble_that_comes_back_empty_or_older_is_told() {
     }
     scene.in_step(LIVE).await;
     scene.settle().await;
+    scene.at_rest().await;
     scene.zookeeper.restart_from(&backup).await;
     scene.znodes = scene.zookeeper.client().await;
     eventually("the loss is told", LIVE, async || {

@@ -157,9 +157,10 @@ async fn a_conflict_whose_write_has_to_wait_is_one_conflict() {
     assert_eq!(scene.keepstep.metric("keepstep_conflicts_total", "").await, 1.0);
 
     // The same two values once more are another conflict.
+    scene.znodes.put("/settings/a", "base").await;
+    scene.key_becomes("settings:a", Some("base")).await;
     scene.keepstep.freeze();
     scene.set("settings:a", "from redis").await;
-    scene.znodes.put("/settings/a", "base").await;
     scene.znodes.put("/settings/a", "from zk").await;
     scene.keepstep.thaw();
     scene.key_becomes("settings:a", Some("from zk")).await;

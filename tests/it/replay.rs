@@ -63,12 +63,14 @@ async fn replay_fills_an_empty_redis_and_the_worker_finds_all_in_step(place: Pla
     assert!(keys.iter().all(|key| key.starts_with("settings:")), "only values are written: {keys:?}");
     let again = scene.keepstep.json("replay", &["--to", "cache"]).await;
     assert_eq!(last(&again)["equal"], last(&again)["pairs"], "{again:?}");
-    let changes = scene.keepstep.changes().await.len();
+    // That Redis was flushed is told by a marker.
+    let count = async |scene: &Scene| scene.keepstep.changes().await.iter().filter(|row| row["op"] != "m").count();
+    let changes = count(&scene).await;
     scene.run().await;
     scene.in_step(LIVE).await;
     scene.settle().await;
     assert_eq!(scene.keepstep.json("conflicts", &[]).await, Vec::<Value>::new());
-    assert!(scene.keepstep.changes().await.len() <= changes + 1, "only the last settling is news");
+    assert!(count(&scene).await <= changes + 1, "only the last settling is news");
 }
 
 async fn what_replay_brings_back_beside_a_worker_flows_on_and_what_it_replaces_is_kept(place: Place) {

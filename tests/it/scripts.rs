@@ -321,6 +321,6 @@ impl Hints for Deaf {
     fn znode(&self, _: &str, _: Option<i64>, _: bool) {}
     fn key(&self, _: &[u8], _: Option<&str>) {}
     fn everything(&self, _: Side, _: &str) {}
-    fn lost(&self, _: Side, _: keepstep::change::LossCause, _: &str) {}
+    fn lost(&self, _: Side, _: keepstep::change::LossCause, _: &str, _: bool) {}
     fn link(&self, _: Side, _: Link) {}
 }

@@ -70,7 +70,7 @@ impl Member {
     }
 
     pub(super) fn lost(&self, cause: LossCause, why: &str) {
-        self.tell(|hints| hints.lost(Side::Redis, cause, why));
+        self.tell(|hints| hints.lost(Side::Redis, cause, why, true));
     }
 }
 
@@ -197,14 +197,16 @@ impl Listeners {
                 }
             }
             Notice::Everything => {
-                lock(&self.table)
-                    .members
-                    .iter()
-                    .for_each(|member| member.lost(LossCause::Flushed, "the database was flushed"));
+                lock(&self.table).members.iter().for_each(|member| member.tell(flushed));
             }
             Notice::Disconnected => broken.notify_one(),
         });
     }
+}
+
+/// The server does not say which database was flushed; the canary tells whether it was ours.
+fn flushed(hints: &dyn Hints) {
+    hints.lost(Side::Redis, LossCause::Flushed, "a database was flushed", false);
 }
 
 /// Why a connection ended.

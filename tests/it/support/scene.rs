@@ -115,13 +115,18 @@ impl Scene {
         self.znode_becomes("/settings/settle", Some(&stamp)).await;
     }
 
-    /// Redis puts all that it holds on disk, once no pair is under way any more: the sidecar of a pair is written after the value,
-    /// and a copy without it leaves open which of two values is the newer one.
-    pub async fn save(&self) {
+    /// No pair is under way: what is there has its base beside it.
+    pub async fn at_rest(&self) {
         eventually_is("pairs under way", LIVE, serde_json::json!(0), async || {
             self.keepstep.json("status", &[]).await[0]["routes"][0]["pending"].clone()
         })
         .await;
+    }
+
+    /// Redis puts all that it holds on disk, once no pair is under way any more: the sidecar of a pair is written after the value,
+    /// and a copy without it leaves open which of two values is the newer one.
+    pub async fn save(&self) {
+        self.at_rest().await;
         self.redis.run::<()>("SAVE").await;
     }
 
