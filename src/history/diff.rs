@@ -16,7 +16,7 @@ use crate::change::{KeyedHash, Pair, Side};
 use crate::pipeline::Route;
 use crate::plan::{Ephemeral, Flow};
 use crate::route::Mapped;
-use crate::store::{Keyspace, Look, StoreError, Walk, Walked, ZnodeReading, Znodes, one_for_one};
+use crate::store::{Keyspace, Look, StoreError, Walk, Walked, ZnodeOp, ZnodeReading, Znodes, one_for_one};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hashbrown::HashSet;
@@ -444,7 +444,15 @@ impl<'a> Differ<'a> {
             return None;
         }
         let is_listed = pair.redis.as_deref().is_some_and(|key| self.quarantined.contains(&KeyedHash::of(key)));
-        if is_unfit || is_listed {
+        // A worker refuses it before it asks a store, so without one it is told as well.
+        let cannot_be_created = || match (&pair.zookeeper, &pair.redis) {
+            (Some(path), Some(name)) if !znode.exists() && flow.leads_to(Side::Zookeeper) => {
+                let bytes = key.value().map_or(0, <[u8]>::len);
+                self.znodes.fits(path, ZnodeOp::Create, bytes, name.len()).is_err()
+            }
+            _ => false,
+        };
+        if is_unfit || is_listed || cannot_be_created() {
             return Some(DiffState::Quarantined);
         }
         let first = match flow {
