@@ -15,7 +15,6 @@ use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
 use crate::worker;
 use futures::FutureExt as _;
-use futures::future::ready;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -318,7 +317,13 @@ fn stream_opener(pipeline: &model::Pipeline, folder: &Path) -> StreamOpener {
     }
     let retention = Retention { age: pipeline.stream.retention_age, size: pipeline.stream.retention_size };
     let (stream_dir, holder) = (folder.join("stream"), worker::this().name.clone());
-    Box::new(move || ready(open_embedded(&stream_dir, retention, &holder)).boxed())
+    Box::new(move || {
+        let (stream_dir, holder) = (stream_dir.clone(), holder.clone());
+        // It reads every segment, and waits for the disk.
+        let opened = tokio::task::spawn_blocking(move || open_embedded(&stream_dir, retention, &holder));
+        let ended = |error| Err(StreamError::Unavailable(format!("opening the stream ended early: {error}")));
+        opened.map(move |opened| opened.unwrap_or_else(ended)).boxed()
+    })
 }
 
 fn open_embedded(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<dyn Stream>, StreamError> {
