@@ -306,7 +306,7 @@ impl Pipeline {
             match self.tie_again().await {
                 Ok(()) => life = now,
                 // Asked again.
-                Err(StoreError::Away(_)) => {}
+                Err(StoreError::Away(_) | StoreError::NotNow(_)) => {}
                 Err(error) => return error,
             }
         }
