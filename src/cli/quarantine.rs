@@ -237,7 +237,9 @@ fn state(found: Option<&Found>) -> String {
 /// What an operator can do about it.
 fn help(reason: &str) -> &'static str {
     match reason {
-        "too_large" => "make the value at most 1,000,000 bytes, or exclude the pair from its route",
+        "too_large" => {
+            "make the value at most 1,000,000 bytes or the name shorter and less deep, as the detail says, or exclude the pair from its route"
+        }
         "wrong_type" => "make the key what the route carries, or exclude the pair",
         "no_permission" => "give the user the permission that is named",
         "conflict" => "make both sides equal, by hand or with `keepstep repair FILE --prefer STORE --key KEY`",

@@ -8,7 +8,7 @@ use crate::assembly::{self, Finished, RunOptions, StartError, Worker};
 use crate::change::Side;
 use crate::config::{self, Pipeline};
 use crate::http::{self, Door, Site, Token};
-use crate::pipeline::control::PipelineStatus;
+use crate::pipeline::control::{PipelineStatus, RouteState};
 use crate::telemetry::Metrics;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -138,6 +138,9 @@ fn report(
             let mut lines =
                 vec![format!("{}: {pairs} pairs in step, {quarantined} quarantined", text::field(row, "pipeline"))];
             lines.extend(status.routes.iter().flat_map(super::status::unreadable));
+            lines.extend(
+                paused(status).map(|route| format!("  route {}: paused, and not looked at", text::printable(route))),
+            );
             lines.join("\n")
         })?;
     }
@@ -148,6 +151,10 @@ fn report(
     }
 }
 
+fn paused(status: &PipelineStatus) -> impl Iterator<Item = &str> {
+    status.routes.iter().filter(|route| route.state == RouteState::Paused).map(|route| route.route.as_str())
+}
+
 fn summary(status: &PipelineStatus) -> Value {
     let sum = |of: fn(&crate::pipeline::control::RouteStatus) -> u64| status.routes.iter().map(of).sum::<u64>();
     json!({
@@ -156,6 +163,7 @@ fn summary(status: &PipelineStatus) -> Value {
         "quarantined": sum(|route| route.quarantined),
         "unreadable": sum(|route| route.unreadable),
         "unreadable_names": status.routes.iter().flat_map(|route| &route.unreadable_names).collect::<Vec<_>>(),
+        "paused": paused(status).collect::<Vec<_>>(),
         "changes": status.changes,
         "conflicts": status.conflicts,
     })

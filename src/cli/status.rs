@@ -63,7 +63,8 @@ pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure>
 
 /// Everything is live, and nothing waits for anybody. A standby is not live: whether the owner is, it does not know.
 fn is_well(status: &PipelineStatus) -> bool {
-    let is_route_well = |route: &RouteStatus| route.state == RouteState::Live && route.quarantined == 0;
+    let is_route_well =
+        |route: &RouteStatus| route.state == RouteState::Live && route.quarantined == 0 && route.unreadable == 0;
     status.state == PipelineState::Live && status.ready && status.routes.iter().all(is_route_well)
 }
 

@@ -270,8 +270,7 @@ impl Columns {
         let pair = text::pair(row);
         let wide = pair.chars().count().min(PAIR_WIDTH_MAX);
         self.pair = self.pair.max(wide);
-        let width = self.pair;
-        let mut line = format!("{head}  {}", paint.with(Colour::Strong, &format!("{pair:<width$}")));
+        let mut line = format!("{head}  {}", paint.with(Colour::Strong, &text::padded(&pair, self.pair)));
         let version = ["version", "revision"].iter().find_map(|name| source.get(*name)).and_then(Value::as_i64);
         let version = version.map_or_else(|| "-".to_owned(), |version| format!("v{version}"));
         let size = size.map_or_else(|| "-".to_owned(), |size| format!("{size} B"));
@@ -299,9 +298,8 @@ impl Columns {
 
 /// The cell, as wide as the widest one of its column so far.
 fn padded(cell: &str, width: &mut usize) -> String {
-    *width = (*width).max(cell.chars().count());
-    let width = *width;
-    format!("{cell:<width$}")
+    *width = (*width).max(cell.chars().count().min(PAIR_WIDTH_MAX));
+    text::padded(cell, *width)
 }
 
 /// One past the last position that a command which does not follow shall read.

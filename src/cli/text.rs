@@ -99,14 +99,27 @@ pub(super) fn duration(duration: std::time::Duration) -> String {
     format!("{ms}ms")
 }
 
-/// Rows as columns, each as wide as its widest cell. The last column is not padded.
+/// A cell that is wider than this moves its own row only; it is never cut.
+const CELL_WIDTH_MAX: usize = 60;
+
+/// The cell, followed by blanks up to this width. The formatter's own width ends at 65,535, and names do not.
+pub(super) fn padded(cell: &str, width: usize) -> String {
+    let blanks = width.saturating_sub(cell.chars().count());
+    let mut out = String::with_capacity(cell.len() + blanks);
+    out.push_str(cell);
+    out.extend(std::iter::repeat_n(' ', blanks));
+    out
+}
+
+/// Rows as columns, each as wide as its widest cell (60 characters at most). The last column is not padded.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
+            let wide = cell.chars().count().min(CELL_WIDTH_MAX);
             match widths.get_mut(column) {
-                Some(width) => *width = (*width).max(cell.chars().count()),
-                None => widths.push(cell.chars().count()),
+                Some(width) => *width = (*width).max(wide),
+                None => widths.push(wide),
             }
         }
     }
@@ -114,7 +127,8 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+            line.push_str(&padded(cell, *width));
+            line.push_str("  ");
         }
         out.push_str(line.trim_end());
         out.push('\n');
@@ -132,6 +146,13 @@ mod tests {
     fn a_terminal_cannot_be_steered_by_a_value() {
         assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d"), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
         assert!(!value(&json!("\u{1b}]0;x\u{7}")).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_name_longer_than_any_screen_moves_its_own_row_only() {
+        let long = "n".repeat(70_000);
+        let rows = vec![vec![long.clone(), "x".to_owned()], vec!["short".to_owned(), "y".to_owned()]];
+        assert_eq!(columns(&rows), format!("{long}  x\n{:<60}  y\n", "short"));
     }
 
     #[test]

@@ -389,7 +389,9 @@ impl Engine {
         if let Some(keys) = &self.keys {
             keys.compared(mark).await?;
         }
-        self.counters.losses.compared(begun);
+        if paused.is_empty() {
+            self.counters.losses.compared(begun);
+        }
         for side in gaps {
             self.mark_gap(side, GapState::Closed, &format!("a comparison recorded {acted} pairs")).await;
         }

@@ -143,7 +143,10 @@ impl Engine {
             self.conclude().await?;
             self.remember().await?;
         }
-        self.counters.losses.compared(begun);
+        // What a paused route lost is not counted yet: the loss is told after a comparison that looked at every route.
+        if every_route {
+            self.counters.losses.compared(begun);
+        }
         for side in gaps {
             self.mark_gap(side, GapState::Closed, &format!("a comparison settled {acted} pairs")).await;
         }

@@ -10,14 +10,13 @@
 
 use super::engine::{Engine, now_ms};
 use super::observe::Observed;
-use crate::change::{Change, Connector, LossCause, Op, Pair, Side, Source, ValueKind};
+use crate::change::{Change, Connector, KeyedHash, LossCause, Op, Pair, Side, Source, ValueKind};
 use crate::plan::{Action, Key, lost};
 use hashbrown::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Evictions that come within this time of each other are one loss.
 const QUIET: Duration = Duration::from_secs(2);
@@ -44,8 +43,8 @@ struct Open {
     since: Instant,
     /// When it was last found to be larger.
     grown: Instant,
-    /// Names of the pairs, as hashes: two names of one hash make the number one too small, and nothing else.
-    pairs: HashSet<u64>,
+    /// Names of the pairs.
+    pairs: HashSet<KeyedHash>,
 }
 
 /// A loss that is to be told.
@@ -113,7 +112,7 @@ impl Losses {
             return;
         }
         let mut open = self.open();
-        let hash = xxh3_64(name);
+        let hash = KeyedHash::of(name);
         if open.iter().any(|open| open.side == side && open.pairs.contains(&hash)) {
             return;
         }

@@ -171,8 +171,11 @@ impl Pipeline {
         if acted > 0 || !is_concluded || engine.inferred.is_open() || !engine.dirty.is_empty() {
             return if waits { Some(Ended::Done(true)) } else { None };
         }
-        let is_unreadable = !lock(&engine.live).unreadable.is_empty();
-        Some(Ended::Done(waits || is_unreadable || !self.quarantine.is_empty()))
+        let is_partial = {
+            let live = lock(&engine.live);
+            !live.unreadable.is_empty() || !live.paused.is_empty()
+        };
+        Some(Ended::Done(waits || is_partial || !self.quarantine.is_empty()))
     }
 }
 

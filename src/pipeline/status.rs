@@ -23,6 +23,15 @@ use std::time::{Duration, Instant};
 /// The rate is that of the time since this long ago, or longer.
 const RATE_OVER: Duration = Duration::from_secs(2);
 
+/// A paused route, and when it goes on.
+fn paused_until(route: &str, until_ms: Option<i64>) -> String {
+    let until = until_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    match until {
+        Some(time) => format!("{route} until {time:.0} or `keepstep resume`"),
+        None => format!("{route} until `keepstep resume`"),
+    }
+}
+
 impl Pipeline {
     fn routes(&self, engine: Option<&Engine>, state: PipelineState, compared: bool) -> Vec<RouteStatus> {
         let count = self.settings.routes.len();
@@ -111,9 +120,12 @@ impl Pipeline {
         if !waits.is_empty() {
             return (PipelineState::AwaitingApproval, format!("{} wait for `keepstep approve`", waits.join(", ")));
         }
-        let paused: Vec<&str> = in_state(RouteState::Paused).map(|route| route.route.as_str()).collect();
+        let until = lock(&engine.live).paused_until.clone();
+        let paused = routes.iter().enumerate().filter(|(_, route)| route.state == RouteState::Paused);
+        let paused: Vec<String> =
+            paused.map(|(at, route)| paused_until(&route.route, until.get(&at).copied())).collect();
         if !paused.is_empty() {
-            return (PipelineState::Paused, format!("paused until `keepstep resume`: {}", paused.join(", ")));
+            return (PipelineState::Paused, format!("paused: {}", paused.join(", ")));
         }
         (PipelineState::Live, String::new())
     }
