@@ -268,6 +268,18 @@ impl Pipeline {
         if let Some(what) = difference(&self.settings.pipeline, &zookeeper, &redis) {
             return Err(StoreError::Refused(what));
         }
+        let pipeline = &self.settings.pipeline;
+        for (store, known) in [(&zookeeper, &redis.other), (&redis, &zookeeper.other)] {
+            if let (true, Some(known)) = (store.own.identity.is_empty(), known) {
+                tracing::warn!(
+                    pipeline,
+                    "{} has no identity: it is taken for {}, which came back empty, and gets its data again; if it is another \
+                     store, stop this worker and correct the file",
+                    store.place,
+                    known.address
+                );
+            }
+        }
         // Named first, each, then remembered: another pipeline may be naming them at this moment.
         let znode = match zookeeper.own.identity.as_str() {
             "" => Known { identity: znodes.identify(formerly(&redis)).await?, ..zookeeper.own.clone() },
@@ -278,7 +290,7 @@ impl Pipeline {
             _ => redis.own.clone(),
         };
         let (znode_ties, key_ties) = (Ties { own: znode.clone(), ..zookeeper }, Ties { own: key.clone(), ..redis });
-        if let Some(what) = difference(&self.settings.pipeline, &znode_ties, &key_ties) {
+        if let Some(what) = difference(pipeline, &znode_ties, &key_ties) {
             return Err(StoreError::Refused(what));
         }
         let routes = &self.settings.routes_text;

@@ -18,6 +18,10 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// An attempt that is under way ends by itself, with its reason. It is waited for this much longer.
 const ATTEMPT: Duration = Duration::from_secs(30);
 
+/// Pairs are not blamed before a store that has fallen silent would have been noticed: a request is answered within five seconds,
+/// or has failed.
+const SILENCE: Duration = Duration::from_secs(7);
+
 /// How a pipeline stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Progress {
@@ -124,7 +128,7 @@ impl Pipeline {
             if for_long < patience {
                 continue;
             }
-            match self.in_the_way(last) {
+            match self.in_the_way(last, for_long) {
                 Some(error) => return ended(error, patience),
                 None if for_long >= patience + ATTEMPT => {
                     let error = StoreError::NotNow(format!("pipeline `{}` came no further", self.settings.pipeline));
@@ -135,8 +139,8 @@ impl Pipeline {
         }
     }
 
-    /// What keeps the pipeline from going on; `None` while an attempt is under way.
-    fn in_the_way(&self, last: Option<&StoreError>) -> Option<StoreError> {
+    /// What keeps the pipeline from going on; `None` while an attempt is under way, or a request.
+    fn in_the_way(&self, last: Option<&StoreError>, for_long: Duration) -> Option<StoreError> {
         let (state, note, engine) = {
             let state = lock(&self.state);
             (state.state, state.note.clone(), state.engine.clone())
@@ -150,9 +154,8 @@ impl Pipeline {
         let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
         down.or_else(|| live.holds.error()).or_else(|| {
             let pending = engine.dirty.len();
-            Some(StoreError::NotNow(format!(
-                "pipeline `{pipeline}`: {pending} pairs wait, and none of them came further"
-            )))
+            let what = || format!("pipeline `{pipeline}`: {pending} pairs wait, and none of them came further");
+            (for_long >= SILENCE).then(|| StoreError::NotNow(what()))
         })
     }
 

@@ -16,7 +16,6 @@ use super::once::Stillness;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use super::unheard::Unheard;
-use super::unreadable::Denied;
 use crate::change::{LossCause, Side};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
@@ -280,10 +279,9 @@ impl Pipeline {
             lock(&self.state).pairs = engine.pairs.by_route();
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             {
-                // The last words of `--once` name what it could not read.
-                let unreadable =
-                    if self.settings.once { lock(&engine.live).unreadable.clone() } else { Denied::default() };
-                *lock(&self.live) = Live { unreadable, ..Live::default() };
+                // The last words of `--once` name what it could not read, and what is paused.
+                let last = if self.settings.once { lock(&engine.live).clone() } else { Live::default() };
+                *lock(&self.live) = Live { unreadable: last.unreadable, paused: last.paused, ..Live::default() };
             }
             for side in [Side::Zookeeper, Side::Redis] {
                 lock(&self.counters.unheard).lost(side);

@@ -171,7 +171,7 @@ impl Pipeline {
 }
 
 /// Milliseconds since the epoch as RFC 3339, to the second.
-fn time(ms: i64) -> String {
+pub(super) fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.0}"))
 }
 

@@ -25,9 +25,8 @@ const RATE_OVER: Duration = Duration::from_secs(2);
 
 /// A paused route, and when it goes on.
 fn paused_until(route: &str, until_ms: Option<i64>) -> String {
-    let until = until_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    match until {
-        Some(time) => format!("{route} until {time:.0} or `keepstep resume`"),
+    match until_ms {
+        Some(ms) => format!("{route} until {} or `keepstep resume`", super::pause::time(ms)),
         None => format!("{route} until `keepstep resume`"),
     }
 }
@@ -42,7 +41,10 @@ impl Pipeline {
                 let live = lock(&engine.live);
                 (live.paused.clone(), engine.inferred.held(), live.unreadable.clone())
             }
-            None => (std::collections::HashSet::new(), vec![0; count], lock(&self.live).unreadable.clone()),
+            None => {
+                let live = lock(&self.live);
+                (live.paused.clone(), vec![0; count], live.unreadable.clone())
+            }
         };
         let in_step = match engine {
             Some(engine) => engine.pairs.by_route(),

@@ -74,6 +74,33 @@ async fn a_flush_is_told_with_its_pairs_whatever_the_flow() {
 }
 
 #[tokio::test]
+async fn what_a_paused_route_lost_is_told_when_it_goes_on_and_once_does_not_pass_it_over() {
+    let mut scene = filled(&[], "zk <-> cache").await;
+    scene.keepstep.command("pause", &["--for", "1h"]).await.expect(0);
+    scene.route_becomes("paused").await;
+    let note = scene.keepstep.json("status", &[]).await[0]["note"].clone();
+    let note = note.as_str().unwrap_or_default();
+    assert!(note.contains("until 2") && note.contains("or `keepstep resume`"), "when it goes on is not told: {note}");
+    scene.redis.run::<()>("FLUSHALL").await;
+    let compared = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+    eventually("two comparisons pass the paused route", LIVE, async || {
+        let now = scene.keepstep.metric("keepstep_comparisons_total", "").await;
+        if now >= compared + 2.0 { Ok(()) } else { Err(format!("{now} after {compared}")) }
+    })
+    .await;
+    assert_eq!(markers(&scene).await, Vec::<Value>::new(), "nothing was compared yet");
+    scene.keepstep.command("resume", &[]).await.expect(0);
+    told(&scene, 0, loss("cache", "flushed", PAIRS)).await;
+    scene.in_step(LIVE).await;
+
+    scene.keepstep.command("pause", &[]).await.expect(0);
+    scene.route_becomes("paused").await;
+    scene.keepstep.terminate().await;
+    let ended = scene.keepstep.command("run", &["--once", "--http", "off"]).await.expect(1);
+    assert!(ended.stdout.contains("paused, and not looked at"), "{}", ended.stdout);
+}
+
+#[tokio::test]
 async fn a_flush_of_what_is_not_ours_is_no_loss() {
     let scene = filled(&[], "zk <-> cache").await;
     let mut other = scene.client.clone();
