@@ -265,7 +265,9 @@ pub fn judge(history: &History) -> Judgement {
         }
     }
     for row in &history.changes {
-        let Some(pair) = pair_of(row).filter(|_| row["op"] == "d") else { continue };
+        // Odd names are deleted by their own application, of which no history is kept.
+        let is_ours = |pair: &String| row["op"] == "d" && !crate::odd::is_odd(&key(pair));
+        let Some(pair) = pair_of(row).filter(is_ours) else { continue };
         // On either side: what an older copy of Redis brings back is deleted again, from ZooKeeper's side.
         let is_made = [Side::Zookeeper, Side::Redis].into_iter().any(|side| {
             let writes = index.writes.get(&(side, pair.as_str()));

@@ -28,10 +28,13 @@ pub fn start(shared: &Arc<Shared>, seed: u64) -> Odd {
     Odd(tokio::spawn(write(shared, rng)))
 }
 
+pub fn is_odd(key: &str) -> bool {
+    key.starts_with(ODD)
+}
+
 /// What cannot be mirrored by its size alone.
 pub fn is_expected(row: &Value) -> bool {
-    let is_odd = row["pair"]["cache"].as_str().is_some_and(|key| key.starts_with(ODD));
-    is_odd && (row["state"] == "quarantined" || row["reason"] == "too_large")
+    row["pair"]["cache"].as_str().is_some_and(is_odd) && (row["state"] == "quarantined" || row["reason"] == "too_large")
 }
 
 fn name(rng: &mut Rng) -> Vec<u8> {
