@@ -270,7 +270,10 @@ impl Pipeline {
         }
         let pipeline = &self.settings.pipeline;
         for (store, known) in [(&zookeeper, &redis.other), (&redis, &zookeeper.other)] {
-            if let (true, Some(known)) = (store.own.identity.is_empty(), known) {
+            // At the address that is remembered it lost its data, which is told as a loss.
+            if let (true, Some(known)) = (store.own.identity.is_empty(), known)
+                && known.address != store.own.address
+            {
                 tracing::warn!(
                     pipeline,
                     "{} has no identity: it is taken for {}, which came back empty, and gets its data again; if it is another \
