@@ -1,6 +1,7 @@
 //! Names that are odd, long or deep, written beside everything else: each is mirrored or quarantined for its size, and none
 //! may hold up the others.
 
+use crate::history::ODD;
 use crate::world::Shared;
 use fastrand::Rng;
 use redis::aio::MultiplexedConnection;
@@ -10,8 +11,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// They are apart from the pairs that the judge accounts for.
-const ODD: &str = "settings:odd";
 const PAUSE_MS: std::ops::Range<u64> = 100..600;
 
 /// Writes them until the load ends.
@@ -28,13 +27,10 @@ pub fn start(shared: &Arc<Shared>, seed: u64) -> Odd {
     Odd(tokio::spawn(write(shared, rng)))
 }
 
-pub fn is_odd(key: &str) -> bool {
-    key.starts_with(ODD)
-}
-
 /// What cannot be mirrored by its size alone.
 pub fn is_expected(row: &Value) -> bool {
-    row["pair"]["cache"].as_str().is_some_and(is_odd) && (row["state"] == "quarantined" || row["reason"] == "too_large")
+    row["pair"]["cache"].as_str().is_some_and(|key| key.starts_with(ODD))
+        && (row["state"] == "quarantined" || row["reason"] == "too_large")
 }
 
 fn name(rng: &mut Rng) -> Vec<u8> {
