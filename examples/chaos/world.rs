@@ -264,7 +264,7 @@ impl World {
         history.held = self.held(&znodes, &mut client).await.into_iter().collect();
         for (number, worker) in self.workers.iter().enumerate() {
             for line in worker.keepstep.log().lines().filter(|line| line.contains("deleted and recreated between")) {
-                let path = line.split("\"/settings/").nth(1).and_then(|rest| rest.split('"').next());
+                let path = line.split("/settings/").nth(1).and_then(|rest| rest.split([' ', '"']).next());
                 *history.recreated.entry(path.expect("it names the pair").to_owned()).or_default() += 1;
             }
             // In Kafka there is one stream for all.
