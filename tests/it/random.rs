@@ -242,7 +242,7 @@ impl World {
                 // The one exception of the contract that no compare-and-set can see; the worker detects it and says so.
                 let recreated = log.lines().any(|line| {
                     line.contains("deleted and recreated between read and write")
-                        && line.contains(&format!("\"/settings/{name}\""))
+                        && line.contains(&format!("pair=/settings/{name} "))
                 });
                 let is_kept = held.as_ref() == Some(&value) || known.contains(&value) || recreated;
                 assert!(is_kept, "seed {}: {name} held {value}, which is nowhere; now {held:?}", self.seed);
