@@ -2,6 +2,8 @@
 //!
 //! Everything here is by the length of an ancestor's path: a path of a thousand levels is held once, not once for each level.
 
+use std::collections::HashMap;
+
 /// The ancestors of a path, and what is known of them. The root is the first, the parent the last.
 pub(super) struct Ancestors<'a> {
     path: &'a str,
@@ -58,6 +60,26 @@ impl<'a> Ancestors<'a> {
     pub(super) fn missing(&self) -> Vec<usize> {
         self.ends.get(self.missing.max(1)..).unwrap_or_default().to_vec()
     }
+}
+
+/// Tells all of them what was found so far, and answers what they have to ask next, each path once. Nothing: all is known.
+pub(super) fn unknown<'a: 'b, 'b, T>(
+    all: impl Iterator<Item = &'b mut Ancestors<'a>>,
+    found: &HashMap<&'a str, Option<T>>,
+) -> Vec<&'a str> {
+    let mut ask: Vec<&str> = Vec::new();
+    for ancestors in all {
+        while let Some((nth, path)) = ancestors.next() {
+            let Some(known) = found.get(path) else {
+                ask.push(path);
+                break;
+            };
+            ancestors.tell(nth, known.is_some());
+        }
+    }
+    ask.sort_unstable();
+    ask.dedup();
+    ask
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A znode's ACL may be changed at any time, and no event tells. So what is known of an ancestor holds for [`FRESH`]: a user whose right
 //! was taken away may be given it on new znodes for so long, and not longer.
 
-use super::ancestors::Ancestors;
+use super::ancestors::{Ancestors, unknown};
 use super::{READS_MAX, Shared, explain};
 use crate::store::request::split;
 use crate::store::{StoreError, ZnodeAcl};
@@ -92,21 +92,10 @@ pub(super) async fn look_up(
         }
     }
     loop {
-        let mut ask: Vec<&str> = Vec::new();
-        for ancestors in &mut all {
-            while let Some((nth, path)) = ancestors.next() {
-                let Some(known) = found.get(path) else {
-                    ask.push(path);
-                    break;
-                };
-                ancestors.tell(nth, known.is_some());
-            }
-        }
+        let ask = unknown(all.iter_mut(), &found);
         if ask.is_empty() {
             break;
         }
-        ask.sort_unstable();
-        ask.dedup();
         for together in split(&ask, 2 * READS_MAX, LOOKUP_BYTES, |path| path.len()) {
             let answers = together.iter().map(|path| client.get_acl(path));
             for (path, answer) in together.iter().zip(futures::future::join_all(answers).await) {

@@ -1,6 +1,6 @@
 //! Reads of znodes: many in one request, requests split by their bytes and by what their answers hold.
 
-use super::ancestors::Ancestors;
+use super::ancestors::{Ancestors, unknown};
 use super::{READ_BYTES, READS_MAX, Shared, explain, is_broken, lineage, lock, size, stat_of};
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{Look, StoreError, ZnodeReading, is_creatable};
@@ -131,21 +131,10 @@ impl Shared {
             absent.map(|(path, _)| (parent_of(path), Ancestors::of(path))).collect();
         let mut found: HashMap<&str, Option<i64>> = HashMap::new();
         loop {
-            let mut ask: Vec<&str> = Vec::new();
-            for ancestors in all.values_mut() {
-                while let Some((nth, path)) = ancestors.next() {
-                    let Some(known) = found.get(path) else {
-                        ask.push(path);
-                        break;
-                    };
-                    ancestors.tell(nth, known.is_some());
-                }
-            }
+            let ask = unknown(all.values_mut(), &found);
             if ask.is_empty() {
                 break;
             }
-            ask.sort_unstable();
-            ask.dedup();
             for together in split(&ask, READS_MAX, STATS_BYTES, |path| path.len()) {
                 let asked = together.iter().map(|path| client.check_stat(path));
                 for (path, stat) in together.iter().zip(futures::future::join_all(asked).await) {
