@@ -39,3 +39,12 @@ pub async fn run(shared: &Shared, place: &Keepstep, rng: &mut Rng) {
     let ended = shared.now();
     shared.history().commands.push((begun, ended));
 }
+
+/// Runs one of them beside the workers, in a data folder of its own: what it replaces is on a stream there, unless that is in Kafka.
+pub async fn run_beside(shared: &Shared, place: &Keepstep, rng: &mut Rng) {
+    run(shared, place, rng).await;
+    let kept = place.command("conflicts", &["--format", "json"]).await;
+    if kept.code == Some(0) {
+        shared.history().conflicts.extend(kept.objects());
+    }
+}

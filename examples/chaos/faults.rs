@@ -207,7 +207,7 @@ impl World {
             "command by a worker" => commands::run(&self.shared, &self.workers[one].keepstep, rng).await,
             "command beside workers" => {
                 let beside = self.workers[one].keepstep.another();
-                commands::run(&self.shared, &beside, rng).await;
+                commands::run_beside(&self.shared, &beside, rng).await;
             }
             "notifications off" => {
                 let mut client = self.redis[primary].client().await;

@@ -154,11 +154,11 @@ fn report(
             complaints.push(format!("TOO LITTLE HAPPENED: {number} {what}, the floor is {floor}"));
         }
     }
-    for complaint in &complaints {
-        eprintln!("seed {seed}: {complaint}");
-    }
     if !complaints.is_empty() {
-        eprintln!("seed {seed}: the workers' logs are in {}", world.keep_logs(seed).display());
+        println!("seed {seed}: the workers' logs are in {}", world.keep_logs(seed).display());
+    }
+    for complaint in &complaints {
+        println!("seed {seed}: {complaint}");
     }
     let mut by_kind = String::new();
     for (kind, count) in counts {

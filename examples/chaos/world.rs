@@ -254,12 +254,18 @@ impl World {
         let znodes = self.ensemble.client().await;
         let mut client = self.redis[self.shared.primary()].client().await;
         let since = Instant::now();
-        let mut held = self.held(&znodes, &mut client).await;
-        while since.elapsed() < HEALED && (!equal(&held) || !self.is_live().await) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            held = self.held(&znodes, &mut client).await;
-        }
-        let quiet = self.is_quiet(&znodes, &mut client).await;
+        let quiet = loop {
+            let mut held = self.held(&znodes, &mut client).await;
+            while since.elapsed() < HEALED && (!equal(&held) || !self.is_live().await) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                held = self.held(&znodes, &mut client).await;
+            }
+            // The odd names may take longer than the pairs, and no longer than all have.
+            let quiet = self.is_quiet(&znodes, &mut client).await;
+            if quiet.is_ok() || since.elapsed() >= HEALED {
+                break quiet;
+            }
+        };
         let mut history = std::mem::take(&mut *self.shared.history());
         history.held = self.held(&znodes, &mut client).await.into_iter().collect();
         for (number, worker) in self.workers.iter().enumerate() {
