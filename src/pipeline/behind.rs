@@ -80,7 +80,7 @@ impl Engine {
 
     /// The record of a pair in step of which the stream's newest is another state.
     pub(super) fn late_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
-        let latest = self.newest(seen)?.after;
+        let latest = self.newest(&seen.pair)?.after;
         let base = seen.seen.base;
         let after = match (seen.seen.znode, &seen.znode, seen.seen.key) {
             (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
@@ -112,7 +112,7 @@ impl Engine {
     /// The record of a pair that neither side has any more and the stream still does.
     pub(super) fn gone_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
         let (Znode::Absent(_), Key::Absent(vanished)) = (seen.seen.znode, seen.seen.key) else { return None };
-        let latest = self.newest(seen).filter(|latest| latest.after.exists())?;
+        let latest = self.newest(&seen.pair).filter(|latest| latest.after.exists())?;
         let was_deleted = match seen.seen.base {
             Some(base) => base.ensemble == self.lease.ensemble.id,
             // What was recorded and not written yet was only where it came from, and has gone there.

@@ -192,6 +192,7 @@ impl Engine {
         let losses = &self.counters.losses;
         let by_base = match action {
             Action::Lost(side) => Some(side),
+            Action::Leave => Some(Side::Redis),
             Action::ToRedis(_) | Action::ToZookeeper(_) => lost(&seen.seen),
             _ => None,
         };
@@ -214,8 +215,7 @@ impl Engine {
         if is_same || data.is_empty() || !(leads_to_redis || is_absent) {
             return None;
         }
-        let latest = if self.stream.knows(&seen.pair) { self.stream.latest(&seen.pair).ok().flatten() } else { None };
-        latest.is_some_and(|latest| latest.after.is(Some(data))).then_some(Side::Redis)
+        self.newest(&seen.pair).is_some_and(|latest| latest.after.is(Some(data))).then_some(Side::Redis)
     }
 
     /// Tells the losses of which everything is known: on the stream first, so that each is told once.

@@ -13,11 +13,11 @@ use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use super::held::Held;
 use super::retry::SharedPauses;
-use crate::change::{Digest, Pair, ZkStat, ZkVersion};
+use crate::change::{Digest, Pair, Side, ZkStat, ZkVersion};
 use crate::failpoint::crash_point;
 use crate::plan::{
-    Base, CLOCK_WAS_SET, Key, Known, Named, Next, Observation, OnConflict, Path, Seen, Vanished, Znode, after_key,
-    after_znode, is_doubtful, path, path_id,
+    Base, CLOCK_WAS_SET, Flow, Key, Known, Named, Next, Observation, OnConflict, Path, Seen, Vanished, Znode,
+    after_key, after_znode, is_doubtful, path, path_id,
 };
 use crate::store::clock::steady_ms;
 use crate::store::{
@@ -337,9 +337,13 @@ impl Engine {
                 (Key::Absent(Vanished { seen, now_ms: moment.now_ms, intact: moment.intact }), None)
             }
             KeyState::Value { bytes, expires_ms } => {
-                (Key::Present { digest: Digest::of(&bytes), expires_ms }, Some(bytes))
+                let digest = Digest::of(&bytes);
+                let is_held = !moment.compared && is_as_base(base.as_ref(), digest, znode);
+                let may_be_older = is_held && self.may_be_older(&item, &bytes);
+                (Key::Present { digest, expires_ms, may_be_older }, Some(bytes))
             }
-            KeyState::Digest { digest, expires_ms } => (Key::Present { digest, expires_ms }, None),
+            // Nothing is written from it: it is looked at again, with its value.
+            KeyState::Digest { digest, expires_ms } => (Key::Present { digest, expires_ms, may_be_older: false }, None),
             KeyState::Later => {
                 hint.owed |= comparing;
                 sight.finished.push((item.name, Some((hint, Duration::ZERO))));
@@ -381,6 +385,17 @@ impl Engine {
             events,
             comparing,
         });
+    }
+
+    /// Whether a key that is as its base has it may be an older state: what the stream has last of the pair is another value.
+    /// Where only one side is written from, nothing else tells that from a change at the destination.
+    fn may_be_older(&self, item: &Item, value: &[u8]) -> bool {
+        let is_source = |route: &super::engine::Route| route.policy.flow == Flow::From(Side::Redis);
+        if !self.route(item.hint.route).is_some_and(is_source) {
+            return false;
+        }
+        let newest = self.newest(&item.pair).filter(|_| !self.may_be_behind(&item.name));
+        newest.is_none_or(|newest| !newest.after.is(Some(value)))
     }
 
     /// The znode as data and stat, or why it cannot be mirrored.
@@ -449,6 +464,18 @@ impl Sight {
         let Item { name, hint, pair } = item;
         self.unfit.push(Unfit { name, hint, pair, reason, detail });
     }
+}
+
+/// Whether the key is as the base has it, and the znode is not.
+fn is_as_base(base: Option<&Base>, key: Digest, znode: Znode) -> bool {
+    base.is_some_and(|base| {
+        let has_moved = match znode {
+            Znode::AsBase => false,
+            Znode::Absent(_) => base.zookeeper.is_some(),
+            Znode::Present { version, .. } => base.zookeeper != Some(version),
+        };
+        base.redis == Some(key) && has_moved
+    })
 }
 
 /// [`is_doubtful`] for what was read: what may not be read is not doubted, it goes into quarantine.

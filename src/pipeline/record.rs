@@ -7,7 +7,7 @@
 
 use super::engine::{Engine, Route, now_ms};
 use super::observe::Observed;
-use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
+use crate::change::{Agreed, Change, Conflict, Connector, Op, Pair, Position, Side, Source, ZkStat};
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
 use crate::stream::{Latest, LatestValue};
@@ -39,7 +39,7 @@ pub(super) enum Entry {
 /// What a decision puts on the stream.
 pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
     let Recording { from, seen, route, verdict } = recording;
-    let latest = engine.newest(seen);
+    let latest = engine.newest(&seen.pair);
     let previous = latest.as_ref().map(|latest| &latest.after);
     let is_known = latest.is_some();
     let existed = previous.is_some_and(LatestValue::exists);
@@ -273,7 +273,7 @@ impl Engine {
             (None, Some(value)) => value.clone(),
             (None, None) => return None,
         };
-        let previous = self.newest(seen);
+        let previous = self.newest(&seen.pair);
         if previous.as_ref().is_some_and(|latest| latest.after.is(Some(&after))) {
             return None;
         }
@@ -283,8 +283,8 @@ impl Engine {
     }
 
     /// What the stream has last of this pair.
-    pub(super) fn newest(&self, seen: &Observed) -> Option<Latest> {
-        if self.stream.knows(&seen.pair) { self.stream.latest(&seen.pair).ok().flatten() } else { None }
+    pub(super) fn newest(&self, pair: &Pair) -> Option<Latest> {
+        if self.stream.knows(pair) { self.stream.latest(pair).ok().flatten() } else { None }
     }
 
     /// Whether a pair without a base may be one whose newest record was never written, and not one that Redis has lost: this worker

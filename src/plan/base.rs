@@ -21,7 +21,8 @@ pub struct Base {
     /// Whether the two states are kept apart on purpose.
     pub apart: bool,
     /// Redis was restarted before this could be noted in it, and the key then held neither this state nor the one before: it may
-    /// be the successor of either. What the key does next is followed, and the znode's value goes into the conflict log.
+    /// be the successor of either. Or it came back with an older state of the key, which is left apart. What the key does next is
+    /// followed, and the znode's value goes into the conflict log.
     pub unproven: bool,
     /// Which path the key stood for ([`path_id`]): under another map the base means nothing.
     pub path_id: u32,

@@ -69,6 +69,9 @@ pub enum Key {
         digest: Digest,
         /// Its expiry time, milliseconds since the epoch.
         expires_ms: Option<i64>,
+        /// Redis was restarted or its data set replaced since the pair was last in step, and nothing shows that this is not an
+        /// older state of the key.
+        may_be_older: bool,
     },
 }
 
@@ -118,6 +121,8 @@ pub enum Action {
     Forget,
     /// Leave the sides as they are and note both states, so that only a further change joins them again.
     KeepApart,
+    /// The key is back at an older state, with its base: leave the znode until the key changes, and note both states.
+    Leave,
     /// Write the znode's value to the key (remove the key if the znode has none).
     ToRedis(Option<Verdict>),
     /// Write the key's value to the znode (remove it if there is no key).
@@ -133,7 +138,7 @@ pub enum Action {
 const DELETE_LOSES: &str = "a change beats a delete";
 const SOURCE_DECIDES: &str = "the source of a one-way route decides";
 const EPHEMERAL_DECIDES: &str = "an ephemeral znode decides over its key";
-const UNPROVEN: &str = "Redis was restarted while this value was carried, and the key may not have followed it";
+const UNPROVEN: &str = "Redis was restarted or its data replaced, and the key may not have followed this value";
 const ENSEMBLE_LOST: &str = "the ensemble came back empty or older";
 
 /// The state of one side against the base.
@@ -290,8 +295,13 @@ fn from_redis(policy: &Policy, seen: &Observation, sides: &Sides) -> Action {
     let drifted = sides.znode.is_some() && (sides.znode_changed || seen.base.is_none());
     let verdict = drifted.then_some(Verdict { winner: Side::Redis, reason: SOURCE_DECIDES });
     if sides.key.is_some() {
-        let kept_apart = !sides.znode_changed && !sides.key_changed && seen.base.is_some_and(|base| base.apart);
-        return if kept_apart { Action::Nothing } else { Action::ToZookeeper(verdict) };
+        return match seen.base {
+            // Left at an older state, whatever becomes of the znode.
+            Some(base) if base.apart && base.unproven && !sides.key_changed => Action::Nothing,
+            Some(base) if base.apart && !sides.znode_changed && !sides.key_changed => Action::Nothing,
+            Some(_) if sides.znode_changed && !sides.key_changed && may_be_older(seen.key) => Action::Leave,
+            _ => Action::ToZookeeper(verdict),
+        };
     }
     if seen.base.is_none_or(|base| base.redis.is_none()) {
         return Action::Nothing;
@@ -302,6 +312,10 @@ fn from_redis(policy: &Policy, seen: &Observation, sides: &Sides) -> Action {
         Removal::Expired if policy.on_expire == OnRemoval::Keep => Action::KeepApart,
         Removal::Deleted | Removal::Expired => Action::ToZookeeper(verdict),
     }
+}
+
+fn may_be_older(key: Key) -> bool {
+    matches!(key, Key::Present { may_be_older: true, .. })
 }
 
 fn both(policy: &Policy, first: Side, seen: &Observation, sides: &Sides) -> Action {

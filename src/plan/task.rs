@@ -137,6 +137,10 @@ pub fn step(action: Action, policy: &Policy, seen: &Observation, about: &Circums
         Action::Agree => Step::Do(Record::Agreed, note(Some(agreed(seen, about.path_id, false)))),
         Action::Forget => Step::Do(Record::Nothing, note(None)),
         Action::KeepApart => Step::Do(Record::Nothing, note(Some(kept_apart(policy.flow, seen, about.path_id)))),
+        Action::Leave => {
+            let base = Base { unproven: true, ..agreed(seen, about.path_id, true) };
+            Step::Do(Record::Nothing, note(Some(base)))
+        }
         Action::ToRedis(verdict) => to_redis(policy, seen, about, verdict),
         Action::ToZookeeper(verdict) => to_zookeeper(policy, seen, about, verdict),
     }
@@ -185,7 +189,7 @@ fn to_zookeeper(policy: &Policy, seen: &Observation, about: &Circumstances, verd
         Key::AsBase => return Step::Again(Wait::Read),
         Key::Present { .. } if !about.has_value => return Step::Again(Wait::Read),
         Key::Absent(_) => (None, None),
-        Key::Present { digest, expires_ms } => (Some(digest), expires_ms),
+        Key::Present { digest, expires_ms, .. } => (Some(digest), expires_ms),
     };
     if must_wait(policy, seen, about, verdict) {
         return Step::Again(Wait::Event);
@@ -245,7 +249,7 @@ pub fn agreed(seen: &Observation, path_id: u32, apart: bool) -> Base {
         Znode::AsBase => (base.and_then(|base| base.zookeeper), base.is_some_and(|base| base.ephemeral)),
     };
     let (redis, expires_ms) = match seen.key {
-        Key::Present { digest, expires_ms } => (Some(digest), expires_ms),
+        Key::Present { digest, expires_ms, .. } => (Some(digest), expires_ms),
         Key::Absent(_) => (None, None),
         Key::AsBase => (base.and_then(|base| base.redis), base.and_then(|base| base.expires_ms)),
     };

@@ -29,7 +29,7 @@ fn znode(mzxid: i64, value: &[u8]) -> Znode {
 }
 
 fn key(value: &[u8]) -> Key {
-    Key::Present { digest: Digest::of(value), expires_ms: None }
+    Key::Present { digest: Digest::of(value), expires_ms: None, may_be_older: false }
 }
 
 fn gone(seen: Option<Removal>) -> Key {
@@ -63,6 +63,30 @@ fn winner(action: Action) -> Option<Side> {
         Action::ToRedis(Some(verdict)) | Action::ToZookeeper(Some(verdict)) => Some(verdict.winner),
         _ => None,
     }
+}
+
+#[test]
+fn a_key_that_is_back_at_an_older_state_leaves_the_znode_until_it_changes() {
+    let from_redis = policy(Flow::From(Side::Redis));
+    let older = |value| Key::Present { digest: Digest::of(value), expires_ms: None, may_be_older: true };
+    for znode in [znode(31, b"newer"), ABSENT] {
+        let seen = observe(base(30, b"a"), znode, older(b"a"));
+        assert_eq!(plan(&from_redis, &seen), Action::Leave, "{znode:?}");
+        let left = Base { apart: true, unproven: true, ..agreed(&seen, 3, true) };
+        // Whatever is known by then, and whatever becomes of the znode.
+        for (znode, key) in [(znode, key(b"a")), (znode, older(b"a")), (super::tests::znode(32, b"drift"), key(b"a"))] {
+            assert_eq!(plan(&from_redis, &observe(Some(left), znode, key)), Action::Nothing, "{znode:?}");
+        }
+        let changed = plan(&from_redis, &observe(Some(left), znode, key(b"b")));
+        match znode {
+            Znode::Absent(_) => assert_eq!(changed, Action::ToZookeeper(None)),
+            _ => assert_eq!(winner(changed), Some(Side::Redis), "what it replaces goes on record"),
+        }
+    }
+    let drifted = observe(base(30, b"a"), znode(31, b"b"), key(b"a"));
+    assert_eq!(winner(plan(&from_redis, &drifted)), Some(Side::Redis), "a change at the destination is reverted");
+    let both = observe(base(30, b"a"), znode(31, b"b"), older(b"a"));
+    assert_eq!(plan(&two_way(), &both), Action::ToRedis(None), "where a flow leads to Redis it is restored");
 }
 
 #[test]

@@ -50,6 +50,8 @@ mod losses_told;
 mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
+
+mod older;
 mod once;
 mod one_way;
 mod operating;

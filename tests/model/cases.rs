@@ -62,6 +62,12 @@ pub fn small() -> Vec<Config> {
         with("a key is evicted", two_way(Zookeeper), Budget { evictions: 1, gaps: 1, ..writes(1, 1) }),
         with("FLUSHALL", two_way(Zookeeper), Budget { flushes: 1, ..writes(1, 2) }),
         with("Redis comes back older", two_way(Zookeeper), Budget { key_rollbacks: 1, ..writes(1, 2) }),
+        with("Redis comes back older, one way", one_way(Redis), Budget { key_rollbacks: 1, ..writes(1, 3) }),
+        with(
+            "Redis comes back older, written alone",
+            one_way(Redis),
+            Budget { key_rollbacks: 1, crashes: 1, starts: 1, ..writes(0, 3) },
+        ),
         with("the ensemble comes back older", two_way(Zookeeper), Budget { znode_rollbacks: 1, ..writes(1, 1) }),
         Config {
             new_epoch: true,
@@ -203,6 +209,10 @@ pub fn planted() -> Vec<Config> {
             Config { large_values: true, ..both("missed", Budget { gaps: 1, comparisons: 1, ..writes(2, 1) }) },
         ),
         plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
+        plant(
+            Bug::OlderKeyFollowed,
+            Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) }),
+        ),
     ]
 }
 

@@ -49,6 +49,7 @@ pub enum Bug {
     StreamTakenAsEvidence,
     FormerOwnerRemembers,
     RoundsCarryOutWhatNobodySaw,
+    OlderKeyFollowed,
 }
 
 #[derive(Debug, Clone, Copy)]

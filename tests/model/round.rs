@@ -6,8 +6,9 @@ use crate::events::hear_keys_out;
 use crate::truth::{Effects, key_of, record, znode_of};
 use crate::worker::{connect, die, finish, is_watched, observe};
 use crate::world::{B, Content, Event, Hint, Ky, Look, Op, Pc, Read, Todo, Worker, World};
+use keepstep::change::Side;
 use keepstep::plan::{
-    Circumstances, Ensemble, KeyOp, Known, Next, Observation, OnConflict, Path, Record, Seen, Step, Task, Told,
+    Circumstances, Ensemble, Flow, KeyOp, Known, Next, Observation, OnConflict, Path, Record, Seen, Step, Task, Told,
     Vanished, Wait, ZnodeOp, after_key, after_znode, is_doubtful, path, plan, step,
 };
 
@@ -236,6 +237,17 @@ fn told(cfg: &Config, look: &Look, choice: u8) -> Option<Seen> {
     }
 }
 
+/// As `Engine::may_be_older`, which asks the stream: the life of the data set was not compared yet, and the newest record is of
+/// another value.
+fn may_be_older(cfg: &Config, world: &World, i: usize, key: Ky) -> bool {
+    let worker = world.workers[i];
+    let is_source = cfg.policy.flow == Flow::From(Side::Redis);
+    let has_value = !(worker.look.comparing && cfg.large_values);
+    let is_newest = world.recorded == key.is.value;
+    let is_compared = worker.compared_run == worker.run;
+    is_source && has_value && !is_compared && !is_newest && !cfg.has(Bug::OlderKeyFollowed)
+}
+
 /// On which sides an event told of what is there now, as `DirtySet::told`.
 fn told_of(cfg: &Config, worker: &Worker) -> Told {
     let look = worker.look;
@@ -274,7 +286,7 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         },
         key: match look.key {
             Read::No => keepstep::plan::Key::AsBase,
-            Read::Is(key) => key_of(key, vanished),
+            Read::Is(key) => key_of(key, vanished, may_be_older(cfg, world, i, key)),
         },
         ensemble: Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
         seen: told(cfg, &look, choice)?,
@@ -338,6 +350,11 @@ fn begin(cfg: &Config, world: &mut World, i: usize, recorded: &Record, task: Tas
     if let Record::Change(_, Some(verdict)) = recorded {
         record(cfg, world, &look, verdict, effects);
     }
+    if cfg.policy.flow == Flow::From(Side::Redis)
+        && let (Record::Change(..) | Record::Agreed, Read::Is(key)) = (recorded, look.key)
+    {
+        world.recorded = key.is.value;
+    }
     let nothing = Content::default();
     let znode = if let Read::Is(znode) = look.znode { znode.is } else { nothing };
     let key = if let Read::Is(key) = look.key { key } else { Ky::default() };
@@ -364,6 +381,11 @@ fn begin(cfg: &Config, world: &mut World, i: usize, recorded: &Record, task: Tas
         }
         Task::Znode { op, base } => {
             effects.from_loss |= matches!(op, ZnodeOp::Delete(_)) && key.is.lost;
+            // Where applications write the key alone, what the znode knows of it was carried there.
+            let is_carried = cfg.policy.flow == Flow::From(Side::Redis) && cfg.budget.znode_writes == 0;
+            let is_as_base = look.base.is && look.base.value == key.is.value;
+            let is_behind = znode.last != key.is.last && znode.knows & World::bit(key.is.last) != 0;
+            effects.older |= is_carried && is_as_base && is_behind && !cfg.two_values;
             let version = |version: i32| u8::try_from(version).unwrap();
             Todo {
                 op: match op {

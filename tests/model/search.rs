@@ -270,6 +270,9 @@ fn judge(effects: &Effects, figures: &mut Figures) -> Result<(), String> {
     if effects.from_loss {
         return Err("a loss became a delete".to_owned());
     }
+    if effects.older {
+        return Err("an older state of the key was carried over what had been carried before".to_owned());
+    }
     if effects.unguarded {
         return Err("a delete that nobody saw was carried out before it was counted".to_owned());
     }

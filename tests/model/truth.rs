@@ -24,6 +24,8 @@ pub struct Effects {
     pub conflict: bool,
     /// A delete that no event told of was carried out, and had not been counted.
     pub unguarded: bool,
+    /// A key that came back at an older state, with its base, was carried over what had been carried before.
+    pub older: bool,
 }
 
 /// A write of ours replaces `old`.
@@ -85,11 +87,12 @@ fn digest_of(content: Content) -> Digest {
     crate::world::digest(content.value)
 }
 
-pub fn key_of(key: Ky, vanished: Vanished) -> Key {
+pub fn key_of(key: Ky, vanished: Vanished, may_be_older: bool) -> Key {
     if key.is.value == 0 {
         return Key::Absent(vanished);
     }
-    Key::Present { digest: digest_of(key.is), expires_ms: key.expires.then_some(crate::world::EXPIRES_MS) }
+    let expires_ms = key.expires.then_some(crate::world::EXPIRES_MS);
+    Key::Present { digest: digest_of(key.is), expires_ms, may_be_older }
 }
 
 /// Whether all is in step and at rest: the shipped `plan()` finds nothing to do in what is really there.
@@ -100,7 +103,7 @@ pub fn at_rest(cfg: &Config, world: &World) -> Result<(), String> {
     let seen = Observation {
         base,
         znode: znode_of(znode),
-        key: key_of(key, vanished),
+        key: key_of(key, vanished, false),
         ensemble: keepstep::plan::Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
         seen: Default::default(),
     };

@@ -401,6 +401,8 @@ pub struct World {
     pub writes: u8,
     /// Losers on the stream, a bit each.
     pub logged: u16,
+    /// The value of the newest record, where only Redis is written from.
+    pub recorded: u8,
     /// Writes of ours to key or znode since the last change by others.
     pub trailing: u8,
     /// Data was lost by a store: what conflicts then is not told.

@@ -18,13 +18,32 @@ pub(super) struct Lineage {
     pub(super) canary: String,
     /// The number of the newest answer to INFO that was taken in.
     pub(super) heard: u64,
+    /// How often something was heard that may mean another data set, and how many of these were looked into. In between nothing is
+    /// proven.
+    doubts: u64,
+    settled: u64,
     /// The data set was found to be another one where no hint could be given.
     pub(super) untold: bool,
 }
 
 impl Lineage {
+    /// A database was flushed or swapped, perhaps this one.
+    pub(super) fn doubt(&mut self) {
+        self.doubts += 1;
+    }
+
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts
+    }
+
+    /// The first so many doubts were looked into.
+    pub(super) fn settle(&mut self, doubts: u64) {
+        self.settled = doubts;
+    }
+
     pub(super) fn is_intact(&self) -> bool {
-        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_whole_since(then))
+        self.doubts == self.settled
+            && self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_whole_since(then))
     }
 
     /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
@@ -43,7 +62,8 @@ impl Lineage {
 
     /// Whether the data set is the one that was last compared, without a restart in between.
     pub(super) fn is_life_compared(&self) -> bool {
-        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
+        self.doubts == self.settled
+            && self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
     }
 
     /// Names this run of the server; empty where it does not tell.

@@ -310,7 +310,8 @@ impl Keyspace for RedisStore {
             } else {
                 (lock(&self.shared.lineage).is_intact(), true)
             };
-            Ok(KeyReadings { readings, moment: Moment { now_ms, intact, told } })
+            let compared = lock(&self.shared.lineage).is_life_compared();
+            Ok(KeyReadings { readings, moment: Moment { now_ms, intact, compared, told } })
         }
         .boxed()
     }

@@ -40,6 +40,9 @@ use tokio::task::JoinHandle;
 /// half-open connection stay unseen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The least time between two looks, however often databases are flushed.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Looks from one renewal of the claims to the next.
 const RENEW_EVERY: u32 = 4;
 
@@ -79,6 +82,8 @@ impl Member {
 pub(super) struct Listeners {
     table: Mutex<Table>,
     changed: Notify,
+    /// A database was flushed or swapped.
+    doubted: Notify,
     /// The connection, while it stands.
     line: Mutex<Option<MultiplexedConnection>>,
 }
@@ -197,7 +202,13 @@ impl Listeners {
                 }
             }
             Notice::Everything => {
-                lock(&self.table).members.iter().for_each(|member| member.tell(flushed));
+                for member in &lock(&self.table).members {
+                    if let Some(shared) = member.store.upgrade() {
+                        lock(&shared.lineage).doubt();
+                    }
+                    member.tell(flushed);
+                }
+                self.doubted.notify_one();
             }
             Notice::Disconnected => broken.notify_one(),
         });
@@ -277,6 +288,9 @@ async fn live(server: &Arc<Server>, pause: &mut Duration) -> Result<Ended, Redis
                 tokio::time::sleep(GATHER).await;
                 continue;
             }
+            () = server.listeners.doubted.notified() => {
+                tokio::time::sleep(LOOK_AGAIN.saturating_sub(looked.elapsed())).await;
+            }
             () = tokio::time::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())) => {}
         }
         looks += 1;
@@ -322,6 +336,10 @@ impl Line<'_> {
             }
             self.report(&shared);
             note(member, &shared, &heard, true);
+            // It may have been swapped while nobody listened.
+            let doubts = lock(&shared.lineage).doubts();
+            canary::check(&mut self.connection, &[(Arc::clone(member), Arc::clone(&shared))]).await?;
+            lock(&shared.lineage).settle(doubts);
             member.is_up.store(true, Ordering::Release);
             member.tell(|hints| hints.link(Side::Redis, Link::Up));
         }
@@ -403,15 +421,19 @@ impl Line<'_> {
 
     /// How the server is, for everybody.
     async fn look(&mut self, renew: bool) -> Result<Option<Ended>, RedisError> {
+        let up = self.server.listeners.up();
+        let doubts: Vec<u64> = up.iter().map(|(_, shared)| lock(&shared.lineage).doubts()).collect();
         let heard = self.server.ask(&mut self.connection).await?;
         if heard.info.is_replica {
             return Ok(Some(Ended::Unfit(heard.info)));
         }
-        let up = self.server.listeners.up();
         for (member, shared) in &up {
             note(member, shared, &heard, false);
         }
         canary::check(&mut self.connection, &up).await?;
+        for ((_, shared), doubts) in up.iter().zip(doubts) {
+            lock(&shared.lineage).settle(doubts);
+        }
         let now = self.notifications().await?;
         if now != self.flags {
             self.flags = now;

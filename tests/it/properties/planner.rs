@@ -115,7 +115,11 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
             now_ms: i64::from(draw.byte()) * 100,
             intact: draw.flag(),
         }),
-        _ => Key::Present { digest: digest(draw), expires_ms: draw.maybe(|draw| i64::from(draw.byte()) * 100) },
+        _ => Key::Present {
+            digest: digest(draw),
+            expires_ms: draw.maybe(|draw| i64::from(draw.byte()) * 100),
+            may_be_older: draw.flag(),
+        },
     };
     Observation {
         base,
@@ -225,17 +229,18 @@ fn after(seen: &Observation, action: Action) -> Observation {
         Action::Nothing | Action::Quarantine | Action::NotOurs | Action::Lost(_) => {}
         Action::Agree => then.base = Some(next),
         Action::KeepApart => then.base = Some(Base { apart: true, ..next }),
+        Action::Leave => then.base = Some(Base { apart: true, unproven: true, ..next }),
         Action::Forget => then.base = None,
         Action::ToRedis(_) => match (seen.znode, znode_value(seen)) {
             (Znode::Present { version, ephemeral, .. }, Some(value)) => {
-                then.key = Key::Present { digest: value, expires_ms: None };
+                then.key = Key::Present { digest: value, expires_ms: None, may_be_older: false };
                 then.base =
                     Some(Base { zookeeper: Some(version), redis: Some(value), expires_ms: None, ephemeral, ..next });
             }
             _ => (then.key, then.base) = (absent, None),
         },
         Action::ToZookeeper(_) => match seen.key {
-            Key::Present { digest, expires_ms } => {
+            Key::Present { digest, expires_ms, .. } => {
                 let version = ZkVersion { czxid: 90, mzxid: 99, version: 7 };
                 then.znode = Znode::Present { version, digest, ephemeral: false, mtime_ms: 9_000 };
                 then.base =

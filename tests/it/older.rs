@@ -1,0 +1,136 @@
+//! A Redis that comes back with an older state, on a route that leads away from it: what was carried stays until its key changes again.
+
+use crate::support::{LIVE, Redis, Scene, never};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Several comparisons.
+const A_WHILE: Duration = Duration::from_secs(5);
+
+/// Twelve pairs, a copy of Redis with their sidecars, and then later states in both stores: changed, deleted, made since.
+async fn copied() -> (Scene, TempDir) {
+    let mut scene = Scene::prepare(&["--appendonly", "yes", "--appendfsync", "always"], |pipeline| {
+        pipeline.flow("cache -> zk").worker("reconcile: 2s")
+    })
+    .await;
+    scene.run().await;
+    for number in 0..12 {
+        scene.set(format!("settings:{number}"), format!("first {number}")).await;
+    }
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    let copy = scene.redis.back_up();
+    for number in 0..8 {
+        scene.set(format!("settings:{number}"), format!("later {number}")).await;
+    }
+    for number in 8..10 {
+        scene.del(format!("settings:{number}")).await;
+    }
+    scene.set("settings:made", "since").await;
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    (scene, copy)
+}
+
+async fn stays(scene: &Scene) {
+    never("an older state is carried over what was carried before", A_WHILE, async || {
+        for number in 0..12 {
+            let expected = match number {
+                0..8 => Some(format!("later {number}")),
+                8..10 => None,
+                _ => Some(format!("first {number}")),
+            };
+            let znode = scene.znodes.text(&format!("/settings/{number}")).await;
+            if znode != expected {
+                return Err(format!("{number}: {znode:?}"));
+            }
+        }
+        match scene.znodes.text("/settings/made").await.as_deref() {
+            Some("since") => Ok(()),
+            other => Err(format!("made since: {other:?}")),
+        }
+    })
+    .await;
+}
+
+/// It stays so, whoever runs and whatever is written at the destination, until a key changes.
+async fn stays_until_changed(mut scene: Scene) {
+    assert_eq!(scene.text("settings:0").await.as_deref(), Some("first 0"), "Redis is older");
+    stays(&scene).await;
+    scene.keepstep.restart().await;
+    stays(&scene).await;
+    scene.redis.stop().await;
+    scene.redis.restart().await;
+    scene.client = scene.redis.client().await;
+    stays(&scene).await;
+    assert_eq!(scene.quarantined().await, Vec::<String>::new());
+    // `settle` wrote a moment before the copy: the sidecar of that key may not be in it.
+    let conflicts = scene.keepstep.json("conflicts", &["--key", "settings:[0-9m]*"]).await;
+    assert!(conflicts.is_empty(), "{conflicts:?}");
+    // One changes, one becomes what its znode has, one whose znode was deleted changes, one is deleted, one was not older.
+    scene.set("settings:0", "newest").await;
+    scene.set("settings:1", "later 1").await;
+    scene.set("settings:8", "again").await;
+    scene.del("settings:2").await;
+    scene.set("settings:11", "goes on").await;
+    scene.znode_becomes("/settings/0", Some("newest")).await;
+    scene.znode_becomes("/settings/8", Some("again")).await;
+    scene.znode_becomes("/settings/2", None).await;
+    scene.znode_becomes("/settings/11", Some("goes on")).await;
+    scene.set("settings:1", "flows").await;
+    scene.znode_becomes("/settings/1", Some("flows")).await;
+    let conflicts = scene.keepstep.json("conflicts", &["--key", "settings:0"]).await;
+    let is_kept = conflicts.iter().any(|row| row["cache"] == "newest" && row["zk"] == "later 0");
+    assert!(is_kept, "what the key may not have followed is kept: {conflicts:?}");
+    assert_eq!(scene.znodes.text("/settings/3").await.as_deref(), Some("later 3"));
+    let losses = scene.keepstep.log().lines().filter(|line| line.contains("lost") && line.contains("pairs")).count();
+    assert!(losses > 0, "a loss is told:\n{}", scene.keepstep.log());
+}
+
+#[tokio::test]
+async fn a_key_that_a_restart_brought_back_older_leaves_its_znode_until_it_changes() {
+    let (mut scene, copy) = copied().await;
+    scene.redis.restart_from(&copy).await;
+    scene.client = scene.redis.client().await;
+    stays_until_changed(scene).await;
+}
+
+#[tokio::test]
+async fn a_key_that_came_back_older_while_no_worker_ran_leaves_its_znode_until_it_changes() {
+    let (mut scene, copy) = copied().await;
+    scene.keepstep.kill9();
+    scene.redis.restart_from(&copy).await;
+    scene.client = scene.redis.client().await;
+    scene.keepstep.restart().await;
+    stays_until_changed(scene).await;
+}
+
+#[tokio::test]
+async fn a_key_that_became_older_in_a_running_server_leaves_its_znode_until_it_changes() {
+    let (mut scene, copy) = copied().await;
+    let mut older = Redis::start_with(&["--appendonly", "yes", "--repl-diskless-sync-delay", "0"]).await;
+    older.restart_from(&copy).await;
+    let (host, port) = (older.address().ip(), older.address().port());
+    scene.redis.run::<()>(&format!("REPLICAOF {host} {port}")).await;
+    scene.key_becomes("settings:0", Some("first 0")).await;
+    scene.redis.run::<()>("REPLICAOF NO ONE").await;
+    scene.client = scene.redis.client().await;
+    stays_until_changed(scene).await;
+}
+
+/// A restart alone is no reason to leave what others wrote at the destination.
+#[tokio::test]
+async fn a_change_at_the_destination_is_reverted_after_a_restart_of_redis_that_lost_nothing() {
+    let (mut scene, _) = copied().await;
+    scene.keepstep.kill9();
+    scene.redis.stop().await;
+    scene.redis.restart().await;
+    scene.client = scene.redis.client().await;
+    scene.znodes.put("/settings/0", "meddled").await;
+    scene.znodes.delete("/settings/1").await;
+    scene.keepstep.restart().await;
+    scene.znode_becomes("/settings/0", Some("later 0")).await;
+    scene.znode_becomes("/settings/1", Some("later 1")).await;
+    let conflicts = scene.keepstep.json("conflicts", &[]).await;
+    assert!(conflicts.iter().any(|row| row["zk"] == "meddled" && row["winner"] == "cache"), "{conflicts:?}");
+}
