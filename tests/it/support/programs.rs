@@ -66,5 +66,10 @@ fn java(class_path: &str) -> Command {
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         .arg("-cp")
         .arg(class_path);
+    // What `scripts/servers.sh` has kept of an earlier run; one that does not fit is not used.
+    let kept = class_path.strip_suffix("/*").map(|jars| format!("{jars}.jsa"));
+    if let Some(kept) = kept.filter(|kept| Path::new(kept).exists()) {
+        java.arg(format!("-XX:SharedArchiveFile={kept}"));
+    }
     java
 }
