@@ -6,6 +6,7 @@ use super::{
 };
 use crate::change::Side;
 use crate::config::model;
+use crate::pipeline::captured_store::{self, Captured};
 use crate::pipeline::identity;
 use crate::pipeline::retry::Pauses;
 use crate::store::preflight::Range;
@@ -14,12 +15,14 @@ use crate::stream::StreamError;
 use crate::stream::kafka;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use std::path::Path;
 use std::time::Duration;
 
 /// Looks at the stores of a pipeline; waits for one that is away, at most so long. What was found stands beside the error of a store
 /// that cannot be looked at.
 pub async fn check_connections(
     pipeline: &model::Pipeline,
+    data_dir: &Path,
     timeout: Duration,
 ) -> (Vec<Finding>, Result<(), StartError>) {
     let map = match map(pipeline) {
@@ -59,6 +62,19 @@ pub async fn check_connections(
             Err(error) => Err(error),
         };
         take("stores", tied.map(|finding| vec![finding]));
+    }
+    let file = captured_store::file(&super::folder(data_dir, &pipeline.name));
+    let captured = match (&znodes, &keys) {
+        (Some((store, znodes)), None) => Some((zookeeper_place(store), Captured::Znodes(znodes))),
+        (None, Some((store, keys))) => Some((redis_place(store), Captured::Keys(keys))),
+        _ => None,
+    };
+    if let Some((place, captured)) = captured {
+        if let Captured::Znodes(znodes) = &captured {
+            take("stores", deadline.reach(&place, || znodes.connect()).await.map(|()| Vec::new()));
+        }
+        let looked = deadline.reach(&place, || captured_store::check(&pipeline.name, &file, &captured).boxed()).await;
+        take("stores", looked.map(|()| Vec::new()));
     }
     if let Some((_, znodes)) = &znodes {
         znodes.close().await;

@@ -7,7 +7,7 @@ use super::{guarantees, text};
 use crate::assembly::{self, Finding, Level, StartError};
 use crate::config::{self, Pipeline};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Arguments of `validate`.
@@ -49,7 +49,7 @@ pub(super) async fn run(args: &Validate, global: &Global) -> Result<Exit, Failur
         describe(pipeline, &mut out)?;
     }
     out.flush()?;
-    if args.connect { connect(&pipelines, args.timeout, &mut out).await } else { Ok(Exit::Done) }
+    if args.connect { connect(&pipelines, &global.data_dir, args.timeout, &mut out).await } else { Ok(Exit::Done) }
 }
 
 fn describe(pipeline: &Pipeline, out: &mut Output) -> Result<(), Failure> {
@@ -78,11 +78,16 @@ fn route_text(row: &Value, paint: Paint) -> String {
 }
 
 /// Looks at the stores of every pipeline before it says how that went: an unreachable one hides nothing of the others.
-async fn connect(pipelines: &[Pipeline], timeout: Duration, out: &mut Output) -> Result<Exit, Failure> {
+async fn connect(
+    pipelines: &[Pipeline],
+    data_dir: &Path,
+    timeout: Duration,
+    out: &mut Output,
+) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     let mut failure: Option<Failure> = None;
     for pipeline in pipelines {
-        let (findings, ended) = assembly::check_connections(pipeline, timeout).await;
+        let (findings, ended) = assembly::check_connections(pipeline, data_dir, timeout).await;
         for finding in &findings {
             out.row(&finding_row(pipeline, finding), finding_text)?;
             if finding.level == Level::Error {

@@ -6,6 +6,7 @@ mod asked;
 mod behind;
 mod cache;
 mod capture;
+pub mod captured_store;
 mod census;
 mod compare;
 pub mod control;

@@ -9,6 +9,7 @@
 //! Nothing but a signal or a refused start ends it: whatever else fails is waited for; with `once` for as long as `once.rs` says.
 
 use super::behind;
+use super::captured_store;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::identity::Identity;
@@ -127,6 +128,8 @@ pub struct Pipeline {
     stop: watch::Sender<bool>,
     /// Where pauses are kept that no ensemble can keep.
     pub(super) pauses_file: PathBuf,
+    /// Where a capture keeps which store it records.
+    pub(super) store_file: PathBuf,
     /// Held by the command that changes them.
     pub(super) pausing: tokio::sync::Mutex<()>,
 }
@@ -184,6 +187,7 @@ impl Pipeline {
             is_opening: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             pauses_file: quarantine_file.with_file_name("paused.json"),
+            store_file: captured_store::file(quarantine_file.parent().unwrap_or(quarantine_file)),
             pausing: tokio::sync::Mutex::default(),
         }
     }
@@ -334,6 +338,7 @@ impl Pipeline {
         }
         self.connect(!*has_started).await?;
         self.refuse_other_stores().await?;
+        self.refuse_another_store().await?;
         if let Some(znodes) = &self.znodes {
             self.stand(znodes.as_ref()).await?;
         }
@@ -346,6 +351,7 @@ impl Pipeline {
         self.claim_keys(lineage, captures).await?;
         let stream = self.stream(lineage, captures).await?;
         self.tie().await?;
+        self.remember_store().await?;
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
         let behind = behind::begin(stream.as_ref(), lease, has_kept).await.map_err(refused_or_away)?;
         *has_started = true;

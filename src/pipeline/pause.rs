@@ -9,8 +9,6 @@ use super::owner::Pipeline;
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -176,22 +174,9 @@ pub(super) fn time(ms: i64) -> String {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    match std::fs::read(file) {
-        Ok(data) => Ok(data),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(StoreError::Away(format!("{}: {error}", file.display()))),
-    }
+    crate::private::read(file).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
 }
 
-/// To a temporary file first: a reader sees all of it.
 fn write(file: &Path, data: &[u8]) -> Result<(), StoreError> {
-    let temporary = file.with_extension("new");
-    let written = || {
-        let mut fresh =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        fresh.write_all(data)?;
-        fresh.sync_all()?;
-        std::fs::rename(&temporary, file)
-    };
-    written().map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    crate::private::write(file, data).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
 }

@@ -377,3 +377,41 @@ async fn a_claim_on_the_same_znodes_through_an_outer_chroot_is_found() {
     let log = inner.log_at_end(REFUSED, 1).await;
     assert!(log.contains("`settings`") && log.contains("/settings/**"), "{log}");
 }
+
+/// A capture has no second store that could remember the first: its data folder does.
+async fn another_store_is_refused(capture: impl Fn(Pipeline) -> Pipeline, moves: &str) {
+    let ((first, second), (redis, other)) =
+        tokio::join!(async { tokio::join!(ZooKeeper::start(), ZooKeeper::start()) }, async {
+            tokio::join!(Redis::start(), Redis::start())
+        });
+    // Identities are there before: one that has none yet is taken for a store that came back empty.
+    for (zookeeper, redis) in [(&first, &redis), (&second, &other)] {
+        let pipeline = Pipeline::two_way(zookeeper.connect_string(), redis.url());
+        Keepstep::run(pipeline).await.terminate().await;
+    }
+    let mut keepstep =
+        Keepstep::run(capture(Pipeline::two_way(first.connect_string(), redis.url()).name("records"))).await;
+    keepstep.terminate().await;
+    keepstep.rewrite(capture(Pipeline::two_way(second.connect_string(), other.url()).name("records")));
+    let looked = keepstep
+        .command("validate", &["--connect", "--timeout", "20s", "--data-dir", keepstep.data().to_str().unwrap()])
+        .await
+        .expect(1);
+    keepstep.start();
+    let log = keepstep.log_at_end(REFUSED, 1).await;
+    for text in [format!("{}{}", looked.stdout, looked.stderr), log] {
+        assert!(text.contains("pipeline `records` has other stores") && text.contains(moves), "{text}");
+    }
+    keepstep.rewrite(capture(Pipeline::two_way(first.connect_string(), redis.url()).name("records")));
+    keepstep.restart().await;
+}
+
+#[tokio::test]
+async fn a_capture_of_zookeeper_is_not_continued_with_another_ensemble() {
+    another_store_is_refused(Pipeline::capture_zookeeper, "zookeeper zk").await;
+}
+
+#[tokio::test]
+async fn a_capture_of_redis_is_not_continued_with_another_redis() {
+    another_store_is_refused(Pipeline::capture_redis, "redis cache").await;
+}
