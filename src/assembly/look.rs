@@ -1,7 +1,7 @@
 //! Looks at the stores of a pipeline before anything is owned or claimed: `validate --connect`, and what every command waits for.
 
 use super::{
-    Finding, Level, Member, StartError, kafka_settings, map, redis_place, redis_store, uses, zookeeper_place,
+    Finding, Level, Member, StartError, claims, kafka_settings, map, redis_place, redis_store, uses, zookeeper_place,
     zookeeper_store,
 };
 use crate::change::Side;
@@ -55,13 +55,29 @@ pub async fn check_connections(
     if let Some((store, keys)) = &keys {
         take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
     }
-    if let (Some((store, znodes)), Some((_, keys))) = (&znodes, &keys) {
+    if let (Some((store, znodes)), Some((database, keys))) = (&znodes, &keys) {
         let connected = deadline.reach(&zookeeper_place(store), || znodes.connect()).await;
         let tied = match connected {
             Ok(()) => deadline.reach("the stores", || identity::look(&pipeline.name, znodes, keys).boxed()).await,
             Err(error) => Err(error),
         };
+        let is_tied = tied.is_ok();
         take("stores", tied.map(|finding| vec![finding]));
+        // A capture of one store is in nobody's way; and what is refused for its stores comes to no claim.
+        if is_tied {
+            let claims = claims(pipeline);
+            let free = |store: &str| {
+                vec![Finding::new(Level::Ok, store, "no other live pipeline owns what the routes match", "")]
+            };
+            if let Some(claim) = &claims.zookeeper {
+                let looked = deadline.reach(&zookeeper_place(store), || znodes.look_at_claims(claim)).await;
+                take(&store.name, looked.map(|()| free(&store.name)));
+            }
+            if let Some(claim) = &claims.redis {
+                let looked = deadline.reach(&redis_place(database), || keys.look_at_claims(claim)).await;
+                take(&database.name, looked.map(|()| free(&database.name)));
+            }
+        }
     }
     let file = captured_store::file(&super::folder(data_dir, &pipeline.name));
     let captured = match (&znodes, &keys) {

@@ -25,7 +25,7 @@ pub mod zookeeper;
 pub use clock::ClockOffset;
 pub use keys::{KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, Moment, Scanned};
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
-pub use overlap::overlaps;
+pub use overlap::{overlaps, owned_by_another};
 pub use password::Password;
 pub use ties::{Known, Ties, difference, random_identity};
 pub use znodes::{
@@ -212,6 +212,9 @@ pub trait Znodes: Send + Sync {
     /// Lays claim to a range; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Whether [`Znodes::claim`] would be refused now. Leaves no trace.
+    fn look_at_claims<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<(), StoreError>>;
+
     /// Waits until this worker is first in line and none with fewer pipelines stands by; `waiting` is told who is, and how many
     /// stand by.
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>>;
@@ -316,6 +319,9 @@ pub trait Keyspace: Send + Sync {
 
     /// Lays claim to a range, and keeps it alive; refused if another live pipeline writes an overlapping one.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Whether [`Keyspace::claim`] would be refused now. Leaves no trace.
+    fn look_at_claims<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// What this store remembers of the pipeline.
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>>;

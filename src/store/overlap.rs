@@ -1,6 +1,6 @@
 //! Whether two claims may live beside each other.
 
-use super::Claim;
+use super::{Claim, StoreError};
 
 /// Whether the ranges of two claims on one store overlap in a way that two pipelines must not share: both write
 /// there, or one writes what the other carries on. A capture only reads, and many pipelines may read one source.
@@ -8,6 +8,19 @@ use super::Claim;
 pub fn overlaps(one: &Claim, other: &Claim) -> bool {
     let harmless = one.captures || other.captures || !(one.writes || other.writes);
     !harmless && one.patterns.iter().any(|left| other.patterns.iter().any(|right| intersect(left, right)))
+}
+
+/// The refusal of a claim that overlaps with another pipeline's.
+#[must_use]
+pub fn owned_by_another(place: &str, ours: &Claim, other: &Claim) -> StoreError {
+    StoreError::Refused(format!(
+        "{place}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
+        other.pipeline,
+        other.worker,
+        other.patterns.join(", "),
+        ours.patterns.join(", "),
+        ours.pipeline
+    ))
 }
 
 /// Whether some name matches both patterns. Patterns of keys with other separators than `/` and `:` are compared

@@ -7,7 +7,7 @@ use super::calls::{bytes, integer, keys_of, run};
 use super::fault::{explain, is_broken};
 use super::script::Script;
 use super::{Shared, lock};
-use crate::store::{Claim, HeldClaim, StoreError};
+use crate::store::{Claim, HeldClaim, StoreError, overlaps, owned_by_another};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError};
 use std::sync::Arc;
@@ -94,7 +94,6 @@ fn ttl_ms(shared: &Shared) -> u64 {
 
 /// Lays the claim, then looks for others; the second of two that start together is refused, or both are.
 pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
-    let mine = claim.pipeline.clone();
     let laid = Laid::new(shared, &claim);
     *lock(&shared.claim) = Some(laid.clone());
     // Over that of an owner before: the election has decided.
@@ -105,19 +104,20 @@ pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError>
     for command in [set, add] {
         shared.command(&command).await?;
     }
-    let others = others(shared, &mine).await?;
-    if let Some(other) = others.iter().find(|other| crate::store::overlaps(&claim, other)) {
+    let looked = look(shared, &claim).await;
+    if matches!(looked, Err(StoreError::Refused(_))) {
         give_up(shared).await;
-        return Err(StoreError::Refused(format!(
-            "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{mine}`; give each range to one pipeline",
-            shared.place(),
-            other.pipeline,
-            other.worker,
-            other.patterns.join(", "),
-            claim.patterns.join(", "),
-        )));
     }
-    Ok(())
+    looked
+}
+
+/// Refused if the claim of another pipeline overlaps this one. Lays nothing.
+pub(super) async fn look(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
+    let others = others(shared, &claim.pipeline).await?;
+    match others.iter().find(|other| overlaps(claim, other)) {
+        Some(other) => Err(owned_by_another(&shared.place(), claim, other)),
+        None => Ok(()),
+    }
 }
 
 /// Names in the claim the lineage of the ensemble by which the pipeline is owned from here on.

@@ -211,6 +211,10 @@ impl Keyspace for RedisStore {
         claim::lay(&self.shared, claim).boxed()
     }
 
+    fn look_at_claims<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<(), StoreError>> {
+        claim::look(&self.shared, claim).boxed()
+    }
+
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
         state::remembered(&self.shared).boxed()
     }

@@ -1,66 +1,136 @@
 //! Claims on ranges of znodes: an ephemeral znode for each live pipeline, `/_keepstep/_claims/<pipeline>-0000000001`.
 //!
-//! A chroot hides what lies outside of it, but not from its server: the claims of pipelines in an outer chroot are looked at where
-//! the login may read them. What lies further in is not: nobody knows where the chroots of others are. Whichever of two such
-//! pipelines starts second from the inside is refused; otherwise the claims in Redis have to tell.
+//! A chroot is a path of znodes on the same server, so pipelines in different chroots may reach the same znodes. From the inside what
+//! lies around a chroot can be found; from the outside nobody knows where the chroots of others are, and to look for them would take a
+//! walk through all znodes. So a pipeline in a chroot lays its claim a second time, with its patterns as they read from there: in the
+//! outermost place that its login may write in, which mostly is the root of the ensemble. Whoever lays a claim looks at those in its
+//! own chroot and in all around it, where the login may read them.
 
 use super::ours::{CLAIMS, create};
 use super::{Shared, explain};
-use crate::store::{Claim, StoreError};
+use crate::store::{Claim, StoreError, overlaps, owned_by_another};
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
-/// Lays claim to a range, refusing one that overlaps with that of another live pipeline.
-pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    let wrong = |error: Error| explain(shared, &error);
-    create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
-    create(shared, &client, CLAIMS, b"", Acls::anyone_all()).await?;
-    // Laid first, then compared: of two that start together one is refused, or both are.
-    let text = serde_json::to_vec(&claim).unwrap_or_default();
-    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-    let prefix = format!("{CLAIMS}/{}-", claim.pipeline);
-    let (_, sequence) = client.create(&prefix, &text, &options).await.map_err(wrong)?;
-    let beside = of(&client).await.map_err(wrong)?.into_iter().filter(|other| other.pipeline != claim.pipeline);
-    let refused = beside.map(|other| (other, claim.clone())).chain(outside(shared, &client, &claim).await);
-    if let Some((other, claim)) = refused.into_iter().find(|(other, claim)| crate::store::overlaps(claim, other)) {
-        let _ = client.delete(&format!("{prefix}{sequence}"), None).await;
-        return Err(StoreError::Refused(format!(
-            "{}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
-            shared.place(),
-            other.pipeline,
-            other.worker,
-            other.patterns.join(", "),
-            claim.patterns.join(", "),
-            claim.pipeline
-        )));
-    }
-    Ok(())
+/// A place where claims are laid: our chroot, or one around it.
+pub(super) struct Place {
+    pub(super) client: Client,
+    /// Our chroot, as it reads from this place: empty for our chroot itself.
+    chroot: String,
 }
 
-/// All claims that this client sees.
-async fn of(client: &Client) -> Result<Vec<Claim>, Error> {
-    let mut claims = Vec::new();
-    for name in client.list_children(CLAIMS).await? {
-        let Ok((data, _)) = client.get_data(&format!("{CLAIMS}/{name}")).await else { continue };
-        claims.extend(serde_json::from_slice::<Claim>(&data));
-    }
-    Ok(claims)
+/// A claim as it is written.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    claim: Claim,
+    /// The chroot of the pipeline, as it reads from here: empty if it is this one. A version before lays claims in its chroot only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    chroot: String,
 }
 
-/// The claims of pipelines in outer chroots, each with ours as it reads from there.
-async fn outside(shared: &Shared, client: &Client, claim: &Claim) -> Vec<(Claim, Claim)> {
+impl Place {
+    /// The claim as it is written here.
+    fn written(&self, claim: &Claim) -> Written {
+        let patterns = claim.patterns.iter().map(|pattern| format!("{}{pattern}", self.chroot)).collect();
+        Written { claim: Claim { patterns, ..claim.clone() }, chroot: self.chroot.clone() }
+    }
+
+    /// Lays the claim here, and answers with its path.
+    async fn lay(&self, shared: &Shared, claim: &Claim) -> Result<String, StoreError> {
+        let text = serde_json::to_vec(&self.written(claim)).unwrap_or_default();
+        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+        let prefix = format!("{CLAIMS}/{}-", claim.pipeline);
+        let mut laid = self.client.create(&prefix, &text, &options).await;
+        // Not made beforehand: who may lay a claim need not be allowed to make the place.
+        if matches!(laid, Err(Error::NoNode)) {
+            create(shared, &self.client, "/_keepstep", b"", Acls::anyone_all()).await?;
+            create(shared, &self.client, CLAIMS, b"", Acls::anyone_all()).await?;
+            laid = self.client.create(&prefix, &text, &options).await;
+        }
+        laid.map(|(_, sequence)| format!("{prefix}{sequence}")).map_err(|error| explain(shared, &error))
+    }
+
+    /// All claims that lie here. What goes meanwhile, or may not be read, is left out.
+    async fn claims(&self) -> Result<Vec<Written>, Error> {
+        let names = match self.client.list_children(CLAIMS).await {
+            // May not be read: as if it were not there, except by whoever has its own claim here.
+            Err(Error::NoNode) => Vec::new(),
+            Err(Error::NoAuth) if !self.chroot.is_empty() => Vec::new(),
+            names => names?,
+        };
+        let mut claims = Vec::new();
+        for name in names {
+            match self.client.get_data(&format!("{CLAIMS}/{name}")).await {
+                Ok((data, _)) => claims.extend(serde_json::from_slice::<Written>(&data)),
+                Err(Error::NoNode | Error::NoAuth) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(claims)
+    }
+}
+
+/// Our chroot, and those around it; the root of the ensemble is the last.
+pub(super) fn places(shared: &Shared, client: &Client) -> Vec<Place> {
     let (_, chroot) = shared.address();
-    let mut found = Vec::new();
+    let mut places = vec![Place { client: client.clone(), chroot: String::new() }];
     let mut outer = chroot;
     while let Some((above, _)) = outer.rsplit_once('/').filter(|_| outer != "/") {
         outer = above;
-        let Ok(client) = client.clone().chroot(if above.is_empty() { "/" } else { above }) else { continue };
-        // What may not be read is not known.
-        let Ok(claims) = of(&client).await else { continue };
-        let inner = chroot.strip_prefix(above).unwrap_or(chroot);
-        let patterns = claim.patterns.iter().map(|pattern| format!("{inner}{pattern}")).collect();
-        let ours = Claim { patterns, ..claim.clone() };
-        found.extend(claims.into_iter().map(|other| (other, ours.clone())));
+        if let Ok(client) = client.clone().chroot(if above.is_empty() { "/" } else { above }) {
+            let ours = chroot.strip_prefix(above).unwrap_or(chroot);
+            places.push(Place { client, chroot: ours.to_owned() });
+        }
     }
-    found
+    places
+}
+
+/// Lays claim to a range, refusing one that overlaps with that of another live pipeline.
+pub(super) async fn lay(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    let places = places(shared, &client);
+    let Some((own, around)) = places.split_first() else { return Ok(()) };
+    let mut laid = vec![(own, own.lay(shared, claim).await?)];
+    // A capture is in nobody's way: it leaves nothing outside of its chroot.
+    for place in around.iter().rev().filter(|_| !claim.captures) {
+        match place.lay(shared, claim).await {
+            Ok(path) => laid.push((place, path)),
+            Err(StoreError::Refused(why)) => {
+                tracing::debug!(store = shared.settings.name, why, "no claim outside of the chroot");
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        break;
+    }
+    // Compared when all are laid: of two that start together one is refused, or both are.
+    let compared = compare(shared, &places, claim).await;
+    if matches!(compared, Err(StoreError::Refused(_))) {
+        for (place, path) in laid {
+            let _ = place.client.delete(&path, None).await;
+        }
+    }
+    compared
+}
+
+/// Whether [`lay`] would be refused now; nothing is laid.
+pub(super) async fn look(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    client.sync("/").await.map_err(|error| explain(shared, &error))?;
+    compare(shared, &places(shared, &client), claim).await
+}
+
+/// Refused if a claim of another pipeline overlaps this one.
+async fn compare(shared: &Shared, places: &[Place], claim: &Claim) -> Result<(), StoreError> {
+    for place in places {
+        let ours = place.written(claim);
+        for other in place.claims().await.map_err(|error| explain(shared, &error))? {
+            // One of the same name in another chroot is another pipeline.
+            let is_ours = other.claim.pipeline == ours.claim.pipeline && other.chroot == ours.chroot;
+            if !is_ours && overlaps(&ours.claim, &other.claim) {
+                return Err(owned_by_another(&shared.place(), &ours.claim, &other.claim));
+            }
+        }
+    }
+    Ok(())
 }

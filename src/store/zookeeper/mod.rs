@@ -232,7 +232,11 @@ impl Znodes for ZookeeperStore {
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
-        claims::lay(&self.shared, claim).boxed()
+        async move { claims::lay(&self.shared, &claim).await }.boxed()
+    }
+
+    fn look_at_claims<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<(), StoreError>> {
+        claims::look(&self.shared, claim).boxed()
     }
 
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>> {

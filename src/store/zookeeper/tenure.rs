@@ -7,12 +7,12 @@
 use super::journal::SLOTS;
 use super::ours::CLAIMS;
 use super::session::Session;
-use super::{Shared, lock};
+use super::{Shared, claims, lock};
 use crate::store::{Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
-use zookeeper_client::Error;
+use zookeeper_client::{Client, Error};
 
 /// See the module.
 pub(super) struct Tenure {
@@ -126,18 +126,29 @@ pub(super) async fn end(shared: &Shared) {
 /// Removes what this session holds for the pipeline. It asks the ensemble what that is: a create whose answer nobody
 /// waited for may have been carried out, and requests of one session are served in order.
 async fn give_back(shared: &Shared, session: &Session) -> Result<(), Error> {
-    remove_ours(session, &shared.under("election"), |_| true).await?;
     let claim = format!("{}-", shared.settings.pipeline);
     // A pipeline's name may begin with another's: only digits follow ours.
     let is_claim = |name: &str| name.strip_prefix(&claim).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-    remove_ours(session, CLAIMS, is_claim).await?;
+    let owner = session.id();
+    let places = claims::places(shared, session);
+    let Some((own, around)) = places.split_first() else { return Ok(()) };
+    // Those outside of the chroot first: a worker of the version before that is next in line would take them for another pipeline's.
+    for place in around {
+        match remove_ours(&place.client, owner, CLAIMS, is_claim).await {
+            // Where we may not look we have laid nothing.
+            Ok(()) | Err(Error::NoAuth) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    remove_ours(&own.client, owner, &shared.under("election"), |_| true).await?;
+    remove_ours(&own.client, owner, CLAIMS, is_claim).await?;
     shared.owes.store(false, Ordering::Relaxed);
     Ok(())
 }
 
-/// Removes the children of this znode that are named so and are this session's.
-async fn remove_ours(session: &Session, parent: &str, is_named: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let mut names = match session.list_children(parent).await {
+/// Removes the children of this znode that are named so and are this owner's: its session's.
+async fn remove_ours(client: &Client, owner: i64, parent: &str, is_named: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut names = match client.list_children(parent).await {
         Ok(names) => names,
         Err(Error::NoNode) => return Ok(()),
         Err(error) => return Err(error),
@@ -145,8 +156,8 @@ async fn remove_ours(session: &Session, parent: &str, is_named: impl Fn(&str) ->
     names.retain(|name| is_named(name));
     for name in names {
         let path = format!("{parent}/{name}");
-        if session.check_stat(&path).await?.is_some_and(|stat| stat.ephemeral_owner == session.id()) {
-            match session.delete(&path, None).await {
+        if client.check_stat(&path).await?.is_some_and(|stat| stat.ephemeral_owner == owner) {
+            match client.delete(&path, None).await {
                 Ok(()) | Err(Error::NoNode) => {}
                 Err(error) => return Err(error),
             }
