@@ -463,15 +463,15 @@ async fn a_claim_on_the_same_znodes_through_an_inner_chroot_is_found() {
     assert_eq!(names(&claims(&scene, "").await), ["beside", "capture", "inner", "root"]);
     assert_eq!(names(&claims(&scene, "/tenants").await), ["beside"], "the outermost place is enough");
 
-    // A standby takes over from a worker that ends, and from one that is killed: the claim outside goes with the one in the chroot.
+    // A standby takes over from a worker that ends: the claim outside goes and comes with the one in the chroot.
     let mut next = inner.another();
     next.start();
+    next.wait_ready().await;
     eventually_is("a standby", LIVE, Value::from("standby"), async || {
         next.json("status", &[]).await[0]["state"].clone()
     })
     .await;
     assert_eq!(inner.terminate().await, Some(0));
-    next.wait_ready().await;
     eventually_is("the standby", LIVE, Value::from("live"), async || {
         next.json("status", &[]).await[0]["state"].clone()
     })

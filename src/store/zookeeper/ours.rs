@@ -37,7 +37,7 @@ pub(super) async fn create(
 ) -> Result<(), StoreError> {
     match client.create(path, data, &CreateMode::Persistent.with_acls(acls)).await {
         Ok(_) | Err(Error::NodeExists) => Ok(()),
-        // Asked for the permission before the znode is looked for.
+        // The server looks for the permission first, and then whether the znode is there.
         Err(Error::NoAuth) if matches!(client.check_stat(path).await, Ok(Some(_))) => Ok(()),
         Err(Error::NoAuth) => Err(StoreError::Refused(format!(
             "{}: user `{}` may not create {path}; Keepstep keeps its state below /_keepstep",
