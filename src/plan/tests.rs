@@ -352,7 +352,11 @@ fn a_key_that_was_lost_stays_so_whatever_is_concluded_of_redis() {
     );
     assert_ne!(decide(znode(30, b"a"), Key::AsBase), Action::Agree, "nobody looked whether it is back");
     // It is back, and may be deleted again.
-    let back = observe(lost, znode(30, b"a"), Key::Present { digest: Digest::of(b"a"), expires_ms: Some(9_000), may_be_older: false });
+    let back = observe(
+        lost,
+        znode(30, b"a"),
+        Key::Present { digest: Digest::of(b"a"), expires_ms: Some(9_000), may_be_older: false },
+    );
     assert_eq!(plan(&one_way, &back), Action::Agree);
     assert!(!crate::plan::agreed(&back, 3, false).lost);
     assert_eq!(decide(znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToZookeeper(None), "set, and deleted");
