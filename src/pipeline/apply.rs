@@ -11,7 +11,7 @@ use super::retry::Pauses;
 use super::settle::Work;
 use crate::change::{Change, Position, Side};
 use crate::failpoint::crash_point;
-use crate::plan::{Base, Task};
+use crate::plan::{Base, Task, lost};
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -198,13 +198,17 @@ impl Engine {
         self.forgotten.fetch_add(1, Ordering::Release);
     }
 
-    /// The pair is in step: its base is known, and it leaves the quarantine.
+    /// The pair is as its base says, which is known: it leaves the quarantine, unless the base says that its key was lost.
     fn in_step(&self, seen: Observed, base: Option<Base>) {
         if base.is_none() {
             self.is_gone(&seen.hint);
         }
         self.cache.put(&seen.name, base);
-        self.quarantine.remove(&seen.name);
+        if base.is_some_and(|base| base.lost) {
+            self.note_loss(Side::Redis, &seen);
+        } else {
+            self.quarantine.remove(&seen.name);
+        }
         self.inferred.settled(&seen.name, seen.hint.route);
         self.pairs.settled(&seen.name, seen.hint.route, seen.seen.base.is_some(), base.is_some());
         self.dirty.finish(seen.name, None);
@@ -224,6 +228,9 @@ impl Engine {
                 self.dirty.finish(seen.name, Some((hint, self.retries.redis.refused())));
             }
             KeyOutcome::Impossible(reason, detail) => {
+                if lost(&seen.seen) == Some(Side::Redis) {
+                    self.is_stranded(&seen.name);
+                }
                 self.quarantine(&seen.name, seen.hint.route, &seen.pair, reason, &detail);
                 self.dirty.finish(seen.name, None);
             }

@@ -127,6 +127,7 @@ mod tests {
             ephemeral: false,
             apart: false,
             unproven: false,
+            lost: false,
             path_id: 0,
             ensemble: 0,
         }

@@ -46,6 +46,9 @@ pub(super) struct Conclusion {
     repeats: AtomicBool,
     /// A comparison has ended, and pairs that it left to the rounds are still to be settled: then what it found holds.
     waits: Mutex<Option<Found>>,
+    /// Pairs whose key is lost and that could neither be restored nor noted as such, for a reason of their own: a znode that may not be
+    /// read, a key that may not be written. What Redis lost is not forgotten while there are any.
+    stranded: Mutex<HashSet<PairName>>,
 }
 
 /// What a comparison found.
@@ -179,9 +182,19 @@ impl Engine {
             self.compared_all();
         }
         match &self.keys {
-            Some(keys) => keys.compared(mark).await,
-            None => Ok(()),
+            Some(keys) if lock(&self.conclusion.stranded).is_empty() => keys.compared(mark).await,
+            Some(_) | None => Ok(()),
         }
+    }
+
+    /// The key of this pair is lost, and the pair is left as it is, for another reason.
+    pub(super) fn is_stranded(&self, name: &PairName) {
+        lock(&self.conclusion.stranded).insert(name.clone());
+    }
+
+    /// Both sides of this pair can be looked at, and something is done about it.
+    pub(super) fn is_decided(&self, name: &PairName) {
+        lock(&self.conclusion.stranded).remove(name);
     }
 
     /// A pair in step of which the record is missing: only another comparison meets it.
@@ -230,7 +243,10 @@ impl Engine {
             self.step();
             for (path, reason) in walk.denied() {
                 if let Some(name) = self.deny(&path, &reason, &mut denied) {
-                    met.insert(KeyedHash::of(&name));
+                    // Else the next two phases meet its key or its sidecar, which may say that it is lost.
+                    if is_routine || self.is_behind() {
+                        met.insert(KeyedHash::of(&name));
+                    }
                     self.pairs.met(&name);
                 }
             }
@@ -302,7 +318,7 @@ impl Engine {
                 Ok(znode) => {
                     self.saw_key(item, reading, seen, znode, answer.moment, events, true, &mut sight);
                 }
-                Err((reason, detail)) => sight.unfit(item, reason, detail),
+                Err(misfit) => self.saw_misfit(item, &reading, answer.moment, misfit, &mut sight),
             }
         }
         Ok(self.settle(sight).await)

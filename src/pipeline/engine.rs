@@ -526,6 +526,10 @@ impl Hints for Engine {
         self.ask(Some(side), why, is_certain && !is_eviction);
     }
 
+    fn end(&self, why: StoreError) {
+        self.halt(why);
+    }
+
     fn link(&self, side: Side, link: Link) {
         let (up, down) = match &link {
             Link::Up => (true, None),

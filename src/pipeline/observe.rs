@@ -246,9 +246,24 @@ impl Engine {
                 Ok(znode) => {
                     self.saw_key(item, reading, seen, znode, answer.moment, events, comparing, sight);
                 }
-                Err((reason, detail)) => sight.unfit(item, reason, detail),
+                Err(misfit) => self.saw_misfit(item, &reading, answer.moment, misfit, sight),
             }
         }
+    }
+
+    /// The znode cannot be mirrored; of the key it is taken in whether it is lost.
+    pub(super) fn saw_misfit(
+        &self,
+        item: Item,
+        reading: &KeyReading,
+        moment: Moment,
+        (reason, detail): Misfit,
+        sight: &mut Sight,
+    ) {
+        if reading.state == KeyState::Absent && !reading.entry.is_empty() && !moment.intact {
+            self.is_stranded(&item.name);
+        }
+        sight.unfit(item, reason, detail);
     }
 
     /// Measures how far the clocks are apart if the rule of one of these asks for it. A clock may have been set since the last

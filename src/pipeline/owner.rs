@@ -142,6 +142,19 @@ fn refused_or_away(error: StreamError) -> StoreError {
     }
 }
 
+/// A Redis that has lost what it remembers of the pipeline, and nothing else, holds bases.
+async fn has_no_base(keys: &dyn Keyspace) -> bool {
+    let mut cursor = 0;
+    loop {
+        match keys.scan_sidecars(cursor).await {
+            Ok((_, found)) if !found.is_empty() => return false,
+            Ok((0, _)) => return true,
+            Ok((next, _)) => cursor = next,
+            Err(_) => return false,
+        }
+    }
+}
+
 impl Pipeline {
     /// A pipeline that does nothing until [`Pipeline::run`].
     #[must_use]
@@ -452,7 +465,7 @@ impl Pipeline {
         let mut blank = false;
         if let (Some(keys), true, false) = (&self.keys, remembered == Remembered::default(), captures) {
             // Where it may not be asked, every key is looked at.
-            blank = keys.key_count().await.is_ok_and(|count| count < BLANK_BELOW);
+            blank = keys.key_count().await.is_ok_and(|count| count < BLANK_BELOW) && has_no_base(keys.as_ref()).await;
         }
         self.blank.store(blank, Ordering::Relaxed);
         {

@@ -12,7 +12,7 @@ use super::record::{Entry, Recording, record};
 use crate::change::{Change, Digest, Position, Side};
 use crate::failpoint::crash_point;
 use crate::plan::{
-    Action, Circumstances, Key, KeyOp, Record, Step, Task, Told, Wait, Znode, agreed, note, path_id, plan, step,
+    Action, Circumstances, Key, KeyOp, Record, Step, Task, Told, Wait, Znode, agreed, lost, note, path_id, plan, step,
 };
 use crate::store::StoreError;
 use crate::stream::StreamError;
@@ -163,6 +163,9 @@ impl Engine {
                     }
                     self.too_large(&change, &text);
                     if let Some(work) = work {
+                        if lost(&work.seen.seen) == Some(Side::Redis) {
+                            self.is_stranded(&work.seen.name);
+                        }
                         self.dirty.finish(work.seen.name, None);
                     }
                 }
@@ -195,6 +198,7 @@ impl Engine {
     fn decide(&self, seen: Observed, works: &mut Vec<Work>, changes: &mut Vec<Change>, settled: &mut Settled) {
         let Some(route) = self.route(seen.hint.route) else { return self.dirty.finish(seen.name, None) };
         let action = plan(&route.policy, &seen.seen);
+        self.is_decided(&seen.name);
         let index = seen.hint.route;
         if action != Action::Nothing {
             tracing::debug!(pair = ?seen.pair, ?action, "planned");
@@ -406,7 +410,7 @@ impl Engine {
         }
     }
 
-    fn note_loss(&self, side: Side, seen: &Observed) {
+    pub(super) fn note_loss(&self, side: Side, seen: &Observed) {
         let store = self.store_name(side);
         let detail = format!("store {store} lost its value, and nothing flows there: the other side keeps its own");
         self.quarantine(&seen.name, seen.hint.route, &seen.pair, "lost", &detail);

@@ -151,7 +151,11 @@ impl Pipeline {
                 kind: "redis".to_owned(),
                 connected: redis.is_connected,
                 server: facts.server.clone(),
-                note: if redis.why.is_empty() { facts.lacking.clone() } else { redis.why },
+                note: [&redis.why, &facts.overwritten, &facts.lacking]
+                    .into_iter()
+                    .find(|note| !note.is_empty())
+                    .cloned()
+                    .unwrap_or_default(),
             });
         }
         stores

@@ -24,6 +24,9 @@ pub struct Base {
     /// be the successor of either. Or it came back with an older state of the key, which is left apart. What the key does next is
     /// followed, and the znode's value goes into the conflict log.
     pub unproven: bool,
+    /// Redis has lost the key, and no flow leads there that could restore it. From here on its absence proves nothing, whatever is
+    /// concluded of the other keys: only an event that names it, or the key itself, says what an application did.
+    pub lost: bool,
     /// Which path the key stood for ([`path_id`]): under another map the base means nothing.
     pub path_id: u32,
     /// Which lineage of the ensemble the zxids belong to.
@@ -43,6 +46,7 @@ const HAS_EXPIRY: u8 = 4;
 const IS_EPHEMERAL: u8 = 8;
 const IS_APART: u8 = 16;
 const IS_UNPROVEN: u8 = 32;
+const IS_LOST: u8 = 64;
 
 impl Base {
     /// [`Base::encode`] gives at most so many bytes.
@@ -60,6 +64,7 @@ impl Base {
         set(self.ephemeral, IS_EPHEMERAL);
         set(self.apart, IS_APART);
         set(self.unproven, IS_UNPROVEN);
+        set(self.lost, IS_LOST);
         let mut bytes = Vec::with_capacity(Base::ENCODED_MAX);
         bytes.extend_from_slice(&[FORMAT, flags]);
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
@@ -106,6 +111,7 @@ impl Base {
             ephemeral: flags & IS_EPHEMERAL != 0,
             apart: flags & IS_APART != 0,
             unproven: flags & IS_UNPROVEN != 0,
+            lost: flags & IS_LOST != 0,
         };
         rest.0.is_empty().then_some(base)
     }

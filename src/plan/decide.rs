@@ -192,10 +192,10 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     action
 }
 
-/// With a base kept apart, a side that was not looked at has no known value.
+/// A side that was not looked at has no known value where the base is one that was kept apart, nor has a key that was lost.
 fn in_doubt(seen: &Observation) -> bool {
     let unseen = seen.znode == Znode::AsBase || seen.key == Key::AsBase;
-    unseen && seen.base.is_some_and(|base| base.apart)
+    seen.base.is_some_and(|base| unseen && base.apart || seen.key == Key::AsBase && base.lost)
 }
 
 fn compare(seen: &Observation) -> Sides {
@@ -253,7 +253,7 @@ fn agree(seen: &Observation, sides: &Sides) -> Action {
     let key_noted = match seen.key {
         Key::AsBase => true,
         Key::Absent(_) => false,
-        Key::Present { expires_ms, .. } => !sides.key_changed && base.expires_ms == expires_ms,
+        Key::Present { expires_ms, .. } => !sides.key_changed && base.expires_ms == expires_ms && !base.lost,
     };
     if version_noted && key_noted && !base.apart && !base.unproven { Action::Nothing } else { Action::Agree }
 }
@@ -360,14 +360,17 @@ pub fn lost(seen: &Observation) -> Option<Side> {
     }
 }
 
-/// Why a key is gone. What was seen decides; else its recorded expiry; else it is a delete only where nothing else can
-/// explain it.
+/// Why a key is gone. What was seen decides; else a loss that was found before; else its recorded expiry; else it is a delete only
+/// where nothing else can explain it.
 fn removal(seen: &Observation) -> Removal {
     let Key::Absent(vanished) = seen.key else {
         return Removal::Lost;
     };
     if let Some(removal) = vanished.seen {
         return removal;
+    }
+    if seen.base.is_some_and(|base| base.lost) {
+        return Removal::Lost;
     }
     match seen.base.and_then(|base| base.expires_ms) {
         Some(expires_ms) if expires_ms <= vanished.now_ms => Removal::Expired,

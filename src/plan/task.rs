@@ -74,7 +74,7 @@ pub enum Wait {
 pub enum Step {
     /// Nothing: it is in step, or not ours to touch.
     Nothing,
-    /// This side lost its data and nothing leads there.
+    /// This side lost its data and nothing leads there; that is noted.
     Lost(Side),
     /// A conflict that nobody may settle.
     Quarantine,
@@ -131,7 +131,7 @@ pub fn step(action: Action, policy: &Policy, seen: &Observation, about: &Circums
     }
     match action {
         Action::Nothing => Step::Nothing,
-        Action::Lost(side) => Step::Lost(side),
+        Action::Lost(side) => lost(side, seen),
         Action::Quarantine => Step::Quarantine,
         Action::NotOurs => Step::NotOurs,
         Action::Agree => Step::Do(Record::Agreed, note(Some(agreed(seen, about.path_id, false)))),
@@ -143,6 +143,18 @@ pub fn step(action: Action, policy: &Policy, seen: &Observation, about: &Circums
         }
         Action::ToRedis(verdict) => to_redis(policy, seen, about, verdict),
         Action::ToZookeeper(verdict) => to_zookeeper(policy, seen, about, verdict),
+    }
+}
+
+/// What Redis lost is noted in the base first: what is concluded of Redis as a whole, now or by a later owner, must not make a delete
+/// of it. What the ensemble lost is told by the lineage in the base.
+fn lost(side: Side, seen: &Observation) -> Step {
+    match seen.base {
+        Some(base) if side == Side::Redis && !base.lost => {
+            let noted = Base { sequence: base.sequence.wrapping_add(1), lost: true, ..base };
+            Step::Do(Record::Nothing, note(Some(noted)))
+        }
+        _ => Step::Lost(side),
     }
 }
 
@@ -253,7 +265,9 @@ pub fn agreed(seen: &Observation, path_id: u32, apart: bool) -> Base {
         Key::Absent(_) => (None, None),
         Key::AsBase => (base.and_then(|base| base.redis), base.and_then(|base| base.expires_ms)),
     };
-    Base { zookeeper, redis, expires_ms, ephemeral, apart, ..next_base(seen, path_id) }
+    // A key that was not looked at is still the one that was lost.
+    let lost = seen.key == Key::AsBase && base.is_some_and(|base| base.lost);
+    Base { zookeeper, redis, expires_ms, ephemeral, apart, lost, ..next_base(seen, path_id) }
 }
 
 /// The base of a pair that is kept apart. On a one-way route the destination's state stays as it was agreed: what somebody else
@@ -277,6 +291,7 @@ fn next_base(seen: &Observation, path_id: u32) -> Base {
         ephemeral: false,
         apart: false,
         unproven: false,
+        lost: false,
         path_id,
         ensemble: seen.ensemble.id,
     }

@@ -45,6 +45,7 @@ fn base(mzxid: i64, value: &[u8]) -> Option<Base> {
         ephemeral: false,
         apart: false,
         unproven: false,
+        lost: false,
         path_id: 3,
         ensemble: 7,
     })
@@ -313,11 +314,62 @@ fn what_follows_an_unproven_base_is_carried_and_what_it_replaces_is_logged() {
 }
 
 #[test]
+fn a_key_that_was_lost_stays_so_whatever_is_concluded_of_redis() {
+    let one_way = policy(Flow::From(Side::Redis));
+    let about = Circumstances {
+        has_value: false,
+        was_evicted: false,
+        has_waited: false,
+        comparing: true,
+        told: Told::default(),
+        guards_deletes: false,
+        key_named: false,
+        hears_redis: true,
+        path_id: 3,
+    };
+    let vanished = |now_ms, intact| Key::Absent(Vanished { seen: None, now_ms, intact });
+    let agreed = base(30, b"a").map(|base| Base { expires_ms: Some(9_000), ..base });
+    let found = observe(agreed, znode(30, b"a"), vanished(5_000, false));
+    assert_eq!(plan(&one_way, &found), Action::Lost(Side::Redis));
+    let noted = step(Action::Lost(Side::Redis), &one_way, &found, &about);
+    let lost = match noted {
+        Step::Do(Record::Nothing, Task::Redis { op: KeyOp::Note, base, .. }) => base,
+        _ => None,
+    };
+    assert_eq!(lost, agreed.map(|base| Base { lost: true, sequence: 2, ..base }));
+    let decide = |znode, key| plan(&one_way, &observe(lost, znode, key));
+    // A later comparison proves that nothing was lost since this one; the time of its expiry passes.
+    for now_ms in [5_000, 9_500] {
+        let later = observe(lost, znode(30, b"a"), vanished(now_ms, true));
+        assert_eq!(plan(&one_way, &later), Action::Lost(Side::Redis));
+        assert_eq!(step(Action::Lost(Side::Redis), &one_way, &later, &about), Step::Lost(Side::Redis), "once");
+        assert_eq!(plan(&two_way(), &later), Action::ToRedis(None), "the route leads there now");
+    }
+    assert_eq!(decide(ABSENT, vanished(5_000, true)), Action::Forget);
+    assert_eq!(
+        decide(znode(31, b"b"), Key::AsBase),
+        Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: "the source of a one-way route decides" })),
+        "which looks at the key first"
+    );
+    assert_ne!(decide(znode(30, b"a"), Key::AsBase), Action::Agree, "nobody looked whether it is back");
+    // It is back, and may be deleted again.
+    let back = observe(
+        lost,
+        znode(30, b"a"),
+        Key::Present { digest: Digest::of(b"a"), expires_ms: Some(9_000), may_be_older: false },
+    );
+    assert_eq!(plan(&one_way, &back), Action::Agree);
+    assert!(!crate::plan::agreed(&back, 3, false).lost);
+    assert_eq!(decide(znode(30, b"a"), gone(Some(Removal::Deleted))), Action::ToZookeeper(None), "set, and deleted");
+}
+
+#[test]
 fn a_base_reads_back_and_nonsense_is_no_base() {
     let mut full = base(30, b"a");
     if let Some(base) = full.as_mut() {
         base.expires_ms = Some(9);
         base.ephemeral = true;
+        base.lost = true;
     }
     let bytes = full.map(|base| base.encode()).unwrap_or_default();
     assert_eq!(Base::decode(&bytes), full);

@@ -146,6 +146,8 @@ pub struct KeyspaceFacts {
     pub notifications: Option<bool>,
     /// What they lack, and the command that turns it on; empty if they are on.
     pub lacking: String,
+    /// What is to be said of a key of ours that something else has written, where that keeps no change back; empty if there is none.
+    pub overwritten: String,
 }
 
 /// The next cursor (0 at the end) and some keys.

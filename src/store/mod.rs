@@ -85,6 +85,9 @@ pub trait Hints: Send + Sync {
 
     /// The source's connection came or went.
     fn link(&self, side: Side, link: Link);
+
+    /// The ownership has to end, for this reason: what the store is to remember of it can be neither read nor written.
+    fn end(&self, why: StoreError);
 }
 
 /// The answers to so many questions. Fewer or more than that are an error of the whole call: which of them answers what is not known,

@@ -38,6 +38,8 @@ impl Hints for Told {
     fn link(&self, _: Side, link: Link) {
         *self.is_up.lock().unwrap() = matches!(link, Link::Up);
     }
+
+    fn end(&self, _: StoreError) {}
 }
 
 fn agreed(value: &str) -> Base {
@@ -49,6 +51,7 @@ fn agreed(value: &str) -> Base {
         ephemeral: false,
         apart: false,
         unproven: false,
+        lost: false,
         path_id: 7,
         ensemble: 1,
     }

@@ -47,6 +47,7 @@ mod kafka_stream;
 mod limits;
 mod losses;
 mod losses_told;
+mod lost_at_the_source;
 mod memory;
 #[cfg(feature = "failpoints")]
 mod named;
@@ -55,6 +56,7 @@ mod older;
 mod once;
 mod one_way;
 mod operating;
+mod own_keys;
 mod pauses;
 #[cfg(not(feature = "failpoints"))]
 mod plain;

@@ -61,6 +61,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
         ephemeral: false,
         apart: false,
         unproven: false,
+        lost: false,
         path_id: 7,
         ensemble: 1,
     };

@@ -50,6 +50,7 @@ fn base(rng: &mut Rng, sequence: u32) -> Option<Base> {
         ephemeral: rng.bool(),
         apart: rng.bool(),
         unproven: rng.bool(),
+        lost: rng.bool(),
         path_id: 7,
         ensemble: 1,
     })
@@ -323,4 +324,5 @@ impl Hints for Deaf {
     fn everything(&self, _: Side, _: &str) {}
     fn lost(&self, _: Side, _: keepstep::change::LossCause, _: &str, _: bool) {}
     fn link(&self, _: Side, _: Link) {}
+    fn end(&self, _: keepstep::store::StoreError) {}
 }

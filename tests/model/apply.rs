@@ -118,7 +118,7 @@ pub fn is_gone(worker: &mut Worker) {
 }
 
 fn in_step(cfg: &Config, worker: &mut Worker, base: B) {
-    worker.quarantined = false;
+    worker.quarantined = base.lost;
     if !base.is {
         is_gone(worker);
     }

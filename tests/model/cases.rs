@@ -60,6 +60,16 @@ pub fn small() -> Vec<Config> {
         ),
         with("answers are lost", two_way(Redis), Budget { lost_replies: 1, ..writes(2, 2) }),
         with("a key is evicted", two_way(Zookeeper), Budget { evictions: 1, gaps: 1, ..writes(1, 1) }),
+        with(
+            "a key is evicted at the source",
+            one_way(Redis),
+            Budget { evictions: 1, comparisons: 2, gaps: 1, ..writes(0, 2) },
+        ),
+        with(
+            "a key is evicted at the source, killed",
+            one_way(Redis),
+            Budget { evictions: 1, comparisons: 1, crashes: 1, starts: 1, ..writes(1, 2) },
+        ),
         with("FLUSHALL", two_way(Zookeeper), Budget { flushes: 1, ..writes(1, 2) }),
         with("Redis comes back older", two_way(Zookeeper), Budget { key_rollbacks: 1, ..writes(1, 2) }),
         with("Redis comes back older, one way", one_way(Redis), Budget { key_rollbacks: 1, ..writes(1, 3) }),
@@ -207,6 +217,10 @@ pub fn planted() -> Vec<Config> {
         plant(
             Bug::RoundsCarryOutWhatNobodySaw,
             Config { large_values: true, ..both("missed", Budget { gaps: 1, comparisons: 1, ..writes(2, 1) }) },
+        ),
+        plant(
+            Bug::LossNotNoted,
+            Config::new("evicted", one_way(Redis), Budget { evictions: 1, comparisons: 2, ..writes(0, 1) }),
         ),
         plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
         plant(

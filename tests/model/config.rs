@@ -50,6 +50,7 @@ pub enum Bug {
     FormerOwnerRemembers,
     RoundsCarryOutWhatNobodySaw,
     OlderKeyFollowed,
+    LossNotNoted,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -305,7 +305,13 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
     };
     let action = plan(&cfg.policy, &seen);
     let worker = &mut world.workers[i];
-    match step(action, &cfg.policy, &seen, &about) {
+    let next = match step(action, &cfg.policy, &seen, &about) {
+        Step::Do(_, Task::Redis { base: Some(base), .. }) if base.lost && cfg.has(Bug::LossNotNoted) => {
+            Step::Lost(keepstep::change::Side::Redis)
+        }
+        next => next,
+    };
+    match next {
         Step::Nothing => {
             worker.quarantined = false;
             if !look.base.is && matches!(look.znode, Read::Is(znode) if znode.is.value == 0) {

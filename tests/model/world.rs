@@ -56,6 +56,7 @@ pub struct B {
     pub expires: bool,
     pub apart: bool,
     pub unproven: bool,
+    pub lost: bool,
     pub ensemble: u8,
 }
 
@@ -457,6 +458,7 @@ impl B {
             expires: base.expires_ms.is_some(),
             apart: base.apart,
             unproven: base.unproven,
+            lost: base.lost,
             ensemble: u8::try_from(base.ensemble).unwrap(),
         }
     }
@@ -481,6 +483,7 @@ impl B {
             ephemeral: false,
             apart: self.apart,
             unproven: self.unproven,
+            lost: self.lost,
             path_id: PATH,
             ensemble: u32::from(self.ensemble),
         }

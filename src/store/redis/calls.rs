@@ -4,7 +4,7 @@ use super::fault::{explain, is_broken, is_denied, is_full, is_replica, may_be_to
 use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
-use super::{Shared, lock};
+use super::{Shared, lock, own};
 use crate::change::Digest;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
@@ -122,7 +122,13 @@ impl Shared {
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
         let commands = self.connection().await?;
         let sent = commands.connection.clone().send_packed_command(command).await;
-        answer(sent).map_err(|error| self.failed(&commands, &error))
+        answer(sent).map_err(|error| {
+            if own::is_of_another_type(&error) {
+                own::explain_named(&self.settings, command, &error)
+            } else {
+                self.failed(&commands, &error)
+            }
+        })
     }
 
     /// Runs a script, loading it where the server does not have it. The inner error is the script's.

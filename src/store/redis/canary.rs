@@ -3,8 +3,9 @@
 use super::calls::answer as no_error;
 use super::source::Member;
 use super::state::{self, Update};
-use super::{Shared, lock};
+use super::{Shared, lock, own};
 use crate::change::LossCause;
+use crate::store::StoreError;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use std::sync::Arc;
@@ -29,7 +30,16 @@ pub(super) async fn check(
     }
     let answers = connection.send_packed_commands(&looks, 0, asked.len()).await?;
     for ((member, shared, canary), answer) in asked.into_iter().zip(answers) {
-        let (found, epoch): (Option<String>, Option<u64>) = redis::from_redis_value(no_error(Ok(answer))?)?;
+        let answer = match no_error(Ok(answer)) {
+            Err(error) if own::is_of_another_type(&error) => {
+                // Of this pipeline alone; the next ownership begins when it can be remembered.
+                let why = own::overwritten(&shared.settings, &state::key(shared));
+                member.tell(|hints| hints.end(StoreError::NotNow(why)));
+                continue;
+            }
+            answer => answer?,
+        };
+        let (found, epoch): (Option<String>, Option<u64>) = redis::from_redis_value(answer)?;
         let is_newer_owner = epoch > Some(shared.epoch.load(Ordering::Relaxed));
         if !is_newer_owner && found.as_deref() != Some(canary.as_str()) {
             is_gone(connection, member, shared, &canary).await;

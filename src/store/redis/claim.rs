@@ -4,9 +4,9 @@
 //! neither keeps its own alive over that one nor takes that one away.
 
 use super::calls::{bytes, integer, keys_of, run};
-use super::fault::{explain, is_broken};
+use super::fault::is_broken;
 use super::script::Script;
-use super::{Shared, lock};
+use super::{Shared, lock, own};
 use crate::store::{Claim, HeldClaim, StoreError, overlaps, owned_by_another};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError};
@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Names all claims of this database. Two colons: no pipeline can be named so.
-const CLAIMS: &str = "_keepstep::claims";
+pub(super) const CLAIMS: &str = "_keepstep::claims";
 
-fn key(pipeline: &str) -> String {
+pub(super) fn key(pipeline: &str) -> String {
     format!("_keepstep::claim:{pipeline}")
 }
 
@@ -126,8 +126,9 @@ pub(super) async fn name_lineage(shared: &Shared, lineage: u32) -> Result<(), St
     let Some(before) = before.filter(|laid| laid.claim.lineage != lineage) else { return Ok(()) };
     let now = Laid::new(shared, &Claim { lineage, ..before.claim.clone() });
     *lock(&shared.claim) = Some(now.clone());
-    let answer = shared.script(&shared.claims.keep, &before.becoming(shared, &now)).await?;
-    answer.map(|_| ()).map_err(|error| explain(&shared.settings, &error))
+    let command = before.becoming(shared, &now);
+    let answer = shared.script(&shared.claims.keep, &command).await?;
+    answer.map(|_| ()).map_err(|error| own::explain_named(&shared.settings, &command, &error))
 }
 
 /// The claim that lies there for our pipeline, whoever laid it.
@@ -154,16 +155,23 @@ async fn renew_one(mut connection: MultiplexedConnection, shared: &Shared) -> Re
     let Some(laid) = lock(&shared.claim).clone() else { return Ok(()) };
     let mut add = redis::cmd("SADD");
     add.arg(CLAIMS).arg(&shared.settings.pipeline);
-    let kept = run(&mut connection, &shared.claims.keep, &laid.keeping(shared)).await;
+    let keep = laid.keeping(shared);
+    let kept = run(&mut connection, &shared.claims.keep, &keep).await;
     let added = add.query_async::<()>(&mut connection).await;
-    for result in [kept.map(|_| ()), added] {
+    let mut overwritten = String::new();
+    for (command, result) in [(&keep, kept.map(|_| ())), (&add, added)] {
         match result {
             Err(error) if is_broken(&error) => return Err(error),
+            // This ownership goes on: whoever else begins here waits until it can see the claims.
+            Err(error) if own::is_of_another_type(&error) => {
+                overwritten = own::explain_named(&shared.settings, command, &error).to_string();
+            }
             // Out of memory, for instance. The claim holds for a while yet, and is renewed again.
             Err(refused) => tracing::debug!(%refused, "a claim could not be renewed"),
             Ok(()) => {}
         }
     }
+    shared.say_overwritten(overwritten);
     // Given up while this was under way.
     if lock(&shared.claim).is_none() {
         run(&mut connection, &shared.claims.give_up, &laid.giving_up(shared)).await?;

@@ -21,6 +21,7 @@ mod info;
 mod lineage;
 mod needs;
 pub mod notification;
+mod own;
 mod preflight;
 mod script;
 mod server;

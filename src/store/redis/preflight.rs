@@ -3,7 +3,7 @@
 use super::calls::{bytes, glob, integer, keys_of};
 use super::fault::{is_broken, is_denied};
 use super::info::{notifies, shortcoming, turn_on};
-use super::{Shared, needs};
+use super::{Shared, needs, own};
 use crate::store::StoreError;
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use redis::Value;
@@ -24,6 +24,7 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
     if missing.is_empty() {
         findings.push(Finding::new(Level::Ok, store, "the commands that are needed are there", ""));
         findings.extend(permissions(shared).await);
+        findings.extend(overwritten(shared).await);
         findings.extend(readable(shared, range).await?);
     } else {
         findings.push(Finding::new(Level::Error, store, needs::sentence(shared, &missing), ""));
@@ -86,6 +87,27 @@ async fn eviction(shared: &Shared) -> Finding {
             )
         }
     }
+}
+
+/// Keys of our own that something else has written.
+async fn overwritten(shared: &Shared) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !shared.settings.sidecars {
+        return findings;
+    }
+    for (key, kind) in own::all(shared) {
+        let mut command = redis::cmd("TYPE");
+        command.arg(&key);
+        // What may not be asked is found out at the start.
+        if let Ok(Value::SimpleString(found)) = shared.command(&command).await
+            && found != kind
+            && found != "none"
+        {
+            let what = own::overwritten(&shared.settings, &key);
+            findings.push(Finding::new(Level::Error, &shared.settings.name, what, ""));
+        }
+    }
+    findings
 }
 
 /// What the scripts need, asked without doing it.

@@ -62,7 +62,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    fn tell(&self, what: impl FnOnce(&dyn Hints)) {
+    pub(super) fn tell(&self, what: impl FnOnce(&dyn Hints)) {
         if let Some(hints) = self.hints.upgrade() {
             what(&*hints);
         }

@@ -13,10 +13,9 @@
 //! in Redis. The same check where it is read would not do: nobody can tell by then which number was put over which.
 
 use super::calls::{integer, keys_of, run};
-use super::fault::explain;
 use super::info::Evidence;
 use super::script::Script;
-use super::{Shared, lock};
+use super::{Shared, lock, own};
 use crate::store::{JOURNAL_SLOTS, Remembered, Slot, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
@@ -127,10 +126,11 @@ async fn read(shared: &Shared, fields: &[impl AsRef<str>]) -> Result<Vec<Vec<u8>
 
 /// Writes as the owner that this store was told last that it is.
 async fn write(shared: &Shared, update: Update) -> Result<(), StoreError> {
-    match shared.script(&shared.state, &update.command(shared)).await? {
+    let command = update.command(shared);
+    match shared.script(&shared.state, &command).await? {
         Ok(Value::Int(6)) => Err(shared.fenced()),
         Ok(_) => Ok(()),
-        Err(error) => Err(explain(&shared.settings, &error)),
+        Err(error) => Err(own::explain_named(&shared.settings, &command, &error)),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::store::{Known, StoreError, Ties};
 use serde::{Deserialize, Serialize};
 
 /// Made once and never written again. Two colons, as for all that no pipeline owns alone: no pipeline can be named so.
-const IDENTITY: &str = "_keepstep::identity";
+pub(super) const IDENTITY: &str = "_keepstep::identity";
 
 /// What the key of a pipeline holds.
 #[derive(Serialize, Deserialize)]
@@ -14,7 +14,7 @@ struct Stores {
     zookeeper: Known,
 }
 
-fn key(shared: &Shared) -> String {
+pub(super) fn key(shared: &Shared) -> String {
     format!("_keepstep::stores:{}", shared.settings.pipeline)
 }
 

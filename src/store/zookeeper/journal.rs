@@ -76,6 +76,7 @@ mod tests {
             ephemeral: false,
             apart: false,
             unproven: false,
+            lost: false,
             path_id: 1,
             ensemble: 2,
         };

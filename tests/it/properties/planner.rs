@@ -80,6 +80,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         ephemeral: draw.below(4) == 1,
         apart: draw.below(4) == 1,
         unproven: draw.below(4) == 1,
+        lost: draw.below(4) == 1,
         path_id: PATH,
         ensemble: u32::from(draw.below(2)),
     });
