@@ -3,7 +3,7 @@
 //! A message goes out in the step that writes its change, and so only with it: also where the change was recorded long before, by
 //! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing.
 
-use super::dirty::Hint;
+use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use super::held::Held;
 use super::observe::Observed;
@@ -190,19 +190,16 @@ impl Engine {
         })
     }
 
-    /// A pair was found to have neither znode nor base, or lost its base: what was read of its znode before may be older.
-    pub(super) fn is_gone(&self, hint: &Hint) {
+    /// Ends the round of a pair that was found to have neither znode nor base, or lost its base: what was read of its znode before may
+    /// be older.
+    pub(super) fn finish_gone(&self, name: PairName, hint: &Hint) {
         let heard = if hint.zxid == i64::MAX { 0 } else { hint.zxid };
         let seen = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
-        self.gone_zxid.fetch_max(seen.max(heard), Ordering::Relaxed);
-        self.forgotten.fetch_add(1, Ordering::Release);
+        self.dirty.finish_gone(name, seen.max(heard));
     }
 
     /// The pair is as its base says, which is known: it leaves the quarantine, unless the base says that its key was lost.
     fn in_step(&self, seen: Observed, base: Option<Base>) {
-        if base.is_none() {
-            self.is_gone(&seen.hint);
-        }
         self.cache.put(&seen.name, base);
         if base.is_some_and(|base| base.lost) {
             self.note_loss(Side::Redis, &seen);
@@ -211,7 +208,10 @@ impl Engine {
         }
         self.inferred.settled(&seen.name, seen.hint.route);
         self.pairs.settled(&seen.name, seen.hint.route, seen.seen.base.is_some(), base.is_some());
-        self.dirty.finish(seen.name, None);
+        match base {
+            Some(_) => self.dirty.finish(seen.name, None),
+            None => self.finish_gone(seen.name, &seen.hint),
+        }
     }
 
     fn not_done(&self, seen: Observed, outcome: KeyOutcome) {

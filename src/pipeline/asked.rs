@@ -7,11 +7,38 @@ use std::time::{Duration, Instant};
 /// The first pause after a comparison for nothing.
 const RUMOUR: Duration = Duration::from_secs(1);
 
+/// Why a comparison is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// The side whose source asks; `None`: somebody else.
+    pub(super) side: Option<Side>,
+    /// Its connection was lost: what happened in between was not told.
+    pub(super) is_gap: bool,
+    /// In words.
+    pub(super) why: String,
+}
+
+impl Reason {
+    pub(super) fn of(side: Option<Side>, why: &str) -> Reason {
+        Reason { side, is_gap: false, why: why.to_owned() }
+    }
+
+    /// The source of this side was lost.
+    pub(super) fn gap(side: Side, why: String) -> Reason {
+        Reason { side: Some(side), is_gap: true, why }
+    }
+
+    /// The side in which there is a gap.
+    pub(super) fn gap_in(&self) -> Option<Side> {
+        self.side.filter(|_| self.is_gap)
+    }
+}
+
 /// A comparison that is asked for.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// By which side's source, and why; empty if none is.
-    pub(super) reasons: Vec<(Option<Side>, String)>,
+    /// Empty if none is.
+    pub(super) reasons: Vec<Reason>,
     /// Events may be missing, or somebody waits for it. Otherwise a source says that anything may have changed, which others can make
     /// it say as often as they like.
     pub(super) is_urgent: bool,
@@ -41,16 +68,16 @@ impl Rumours {
 impl Engine {
     /// Asks for a comparison of everything.
     pub(super) fn ask_comparison(&self, side: Option<Side>, why: &str) {
-        self.ask(side, why, true);
+        self.ask_for(Reason::of(side, why), true);
     }
 
-    pub(super) fn ask(&self, side: Option<Side>, why: &str, is_urgent: bool) {
+    pub(super) fn ask_for(&self, reason: Reason, is_urgent: bool) {
         {
             let mut asked = lock(&self.asked);
             asked.is_urgent |= is_urgent;
             // Who asks many times a second asks for one.
-            if asked.reasons.iter().all(|known| *known != (side, why.to_owned())) {
-                asked.reasons.push((side, why.to_owned()));
+            if !asked.reasons.contains(&reason) {
+                asked.reasons.push(reason);
             }
         }
         self.compare_asked.notify_one();

@@ -3,6 +3,7 @@
 //! What is known of each pair is what the stream says of it, so a restart records nothing for pairs that did not
 //! change. A key that is gone because Redis lost its data is no delete: it stays known, and only the loss is on the stream.
 
+use super::asked::Reason;
 use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
 use super::held::Held;
@@ -326,9 +327,8 @@ impl Engine {
     }
 
     /// Compares the store with what the stream says; answers how many pairs differed.
-    pub(super) async fn compare_capture(&self, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
-        let gaps: Vec<Side> =
-            asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+    pub(super) async fn compare_capture(&self, asked: &[Reason]) -> Result<u64, StoreError> {
+        let gaps: Vec<Side> = asked.iter().filter_map(Reason::gap_in).collect();
         self.begin_steps();
         let begun = std::time::Instant::now();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());

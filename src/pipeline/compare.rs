@@ -12,7 +12,8 @@
 //! says of the stores as a whole (what vanishes unseen from here on is a delete) waits until the last of these is settled.
 //! Deletes that nobody saw are counted first, with those that its rounds meet (`inferred.rs`): many of them wait for `approve`.
 
-use super::dirty::{Hint, PairName};
+use super::asked::Reason;
+use super::dirty::{Gone, Hint, PairName};
 use super::engine::{Engine, lock, now_ms};
 use super::inferred::Decided;
 use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
@@ -61,10 +62,9 @@ struct Found {
 
 impl Engine {
     /// Compares everything once; answers how many pairs were not in step.
-    pub(super) async fn compare(self: &Arc<Self>, asked: &[(Option<Side>, String)]) -> Result<u64, StoreError> {
+    pub(super) async fn compare(self: &Arc<Self>, asked: &[Reason]) -> Result<u64, StoreError> {
         let begun = Instant::now();
-        let gaps: Vec<Side> =
-            asked.iter().filter(|(_, why)| why.starts_with("gap: ")).filter_map(|(side, _)| *side).collect();
+        let gaps: Vec<Side> = asked.iter().filter_map(Reason::gap_in).collect();
         self.begin_steps();
         self.conclusion.missed.store(0, Ordering::Relaxed);
         *lock(&self.conclusion.waits) = None;
@@ -74,11 +74,9 @@ impl Engine {
         let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_behind();
         let is_routine = asked.is_empty() && is_settled;
         let life = self.keys.as_ref().map_or(0, |keys| keys.life());
-        let watch_gaps = self.watch_gaps.load(Ordering::Acquire);
-        let was_watched = self.zookeeper_up.load(Ordering::Acquire);
-        let pauses = self.pauses.load(Ordering::Acquire);
+        let sources = self.sources();
         let were_paused = lock(&self.live).paused.clone();
-        let was_paused = !were_paused.is_empty();
+        let begun_so = sources.begin(life, were_paused.is_empty());
         let event_gaps = self.dirty.gaps();
         self.dirty.begin_comparison();
         self.quarantine.begin_comparison();
@@ -96,7 +94,7 @@ impl Engine {
         }
         let gone = self.gone_pairs(&met).await?;
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
-        let every_route = !was_paused && self.pauses.load(Ordering::Acquire) == pauses;
+        let every_route = self.sources().covers_every_route(&begun_so);
         if every_route {
             let not_met = self.quarantine.not_met(|name, _| met.contains(&KeyedHash::of(name)));
             for (name, route) in not_met {
@@ -104,12 +102,7 @@ impl Engine {
             }
         }
         drop(met);
-        if was_watched && every_route {
-            self.watch_compared.store(watch_gaps, Ordering::Release);
-        }
-        if every_route {
-            self.life_compared.store(life, Ordering::Release);
-        }
+        self.note_compared(&begun_so);
         self.blank.store(false, Ordering::Relaxed);
         let has_gone = !gone.is_empty();
         for (name, route) in gone {
@@ -122,14 +115,15 @@ impl Engine {
         let paused = lock(&self.live).paused.clone();
         self.pairs.end(|route| paused.contains(&route));
         // What went on in a gap was perhaps seen in part: the comparison that follows it counts anew.
-        if self.pauses.load(Ordering::Acquire) == pauses && self.dirty.gaps() == event_gaps {
+        let sources = self.sources();
+        if sources.is_unpaused_since(&begun_so) && self.dirty.gaps() == event_gaps {
             let left = self.dirty.left(self.settings.routes.len());
             let counts = total.inferred.iter().zip(left).enumerate();
             for (route, (inferred, (left, _))) in counts.filter(|(route, _)| !were_paused.contains(route)) {
                 self.inferred.ended(route, self.pairs.looked_at(route) + inferred + left);
             }
         }
-        if every_route && self.zookeeper_up.load(Ordering::Relaxed) && self.redis_up.load(Ordering::Relaxed) {
+        if every_route && sources.hears(Side::Zookeeper) && sources.hears(Side::Redis) {
             self.cache.set_complete(true);
             self.counts.compared(counted);
         }
@@ -238,7 +232,7 @@ impl Engine {
             {
                 absorb(total, batch(ended))?;
             }
-            let forgotten = self.forgotten.load(Ordering::Acquire);
+            let gone = self.dirty.gone();
             let walked = walk.next().await?;
             self.step();
             for (path, reason) in walk.denied() {
@@ -271,21 +265,21 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            under_way.spawn(engine.compare_walked(items, is_routine, forgotten));
+            under_way.spawn(engine.compare_walked(items, is_routine, gone));
         }
     }
 
-    /// Compares znodes that were read after so many pairs had lost their base with their keys.
+    /// Compares znodes that were read when so many pairs had lost their base with their keys.
     async fn compare_walked(
         self: Arc<Self>,
         mut items: Vec<WalkedItem>,
         is_routine: bool,
-        forgotten: u64,
+        gone: Gone,
     ) -> Result<Settled, StoreError> {
         let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let turn = self.dirty.turn();
         let free = self.dirty.try_take(&turn, &mut items.iter().map(|(item, ..)| (&item.name, item.hint)));
-        let was_forgotten = self.forgotten.load(Ordering::Acquire) != forgotten;
+        let was_forgotten = self.dirty.gone() != gone;
         let mut free = free.into_iter();
         items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
         let mut sight = Sight::default();
@@ -436,7 +430,7 @@ impl Engine {
             Known::Base(_) if !is_free => self.pairs.left(&item.name, item.hint.route),
             _ => self.pairs.met(&item.name),
         }
-        if !is_free && (!is_routine || !self.is_watched()) {
+        if !is_free && (!is_routine || !self.sources().is_watched()) {
             self.dirty.note(&item.name, Hint { slow: true, owed: true, ..item.hint });
         } else if !is_free {
             self.dirty.leave(&item.name, item.hint.route);

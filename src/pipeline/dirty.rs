@@ -85,6 +85,16 @@ pub struct Gaps {
     key: u64,
 }
 
+/// Pairs that have lost their base, or were found without one and without a znode: nothing shows of such a pair whether what is read
+/// of its znode is older than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gone {
+    /// How many times it happened.
+    pub count: u64,
+    /// The newest zxid seen when it last did.
+    pub zxid: i64,
+}
+
 impl Hint {
     /// Nothing known yet.
     #[must_use]
@@ -174,6 +184,7 @@ struct Inner {
     busy: HashMap<PairName, Busy>,
     paused: HashSet<usize>,
     gaps: Gaps,
+    gone: Gone,
     /// Pairs that a comparison waits for, with their routes.
     owed: HashMap<PairName, usize>,
     /// Pairs that the last comparison left to the rounds, by route, settled or not.
@@ -378,8 +389,28 @@ impl DirtySet {
 
     /// Ends a pair's round. `again`: what is still to be done, not before the delay.
     pub fn finish(&self, name: PairName, again: Option<(Hint, Duration)>) {
+        self.end(name, again, None);
+    }
+
+    /// Ends the round of a pair that has no base any more, and no znode by what was seen up to this zxid. Whoever takes the pair next
+    /// finds it counted in [`DirtySet::gone`].
+    pub fn finish_gone(&self, name: PairName, zxid: i64) {
+        self.end(name, None, Some(zxid));
+    }
+
+    /// See [`Gone`].
+    #[must_use]
+    pub fn gone(&self) -> Gone {
+        self.inner().gone
+    }
+
+    fn end(&self, name: PairName, again: Option<(Hint, Duration)>, gone: Option<i64>) {
         {
             let mut inner = self.inner();
+            if let Some(zxid) = gone {
+                inner.gone.count += 1;
+                inner.gone.zxid = inner.gone.zxid.max(zxid);
+            }
             let later = inner.end(&name);
             if let Some((hint, _)) = again.filter(|(hint, _)| hint.owed) {
                 inner.owe(&name, hint.route);

@@ -9,7 +9,7 @@
 //! Rounds run beside each other on disjoint pairs. An idle pipeline starts a round at once; while rounds are under way
 //! the next one gathers, for at most `batch.wait`.
 
-use super::asked::Asked;
+use super::asked::{Asked, Reason};
 use super::behind::Behind;
 use super::cache::Cache;
 use super::counts::Counts;
@@ -21,6 +21,7 @@ use super::observe::Observed;
 use super::pressure::Pressure;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
+use super::sources::{Begun, Sources};
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
 use crate::codec::json::StoreNames;
 use crate::failpoint::caches_are_off;
@@ -177,11 +178,7 @@ pub struct Engine {
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
-    /// Pairs that have lost their base.
-    pub(super) forgotten: AtomicU64,
     pub(super) conclusion: super::compare::Conclusion,
-    /// The newest zxid seen when a pair last lost its base.
-    pub(super) gone_zxid: AtomicI64,
     pub(super) memory: super::tide::Memory,
     /// Size of the larger values seen lately.
     value_bytes: AtomicUsize,
@@ -197,17 +194,7 @@ pub struct Engine {
     pub(super) known: Mutex<super::capture::KnownPairs>,
     /// Capture only: keys that are gone and that nobody has seen being deleted.
     pub(super) lost_keys: Mutex<std::collections::HashSet<super::dirty::PairName>>,
-    /// The sources that are up.
-    pub(super) zookeeper_up: AtomicBool,
-    pub(super) redis_up: AtomicBool,
-    /// Moves with each `pause`: a comparison in which it moved has not seen every route.
-    pub(super) pauses: AtomicU64,
-    /// Moves with each end of the watch.
-    pub(super) watch_gaps: AtomicU64,
-    /// `watch_gaps` of the last comparison that ended: whatever the znodes did in a gap before it is known.
-    pub(super) watch_compared: AtomicU64,
-    /// The life of Redis' data set at the beginning of the last comparison that ended; `u64::MAX` before the first.
-    pub(super) life_compared: AtomicU64,
+    sources: Mutex<Sources>,
     /// The rounds, so that none outlives the ownership.
     tasks: Mutex<JoinSet<()>>,
     /// Goes with the engine, after everything else in it.
@@ -261,9 +248,7 @@ impl Engine {
             blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
-            forgotten: AtomicU64::new(0),
             conclusion: super::compare::Conclusion::default(),
-            gone_zxid: AtomicI64::new(0),
             memory: super::tide::Memory::default(),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
@@ -275,22 +260,25 @@ impl Engine {
             counts_matter,
             known: Mutex::default(),
             lost_keys: Mutex::default(),
-            zookeeper_up: AtomicBool::new(false),
-            redis_up: AtomicBool::new(false),
-            pauses: AtomicU64::new(0),
-            watch_gaps: AtomicU64::new(0),
-            watch_compared: AtomicU64::new(u64::MAX),
-            life_compared: AtomicU64::new(u64::MAX),
+            sources: Mutex::default(),
             tasks: Mutex::default(),
             alive: watch::Sender::new(()),
         }
     }
 
-    /// Whether every change of a znode since its base has been told of: the watch stands, and a comparison has ended since
-    /// it was laid. Before that a znode may have been deleted and recreated at the very version that the base has.
-    pub(super) fn is_watched(&self) -> bool {
-        let gaps = self.watch_gaps.load(Ordering::Acquire);
-        self.zookeeper_up.load(Ordering::Acquire) && self.watch_compared.load(Ordering::Acquire) == gaps
+    /// What is known of both sources now. A copy: who looks at several things of it sees one moment.
+    pub(super) fn sources(&self) -> Sources {
+        *lock(&self.sources)
+    }
+
+    /// A route was paused.
+    pub(super) fn note_pause(&self) {
+        lock(&self.sources).pause();
+    }
+
+    /// A comparison that began so has looked at everything.
+    pub(super) fn note_compared(&self, begun: &Begun) {
+        lock(&self.sources).compared(begun);
     }
 
     /// The lineage of the ensemble.
@@ -513,7 +501,7 @@ impl Hints for Engine {
     }
 
     fn everything(&self, side: Side, why: &str) {
-        self.ask(Some(side), why, false);
+        self.ask_for(Reason::of(Some(side), why), false);
     }
 
     fn lost(&self, side: Side, cause: LossCause, why: &str, is_certain: bool) {
@@ -523,7 +511,7 @@ impl Hints for Engine {
             self.pressure.evicted();
         }
         // Evictions go on for as long as the data does not fit.
-        self.ask(Some(side), why, is_certain && !is_eviction);
+        self.ask_for(Reason::of(Some(side), why), is_certain && !is_eviction);
     }
 
     fn end(&self, why: StoreError) {
@@ -535,15 +523,10 @@ impl Hints for Engine {
             Link::Up => (true, None),
             Link::Down(why) => (false, Some(why.clone())),
         };
-        let flag = match side {
-            Side::Zookeeper => &self.zookeeper_up,
-            Side::Redis => &self.redis_up,
-        };
+        let was_up = lock(&self.sources).link(side, up);
         if side == Side::Zookeeper && !up {
-            self.watch_gaps.fetch_add(1, Ordering::AcqRel);
             self.dirty.lost_events(side);
         }
-        let was_up = flag.swap(up, Ordering::AcqRel);
         if !up {
             lock(&self.counters.unheard).lost(side);
         }
@@ -570,7 +553,7 @@ impl Hints for Engine {
                 }
                 if was_up {
                     tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");
-                    self.ask_comparison(Some(side), &format!("gap: {why}"));
+                    self.ask_for(Reason::gap(side, why.to_string()), true);
                 } else {
                     self.held_up_by(Held::Reads, why);
                 }

@@ -29,6 +29,7 @@ mod record;
 pub mod retry;
 mod schedule;
 mod settle;
+pub mod sources;
 mod status;
 mod tide;
 mod unheard;

@@ -23,7 +23,6 @@ use crate::store::clock::steady_ms;
 use crate::store::{
     KeyReading, KeyReadings, KeyState, Keyspace, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one,
 };
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Times closer than this, beside the doubt in how far the clocks are apart, are not told apart by `latest`: the way of an event
@@ -106,7 +105,7 @@ impl Engine {
         crash_point!("c1-hint-taken");
         let mut sight = Sight::default();
         let (mut znodes, mut keys) = (Vec::new(), Vec::new());
-        let watched = self.is_watched();
+        let watched = self.sources().is_watched();
         for (name, hint) in taken {
             let Some(mapped) = self.map.of_key(&name) else {
                 sight.finished.push((name, None));
@@ -142,18 +141,18 @@ impl Engine {
                 return keys;
             }
         };
+        let gone = self.dirty.gone();
         for (item, reading) in items.into_iter().zip(readings) {
             let known = self.cache.get(&item.name);
             let counter = if known == Known::Unknown { &self.metrics.cache_misses } else { &self.metrics.cache_hits };
             counter.inc();
-            let gone_zxid = self.gone_zxid.load(Ordering::Relaxed);
             let next = match &reading {
                 // Whatever the base says, it goes into quarantine.
                 ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_) if known != Known::Unknown && !item.hint.key => {
                     Next::Decide
                 }
                 ZnodeReading::Denied(_) | ZnodeReading::TooLarge(_) => Next::Both,
-                reading => after_znode(known, version_of(reading), item.hint.key, self.ensemble().id, gone_zxid),
+                reading => after_znode(known, version_of(reading), item.hint.key, self.ensemble().id, gone.zxid),
             };
             match next {
                 Next::Decide => {}
@@ -212,9 +211,10 @@ impl Engine {
             Ok(answer) => answer,
             Err(error) => return self.again(items, &error, &self.retries.redis, sight),
         };
+        let sources = self.sources();
         for ((item, reading), events) in items.into_iter().zip(answer.readings).zip(events) {
             let base = self.base_of(&item, &reading.entry);
-            let is_compared = reading.life == self.life_compared.load(Ordering::Acquire);
+            let is_compared = sources.is_compared(reading.life);
             if after_key(base.as_ref(), !reading.entry.is_empty(), self.ensemble().id, is_compared) == Next::Both {
                 sight.slow.push(item);
                 continue;

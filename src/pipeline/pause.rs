@@ -10,7 +10,6 @@ use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long an operator waits for the ensemble to take a pause; the command's own patience is 10 s.
@@ -154,7 +153,7 @@ impl Pipeline {
         lock(&engine.live).paused_until.clone_from(&pauses.until);
         for at in pauses.paused.difference(&before) {
             engine.dirty.pause(*at, true);
-            engine.pauses.fetch_add(1, Ordering::AcqRel);
+            engine.note_pause();
         }
         let mut resumed = false;
         for at in before.difference(&pauses.paused) {

@@ -11,7 +11,6 @@ use crate::change::{Agreed, Change, Conflict, Connector, Op, Pair, Position, Sid
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
 use crate::stream::{Latest, LatestValue};
-use std::sync::atomic::Ordering;
 
 /// Previous values above this are not repeated in `before`: they are on the stream, one record earlier.
 const BEFORE_BYTES_MAX: usize = 64 * 1024;
@@ -291,7 +290,7 @@ impl Engine {
     /// has recorded it, or waits for what stands in its way; or, in the first look of an ownership, the owner before had recorded
     /// it and ended, and Redis has kept everything since.
     fn may_be_unwritten(&self, seen: &Observed) -> bool {
-        let is_first_look = self.life_compared.load(Ordering::Acquire) == u64::MAX;
+        let is_first_look = !self.sources().has_compared();
         let has_kept =
             self.behind.absence_counts && self.keys.as_ref().is_some_and(|keys| keys.life() == self.life_begun);
         let was_lost = matches!(seen.seen.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));

@@ -1,16 +1,15 @@
 //! When an owner compares, and what its state is meanwhile.
 
-use super::asked::Rumours;
+use super::asked::{Reason, Rumours};
 use super::control::PipelineState;
 use super::engine::{Engine, lock};
 use super::held::Held;
 use super::owner::{Ended, Pipeline, TICK};
 use super::retry::Pauses;
 use super::unheard::Unheard;
-use crate::change::GapState;
+use crate::change::{GapState, Side};
 use crate::store::StoreError;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Pipeline {
@@ -42,15 +41,13 @@ impl Pipeline {
             }
             let news = engine.comparison_asked();
             is_urgent |= news.is_urgent;
-            for (side, why) in news.reasons {
-                if why.starts_with("gap: ")
-                    && let Some(side) = side
-                {
-                    engine.mark_gap(side, GapState::Opened, &why).await;
+            for reason in news.reasons {
+                if let Some(side) = reason.gap_in() {
+                    engine.mark_gap(side, GapState::Opened, &format!("gap: {}", reason.why)).await;
                 }
-                tracing::debug!(pipeline = self.settings.pipeline, why, "a comparison is asked for");
-                if !asked.contains(&(side, why.clone())) {
-                    asked.push((side, why));
+                tracing::debug!(pipeline = self.settings.pipeline, ?reason, "a comparison is asked for");
+                if !asked.contains(&reason) {
+                    asked.push(reason);
                 }
             }
             self.show_state(engine);
@@ -61,7 +58,7 @@ impl Pipeline {
             }
             let reasons = std::mem::take(&mut asked);
             // The first comparison after a start is never routine: sidecars are looked through as well.
-            let reasons = if due && reasons.is_empty() { vec![(None, "the start".to_owned())] } else { reasons };
+            let reasons = if due && reasons.is_empty() { vec![Reason::of(None, "the start")] } else { reasons };
             let compared =
                 if engine.captures() { engine.compare_capture(&reasons).await } else { engine.compare(&reasons).await };
             match compared {
@@ -102,8 +99,9 @@ impl Pipeline {
     }
 
     fn is_up(&self, engine: &Engine) -> bool {
-        let zookeeper = self.znodes.is_none() || engine.zookeeper_up.load(Ordering::Relaxed);
-        let redis = self.keys.is_none() || engine.redis_up.load(Ordering::Relaxed);
+        let sources = engine.sources();
+        let zookeeper = self.znodes.is_none() || sources.hears(Side::Zookeeper);
+        let redis = self.keys.is_none() || sources.hears(Side::Redis);
         zookeeper && redis
     }
 

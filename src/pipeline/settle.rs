@@ -211,7 +211,7 @@ impl Engine {
             told: self.told(&seen),
             guards_deletes: self.settings.delete_guard && !seen.hint.approved,
             key_named: seen.hint.key,
-            hears_redis: self.redis_up.load(Ordering::Relaxed),
+            hears_redis: self.sources().hears(Side::Redis),
             path_id: path_of(&seen),
         };
         self.note_missing(&seen, action);
@@ -228,9 +228,6 @@ impl Engine {
                 };
                 changes.extend(change);
                 self.quarantine.remove(&seen.name);
-                if seen.seen.base.is_none() && matches!(seen.seen.znode, Znode::Absent(_)) {
-                    self.is_gone(&seen.hint);
-                }
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {
                     self.cache.put(&seen.name, seen.seen.base);
                     let has_base = seen.seen.base.is_some();
@@ -239,7 +236,11 @@ impl Engine {
                 if seen.seen.base.is_some() {
                     self.inferred.settled(&seen.name, index);
                 }
-                self.dirty.finish(seen.name, None);
+                if seen.seen.base.is_none() && matches!(seen.seen.znode, Znode::Absent(_)) {
+                    self.finish_gone(seen.name, &seen.hint);
+                } else {
+                    self.dirty.finish(seen.name, None);
+                }
             }
             Step::Lost(side) => {
                 settled.acted += u64::from(!seen.comparing);

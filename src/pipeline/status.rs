@@ -17,7 +17,7 @@ use crate::store::preflight::shown;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The rate is that of the time since this long ago, or longer.
@@ -92,11 +92,12 @@ impl Pipeline {
     fn reached(&self, engine: Option<&Engine>) -> [Reach; 2] {
         let Some(engine) = engine else { return lock(&self.state).reached.clone() };
         let live = lock(&engine.live);
-        let of = |up: &AtomicBool, down: &Option<StoreError>| Reach {
-            is_connected: up.load(Ordering::Relaxed),
+        let sources = engine.sources();
+        let of = |side: Side, down: &Option<StoreError>| Reach {
+            is_connected: sources.hears(side),
             why: down.as_ref().map(ToString::to_string).unwrap_or_default(),
         };
-        [of(&engine.zookeeper_up, &live.zookeeper_down), of(&engine.redis_up, &live.redis_down)]
+        [of(Side::Zookeeper, &live.zookeeper_down), of(Side::Redis, &live.redis_down)]
     }
 
     /// For how long changes of a route with this flow may have been missed.
