@@ -280,7 +280,12 @@ impl Pipeline {
         let engine = lock(&self.state).engine.take();
         if let Some(engine) = engine {
             engine.halt(StoreError::Away("the worker stops".to_owned()));
-            lock(&self.state).pairs = engine.pairs.by_route();
+            {
+                let mut state = lock(&self.state);
+                state.pairs = engine.pairs.by_route();
+                // It was us, and who is the next one is not known yet.
+                state.owner.clear();
+            }
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             {
                 // The last words of `--once` name what it could not read, and what is paused.

@@ -55,6 +55,7 @@ mod older;
 mod once;
 mod one_way;
 mod operating;
+mod own_state;
 mod pauses;
 #[cfg(not(feature = "failpoints"))]
 mod plain;

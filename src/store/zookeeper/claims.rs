@@ -5,13 +5,14 @@
 //! pipelines starts second from the inside is refused; otherwise the claims in Redis have to tell.
 
 use super::ours::{CLAIMS, create};
-use super::{Shared, explain};
+use super::{Shared, explain, lock};
 use crate::store::{Claim, StoreError};
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 /// Lays claim to a range, refusing one that overlaps with that of another live pipeline.
 pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
-    let client = shared.control()?;
+    let tenure = shared.tenure()?;
+    let client = Client::clone(&tenure.session);
     let wrong = |error: Error| explain(shared, &error);
     create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
     create(shared, &client, CLAIMS, b"", Acls::anyone_all()).await?;
@@ -20,6 +21,7 @@ pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError>
     let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
     let prefix = format!("{CLAIMS}/{}-", claim.pipeline);
     let (_, sequence) = client.create(&prefix, &text, &options).await.map_err(wrong)?;
+    *lock(&tenure.claim) = Some(format!("{prefix}{sequence}"));
     let beside = of(&client).await.map_err(wrong)?.into_iter().filter(|other| other.pipeline != claim.pipeline);
     let refused = beside.map(|other| (other, claim.clone())).chain(outside(shared, &client, &claim).await);
     if let Some((other, claim)) = refused.into_iter().find(|(other, claim)| crate::store::overlaps(claim, other)) {
