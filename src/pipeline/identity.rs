@@ -169,6 +169,8 @@ impl Pipeline {
             let differs = lock(&self.identity.other_routes).clone();
             let differs = if differs.is_empty() { differs } else { format!("; {differs}") };
             self.set(super::control::PipelineState::Standby, &format!("{owner} owns the pipeline{differs}"));
+            // Another one owns it, and what is paused is its to say.
+            std::mem::take(&mut *lock(&self.paused_before));
             let mut state = lock(&self.state);
             state.owner = owner;
             state.standbys = standbys;

@@ -14,6 +14,7 @@ use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::identity::Identity;
 use super::once::Stillness;
+use super::pause::Pauses as Paused;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use super::unheard::Unheard;
@@ -130,6 +131,8 @@ pub struct Pipeline {
     pub(super) pauses_file: PathBuf,
     /// Where a capture keeps which store it records.
     pub(super) store_file: PathBuf,
+    /// What was paused under the last ownership, if it was ours.
+    pub(super) paused_before: Mutex<Paused>,
     /// Held by the command that changes them.
     pub(super) pausing: tokio::sync::Mutex<()>,
 }
@@ -188,6 +191,7 @@ impl Pipeline {
             stop: watch::Sender::new(false),
             pauses_file: quarantine_file.with_file_name("paused.json"),
             store_file: captured_store::file(quarantine_file.parent().unwrap_or(quarantine_file)),
+            paused_before: Mutex::default(),
             pausing: tokio::sync::Mutex::default(),
         }
     }
@@ -292,6 +296,7 @@ impl Pipeline {
                 let last = if self.settings.once { lock(&engine.live).clone() } else { Live::default() };
                 *lock(&self.live) = Live { unreadable: last.unreadable, paused: last.paused, ..Live::default() };
             }
+            *lock(&self.paused_before) = Paused::of(&engine);
             for side in [Side::Zookeeper, Side::Redis] {
                 lock(&self.counters.unheard).lost(side);
             }

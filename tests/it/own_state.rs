@@ -210,3 +210,19 @@ async fn a_worker_that_starts_after_a_deletion_is_not_refused() {
         eventually_is("the owner", LIVE, json!("live"), async || status(&scene.keepstep).await["state"].clone()).await;
     }
 }
+
+#[tokio::test]
+async fn what_is_paused_stays_paused_when_our_state_is_deleted() {
+    let scene = filled().await;
+    scene.keepstep.command("pause", &[]).await.expect(0);
+    scene.route_becomes("paused").await;
+    delete_all(&scene, "/_keepstep").await;
+    eventually("another ownership", LIVE, async || {
+        let kept = scene.znodes.text("/_keepstep/settings/paused").await;
+        if kept.as_ref().is_some_and(|kept| kept.contains("settings")) { Ok(()) } else { Err(format!("{kept:?}")) }
+    })
+    .await;
+    scene.route_becomes("paused").await;
+    scene.keepstep.command("resume", &[]).await.expect(0);
+    flows(&scene, "resumed").await;
+}
