@@ -44,13 +44,15 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
     ensure(shared, client, &line, b"").await?;
     let known = super::lock(&tenure.place_in_line).clone();
     let mut mine = match known {
-        Some(path) if client.check_stat(&path).await.map_err(|error| explain(shared, &error))?.is_some() => path,
+        Some(path) if is_ours(shared, &tenure, &path).await? => path,
         _ => line_up(shared, &tenure, &line).await?,
     };
     let mut steps_back = 0;
     loop {
+        let is_held = is_ours(shared, &tenure, &mine).await?;
         let names = line_of(shared, client, &line).await?;
-        let Some(at) = names.iter().position(|name| format!("{line}/{name}") == mine) else {
+        let at = names.iter().position(|name| format!("{line}/{name}") == mine);
+        let Some(at) = at.filter(|_| is_held) else {
             tracing::warn!(pipeline = shared.settings.pipeline, "our place in line was deleted; we line up again");
             tokio::time::sleep(super::RETRY_PAUSE).await;
             ensure(shared, client, &line, b"").await?;
@@ -81,6 +83,12 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             let _ = tokio::time::timeout(LOOK_EVERY, watcher.changed()).await;
         }
     }
+}
+
+/// Whether this place in line is there, and ours.
+async fn is_ours(shared: &Shared, tenure: &Tenure, place: &str) -> Result<bool, StoreError> {
+    let stat = tenure.session.check_stat(place).await.map_err(|error| explain(shared, &error))?;
+    Ok(stat.is_some_and(|stat| tenure.holds(&stat)))
 }
 
 /// The name of the first in line, if there is anybody. Waits for nothing.
@@ -273,7 +281,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 let look = tenure::look(shared, &tenure, &mut met);
                 let standbys = match tokio::time::timeout(LOOK_EVERY, look).await {
                     Ok(Ok(Stands::With(standbys))) => standbys,
-                    Ok(Ok(Stands::Without(what))) => return gone(format!("{what} is gone")),
+                    Ok(Ok(Stands::Without(what))) => return gone(what),
                     Ok(Err(_)) | Err(_) => continue,
                 };
                 shared.standbys.store(standbys, Ordering::Relaxed);

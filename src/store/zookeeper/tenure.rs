@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
-use zookeeper_client::{Error, MultiReadResult};
+use zookeeper_client::{Error, MultiReadResult, Stat};
 
 /// See the module.
 pub(super) struct Tenure {
@@ -82,6 +82,11 @@ impl Tenure {
         self.slots_free.add_permits(missing.len());
     }
 
+    /// Whether this ephemeral znode is our session's. Its name does not tell: once the znode above was deleted, numbers begin anew.
+    pub(super) fn holds(&self, stat: &Stat) -> bool {
+        stat.ephemeral_owner == self.session.id()
+    }
+
     pub(super) fn fence(&self) -> (String, i32) {
         lock(&self.fence).clone()
     }
@@ -130,7 +135,7 @@ pub(super) async fn end(shared: &Shared) {
 pub(super) enum Stands {
     /// It has all that it needs, and so many stand behind it in line.
     With(u64),
-    /// This is not there.
+    /// It does not, and this is why.
     Without(String),
 }
 
@@ -140,9 +145,11 @@ pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut HashSet<Str
     let wrong = |error: Error| super::explain(shared, &error);
     let line = shared.under("election");
     let mine = lock(&tenure.place_in_line).clone().unwrap_or_default();
+    let (epoch, fence) = tenure.fence();
+    let claim = lock(&tenure.claim).clone();
     // Without these it is no ownership.
-    let mut paths = vec![shared.under("epoch"), super::lineage::path(shared), shared.under("journal")];
-    paths.extend(lock(&tenure.claim).clone());
+    let mut paths = vec![mine.clone(), epoch.clone(), super::lineage::path(shared), shared.under("journal")];
+    paths.extend(claim.clone());
     let always = paths.len();
     // A pipeline of one store has none of these.
     paths.extend([super::ties::path(shared), super::ties::IDENTITY.to_owned()]);
@@ -158,14 +165,18 @@ pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut HashSet<Str
         _ => return Err(StoreError::Away(format!("{}: the line could not be read", shared.place()))),
     };
     if names.iter().min().is_none_or(|first| format!("{line}/{first}") != mine) {
-        return Ok(Stands::Without("our place in line".to_owned()));
+        return Ok(Stands::Without("our place in line is gone".to_owned()));
     }
     for (at, (path, result)) in paths.into_iter().zip(results).enumerate() {
         match result {
             MultiReadResult::Error { err: Error::NoNode } if at < always || met.contains(&path) => {
-                return Ok(Stands::Without(format!("the znode {path}")));
+                return Ok(Stands::Without(format!("the znode {path} is gone")));
             }
-            MultiReadResult::Data { .. } => {
+            MultiReadResult::Data { stat, .. } => {
+                let is_held = path == mine || Some(&path) == claim.as_ref();
+                if (is_held && !tenure.holds(&stat)) || (path == epoch && stat.version != fence) {
+                    return Ok(Stands::Without(format!("another worker wrote the znode {path}")));
+                }
                 met.insert(path);
             }
             _ => {}
