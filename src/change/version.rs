@@ -1,8 +1,8 @@
 //! What identifies a state of a znode.
 
 /// The identity of a znode's data: `mzxid` names the state, `czxid` the incarnation, `version` (dataVersion) is the
-/// token of a compare-and-set. Versions wrap and start again after a re-creation, so they are only ever compared for
-/// equality; zxids of one ensemble grow.
+/// token of a compare-and-set. Versions wrap and start again after a re-creation, so they are compared for equality, and for order only
+/// within one incarnation; zxids of one ensemble grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ZkVersion {
     /// zxid of the transaction that created the znode.
@@ -19,6 +19,12 @@ impl ZkVersion {
     #[must_use]
     pub fn is_same_write(self, other: ZkVersion) -> bool {
         (self.mzxid, self.version) == (other.mzxid, other.version)
+    }
+
+    /// Whether the other state is a later one of the same incarnation, by all that a znode tells.
+    #[must_use]
+    pub fn is_followed_by(self, later: ZkVersion) -> bool {
+        self.czxid == later.czxid && self.mzxid < later.mzxid && later.version.wrapping_sub(self.version) > 0
     }
 }
 

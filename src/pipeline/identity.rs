@@ -28,6 +28,11 @@ const SELDOM: u32 = 10;
 /// two that its data set went, and renews its claim every 4 s.
 const LOOKS_WITHOUT: u32 = 8;
 
+/// Looks at a claim that was laid through another lineage of an ensemble before it is taken for another ensemble than ours. Where an operator
+/// deleted our state, or an owner has just begun another lineage, it is not: such an owner notices within two to four seconds, and gives its
+/// claim up or lays it anew.
+const LOOKS_ELSEWHERE: u32 = 6;
+
 /// How often an owner looks whether the data set has become another one; the source notices that within a second.
 const TIED_EVERY: Duration = Duration::from_millis(500);
 
@@ -48,14 +53,24 @@ pub(super) struct Identity {
 
 /// Looks at a claim until its end moves.
 #[derive(Default)]
-struct Watching(Option<i64>);
+struct Watching {
+    until_ms: Option<i64>,
+    /// Looks in a row at one that is not of our ensemble.
+    elsewhere: u32,
+}
 
 impl Watching {
     /// Whether somebody has kept the claim alive since the last look.
     fn moves(&mut self, held: &HeldClaim) -> bool {
-        let moves = self.0.is_some_and(|before| before < held.until_ms);
-        self.0 = Some(held.until_ms);
+        let moves = self.until_ms.is_some_and(|before| before < held.until_ms);
+        self.until_ms = Some(held.until_ms);
         moves
+    }
+
+    /// Whether it was elsewhere, as it is by this look, for so long that this is believed.
+    fn is_believed(&mut self, is_elsewhere: bool) -> bool {
+        self.elsewhere = if is_elsewhere { self.elsewhere.saturating_add(1) } else { 0 };
+        self.elsewhere > LOOKS_ELSEWHERE
     }
 }
 
@@ -109,7 +124,7 @@ fn other_routes(ours: &[String], owners: &[String]) -> String {
 pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> Result<Finding, StoreError> {
     let wrong = |what: String| Ok(Finding::new(Level::Error, "stores", what, ""));
     let mut watching = Watching::default();
-    for _ in 0..LOOKS_WITHOUT {
+    for look in 0..LOOKS_WITHOUT + LOOKS_ELSEWHERE {
         let (zookeeper, redis) = both(znodes, keys).await?;
         if let Some(what) = difference(pipeline, &zookeeper, &redis) {
             return wrong(what);
@@ -118,9 +133,10 @@ pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> R
         let owner = znodes.owner().await?;
         let moves = held.as_ref().is_some_and(|held| watching.moves(held));
         let is_elsewhere = held.as_ref().is_some_and(|held| !is_here(held, &zookeeper) && held.claim.lineage != 0);
+        let is_believed = watching.is_believed(is_elsewhere);
         let is_without = owner.is_some() && redis.own.identity.is_empty() && zookeeper.other.is_some();
         match held {
-            Some(held) if is_elsewhere && moves => return wrong(elsewhere(pipeline, &held, &zookeeper, &redis)),
+            Some(held) if is_believed && moves => return wrong(elsewhere(pipeline, &held, &zookeeper, &redis)),
             _ if !is_elsewhere && (!is_without || moves) => {
                 let known = zookeeper.other.is_some() || redis.other.is_some();
                 let what = match known {
@@ -129,6 +145,8 @@ pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> R
                 };
                 return Ok(Finding::new(Level::Ok, "stores", what, ""));
             }
+            // Whoever keeps a claim alive elsewhere renews it within the looks that are left after those at which it is not believed.
+            _ if !is_elsewhere && look + 1 >= LOOKS_WITHOUT => break,
             _ => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
@@ -151,6 +169,8 @@ impl Pipeline {
             let differs = lock(&self.identity.other_routes).clone();
             let differs = if differs.is_empty() { differs } else { format!("; {differs}") };
             self.set(super::control::PipelineState::Standby, &format!("{owner} owns the pipeline{differs}"));
+            // Another one owns it, and what is paused is its to say.
+            std::mem::take(&mut *lock(&self.paused_before));
             let mut state = lock(&self.state);
             state.owner = owner;
             state.standbys = standbys;
@@ -201,13 +221,17 @@ impl Pipeline {
         else {
             return Ok(());
         };
-        let held = keys.held_claim().await?;
-        if let Some(held) = held.filter(|held| watching.moves(held)) {
-            if held.claim.lineage != 0 && !is_here(&held, &zookeeper) {
-                return Err(StoreError::Refused(elsewhere(pipeline, &held, &zookeeper, &redis)));
+        if let Some(held) = keys.held_claim().await? {
+            let moves = watching.moves(&held);
+            let is_elsewhere = held.claim.lineage != 0 && !is_here(&held, &zookeeper);
+            match (moves, watching.is_believed(is_elsewhere)) {
+                (true, true) => return Err(StoreError::Refused(elsewhere(pipeline, &held, &zookeeper, &redis))),
+                (true, false) => {
+                    self.identity.proven.store(!is_elsewhere, Ordering::Relaxed);
+                    return Ok(());
+                }
+                (false, _) => {}
             }
-            self.identity.proven.store(true, Ordering::Relaxed);
-            return Ok(());
         }
         *looks += 1;
         let patience = match redis.own.identity.as_str() {
@@ -250,7 +274,8 @@ impl Pipeline {
             let Some(held) = keys.held_claim().await?.filter(|held| !is_ours(held)) else {
                 return Ok(zookeeper.lineage);
             };
-            if watching.moves(&held) {
+            let (moves, is_believed) = (watching.moves(&held), watching.is_believed(true));
+            if moves && is_believed {
                 let what = elsewhere(&self.settings.pipeline, &held, &zookeeper, &redis);
                 return Err(StoreError::Refused(what));
             }
@@ -395,5 +420,16 @@ mod tests {
         for (until_ms, moves) in looks {
             assert_eq!(watching.moves(&HeldClaim { claim: claim.clone(), until_ms }), moves, "{until_ms}");
         }
+    }
+
+    #[test]
+    fn an_owner_whose_state_was_deleted_is_given_time_to_notice_before_it_is_taken_for_one_elsewhere() {
+        let mut watching = Watching::default();
+        for _ in 0..LOOKS_ELSEWHERE {
+            assert!(!watching.is_believed(true));
+        }
+        assert!(watching.is_believed(true));
+        assert!(!watching.is_believed(false));
+        assert!(!watching.is_believed(true), "it was here meanwhile");
     }
 }

@@ -14,6 +14,7 @@ use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::identity::Identity;
 use super::once::Stillness;
+use super::pause::Pauses as Paused;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use super::unheard::Unheard;
@@ -130,6 +131,8 @@ pub struct Pipeline {
     pub(super) pauses_file: PathBuf,
     /// Where a capture keeps which store it records.
     pub(super) store_file: PathBuf,
+    /// What was paused under the last ownership, if it was ours.
+    pub(super) paused_before: Mutex<Paused>,
     /// Held by the command that changes them.
     pub(super) pausing: tokio::sync::Mutex<()>,
 }
@@ -201,6 +204,7 @@ impl Pipeline {
             stop: watch::Sender::new(false),
             pauses_file: quarantine_file.with_file_name("paused.json"),
             store_file: captured_store::file(quarantine_file.parent().unwrap_or(quarantine_file)),
+            paused_before: Mutex::default(),
             pausing: tokio::sync::Mutex::default(),
         }
     }
@@ -293,13 +297,19 @@ impl Pipeline {
         let engine = lock(&self.state).engine.take();
         if let Some(engine) = engine {
             engine.halt(StoreError::Away("the worker stops".to_owned()));
-            lock(&self.state).pairs = engine.pairs.by_route();
+            {
+                let mut state = lock(&self.state);
+                state.pairs = engine.pairs.by_route();
+                // It was us, and who is the next one is not known yet.
+                state.owner.clear();
+            }
             engine.drain(if by_wish { DRAIN } else { DRAIN_LOST }).await;
             {
                 // The last words of `--once` name what it could not read, and what is paused.
                 let last = if self.settings.once { lock(&engine.live).clone() } else { Live::default() };
                 *lock(&self.live) = Live { unreadable: last.unreadable, paused: last.paused, ..Live::default() };
             }
+            *lock(&self.paused_before) = Paused::of(&engine);
             for side in [Side::Zookeeper, Side::Redis] {
                 lock(&self.counters.unheard).lost(side);
             }

@@ -25,13 +25,13 @@ struct Row {
 
 /// Which routes are paused, and until when.
 #[derive(Debug, Clone, Default)]
-struct Pauses {
+pub(super) struct Pauses {
     paused: HashSet<usize>,
     until: HashMap<usize, i64>,
 }
 
 impl Pauses {
-    fn of(engine: &Engine) -> Pauses {
+    pub(super) fn of(engine: &Engine) -> Pauses {
         let live = lock(&engine.live);
         Pauses { paused: live.paused.clone(), until: live.paused_until.clone() }
     }
@@ -57,6 +57,16 @@ impl Pipeline {
             Some(znodes) => znodes.pauses().await?,
             None => read(&self.pauses_file)?,
         };
+        // Whoever resumes leaves a list that is empty, and not nothing.
+        let ours = std::mem::take(&mut *lock(&self.paused_before));
+        if data.is_empty() && !ours.paused.is_empty() {
+            let pipeline = &self.settings.pipeline;
+            tracing::warn!(pipeline, "what is paused was deleted from where it is kept; it stays paused");
+            self.keep_pauses(&ours).await?;
+            let mut live = lock(&self.live);
+            (live.paused, live.paused_until) = (ours.paused, ours.until);
+            return Ok(());
+        }
         let rows: Vec<Row> = match data.as_slice() {
             [] => Vec::new(),
             data => serde_json::from_slice(data).unwrap_or_else(|error| {

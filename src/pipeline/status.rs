@@ -180,8 +180,11 @@ impl Pipeline {
     pub(super) fn owned(&self) -> Result<Arc<Engine>, CommandError> {
         let state = lock(&self.state);
         state.engine.clone().ok_or_else(|| {
-            let owner = if state.owner.is_empty() { "nobody yet" } else { &state.owner };
-            CommandError::NotOwner(format!("this worker does not own `{}` ({owner} does)", self.settings.pipeline))
+            let pipeline = &self.settings.pipeline;
+            CommandError::NotOwner(match state.owner.as_str() {
+                "" => format!("this worker does not own `{pipeline}`; who does is not known"),
+                owner => format!("this worker does not own `{pipeline}` ({owner} does)"),
+            })
         })
     }
 

@@ -223,6 +223,8 @@ fn compare(seen: &Observation) -> Sides {
             // An ensemble that came back older may give a zxid a second time: the version tells, for once.
             Some(agreed) if same_lineage => (!agreed.is_same_write(version), version.mzxid < agreed.mzxid),
             Some(_) if znode == base.redis => (false, false),
+            // Our state was deleted, and the data was not: no older copy has a later write to the very znode that was agreed on.
+            Some(agreed) if znode.is_some() && agreed.is_followed_by(version) => (true, false),
             Some(_) => (true, version.mzxid <= seen.ensemble.since_zxid),
         },
     };

@@ -278,6 +278,26 @@ fn higher_version_counts_writes_since_the_base() {
     assert_eq!(with(None), Some(Side::Zookeeper), "a gap: the first store");
 }
 
+/// The lineage is another one, and the data is not: an operator deleted what is ours.
+#[test]
+fn a_later_write_to_the_very_znode_that_was_agreed_on_is_a_change_though_the_lineage_began_after_it() {
+    let mut other = base(30, b"a");
+    if let Some(base) = other.as_mut() {
+        base.ensemble = 6;
+    }
+    let later = Ensemble { id: 7, since_zxid: 50 };
+    let decide = |znode, key| plan(&two_way(), &Observation { ensemble: later, ..observe(other, znode, key) });
+    assert_eq!(decide(znode(31, b"b"), key(b"a")), Action::ToRedis(None));
+    assert_eq!(winner(decide(znode(31, b"b"), key(b"c"))), Some(Side::Zookeeper), "both changed");
+    // An older state, one of a lower version, another incarnation, and a value that went: each of them may be an older copy's.
+    assert_eq!(winner(decide(znode(29, b"b"), key(b"a"))), Some(Side::Redis));
+    for version in [ZkVersion { version: 9, ..version(31) }, ZkVersion { czxid: 21, ..version(31) }] {
+        let znode = Znode::Present { version, digest: Digest::of(b"b"), ephemeral: false, mtime_ms: 1_000 };
+        assert_eq!(winner(decide(znode, key(b"a"))), Some(Side::Redis), "{version:?}");
+    }
+    assert_eq!(decide(znode(31, b""), key(b"a")), Action::ToZookeeper(None));
+}
+
 #[test]
 fn quarantine_touches_neither_side() {
     let rule = Policy { on_conflict: OnConflict::Quarantine, ..two_way() };

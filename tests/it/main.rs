@@ -57,6 +57,7 @@ mod once;
 mod one_way;
 mod operating;
 mod own_keys;
+mod own_state;
 mod pauses;
 #[cfg(not(feature = "failpoints"))]
 mod plain;

@@ -7,7 +7,7 @@
 //! own chroot and in all around it, where the login may read them.
 
 use super::ours::{CLAIMS, create};
-use super::{Shared, explain};
+use super::{Shared, explain, lock};
 use crate::store::{Claim, StoreError, overlaps, owned_by_another};
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
@@ -87,10 +87,12 @@ pub(super) fn places(shared: &Shared, client: &Client) -> Vec<Place> {
 
 /// Lays claim to a range, refusing one that overlaps with that of another live pipeline.
 pub(super) async fn lay(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    let places = places(shared, &client);
+    let tenure = shared.tenure()?;
+    let places = places(shared, &tenure.session);
     let Some((own, around)) = places.split_first() else { return Ok(()) };
-    let mut laid = vec![(own, own.lay(shared, claim).await?)];
+    let path = own.lay(shared, claim).await?;
+    *lock(&tenure.claim) = Some(path.clone());
+    let mut laid = vec![(own, path)];
     // A capture is in nobody's way: it leaves nothing outside of its chroot.
     for place in around.iter().rev().filter(|_| !claim.captures) {
         match place.lay(shared, claim).await {

@@ -11,13 +11,14 @@ use super::group::Card;
 use super::journal::{self, SLOTS};
 use super::ours::{ensure, private};
 use super::session::Probe;
-use super::tenure::Tenure;
+use super::tenure::{self, Stands, Tenure};
 use super::{Shared, explain, group, lineage};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
 use crate::store::{JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, SessionState, Stat};
@@ -43,15 +44,20 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
     ensure(shared, client, &line, b"").await?;
     let known = super::lock(&tenure.place_in_line).clone();
     let mut mine = match known {
-        Some(path) if client.check_stat(&path).await.map_err(|error| explain(shared, &error))?.is_some() => path,
+        Some(path) if is_ours(shared, &tenure, &path).await? => path,
         _ => line_up(shared, &tenure, &line).await?,
     };
     let mut steps_back = 0;
     loop {
+        let is_held = is_ours(shared, &tenure, &mine).await?;
         let names = line_of(shared, client, &line).await?;
-        let Some(at) = names.iter().position(|name| format!("{line}/{name}") == mine) else {
-            *super::lock(&tenure.place_in_line) = None;
-            return Err(StoreError::Away(format!("{}: our place in line is gone", shared.place())));
+        let at = names.iter().position(|name| format!("{line}/{name}") == mine);
+        let Some(at) = at.filter(|_| is_held) else {
+            tracing::warn!(pipeline = shared.settings.pipeline, "our place in line was deleted; we line up again");
+            tokio::time::sleep(super::RETRY_PAUSE).await;
+            ensure(shared, client, &line, b"").await?;
+            mine = line_up(shared, &tenure, &line).await?;
+            continue;
         };
         let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else {
             let may_step_back = names.len() > 1 && steps_back < STEPS_BACK && !shared.settings.once;
@@ -63,24 +69,15 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             }
             return Ok(());
         };
-        let mut owner = String::new();
-        if let Some(first) = names.first() {
-            let first = format!("{line}/{first}");
-            let data = client.get_data(&first).await.map(|(data, _)| data).unwrap_or_default();
-            let card = Card::read(&String::from_utf8_lossy(&data));
-            // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that came back older has it.
-            let is_ours = first != mine && card.identity == shared.settings.worker.identity;
-            if is_ours || is_dead(&card) {
-                tracing::info!(
-                    owner = card.name,
-                    "the owner's process or session is gone; its place in line is cleared"
-                );
-                let _ = client.delete(&first, None).await;
-                continue;
-            }
-            owner = card.name;
+        let Some((first, card)) = first_of(shared, client, &line, &names).await? else { continue };
+        // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that came back older has it.
+        let is_ours = first != mine && card.identity == shared.settings.worker.identity;
+        if is_ours || is_dead(&card) {
+            tracing::info!(owner = card.name, "the owner's process or session is gone; its place in line is cleared");
+            let _ = client.delete(&first, None).await;
+            continue;
         }
-        waiting(owner, u64::try_from(names.len()).unwrap_or(1) - 1);
+        waiting(card.name, u64::try_from(names.len()).unwrap_or(1) - 1);
         let watched = client.check_and_watch_stat(&format!("{line}/{before}")).await;
         if let Ok((Some(_), watcher)) = watched {
             let _ = tokio::time::timeout(LOOK_EVERY, watcher.changed()).await;
@@ -88,18 +85,38 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
     }
 }
 
-/// The name of the first in line, if there is anybody. Counts nothing and waits for nothing.
+/// Whether this place in line is there, and ours.
+async fn is_ours(shared: &Shared, tenure: &Tenure, place: &str) -> Result<bool, StoreError> {
+    let stat = tenure.session.check_stat(place).await.map_err(|error| explain(shared, &error))?;
+    Ok(stat.is_some_and(|stat| tenure.holds(&stat)))
+}
+
+/// The name of the first in line, if there is anybody. Waits for nothing.
 pub(super) async fn owner(shared: &Shared) -> Result<Option<String>, StoreError> {
     let client = shared.control()?;
     let line = shared.under("election");
-    let first = match client.list_children(&line).await {
-        Ok(names) => names.into_iter().min(),
-        Err(Error::NoNode) => None,
-        Err(error) => return Err(explain(shared, &error)),
-    };
-    let Some(first) = first else { return Ok(None) };
-    match client.get_data(&format!("{line}/{first}")).await {
-        Ok((data, _)) => Ok(Some(Card::read(&String::from_utf8_lossy(&data)).name)),
+    loop {
+        let names = line_of(shared, &client, &line).await?;
+        if names.is_empty() {
+            return Ok(None);
+        }
+        // One that went since has made room for the next.
+        if let Some((_, card)) = first_of(shared, &client, &line, &names).await? {
+            return Ok(Some(card.name));
+        }
+    }
+}
+
+/// The place of the first in this line, and who it is; `None` if that one has gone since the line was read.
+async fn first_of(
+    shared: &Shared,
+    client: &Client,
+    line: &str,
+    names: &[String],
+) -> Result<Option<(String, Card)>, StoreError> {
+    let Some(first) = names.first().map(|first| format!("{line}/{first}")) else { return Ok(None) };
+    match client.get_data(&first).await {
+        Ok((data, _)) => Ok(Some((first, Card::read(&String::from_utf8_lossy(&data))))),
         Err(Error::NoNode) => Ok(None),
         Err(error) => Err(explain(shared, &error)),
     }
@@ -141,12 +158,16 @@ fn is_dead(card: &Card) -> bool {
     is_here && pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
-/// The line, first come first.
+/// The line, first come first; empty as well where there is none.
 async fn line_of(shared: &Shared, client: &Client, line: &str) -> Result<Vec<String>, StoreError> {
-    let mut names = client.list_children(line).await.map_err(|error| explain(shared, &error))?;
-    names.sort();
-    shared.standbys.store(u64::try_from(names.len()).unwrap_or(1).saturating_sub(1), Ordering::Relaxed);
-    Ok(names)
+    match client.list_children(line).await {
+        Ok(mut names) => {
+            names.sort();
+            Ok(names)
+        }
+        Err(Error::NoNode) => Ok(Vec::new()),
+        Err(error) => Err(explain(shared, &error)),
+    }
 }
 
 /// Raises the epoch and names the lineage.
@@ -227,13 +248,15 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     Ok(entries)
 }
 
-/// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile.
+/// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile. What an operator deletes of ours ends it as
+/// well: the next one, here or elsewhere, makes it again.
 pub(super) async fn lost(shared: &Shared) -> Lost {
     let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place())));
     let Ok(tenure) = shared.tenure() else { return gone("there is no session".to_owned()) };
     let client = &tenure.session;
     let mut states = client.state_watcher();
     let mut before = None;
+    let mut met = HashSet::new();
     let mut away_since = None;
     loop {
         let state = client.state();
@@ -255,18 +278,18 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             _ = states.changed() => {}
             () = tokio::time::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
             () = tokio::time::sleep(LOOK_EVERY), if away_since.is_none() => {
-                let line = shared.under("election");
-                let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
-                let look = async {
-                    let names = line_of(shared, client, &line).await?;
-                    let has_others = names.len() > 1 && !shared.settings.once;
-                    let wanted = if has_others { group::wanted(shared, client, OWNERS_FRESH).await? } else { None };
-                    Ok::<_, StoreError>((names, wanted))
+                let look = tenure::look(shared, &tenure, &mut met);
+                let standbys = match tokio::time::timeout(LOOK_EVERY, look).await {
+                    Ok(Ok(Stands::With(standbys))) => standbys,
+                    Ok(Ok(Stands::Without(what))) => return gone(what),
+                    Ok(Err(_)) | Err(_) => continue,
                 };
-                let Ok(Ok((names, wanted))) = tokio::time::timeout(LOOK_EVERY, look).await else { continue };
-                if names.first().is_none_or(|first| format!("{line}/{first}") != mine) {
-                    return gone("our place in line is gone".to_owned());
-                }
+                shared.standbys.store(standbys, Ordering::Relaxed);
+                let look = async {
+                    let has_others = standbys > 0 && !shared.settings.once;
+                    if has_others { group::wanted(shared, client, OWNERS_FRESH).await } else { Ok(None) }
+                };
+                let Ok(Ok(wanted)) = tokio::time::timeout(LOOK_EVERY, look).await else { continue };
                 let wanted = wanted.filter(|wanted| !wanted.is(shared));
                 // Twice the same: workers that start stand in one line after the other.
                 if let Some(other) = &wanted

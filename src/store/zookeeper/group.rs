@@ -23,6 +23,9 @@ pub(super) const FRESH: Duration = Duration::from_millis(200);
 /// Lines that are read at the same time: enough to hide the way to the server, few enough not to queue there.
 const READS: usize = 16;
 
+/// What a worker is called that does not tell its name.
+const NAMELESS: &str = "a worker without a name";
+
 /// What all pipelines of a worker know of the others; one for each ensemble.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -76,7 +79,8 @@ impl Card {
 
     pub(super) fn read(text: &str) -> Card {
         let mut lines = text.lines().map(ToOwned::to_owned);
-        let name = lines.next().unwrap_or_default();
+        // A znode that was written by hand, or in no form that we know.
+        let name = lines.next().filter(|name| !name.is_empty()).unwrap_or_else(|| NAMELESS.to_owned());
         let (machine, kind) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let identity = lines.next().filter(|identity| !identity.is_empty()).unwrap_or_else(|| name.clone());
         Card { name, machine, once: kind == "once", identity, routes: lines.next().unwrap_or_default() }
@@ -110,9 +114,9 @@ pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) ->
         look(shared, client, &mut seen).await?;
     }
     let identity = seen.wanted.get(&shared.settings.pipeline).cloned();
-    Ok(identity.map(|identity| {
-        let card = seen.cards.values().find(|card| card.identity == identity);
-        Wanted { name: card.map(|card| card.name.clone()).unwrap_or_default(), identity }
+    Ok(identity.and_then(|identity| {
+        let card = seen.cards.values().find(|card| card.identity == identity)?;
+        Some(Wanted { name: card.name.clone(), identity })
     }))
 }
 
@@ -226,6 +230,9 @@ mod tests {
         assert_eq!(Card::read(&card.text()), card);
         let before = Card::read("host:1\nboot pid:[1]\nstays");
         assert_eq!((before.identity.as_str(), before.once), ("host:1", false));
+        for nameless in ["", "\nboot pid:[1]\nstays", "\n\n\nabc"] {
+            assert_eq!(Card::read(nameless).name, NAMELESS, "{nameless:?}");
+        }
         assert!(before.has_routes_of(&card) && card.has_routes_of(&before));
         assert!(!card.has_routes_of(&Card { routes: "other".to_owned(), ..card.clone() }));
     }

@@ -78,7 +78,7 @@ pub(super) async fn look(
     remembered: Remembered,
 ) -> Result<Named, StoreError> {
     let known = match client.get_data(&path(shared)).await {
-        Ok((data, stat)) => Some((serde_json::from_slice::<(u32, i64)>(&data).ok(), stat.version)),
+        Ok((data, stat)) => Some((decode(&data), stat.version)),
         Err(Error::NoNode) => None,
         Err(error) => return Err(explain(shared, &error)),
     };
@@ -103,6 +103,10 @@ pub(super) async fn look(
 
 fn encode(ensemble: Ensemble) -> Vec<u8> {
     serde_json::to_vec(&(ensemble.id, ensemble.since_zxid)).unwrap_or_default()
+}
+
+fn decode(data: &[u8]) -> Option<(u32, i64)> {
+    serde_json::from_slice(data).ok()
 }
 
 /// A lineage that begins now. Its name only has to differ from those before.
@@ -158,16 +162,22 @@ pub(super) fn mark(shared: &Shared) -> (String, i32) {
 }
 
 /// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
-/// do versions.
+/// do versions. Nor under another lineage: that is of a later owner, whose epoch may have our version if the znode was deleted by hand.
 pub(super) async fn check(shared: &Shared, client: &Client) -> Result<(), StoreError> {
-    let Some(tide) = lock(&shared.lineage).as_ref().map(|lineage| lineage.tide) else { return Ok(()) };
-    match client.check_stat(&path(shared)).await {
-        Ok(Some(stat)) if stat.version >= tide => {
+    let known = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide));
+    let Some((ours, tide)) = known else { return Ok(()) };
+    match client.get_data(&path(shared)).await {
+        Ok((_, stat)) if stat.version < tide => {
+            Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place())))
+        }
+        Ok((data, _)) if decode(&data) != decode(&ours) => {
+            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline, in another lineage", shared.place())))
+        }
+        Ok((_, stat)) => {
             note(shared, stat.version);
             Ok(())
         }
-        Ok(Some(_)) => Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place()))),
-        Ok(None) => Err(gone(shared)),
+        Err(Error::NoNode) => Err(gone(shared)),
         Err(error) => Err(explain(shared, &error)),
     }
 }

@@ -9,15 +9,17 @@ use super::ours::CLAIMS;
 use super::session::Session;
 use super::{Shared, claims, lock};
 use crate::store::{Slot, StoreError};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
-use zookeeper_client::{Client, Error};
+use zookeeper_client::{Client, Error, MultiReadResult, Stat};
 
 /// See the module.
 pub(super) struct Tenure {
     pub(super) session: Arc<Session>,
     pub(super) place_in_line: Mutex<Option<String>>,
+    pub(super) claim: Mutex<Option<String>>,
     /// Path and version of the epoch znode.
     pub(super) fence: Mutex<(String, i32)>,
     slots: Mutex<Slots>,
@@ -35,6 +37,7 @@ impl Tenure {
         Tenure {
             session,
             place_in_line: Mutex::new(None),
+            claim: Mutex::new(None),
             fence: Mutex::new((String::new(), 0)),
             slots: Mutex::new(Slots { versions: [0; SLOTS], free: Vec::new() }),
             slots_free: Semaphore::new(0),
@@ -79,6 +82,11 @@ impl Tenure {
         self.slots_free.add_permits(missing.len());
     }
 
+    /// Whether this ephemeral znode is our session's. Its name does not tell: once the znode above was deleted, numbers begin anew.
+    pub(super) fn holds(&self, stat: &Stat) -> bool {
+        stat.ephemeral_owner == self.session.id()
+    }
+
     pub(super) fn fence(&self) -> (String, i32) {
         lock(&self.fence).clone()
     }
@@ -121,6 +129,60 @@ pub(super) async fn end(shared: &Shared) {
     {
         tracing::debug!(store = shared.settings.name, %error, "the place in line is given back later");
     }
+}
+
+/// What a look at an ownership finds.
+pub(super) enum Stands {
+    /// It has all that it needs, and so many stand behind it in line.
+    With(u64),
+    /// It does not, and this is why.
+    Without(String),
+}
+
+/// Whether the ensemble still has what the ownership stands on. A write finds out as well, but a pipeline may have nothing to write, and
+/// another worker would take what is missing for an ensemble of its own. `met`: what was there at a look before.
+pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut HashSet<String>) -> Result<Stands, StoreError> {
+    let wrong = |error: Error| super::explain(shared, &error);
+    let line = shared.under("election");
+    let mine = lock(&tenure.place_in_line).clone().unwrap_or_default();
+    let (epoch, fence) = tenure.fence();
+    let claim = lock(&tenure.claim).clone();
+    // Without these it is no ownership.
+    let mut paths = vec![mine.clone(), epoch.clone(), super::lineage::path(shared), shared.under("journal")];
+    paths.extend(claim.clone());
+    let always = paths.len();
+    // A pipeline of one store has none of these.
+    paths.extend([super::ties::path(shared), super::ties::IDENTITY.to_owned()]);
+    let mut reader = tenure.session.new_multi_reader();
+    reader.add_get_children(&line).map_err(wrong)?;
+    for path in &paths {
+        reader.add_get_data(path).map_err(wrong)?;
+    }
+    let mut results = reader.commit().await.map_err(wrong)?.into_iter();
+    let names = match results.next() {
+        Some(MultiReadResult::Children { children }) => children,
+        Some(MultiReadResult::Error { err: Error::NoNode }) => Vec::new(),
+        _ => return Err(StoreError::Away(format!("{}: the line could not be read", shared.place()))),
+    };
+    if names.iter().min().is_none_or(|first| format!("{line}/{first}") != mine) {
+        return Ok(Stands::Without("our place in line is gone".to_owned()));
+    }
+    for (at, (path, result)) in paths.into_iter().zip(results).enumerate() {
+        match result {
+            MultiReadResult::Error { err: Error::NoNode } if at < always || met.contains(&path) => {
+                return Ok(Stands::Without(format!("the znode {path} is gone")));
+            }
+            MultiReadResult::Data { stat, .. } => {
+                let is_held = path == mine || Some(&path) == claim.as_ref();
+                if (is_held && !tenure.holds(&stat)) || (path == epoch && stat.version != fence) {
+                    return Ok(Stands::Without(format!("another worker wrote the znode {path}")));
+                }
+                met.insert(path);
+            }
+            _ => {}
+        }
+    }
+    Ok(Stands::With(u64::try_from(names.len()).unwrap_or(1).saturating_sub(1)))
 }
 
 /// Removes what this session holds for the pipeline. It asks the ensemble what that is: a create whose answer nobody

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zookeeper_client::{Acls, Client, Error};
 
 /// Made once and never written again.
-const IDENTITY: &str = "/_keepstep/_identity";
+pub(super) const IDENTITY: &str = "/_keepstep/_identity";
 
 /// What the znode `stores` of a pipeline holds.
 #[derive(Serialize, Deserialize)]
@@ -17,7 +17,7 @@ struct Stores {
     routes: Vec<String>,
 }
 
-fn path(shared: &Shared) -> String {
+pub(super) fn path(shared: &Shared) -> String {
     shared.under("stores")
 }
 
