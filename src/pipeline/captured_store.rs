@@ -41,13 +41,12 @@ impl Captured<'_> {
         // What cannot be read is nothing that could be held against anybody.
         let known: Option<Known> = serde_json::from_slice(&kept).ok();
         let folder = Ties {
-            own: Known { identity: String::new(), address: String::new(), part: String::new() },
+            own: Known { identity: String::new(), address: String::new(), part: String::new(), life: String::new() },
             place: file.display().to_string(),
             other: known.clone(),
             remembered_in: format!("the folder of {}", file.display()),
             routes: Vec::new(),
             lineage: 0,
-            life: String::new(),
         };
         match difference(pipeline, &folder, &ties) {
             Some(what) => Err(StoreError::Refused(what)),
@@ -90,7 +89,8 @@ impl Pipeline {
     pub(super) async fn remember_store(&self) -> Result<(), StoreError> {
         let Some(store) = self.captured() else { return Ok(()) };
         let (ties, known) = store.look(&self.settings.pipeline, &self.store_file).await?;
-        let mut own = ties.own;
+        // Another run is the same store.
+        let mut own = Known { life: String::new(), ..ties.own };
         if own.identity.is_empty() {
             let before = known.as_ref().map_or_else(random_identity, |known| known.identity.clone());
             own.identity = match store.identify(before).await {

@@ -33,6 +33,9 @@ const LOOKS_WITHOUT: u32 = 8;
 /// claim up or lays it anew.
 const LOOKS_ELSEWHERE: u32 = 6;
 
+/// Looks at a Redis with the right identity, beyond those in which a claim ends, before it is taken for a copy of the owner's.
+const CUT_OFF: u64 = 10;
+
 /// How often an owner looks whether the data set has become another one; the source notices that within a second.
 const TIED_EVERY: Duration = Duration::from_millis(500);
 
@@ -134,7 +137,8 @@ pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> R
         let moves = held.as_ref().is_some_and(|held| watching.moves(held));
         let is_elsewhere = held.as_ref().is_some_and(|held| !is_here(held, &zookeeper) && held.claim.lineage != 0);
         let is_believed = watching.is_believed(is_elsewhere);
-        let is_without = owner.is_some() && redis.own.identity.is_empty() && zookeeper.other.is_some();
+        let is_another = zookeeper.other.as_ref().is_some_and(|known| !known.is_same_run(&redis.own));
+        let is_without = owner.is_some() && redis.own.identity.is_empty() && is_another;
         match held {
             Some(held) if is_believed && moves => return wrong(elsewhere(pipeline, &held, &zookeeper, &redis)),
             _ if !is_elsewhere && (!is_without || moves) => {
@@ -217,10 +221,15 @@ impl Pipeline {
         self.compare_routes(&zookeeper.routes);
         let owner = znodes.owner().await?;
         // An owner of a version that ties nothing has nothing to be compared with.
-        let (Some(owner), Some(_), false) = (owner, &zookeeper.other, self.identity.proven.load(Ordering::Relaxed))
+        let (Some(owner), Some(known), false) = (owner, &zookeeper.other, self.identity.proven.load(Ordering::Relaxed))
         else {
             return Ok(());
         };
+        // Also where that owner does not reach it at the moment, and keeps no claim alive.
+        if known.is_same_run(&redis.own) {
+            self.identity.proven.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         if let Some(held) = keys.held_claim().await? {
             let moves = watching.moves(&held);
             let is_elsewhere = held.claim.lineage != 0 && !is_here(&held, &zookeeper);
@@ -236,8 +245,9 @@ impl Pipeline {
         *looks += 1;
         let patience = match redis.own.identity.as_str() {
             "" => u64::from(LOOKS_WITHOUT),
-            // An owner that is frozen keeps nothing alive, and is gone from the line before this.
-            _ => self.settings.claim_ttl.as_secs() + 1,
+            // An owner that is frozen keeps nothing alive, and is gone from the line before this. One that is cut off from a Redis that was
+            // restarted meanwhile has as long again.
+            _ => self.settings.claim_ttl.as_secs() + CUT_OFF,
         };
         if u64::from(*looks) > patience {
             return Err(StoreError::Refused(with_another_redis(pipeline, &owner, &zookeeper, &redis)));
@@ -359,7 +369,9 @@ impl Pipeline {
         let (zookeeper, redis) = both(znodes, keys).await?;
         let tied = lock(&self.identity.tied).clone();
         let is_replaced = tied.is_some_and(|tied| {
-            !redis.own.identity.is_empty() && redis.own.identity != tied.own.identity && redis.life == tied.life
+            !redis.own.identity.is_empty()
+                && redis.own.identity != tied.own.identity
+                && redis.own.is_same_run(&tied.own)
         });
         if is_replaced {
             tracing::warn!(

@@ -22,6 +22,17 @@ pub struct Known {
     /// Which part of the server it is: the chroot, or the number of the database. Another part is another store, also while it has
     /// no identity yet: parts do not change places by losing data.
     pub part: String,
+    /// Names the run of the server, where it tells: whoever reaches a server in this run reaches this very one, and no copy of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub life: String,
+}
+
+impl Known {
+    /// Whether this is that very server, in the same run, and the same part of it.
+    #[must_use]
+    pub fn is_same_run(&self, other: &Known) -> bool {
+        !self.life.is_empty() && self.life == other.life && self.part == other.part
+    }
 }
 
 /// What one store says of itself and of a pipeline.
@@ -39,8 +50,6 @@ pub struct Ties {
     pub routes: Vec<String>,
     /// The lineage of the ensemble ([`crate::plan::Ensemble::id`]), 0 if there is none; of Redis, always 0.
     pub lineage: u32,
-    /// Names this life of the server, where it tells: a data set that is another one in the same life was replaced there.
-    pub life: String,
 }
 
 /// Says how the stores are not those of this pipeline; `None` if they are, or if nothing is known of it.
@@ -85,7 +94,12 @@ mod tests {
     use super::*;
 
     fn known(identity: &str, part: &str) -> Known {
-        Known { identity: identity.to_owned(), address: format!("address-{identity}"), part: part.to_owned() }
+        Known {
+            identity: identity.to_owned(),
+            address: format!("address-{identity}"),
+            part: part.to_owned(),
+            life: String::new(),
+        }
     }
 
     fn ties(identity: &str, part: &str, other: Option<Known>) -> Ties {
@@ -96,7 +110,6 @@ mod tests {
             remembered_in: "somewhere".to_owned(),
             routes: Vec::new(),
             lineage: 0,
-            life: String::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A pipeline is its name and its stores: the same name elsewhere is refused, and a loss is still a loss.
 
-use crate::support::{Keepstep, LIVE, Pipeline, Redis, Scene, ZooKeeper, eventually, eventually_is};
+use crate::support::{Keepstep, LIVE, Pipeline, Proxy, Redis, Scene, ZooKeeper, eventually, eventually_is, never};
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
 use std::time::Duration;
@@ -250,6 +250,34 @@ async fn a_copy_of_redis_is_told_from_the_one_that_the_owner_has() {
     assert!(log.contains(&copy.address().to_string()), "{log}");
     assert_eq!(epoch(&scene).await, before, "the owner went on undisturbed");
     whole(&scene).await;
+}
+
+/// It keeps no claim alive, and nothing else shows that it is at work on this very Redis.
+#[tokio::test]
+async fn a_standby_of_an_owner_that_is_cut_off_from_redis_is_not_refused() {
+    let (zookeeper, redis) = tokio::join!(ZooKeeper::start(), Redis::start());
+    let way = Proxy::start(redis.address());
+    let through = |url: String| usual(Pipeline::two_way(zookeeper.connect_string(), url)).session_timeout("2s");
+    let owner = Keepstep::run(through(format!("redis://{}/0", way.address()))).await;
+    way.cut();
+    redis.run::<()>("FLUSHALL").await;
+    let mut standby = Keepstep::new(through(redis.url()));
+    standby.start();
+    // A claim ends after 7 s, and a Redis without an identity is believed to be another one after 8 s.
+    never(
+        "the standby ends",
+        Duration::from_secs(20),
+        async || {
+            if standby.runs() { Ok(()) } else { Err("it has".to_owned()) }
+        },
+    )
+    .await;
+    way.heal();
+    eventually_is("the owner's state", RESTORED, Value::from("live"), async || {
+        owner.json("status", &[]).await.remove(0)["state"].clone()
+    })
+    .await;
+    assert_eq!(standby.terminate().await, Some(0));
 }
 
 /// A worker beside a copy of the ensemble takes the pipeline over once; then one of the two is at work and the other one waits.

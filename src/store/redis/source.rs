@@ -43,8 +43,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two looks, however often databases are flushed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Looks from one renewal of the claims to the next.
-const RENEW_EVERY: u32 = 4;
+/// From one renewal of the claims to the next; also over connections that do not last as long.
+const RENEW_EVERY: Duration = Duration::from_secs(4);
 
 /// Pipelines that begin to listen within this time are let in together.
 const GATHER: Duration = Duration::from_millis(5);
@@ -245,8 +245,9 @@ impl Ended {
 /// Runs while anybody listens.
 async fn run(server: Arc<Server>) {
     let mut pause = PAUSES.0;
+    let mut renewed = None;
     loop {
-        let ended = live(&server, &mut pause).await.unwrap_or_else(Ended::Failed);
+        let ended = live(&server, &mut pause, &mut renewed).await.unwrap_or_else(Ended::Failed);
         *lock(&server.listeners.line) = None;
         for member in server.listeners.members() {
             member.is_up.store(false, Ordering::Release);
@@ -260,7 +261,7 @@ async fn run(server: Arc<Server>) {
 }
 
 /// One connection, from its making to its end; answers why it ended.
-async fn live(server: &Arc<Server>, pause: &mut Duration) -> Result<Ended, RedisError> {
+async fn live(server: &Arc<Server>, pause: &mut Duration, renewed: &mut Option<Instant>) -> Result<Ended, RedisError> {
     let broken = Arc::new(Notify::new());
     let pushes = {
         let (listeners, broken) = (Arc::clone(&server.listeners), Arc::clone(&broken));
@@ -275,12 +276,16 @@ async fn live(server: &Arc<Server>, pause: &mut Duration) -> Result<Ended, Redis
         return Ok(Ended::Unfit(heard.info));
     }
     line.flags = line.notifications().await?;
-    let (mut looked, mut looks) = (Instant::now(), 0_u32);
+    let mut looked = Instant::now();
     loop {
         if let Some(ended) = line.let_in().await? {
             return Ok(ended);
         }
         *pause = PAUSES.0;
+        if renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
+            line.renew().await?;
+            *renewed = Some(Instant::now());
+        }
         tokio::select! {
             biased;
             () = broken.notified() => return Ok(Ended::Lost),
@@ -293,9 +298,8 @@ async fn live(server: &Arc<Server>, pause: &mut Duration) -> Result<Ended, Redis
             }
             () = tokio::time::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())) => {}
         }
-        looks += 1;
         looked = Instant::now();
-        if let Some(ended) = line.look(looks.is_multiple_of(RENEW_EVERY)).await? {
+        if let Some(ended) = line.look().await? {
             return Ok(ended);
         }
     }
@@ -420,7 +424,7 @@ impl Line<'_> {
     }
 
     /// How the server is, for everybody.
-    async fn look(&mut self, renew: bool) -> Result<Option<Ended>, RedisError> {
+    async fn look(&mut self) -> Result<Option<Ended>, RedisError> {
         let up = self.server.listeners.up();
         let doubts: Vec<u64> = up.iter().map(|(_, shared)| lock(&shared.lineage).doubts()).collect();
         let heard = self.server.ask(&mut self.connection).await?;
@@ -442,13 +446,14 @@ impl Line<'_> {
                 member.everything("notify-keyspace-events was changed");
             }
         }
-        if renew {
-            // Also of those that could not be let in: they own their pipelines all the same.
-            let members = self.server.listeners.members();
-            let stores: Vec<Arc<Shared>> = members.iter().filter_map(|member| member.store.upgrade()).collect();
-            claim::renew(&mut self.connection, stores.iter()).await?;
-        }
         Ok(None)
+    }
+
+    /// Keeps the claims alive, also of those that could not be let in: they own their pipelines all the same.
+    async fn renew(&mut self) -> Result<(), RedisError> {
+        let members = self.server.listeners.members();
+        let stores: Vec<Arc<Shared>> = members.iter().filter_map(|member| member.store.upgrade()).collect();
+        claim::renew(&mut self.connection, stores.iter()).await
     }
 
     /// The flags of notify-keyspace-events; `None` if we may not ask.

@@ -35,13 +35,13 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
             identity: String::from_utf8_lossy(&identity).into_owned(),
             address,
             part: format!("database /{}", access.database),
+            life: lock(&shared.lineage).run(),
         },
         place: shared.place(),
         other,
         remembered_in: format!("the key {key} of {}:{}/{}", access.host, access.port, access.database),
         routes: Vec::new(),
         lineage: 0,
-        life: lock(&shared.lineage).run(),
     })
 }
 

@@ -48,13 +48,13 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
             identity: String::from_utf8_lossy(&identity.unwrap_or_default()).into_owned(),
             address: address.to_owned(),
             part: format!("chroot {chroot}"),
+            life: String::new(),
         },
         place: shared.place(),
         other,
         remembered_in: format!("the znode {path} of {address}{}", chroot.trim_end_matches('/')),
         routes,
         lineage,
-        life: String::new(),
     })
 }
 
