@@ -151,6 +151,8 @@ mod tests {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(duration("1d12h"), Ok(Duration::from_secs(36 * 3_600)));
         for wrong in ["", "-1s", "soon", "1x"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }

@@ -42,7 +42,7 @@ pub(super) struct Repair {
     #[command(flatten)]
     confirmation: Confirmation,
     /// Say what would be done, and do nothing
-    #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
     dry_run: bool,
     /// How long to wait for a store
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]

@@ -57,7 +57,7 @@ pub(super) struct Replay {
     #[command(flatten)]
     confirmation: Confirmation,
     /// Say what would be done, and do nothing
-    #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
     dry_run: bool,
     /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or HOST:PORT/CHROOT of an ensemble
     // Taken as it is and read later: what is wrong with it may be a password in it, which clap would quote.
@@ -65,7 +65,7 @@ pub(super) struct Replay {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Go on although records of the stream cannot be read: their pairs get the state before
-    #[arg(long, env = "KEEPSTEP_SKIP_DAMAGED", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_SKIP_DAMAGED", value_parser = clap::builder::BoolishValueParser::new())]
     skip_damaged: bool,
     /// How long to wait for a store
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]

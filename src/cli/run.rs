@@ -40,8 +40,8 @@ pub(super) struct Run {
     /// The pipeline files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// End when one full comparison finds nothing to do: 0, or 1 if pairs are quarantined or cannot be read
-    #[arg(long, env = "KEEPSTEP_ONCE", value_parser = clap::builder::FalseyValueParser::new())]
+    /// End when one full comparison finds nothing to do: 0, or 1 if pairs are quarantined, wait for approval, cannot be read or are paused
+    #[arg(long, env = "KEEPSTEP_ONCE", value_parser = clap::builder::BoolishValueParser::new())]
     once: bool,
     /// With --once: how long nothing may move before it ends with the reason
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
@@ -137,6 +137,10 @@ fn report(
             let (pairs, quarantined) = (text::field(row, "pairs"), text::field(row, "quarantined"));
             let mut lines =
                 vec![format!("{}: {pairs} pairs in step, {quarantined} quarantined", text::field(row, "pipeline"))];
+            lines.extend(status.routes.iter().filter(|route| route.awaiting_approval > 0).map(|route| {
+                let (route, deletes) = (text::printable(&route.route), route.awaiting_approval);
+                format!("  route {route}: {deletes} deletes wait for `keepstep approve`, and are not carried out")
+            }));
             lines.extend(status.routes.iter().flat_map(super::status::unreadable));
             lines.extend(
                 paused(status).map(|route| format!("  route {}: paused, and not looked at", text::printable(route))),
@@ -163,6 +167,7 @@ fn summary(status: &PipelineStatus) -> Value {
         "quarantined": sum(|route| route.quarantined),
         "unreadable": sum(|route| route.unreadable),
         "unreadable_names": status.routes.iter().flat_map(|route| &route.unreadable_names).collect::<Vec<_>>(),
+        "awaiting_approval": sum(|route| route.awaiting_approval),
         "paused": paused(status).collect::<Vec<_>>(),
         "changes": status.changes,
         "conflicts": status.conflicts,

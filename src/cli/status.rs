@@ -17,7 +17,7 @@ pub(super) struct Status {
     #[command(flatten)]
     which: Which,
     /// Exit 1 unless everything is live and nothing is blocked, paused, quarantined or waiting for approval
-    #[arg(long, env = "KEEPSTEP_CHECK", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_CHECK", value_parser = clap::builder::BoolishValueParser::new())]
     check: bool,
 }
 
@@ -258,17 +258,13 @@ pub(super) fn unreadable(route: &RouteStatus) -> Vec<String> {
 }
 
 fn pipeline_state(state: PipelineState) -> (Colour, &'static str) {
-    match state {
-        PipelineState::Connecting => (Colour::Wait, "connecting"),
-        PipelineState::Standby => (Colour::Good, "standby"),
-        PipelineState::Snapshotting => (Colour::New, "snapshotting"),
-        PipelineState::Live => (Colour::Good, "live"),
-        PipelineState::Paused => (Colour::Wait, "paused"),
-        PipelineState::AwaitingApproval => (Colour::Bad, "awaiting_approval"),
-        PipelineState::Blocked => (Colour::Bad, "blocked"),
-        PipelineState::Waiting => (Colour::Bad, "waiting"),
-        PipelineState::Stopping => (Colour::Wait, "stopping"),
-    }
+    let colour = match state {
+        PipelineState::Standby | PipelineState::Live => Colour::Good,
+        PipelineState::Snapshotting => Colour::New,
+        PipelineState::Connecting | PipelineState::Paused | PipelineState::Stopping => Colour::Wait,
+        PipelineState::AwaitingApproval | PipelineState::Blocked | PipelineState::Waiting => Colour::Bad,
+    };
+    (colour, state.word())
 }
 
 fn route_state(state: RouteState) -> &'static str {

@@ -55,10 +55,10 @@ pub(super) struct Tail {
     #[arg(long, env = "KEEPSTEP_LIMIT", value_name = "N")]
     limit: Option<u64>,
     /// End at the end of the stream instead of waiting for more
-    #[arg(long, env = "KEEPSTEP_NO_FOLLOW", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_NO_FOLLOW", value_parser = clap::builder::BoolishValueParser::new())]
     no_follow: bool,
     /// Leave out the values
-    #[arg(long, env = "KEEPSTEP_NO_VALUES", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_NO_VALUES", value_parser = clap::builder::BoolishValueParser::new())]
     no_values: bool,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Validate {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Check the stores as well
-    #[arg(long, env = "KEEPSTEP_CONNECT", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_CONNECT", value_parser = clap::builder::BoolishValueParser::new())]
     connect: bool,
     /// With --connect: how long to wait for a store
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]

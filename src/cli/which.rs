@@ -53,7 +53,7 @@ pub(super) fn side(pipeline: &Pipeline, store: &str) -> Result<Side, Failure> {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Confirmation {
     /// Do not ask
-    #[arg(long, env = "KEEPSTEP_YES", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KEEPSTEP_YES", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) yes: bool,
 }
 

@@ -117,6 +117,9 @@ fn environment(name: &str) -> Option<String> {
 
 fn read_file(path: &Path) -> Result<String, Problems> {
     let unreadable = |message: String| Err(Problems::of_file(path, message));
+    if path.is_dir() {
+        return unreadable("a folder of pipeline files is not supported yet: name the files in it".to_owned());
+    }
     let bytes = match reader::read_at_most(path, FILE_BYTES_MAX + 1) {
         Ok(bytes) => bytes,
         Err(error) => return unreadable(format!("the pipeline file cannot be read: {error}")),

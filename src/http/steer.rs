@@ -51,6 +51,9 @@ impl Ask {
         if length.is_some() && verb != Verb::Pause {
             return Err("only a pause has a `for`".to_owned());
         }
+        if length.is_some_and(|length| length.is_zero()) {
+            return Err("a pause lasts longer than no time: give `for` a length such as 10m".to_owned());
+        }
         Ok(match verb {
             Verb::Pause => Command::Pause(route, length),
             Verb::Resume => Command::Resume(route),
@@ -62,7 +65,7 @@ impl Ask {
     }
 }
 
-/// A length of time: `30s`, `500ms`, `2m`, `1m30s`; a plain number is seconds.
+/// A length of time: `30s`, `500ms`, `2m`, `1m30s`, `7d`; a plain number is seconds.
 ///
 /// # Errors
 ///
@@ -71,9 +74,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
-    let wrong = || "a length of time reads 30s, 500ms, 2m or 1h".to_owned();
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(parsed).map_err(|_| wrong())
+    let wrong = || "a length of time reads 30s, 500ms, 2m, 1h or 7d".to_owned();
+    // The calendar's days are no length; ours have 24 hours.
+    let (days, rest) = text.split_once('d').unwrap_or(("0", text));
+    let days: u64 = days.parse().map_err(|_| wrong())?;
+    let rest = match rest {
+        "" if days > 0 => Duration::ZERO,
+        rest => {
+            rest.parse().ok().and_then(|rest: jiff::SignedDuration| Duration::try_from(rest).ok()).ok_or_else(wrong)?
+        }
+    };
+    days.checked_mul(86_400).and_then(|days| Duration::from_secs(days).checked_add(rest)).ok_or_else(wrong)
 }
 
 /// `Some` is the refusal.

@@ -31,6 +31,24 @@ pub enum PipelineState {
     Stopping,
 }
 
+impl PipelineState {
+    /// As `status` and the page show it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            PipelineState::Connecting => "connecting",
+            PipelineState::Standby => "standby",
+            PipelineState::Snapshotting => "snapshotting",
+            PipelineState::Live => "live",
+            PipelineState::Paused => "paused",
+            PipelineState::AwaitingApproval => "awaiting_approval",
+            PipelineState::Blocked => "blocked",
+            PipelineState::Waiting => "waiting",
+            PipelineState::Stopping => "stopping",
+        }
+    }
+}
+
 /// Where a route stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -147,7 +147,7 @@ impl Pipeline {
         };
         let pipeline = &self.settings.pipeline;
         if state == PipelineState::Standby {
-            return Some(StoreError::Away(format!("pipeline `{pipeline}`: {note}; `--once` needs it for itself")));
+            return Some(StoreError::NotNow(format!("pipeline `{pipeline}`: {note}; `--once` needs it for itself")));
         }
         let Some(engine) = engine else { return last.cloned() };
         let live = lock(&engine.live);

@@ -221,7 +221,7 @@ impl Pipeline {
             // Workers that take turns at what does not fit go from one of these to the other with each attempt.
             let takes_turns = matches!(state, PipelineState::Standby | PipelineState::Waiting);
             if !takes_turns || now.said.is_due(&format!("{state:?} {note}")) {
-                tracing::info!(pipeline = self.settings.pipeline, state = ?state, note, "state");
+                tracing::info!(pipeline = self.settings.pipeline, state = state.word(), note, "state");
             }
             if !takes_turns {
                 now.said.clear();

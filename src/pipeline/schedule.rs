@@ -43,7 +43,7 @@ impl Pipeline {
             is_urgent |= news.is_urgent;
             for reason in news.reasons {
                 if let Some(side) = reason.gap_in() {
-                    engine.mark_gap(side, GapState::Opened, &format!("gap: {}", reason.why)).await;
+                    engine.mark_gap(side, GapState::Opened, &reason.why).await;
                 }
                 tracing::debug!(pipeline = self.settings.pipeline, ?reason, "a comparison is asked for");
                 if !asked.contains(&reason) {

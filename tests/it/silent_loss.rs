@@ -166,7 +166,7 @@ async fn flushall() {
     let filled = Filled::start(&[]).await;
     let (logged, since) = (filled.logged(), Instant::now());
     filled.scene.redis.run::<()>("FLUSHALL").await;
-    filled.heals("FLUSHALL", since, "our own state is gone", logged).await;
+    filled.heals("FLUSHALL", since, "own keys are gone", logged).await;
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn swapdb() {
     let filled = Filled::start(&[]).await;
     let (logged, since) = (filled.logged(), Instant::now());
     filled.scene.redis.run::<()>("SWAPDB 0 1").await;
-    filled.heals("SWAPDB", since, "our own state is gone", logged).await;
+    filled.heals("SWAPDB", since, "own keys are gone", logged).await;
 }
 
 #[tokio::test]

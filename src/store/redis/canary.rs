@@ -63,10 +63,13 @@ async fn is_gone(connection: &mut MultiplexedConnection, member: &Member, shared
         lineage.canary.clone()
     };
     let saved = state::write_on(connection, shared, Update::default().canary(&fresh)).await;
-    tracing::warn!(
+    // The loss is told with the number of its pairs, once that is known.
+    tracing::info!(
         store = shared.settings.name,
-        ?saved,
-        "our own state is gone from Redis: the data set is another one"
+        "Keepstep's own keys are gone from Redis: its data set is another one"
     );
+    if let Err(error) = saved {
+        tracing::debug!(store = shared.settings.name, %error, "they are written again later");
+    }
     member.lost(LossCause::Flushed, "the data set was flushed, swapped or replaced");
 }
