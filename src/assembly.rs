@@ -461,7 +461,18 @@ fn redis_store(
         channels: pipeline.routes.iter().filter_map(|route| route.publish.clone()).collect(),
         claim_ttl: claim_ttl(pipeline),
         sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),
+        ranges: ranges(pipeline),
     })
+}
+
+/// Names which pairs the routes have.
+fn ranges(pipeline: &model::Pipeline) -> String {
+    let of = |rules: &model::Route| {
+        let matches = [&rules.match_zookeeper, &rules.match_redis].map(|name| name.as_deref().unwrap_or_default());
+        let excludes = [&rules.exclude_zookeeper, &rules.exclude_redis];
+        format!("{:?} {matches:?} {excludes:?} {:?}\n", rules.flow, rules.separator)
+    };
+    Digest::of(pipeline.routes.iter().map(of).collect::<String>().as_bytes()).hex()
 }
 
 /// The secret as a store asks for it.

@@ -74,6 +74,7 @@ impl Engine {
         let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_behind();
         let is_routine = asked.is_empty() && is_settled;
         let life = self.keys.as_ref().map_or(0, |keys| keys.life());
+        self.mark_settled_slots().await?;
         let sources = self.sources();
         let were_paused = lock(&self.live).paused.clone();
         let begun_so = sources.begin(life, were_paused.is_empty());
@@ -155,6 +156,16 @@ impl Engine {
         let inferred = self.inferred.not_held();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
         Ok(acted + inferred)
+    }
+
+    /// A data set that came back older has the marks of then, and the sidecars. What the journal says of the time in between belongs to
+    /// a life that is gone: the next owner would write it over what is agreed on from here on.
+    async fn mark_settled_slots(&self) -> Result<(), StoreError> {
+        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return Ok(()) };
+        if keys.is_life_compared() {
+            return Ok(());
+        }
+        keys.mark_slots(&znodes.settled_slots(), self.lease.so_far(Some(znodes.as_ref()))).await
     }
 
     /// Decides about the deletes that nobody saw, as far as their number is known, and concludes the last comparison as soon as

@@ -196,6 +196,11 @@ impl Engine {
             Action::ToRedis(_) | Action::ToZookeeper(_) => lost(&seen.seen),
             _ => None,
         };
+        // One that was noted before was told then.
+        let is_told = seen.seen.base.is_some_and(|base| base.lost) && action == Action::Lost(Side::Redis);
+        if is_told {
+            return None;
+        }
         if let Some(side) = by_base {
             return losses.is_open(side).then_some(side);
         }

@@ -260,7 +260,7 @@ impl Engine {
         (reason, detail): Misfit,
         sight: &mut Sight,
     ) {
-        if reading.state == KeyState::Absent && !reading.entry.is_empty() && !moment.intact {
+        if !reading.entry.is_empty() && !moment.intact {
             self.is_stranded(&item.name);
         }
         sight.unfit(item, reason, detail);
@@ -349,12 +349,14 @@ impl Engine {
             KeyState::Absent => {
                 hint = self.dirty.with_newest_event(&item.name, hint);
                 let seen = hint.removal.filter(|_| hint.event.is_some() && moment.told);
-                (Key::Absent(Vanished { seen, now_ms: moment.now_ms, intact: moment.intact }), None)
+                // Whatever is there once a comparison has looked at all was put there since.
+                let older = moment.older && !self.sources().is_compared(reading.life);
+                (Key::Absent(Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }), None)
             }
             KeyState::Value { bytes, expires_ms } => {
                 let digest = Digest::of(&bytes);
                 let is_held = !moment.compared && is_as_base(base.as_ref(), digest, znode);
-                let may_be_older = is_held && self.may_be_older(&item, &bytes);
+                let may_be_older = is_held && self.may_be_older(&item, &bytes, moment);
                 (Key::Present { digest, expires_ms, may_be_older }, Some(bytes))
             }
             // Nothing is written from it: it is looked at again, with its value.
@@ -372,7 +374,13 @@ impl Engine {
                 let detail = format!("the key is a {kind}, and this route carries strings");
                 return sight.unfit(item, "wrong_type", detail);
             }
-            KeyState::Denied(detail) => return sight.unfit(item, "no_permission", detail),
+            KeyState::Denied(detail) => {
+                // Nor its sidecar: nobody knows what it holds.
+                if !moment.intact {
+                    self.is_stranded(&item.name);
+                }
+                return sight.unfit(item, "no_permission", detail);
+            }
             KeyState::Obstructed(bucket) => return sight.unfit(item, "wrong_type", KeyState::obstructed_by(&bucket)),
             KeyState::Unasked(detail) => return sight.unfit(item, "too_large", detail),
         };
@@ -402,15 +410,16 @@ impl Engine {
         });
     }
 
-    /// Whether a key that is as its base has it may be an older state: what the stream has last of the pair is another value.
-    /// Where only one side is written from, nothing else tells that from a change at the destination.
-    fn may_be_older(&self, item: &Item, value: &[u8]) -> bool {
+    /// Whether a key that is as its base has it may be an older state: what the stream has last of the pair is another value; where
+    /// the stream cannot tell, Redis came back older. Where only one side is written from, nothing else tells that from a change at
+    /// the destination.
+    fn may_be_older(&self, item: &Item, value: &[u8], moment: Moment) -> bool {
         let is_source = |route: &super::engine::Route| route.policy.flow == Flow::From(Side::Redis);
         if !self.route(item.hint.route).is_some_and(is_source) {
             return false;
         }
-        let newest = self.newest(&item.pair).filter(|_| !self.may_be_behind(&item.name));
-        newest.is_none_or(|newest| !newest.after.is(Some(value)))
+        let newest = self.newest(&item.pair).filter(|_| !self.is_behind());
+        newest.map_or(moment.older, |newest| !newest.after.is(Some(value)))
     }
 
     /// The znode as data and stat, or why it cannot be mirrored.

@@ -513,6 +513,10 @@ impl Pipeline {
             if let (Some(keys), false) = (&self.keys, captures) {
                 let marked: HashSet<Slot> = keys.marked_slots().await?.into_iter().collect();
                 let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
+                // Redis may be older by what is not marked in it, or it was on its way when the owner before ended.
+                if !keys.is_life_compared() && (!slots.is_subset(&marked) || in_redis.tide + 1 < znodes.tide()) {
+                    keys.note_older();
+                }
                 keys.complete(entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect()).await?;
                 crash_point!("c10-journal-completed");
                 let so_far = lease.so_far(Some(znodes.as_ref()));

@@ -413,7 +413,10 @@ impl Engine {
 
     pub(super) fn note_loss(&self, side: Side, seen: &Observed) {
         let store = self.store_name(side);
-        let detail = format!("store {store} lost its value, and nothing flows there: the other side keeps its own");
+        let detail = format!(
+            "store {store} lost its value, or holds an older one, and nothing flows there: the other side keeps its own until the key \
+             changes"
+        );
         self.quarantine(&seen.name, seen.hint.route, &seen.pair, "lost", &detail);
     }
 }

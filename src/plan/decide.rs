@@ -43,6 +43,8 @@ pub struct Vanished {
     pub now_ms: i64,
     /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the pair was last in step.
     pub intact: bool,
+    /// Redis came back with an older data set, and was not compared since: a time of expiry is one of then.
+    pub older: bool,
 }
 
 /// What removed a key.
@@ -299,7 +301,7 @@ fn from_redis(policy: &Policy, seen: &Observation, sides: &Sides) -> Action {
     if sides.key.is_some() {
         return match seen.base {
             // Left at an older state, whatever becomes of the znode.
-            Some(base) if base.apart && base.unproven && !sides.key_changed => Action::Nothing,
+            Some(base) if base.apart && base.unproven && !sides.key_changed => Action::Lost(Side::Redis),
             Some(base) if base.apart && !sides.znode_changed && !sides.key_changed => Action::Nothing,
             Some(_) if sides.znode_changed && !sides.key_changed && may_be_older(seen.key) => Action::Leave,
             _ => Action::ToZookeeper(verdict),
@@ -358,24 +360,28 @@ pub fn lost(seen: &Observation) -> Option<Side> {
     match seen.key {
         _ if compare(seen).znode_lost => Some(Side::Zookeeper),
         Key::Absent(_) if had_key && removal(seen) == Removal::Lost => Some(Side::Redis),
+        Key::Present { may_be_older: true, .. } => Some(Side::Redis),
         _ => None,
     }
 }
 
 /// Why a key is gone. What was seen decides; else a loss that was found before; else its recorded expiry; else it is a delete only
-/// where nothing else can explain it.
+/// where nothing else can explain it. An older state expires by a time of then, whoever sees it.
 fn removal(seen: &Observation) -> Removal {
     let Key::Absent(vanished) = seen.key else {
         return Removal::Lost;
     };
-    if let Some(removal) = vanished.seen {
-        return removal;
+    let is_older = vanished.older || seen.base.is_some_and(|base| base.apart && base.unproven);
+    match vanished.seen {
+        Some(Removal::Expired) if is_older => return Removal::Lost,
+        Some(removal) => return removal,
+        None => {}
     }
     if seen.base.is_some_and(|base| base.lost) {
         return Removal::Lost;
     }
     match seen.base.and_then(|base| base.expires_ms) {
-        Some(expires_ms) if expires_ms <= vanished.now_ms => Removal::Expired,
+        Some(expires_ms) if expires_ms <= vanished.now_ms && !is_older => Removal::Expired,
         _ if vanished.intact => Removal::Deleted,
         _ => Removal::Lost,
     }

@@ -81,7 +81,10 @@ impl Late {
 /// Tells it from the key, its sidecar, and the base that is to be noted.
 #[must_use]
 pub fn late(key: Option<Digest>, noted: Option<&Base>, base: Option<&Base>) -> Late {
-    if key == base.and_then(|base| base.redis) {
+    if noted.is_some_and(|noted| noted.lost) {
+        // It was noted since that this key is lost, or back at an older state.
+        Late::TakenBack
+    } else if key == base.and_then(|base| base.redis) {
         Late::AsItIs
     } else if key == noted.and_then(|base| base.redis) {
         Late::TakenBack

@@ -33,7 +33,7 @@ fn key(value: &[u8]) -> Key {
 }
 
 fn gone(seen: Option<Removal>) -> Key {
-    Key::Absent(Vanished { seen, now_ms: 5_000, intact: true })
+    Key::Absent(Vanished { seen, now_ms: 5_000, intact: true, older: false })
 }
 
 fn base(mzxid: i64, value: &[u8]) -> Option<Base> {
@@ -67,17 +67,33 @@ fn winner(action: Action) -> Option<Side> {
 }
 
 #[test]
+fn an_expiry_of_an_older_data_set_is_a_loss() {
+    let expiring = base(30, b"a").map(|base| Base { expires_ms: Some(4_000), ..base });
+    for seen in [None, Some(Removal::Expired)] {
+        let gone = |older| Key::Absent(Vanished { seen, now_ms: 5_000, intact: false, older });
+        assert_eq!(decide(expiring, znode(30, b"a"), gone(false)), Action::ToZookeeper(None), "it has expired");
+        assert_eq!(decide(expiring, znode(30, b"a"), gone(true)), Action::ToRedis(None), "by a time of then");
+    }
+    let deleted = Key::Absent(Vanished { seen: Some(Removal::Deleted), now_ms: 5_000, intact: false, older: true });
+    assert_eq!(decide(expiring, znode(30, b"a"), deleted), Action::ToZookeeper(None), "an application did it");
+}
+
+#[test]
 fn a_key_that_is_back_at_an_older_state_leaves_the_znode_until_it_changes() {
     let from_redis = policy(Flow::From(Side::Redis));
     let older = |value| Key::Present { digest: Digest::of(value), expires_ms: None, may_be_older: true };
     for znode in [znode(31, b"newer"), ABSENT] {
         let seen = observe(base(30, b"a"), znode, older(b"a"));
         assert_eq!(plan(&from_redis, &seen), Action::Leave, "{znode:?}");
-        let left = Base { apart: true, unproven: true, ..agreed(&seen, 3, true) };
+        let left = Base { apart: true, unproven: true, lost: true, ..agreed(&seen, 3, true) };
         // Whatever is known by then, and whatever becomes of the znode.
         for (znode, key) in [(znode, key(b"a")), (znode, older(b"a")), (super::tests::znode(32, b"drift"), key(b"a"))] {
-            assert_eq!(plan(&from_redis, &observe(Some(left), znode, key)), Action::Nothing, "{znode:?}");
+            let lost = Action::Lost(Side::Redis);
+            assert_eq!(plan(&from_redis, &observe(Some(left), znode, key)), lost, "{znode:?}");
         }
+        let expired = Vanished { seen: Some(Removal::Expired), now_ms: 5_000, intact: true, older: false };
+        let expired = observe(Some(left), znode, Key::Absent(expired));
+        assert!(matches!(plan(&from_redis, &expired), Action::Lost(_) | Action::Forget), "of then: {znode:?}");
         let changed = plan(&from_redis, &observe(Some(left), znode, key(b"b")));
         match znode {
             Znode::Absent(_) => assert_eq!(changed, Action::ToZookeeper(None)),
@@ -139,7 +155,7 @@ fn a_change_beats_a_delete_under_every_rule() {
 
 #[test]
 fn a_loss_of_redis_is_restored_and_never_a_delete() {
-    let lost = Key::Absent(Vanished { seen: None, now_ms: 5_000, intact: false });
+    let lost = Key::Absent(Vanished { seen: None, now_ms: 5_000, intact: false, older: false });
     assert_eq!(decide(base(30, b"a"), znode(30, b"a"), lost), Action::ToRedis(None));
     assert_eq!(decide(base(30, b"a"), znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
     let one_way = policy(Flow::From(Side::Redis));
@@ -153,7 +169,7 @@ fn an_unobserved_disappearance_is_an_expiry_if_its_recorded_time_has_passed() {
         base.expires_ms = Some(4_000);
     }
     let keep = Policy { on_expire: OnRemoval::Keep, ..two_way() };
-    let lost = Key::Absent(Vanished { seen: None, now_ms: 5_000, intact: false });
+    let lost = Key::Absent(Vanished { seen: None, now_ms: 5_000, intact: false, older: false });
     assert_eq!(plan(&keep, &observe(expiring, znode(30, b"a"), lost)), Action::KeepApart);
     assert_eq!(plan(&two_way(), &observe(expiring, znode(30, b"a"), lost)), Action::ToZookeeper(None));
 }
@@ -347,7 +363,7 @@ fn a_key_that_was_lost_stays_so_whatever_is_concluded_of_redis() {
         hears_redis: true,
         path_id: 3,
     };
-    let vanished = |now_ms, intact| Key::Absent(Vanished { seen: None, now_ms, intact });
+    let vanished = |now_ms, intact| Key::Absent(Vanished { seen: None, now_ms, intact, older: false });
     let agreed = base(30, b"a").map(|base| Base { expires_ms: Some(9_000), ..base });
     let found = observe(agreed, znode(30, b"a"), vanished(5_000, false));
     assert_eq!(plan(&one_way, &found), Action::Lost(Side::Redis));
@@ -446,7 +462,7 @@ fn an_absent_znode_is_lost_where_nothing_can_have_been_deleted_since_its_base() 
 #[test]
 fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
     let seen = |znode, key| Observation { base: base(30, b"a"), znode, key, ensemble: ENSEMBLE, seen: Seen::default() };
-    let intact = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true });
+    let intact = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true, older: false });
     let (znode_gone, key_gone) = (seen(Znode::Absent(31), key(b"a")), seen(znode(30, b"a"), intact));
     let emptied = seen(znode(31, b""), key(b"a"));
     let drifted = seen(Znode::Absent(31), key(b"other"));

@@ -79,6 +79,8 @@ pub struct Moment {
     pub intact: bool,
     /// Whether it is the data set that was looked at by the last comparison that ended in step, without a restart since.
     pub compared: bool,
+    /// Whether the data set was found to be an older one, and no comparison has been concluded in it since.
+    pub older: bool,
     /// Whether every event of a key that is gone had been told to [`Hints`] before this answer was given. Without it a `del` that
     /// was told may be older than a write of ours, and what took that write away still on its way.
     pub told: bool,

@@ -274,6 +274,9 @@ pub trait Znodes: Send + Sync {
     /// The sidecars say what these slots say: they may be used again.
     fn release(&self, slots: &[Slot]);
 
+    /// The journal slots of which no sidecar is still to be written.
+    fn settled_slots(&self) -> Vec<Slot>;
+
     /// Changes znodes as an application would, for commands beside a worker or without one: no ownership is needed and
     /// none is checked. Each is its own compare-and-set, carried out in the order given. After an error nothing is known
     /// of any of them: look again. `Done` names no base.
@@ -392,6 +395,12 @@ pub trait Keyspace: Send + Sync {
 
     /// The life of the data set now ([`KeyReading::life`]).
     fn life(&self) -> u64;
+
+    /// Whether the data set is the one that was looked at by the last comparison that was concluded, without a restart since.
+    fn is_life_compared(&self) -> bool;
+
+    /// The data set is an older one: [`Moment::older`] until a comparison is concluded in it.
+    fn note_older(&self);
 
     /// What is known of the server.
     fn facts(&self) -> Arc<KeyspaceFacts>;

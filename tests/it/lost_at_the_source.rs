@@ -1,7 +1,7 @@
 //! A key that Redis lost while its base stayed, and that nothing restores: since the route leads out of Redis, or since the pair cannot
 //! be looked at. Nothing that is concluded afterwards makes a delete of it.
 
-use crate::support::{LIVE, Scene, eventually};
+use crate::support::{LIVE, Pipeline, Scene, eventually};
 use zookeeper_client::{Acl, AuthId, Permission};
 
 /// A worker on `cache -> zk` with some pairs in step, one of which may be evicted.
@@ -145,4 +145,25 @@ async fn a_key_that_was_evicted_and_may_not_be_written_is_restored_when_it_may()
     scene.redis.run::<()>("ACL SETUSER default +set").await;
     scene.key_becomes("settings:lost", Some("v")).await;
     scene.quarantine_becomes(&[]).await;
+}
+
+/// What a comparison proves of some routes it does not prove of pairs that they do not have.
+#[tokio::test]
+async fn what_was_lost_while_the_routes_had_no_part_in_it_is_no_delete_afterwards() {
+    for flow in ["cache -> zk", "zk <-> cache"] {
+        let mut scene = in_step_by(&[], flow).await;
+        let whole =
+            Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url()).flow(flow).worker("reconcile: 1s");
+        assert_eq!(scene.keepstep.terminate().await, Some(0));
+        scene.keepstep.rewrite(whole.clone().route("exclude: {zk: [/settings/lost]}"));
+        scene.keepstep.restart().await;
+        evict(&scene).await;
+        comparisons_end(&scene, 4.0).await;
+        assert_eq!(scene.keepstep.terminate().await, Some(0));
+        scene.keepstep.rewrite(whole);
+        scene.keepstep.restart().await;
+        comparisons_end(&scene, 4.0).await;
+        let znode = scene.znodes.text("/settings/lost").await;
+        assert_eq!(znode.as_deref(), Some("v"), "{flow}: {}", scene.keepstep.log());
+    }
 }

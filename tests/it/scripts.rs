@@ -31,6 +31,7 @@ pub fn settings(redis: &Redis) -> Settings {
         pipeline: "twin".to_owned(),
         prefixes: vec![b"settings:".to_vec()],
         sidecars: true,
+        ranges: "the routes".to_owned(),
         channels: Vec::new(),
         claim_ttl: Duration::from_secs(30),
     }

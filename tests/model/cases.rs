@@ -224,6 +224,17 @@ pub fn planted() -> Vec<Config> {
         ),
         plant(Bug::GonePairReadOld, Config { follower_lags: true, ..PLAIN }),
         plant(
+            Bug::JournalOfALostLifeKept,
+            Config {
+                states_max: 3_000_000,
+                ..Config::new(
+                    "older",
+                    one_way(Redis),
+                    Budget { key_rollbacks: 1, crashes: 1, starts: 1, ..writes(0, 3) },
+                )
+            },
+        ),
+        plant(
             Bug::OlderKeyFollowed,
             Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) }),
         ),

@@ -50,6 +50,7 @@ pub enum Bug {
     FormerOwnerRemembers,
     RoundsCarryOutWhatNobodySaw,
     OlderKeyFollowed,
+    JournalOfALostLifeKept,
     LossNotNoted,
 }
 

@@ -274,6 +274,7 @@ fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         seen: look.hint.event.removal(),
         now_ms: if world.late { 2 * crate::world::EXPIRES_MS } else { 0 },
         intact: is_intact || cfg.has(Bug::AbsenceIsADelete),
+        older: false,
     };
     let seen = Observation {
         base: look.base.get(),

@@ -98,7 +98,7 @@ pub fn key_of(key: Ky, vanished: Vanished, may_be_older: bool) -> Key {
 /// Whether all is in step and at rest: the shipped `plan()` finds nothing to do in what is really there.
 pub fn at_rest(cfg: &Config, world: &World) -> Result<(), String> {
     let worker = &world.workers[usize::from(world.newest)];
-    let vanished = Vanished { seen: None, now_ms: 0, intact: false };
+    let vanished = Vanished { seen: None, now_ms: 0, intact: false, older: false };
     let (znode, key, base) = (world.zk.znode, world.redis.key, world.redis.bucket.entry.get());
     let seen = Observation {
         base,

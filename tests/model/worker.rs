@@ -272,6 +272,19 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
                 return Some(());
             }
             connect(world, i);
+            let settled = world.workers[i];
+            // As `Engine::mark_settled_slots`.
+            if settled.compared_run != settled.run && !cfg.has(Bug::JournalOfALostLifeKept) {
+                let mark = |state: &mut State| {
+                    for slot in (0..SLOTS).filter(|slot| settled.free[*slot]) {
+                        state.marks[slot] = settled.slots[slot];
+                    }
+                };
+                if !note_in_redis(cfg, world, i, mark) {
+                    die(world, i);
+                    return Some(());
+                }
+            }
             let worker = &mut world.workers[i];
             let is_settled = worker.compared_run == worker.run && worker.compared_evicted == worker.evicted;
             worker.concludes = 0;

@@ -16,6 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Bytes of values in one answer of a script; the rest is asked for again. Bounds what a batch of large values holds.
 pub(super) const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
@@ -87,6 +88,16 @@ impl Shared {
         heard.info.replication_id().clone_into(&mut facts.replication_id);
         facts.replication_offset = heard.info.replication_offset;
         noted
+    }
+
+    /// Waits until the first so many doubts about the data set were looked into, for a second at most: the source does it at once.
+    pub(super) async fn settled(&self, doubts: u64) {
+        let looked = async {
+            while !lock(&self.lineage).is_settled(doubts) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), looked).await;
     }
 
     /// Says it when what vanishes unseen cannot be told from what was lost, once for each reason.
@@ -313,6 +324,7 @@ impl Shared {
         writes: &[KeyWrite<'_>],
     ) -> Result<Applied, Fault> {
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
+        self.has_written.store(true, Ordering::Relaxed);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&script.sha).arg(writes.len() * 2);
         for write in writes {

@@ -22,6 +22,12 @@ pub(super) struct Lineage {
     /// proven.
     doubts: u64,
     settled: u64,
+    /// The data set holds less than an owner had written to it.
+    pub(super) older: bool,
+    /// What is known of the last comparison does not say of which routes it holds: a version before wrote it.
+    pub(super) is_unnamed: bool,
+    /// A canary that was sent, and of which nobody knows whether it arrived.
+    pub(super) next_canary: String,
     /// The data set was found to be another one where no hint could be given.
     pub(super) untold: bool,
 }
@@ -38,12 +44,16 @@ impl Lineage {
 
     /// The first so many doubts were looked into.
     pub(super) fn settle(&mut self, doubts: u64) {
-        self.settled = doubts;
+        self.settled = self.settled.max(doubts);
+    }
+
+    /// Whether the first so many doubts were looked into.
+    pub(super) fn is_settled(&self, doubts: u64) -> bool {
+        self.settled >= doubts
     }
 
     pub(super) fn is_intact(&self) -> bool {
-        self.doubts == self.settled
-            && self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_whole_since(then))
+        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_whole_since(then))
     }
 
     /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
@@ -62,8 +72,7 @@ impl Lineage {
 
     /// Whether the data set is the one that was last compared, without a restart in between.
     pub(super) fn is_life_compared(&self) -> bool {
-        self.doubts == self.settled
-            && self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
+        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
     }
 
     /// Names this run of the server; empty where it does not tell.
@@ -96,7 +105,8 @@ impl Lineage {
     /// A comparison that began at this generation ended in step: what holds from here on, if that is news.
     pub(super) fn conclude(&mut self, begun: u64) -> Option<Evidence> {
         let now = self.current.clone().filter(|_| self.generation == begun)?;
-        if self.compared.as_ref() == Some(&now) {
+        self.older = false;
+        if self.compared.as_ref() == Some(&now) && !std::mem::take(&mut self.is_unnamed) {
             return None;
         }
         self.compared = Some(now.clone());

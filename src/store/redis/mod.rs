@@ -69,6 +69,9 @@ pub struct Settings {
     pub channels: Vec<String>,
     /// A claim that is not renewed for this long is void.
     pub claim_ttl: Duration,
+    /// Names which keys belong to which znodes, and which way they flow: what is proven of the pairs of some routes is not proven
+    /// of those of others.
+    pub ranges: String,
 }
 
 impl Settings {
@@ -115,6 +118,8 @@ struct Shared {
     unproven: Mutex<Option<&'static str>>,
     /// It was said that PUBLISH is refused; once is enough.
     publish_refused: AtomicBool,
+    /// Something was written since the canary was last changed.
+    has_written: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,6 +154,7 @@ impl RedisStore {
             claim: Mutex::new(None),
             unproven: Mutex::new(None),
             publish_refused: AtomicBool::new(false),
+            has_written: AtomicBool::new(false),
         };
         RedisStore { shared: Arc::new(shared), source: Mutex::new(None) }
     }
@@ -315,8 +321,16 @@ impl Keyspace for RedisStore {
             } else {
                 (lock(&self.shared.lineage).is_intact(), true)
             };
-            let compared = lock(&self.shared.lineage).is_life_compared();
-            Ok(KeyReadings { readings, moment: Moment { now_ms, intact, compared, told } })
+            // Behind the answer: what was heard of by now may have been so when it was given.
+            let doubts = lock(&self.shared.lineage).doubts();
+            if readings.iter().any(is_gone) {
+                self.shared.settled(doubts).await;
+            }
+            let lineage = lock(&self.shared.lineage);
+            let is_settled = lineage.is_settled(doubts);
+            let (intact, compared) = (intact && is_settled, lineage.is_life_compared() && is_settled);
+            let moment = Moment { now_ms, intact, compared, older: lineage.older, told };
+            Ok(KeyReadings { readings, moment })
         }
         .boxed()
     }
@@ -373,7 +387,16 @@ impl Keyspace for RedisStore {
     }
 
     fn is_intact(&self) -> bool {
-        lock(&self.shared.lineage).is_intact()
+        let lineage = lock(&self.shared.lineage);
+        lineage.is_intact() && lineage.is_settled(lineage.doubts())
+    }
+
+    fn is_life_compared(&self) -> bool {
+        lock(&self.shared.lineage).is_life_compared()
+    }
+
+    fn note_older(&self) {
+        lock(&self.shared.lineage).older = true;
     }
 
     fn lost_since_compared(&self) -> Option<LossCause> {

@@ -453,7 +453,16 @@ impl Line<'_> {
     async fn renew(&mut self) -> Result<(), RedisError> {
         let members = self.server.listeners.members();
         let stores: Vec<Arc<Shared>> = members.iter().filter_map(|member| member.store.upgrade()).collect();
-        claim::renew(&mut self.connection, stores.iter()).await
+        claim::renew(&mut self.connection, stores.iter()).await?;
+        for shared in &stores {
+            match canary::change(&mut self.connection, shared).await {
+                Err(error) if is_broken(&error) => return Err(error),
+                // Out of memory, for instance: tried again later.
+                Err(refused) => tracing::debug!(%refused, "the canary could not be changed"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The flags of notify-keyspace-events; `None` if we may not ask.

@@ -35,6 +35,8 @@ pub(super) const CANARY: &str = "canary";
 const LIFE: &str = "lineage";
 /// Keys evicted in it by then.
 const EVICTED: &str = "evicted_keys";
+/// Of which routes these two hold: under others there are pairs that nobody has looked at. A version before does not write it.
+const RANGES: &str = "ranges";
 
 /// The version of a journal slot whose sidecars are written.
 fn slot_field(number: usize) -> String {
@@ -81,10 +83,11 @@ impl Update {
         self.put("s", CANARY, canary)
     }
 
-    fn evidence(self, evidence: &Evidence) -> Update {
+    fn evidence(self, evidence: &Evidence, ranges: &str) -> Update {
         // What the server does not tell is an empty text, which proves nothing to the next owner either.
         let evicted = evidence.evicted_keys.map(|keys| keys.to_string()).unwrap_or_default();
-        self.put("s", LIFE, evidence.life.as_deref().unwrap_or_default()).put("s", EVICTED, evicted)
+        let life = evidence.life.as_deref().unwrap_or_default();
+        self.put("s", LIFE, life).put("s", EVICTED, evicted).put("s", RANGES, ranges)
     }
 
     fn slot(self, slot: &Slot) -> Update {
@@ -158,13 +161,19 @@ pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError
 pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
     shared.epoch.store(now.epoch, Ordering::Relaxed);
     *lock(&shared.owner) = now;
-    let mut stored = read(shared, &[LIFE, EVICTED]).await?.into_iter();
+    let mut stored = read(shared, &[LIFE, EVICTED, RANGES]).await?.into_iter();
     let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
     let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
+    let ranges = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
+    let is_of_ours = ranges.is_empty() || ranges == shared.settings.ranges;
     let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
     {
         let mut lineage = lock(&shared.lineage);
-        lineage.compared = (!life.is_empty()).then_some(Evidence { life: Some(life), evicted_keys: evicted });
+        let is_told = !life.is_empty() && is_of_ours;
+        lineage.compared = is_told.then_some(Evidence { life: Some(life), evicted_keys: evicted });
+        lineage.older = false;
+        lineage.is_unnamed = ranges.is_empty();
+        lineage.next_canary.clear();
         lineage.canary.clone_from(&canary);
         lineage.untold = false;
     }
@@ -191,7 +200,7 @@ fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
 
 /// See [`crate::store::Keyspace::compared`].
 pub(super) async fn compared(shared: &Shared, evidence: &Evidence) -> Result<(), StoreError> {
-    write(shared, Update::default().evidence(evidence)).await
+    write(shared, Update::default().evidence(evidence, &shared.settings.ranges)).await
 }
 
 /// See [`crate::store::Keyspace::mark_slots`].

@@ -296,6 +296,10 @@ impl Znodes for ZookeeperStore {
         self.shared.fits(path, op, data, key)
     }
 
+    fn settled_slots(&self) -> Vec<Slot> {
+        self.shared.tenure().map(|tenure| tenure.settled_slots()).unwrap_or_default()
+    }
+
     fn release(&self, slots: &[Slot]) {
         if let Ok(tenure) = self.shared.tenure() {
             tenure.release(slots);

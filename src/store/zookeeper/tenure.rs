@@ -75,6 +75,14 @@ impl Tenure {
         }
     }
 
+    /// Those that are free, as they were written last.
+    pub(super) fn settled_slots(&self) -> Vec<Slot> {
+        let slots = lock(&self.slots);
+        let version =
+            |number: &usize| slots.versions.get(*number).map(|version| Slot { number: *number, version: *version });
+        slots.free.iter().filter_map(version).collect()
+    }
+
     pub(super) fn free_all_slots(&self) {
         let mut slots = lock(&self.slots);
         let missing: Vec<usize> = (0..SLOTS).filter(|slot| !slots.free.contains(slot)).collect();

@@ -34,6 +34,7 @@ fn rests(policy: &Policy, seen: &Observation, action: Action, context: &dyn Fn()
     let again = plan(policy, &next);
     let rests = match (action, again) {
         (Action::Quarantine | Action::NotOurs | Action::Lost(_), again) => again == action,
+        (Action::Leave, again) => again == Action::Lost(Side::Redis),
         (Action::KeepApart, Action::Forget) => plan(policy, &after(&next, again)) == Action::Nothing,
         (_, again) => again == Action::Nothing,
     };
@@ -115,6 +116,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
             seen: draw.maybe(|draw| draw.one_of(&[Removal::Deleted, Removal::Expired, Removal::Lost])),
             now_ms: i64::from(draw.byte()) * 100,
             intact: draw.flag(),
+            older: draw.flag(),
         }),
         _ => Key::Present {
             digest: digest(draw),
@@ -187,8 +189,8 @@ fn deletes_with_reason(seen: &Observation, action: Action, context: &dyn Fn() ->
     if let (Action::ToZookeeper(_), Key::Absent(vanished)) = (action, seen.key) {
         let has_expired = base.expires_ms.is_some_and(|expires_ms| expires_ms <= vanished.now_ms);
         let is_lost = match vanished.seen {
-            Some(removal) => removal == Removal::Lost,
-            None => !has_expired && !vanished.intact,
+            Some(removal) => removal == Removal::Lost || (removal == Removal::Expired && vanished.older),
+            None => (!has_expired || vanished.older) && !vanished.intact,
         };
         assert!(!is_lost, "a loss of Redis became a delete: {}", context());
     }
@@ -224,13 +226,13 @@ fn replaces_with_reason(seen: &Observation, action: Action, context: &dyn Fn() -
 /// The next full observation, if nobody but us does anything.
 fn after(seen: &Observation, action: Action) -> Observation {
     let next = agreed(seen, PATH, false);
-    let absent = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true });
+    let absent = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true, older: false });
     let mut then = *seen;
     match action {
         Action::Nothing | Action::Quarantine | Action::NotOurs | Action::Lost(_) => {}
         Action::Agree => then.base = Some(next),
         Action::KeepApart => then.base = Some(Base { apart: true, ..next }),
-        Action::Leave => then.base = Some(Base { apart: true, unproven: true, ..next }),
+        Action::Leave => then.base = Some(Base { apart: true, unproven: true, lost: true, ..next }),
         Action::Forget => then.base = None,
         Action::ToRedis(_) => match (seen.znode, znode_value(seen)) {
             (Znode::Present { version, ephemeral, .. }, Some(value)) => {
