@@ -234,10 +234,7 @@ pub fn planted() -> Vec<Config> {
                 )
             },
         ),
-        plant(
-            Bug::OlderKeyFollowed,
-            Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) }),
-        ),
+        plant(Bug::OlderKeyFollowed, Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) })),
     ]
 }
 
