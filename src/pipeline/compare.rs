@@ -66,6 +66,9 @@ impl Engine {
         let begun = Instant::now();
         let gaps: Vec<Side> = asked.iter().filter_map(Reason::gap_in).collect();
         self.begin_steps();
+        if let Some(keys) = &self.keys {
+            keys.look_into().await;
+        }
         self.conclusion.missed.store(0, Ordering::Relaxed);
         *lock(&self.conclusion.waits) = None;
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());

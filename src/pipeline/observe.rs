@@ -350,7 +350,7 @@ impl Engine {
                 hint = self.dirty.with_newest_event(&item.name, hint);
                 let seen = hint.removal.filter(|_| hint.event.is_some() && moment.told);
                 // Whatever is there once a comparison has looked at all was put there since.
-                let older = moment.older && !self.sources().is_compared(reading.life);
+                let older = moment.older && !self.sources().is_looked_at(reading.life);
                 (Key::Absent(Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }), None)
             }
             KeyState::Value { bytes, expires_ms } => {

@@ -22,7 +22,7 @@ use crate::change::{LossCause, Side};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
-use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Taken, Znodes};
+use crate::store::{Claim, Hints, JournalEntry, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{PipelineMetrics, Said};
 use futures::future::BoxFuture;
@@ -143,6 +143,13 @@ fn refused_or_away(error: StreamError) -> StoreError {
         StreamError::Refused(why) => StoreError::Refused(why),
         error => StoreError::Away(error.to_string()),
     }
+}
+
+/// Whether marks of journal slots are missing that were written: a slot is used again only when its mark is there, so the last use of
+/// one may have been on its way when its owner ended, and the one before may not.
+fn is_behind(slots: &HashSet<Slot>, marked: &HashSet<Slot>) -> bool {
+    let mark = |number: usize| marked.iter().find(|slot| slot.number == number).map_or(0, |slot| slot.version);
+    slots.iter().any(|slot| slot.version.wrapping_sub(mark(slot.number)) > 1)
 }
 
 /// A Redis that has lost what it remembers of the pipeline, and nothing else, holds bases.
@@ -513,11 +520,14 @@ impl Pipeline {
             if let (Some(keys), false) = (&self.keys, captures) {
                 let marked: HashSet<Slot> = keys.marked_slots().await?.into_iter().collect();
                 let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
-                // Redis may be older by what is not marked in it, or it was on its way when the owner before ended.
-                if !keys.is_life_compared() && (!slots.is_subset(&marked) || in_redis.tide + 1 < znodes.tide()) {
+                let left: Vec<JournalEntry> =
+                    entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect();
+                let has_fallen_back = keys.complete(left).await?;
+                // Before these are marked: nothing shows it any more then.
+                let is_older = has_fallen_back || is_behind(&slots, &marked) || in_redis.tide + 1 < znodes.tide();
+                if is_older && !keys.is_life_compared() {
                     keys.note_older();
                 }
-                keys.complete(entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect()).await?;
                 crash_point!("c10-journal-completed");
                 let so_far = lease.so_far(Some(znodes.as_ref()));
                 keys.mark_slots(&slots.into_iter().collect::<Vec<_>>(), so_far).await?;

@@ -21,6 +21,8 @@ pub struct Sources {
     watch_compared: Option<u64>,
     /// The life of Redis' data set when the last comparison that ended began.
     life_compared: Option<u64>,
+    /// The same of a comparison that ended with a route paused.
+    life_looked: Option<u64>,
     /// Pauses of routes so far.
     pauses: u64,
 }
@@ -76,6 +78,12 @@ impl Sources {
         self.life_compared == Some(life)
     }
 
+    /// Whether a comparison of whatever is not paused has ended that began in this life of the data set.
+    #[must_use]
+    pub fn is_looked_at(&self, life: u64) -> bool {
+        self.life_looked == Some(life)
+    }
+
     /// Whether a comparison of every route has ended in this ownership.
     #[must_use]
     pub fn has_compared(&self) -> bool {
@@ -103,6 +111,7 @@ impl Sources {
 
     /// The comparison has looked at everything. Without every route it vouches for nothing.
     pub fn compared(&mut self, begun: &Begun) {
+        self.life_looked = Some(begun.life);
         if !self.covers_every_route(begun) {
             return;
         }
@@ -173,6 +182,7 @@ mod tests {
         let begun = sources.begin(1, false);
         sources.compared(&begun);
         assert!(!sources.has_compared() && !sources.is_watched());
+        assert!(sources.is_looked_at(1) && !sources.is_looked_at(2));
         let begun = sources.begin(1, true);
         sources.pause();
         assert!(!sources.is_unpaused_since(&begun));

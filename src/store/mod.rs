@@ -343,8 +343,9 @@ pub trait Keyspace: Send + Sync {
     /// begun: then it is fenced.
     fn remember(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only.
-    fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only. Answers whether a key was back at what
+    /// its sidecar says, and not by its expiry: then the data set is an older one.
+    fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// The sidecars say what these slots say, so that no later owner need complete them. Without this mark the older
     /// entry of a pair that was deleted and made anew would be taken for the newer one.
@@ -398,6 +399,9 @@ pub trait Keyspace: Send + Sync {
 
     /// Whether the data set is the one that was looked at by the last comparison that was concluded, without a restart since.
     fn is_life_compared(&self) -> bool;
+
+    /// Looks whether the data set is another one than a moment ago, which not every change of it tells; waits for a second at most.
+    fn look_into(&self) -> BoxFuture<'_, ()>;
 
     /// The data set is an older one: [`Moment::older`] until a comparison is concluded in it.
     fn note_older(&self);

@@ -412,7 +412,7 @@ pub(super) enum Applied {
     Full(String),
 }
 
-/// [`guard::late`] for a key as read; what cannot be read proves nothing.
+/// [`guard::late`] for a key as read. Of one that cannot be read nothing is noted: where both sides hold the same, that is found again.
 pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
         KeyState::Absent => None,
@@ -423,7 +423,8 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
         | KeyState::Later
         | KeyState::Denied(_)
         | KeyState::Unasked(_)
-        | KeyState::Obstructed(_) => return Late::Unproven,
+        // Were the base noted and the key an older one, that would look like a change.
+        | KeyState::Obstructed(_) => return Late::TakenBack,
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)
 }

@@ -64,7 +64,11 @@ pub(super) async fn change(connection: &mut MultiplexedConnection, shared: &Shar
         lineage.next_canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
         (lineage.canary.clone(), lineage.next_canary.clone())
     };
-    if state::write_on(connection, shared, Update::default().canary(&next)).await? {
+    let written = state::write_on(connection, shared, Update::default().canary(&next)).await;
+    if written.is_err() {
+        shared.has_written.store(true, Ordering::Relaxed);
+    }
+    if written? {
         let mut lineage = lock(&shared.lineage);
         if lineage.canary == before && lineage.next_canary == next {
             lineage.canary = std::mem::take(&mut lineage.next_canary);

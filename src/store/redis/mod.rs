@@ -246,13 +246,14 @@ impl Keyspace for RedisStore {
         state::remember(&self.shared, now).boxed()
     }
 
-    fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<bool, StoreError>> {
         async move {
             // Since these were written Redis may have come back with an older state of itself, sidecars included.
             let may_be_older = {
                 let lineage = lock(&self.shared.lineage);
                 !lineage.is_life_compared()
             };
+            let mut is_older = false;
             let bucket = self.shared.buckets.longest();
             let bytes = |entry: &JournalEntry| size::completed(entry, bucket);
             for chunk in split(&entries, KEYS_PER_CALL, size::TOGETHER_BYTES, bytes) {
@@ -262,6 +263,12 @@ impl Keyspace for RedisStore {
                     let (readings, _) = self.shared.observe_all(&keys, false).await?;
                     for ((becomes, reading), entry) in becomes.iter_mut().zip(&readings).zip(chunk) {
                         *becomes = late(reading, entry.base.as_ref());
+                        let expires = entry.base.is_some_and(|base| base.expires_ms.is_some());
+                        let is_read = matches!(
+                            reading.state,
+                            KeyState::Absent | KeyState::Value { .. } | KeyState::Digest { .. }
+                        );
+                        is_older |= *becomes == Late::TakenBack && is_read && !expires;
                     }
                 }
                 let to_note = || chunk.iter().zip(&becomes).filter(|(_, becomes)| **becomes != Late::TakenBack);
@@ -285,7 +292,7 @@ impl Keyspace for RedisStore {
                     Err(error) => return Err(explain(&self.shared.settings, &error)),
                 }
             }
-            Ok(())
+            Ok(is_older)
         }
         .boxed()
     }
@@ -393,6 +400,19 @@ impl Keyspace for RedisStore {
 
     fn is_life_compared(&self) -> bool {
         lock(&self.shared.lineage).is_life_compared()
+    }
+
+    fn look_into(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let doubts = {
+                let mut lineage = lock(&self.shared.lineage);
+                lineage.doubt();
+                lineage.doubts()
+            };
+            self.shared.settings.server.listeners.look_now();
+            self.shared.settled(doubts).await;
+        }
+        .boxed()
     }
 
     fn note_older(&self) {

@@ -176,6 +176,11 @@ impl Drop for Listens {
 }
 
 impl Listeners {
+    /// Has the data set looked at before its time comes.
+    pub(super) fn look_now(&self) {
+        self.doubted.notify_one();
+    }
+
     fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.table).members.clone()
     }
@@ -208,7 +213,7 @@ impl Listeners {
                     }
                     member.tell(flushed);
                 }
-                self.doubted.notify_one();
+                self.look_now();
             }
             Notice::Disconnected => broken.notify_one(),
         });

@@ -35,6 +35,8 @@ pub(super) const CANARY: &str = "canary";
 const LIFE: &str = "lineage";
 /// Keys evicted in it by then.
 const EVICTED: &str = "evicted_keys";
+/// The data set was found to be an older one, and no comparison was concluded in it since.
+const OLDER: &str = "older";
 /// Of which routes these two hold: under others there are pairs that nobody has looked at. A version before does not write it.
 const RANGES: &str = "ranges";
 
@@ -97,7 +99,9 @@ impl Update {
     fn command(self, shared: &Shared) -> Cmd {
         let Remembered { epoch, ensemble, zxid, tide } = *lock(&shared.owner);
         // Each write says again how far the ensemble has come: a data set that was flushed meanwhile has forgotten it.
-        let Update(fields) = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0));
+        // So does that it is an older one: what shows it is written over by the first of these.
+        let older = if lock(&shared.lineage).older { "1" } else { "" };
+        let Update(fields) = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0)).put("s", OLDER, older);
         let mut command = redis::cmd("EVALSHA");
         command.arg(&shared.state.sha).arg(1).arg(key(shared)).arg(epoch).arg(ensemble);
         for (rule, field, value) in fields {
@@ -161,17 +165,18 @@ pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError
 pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
     shared.epoch.store(now.epoch, Ordering::Relaxed);
     *lock(&shared.owner) = now;
-    let mut stored = read(shared, &[LIFE, EVICTED, RANGES]).await?.into_iter();
+    let mut stored = read(shared, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
     let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
     let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
     let ranges = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
+    let older = stored.next().is_some_and(|older| older == b"1");
     let is_of_ours = ranges.is_empty() || ranges == shared.settings.ranges;
     let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
     {
         let mut lineage = lock(&shared.lineage);
         let is_told = !life.is_empty() && is_of_ours;
         lineage.compared = is_told.then_some(Evidence { life: Some(life), evicted_keys: evicted });
-        lineage.older = false;
+        lineage.older = older;
         lineage.is_unnamed = ranges.is_empty();
         lineage.next_canary.clear();
         lineage.canary.clone_from(&canary);
