@@ -50,6 +50,8 @@ pub(super) struct Conclusion {
     /// Pairs whose key is lost and that could neither be restored nor noted as such, for a reason of their own: a znode that may not be
     /// read, a key that may not be written. What Redis lost is not forgotten while there are any.
     stranded: Mutex<HashSet<PairName>>,
+    /// Routes that the last comparison did not look at, since they were paused.
+    pub(super) passed_over: Mutex<HashSet<usize>>,
 }
 
 /// What a comparison found.
@@ -106,6 +108,8 @@ impl Engine {
             }
         }
         drop(met);
+        let paused_since = lock(&self.live).paused.clone();
+        *lock(&self.conclusion.passed_over) = were_paused.iter().chain(&paused_since).copied().collect();
         self.note_compared(&begun_so);
         self.blank.store(false, Ordering::Relaxed);
         let has_gone = !gone.is_empty();

@@ -10,7 +10,7 @@
 //!   absent or older than the base is believed only after a second such observation.
 
 use super::dirty::{Hint, PairName};
-use super::engine::Engine;
+use super::engine::{Engine, lock};
 use super::held::Held;
 use super::retry::SharedPauses;
 use crate::change::{Digest, Pair, Side, ZkStat, ZkVersion};
@@ -350,7 +350,11 @@ impl Engine {
                 hint = self.dirty.with_newest_event(&item.name, hint);
                 let seen = hint.removal.filter(|_| hint.event.is_some() && moment.told);
                 // Whatever is there once a comparison has looked at all was put there since.
-                let older = moment.older && !self.sources().is_looked_at(reading.life);
+                let is_looked_at = || {
+                    let was_paused = lock(&self.conclusion.passed_over).contains(&hint.route);
+                    self.sources().is_looked_at(reading.life) && !was_paused
+                };
+                let older = moment.older && !is_looked_at();
                 (Key::Absent(Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }), None)
             }
             KeyState::Value { bytes, expires_ms } => {
