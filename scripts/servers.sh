@@ -239,6 +239,7 @@ archive() {
     "${main[@]}" >/dev/null 2>&1 &
   pid=$!
   sleep 10
+  # It may have ended by itself, and ends by a signal otherwise: whether it left an archive is all that counts.
   kill "$pid" 2>/dev/null || true
   wait "$pid" || true
   if [ -e "$file.new" ]; then

@@ -49,6 +49,7 @@ pub(super) struct Conclusion {
     waits: Mutex<Option<Found>>,
     /// Pairs whose key is lost and that could neither be restored nor noted as such, for a reason of their own: a znode that may not be
     /// read, a key that may not be written. What Redis lost is not forgotten while there are any.
+    /// Memory grows with these pairs.
     stranded: Mutex<HashSet<PairName>>,
     /// Routes that the last comparison did not look at, since they were paused.
     pub(super) passed_over: Mutex<HashSet<usize>>,
@@ -73,6 +74,11 @@ impl Engine {
         }
         self.conclusion.missed.store(0, Ordering::Relaxed);
         *lock(&self.conclusion.waits) = None;
+        // Found again by this comparison, which is thorough while anything is lost; a pair that has gone meanwhile holds nothing back. One
+        // that looks for what the stream lacks passes over what may not be read.
+        if !self.is_behind() {
+            lock(&self.conclusion.stranded).clear();
+        }
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         // Where there is something to conclude, pairs that are under way are looked at on both sides as well. Asked after the mark:
         // what happens in between makes the mark an old one.

@@ -121,9 +121,8 @@ async fn a_key_that_became_older_in_a_running_server_leaves_its_znode_until_it_c
     stays_until_changed(scene).await;
 }
 
-/// A restart alone is no reason to leave what others wrote at the destination.
-#[tokio::test]
-async fn a_change_at_the_destination_is_reverted_after_a_restart_of_redis_that_lost_nothing() {
+/// No worker runs, Redis was restarted and lost nothing, and somebody changed the destination.
+async fn meddled() -> Scene {
     let (mut scene, _) = copied().await;
     scene.keepstep.kill9();
     scene.redis.stop().await;
@@ -131,6 +130,13 @@ async fn a_change_at_the_destination_is_reverted_after_a_restart_of_redis_that_l
     scene.client = scene.redis.client().await;
     scene.znodes.put("/settings/0", "meddled").await;
     scene.znodes.delete("/settings/1").await;
+    scene
+}
+
+/// A restart alone is no reason to leave what others wrote at the destination.
+#[tokio::test]
+async fn a_change_at_the_destination_is_reverted_after_a_restart_of_redis_that_lost_nothing() {
+    let mut scene = meddled().await;
     scene.keepstep.restart().await;
     scene.znode_becomes("/settings/0", Some("later 0")).await;
     scene.znode_becomes("/settings/1", Some("later 1")).await;
@@ -258,16 +264,69 @@ async fn a_key_that_is_back_older_while_its_znode_cannot_be_read_leaves_it_when_
 /// A worker with a data folder of its own, whose stream knows nothing, takes over while Redis was restarted and lost nothing.
 #[tokio::test]
 async fn a_change_at_the_destination_is_reverted_by_an_owner_whose_stream_is_new() {
-    let (mut scene, _) = copied().await;
-    scene.keepstep.kill9();
-    scene.redis.stop().await;
-    scene.redis.restart().await;
-    scene.client = scene.redis.client().await;
-    scene.znodes.put("/settings/0", "meddled").await;
-    scene.znodes.delete("/settings/1").await;
+    let scene = meddled().await;
     let mut other = scene.keepstep.another();
     other.start();
     scene.znode_becomes("/settings/0", Some("later 0")).await;
     scene.znode_becomes("/settings/1", Some("later 1")).await;
     assert_eq!(other.terminate().await, Some(0));
+}
+
+/// A comparison that passes over a paused route does not end that its expiries are of then, nor does a start.
+#[tokio::test]
+async fn an_expiry_of_an_older_data_set_is_a_loss_after_a_pause_and_a_start() {
+    let mut scene = Scene::prepare(&["--save", ""], |pipeline| pipeline.worker("reconcile: 2s")).await;
+    scene.run().await;
+    scene.redis.run::<()>("SET settings:a session PX 4000").await;
+    scene.in_step(LIVE).await;
+    scene.settle().await;
+    scene.redis.run::<()>("SAVE").await;
+    let copy = scene.redis.back_up();
+    scene.redis.run::<()>("PERSIST settings:a").await;
+    scene.set("settings:another", "change").await;
+    scene.in_step(LIVE).await;
+    // The canary is changed every four seconds, and the time of then is over.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.keepstep.command("pause", &[]).await.expect(0);
+    scene.redis.restart_from(&copy).await;
+    scene.client = scene.redis.client().await;
+    tokio::time::sleep(A_WHILE).await;
+    scene.keepstep.kill9();
+    scene.keepstep.restart().await;
+    tokio::time::sleep(A_WHILE).await;
+    scene.keepstep.command("resume", &[]).await.expect(0);
+    scene.key_becomes("settings:a", Some("session")).await;
+    assert_eq!(scene.znodes.text("/settings/a").await.as_deref(), Some("session"));
+}
+
+/// What was on its way when an owner was killed is no sign of an older data set.
+#[tokio::test]
+async fn what_expired_while_nobody_ran_and_nothing_was_lost_is_gone_on_both_sides() {
+    let mut scene = Scene::prepare(&["--appendonly", "yes", "--appendfsync", "always"], |pipeline| {
+        pipeline.worker("reconcile: 2s")
+    })
+    .await;
+    scene.run().await;
+    let expire = async |scene: &Scene, kind: &str| {
+        for number in 0..40 {
+            scene.redis.run::<()>(&format!("SET settings:{kind}:{number} session PX 8000")).await;
+        }
+    };
+    expire(&scene, "in-step").await;
+    scene.in_step(LIVE).await;
+    scene.at_rest().await;
+    expire(&scene, "on-its-way").await;
+    scene.keepstep.kill9();
+    scene.redis.stop().await;
+    scene.redis.restart().await;
+    scene.client = scene.redis.client().await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    scene.keepstep.restart().await;
+    eventually("the sessions that were in step are gone", LIVE * 2, async || {
+        let keys = scene.redis.run::<Vec<String>>("KEYS settings:in-step:*").await;
+        let znodes = scene.znodes.tree("/settings/in-step").await;
+        let left = znodes.iter().filter(|(_, data)| !data.is_empty()).count();
+        if keys.is_empty() && left == 0 { Ok(()) } else { Err(format!("{} keys, {left} znodes", keys.len())) }
+    })
+    .await;
 }
