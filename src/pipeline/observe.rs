@@ -359,8 +359,9 @@ impl Engine {
             }
             KeyState::Value { bytes, expires_ms } => {
                 let digest = Digest::of(&bytes);
-                let is_held = !moment.compared && is_as_base(base.as_ref(), digest, znode);
-                let may_be_older = is_held && self.may_be_older(&item, &bytes, moment);
+                let is_held = is_as_base(base.as_ref(), digest, znode);
+                let znode_data = data.as_ref().map(|(data, _)| data.as_slice());
+                let may_be_older = is_held && self.may_be_older(&item, &bytes, znode_data, moment);
                 (Key::Present { digest, expires_ms, may_be_older }, Some(bytes))
             }
             // Nothing is written from it: it is looked at again, with its value.
@@ -414,16 +415,23 @@ impl Engine {
         });
     }
 
-    /// Whether a key that is as its base has it may be an older state: what the stream has last of the pair is another value; where
-    /// the stream cannot tell, Redis came back older. Where only one side is written from, nothing else tells that from a change at
-    /// the destination.
-    fn may_be_older(&self, item: &Item, value: &[u8], moment: Moment) -> bool {
+    /// Whether a key that is as its base has it may be an older state: what the stream has last of the pair is another value, and the
+    /// znode holds that one. In a data set that was not compared since it may have come back older, that other value is enough; and where
+    /// the stream cannot tell, that Redis did come back older. Where only one side is written from, nothing else tells this from a change
+    /// at the destination.
+    fn may_be_older(&self, item: &Item, value: &[u8], znode: Option<&[u8]>, moment: Moment) -> bool {
         let is_source = |route: &super::engine::Route| route.policy.flow == Flow::From(Side::Redis);
         if !self.route(item.hint.route).is_some_and(is_source) {
             return false;
         }
         let newest = self.newest(&item.pair).filter(|_| !self.is_behind());
-        newest.map_or(moment.older, |newest| !newest.after.is(Some(value)))
+        // A znode that was deleted stays, empty, where others are below it.
+        let deleted = newest.as_ref().is_some_and(|newest| !newest.after.exists());
+        let znode_value = znode.filter(|data| !(deleted && data.is_empty()));
+        match newest {
+            Some(newest) => !newest.after.is(Some(value)) && (!moment.compared || newest.after.is(znode_value)),
+            None => moment.older && !moment.compared,
+        }
     }
 
     /// The znode as data and stat, or why it cannot be mirrored.

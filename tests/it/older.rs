@@ -217,12 +217,13 @@ async fn an_expiry_that_an_older_data_set_remembers_is_a_loss() {
     }
 }
 
-/// A copy of everything, Keepstep's own keys included, that takes the place of what is there in the same server.
-#[tokio::test]
-async fn an_older_data_set_that_is_swapped_in_with_keepsteps_own_keys_is_told_from_the_newer_one() {
+/// A copy of everything, Keepstep's own keys included, takes the place of what is there in the same server, so long after it was made.
+async fn older_swapped_in(after: Duration) {
     let scene = Scene::start_with(|pipeline| pipeline.flow("cache -> zk").worker("reconcile: 2s")).await;
     scene.set("settings:a", "first").await;
     scene.set("settings:gone", "first").await;
+    scene.set("settings:parent", "first").await;
+    scene.set("settings:parent:child", "first").await;
     scene.in_step(LIVE).await;
     scene.at_rest().await;
     let keys: Vec<String> = scene.redis.run("KEYS *").await;
@@ -231,14 +232,52 @@ async fn an_older_data_set_that_is_swapped_in_with_keepsteps_own_keys_is_told_fr
     }
     scene.set("settings:a", "later").await;
     scene.del("settings:gone").await;
+    scene.del("settings:parent").await;
     scene.in_step(LIVE).await;
-    tokio::time::sleep(Duration::from_secs(9)).await;
+    tokio::time::sleep(after).await;
     scene.redis.run::<()>("SWAPDB 0 1").await;
+    scene.key_becomes("settings:a", Some("first")).await;
     never("an older state is carried over", A_WHILE, async || {
-        let held = (scene.znodes.text("/settings/a").await, scene.znodes.text("/settings/gone").await);
-        if held == (Some("later".to_owned()), None) { Ok(()) } else { Err(format!("{held:?}")) }
+        let mut held = Vec::new();
+        for path in ["/settings/a", "/settings/gone", "/settings/parent"] {
+            held.push(scene.znodes.text(path).await);
+        }
+        let later = [Some("later".to_owned()), None, Some(String::new())];
+        if held == later { Ok(()) } else { Err(format!("{held:?}")) }
     })
     .await;
+    let listed = scene.quarantined().await;
+    assert!(listed.len() == 3 && listed.iter().all(|reason| reason == "lost"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn an_older_data_set_that_is_swapped_in_with_keepsteps_own_keys_is_told_from_the_newer_one() {
+    older_swapped_in(Duration::from_secs(9)).await;
+}
+
+/// Sooner than the canary is changed.
+#[tokio::test]
+async fn an_older_data_set_is_told_from_the_newer_one_at_once() {
+    older_swapped_in(Duration::ZERO).await;
+}
+
+/// What the destination had before somebody wrote it is what the newest record says: then nothing is older.
+#[tokio::test]
+async fn a_destination_that_somebody_writes_is_put_right_whatever_was_there_before() {
+    let scene = Scene::start_with(|pipeline| pipeline.flow("cache -> zk")).await;
+    for value in ["first", "later", "first"] {
+        scene.set("settings:a", value).await;
+        scene.in_step(LIVE).await;
+    }
+    scene.settle().await;
+    scene.znodes.put("/settings/a", "later").await;
+    scene.znode_becomes("/settings/a", Some("first")).await;
+    scene.del("settings:a").await;
+    scene.znode_becomes("/settings/a", None).await;
+    scene.set("settings:a", "again").await;
+    scene.znode_becomes("/settings/a", Some("again")).await;
+    scene.znodes.delete("/settings/a").await;
+    scene.znode_becomes("/settings/a", Some("again")).await;
 }
 
 #[tokio::test]
