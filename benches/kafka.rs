@@ -4,6 +4,7 @@
 //!
 //! `KAFKA` names brokers; without it a private one is started from the jars of `scripts/servers.sh`.
 //! `KEEPSTEP_BENCH_RECORDS` (100,000) is the number of records of each measurement.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark runs in the real world")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on should stop")]
 
 use futures::stream::StreamExt as _;

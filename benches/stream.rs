@@ -3,6 +3,7 @@
 //! Each append run is followed by the raw limit: the same bytes in the same portions, one write and one `fdatasync`
 //! each, into one plain file in the same directory. `KEEPSTEP_BENCH_DIR` chooses the directory (default: the current
 //! one's `target`, because a temporary directory may be memory), `KEEPSTEP_BENCH_RECORDS` the number of records.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark runs in the real world")]
 
 use futures::future::join_all;
 use keepstep::change::{Agreed, Change, Connector, Op, Pair, Source, ValueKind};

@@ -3,6 +3,7 @@
 use crate::change::Digest;
 use crate::codec::json::StoreNames;
 use crate::config::model;
+use crate::env::{self, Map, Tasks};
 use crate::history::Scope;
 use crate::pipeline::control::Handle;
 use crate::pipeline::{Claims, Ended, Pipeline, Route, Settings, StreamOpener};
@@ -15,11 +16,9 @@ use crate::stream::{Retention, Stream, StreamError};
 use crate::telemetry::Metrics;
 use crate::worker;
 use futures::FutureExt as _;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 mod look;
 
@@ -66,7 +65,7 @@ pub struct Worker {
     /// One for each pipeline, in the order given.
     pub handles: Vec<Arc<dyn Handle>>,
     pipelines: Vec<Arc<Pipeline>>,
-    running: JoinSet<Ended>,
+    running: Tasks<Ended>,
     differs: bool,
 }
 
@@ -92,7 +91,7 @@ impl Worker {
             pipeline.stop();
         }
         let all = async { while self.running.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(drain, all).await;
+        let _ = env::timeout(drain, all).await;
     }
 }
 
@@ -100,8 +99,8 @@ impl Worker {
 #[derive(Default)]
 struct Member {
     once: bool,
-    ensembles: Mutex<HashMap<zookeeper::Access, Arc<zookeeper::Sessions>>>,
-    servers: Mutex<HashMap<redis::Access, Arc<redis::Server>>>,
+    ensembles: Mutex<Map<zookeeper::Access, Arc<zookeeper::Sessions>>>,
+    servers: Mutex<Map<redis::Access, Arc<redis::Server>>>,
 }
 
 impl Member {
@@ -129,7 +128,7 @@ pub async fn start(
 ) -> Result<Worker, StartError> {
     let member = Member { once: options.once, ..Member::default() };
     let mut started = Vec::new();
-    let mut running = JoinSet::new();
+    let mut running = Tasks::default();
     for pipeline in &pipelines {
         let pipeline = Arc::new(assemble(pipeline, &options, &member, &metrics)?);
         let patience = options.timeout;
@@ -202,7 +201,7 @@ pub async fn open_to_keep(pipeline: &model::Pipeline, data_dir: &Path) -> Result
         return opener.open().await.map(|stream| Arc::new(stream) as Arc<dyn Stream>);
     }
     let folder = folder(data_dir, &pipeline.name);
-    crate::private::folder(&folder)
+    env::private::folder(&folder)
         .map_err(|error| StreamError::Unavailable(format!("{}: {error}; see --data-dir", folder.display())))?;
     stream_opener(pipeline, &folder)().await
 }
@@ -234,7 +233,7 @@ fn assemble(
 ) -> Result<Pipeline, StartError> {
     let map = map(pipeline)?;
     let folder = folder(&options.data_dir, &pipeline.name);
-    crate::private::folder(&folder)
+    env::private::folder(&folder)
         .map_err(|error| StartError::Refused(format!("{}: {error}; see --data-dir", folder.display())))?;
     let znodes = pipeline
         .zookeeper
@@ -320,7 +319,7 @@ fn stream_opener(pipeline: &model::Pipeline, folder: &Path) -> StreamOpener {
     Box::new(move || {
         let (stream_dir, holder) = (stream_dir.clone(), holder.clone());
         // It reads every segment, and waits for the disk.
-        let opened = tokio::task::spawn_blocking(move || open_embedded(&stream_dir, retention, &holder));
+        let opened = env::tasks::blocking(move || open_embedded(&stream_dir, retention, &holder));
         let ended = |error| Err(StreamError::Unavailable(format!("opening the stream ended early: {error}")));
         opened.map(move |opened| opened.unwrap_or_else(ended)).boxed()
     })
@@ -344,7 +343,7 @@ pub async fn open_stream(pipeline: &model::Pipeline, data_dir: &Path) -> Result<
         return Ok(stream.map(|stream| Arc::new(stream) as Arc<dyn Stream>));
     }
     let dir = folder(data_dir, &pipeline.name).join("stream");
-    if !dir.is_dir() {
+    if !env::disk::is_dir(&dir) {
         return Ok(None);
     }
     Ok(Some(Arc::new(EmbeddedStream::open_read_only(&dir)?)))

@@ -79,7 +79,7 @@ mod armed {
 
     /// What the file says now.
     fn armed() -> Option<String> {
-        FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok())
+        FILE.as_ref().and_then(|file| crate::env::disk::read_to_string(file).ok())
     }
 
     pub(crate) fn is_armed(name: &str) -> bool {
@@ -107,7 +107,7 @@ mod armed {
         static FREEZING: AtomicBool = AtomicBool::new(false);
         if !FREEZING.swap(true, Ordering::SeqCst) {
             // By a program, as this crate has no unsafe code and no other use for a signal of its own.
-            let _ = std::process::Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status();
+            let _ = std::process::Command::new("kill").args(["-STOP", &crate::env::process::id().to_string()]).status();
         }
         while armed().as_deref() == Some(stop) {
             std::thread::park_timeout(Duration::from_millis(1));
@@ -126,7 +126,7 @@ mod armed {
         if !is_armed(name) {
             return request.await;
         }
-        let _ = tokio::time::timeout(IN_FLIGHT, request).await;
+        let _ = crate::env::timeout(IN_FLIGHT, request).await;
         die(name)
     }
 }

@@ -27,20 +27,24 @@
 //! 14. [`worker`]: who this process is among the workers.
 //! 15. `request`: one HTTP request, for workers and schema registries.
 //! 16. `failpoint`: crash points for tests, compiled out of a release.
-//! 17. `private`: nothing that it writes is for others.
+//! 17. [`env`]: the world outside the stores: time, tasks, randomness, the disk, dialling.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "unit tests run in the real world")
+)]
 
 pub mod assembly;
 pub mod change;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod env;
 mod failpoint;
 pub mod history;
 pub mod http;
 pub mod pipeline;
 pub mod plan;
-mod private;
 mod request;
 pub mod route;
 pub mod store;

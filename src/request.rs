@@ -3,6 +3,7 @@
 //! The connection is driven by a task of its own, so the answer counts even if the other end closes, or resets, the connection
 //! behind it: whoever waited for either of the two would sometimes take the end for the answer.
 
+use crate::env::Tasks;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
@@ -10,7 +11,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::error::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
 
 /// Sends the request; answers with the status and the body, of which at most so many bytes are read.
 ///
@@ -26,7 +26,7 @@ where
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with this call.
-    let mut driver = JoinSet::new();
+    let mut driver = Tasks::default();
     // Its error is that of the sender.
     driver.spawn(async move { connection.await.is_ok() });
     let response = sender.send_request(request).await?;
@@ -52,7 +52,7 @@ mod tests {
                 let wrote = theirs.write_all(answer).await;
                 read.is_ok() && wrote.is_ok()
             };
-            let served = tokio::spawn(server);
+            let served = crate::env::spawn(server);
             let request = Request::builder().uri("/subjects").header("host", "registry").body(Full::default())?;
             let (status, body) = send(ours, request, 100).await.map_err(|error| format!("turn {turn}: {error}"))?;
             assert_eq!((status, body.as_ref()), (200, b"{}".as_slice()));

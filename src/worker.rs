@@ -3,6 +3,7 @@
 //! Containers of one image may have the same host name, and each its own process numbers, so `host:pid` names several workers.
 //! Whatever compares workers compares identities: random, and kept for the life of the process.
 
+use crate::env;
 use crate::store::random_identity;
 use std::sync::LazyLock;
 
@@ -26,7 +27,5 @@ fn name() -> String {
     if let Some(name) = crate::failpoint::worker_name() {
         return name;
     }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}:{}", if host.is_empty() { "localhost" } else { host }, std::process::id())
+    format!("{}:{}", env::process::host_name(), env::process::id())
 }

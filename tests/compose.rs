@@ -1,4 +1,5 @@
 //! The container files say what the rest of the project says: pinned images, local ports, the same Rust, files that exist.
+#![expect(clippy::disallowed_methods, reason = "a test reads real files")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use saphyr_parser::{Event, Parser};

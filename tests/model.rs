@@ -2,6 +2,7 @@
 //!
 //! `KEEPSTEP_MODEL=deep cargo test --features failpoints --test model -- --nocapture` goes through larger worlds, for an hour or
 //! so; `KEEPSTEP_MODEL_ONLY=text` runs those whose name has the text.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test runs in the real world")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keepstep_model::cases::{deep, planted, small};

@@ -1,4 +1,5 @@
 //! The laws of the house that no compiler knows: who may import whom, how a file begins and ends, what is never written.
+#![expect(clippy::disallowed_methods, reason = "a test reads real files")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ const BELOW: &[&str] = &[
 const RULES: &[Rule] = &[
     Rule { rooms: &["change", "plan", "route"], never: &[&["tokio"], CLIENTS, BELOW] },
     Rule { rooms: &["codec"], never: &[&["tokio", "crate::store", "crate::stream"]] },
+    Rule { rooms: &["env"], never: &[CLIENTS, &["crate::change", "crate::plan", "crate::route"], BELOW] },
     Rule {
         rooms: &["store::zookeeper"],
         never: &[&["redis", "crate::store::redis", "crate::stream", "crate::pipeline", "crate::config"]],
@@ -310,6 +312,16 @@ fn bad_form(source: &Source) -> Vec<String> {
     breaches
 }
 
+/// Which branch of a `select!` is looked at first is said, and not left to chance.
+fn unbiased(source: &Source) -> Vec<String> {
+    let code = code_only(&source.text);
+    let opened = code.match_indices("select! {").filter(|(at, _)| {
+        let inside = code[at + "select! {".len()..].trim_start();
+        !inside.starts_with("biased;")
+    });
+    opened.map(|_| format!("{}: a `select!` does not begin with `biased;`", source.path)).collect()
+}
+
 fn names_backoff(source: &Source) -> bool {
     paths(&code_only(&source.text)).iter().any(|path| path[0] == "backoff" && path.len() > 1)
 }
@@ -326,6 +338,14 @@ fn no_room_names_what_the_table_of_the_house_forbids() {
 #[test]
 fn every_file_opens_with_a_sentence_ends_in_time_and_leaves_nothing_undone() {
     none(&rust_files().iter().flat_map(bad_form).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_select_leaves_its_order_to_chance() {
+    none(&files("src", "rs").iter().flat_map(unbiased).collect::<Vec<_>>());
+    let one = |text: &str| unbiased(&Source { path: "src/a.rs".to_owned(), text: text.to_owned() }).len();
+    assert_eq!(one("tokio::select! {\n    () = a() => {}\n}"), 1);
+    assert_eq!(one("tokio::select! {\n    biased;\n    () = a() => {}\n}"), 0);
 }
 
 #[test]
@@ -367,6 +387,7 @@ fn a_breach_of_each_rule_is_seen() {
             "use std::{fmt, time::Duration};\nuse crate::{\n  change::{Op, Side},\n  stream::Stream,\n};",
         ),
         ("src/codec/mod.rs", "use crate::stream::Stream;"),
+        ("src/env/clock.rs", "use crate::store::clock::steady_ms;"),
         ("src/store/redis/sink.rs", "use super::super::zookeeper::Connection;"),
         ("src/store/zookeeper/source.rs", "fn f(x: &crate::store::redis::Sink) {}"),
         ("src/stream/embedded/mod.rs", "use crate::stream::kafka::Producer;"),

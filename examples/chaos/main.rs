@@ -11,6 +11,7 @@
 //! must hold the same; after that nobody may write any more, and each value that was ever written must be accounted for
 //! (`history.rs`). One line a run says what happened; the exit code is 1 if anything was found. `--runs 0` goes on until
 //! it is stopped; each run takes the next seed. A seed gives the same plan of writes and faults, not the same timing.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "chaos runs in the real world")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

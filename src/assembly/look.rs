@@ -6,6 +6,7 @@ use super::{
 };
 use crate::change::Side;
 use crate::config::model;
+use crate::env;
 use crate::pipeline::captured_store::{self, Captured};
 use crate::pipeline::identity;
 use crate::pipeline::retry::Pauses;
@@ -118,12 +119,12 @@ async fn look_at_topic(settings: kafka::Settings) -> Result<Finding, StoreError>
 /// How long stores are waited for.
 pub(super) struct Deadline {
     timeout: Duration,
-    at: tokio::time::Instant,
+    at: env::Instant,
 }
 
 impl Deadline {
     pub(super) fn new(timeout: Duration) -> Deadline {
-        Deadline { timeout, at: tokio::time::Instant::now() + timeout }
+        Deadline { timeout, at: env::Instant::now() + timeout }
     }
 
     /// Tries until this store is reached. An error names it, with the reason of the last attempt.
@@ -142,10 +143,10 @@ impl Deadline {
                     // Nothing is owned here: a session that ended is followed by another one.
                     Err(error) => last = error,
                 }
-                tokio::time::sleep(pauses.pause()).await;
+                env::sleep(pauses.pause()).await;
             }
         };
-        if let Ok(reached) = tokio::time::timeout_at(self.at, tries).await {
+        if let Ok(reached) = env::timeout_at(self.at, tries).await {
             return reached;
         }
         let why = format!("{last}; not reachable within {} s (--timeout)", self.timeout.as_secs_f64());

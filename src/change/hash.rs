@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::LazyLock;
 
 /// A new key for each process, from the operating system's randomness. It never leaves it: neither hash nor key is written anywhere.
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static KEY: LazyLock<RandomState> = LazyLock::new(crate::env::random::hash_key);
 
 /// What stands for a name (or a value) where keeping the name itself would cost too much memory: equal hashes mean equal names.
 ///

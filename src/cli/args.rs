@@ -1,6 +1,7 @@
 //! Flags that several commands have, and how their values read.
 
 use super::exit::Failure;
+use crate::env;
 use crate::http::client::{Address, Target};
 use crate::http::{self, Token};
 use crate::telemetry::logs::{LogFormat, LogLevel};
@@ -99,7 +100,7 @@ impl std::str::FromStr for From {
             return Ok(From::Time(time.as_millisecond()));
         }
         let before = duration(text).ok().and_then(|before| i64::try_from(before.as_millis()).ok());
-        before.map(|before| From::Time(super::text::now_ms().saturating_sub(before))).ok_or_else(|| {
+        before.map(|before| From::Time(env::unix_ms().saturating_sub(before))).ok_or_else(|| {
             "give earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time before now (10m)"
                 .to_owned()
         })
@@ -165,9 +166,9 @@ mod tests {
         assert_eq!("42".parse(), Ok(From::Position(42)));
         assert_eq!("2023-11-14T22:13:20Z".parse(), Ok(From::Time(1_700_000_000_000)));
         assert_eq!("2023-11-14T23:13:20.5+01:00".parse(), Ok(From::Time(1_700_000_000_500)));
-        let before = super::super::text::now_ms();
+        let before = env::unix_ms();
         let Ok(From::Time(ms)) = "10m".parse() else { panic!("10m is a time before now") };
-        assert!((before - 600_000..=super::super::text::now_ms() - 600_000).contains(&ms));
+        assert!((before - 600_000..=env::unix_ms() - 600_000).contains(&ms));
         for wrong in ["", "-1", "-10m", "now", "2023-11-14", "99999999999999999999"] {
             assert!(wrong.parse::<From>().is_err(), "{wrong}");
         }

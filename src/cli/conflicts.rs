@@ -9,6 +9,7 @@ use super::{place, text};
 use crate::assembly;
 use crate::codec::json;
 use crate::config::{self, Secrets};
+use crate::env;
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -51,7 +52,7 @@ pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failur
     let pipeline = config::load_with(&file, Secrets::OfStream)?;
     place::known_route(&pipeline, args.filter.route.as_deref())?;
     let names = assembly::names(&pipeline);
-    let now = text::now_ms();
+    let now = env::unix_ms();
     if let From::Time(ms) = args.from {
         place::not_in_future(ms, now)?;
     }

@@ -11,10 +11,10 @@ use crate::assembly::{self, Stores};
 use crate::change::{KeyedHash, Pair, Side};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
+use crate::env::Set;
 use crate::history::{DiffState, Differ, Difference, Found, Scope};
 use crate::store::{Keyspace, Znodes};
 use crate::stream::{LatestValue, Stream};
-use hashbrown::HashSet;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ pub(super) struct Compared {
     sides: (Arc<dyn Znodes>, Arc<dyn Keyspace>),
     pub(super) stores: Stores,
     settling: WorkerSettling,
-    quarantined: HashSet<KeyedHash>,
+    quarantined: Set<KeyedHash>,
 }
 
 impl Compared {

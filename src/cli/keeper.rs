@@ -5,6 +5,7 @@ use super::exit::Failure;
 use crate::assembly;
 use crate::change::Change;
 use crate::config::Pipeline;
+use crate::env::{self, Instant};
 use crate::history::{HistoryError, Keeper};
 use crate::http::client::{self, ClientError, Target};
 use crate::http::{keep, socket_path};
@@ -13,7 +14,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes of values in one request to a worker; it takes some times more.
 const REQUEST_BYTES: usize = 4 * 1024 * 1024;
@@ -82,14 +83,14 @@ impl StreamKeeper {
             if begun.elapsed() >= self.patience {
                 return Err(HistoryError::Failed(format!("{trouble}; nothing is replaced that cannot be kept")));
             }
-            tokio::time::sleep(AGAIN).await;
+            env::sleep(AGAIN).await;
         }
     }
 
     /// Opens the stream for ourselves, since no worker does.
     async fn open(&self, why: &str) -> Result<Arc<dyn Stream>, StreamError> {
         let folder = assembly::folder(&self.data_dir, &self.pipeline.name).join("stream");
-        if self.pipeline.stream.kafka.is_none() && !folder.is_dir() {
+        if self.pipeline.stream.kafka.is_none() && !env::disk::is_dir(&folder) {
             tracing::warn!(
                 folder = %folder.display(),
                 "{why}, and there is no stream here: a new one begins, for what is replaced; see --data-dir"

@@ -1,10 +1,11 @@
 //! How far a long command has come: a bar on a terminal, plain lines elsewhere, with rate and time left.
 
+use crate::env::Instant;
 use crate::telemetry::logs;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a line is logged.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);

@@ -130,7 +130,7 @@ fn later(name: &str) -> Result<Exit, Failure> {
 /// Reads the arguments, does what they ask, and answers with the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    crate::private::close();
+    crate::env::private::close();
     let parsed = unset_empty(Cli::command()).try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
     let cli = match parsed {
         Ok(cli) => cli,

@@ -6,9 +6,10 @@ use super::text;
 use crate::assembly;
 use crate::change::Position;
 use crate::config::Pipeline;
+use crate::env::disk;
 use crate::pipeline::control::Quarantined;
 use crate::stream::Stream;
-use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// What is said where no worker has left anything: an empty answer would be taken for one.
@@ -21,7 +22,7 @@ pub(super) fn no_folder(pipeline: &Pipeline, data_dir: &Path) -> Failure {
 
 /// The failure of a command that finds no stream where it looks; `None` if there is only nothing on it yet.
 pub(super) fn no_stream(pipeline: &Pipeline, data_dir: &Path) -> Option<Failure> {
-    let is_elsewhere = pipeline.stream.kafka.is_none() && !assembly::folder(data_dir, &pipeline.name).is_dir();
+    let is_elsewhere = pipeline.stream.kafka.is_none() && !disk::is_dir(&assembly::folder(data_dir, &pipeline.name));
     is_elsewhere.then(|| no_folder(pipeline, data_dir))
 }
 
@@ -30,18 +31,17 @@ pub(super) fn quarantine(data_dir: &Path, pipeline: &str) -> Result<Option<Vec<Q
     let folder = data_dir.join(pipeline);
     let path = folder.join("quarantine.json");
     let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(folder.is_dir().then(Vec::new)),
+    let text = match disk::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(disk::is_dir(&folder).then(Vec::new)),
         Err(error) => return Err(failed(error)),
     };
     let mut rows = Vec::new();
-    for (index, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(failed)?;
+    for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        match serde_json::from_str(&line) {
+        match serde_json::from_str(line) {
             Ok(row) => rows.push(row),
             Err(error) => tracing::warn!(path = %path.display(), line = index + 1, %error, "a line is passed over"),
         }

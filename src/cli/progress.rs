@@ -1,10 +1,10 @@
 //! How far the first comparison has come: a moving line on a terminal, plain lines elsewhere.
 
+use crate::env::{self, Map};
 use crate::http::Site;
 use crate::pipeline::control::{PipelineState, PipelineStatus};
 use crate::telemetry::logs;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Shows the first comparison of each pipeline until it is dropped.
 pub(super) async fn show(site: &Site) {
     let terminal = std::io::stderr().is_terminal();
-    let mut bars: HashMap<String, ProgressBar> = HashMap::new();
+    let mut bars: Map<String, ProgressBar> = Map::default();
     loop {
-        tokio::time::sleep(if terminal { BAR_INTERVAL } else { LINE_INTERVAL }).await;
+        env::sleep(if terminal { BAR_INTERVAL } else { LINE_INTERVAL }).await;
         for status in site.statuses() {
             let running = status.state == PipelineState::Snapshotting;
             match (terminal, running) {

@@ -11,13 +11,14 @@ use crate::assembly;
 use crate::change::{Position, Side};
 use crate::codec::json;
 use crate::config;
+use crate::env::{self, Instant};
 use crate::history::{Fold, Found, Hand, Made, Maker, Reasons, Scope, Until, Wish};
 use crate::stream::Stream;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Pairs of one batch, and bytes of their values.
 const BATCH: (usize, usize) = (512, 2 * 1024 * 1024);
@@ -86,7 +87,7 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     let scope = args.pairs.scope(&pipeline)?;
     let until = args.until.unwrap_or(Until::End);
     if let Until::Time(ms) = until
-        && ms > text::now_ms()
+        && ms > env::unix_ms()
     {
         return Err(Failure::Usage(format!("{} is in the future; without --until it is the end", text::time(ms))));
     }

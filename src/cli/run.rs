@@ -7,6 +7,7 @@ use super::{progress, text};
 use crate::assembly::{self, Finished, RunOptions, StartError, Worker};
 use crate::change::Side;
 use crate::config::{self, Pipeline};
+use crate::env::{self, Tasks};
 use crate::http::{self, Door, Site, Token};
 use crate::pipeline::control::{PipelineStatus, RouteState};
 use crate::telemetry::Metrics;
@@ -15,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
 
 /// How long changes that are under way may take to land once the worker is told to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ async fn attend(
     let drained = tokio::select! {
         biased;
         () = signals.next() => false,
-        drained = tokio::time::timeout(DRAIN + DRAIN_SLACK, worker.shut_down(DRAIN)) => {
+        drained = env::timeout(DRAIN + DRAIN_SLACK, worker.shut_down(DRAIN)) => {
             if drained.is_err() {
                 tracing::warn!("not everything came to its end in time; the next start goes on from there");
             }
@@ -180,8 +180,8 @@ fn open_doors(
     token: Option<Token>,
     data_dir: &Path,
     pipelines: &[Pipeline],
-) -> JoinSet<()> {
-    let mut doors = JoinSet::new();
+) -> Tasks<()> {
+    let mut doors = Tasks::default();
     if let Listen::At(address) = listen {
         let router = http::guard_host(http::router(Arc::clone(site), Door::Tcp(token)), address);
         doors.spawn(http::serve_tcp(address.clone(), router));
@@ -293,6 +293,7 @@ impl Signals {
     /// Waits for the next one. Cancel-safe.
     async fn next(&mut self) {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }

@@ -1,5 +1,6 @@
 //! What a command that compares knows of changes under way: what the pipeline's worker says of itself.
 
+use crate::env::{self, Instant};
 use crate::history::Settling;
 use crate::http::client::{self, Target};
 use crate::http::socket_path;
@@ -8,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The least time between two looks: without a worker to ask, changes that another one carries over land within it.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -44,11 +45,11 @@ impl WorkerSettling {
 impl Settling for WorkerSettling {
     fn settled(&self, since: Instant) -> BoxFuture<'_, ()> {
         async move {
-            tokio::time::sleep(PAUSE.saturating_sub(since.elapsed())).await;
+            env::sleep(PAUSE.saturating_sub(since.elapsed())).await;
             // What waits since before the first look may be why a pair differs; what came after is another change.
             while since.elapsed() < BEHIND {
                 match self.lag().await {
-                    Some(lag) if lag >= since.elapsed() => tokio::time::sleep(AGAIN).await,
+                    Some(lag) if lag >= since.elapsed() => env::sleep(AGAIN).await,
                     _ => return,
                 }
             }

@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::text;
 use crate::config::{self, Secrets};
+use crate::env;
 use crate::http::client::{self, ClientError, Target};
 use crate::http::socket_path;
 use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteStatus, StoreStatus};
@@ -54,7 +55,7 @@ pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure>
         if index > 0 && !out.json() {
             out.line("")?;
         }
-        out.row(&told.row, |_, paint| told.text(paint, text::now_ms()))?;
+        out.row(&told.row, |_, paint| told.text(paint, env::unix_ms()))?;
     }
     out.flush()?;
     let is_well = told.iter().all(|told| is_well(&told.status));
@@ -115,13 +116,12 @@ impl Watched {
 
 /// Folders of the data folder in which there is a worker's socket.
 fn pipelines_in(data_dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| socket_path(data_dir, name).exists())
-        .collect();
-    names.sort();
-    names
+    let entries = env::disk::list(data_dir).unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| entry.file_name()?.to_str().map(ToOwned::to_owned))
+        .filter(|name| env::disk::exists(&socket_path(data_dir, name)))
+        .collect()
 }
 
 async fn ask(target: &Target, pipeline: Option<&str>) -> Result<Vec<Told>, Failure> {

@@ -8,6 +8,7 @@ use crate::assembly;
 use crate::change::{Change, Op, Position};
 use crate::codec::json;
 use crate::config::{self, Pipeline, Secrets};
+use crate::env;
 use crate::route::glob::Glob;
 use crate::stream::{Stream, StreamError};
 use serde_json::Value;
@@ -112,7 +113,7 @@ pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
 }
 
 async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Output) -> Result<Exit, Failure> {
-    let now = text::now_ms();
+    let now = env::unix_ms();
     let from = args.from.unwrap_or(if args.no_follow { From::Earliest } else { From::Latest });
     if let From::Time(ms) = from {
         place::not_in_future(ms, now)?;
@@ -215,7 +216,7 @@ async fn born(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, S
         if let Some(stream) = assembly::open_stream(pipeline, &global.data_dir).await? {
             return Ok(stream);
         }
-        tokio::time::sleep(BIRTH_POLL).await;
+        env::sleep(BIRTH_POLL).await;
     }
 }
 

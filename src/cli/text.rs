@@ -83,11 +83,6 @@ pub(super) fn ago(ms: i64, now_ms: i64) -> String {
     }
 }
 
-/// Now, milliseconds since the epoch.
-pub(super) fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
-}
-
 /// A length of time as a pipeline file writes it: the largest unit that divides it, but no single minute or hour.
 pub(super) fn duration(duration: std::time::Duration) -> String {
     let ms = duration.as_millis();

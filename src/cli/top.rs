@@ -4,7 +4,7 @@ use super::args::Global;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use super::status::{Watched, Which};
-use super::text;
+use crate::env;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn redraw(args: &Top, watched: &Watched, screen: bool, out: &mut Output) -
         match asked {
             Ok(all) => {
                 for told in all {
-                    out.row(&told.row, |_, paint| told.text(paint, text::now_ms()))?;
+                    out.row(&told.row, |_, paint| told.text(paint, env::unix_ms()))?;
                     if !out.json() {
                         out.line("")?;
                     }
@@ -66,6 +66,6 @@ async fn redraw(args: &Top, watched: &Watched, screen: bool, out: &mut Output) -
             Err(failure) => return Err(failure),
         }
         out.flush()?;
-        tokio::time::sleep(args.interval.max(INTERVAL_MIN)).await;
+        env::sleep(args.interval.max(INTERVAL_MIN)).await;
     }
 }

@@ -15,11 +15,11 @@ pub mod json;
 mod named;
 
 use crate::change::Change;
+use crate::env::Map;
 use apache_avro::rabin::Rabin;
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use apache_avro::{GenericSingleObjectReader, Schema};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// The Avro schema of a [`Change`], as `keepstep schema change` prints it.
@@ -250,7 +250,7 @@ impl WriterSchema {
 /// Decodes single objects of every schema that it was told of; it knows [`SCHEMA`] and the one before from the start.
 #[derive(Default)]
 pub struct Decoder {
-    others: HashMap<Fingerprint, WriterSchema>,
+    others: Map<Fingerprint, WriterSchema>,
 }
 
 impl Decoder {

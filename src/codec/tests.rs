@@ -283,7 +283,7 @@ fn a_newer_writers_fields_are_skipped() {
         );
         fields.push(serde_json::json!({"name": "tags", "type": {"type": "map", "values": "long"}, "default": {}}));
     });
-    let more = [("colour", Value::Enum(1, "blue".to_owned())), ("tags", Value::Map(HashMap::new()))];
+    let more = [("colour", Value::Enum(1, "blue".to_owned())), ("tags", Value::Map(std::collections::HashMap::new()))];
     let bytes = written_by(&newer, &more);
     let mut decoder = Decoder::default();
     let fingerprint = *bytes.get(2..).unwrap().first_chunk::<8>().unwrap();

@@ -117,10 +117,10 @@ fn environment(name: &str) -> Option<String> {
 
 fn read_file(path: &Path) -> Result<String, Problems> {
     let unreadable = |message: String| Err(Problems::of_file(path, message));
-    if path.is_dir() {
+    if crate::env::disk::is_dir(path) {
         return unreadable("a folder of pipeline files is not supported yet: name the files in it".to_owned());
     }
-    let bytes = match reader::read_at_most(path, FILE_BYTES_MAX + 1) {
+    let bytes = match crate::env::disk::read_at_most(path, FILE_BYTES_MAX + 1) {
         Ok(bytes) => bytes,
         Err(error) => return unreadable(format!("the pipeline file cannot be read: {error}")),
     };

@@ -6,8 +6,6 @@ use super::quantity::{self, DURATION_FORM, SIZE_FORM};
 use super::source::Source;
 use super::tree::{Entry, Fault, Node, Scalar, Span, quoted};
 use super::{keys, variables};
-use std::fs::File;
-use std::io::Read as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -329,18 +327,12 @@ impl<'a> Reader<'a> {
 
 /// The secret that a file holds, without the end of its line; or what is wrong with the file.
 pub(super) fn secret_in(file: &Path) -> Result<String, String> {
-    let bytes = read_at_most(file, SECRET_BYTES_MAX + 1).map_err(|error| format!("cannot be read: {error}"))?;
+    let bytes = crate::env::disk::read_at_most(file, SECRET_BYTES_MAX + 1)
+        .map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > SECRET_BYTES_MAX {
         return Err(format!("has more than {SECRET_BYTES_MAX} bytes"));
     }
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     let secret = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if secret.is_empty() { Err("is empty".to_owned()) } else { Ok(secret.to_owned()) }
-}
-
-/// The beginning of a file.
-pub(super) fn read_at_most(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(u64::try_from(bytes_max).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -4,8 +4,8 @@
 //! are refused, so a file never means more than what is written where one looks, and cannot expand into more than its
 //! size.
 
+use crate::env::Map;
 use saphyr_parser::{Event, Parser, ScalarStyle};
-use std::collections::HashMap;
 
 /// Deepest nesting. The deepest key of the contract lies at 7.
 const DEPTH_MAX: usize = 32;
@@ -92,7 +92,7 @@ impl Node {
 /// A collection that is still open.
 enum Open {
     Sequence { items: Vec<Node>, span: Span },
-    Mapping { entries: Vec<Entry>, key: Option<Key>, seen: HashMap<String, usize>, span: Span },
+    Mapping { entries: Vec<Entry>, key: Option<Key>, seen: Map<String, usize>, span: Span },
 }
 
 /// A key that waits for its value. `Unusable` was a collection; the fault is recorded and the value is dropped.
@@ -170,7 +170,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 self.check(anchor, tag.is_some(), span);
-                self.open.push(Open::Mapping { entries: Vec::new(), key: None, seen: HashMap::new(), span });
+                self.open.push(Open::Mapping { entries: Vec::new(), key: None, seen: Map::default(), span });
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open::Sequence { items, span }) => self.place(Node::Sequence { items, span }),

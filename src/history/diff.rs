@@ -13,16 +13,15 @@ use super::hand::{Found, found_znode, look_keys};
 use super::make::{Why, Wish};
 use super::{HistoryError, Scope};
 use crate::change::{KeyedHash, Pair, Side};
+use crate::env::{Instant, Set};
 use crate::pipeline::Route;
 use crate::plan::{Ephemeral, Flow};
 use crate::route::Mapped;
 use crate::store::{Keyspace, Look, StoreError, Walk, Walked, ZnodeOp, ZnodeReading, Znodes, one_for_one};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use hashbrown::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Suspects that are gathered before they are looked at again: some megabytes of names.
 const SUSPECTS: usize = 20_000;
@@ -147,7 +146,7 @@ enum Landed {
     /// Znodes and the keys beside them.
     Looked(Vec<(usize, Pair, Found, Found)>),
     /// All keys that are compared.
-    Scanned(HashSet<KeyedHash>),
+    Scanned(Set<KeyedHash>),
 }
 
 /// See the module.
@@ -156,14 +155,14 @@ pub struct Differ<'a> {
     znodes: Arc<dyn Znodes>,
     keys: Arc<dyn Keyspace>,
     settling: &'a dyn Settling,
-    quarantined: HashSet<KeyedHash>,
+    quarantined: Set<KeyedHash>,
     walk: Option<Box<dyn Walk>>,
     under_way: FuturesUnordered<BoxFuture<'a, Result<Landed, StoreError>>>,
     /// Keys that the scan beside the walk has seen, as hashes.
-    scanned: HashSet<KeyedHash>,
+    scanned: Set<KeyedHash>,
     prefixes: VecDeque<Vec<u8>>,
     cursor: u64,
-    met: HashSet<KeyedHash>,
+    met: Set<KeyedHash>,
     suspects: VecDeque<Suspect>,
     confirming: bool,
     told: VecDeque<Difference>,
@@ -179,7 +178,7 @@ impl<'a> Differ<'a> {
         scope: &'a Scope,
         (znodes, keys): (Arc<dyn Znodes>, Arc<dyn Keyspace>),
         settling: &'a dyn Settling,
-        quarantined: HashSet<KeyedHash>,
+        quarantined: Set<KeyedHash>,
     ) -> Differ<'a> {
         let walk = znodes.walk(scope.map.roots(), true);
         let under_way = FuturesUnordered::new();
@@ -192,10 +191,10 @@ impl<'a> Differ<'a> {
             quarantined,
             walk: Some(walk),
             under_way,
-            scanned: HashSet::new(),
+            scanned: Set::default(),
             prefixes: scope.map.key_prefixes().into(),
             cursor: 0,
-            met: HashSet::new(),
+            met: Set::default(),
             suspects: VecDeque::new(),
             confirming: false,
             told: VecDeque::new(),
@@ -286,7 +285,7 @@ impl<'a> Differ<'a> {
             if self.scanned.is_subset(&self.met) {
                 self.prefixes.clear();
             }
-            self.scanned = HashSet::new();
+            self.scanned = Set::default();
         }
         Ok(())
     }
@@ -480,7 +479,7 @@ async fn look_beside(keys: Arc<dyn Keyspace>, walked: Vec<(usize, Pair, Found)>)
 
 /// All keys that are compared.
 async fn scan(scope: &Scope, keys: Arc<dyn Keyspace>) -> Result<Landed, StoreError> {
-    let mut scanned = HashSet::new();
+    let mut scanned = Set::default();
     for prefix in scope.map.key_prefixes() {
         let mut cursor = 0;
         loop {

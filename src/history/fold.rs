@@ -12,8 +12,8 @@
 use super::make::{Why, Wish};
 use super::{HistoryError, Scope};
 use crate::change::{Change, KeyedHash, Op, Position, Side};
+use crate::env::Map;
 use crate::stream::{Recorded, Stream};
-use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -91,8 +91,8 @@ pub struct Fold<'a> {
     scope: &'a Scope,
     side: Side,
     until: Position,
-    spots: HashMap<KeyedHash, Spot>,
-    held: HashMap<KeyedHash, Wish>,
+    spots: Map<KeyedHash, Spot>,
+    held: Map<KeyedHash, Wish>,
     held_bytes: usize,
     /// Cut into batches as they are asked for.
     waiting: VecDeque<Wish>,
@@ -132,8 +132,8 @@ impl<'a> Fold<'a> {
             scope,
             side,
             until,
-            spots: HashMap::new(),
-            held: HashMap::new(),
+            spots: Map::default(),
+            held: Map::default(),
             held_bytes: 0,
             waiting: VecDeque::new(),
             next: None,

@@ -1,13 +1,14 @@
 //! Makes states true in a store: looks, keeps what it is about to replace, and writes by compare-and-set.
 
 use super::hand::{Edit, Found, Hand};
-use super::{HistoryError, Scope, now_ms};
+use super::{HistoryError, Scope};
 use crate::change::{Change, Conflict, Connector, Op, Pair, Position, Source};
+use crate::env::{self, Instant};
 use crate::pipeline::retry::Pauses;
 use crate::store::{KeyOutcome, StoreError, ZnodeAcl};
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Times that a pair is looked at again because somebody changed it between look and write. With a look and a write
 /// some milliseconds apart this is a pair that changes hundreds of times a second.
@@ -145,7 +146,7 @@ impl Maker<'_> {
                     if since.elapsed() >= self.patience {
                         return Err(HistoryError::Away(why));
                     }
-                    tokio::time::sleep(pauses.pause()).await;
+                    env::sleep(pauses.pause()).await;
                     // What fails here fails in the next round, with its reason.
                     let _ = self.hand.connect().await;
                 }
@@ -283,7 +284,7 @@ impl Maker<'_> {
             Found::Znode { stat, .. } => Some(stat),
             _ => None,
         };
-        let now = now_ms();
+        let now = env::unix_ms();
         Some(Change {
             op: Op::Marker,
             before: None,

@@ -119,8 +119,3 @@ impl Scope {
         name.as_deref().unwrap_or_default()
     }
 }
-
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
-}

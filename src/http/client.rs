@@ -2,6 +2,7 @@
 
 use super::site::Token;
 use super::unix;
+use crate::env;
 use crate::request;
 use axum::body::Bytes;
 use axum::http::{Method, Request, Uri, header};
@@ -10,7 +11,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 /// The longest that a request may take. A worker answers from memory; one that does not is frozen or gone.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,7 +112,7 @@ pub async fn send_body(
     path: &str,
     body: Vec<u8>,
 ) -> Result<(u16, Vec<u8>), ClientError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, exchange(target, method, path, body)).await {
+    match env::timeout(REQUEST_TIMEOUT, exchange(target, method, path, body)).await {
         Ok(answer) => answer,
         Err(_) => {
             let seconds = REQUEST_TIMEOUT.as_secs();
@@ -129,7 +129,7 @@ async fn exchange(target: &Target, method: &str, path: &str, body: Vec<u8>) -> R
         }
         Target::Url { url, token } => {
             let bare = url.host.trim_start_matches('[').trim_end_matches(']');
-            let stream = TcpStream::connect((bare, url.port)).await.map_err(|error| refused(target, &error))?;
+            let stream = env::dial::connect((bare, url.port)).await.map_err(|error| refused(target, &error))?;
             let host = format!("{}:{}", url.host, url.port);
             send(stream, target, &host, method, format!("{}{path}", url.prefix), token.as_ref(), body).await
         }

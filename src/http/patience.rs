@@ -1,13 +1,14 @@
 //! A connection that says when it last moved, and that does not wait for ever for a client that reads nothing.
 
+use crate::env::{self, Instant};
+use futures::future::BoxFuture;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
 
 /// When a connection last moved.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(super) struct Patient<S> {
     moved: Arc<Moved>,
     limit: Duration,
     /// Runs while the client takes nothing of what is written.
-    waits: Option<Pin<Box<Sleep>>>,
+    waits: Option<BoxFuture<'static, ()>>,
 }
 
 impl<S> Patient<S> {
@@ -55,7 +56,7 @@ impl<S> Patient<S> {
             return written;
         }
         let limit = self.limit;
-        let waits = self.waits.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let waits = self.waits.get_or_insert_with(|| Box::pin(env::sleep(limit)));
         match waits.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing"))),
             Poll::Pending => Poll::Pending,
@@ -126,7 +127,7 @@ mod tests {
         let (ours, _theirs) = tokio::io::duplex(64);
         let moved = Moved::now();
         let before = moved.at();
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        env::sleep(Duration::from_millis(5)).await;
         Patient::new(ours, Arc::clone(&moved), Duration::from_secs(1)).write_all(b"a").await.unwrap();
         assert!(moved.at() > before);
     }

@@ -5,6 +5,7 @@ use super::page;
 use super::rows;
 use super::site::{Door, Site};
 use super::steer::{self, Ask, Verb};
+use crate::env;
 use crate::pipeline::control::{PipelineStatus, RouteState};
 use crate::telemetry::Exposition;
 use axum::Router;
@@ -65,7 +66,7 @@ pub fn router(site: Arc<Site>, door: Door) -> Router {
 
 /// Bounds the time of a request, and says to browsers what these pages are not.
 async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    let mut response = match env::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
     };

@@ -1,6 +1,9 @@
 //! HTTP/1.1 over TCP: listening, and connections that can neither pile up nor hang.
 
 use super::patience::{Moved, Patient};
+use crate::env;
+use crate::env::Tasks;
+use crate::env::tasks::Abort;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -11,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
 
 /// How often a busy address is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(3);
@@ -54,7 +56,7 @@ pub fn local_address(listener: &TcpListener) -> Option<SocketAddr> {
 async fn bind(address: &str, retry: Duration) -> TcpListener {
     let mut warned = false;
     loop {
-        match TcpListener::bind(address).await {
+        match env::dial::listen(address).await {
             Ok(listener) => return listener,
             Err(error) if !warned => {
                 warned = true;
@@ -62,7 +64,7 @@ async fn bind(address: &str, retry: Duration) -> TcpListener {
             }
             Err(error) => tracing::debug!(address, %error, "the address still cannot be used"),
         }
-        tokio::time::sleep(retry).await;
+        env::sleep(retry).await;
     }
 }
 
@@ -70,18 +72,18 @@ async fn bind(address: &str, retry: Duration) -> TcpListener {
 /// of a resource that comes back).
 pub(super) async fn accept_failed(error: &io::Error) {
     tracing::warn!(%error, "a connection could not be accepted");
-    tokio::time::sleep(ACCEPT_RETRY).await;
+    env::sleep(ACCEPT_RETRY).await;
 }
 
 /// The open connections of one door. Dropping it cuts them.
 #[derive(Default)]
 pub(super) struct Connections {
-    tasks: JoinSet<()>,
+    tasks: Tasks<()>,
     open: Vec<Connection>,
 }
 
 struct Connection {
-    task: AbortHandle,
+    task: Abort,
     moved: Arc<Moved>,
 }
 
@@ -120,30 +122,29 @@ impl Connections {
 #[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
     use super::*;
+    use crate::env::Instant;
     use axum::routing::get;
-    use std::time::Instant;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn a_busy_address_is_taken_as_soon_as_it_is_free() {
-        let busy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let busy = env::dial::listen("127.0.0.1:0").await.unwrap();
         let address = busy.local_addr().unwrap().to_string();
         let router = Router::new().route("/live", get(|| async { "live\n" }));
         let served = {
             let address = address.clone();
-            tokio::spawn(async move { serve_when_free(&address, router, Duration::from_millis(10)).await })
+            env::spawn(async move { serve_when_free(&address, router, Duration::from_millis(10)).await })
         };
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        env::sleep(Duration::from_millis(50)).await;
         assert!(!served.is_finished());
         drop(busy);
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut stream = loop {
-            if let Ok(stream) = TcpStream::connect(&address).await {
+            if let Ok(stream) = env::dial::connect(&address).await {
                 break stream;
             }
             assert!(Instant::now() < deadline, "nobody listens");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            env::sleep(Duration::from_millis(10)).await;
         };
         stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -154,31 +155,31 @@ mod tests {
 
     #[tokio::test]
     async fn clients_that_hold_on_to_their_connections_keep_nobody_out() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = env::dial::listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
         let router = Router::new().route("/live", get(|| async { "live\n" }));
         let served = {
             let address = address.clone();
-            tokio::spawn(async move { serve_when_free(&address, router, Duration::from_millis(10)).await })
+            env::spawn(async move { serve_when_free(&address, router, Duration::from_millis(10)).await })
         };
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut held = Vec::new();
         while held.len() < CONNECTIONS_MAX + 40 {
             assert!(Instant::now() < deadline, "nobody listens");
-            match TcpStream::connect(&address).await {
+            match env::dial::connect(&address).await {
                 Ok(mut stream) => {
                     // Its answers are never read.
                     stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
                     held.push(stream);
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(_) => env::sleep(Duration::from_millis(10)).await,
             }
         }
-        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let mut stream = env::dial::connect(&address).await.unwrap();
         stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
+        let read = env::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
         assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200 OK\r\n"), "{read:?} {answer}");
         served.abort();
     }

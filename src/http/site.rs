@@ -94,7 +94,7 @@ impl Token {
     /// If the file cannot be read or holds no token. What it holds is not quoted.
     pub fn read(path: &Path) -> Result<Token, TokenError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        let text = crate::env::disk::read_to_string(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidData => TokenError::Unfit(shown.clone()),
             _ => TokenError::Unreadable { path: shown.clone(), error },
         })?;

@@ -2,6 +2,7 @@
 
 use super::fake::{self, Fake};
 use super::{Door, Site, Token, router};
+use crate::env;
 use crate::pipeline::control::{Command, Handle};
 use crate::telemetry::Metrics;
 use axum::Router;
@@ -81,7 +82,7 @@ async fn the_status_names_the_worker_and_its_pipelines() {
     assert_eq!(body.pointer("/pipelines/0/pipeline").and_then(|it| it.as_str()), Some("p"));
     assert_eq!(body.pointer("/pipelines/0/state").and_then(|it| it.as_str()), Some("live"));
     let worker = body.pointer("/worker").and_then(|it| it.as_str()).unwrap();
-    assert!(worker.ends_with(&format!(":{}", std::process::id())), "{worker}");
+    assert!(worker.ends_with(&format!(":{}", env::process::id())), "{worker}");
 }
 
 #[tokio::test]

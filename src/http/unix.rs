@@ -2,8 +2,13 @@
 //!
 //! A lock on `worker.sock.lock` says whose the socket is. The kernel gives it back when its holder ends, however it
 //! ends; so whoever holds the lock may replace the socket, and a standby with the same data folder takes it over.
+#![cfg_attr(
+    not(test),
+    expect(clippy::disallowed_methods, reason = "a socket is a name on the real disk, which no simulator has")
+)]
 
 use super::serve::{Connections, accept_failed};
+use crate::env;
 use axum::Router;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -32,7 +37,7 @@ pub async fn serve_unix(path: PathBuf, router: Router) {
         let (listener, owned) = claim(&path).await;
         tracing::debug!(path = %path.display(), "serving the worker's socket");
         while owned.is_there() {
-            match tokio::time::timeout(RETRY, listener.accept()).await {
+            match env::timeout(RETRY, listener.accept()).await {
                 Ok(Ok((stream, _))) => connections.serve(stream, router.clone()),
                 Ok(Err(error)) => accept_failed(&error).await,
                 Err(_) => {}
@@ -92,7 +97,7 @@ async fn claim(path: &Path) -> (UnixListener, Owned) {
             }
             Err(Claim::Failed(_)) => {}
         }
-        tokio::time::sleep(RETRY).await;
+        env::sleep(RETRY).await;
     }
 }
 
@@ -120,7 +125,7 @@ fn try_claim(path: &Path) -> Result<(UnixListener, Owned), Claim> {
     }
     // Bound under another name, closed to others, and only then given its own: nobody meets it half done, and a stale
     // socket is replaced in one step.
-    let draft = beside(path, ".", &format!(".{}", std::process::id()));
+    let draft = beside(path, ".", &format!(".{}", env::process::id()));
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
@@ -164,8 +169,8 @@ impl Place {
 mod tests {
     use super::super::client::{self, Target};
     use super::*;
+    use crate::env::Instant;
     use axum::routing::get;
-    use std::time::Instant;
 
     fn says(text: &'static str) -> Router {
         Router::new().route("/", get(move || async move { text }))
@@ -180,7 +185,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         while ask(path).await.as_deref() != Some(expected) {
             assert!(Instant::now() < deadline, "nobody says {expected}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            env::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -188,7 +193,7 @@ mod tests {
     async fn only_its_user_may_open_the_socket_and_it_goes_with_the_worker() {
         let folder = tempfile::tempdir().unwrap();
         let path = socket_path(folder.path(), "p");
-        let served = tokio::spawn(serve_unix(path.clone(), says("one")));
+        let served = env::spawn(serve_unix(path.clone(), says("one")));
         ask_until(&path, "one").await;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         served.abort();
@@ -202,7 +207,7 @@ mod tests {
         let path = folder.path().join("worker.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let served = tokio::spawn(serve_unix(path.clone(), says("one")));
+        let served = env::spawn(serve_unix(path.clone(), says("one")));
         ask_until(&path, "one").await;
         served.abort();
     }
@@ -211,10 +216,10 @@ mod tests {
     async fn a_live_socket_is_left_alone_and_taken_over_when_its_worker_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.sock");
-        let first = tokio::spawn(serve_unix(path.clone(), says("one")));
+        let first = env::spawn(serve_unix(path.clone(), says("one")));
         ask_until(&path, "one").await;
-        let second = tokio::spawn(serve_unix(path.clone(), says("two")));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let second = env::spawn(serve_unix(path.clone(), says("two")));
+        env::sleep(Duration::from_millis(50)).await;
         assert_eq!(ask(&path).await.as_deref(), Some("one"));
         first.abort();
         ask_until(&path, "two").await;
@@ -225,7 +230,7 @@ mod tests {
     async fn a_path_longer_than_a_socket_address_works() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x".repeat(200)).join("worker.sock");
-        let served = tokio::spawn(serve_unix(path.clone(), says("far")));
+        let served = env::spawn(serve_unix(path.clone(), says("far")));
         ask_until(&path, "far").await;
         served.abort();
     }
@@ -234,7 +239,7 @@ mod tests {
     async fn a_socket_that_is_removed_comes_back_and_so_does_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = socket_path(folder.path(), "p");
-        let served = tokio::spawn(serve_unix(path.clone(), says("one")));
+        let served = env::spawn(serve_unix(path.clone(), says("one")));
         ask_until(&path, "one").await;
         fs::remove_file(&path).unwrap();
         ask_until(&path, "one").await;

@@ -10,6 +10,7 @@ use super::observe::Observed;
 use super::retry::Pauses;
 use super::settle::Work;
 use crate::change::{Change, Position, Side};
+use crate::env;
 use crate::failpoint::crash_point;
 use crate::plan::{Base, Task, lost};
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
@@ -155,7 +156,7 @@ impl Engine {
             if self.has_halted() {
                 return;
             }
-            tokio::time::sleep(pauses.pause()).await;
+            env::sleep(pauses.pause()).await;
         };
         crash_point!("c7-slots-marked");
         znodes.release(&batch.slots);

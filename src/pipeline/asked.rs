@@ -2,7 +2,8 @@
 
 use super::engine::{Engine, lock};
 use crate::change::Side;
-use std::time::{Duration, Instant};
+use crate::env::Instant;
+use std::time::Duration;
 
 /// The first pause after a comparison for nothing.
 const RUMOUR: Duration = Duration::from_secs(1);

@@ -21,11 +21,10 @@ use super::dirty::PairName;
 use super::engine::{Engine, Route, lock};
 use super::observe::Observed;
 use crate::change::{Change, Digest, KeyedHash, Op};
+use crate::env::{Map, Set};
 use crate::plan::{Key, Removal, Znode};
 use crate::store::{Lease, StoreError};
 use crate::stream::{Stream, StreamError, Whole};
-use hashbrown::HashSet;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an ownership knows of its stream.
@@ -125,12 +124,12 @@ impl Engine {
 
     /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
     /// on the stream is left alone. Memory grows with these pairs.
-    pub(super) async fn gone_pairs(&self, met: &HashSet<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
+    pub(super) async fn gone_pairs(&self, met: &Set<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
         if !self.behind.is_behind.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
         let paused = lock(&self.live).paused.clone();
-        let mut gone: HashMap<PairName, usize> = HashMap::new();
+        let mut gone: Map<PairName, usize> = Map::default();
         let mut from = 1;
         loop {
             let batch = self.stream.read(from, 1000, 4 * 1024 * 1024).await;

@@ -5,16 +5,16 @@
 
 use super::asked::Reason;
 use super::dirty::{Hint, PairName};
-use super::engine::{Engine, lock, now_ms};
+use super::engine::{Engine, lock};
 use super::held::Held;
 use super::record::zookeeper_source;
 use super::unreadable::Denied;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
+use crate::env::{self, Map};
 use crate::plan::Removal;
 use crate::store::clock::shown_ms;
 use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one};
 use crate::stream::StreamError;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,7 +30,7 @@ pub(super) struct Recorded {
 }
 
 /// What the stream says of all pairs that exist.
-pub(super) type KnownPairs = HashMap<PairName, Recorded>;
+pub(super) type KnownPairs = Map<PairName, Recorded>;
 
 /// A state that was read.
 struct State {
@@ -51,7 +51,7 @@ fn name_of(pair: &Pair) -> Option<PairName> {
 impl Engine {
     /// Reads the whole stream for what it says of each pair.
     pub(super) async fn load_known(&self) -> Result<KnownPairs, StreamError> {
-        let mut known = KnownPairs::new();
+        let mut known = KnownPairs::default();
         let mut from = 1;
         loop {
             let batch = self.stream.read(from, 1000, 4 * 1024 * 1024).await?;
@@ -189,7 +189,7 @@ impl Engine {
             before: previous.and_then(|latest| latest.after.kept()),
             after: state.value,
             source: state.source,
-            ts_ms: now_ms(),
+            ts_ms: env::unix_ms(),
             route: route.name.clone(),
             value: route.value,
             pair: mapped.pair,
@@ -258,7 +258,7 @@ impl Engine {
         let mut states = Vec::with_capacity(names.len());
         for ((name, hint), reading) in names.iter().zip(answer.readings) {
             let pair = Pair { zookeeper: None, redis: Some(name.to_vec()) };
-            let seen_ms = if hint.key_seen_ms > 0 { shown_ms(hint.key_seen_ms) } else { now_ms() };
+            let seen_ms = if hint.key_seen_ms > 0 { shown_ms(hint.key_seen_ms) } else { env::unix_ms() };
             let mut source = Source::new(Connector::Redis, self.store_name(Side::Redis), seen_ms);
             source.key = Some(name.to_vec());
             source.database = Some(keys.database());
@@ -330,10 +330,10 @@ impl Engine {
     pub(super) async fn compare_capture(&self, asked: &[Reason]) -> Result<u64, StoreError> {
         let gaps: Vec<Side> = asked.iter().filter_map(Reason::gap_in).collect();
         self.begin_steps();
-        let begun = std::time::Instant::now();
+        let begun = env::Instant::now();
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         let paused = lock(&self.live).paused.clone();
-        let mut missing: std::collections::HashSet<PairName> = lock(&self.known).keys().cloned().collect();
+        let mut missing: env::Set<PairName> = lock(&self.known).keys().cloned().collect();
         self.pairs.begin();
         let mut acted = 0;
         let mut batch: Vec<(PairName, Hint)> = Vec::new();
@@ -396,7 +396,7 @@ impl Engine {
             self.mark_gap(side, GapState::Closed, &format!("a comparison recorded {acted} pairs")).await;
         }
         self.metrics.comparisons.inc();
-        self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
+        self.counters.compared_ms.store(env::unix_ms(), Ordering::Relaxed);
         self.quarantine.save().await;
         Ok(acted)
     }
@@ -404,7 +404,7 @@ impl Engine {
     async fn compare_step(
         &self,
         batch: &mut Vec<(PairName, Hint)>,
-        missing: &mut std::collections::HashSet<PairName>,
+        missing: &mut env::Set<PairName>,
     ) -> Result<u64, StoreError> {
         let mut acted = 0;
         for (name, _) in batch.iter() {

@@ -37,7 +37,7 @@ impl Captured<'_> {
     async fn look(&self, pipeline: &str, file: &Path) -> Result<(Ties, Option<Known>), StoreError> {
         let ties = self.ties().await?;
         let away = |error| StoreError::Away(format!("{}: {error}", file.display()));
-        let kept = crate::private::read(file).map_err(away)?;
+        let kept = crate::env::disk::read_if_any(file).map_err(away)?;
         // What cannot be read is nothing that could be held against anybody.
         let known: Option<Known> = serde_json::from_slice(&kept).ok();
         let folder = Ties {
@@ -107,7 +107,7 @@ impl Pipeline {
             return Ok(());
         }
         let text = serde_json::to_vec(&own).unwrap_or_default();
-        crate::private::write(&self.store_file, &text)
+        crate::env::disk::replace(&self.store_file, &text)
             .map_err(|error| StoreError::Away(format!("{}: {error}", self.store_file.display())))
     }
 }

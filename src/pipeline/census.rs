@@ -10,16 +10,14 @@
 //! Rounds go on while a comparison looks at the pairs one after another, so neither alone knows the number: of a pair that a
 //! round settles, the comparison may have been there already, may still come, or may have left it to that very round.
 
-use hashbrown::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
+use crate::change::KeyedHash;
+use crate::env::Set;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// See the module. About 9 bytes a pair while a comparison is under way, and 9 for each pair that it left unsettled.
 #[derive(Debug)]
 pub(super) struct Census {
     inner: Mutex<Inner>,
-    /// Of its own, so that nobody can make up names that are taken for one.
-    hasher: RandomState,
 }
 
 #[derive(Debug)]
@@ -28,7 +26,7 @@ struct Inner {
     /// Of these, pairs that the last comparison did not look at itself.
     left: Vec<i64>,
     /// Met by the last comparison, and not settled since: not in the count.
-    unsettled: HashSet<u64>,
+    unsettled: Set<u64>,
     under_way: Option<UnderWay>,
     /// A comparison has ended.
     is_whole: bool,
@@ -40,8 +38,8 @@ struct UnderWay {
     counts: Vec<i64>,
     /// Of these, pairs that it did not look at itself.
     left: Vec<i64>,
-    settled: HashSet<u64>,
-    unsettled: HashSet<u64>,
+    settled: Set<u64>,
+    unsettled: Set<u64>,
 }
 
 impl Census {
@@ -49,11 +47,11 @@ impl Census {
         let inner = Inner {
             counts: vec![0; routes],
             left: vec![0; routes],
-            unsettled: HashSet::new(),
+            unsettled: Set::default(),
             under_way: None,
             is_whole: false,
         };
-        Census { inner: Mutex::new(inner), hasher: RandomState::new() }
+        Census { inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -65,12 +63,12 @@ impl Census {
         let mut inner = self.inner();
         let counts = vec![0; inner.counts.len()];
         inner.under_way =
-            Some(UnderWay { left: counts.clone(), counts, settled: HashSet::new(), unsettled: HashSet::new() });
+            Some(UnderWay { left: counts.clone(), counts, settled: Set::default(), unsettled: Set::default() });
     }
 
     /// The comparison under way has met this pair, and somebody will settle it.
     pub(super) fn met(&self, name: &[u8]) {
-        let hash = self.hasher.hash_one(name);
+        let hash = KeyedHash::of(name).place();
         if let Some(under_way) = &mut self.inner().under_way
             && !under_way.settled.contains(&hash)
         {
@@ -80,7 +78,7 @@ impl Census {
 
     /// This pair was in step or not, and is now or is not.
     pub(super) fn settled(&self, name: &[u8], route: usize, was: bool, is: bool) {
-        let hash = self.hasher.hash_one(name);
+        let hash = KeyedHash::of(name).place();
         let change = i64::from(is) - i64::from(was);
         let mut guard = self.inner();
         let inner = &mut *guard;

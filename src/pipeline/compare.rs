@@ -14,20 +14,18 @@
 
 use super::asked::Reason;
 use super::dirty::{Gone, Hint, PairName};
-use super::engine::{Engine, lock, now_ms};
+use super::engine::{Engine, lock};
 use super::inferred::Decided;
 use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
 use super::settle::Settled;
 use super::unreadable::Denied;
 use crate::change::{GapState, KeyedHash, Side, ZkStat};
+use crate::env::{self, Instant, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::{Key, Known, Observation, Seen};
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
-use hashbrown::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
-use tokio::task::{JoinError, JoinSet};
 
 /// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
 const BATCHES: usize = 8;
@@ -50,9 +48,9 @@ pub(super) struct Conclusion {
     /// Pairs whose key is lost and that could neither be restored nor noted as such, for a reason of their own: a znode that may not be
     /// read, a key that may not be written. What Redis lost is not forgotten while there are any.
     /// Memory grows with these pairs.
-    stranded: Mutex<HashSet<PairName>>,
+    stranded: Mutex<Set<PairName>>,
     /// Routes that the last comparison did not look at, since they were paused.
-    pub(super) passed_over: Mutex<HashSet<usize>>,
+    pub(super) passed_over: Mutex<Set<usize>>,
 }
 
 /// What a comparison found.
@@ -97,7 +95,7 @@ impl Engine {
         let mut total = Settled::of(self.settings.routes.len());
         let counted = self.counts.mark();
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
-        let mut met: HashSet<KeyedHash> = HashSet::new();
+        let mut met: Set<KeyedHash> = Set::default();
         self.walk_znodes(is_routine, &mut met, &mut total).await?;
         crash_point!("c12-znodes-compared");
         self.scan_keys(is_routine, &mut met, &mut total).await?;
@@ -163,7 +161,7 @@ impl Engine {
         }
         self.metrics.comparisons.inc();
         self.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
-        self.counters.compared_ms.store(now_ms(), Ordering::Relaxed);
+        self.counters.compared_ms.store(env::unix_ms(), Ordering::Relaxed);
         self.quarantine.save().await;
         let pairs: u64 = self.pairs.by_route().iter().sum();
         let inferred = self.inferred.not_held();
@@ -224,13 +222,13 @@ impl Engine {
     async fn walk_znodes(
         self: &Arc<Self>,
         is_routine: bool,
-        met: &mut HashSet<KeyedHash>,
+        met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let Some(znodes) = &self.znodes else { return Ok(()) };
         // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off). They
         // end with the ownership, and not before they have given their pairs back.
-        let mut under_way = JoinSet::new();
+        let mut under_way = Tasks::default();
         let mut result = self
             .start_batches(znodes.walk(self.map.roots(), false).as_mut(), is_routine, &mut under_way, met, total)
             .await;
@@ -244,8 +242,8 @@ impl Engine {
         self: &Arc<Self>,
         walk: &mut dyn Walk,
         is_routine: bool,
-        under_way: &mut JoinSet<Result<Settled, StoreError>>,
-        met: &mut HashSet<KeyedHash>,
+        under_way: &mut Tasks<Result<Settled, StoreError>>,
+        met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let paused = lock(&self.live).paused.clone();
@@ -373,7 +371,7 @@ impl Engine {
     async fn scan_keys(
         self: &Arc<Self>,
         is_routine: bool,
-        met: &mut HashSet<KeyedHash>,
+        met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
@@ -403,7 +401,7 @@ impl Engine {
     }
 
     /// Phase 3.
-    async fn scan_sidecars(self: &Arc<Self>, met: &HashSet<KeyedHash>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn scan_sidecars(self: &Arc<Self>, met: &Set<KeyedHash>, total: &mut Settled) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
         let mut cursor = 0;
         loop {
@@ -426,7 +424,7 @@ impl Engine {
 
     /// Compares pairs of which nothing is read yet, in a task of its own: a panic there ends this comparison and not the pipeline.
     async fn compare_batch(self: &Arc<Self>, items: Vec<Item>, is_routine: bool) -> Result<Settled, StoreError> {
-        let mut task = JoinSet::new();
+        let mut task = Tasks::default();
         let engine = Arc::clone(self);
         task.spawn(async move { Ok(engine.compare_both(items, is_routine).await) });
         let ended = task.join_next().await;
@@ -491,7 +489,7 @@ impl Engine {
 }
 
 /// How a batch ended.
-fn batch(ended: Result<Result<Settled, StoreError>, JoinError>) -> Result<Settled, StoreError> {
+fn batch(ended: Result<Result<Settled, StoreError>, Failed>) -> Result<Settled, StoreError> {
     ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
 }
 

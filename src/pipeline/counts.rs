@@ -1,7 +1,7 @@
 //! Keyspace events by pair, where a rule asks how often a key changed. Only pairs whose key changed since they were agreed on take memory.
 
 use crate::change::KeyedHash;
-use hashbrown::HashMap;
+use crate::env::Map;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Pairs that are counted at most: 18 MB. Beyond it nothing is told of any until the next comparison, and the rule answers that it
@@ -12,7 +12,7 @@ const PAIRS_MAX: usize = 500_000;
 struct Inner {
     /// Events of each pair less those that a base covers. Negative while the event of a write of ours is still on its way; a pair
     /// that is at 0 is not here.
-    counts: HashMap<KeyedHash, i32>,
+    counts: Map<KeyedHash, i32>,
     /// How often all was forgotten.
     lapses: u64,
     /// Every event since some comparison began is counted.
@@ -50,7 +50,7 @@ impl Inner {
     }
 
     fn forget(&mut self) {
-        self.counts = HashMap::new();
+        self.counts = Map::default();
         self.lapses += 1;
         self.is_whole = false;
     }

@@ -12,11 +12,11 @@
 //! Whoever takes pairs holds a [`Turn`]: what it has not finished when that is dropped (a panic, a round that is cut off) goes back.
 
 use crate::change::Side;
+use crate::env::{Instant, Map, Set};
 use crate::plan::{Removal, Told};
-use hashbrown::{HashMap, HashSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How long a hot pair is held back: a value written a hundred times a second is then copied some twenty times, and its
@@ -176,22 +176,22 @@ struct Busy {
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: HashMap<PairName, Hint>,
+    waiting: Map<PairName, Hint>,
     ready: VecDeque<PairName>,
     held: BTreeMap<(Instant, u64), PairName>,
     held_count: u64,
     parked: Vec<PairName>,
-    busy: HashMap<PairName, Busy>,
-    paused: HashSet<usize>,
+    busy: Map<PairName, Busy>,
+    paused: Set<usize>,
     gaps: Gaps,
     gone: Gone,
     /// Pairs that a comparison waits for, with their routes.
-    owed: HashMap<PairName, usize>,
+    owed: Map<PairName, usize>,
     /// Pairs that the last comparison left to the rounds, by route, settled or not.
-    left: HashMap<usize, u64>,
+    left: Map<usize, u64>,
     turns: u64,
     /// Pairs that each turn has still to finish.
-    unfinished: HashMap<u64, usize>,
+    unfinished: Map<u64, usize>,
 }
 
 impl Inner {
@@ -358,7 +358,7 @@ impl DirtySet {
     /// A comparison begins: what it leaves to the rounds is counted from here on. Pairs that the one before left are still open.
     pub fn begin_comparison(&self) {
         let mut inner = self.inner();
-        let mut left = HashMap::new();
+        let mut left = Map::default();
         for route in inner.owed.values() {
             *left.entry(*route).or_default() += 1;
         }

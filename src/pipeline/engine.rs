@@ -24,6 +24,7 @@ use super::retry::SharedPauses;
 use super::sources::{Begun, Sources};
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
 use crate::codec::json::StoreNames;
+use crate::env::{self, Map, Tasks};
 use crate::failpoint::caches_are_off;
 use crate::plan::{Ensemble, Flow, OnConflict, Policy, Removal};
 use crate::route::RouteMap;
@@ -31,12 +32,10 @@ use crate::store::clock::steady_ms;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
 use crate::stream::Stream;
 use crate::telemetry::PipelineMetrics;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinSet;
 
 /// Rounds that are under way at a time: one reads while another syncs the stream and a third applies.
 pub(super) const ROUNDS: usize = 4;
@@ -118,9 +117,9 @@ pub(super) struct Live {
     pub(super) holds: Holds,
     /// What the last comparison could not read.
     pub(super) unreadable: super::unreadable::Denied,
-    pub(super) paused: std::collections::HashSet<usize>,
+    pub(super) paused: env::Set<usize>,
     /// Of those whose pause ends by itself: when, milliseconds since the epoch.
-    pub(super) paused_until: HashMap<usize, i64>,
+    pub(super) paused_until: Map<usize, i64>,
 }
 
 /// Numbers since this worker started.
@@ -193,21 +192,16 @@ pub struct Engine {
     /// Capture only: what the stream says of each pair.
     pub(super) known: Mutex<super::capture::KnownPairs>,
     /// Capture only: keys that are gone and that nobody has seen being deleted.
-    pub(super) lost_keys: Mutex<std::collections::HashSet<super::dirty::PairName>>,
+    pub(super) lost_keys: Mutex<env::Set<super::dirty::PairName>>,
     sources: Mutex<Sources>,
     /// The rounds, so that none outlives the ownership.
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Mutex<Tasks<()>>,
     /// Goes with the engine, after everything else in it.
     alive: watch::Sender<()>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Engine {
@@ -388,8 +382,9 @@ impl Engine {
             if due == 0 {
                 let pause = next.unwrap_or(Duration::from_secs(3600));
                 tokio::select! {
+                    biased;
                     () = self.dirty.changed() => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = env::sleep(pause) => {}
                 }
                 continue;
             }
@@ -397,7 +392,7 @@ impl Engine {
             let batch = self.batch();
             if is_busy && due < batch {
                 // Gather while others work; a round that ends is reason enough to go on.
-                let _ = tokio::time::timeout(self.settings.batch_wait, self.round_ended.notified()).await;
+                let _ = env::timeout(self.settings.batch_wait, self.round_ended.notified()).await;
             }
             let Ok(permit) = self.rounds.acquire().await else { return };
             let turn = self.dirty.turn();
@@ -444,7 +439,7 @@ impl Engine {
     /// Waits until no round is under way; those that are after so long are cut off.
     pub(super) async fn drain(&self, limit: Duration) {
         let all = u32::try_from(self.rounds_max).unwrap_or(1);
-        let is_drained = tokio::time::timeout(limit, self.rounds.acquire_many(all)).await.is_ok();
+        let is_drained = env::timeout(limit, self.rounds.acquire_many(all)).await.is_ok();
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         if !is_drained {
             tracing::info!(pipeline = self.settings.pipeline, rounds = tasks.len(), "rounds are cut off");

@@ -11,6 +11,7 @@
 
 use super::engine::lock;
 use super::owner::Pipeline;
+use crate::env;
 use crate::store::preflight::{Finding, Level};
 use crate::store::{HeldClaim, Keyspace, Known, StoreError, Ties, Znodes, difference, random_identity};
 use crate::telemetry::Said;
@@ -157,7 +158,7 @@ pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> R
             }
             // Whoever keeps a claim alive elsewhere renews it within the looks that are left after those at which it is not believed.
             _ if !is_elsewhere && look + 1 >= LOOKS_WITHOUT => break,
-            _ => tokio::time::sleep(LOOK_EVERY).await,
+            _ => env::sleep(LOOK_EVERY).await,
         }
     }
     let (zookeeper, redis) = both(znodes, keys).await?;
@@ -210,7 +211,7 @@ impl Pipeline {
             if let Err(refused @ (StoreError::Refused(_) | StoreError::Fenced(_))) = looked {
                 return refused;
             }
-            tokio::time::sleep(LOOK_EVERY * often).await;
+            env::sleep(LOOK_EVERY * often).await;
         }
     }
 
@@ -299,7 +300,7 @@ impl Pipeline {
             }
             let note = format!("waiting for the claim of worker {} in {} to end", held.claim.worker, redis.place);
             self.note(&note);
-            tokio::time::sleep(LOOK_EVERY).await;
+            env::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -356,7 +357,7 @@ impl Pipeline {
         let Some((_, keys)) = self.doors() else { return std::future::pending().await };
         let mut life = keys.life();
         loop {
-            tokio::time::sleep(TIED_EVERY).await;
+            env::sleep(TIED_EVERY).await;
             let now = keys.life();
             if now == life {
                 continue;

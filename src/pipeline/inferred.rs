@@ -11,16 +11,16 @@
 //! let through goes on counting until the next comparison begins, so many do not slip through as several few.
 
 use super::dirty::PairName;
+use crate::env::Set;
 use crate::plan::{Bulk, bulk};
-use hashbrown::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 struct Route {
-    found: HashSet<PairName>,
+    found: Set<PairName>,
     through: u64,
-    held: HashSet<PairName>,
+    held: Set<PairName>,
     /// Pairs of the route; `None` until a comparison of it has ended.
     pairs: Option<u64>,
 }

@@ -1,8 +1,9 @@
 //! Values that a command is about to replace: put on the stream by whoever owns it.
 
 use super::control::CommandError;
-use super::engine::{Engine, now_ms};
+use super::engine::Engine;
 use crate::change::{Change, Op};
+use crate::env;
 use std::sync::Arc;
 
 impl Engine {
@@ -14,7 +15,7 @@ impl Engine {
         }
         for change in &mut changes {
             change.epoch = i64::try_from(self.lease.epoch).unwrap_or(i64::MAX);
-            change.ts_ms = now_ms();
+            change.ts_ms = env::unix_ms();
         }
         let changes = Arc::new(changes);
         let appended = self.stream.append(Arc::clone(&changes)).await;

@@ -8,15 +8,15 @@
 //! A loss that needs a comparison is told when that has ended and everything that it left to the rounds is settled. Evictions are
 //! told when no more come, or once a minute. One in which no pair of ours was lost is not told.
 
-use super::engine::{Engine, now_ms};
+use super::engine::Engine;
 use super::observe::Observed;
 use crate::change::{Change, Connector, KeyedHash, LossCause, Op, Pair, Side, Source, ValueKind};
+use crate::env::{self, Instant, Set};
 use crate::plan::{Action, Key, lost};
-use hashbrown::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Evictions that come within this time of each other are one loss.
 const QUIET: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ struct Open {
     /// When it was last found to be larger.
     grown: Instant,
     /// Names of the pairs.
-    pairs: HashSet<KeyedHash>,
+    pairs: Set<KeyedHash>,
 }
 
 /// A loss that is to be told.
@@ -76,7 +76,7 @@ impl Losses {
             Some(_) => {}
             None => {
                 let now = Instant::now();
-                open.push(Open { side, cause, stage, since: now, grown: now, pairs: HashSet::new() });
+                open.push(Open { side, cause, stage, since: now, grown: now, pairs: Set::default() });
             }
         }
         self.count.store(open.len(), Ordering::Relaxed);
@@ -167,8 +167,8 @@ impl Engine {
             op: Op::Marker,
             before: None,
             after: None,
-            source: Source::new(Connector::Keepstep, store, now_ms()),
-            ts_ms: now_ms(),
+            source: Source::new(Connector::Keepstep, store, env::unix_ms()),
+            ts_ms: env::unix_ms(),
             route: String::new(),
             value: ValueKind::String,
             pair: Pair { zookeeper: None, redis: None },

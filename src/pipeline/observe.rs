@@ -14,6 +14,7 @@ use super::engine::{Engine, lock};
 use super::held::Held;
 use super::retry::SharedPauses;
 use crate::change::{Digest, Pair, Side, ZkStat, ZkVersion};
+use crate::env;
 use crate::failpoint::crash_point;
 use crate::plan::{
     Base, CLOCK_WAS_SET, Flow, Key, Known, Named, Next, Observation, OnConflict, Path, Seen, Vanished, Znode,
@@ -477,7 +478,7 @@ impl Engine {
             redis: pair.redis.clone(),
             reason: reason.to_owned(),
             detail: detail.to_owned(),
-            since_ms: super::engine::now_ms(),
+            since_ms: env::unix_ms(),
         };
         let is_new = self.quarantine.put(name, route, entry);
         if is_new {

@@ -8,9 +8,10 @@
 use super::control::PipelineState;
 use super::engine::{Engine, lock};
 use super::owner::{DRAIN, Ended, Pipeline, TICK};
+use crate::env::{self, Instant};
 use crate::store::StoreError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at most so much counts: a process that was frozen, or a machine that was, has not waited for anybody.
 const LOOK_MAX: Duration = Duration::from_secs(1);
@@ -122,7 +123,7 @@ impl Pipeline {
         }
         let mut looked = Instant::now();
         loop {
-            tokio::time::sleep(TICK).await;
+            env::sleep(TICK).await;
             let for_long = still.note(self.progress(last.is_none()), looked.elapsed());
             looked = Instant::now();
             if for_long < patience {
@@ -163,11 +164,11 @@ impl Pipeline {
     pub(super) async fn once(&self, engine: &Engine, acted: u64) -> Option<Ended> {
         let settled = async {
             while !engine.dirty.is_empty() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                env::sleep(Duration::from_millis(10)).await;
             }
         };
         // Pairs that are held back (a store takes no writes) must not keep a comparison from saying so.
-        let is_settled = tokio::time::timeout(DRAIN, settled).await.is_ok();
+        let is_settled = env::timeout(DRAIN, settled).await.is_ok();
         // What the rounds inferred is decided about: let through (then pairs are under way again), or held.
         let is_concluded = is_settled && engine.conclude().await.is_ok();
         let waits = engine.inferred.any_held();

@@ -19,6 +19,7 @@ use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use super::unheard::Unheard;
 use crate::change::{LossCause, Side};
+use crate::env::{self, Instant, Set};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
@@ -26,11 +27,10 @@ use crate::store::{Claim, Hints, JournalEntry, Keyspace, Lease, Lost, Remembered
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{PipelineMetrics, Said};
 use futures::future::BoxFuture;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Opens the pipeline's stream; called once for each ownership.
@@ -147,7 +147,7 @@ fn refused_or_away(error: StreamError) -> StoreError {
 
 /// Whether marks of journal slots are missing that were written: a slot is used again only when its mark is there, so the last use of
 /// one may have been on its way when its owner ended, and the one before may not.
-fn is_behind(slots: &HashSet<Slot>, marked: &HashSet<Slot>) -> bool {
+fn is_behind(slots: &Set<Slot>, marked: &Set<Slot>) -> bool {
     let mark = |number: usize| marked.iter().find(|slot| slot.number == number).map_or(0, |slot| slot.version);
     slots.iter().any(|slot| slot.version.wrapping_sub(mark(slot.number)) > 1)
 }
@@ -292,7 +292,8 @@ impl Pipeline {
             }
             last = Some(error);
             tokio::select! {
-                () = tokio::time::sleep(pauses.pause()) => {}
+                biased;
+                () = env::sleep(pauses.pause()) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
                 stuck = self.stuck(&mut still, patience, last.as_ref()) => return stuck,
             }
@@ -330,7 +331,7 @@ impl Pipeline {
             {
                 // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for. Who owned nothing
                 // has nothing to say.
-                let _ = tokio::time::timeout(DRAIN_LOST, keys.remember(so_far)).await;
+                let _ = env::timeout(DRAIN_LOST, keys.remember(so_far)).await;
             }
         }
         let close = async {
@@ -341,7 +342,7 @@ impl Pipeline {
                 znodes.close().await;
             }
         };
-        let _ = tokio::time::timeout(DRAIN_LOST, close).await;
+        let _ = env::timeout(DRAIN_LOST, close).await;
         self.quarantine.save().await;
     }
 
@@ -355,7 +356,7 @@ impl Pipeline {
         if let Some(znodes) = &self.znodes {
             znodes.unwatch().await;
         }
-        if tokio::time::timeout(DRAIN, gone).await.is_err() {
+        if env::timeout(DRAIN, gone).await.is_err() {
             let pipeline = &self.settings.pipeline;
             tracing::error!(pipeline, "something still works for an ownership that has ended; its stream stays open");
         }
@@ -462,7 +463,7 @@ impl Pipeline {
                 Ok(stream) => return Ok(stream),
                 Err(StreamError::Owned(who)) => {
                     self.set(PipelineState::Standby, &who);
-                    tokio::time::sleep(pauses.pause()).await;
+                    env::sleep(pauses.pause()).await;
                     self.refuse_another_owner().await?;
                     self.claim_keys(lineage, captures).await?;
                 }
@@ -518,8 +519,8 @@ impl Pipeline {
         if let Some(znodes) = &self.znodes {
             let entries = znodes.journal().await?;
             if let (Some(keys), false) = (&self.keys, captures) {
-                let marked: HashSet<Slot> = keys.marked_slots().await?.into_iter().collect();
-                let slots: HashSet<Slot> = entries.iter().map(|entry| entry.slot).collect();
+                let marked: Set<Slot> = keys.marked_slots().await?.into_iter().collect();
+                let slots: Set<Slot> = entries.iter().map(|entry| entry.slot).collect();
                 let left: Vec<JournalEntry> =
                     entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect();
                 let has_fallen_back = keys.complete(left).await?;

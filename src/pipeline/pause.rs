@@ -4,11 +4,11 @@
 //! an ensemble in the data folder. A pause holds once it is there, so a crash in between leaves what the operator was told.
 
 use super::control::CommandError;
-use super::engine::{Engine, lock, now_ms};
+use super::engine::{Engine, lock};
 use super::owner::Pipeline;
+use crate::env::{self, Map, Set};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ struct Row {
 /// Which routes are paused, and until when.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pauses {
-    paused: HashSet<usize>,
-    until: HashMap<usize, i64>,
+    paused: Set<usize>,
+    until: Map<usize, i64>,
 }
 
 impl Pauses {
@@ -76,7 +76,7 @@ impl Pipeline {
             }),
         };
         let mut pauses = Pauses::default();
-        for row in rows.into_iter().filter(|row| row.until_ms.is_none_or(|until| until > now_ms())) {
+        for row in rows.into_iter().filter(|row| row.until_ms.is_none_or(|until| until > env::unix_ms())) {
             // A route that the file has no more needs no pause.
             if let Some(at) = self.settings.routes.iter().position(|route| route.name == row.route) {
                 tracing::info!(
@@ -100,7 +100,7 @@ impl Pipeline {
             .collect();
         let data = serde_json::to_vec(&rows).unwrap_or_default();
         let Some(znodes) = &self.znodes else { return write(&self.pauses_file, &data) };
-        match tokio::time::timeout(KEEP_TIMEOUT, znodes.keep_pauses(data)).await {
+        match env::timeout(KEEP_TIMEOUT, znodes.keep_pauses(data)).await {
             Ok(kept) => kept,
             Err(_) => Err(StoreError::Away(format!("ZooKeeper does not answer within {KEEP_TIMEOUT:?}"))),
         }
@@ -119,7 +119,7 @@ impl Pipeline {
         let _one = self.pausing.lock().await;
         let mut pauses = Pauses::of(&engine);
         let until_ms =
-            length.map(|length| now_ms().saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
+            length.map(|length| env::unix_ms().saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
         for at in &routes {
             if paused { pauses.set(*at, until_ms) } else { pauses.end(*at) }
         }
@@ -138,7 +138,7 @@ impl Pipeline {
 
     /// Resumes the routes whose time is over.
     pub(super) async fn end_pauses(&self, engine: &Engine) {
-        let is_over = |until: &i64| *until <= now_ms();
+        let is_over = |until: &i64| *until <= env::unix_ms();
         if !lock(&engine.live).paused_until.values().any(is_over) {
             return;
         }
@@ -183,9 +183,9 @@ pub(super) fn time(ms: i64) -> String {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    crate::private::read(file).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    env::disk::read_if_any(file).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
 }
 
 fn write(file: &Path, data: &[u8]) -> Result<(), StoreError> {
-    crate::private::write(file, data).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    env::disk::replace(file, data).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
 }

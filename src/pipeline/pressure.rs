@@ -9,8 +9,9 @@
 //! Rather than a pause for each pair: what fits is a matter of the whole server, and a hundred thousand pairs with a pause each are
 //! still a stream of writes without an end.
 
+use crate::env::Instant;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Restores in a window at first. Half as many in each, 50 a second, are what a cache that lives with evictions may cost.
 const PLACES_MAX: u32 = 200;

@@ -4,13 +4,11 @@
 use super::control::Quarantined;
 use super::retry::Pauses;
 use crate::change::brief;
+use crate::env::{self, Instant, Map};
 use crate::telemetry::Said;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// Pairs that are listed at most. More are counted; each comparison finds them again.
 pub const LISTED_MAX: usize = 10_000;
@@ -26,15 +24,15 @@ struct Listed {
 
 #[derive(Debug, Default)]
 struct Inner {
-    pairs: HashMap<Box<[u8]>, Listed>,
+    pairs: Map<Box<[u8]>, Listed>,
     /// Pairs beyond the bound, with their routes, and as [`Listed::met`].
-    unlisted: HashMap<Box<[u8]>, (usize, u64)>,
+    unlisted: Map<Box<[u8]>, (usize, u64)>,
     /// Comparisons that have begun.
     comparisons: u64,
     /// It was said that there are more than are listed.
     is_full: bool,
     /// Pairs that an operator wants no more word of, with what was the matter; at most [`LISTED_MAX`].
-    dropped: HashMap<Box<[u8]>, (String, String)>,
+    dropped: Map<Box<[u8]>, (String, String)>,
     is_saved: bool,
     /// After a failure: when the next attempt is due.
     not_before: Option<Instant>,
@@ -230,7 +228,7 @@ impl Quarantine {
     /// [`Quarantine::save_if_due`], and after a failure at once.
     pub async fn save(self: &Arc<Self>) {
         let this = Arc::clone(self);
-        if let Err(error) = tokio::task::spawn_blocking(move || this.save_here()).await {
+        if let Err(error) = env::tasks::blocking(move || this.save_here()).await {
             tracing::error!(%error, "the quarantine list was not saved");
         }
     }
@@ -259,14 +257,7 @@ impl Quarantine {
     }
 
     fn write(&self) -> std::io::Result<()> {
-        let temporary = self.file.with_extension("new");
-        let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
-        for pair in self.list() {
-            serde_json::to_writer(&mut file, &pair)?;
-            file.write_all(b"\n")?;
-        }
-        file.into_inner()?.sync_all()?;
-        std::fs::rename(temporary, &self.file)
+        env::disk::replace(&self.file, &lines(self.list())?)
     }
 
     fn write_dropped(&self) -> std::io::Result<()> {
@@ -280,18 +271,21 @@ impl Quarantine {
                 detail: detail.clone(),
             })
             .collect();
-        if rows.is_empty() && !self.dropped_file.exists() {
+        if rows.is_empty() && !env::disk::exists(&self.dropped_file) {
             return Ok(());
         }
-        let temporary = self.dropped_file.with_extension("new");
-        let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
-        for row in rows {
-            serde_json::to_writer(&mut file, &row)?;
-            file.write_all(b"\n")?;
-        }
-        file.into_inner()?.sync_all()?;
-        std::fs::rename(temporary, &self.dropped_file)
+        env::disk::replace(&self.dropped_file, &lines(rows)?)
     }
+}
+
+/// One line of JSON for each; as many as are listed, so some megabytes at most.
+fn lines<T: serde::Serialize>(rows: impl IntoIterator<Item = T>) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut text, &row)?;
+        text.push(b'\n');
+    }
+    Ok(text)
 }
 
 /// Bytes of a name that a line of the log shows.
@@ -308,10 +302,10 @@ pub(super) fn shortened(name: &[u8]) -> String {
 }
 
 /// What the file says was dropped. One that cannot be read means a word too many, never one too few.
-fn dropped(file: &Path) -> HashMap<Box<[u8]>, (String, String)> {
-    let Ok(file) = std::fs::File::open(file) else { return HashMap::new() };
-    let lines = std::io::BufReader::new(file).lines().map_while(Result::ok).take(LISTED_MAX);
-    let rows = lines.filter_map(|line| serde_json::from_str::<Dropped>(&line).ok());
+fn dropped(file: &Path) -> Map<Box<[u8]>, (String, String)> {
+    let text = env::disk::read(file).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n').take(LISTED_MAX);
+    let rows = lines.filter_map(|line| serde_json::from_slice::<Dropped>(line).ok());
     rows.map(|row| (row.name.into(), (row.reason, row.detail))).collect()
 }
 

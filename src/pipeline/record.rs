@@ -5,9 +5,10 @@
 //! [`Change::decision`], so that it counts as the same change for as long as neither that state nor the loser is another one.
 //! A restore or a put-back is a write of ours and no change; a pair that the stream does not know gets one `r`.
 
-use super::engine::{Engine, Route, now_ms};
+use super::engine::{Engine, Route};
 use super::observe::Observed;
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Pair, Position, Side, Source, ZkStat};
+use crate::env;
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
 use crate::stream::{Latest, LatestValue};
@@ -68,7 +69,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         op,
         before: None,
         source: source(engine, seen, from),
-        ts_ms: now_ms(),
+        ts_ms: env::unix_ms(),
         route: route.name.clone(),
         value: route.value,
         pair: seen.pair.clone(),
@@ -217,7 +218,7 @@ fn source(engine: &Engine, seen: &Observed, from: Side) -> Source {
 
 /// The source of a change that a znode tells.
 pub(super) fn zookeeper_source(store: &str, path: Option<&str>, stat: Option<&ZkStat>) -> Source {
-    let mut source = Source::new(Connector::Zookeeper, store, stat.map_or_else(now_ms, |stat| stat.mtime_ms));
+    let mut source = Source::new(Connector::Zookeeper, store, stat.map_or_else(env::unix_ms, |stat| stat.mtime_ms));
     source.path = path.map(ToOwned::to_owned);
     source.czxid = stat.map(|stat| stat.czxid);
     source.mzxid = stat.map(|stat| stat.mzxid);
@@ -230,7 +231,7 @@ pub(super) fn zookeeper_source(store: &str, path: Option<&str>, stat: Option<&Zk
 }
 
 fn redis_source(engine: &Engine, seen: &Observed) -> Source {
-    let seen_ms = if seen.hint.key_seen_ms > 0 { shown_ms(seen.hint.key_seen_ms) } else { now_ms() };
+    let seen_ms = if seen.hint.key_seen_ms > 0 { shown_ms(seen.hint.key_seen_ms) } else { env::unix_ms() };
     let mut source = Source::new(Connector::Redis, engine.store_name(Side::Redis), seen_ms);
     source.key.clone_from(&seen.pair.redis);
     if let Key::Present { expires_ms, .. } = seen.seen.key {
@@ -311,7 +312,7 @@ impl Engine {
             before: before.filter(|value| value.len() <= BEFORE_BYTES_MAX),
             after,
             source: source(self, seen, from),
-            ts_ms: now_ms(),
+            ts_ms: env::unix_ms(),
             route: route.name.clone(),
             value: route.value,
             pair: seen.pair.clone(),

@@ -1,15 +1,19 @@
 //! How long to wait before trying again. The only place that knows `backoff` (RUSTSEC-2025-0012, see `deny.toml`).
 
+use crate::env::{self, Instant};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The first pause: about what a restart of a connection takes.
 const FIRST: Duration = Duration::from_millis(100);
 
 /// The longest pause: an operator who repairs something sees the effect within it.
 const LONGEST: Duration = Duration::from_secs(3);
+
+/// By this part of it a pause is shorter or longer, so that those who were refused together do not come again together.
+const JITTER: f64 = 0.5;
 
 /// Growing pauses with jitter, without an end: a worker waits for its stores for as long as it lives.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ impl Default for Pauses {
             initial_interval: FIRST,
             max_interval: LONGEST,
             max_elapsed_time: None,
+            // Its own randomness is that of a thread, which nobody can set.
+            randomization_factor: 0.0,
             ..ExponentialBackoff::default()
         })
     }
@@ -30,7 +36,8 @@ impl Default for Pauses {
 impl Pauses {
     /// How long to wait now; longer each time.
     pub fn pause(&mut self) -> Duration {
-        self.0.next_backoff().unwrap_or(LONGEST)
+        let pause = self.0.next_backoff().unwrap_or(LONGEST);
+        pause.mul_f64(1.0 - JITTER + 2.0 * JITTER * env::random::fraction())
     }
 
     /// Something worked: begin again with the shortest.

@@ -8,9 +8,9 @@ use super::owner::{Ended, Pipeline, TICK};
 use super::retry::Pauses;
 use super::unheard::Unheard;
 use crate::change::{GapState, Side};
+use crate::env::{self, Instant};
 use crate::store::StoreError;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl Pipeline {
     /// Compares at the start, after every gap, when asked, and at the interval.
@@ -20,15 +20,16 @@ impl Pipeline {
         let mut rumours = Rumours::default();
         let mut due = true;
         let mut last = Instant::now();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = Instant::now();
         let mut pauses = Pauses::default();
         let mut not_before = Instant::now();
         loop {
             tokio::select! {
+                biased;
                 () = engine.compare_asked.notified() => {}
-                _ = tick.tick() => {}
+                () = env::sleep_until(tick) => {}
             }
+            tick = Instant::now() + TICK;
             self.quarantine.save_if_due().await;
             if let Err(error @ StoreError::Fenced(_)) = engine.conclude().await {
                 return Err(error);

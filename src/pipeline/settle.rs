@@ -10,6 +10,7 @@ use super::held::Held;
 use super::observe::{Item, Observed, Sight};
 use super::record::{Entry, Recording, record};
 use crate::change::{Change, Digest, Position, Side};
+use crate::env::Instant;
 use crate::failpoint::crash_point;
 use crate::plan::{
     Action, Circumstances, Key, KeyOp, Record, Step, Task, Told, Wait, Znode, agreed, lost, note, path_id, plan, step,
@@ -18,7 +19,7 @@ use crate::store::StoreError;
 use crate::stream::StreamError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Pause before a conflict is looked at again whose rule needs to know when or how often the key changed, while the
 /// key's event may still be on its way.

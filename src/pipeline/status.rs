@@ -10,6 +10,7 @@ use super::held::Held;
 use super::owner::{Pipeline, Reach};
 use super::unreadable::LISTED_MAX;
 use crate::change::Side;
+use crate::env::Instant;
 use crate::plan::Flow;
 use crate::route::glob;
 use crate::store::StoreError;
@@ -18,7 +19,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The rate is that of the time since this long ago, or longer.
 const RATE_OVER: Duration = Duration::from_secs(2);
@@ -226,6 +227,7 @@ impl Pipeline {
             Command::Keep(changes) => {
                 let engine = self.owned()?;
                 tokio::select! {
+                    biased;
                     kept = engine.keep(changes) => kept,
                     error = engine.halted() => Err(CommandError::NotOwner(error.to_string())),
                 }
@@ -244,6 +246,7 @@ impl Pipeline {
                 let names = self.quarantined(glob.as_deref())?;
                 let count = names.len();
                 tokio::select! {
+                    biased;
                     () = engine.keep_apart(names) => {}
                     error = engine.halted() => return Err(CommandError::NotOwner(error.to_string())),
                 }

@@ -7,6 +7,7 @@
 //! In this order: what Redis remembers was in the ensemble. What changes after the last time is not covered, so that time is short.
 
 use super::engine::Engine;
+use crate::env;
 use crate::failpoint::crash_point;
 use crate::store::{Remembered, StoreError};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -45,7 +46,7 @@ impl Engine {
     /// Remembers it again and again; answers what ends the ownership.
     pub(super) async fn remember_for_ever(&self) -> StoreError {
         loop {
-            tokio::time::sleep(EVERY).await;
+            env::sleep(EVERY).await;
             match self.remember().await {
                 // A store that is away is remembered when it is back.
                 Ok(()) | Err(StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_)) => {}

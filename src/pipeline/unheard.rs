@@ -1,7 +1,8 @@
 //! For how long a source has not been heard: changes there may be missed that nobody has found yet.
 
 use crate::change::Side;
-use std::time::{Duration, Instant};
+use crate::env::Instant;
+use std::time::Duration;
 
 /// Since when; `None`: it is heard, and a comparison has ended since.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,9 +4,9 @@
 use super::control::Unreadable;
 use super::dirty::PairName;
 use super::engine::{Engine, lock};
+use crate::env::Set;
 use crate::plan::Flow;
 use crate::store::preflight::shown;
-use std::collections::HashSet;
 
 /// Names that are listed for each route. The others are counted.
 pub(super) const LISTED_MAX: usize = 20;
@@ -70,7 +70,7 @@ impl Engine {
     pub(super) fn set_unreadable(&self, denied: Denied) {
         let before = std::mem::replace(&mut lock(&self.live).unreadable, denied.clone());
         let pipeline = &self.settings.pipeline;
-        let known: HashSet<&str> = before.listed().map(|(_, one)| one.name.as_str()).collect();
+        let known: Set<&str> = before.listed().map(|(_, one)| one.name.as_str()).collect();
         for (route, Unreadable { name, reason }) in
             denied.listed().filter(|(_, one)| !known.contains(one.name.as_str()))
         {
@@ -83,7 +83,7 @@ impl Engine {
                 "a znode cannot be read: nothing below it is mirrored"
             );
         }
-        let now: HashSet<&str> = denied.listed().map(|(_, one)| one.name.as_str()).collect();
+        let now: Set<&str> = denied.listed().map(|(_, one)| one.name.as_str()).collect();
         for (_, Unreadable { name, .. }) in before.listed().filter(|(_, one)| !now.contains(one.name.as_str())) {
             tracing::info!(pipeline, path = name, "the znode is not among those that cannot be read any more");
         }

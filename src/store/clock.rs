@@ -8,8 +8,8 @@
 //! Ours is a clock that nobody sets ([`steady_ms`]); the ensemble's may be. A measurement that the ones before exclude means that it was:
 //! times from before cannot be compared with times from after.
 
+use crate::env::{self, Instant};
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Two clocks may drift apart by this part of the time that passes, without either being set: a clock that is being slewed runs up to 500
 /// millionths faster or slower, and so may the other.
@@ -18,12 +18,7 @@ const DRIFT: i64 = 1000;
 /// Rounding of the two clocks to milliseconds.
 const ROUNDING_MS: i64 = 1;
 
-static START: LazyLock<(i64, Instant)> = LazyLock::new(|| (wall_ms(), Instant::now()));
-
-fn wall_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
-}
+static START: LazyLock<(i64, Instant)> = LazyLock::new(|| (env::unix_ms(), Instant::now()));
 
 /// Milliseconds since the epoch, by this machine's clock as it was when first asked and what has passed since: whoever sets that clock
 /// does not move this one.
@@ -36,7 +31,7 @@ pub fn steady_ms() -> i64 {
 /// What this machine's clock shows now for a moment of [`steady_ms`].
 #[must_use]
 pub fn shown_ms(steady: i64) -> i64 {
-    wall_ms().saturating_sub(steady_ms().saturating_sub(steady))
+    env::unix_ms().saturating_sub(steady_ms().saturating_sub(steady))
 }
 
 /// See the module. All its times of ours are those of [`steady_ms`].
@@ -171,6 +166,6 @@ mod tests {
 
     #[test]
     fn the_steady_clock_shows_what_the_wall_shows_while_nobody_sets_it() {
-        assert!((shown_ms(steady_ms()) - wall_ms()).abs() < 60_000);
+        assert!((shown_ms(steady_ms()) - env::unix_ms()).abs() < 60_000);
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! Nothing here, and nothing in a connection, refers to a pipeline, so no connection keeps one alive.
 
+use crate::env::Instant;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 use tokio::sync::Mutex;
 
 /// See the module. `E` is what an attempt to open fails with.
@@ -92,7 +92,7 @@ mod tests {
         let attempts = AtomicUsize::new(0);
         let open = || async {
             attempts.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            crate::env::sleep(Duration::from_millis(20)).await;
             Err("away")
         };
         let asked = (0..100).map(|_| held.get(|_| true, open()));

@@ -12,9 +12,10 @@
 //! What is learned is forgotten after some time, since the server's limit may have been raised, and the network may have been to blame.
 
 use super::StoreError;
+use crate::env::{self, Instant};
 use futures::future::BoxFuture;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Times that a request of one member breaks the connection, while it is the only one on trial, before it is taken as too large.
 const LOSSES: u32 = 3;
@@ -213,7 +214,7 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// The connection broke under a request of so many members and bytes. Waits before it answers.
     pub(super) async fn broke(&mut self, members: usize, bytes: usize) -> Verdict {
-        tokio::time::sleep(self.limit.pause()).await;
+        env::sleep(self.limit.pause()).await;
         self.losses += 1;
         if self.losses > LOSSES_MAX {
             return Verdict::Away;

@@ -10,6 +10,7 @@
 //! again from what the other store remembers. What is *present and another one* is another store, and refused: nothing that
 //! Keepstep knows is true of it. Addresses only tell people which store is meant.
 
+use crate::env;
 use serde::{Deserialize, Serialize};
 
 /// A store as the pipeline's other store remembers it.
@@ -80,13 +81,10 @@ pub fn difference(pipeline: &str, one: &Ties, other: &Ties) -> Option<String> {
     differs(one, other).or_else(|| differs(other, one))
 }
 
-/// 128 random bits as 32 hexadecimal digits. The standard library takes the keys of its maps from the system's randomness, and
-/// a keyed hash of a number is as random as its key.
+/// 128 random bits as 32 hexadecimal digits.
 #[must_use]
 pub fn random_identity() -> String {
-    use std::hash::BuildHasher as _;
-    let half = || std::hash::RandomState::new().hash_one(0);
-    format!("{:016x}{:016x}", half(), half())
+    format!("{:016x}{:016x}", env::random::number(), env::random::number())
 }
 
 #[cfg(test)]
@@ -150,7 +148,7 @@ mod tests {
 
     #[test]
     fn identities_are_random() {
-        let all: std::collections::HashSet<String> = (0..1_000).map(|_| random_identity()).collect();
+        let all: env::Set<String> = (0..1_000).map(|_| random_identity()).collect();
         assert_eq!(all.len(), 1_000);
         assert!(all.iter().all(|one| one.len() == 32 && one.bytes().all(|byte| byte.is_ascii_hexdigit())));
     }

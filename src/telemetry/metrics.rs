@@ -355,8 +355,8 @@ fn plain(page: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Set;
     use crate::http::fake;
-    use std::collections::HashSet;
 
     fn lines(page: &str) -> Vec<&str> {
         page.lines().collect()
@@ -376,13 +376,13 @@ mod tests {
     }
 
     /// The rules of the text format 0.0.4 that a scraper enforces, a line at a time; answers the names of the series.
-    fn parsed(page: &str) -> Result<HashSet<String>, String> {
+    fn parsed(page: &str) -> Result<Set<String>, String> {
         const TYPES: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
         let is_name = |name: &str| {
             name.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
                 && name.chars().all(|it| it.is_ascii_alphanumeric() || it == '_' || it == ':')
         };
-        let (mut typed, mut seen, mut current) = (HashSet::new(), HashSet::new(), String::new());
+        let (mut typed, mut seen, mut current) = (Set::default(), Set::default(), String::new());
         for line in page.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').ok_or(line)?;

@@ -2,10 +2,11 @@
 
 use super::metrics::stem;
 use super::names;
+use crate::env::disk;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use std::fs;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 /// Clock ticks a second in `/proc`: `USER_HZ` is 100 on every architecture that Linux runs on today.
@@ -27,7 +28,7 @@ pub(super) fn register(registry: &mut Registry) {
             registry.register(names::PROCESS_START_TIME_SECONDS, "Start time in seconds since the epoch", started);
         }
     }
-    if let Ok(status) = fs::read_to_string("/proc/self/status") {
+    if let Ok(status) = disk::read_to_string(Path::new("/proc/self/status")) {
         if let Some(bytes) = kilobytes(&status, "VmRSS:") {
             registry.register(names::PROCESS_RESIDENT_MEMORY_BYTES, "Resident memory in bytes", gauge(bytes));
         }
@@ -35,10 +36,10 @@ pub(super) fn register(registry: &mut Registry) {
             registry.register(names::PROCESS_VIRTUAL_MEMORY_BYTES, "Virtual memory in bytes", gauge(bytes));
         }
     }
-    if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        registry.register(names::PROCESS_OPEN_FDS, "Open file descriptors", gauge(open.count() as f64));
+    if let Ok(open) = disk::list(Path::new("/proc/self/fd")) {
+        registry.register(names::PROCESS_OPEN_FDS, "Open file descriptors", gauge(open.len() as f64));
     }
-    if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(max_fds) {
+    if let Some(most) = disk::read_to_string(Path::new("/proc/self/limits")).ok().as_deref().and_then(max_fds) {
         registry.register(names::PROCESS_MAX_FDS, "How many file descriptors may be open", gauge(most));
     }
 }
@@ -51,14 +52,14 @@ struct Times {
 /// `utime`, `stime` and `starttime` are fields 14, 15 and 22 of `/proc/self/stat` (proc(5)); the second field is the
 /// program's name in parentheses and may hold anything, so fields are counted from the last `)`.
 fn times() -> Option<Times> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = disk::read_to_string(Path::new("/proc/self/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
     let field = |number: usize| rest.split_whitespace().nth(number.checked_sub(3)?)?.parse::<f64>().ok();
     Some(Times { cpu_seconds: (field(14)? + field(15)?) / TICKS, started_after_boot: field(22)? / TICKS })
 }
 
 fn boot_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let stat = disk::read_to_string(Path::new("/proc/stat")).ok()?;
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 

@@ -1,6 +1,7 @@
 //! What was said already: a reason that lasts is one log line when it comes, not one for each attempt.
 
-use std::time::{Duration, Instant};
+use crate::env::Instant;
+use std::time::Duration;
 
 /// A reason that lasts is said again after so long: a log that is looked at later still says what holds things up.
 const AGAIN: Duration = Duration::from_secs(60);

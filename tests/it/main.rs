@@ -1,4 +1,5 @@
 //! Keepstep from outside, against real servers: one crate, so that everything compiles and links once.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests run in the real world")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -3,7 +3,7 @@
 use super::super::*;
 use super::no_env;
 use crate::change::Side;
-use std::collections::HashSet;
+use crate::env::Set;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
@@ -34,7 +34,7 @@ fn every_example_loads_and_flows_as_its_name_says() {
 
 #[test]
 fn no_two_examples_share_a_range() {
-    let (mut roots, mut prefixes) = (HashSet::new(), HashSet::new());
+    let (mut roots, mut prefixes) = (Set::default(), Set::default());
     let mut examples = 0;
     for entry in std::fs::read_dir(folder()).unwrap() {
         let pipeline = example(&entry.unwrap().file_name().into_string().unwrap());

@@ -6,6 +6,7 @@ use super::script::Script;
 use super::server::{Commands, Heard};
 use super::{Shared, lock, own};
 use crate::change::Digest;
+use crate::env;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};
@@ -94,10 +95,10 @@ impl Shared {
     pub(super) async fn settled(&self, doubts: u64) {
         let looked = async {
             while !lock(&self.lineage).is_settled(doubts) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                env::sleep(Duration::from_millis(20)).await;
             }
         };
-        let _ = tokio::time::timeout(Duration::from_secs(1), looked).await;
+        let _ = env::timeout(Duration::from_secs(1), looked).await;
     }
 
     /// Says it when what vanishes unseen cannot be told from what was lost, once for each reason.

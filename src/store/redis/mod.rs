@@ -37,6 +37,7 @@ use super::{
     KeyspaceFacts, Known, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::LossCause;
+use crate::env;
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
 use fault::explain;
@@ -130,7 +131,6 @@ impl RedisStore {
     /// A store that is not yet connected.
     #[must_use]
     pub fn new(settings: Settings) -> RedisStore {
-        let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let buckets = Buckets::new(&settings.pipeline);
         let shared = Shared {
             buckets,
@@ -148,7 +148,7 @@ impl RedisStore {
             epoch: AtomicU64::new(0),
             owner: Mutex::default(),
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
-            nonce: AtomicU64::new(u64::try_from(seed & 0x7fff_ffff_ffff_ffff).unwrap_or(1)),
+            nonce: AtomicU64::new(env::random::number() >> 1),
             lineage: Mutex::new(Lineage::default()),
             facts: Mutex::default(),
             claim: Mutex::new(None),

@@ -4,10 +4,10 @@ use super::calls::{bytes, glob, integer, keys_of};
 use super::fault::{is_broken, is_denied};
 use super::info::{notifies, shortcoming, turn_on};
 use super::{Shared, needs, own};
+use crate::env::{self, Instant};
 use crate::store::StoreError;
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use redis::Value;
-use std::time::Instant;
 
 pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let commands = shared.connection().await?;
@@ -32,8 +32,7 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
     if let Ok(Value::Array(time)) = shared.command(&redis::cmd("TIME")).await {
         let mut time = time.into_iter();
         let server_ms = integer(time.next()) * 1000 + integer(time.next()) / 1000;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        findings.push(skew(store, server_ms - i64::try_from(now.as_millis()).unwrap_or(0)));
+        findings.push(skew(store, server_ms - env::unix_ms()));
     }
     Ok(findings)
 }

@@ -26,15 +26,14 @@ use super::notification::{self, Notice};
 use super::server::{Heard, Server};
 use super::{Shared, canary, claim, lock};
 use crate::change::{LossCause, Side};
+use crate::env::{self, Instant, Map, Set, Task};
 use crate::store::{Hints, Link, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisError};
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 /// How often the server is asked how it is. Bounds how long a swap, a replaced data set, silenced notifications or a
 /// half-open connection stay unseen.
@@ -92,12 +91,12 @@ pub(super) struct Listeners {
 struct Table {
     members: Vec<Arc<Member>>,
     /// By the pattern of its keyspace channels.
-    by_pattern: HashMap<Vec<u8>, Vec<Arc<Member>>>,
-    by_prefix: HashMap<Vec<u8>, Vec<Arc<Member>>>,
+    by_pattern: Map<Vec<u8>, Vec<Arc<Member>>>,
+    by_prefix: Map<Vec<u8>, Vec<Arc<Member>>>,
     /// Lengths of the prefixes.
     lengths: Vec<usize>,
     /// Runs while there are members.
-    task: Option<JoinHandle<()>>,
+    task: Option<Task<()>>,
 }
 
 impl Table {
@@ -144,7 +143,7 @@ pub(super) fn listen(shared: &Arc<Shared>, hints: Arc<dyn Hints>) -> Listens {
         table.members.push(Arc::clone(&member));
         table.index(server.access.database);
         if table.task.is_none() {
-            table.task = Some(tokio::spawn(run(Arc::clone(&server))));
+            table.task = Some(env::spawn(run(Arc::clone(&server))));
         }
     }
     server.listeners.changed.notify_one();
@@ -260,7 +259,7 @@ async fn run(server: Arc<Server>) {
                 member.tell(|hints| hints.link(Side::Redis, Link::Down(ended.say(&shared))));
             }
         }
-        tokio::time::sleep(pause).await;
+        env::sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }
@@ -275,7 +274,7 @@ async fn live(server: &Arc<Server>, pause: &mut Duration, renewed: &mut Option<I
     };
     let connection = server.open(Some(pushes)).await?;
     *lock(&server.listeners.line) = Some(connection.clone());
-    let mut line = Line { server, connection, patterns: HashSet::new(), tracked: Some(Vec::new()), flags: None };
+    let mut line = Line { server, connection, patterns: Set::default(), tracked: Some(Vec::new()), flags: None };
     let heard = server.ask(&mut line.connection).await?;
     if heard.info.check("").is_err() {
         return Ok(Ended::Unfit(heard.info));
@@ -295,13 +294,13 @@ async fn live(server: &Arc<Server>, pause: &mut Duration, renewed: &mut Option<I
             biased;
             () = broken.notified() => return Ok(Ended::Lost),
             () = server.listeners.changed.notified() => {
-                tokio::time::sleep(GATHER).await;
+                env::sleep(GATHER).await;
                 continue;
             }
             () = server.listeners.doubted.notified() => {
-                tokio::time::sleep(LOOK_AGAIN.saturating_sub(looked.elapsed())).await;
+                env::sleep(LOOK_AGAIN.saturating_sub(looked.elapsed())).await;
             }
-            () = tokio::time::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())) => {}
+            () = env::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())) => {}
         }
         looked = Instant::now();
         if let Some(ended) = line.look().await? {
@@ -314,7 +313,7 @@ async fn live(server: &Arc<Server>, pause: &mut Duration, renewed: &mut Option<I
 struct Line<'a> {
     server: &'a Server,
     connection: MultiplexedConnection,
-    patterns: HashSet<Vec<u8>>,
+    patterns: Set<Vec<u8>>,
     /// `None`: it is refused, and the notifications have to do.
     tracked: Option<Vec<Vec<u8>>>,
     /// Of notify-keyspace-events, if we may ask.
@@ -356,11 +355,11 @@ impl Line<'_> {
     }
 
     /// Answers which patterns are refused: a user may be allowed some channels and not others.
-    async fn subscribe(&mut self, members: &[Arc<Member>]) -> Result<HashMap<Vec<u8>, RedisError>, RedisError> {
+    async fn subscribe(&mut self, members: &[Arc<Member>]) -> Result<Map<Vec<u8>, RedisError>, RedisError> {
         let database = self.server.access.database;
         let prefixes = members.iter().flat_map(|member| &member.prefixes);
-        let wanted: HashSet<Vec<u8>> = prefixes.map(|prefix| pattern(database, prefix)).collect();
-        let mut refused = HashMap::new();
+        let wanted: Set<Vec<u8>> = prefixes.map(|prefix| pattern(database, prefix)).collect();
+        let mut refused = Map::default();
         for pattern in wanted.difference(&self.patterns.clone()) {
             match self.connection.psubscribe(pattern).await {
                 Ok(()) => {

@@ -2,7 +2,7 @@
 //!
 //! Everything here is by the length of an ancestor's path: a path of a thousand levels is held once, not once for each level.
 
-use std::collections::HashMap;
+use crate::env::Map;
 
 /// The ancestors of a path, and what is known of them. The root is the first, the parent the last.
 pub(super) struct Ancestors<'a> {
@@ -65,7 +65,7 @@ impl<'a> Ancestors<'a> {
 /// Tells all of them what was found so far, and answers what they have to ask next, each path once. Nothing: all is known.
 pub(super) fn unknown<'a: 'b, 'b, T>(
     all: impl Iterator<Item = &'b mut Ancestors<'a>>,
-    found: &HashMap<&'a str, Option<T>>,
+    found: &Map<&'a str, Option<T>>,
 ) -> Vec<&'a str> {
     let mut ask: Vec<&str> = Vec::new();
     for ancestors in all {

@@ -7,10 +7,10 @@ use super::pack::{no_acl, refusal, too_large};
 use super::parents::{Place, look_up};
 use super::size::{self, Sizes};
 use super::{Shared, explain, is_broken};
+use crate::env::{Map, Set};
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{StoreError, ZnodeAcl, ZnodeEdit, ZnodeOp, ZnodeOutcome, is_creatable};
 use futures::FutureExt as _;
-use std::collections::{HashMap, HashSet};
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 /// Requests under way at a time: enough to hide the round trip, few enough to be fair to a worker beside us.
@@ -22,7 +22,7 @@ const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 const DONE: ZnodeOutcome = ZnodeOutcome::Done { base: None, recreated: false };
 
 /// Where each znode is created.
-type Places<'a> = HashMap<&'a str, Place>;
+type Places<'a> = Map<&'a str, Place>;
 
 /// See [`crate::store::Znodes::edit`].
 pub(super) async fn edit(shared: &Shared, edits: &[ZnodeEdit<'_>]) -> Result<Vec<ZnodeOutcome>, StoreError> {
@@ -69,7 +69,7 @@ async fn look_up_all<'a>(shared: &Shared, client: &Client, edits: &[ZnodeEdit<'a
 /// Creates what is missing above the znodes that are to be created, empty. What fails here fails again below, where it
 /// is told by its path.
 async fn create_ancestors(shared: &Shared, client: &Client, places: &Places<'_>) -> Result<(), StoreError> {
-    let mut made: HashSet<&str> = HashSet::new();
+    let mut made: Set<&str> = Set::default();
     for (path, place) in places {
         let Some(acl) = &place.acl else { continue };
         let missing: Vec<&str> = place.missing.iter().filter_map(|end| path.get(..*end)).collect();

@@ -13,14 +13,12 @@ use super::ours::{ensure, private};
 use super::session::Probe;
 use super::tenure::{self, Stands, Tenure};
 use super::{Shared, explain, group, lineage};
+use crate::env::{self, Instant, Set};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
 use crate::store::{JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, SessionState, Stat};
 
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
@@ -54,7 +52,7 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
         let at = names.iter().position(|name| format!("{line}/{name}") == mine);
         let Some(at) = at.filter(|_| is_held) else {
             tracing::warn!(pipeline = shared.settings.pipeline, "our place in line was deleted; we line up again");
-            tokio::time::sleep(super::RETRY_PAUSE).await;
+            env::sleep(super::RETRY_PAUSE).await;
             ensure(shared, client, &line, b"").await?;
             mine = line_up(shared, &tenure, &line).await?;
             continue;
@@ -80,7 +78,7 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
         waiting(card.name, u64::try_from(names.len()).unwrap_or(1) - 1);
         let watched = client.check_and_watch_stat(&format!("{line}/{before}")).await;
         if let Ok((Some(_), watcher)) = watched {
-            let _ = tokio::time::timeout(LOOK_EVERY, watcher.changed()).await;
+            let _ = env::timeout(LOOK_EVERY, watcher.changed()).await;
         }
     }
 }
@@ -127,7 +125,7 @@ async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String,
     let acl = private(shared);
     let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
     let prefix = format!("{line}/w-");
-    let card = Card::of(shared, machine()).text();
+    let card = Card::of(shared, env::process::machine()).text();
     let (_, sequence) =
         tenure.session.create(&prefix, card.as_bytes(), &options).await.map_err(|error| explain(shared, &error))?;
     let path = format!("{prefix}{sequence}");
@@ -140,22 +138,12 @@ async fn should_own(shared: &Shared, client: &Client) -> Result<bool, StoreError
     Ok(group::wanted(shared, client, group::FRESH).await?.is_none_or(|wanted| wanted.is(shared)))
 }
 
-/// Names this boot of this machine and the space of its process numbers (containers have their own); empty where either is not
-/// told.
-fn machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let space = std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
-    let (boot, space) = (boot.trim(), space.trim());
-    if boot.is_empty() || space.is_empty() { String::new() } else { format!("{boot} {space}") }
-}
-
-/// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Only the kernel's
-/// word counts, that there is no such process in this space of process numbers: what `/proc` shows depends on who asks (`hidepid`).
-/// Were this wrong, the fence would still stop the older owner.
+/// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Were this wrong, the
+/// fence would still stop the older owner.
 fn is_dead(card: &Card) -> bool {
-    let pid = card.name.rsplit(':').next().and_then(|pid| pid.parse::<i32>().ok()).and_then(Pid::from_raw);
-    let is_here = !card.machine.is_empty() && card.machine == machine();
-    is_here && pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+    let pid = card.name.rsplit(':').next().and_then(|pid| pid.parse().ok());
+    let is_here = !card.machine.is_empty() && card.machine == env::process::machine();
+    is_here && pid.is_some_and(env::process::is_gone)
 }
 
 /// The line, first come first; empty as well where there is none.
@@ -256,7 +244,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
     let client = &tenure.session;
     let mut states = client.state_watcher();
     let mut before = None;
-    let mut met = HashSet::new();
+    let mut met = Set::default();
     let mut away_since = None;
     loop {
         let state = client.state();
@@ -275,11 +263,12 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             return Lost::Gone(StoreError::Fenced(why));
         }
         tokio::select! {
+            biased;
             _ = states.changed() => {}
-            () = tokio::time::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
-            () = tokio::time::sleep(LOOK_EVERY), if away_since.is_none() => {
+            () = env::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
+            () = env::sleep(LOOK_EVERY), if away_since.is_none() => {
                 let look = tenure::look(shared, &tenure, &mut met);
-                let standbys = match tokio::time::timeout(LOOK_EVERY, look).await {
+                let standbys = match env::timeout(LOOK_EVERY, look).await {
                     Ok(Ok(Stands::With(standbys))) => standbys,
                     Ok(Ok(Stands::Without(what))) => return gone(what),
                     Ok(Err(_)) | Err(_) => continue,
@@ -289,7 +278,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                     let has_others = standbys > 0 && !shared.settings.once;
                     if has_others { group::wanted(shared, client, OWNERS_FRESH).await } else { Ok(None) }
                 };
-                let Ok(Ok(wanted)) = tokio::time::timeout(LOOK_EVERY, look).await else { continue };
+                let Ok(Ok(wanted)) = env::timeout(LOOK_EVERY, look).await else { continue };
                 let wanted = wanted.filter(|wanted| !wanted.is(shared));
                 // Twice the same: workers that start stand in one line after the other.
                 if let Some(other) = &wanted
@@ -331,9 +320,9 @@ mod tests {
     #[test]
     fn only_a_process_of_which_the_kernel_says_that_there_is_none_is_dead() {
         let mut child = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
-        let here = machine();
+        let here = env::process::machine();
         assert!(!here.is_empty());
-        for pid in [1, std::process::id(), child.id()] {
+        for pid in [1, env::process::id(), child.id()] {
             assert!(!is_dead(&card(pid, &here)), "{pid}");
         }
         child.kill().unwrap();

@@ -2,10 +2,10 @@
 
 use super::Shared;
 use super::session::Unopened;
+use crate::env;
 use crate::store::StoreError;
 use crate::store::remedy::Remedy;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use zookeeper_client::Error;
 
 /// `EphemeralOnLocalSession` of KeeperException.Code, which the client library does not know by name.
@@ -89,7 +89,7 @@ pub(super) async fn no_session(connect: &str) -> String {
 async fn dial(host: &str) -> Result<(), String> {
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let address = if has_port { host.to_owned() } else { format!("{host}:2181") };
-    match tokio::time::timeout(DIAL, TcpStream::connect(address)).await {
+    match env::timeout(DIAL, env::dial::connect(address)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {DIAL:?}")),

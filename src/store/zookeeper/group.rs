@@ -10,10 +10,11 @@
 //! fence.
 
 use super::{Shared, explain};
+use crate::env::{Instant, Map};
 use crate::store::StoreError;
 use futures::stream::{self, StreamExt as _};
-use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 use zookeeper_client::{Client, Error};
 
 /// A look serves all pipelines of a worker that come first in line within this time: far below the time in which a
@@ -36,7 +37,7 @@ pub(super) struct Group {
 struct Seen {
     at: Option<Instant>,
     /// By the path of a place in line: the worker that stands there.
-    cards: HashMap<String, Card>,
+    cards: Map<String, Card>,
     lines: Lines,
     /// By pipeline, the identity of the worker that should own it.
     wanted: BTreeMap<String, String>,
@@ -143,7 +144,7 @@ async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), S
             seen.cards.insert(place, Card::read(&String::from_utf8_lossy(&data)));
         }
     }
-    let mut cards = HashMap::new();
+    let mut cards = Map::default();
     let mut known = Lines::new();
     for (pipeline, places) in lines {
         let mut line: Vec<Card> = Vec::new();

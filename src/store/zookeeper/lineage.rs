@@ -6,6 +6,7 @@
 
 use super::{Shared, explain, lock};
 use crate::change::LossCause;
+use crate::env;
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
@@ -111,8 +112,7 @@ fn decode(data: &[u8]) -> Option<(u32, i64)> {
 
 /// A lineage that begins now. Its name only has to differ from those before.
 fn fresh(zxid: i64) -> Ensemble {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let id = xxhash_rust::xxh3::xxh3_64(&nanos.to_be_bytes()) >> 32;
+    let id = env::random::number() >> 32;
     Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid }
 }
 

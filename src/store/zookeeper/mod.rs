@@ -37,6 +37,7 @@ use super::{
     ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
 };
 use crate::change::ZkStat;
+use crate::env::{self, Task};
 use crate::worker::Worker;
 use fault::explain;
 use futures::FutureExt as _;
@@ -49,7 +50,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tenure::Tenure;
-use tokio::task::JoinHandle;
 use zookeeper_client::{Error, Stat};
 
 /// How an ensemble is reached and which part of it a pipeline uses.
@@ -92,7 +92,7 @@ const READS_MAX: usize = 64;
 /// A ZooKeeper store.
 pub struct ZookeeperStore {
     shared: Arc<Shared>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Vec<Task<()>>>,
 }
 
 /// What the door, its source and its walks share.
@@ -115,11 +115,6 @@ struct Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn stat_of(stat: &Stat) -> ZkStat {
@@ -272,7 +267,7 @@ impl Znodes for ZookeeperStore {
     }
 
     fn watch(&self, hints: Arc<dyn Hints>) {
-        let task = tokio::spawn(source::run(Arc::clone(&self.shared), hints));
+        let task = env::spawn(source::run(Arc::clone(&self.shared), hints));
         lock(&self.tasks).push(task);
     }
 
@@ -325,7 +320,7 @@ impl Znodes for ZookeeperStore {
     fn unwatch(&self) -> BoxFuture<'_, ()> {
         async move {
             let tasks = std::mem::take(&mut *lock(&self.tasks));
-            tasks.iter().for_each(JoinHandle::abort);
+            tasks.iter().for_each(Task::abort);
             for task in tasks {
                 let _ = task.await;
             }

@@ -12,9 +12,9 @@ use super::parents::{Place, look_up};
 use super::tenure::Tenure;
 use super::{Shared, is_broken, lineage, size};
 use crate::change::brief;
+use crate::env::Set;
 use crate::store::request::Verdict;
 use crate::store::{StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
-use std::collections::HashSet;
 use std::sync::Arc;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError};
 
@@ -45,7 +45,7 @@ impl<'a> Member<'a> {
     }
 
     /// Leaves ancestors to whoever creates them before.
-    pub(super) fn leave(&mut self, created: &HashSet<&str>) {
+    pub(super) fn leave(&mut self, created: &Set<&str>) {
         let path = self.write.path;
         self.missing.retain(|end| path.get(..*end).is_none_or(|ancestor| !created.contains(ancestor)));
     }
@@ -88,7 +88,7 @@ pub(super) async fn pack<'a>(
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
     let mut settled = Vec::new();
     let (mut count, mut ancestors, mut bytes) = (0, 0, usize::MAX);
-    let mut created: HashSet<&str> = HashSet::new();
+    let mut created: Set<&str> = Set::default();
     for (index, write) in order {
         let place = if is_created(write) { places.next() } else { None };
         if let (ZnodeOp::Create, None, Err(why)) = (write.op, &place, is_creatable(write.path)) {
@@ -228,7 +228,7 @@ pub(super) fn halve(shared: &Shared, members: &mut Vec<Member<'_>>) {
         sum += bytes;
         !is_half
     });
-    let kept: HashSet<usize> = kept.map(|(_, index)| *index).collect();
+    let kept: Set<usize> = kept.map(|(_, index)| *index).collect();
     members.retain(|member| kept.contains(&member.index));
 }
 
@@ -242,7 +242,7 @@ pub(super) async fn look_up_again(
     let creates: Vec<(&str, ZnodeAcl)> =
         members.iter().filter(|member| is_create(member)).map(|member| (member.write.path, member.write.acl)).collect();
     let mut places = look_up(shared, client, &creates).await?.into_iter();
-    let mut created: HashSet<&str> = HashSet::new();
+    let mut created: Set<&str> = Set::default();
     for member in members {
         let place = if is_create(member) { places.next() } else { None };
         if let Some(Place { acl: Some(acl), missing }) = place {

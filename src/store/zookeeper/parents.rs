@@ -5,11 +5,11 @@
 
 use super::ancestors::{Ancestors, unknown};
 use super::{READS_MAX, Shared, explain};
+use crate::env::{Instant, Map};
 use crate::store::request::split;
 use crate::store::{StoreError, ZnodeAcl};
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zookeeper_client::{Acl, Acls, Client, Error};
 
 /// Bytes of the paths of known ancestors; beyond it everything is forgotten and asked for again.
@@ -28,7 +28,7 @@ const LOOKUP_BYTES: usize = 1 << 20;
 /// Ancestors that exist, as far as we know. A wrong entry costs one refused multi.
 #[derive(Default)]
 pub(super) struct Parents {
-    known: HashMap<String, (Arc<Vec<Acl>>, Instant)>,
+    known: Map<String, (Arc<Vec<Acl>>, Instant)>,
     bytes: usize,
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn look_up(
     creates: &[(&str, ZnodeAcl)],
 ) -> Result<Vec<Place>, StoreError> {
     let mut all: Vec<Ancestors<'_>> = creates.iter().map(|(path, _)| Ancestors::of(path)).collect();
-    let mut found: HashMap<&str, Option<Arc<Vec<Acl>>>> = HashMap::new();
+    let mut found: Map<&str, Option<Arc<Vec<Acl>>>> = Map::default();
     {
         let known = shared.parents();
         for ancestors in &mut all {

@@ -1,11 +1,10 @@
 //! What `validate --connect` finds out about an ensemble.
 
-use super::{Shared, explain, now_ms};
+use super::{Shared, explain};
+use crate::env::{self, Instant};
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
-use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, MultiReadResult, MultiWriteError};
 
 /// See [`crate::store::Znodes::check`].
@@ -151,10 +150,10 @@ async fn writable(shared: &Shared, client: &Client) -> Result<Vec<Finding>, Stor
     };
     let mut findings = vec![Finding::new(Level::Ok, store, "/_keepstep can be written", "")];
     if exists {
-        let before_ms = now_ms();
+        let before_ms = env::unix_ms();
         let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
         if let Ok((stat, sequence)) = client.create("/_keepstep/validate-", b"", &options).await {
-            findings.push(skew(store, stat.ctime - i64::midpoint(before_ms, now_ms())));
+            findings.push(skew(store, stat.ctime - i64::midpoint(before_ms, env::unix_ms())));
             let _ = client.delete(&format!("/_keepstep/validate-{sequence}"), None).await;
         }
     }
@@ -166,14 +165,14 @@ pub(super) async fn version(connect: &str) -> Option<String> {
     let hosts = connect.split('/').next()?;
     for host in hosts.split(',') {
         let ask = async {
-            let mut socket = TcpStream::connect(host).await.ok()?;
+            let mut socket = env::dial::connect(host).await.ok()?;
             socket.write_all(b"srvr").await.ok()?;
             let mut answer = String::new();
             socket.take(4096).read_to_string(&mut answer).await.ok()?;
             let line = answer.lines().find_map(|line| line.strip_prefix("Zookeeper version: "))?;
             line.split(['-', ',']).next().map(ToOwned::to_owned)
         };
-        if let Ok(Some(version)) = tokio::time::timeout(std::time::Duration::from_secs(1), ask).await {
+        if let Ok(Some(version)) = env::timeout(std::time::Duration::from_secs(1), ask).await {
             return Some(version);
         }
     }

@@ -2,10 +2,10 @@
 
 use super::ancestors::{Ancestors, unknown};
 use super::{READ_BYTES, READS_MAX, Shared, explain, is_broken, lineage, lock, size, stat_of};
+use crate::env::Map;
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{Look, StoreError, ZnodeReading, is_creatable};
 use futures::FutureExt as _;
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use zookeeper_client::{Client, Error, MultiReadResult};
 
@@ -127,9 +127,9 @@ impl Shared {
         };
         let absent = paths.iter().zip(&*readings).filter(|(path, reading)| is_dated(path, reading));
         // Those with the same parent have the same ancestors.
-        let mut all: HashMap<&str, Ancestors<'_>> =
+        let mut all: Map<&str, Ancestors<'_>> =
             absent.map(|(path, _)| (parent_of(path), Ancestors::of(path))).collect();
-        let mut found: HashMap<&str, Option<i64>> = HashMap::new();
+        let mut found: Map<&str, Option<i64>> = Map::default();
         loop {
             let ask = unknown(all.values_mut(), &found);
             if ask.is_empty() {

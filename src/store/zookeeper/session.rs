@@ -13,13 +13,14 @@
 use super::fault::unopened;
 use super::group::Group;
 use super::{Shared, lock, preflight};
+use crate::env::{self, Instant};
 use crate::store::held::Held;
 use crate::store::request::RequestLimit;
 use crate::store::{Password, StoreError};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState};
 
 /// An attempt to connect takes at most this long; the pipeline tries again.
@@ -158,7 +159,7 @@ impl Sessions {
         if let Some(digest) = &self.access.digest {
             connector = connector.with_auth("digest", digest.now().as_bytes());
         }
-        match tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(&self.access.connect)).await {
+        match env::timeout(CONNECT_TIMEOUT, connector.connect(&self.access.connect)).await {
             Ok(Ok(client)) => Ok(Session { client, given_up: AtomicBool::new(false) }),
             Ok(Err(error)) => Err(Some(error)),
             Err(_) => Err(None),
@@ -180,7 +181,7 @@ impl Sessions {
                 Err(_) => None,
             }
         };
-        let probe = tokio::time::timeout(PROBE_TIMEOUT, ask).await.ok().flatten().unwrap_or(Probe::Silent);
+        let probe = env::timeout(PROBE_TIMEOUT, ask).await.ok().flatten().unwrap_or(Probe::Silent);
         *probed = Some((Instant::now(), probe));
         probe
     }
@@ -202,7 +203,7 @@ async fn ready(asking: &Shared, got: Result<Arc<Session>, Unopened>) -> Result<A
         }
         true
     };
-    match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
+    match env::timeout(CONNECT_TIMEOUT, connected).await {
         Ok(true) => Ok(session),
         Ok(false) => Err(StoreError::Away(format!("{}: the session ended", asking.place()))),
         Err(_) => Err(unopened(asking, None).await),

@@ -15,6 +15,7 @@ use super::parents::look_up;
 use super::tenure::Tenure;
 use super::{REQUEST_BYTES_MAX, Shared, explain, lineage};
 use crate::change::ZkVersion;
+use crate::env;
 use crate::failpoint::crash_in_flight;
 use crate::plan::guard::{self, Fate, fate};
 use crate::store::request::Verdict;
@@ -327,7 +328,7 @@ async fn resolve(
             }
             // Until it is known whether the multi was applied, nothing else may be done with its pairs.
             Err(_) => {
-                tokio::time::sleep(pause).await;
+                env::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }

@@ -109,7 +109,7 @@ impl Shared {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
     use zookeeper_client::{Acls, AuthId, Client, CreateMode, Permission};
 
     /// Reads one request; its bytes.
@@ -122,7 +122,7 @@ mod tests {
 
     /// A session with a server that only counts, and the server's end of it.
     async fn session(chroot: &str) -> (Client, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = crate::env::dial::listen("127.0.0.1:0").await.unwrap();
         let servers = format!("{}{chroot}", listener.local_addr().unwrap());
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();

@@ -9,11 +9,12 @@
 use super::fault::no_session;
 use super::{Shared, explain, lock};
 use crate::change::Side;
+use crate::env::{self, Instant};
 use crate::store::{Hints, Link, StoreError};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zookeeper_client::{AddWatchMode, Client, Error, EventType, PersistentWatcher, SessionState};
 
 /// Pauses between attempts to connect grow up to the longest, and begin anew after a connection that has lasted.
@@ -30,7 +31,7 @@ pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
         };
         *lock(&shared.source) = None;
         hints.link(Side::Zookeeper, Link::Down(why));
-        tokio::time::sleep(pause).await;
+        env::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
@@ -57,7 +58,7 @@ async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Durat
             |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place())));
         hints.link(Side::Zookeeper, lost(""));
         // A server that hangs up again and again is not hit as often as it does.
-        tokio::time::sleep(*pause).await;
+        env::sleep(*pause).await;
         *pause = (*pause * 2).min(PAUSE_MAX);
         let mut states = client.state_watcher();
         let mut state = client.state();
@@ -67,6 +68,7 @@ async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Durat
                 return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
             }
             tokio::select! {
+                biased;
                 next = states.changed() => state = next,
                 why = &mut asks => hints.link(Side::Zookeeper, lost(&format!("; {why}"))),
             }

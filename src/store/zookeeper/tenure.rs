@@ -8,8 +8,8 @@ use super::journal::SLOTS;
 use super::ours::CLAIMS;
 use super::session::Session;
 use super::{Shared, claims, lock};
+use crate::env::Set;
 use crate::store::{Slot, StoreError};
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
@@ -149,7 +149,7 @@ pub(super) enum Stands {
 
 /// Whether the ensemble still has what the ownership stands on. A write finds out as well, but a pipeline may have nothing to write, and
 /// another worker would take what is missing for an ensemble of its own. `met`: what was there at a look before.
-pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut HashSet<String>) -> Result<Stands, StoreError> {
+pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut Set<String>) -> Result<Stands, StoreError> {
     let wrong = |error: Error| super::explain(shared, &error);
     let line = shared.under("election");
     let mine = lock(&tenure.place_in_line).clone().unwrap_or_default();

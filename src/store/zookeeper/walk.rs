@@ -3,6 +3,7 @@
 use super::read::Read;
 use super::session::Session;
 use super::{Shared, explain, stat_of};
+use crate::env;
 use crate::store::{StoreError, Walk, Walked};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -148,7 +149,7 @@ async fn read(shared: &Shared, client: &Client, paths: Vec<String>, per_request:
 fn spawned(
     read: impl Future<Output = Result<Answers, StoreError>> + Send + 'static,
 ) -> impl Future<Output = Result<Answers, StoreError>> + Send + 'static {
-    let task = tokio::spawn(read);
+    let task = env::spawn(read);
     async move { task.await.unwrap_or_else(|error| Err(StoreError::Away(format!("a read ended early: {error}")))) }
 }
 

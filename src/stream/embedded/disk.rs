@@ -1,8 +1,7 @@
 //! What the log asks of the disk where the disk may refuse. Tests refuse on purpose and count the steps.
 
-use std::fs::{File, Metadata, OpenOptions};
+use crate::env::disk::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// The writing half of a file system.
@@ -28,15 +27,15 @@ pub(super) struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+        File::create(path)
     }
 
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
+        file.write_at(bytes, offset)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+        file.sync()
     }
 
     fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
@@ -44,35 +43,14 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        disk::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        disk::remove(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        disk::sync_dir(dir)
     }
-}
-
-/// What tells one file from another that later has its name: device and inode.
-pub(super) type Identity = (u64, u64);
-
-/// The identity of an open file.
-pub(super) fn identity(file: &File) -> io::Result<Identity> {
-    file.metadata().map(|meta| identity_of(&meta))
-}
-
-/// The identity of a file with these facts.
-pub(super) fn identity_of(facts: &Metadata) -> Identity {
-    (facts.dev(), facts.ino())
-}
-
-/// The identity of the file that has this name now.
-pub(super) fn identity_at(path: &Path) -> io::Result<Identity> {
-    std::fs::metadata(path).map(|meta| identity_of(&meta))
 }

@@ -1,9 +1,8 @@
 //! Files of the log that are read: open while they are used, and a bounded number of them for a while after that. A long history
 //! has more segments than a process may have files open, and a worker may have many streams.
 
-use super::disk::{self, Identity};
+use crate::env::disk::{File, Identity};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -38,7 +37,7 @@ impl LogFile {
     /// One that is open now, at this path or on its way there; until it is there, the caller holds it open.
     pub fn new(path: &Path, file: &Arc<File>) -> io::Result<LogFile> {
         keep(Arc::clone(file));
-        let identity = disk::identity(file)?;
+        let identity = file.facts()?.identity;
         Ok(LogFile { path: path.to_owned(), identity, open: Mutex::new(Arc::downgrade(file)) })
     }
 
@@ -55,7 +54,7 @@ impl LogFile {
         if let Some(file) = open.upgrade() {
             return Ok(file);
         }
-        let file = self.open(OpenOptions::new().read(true))?;
+        let file = self.open(File::open)?;
         *open = Arc::downgrade(&file);
         keep(Arc::clone(&file));
         Ok(file)
@@ -67,14 +66,14 @@ impl LogFile {
     /// As [`LogFile::get`].
     pub fn get_to_write(&self) -> io::Result<Arc<File>> {
         let mut open = lock(&self.open);
-        let file = self.open(OpenOptions::new().read(true).write(true))?;
+        let file = self.open(File::open_to_write)?;
         *open = Arc::downgrade(&file);
         Ok(file)
     }
 
-    fn open(&self, options: &OpenOptions) -> io::Result<Arc<File>> {
-        let file = Arc::new(options.open(&self.path)?);
-        if disk::identity(&file)? != self.identity {
+    fn open(&self, open: fn(&Path) -> io::Result<File>) -> io::Result<Arc<File>> {
+        let file = Arc::new(open(&self.path)?);
+        if file.facts()?.identity != self.identity {
             return Err(io::Error::new(ErrorKind::NotFound, "another file has its name"));
         }
         Ok(file)

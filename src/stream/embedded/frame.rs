@@ -9,8 +9,7 @@
 //! damaged length is noticed too. A run of zeros, what a file system leaves of an unfinished write, is no frame.
 
 use crate::change::Position;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use crate::env::disk::File;
 
 /// Bytes of a segment's header.
 pub(super) const FILE_HEADER: u64 = 32;

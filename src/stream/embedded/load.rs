@@ -7,8 +7,8 @@ use super::log::{State, unavailable};
 use super::segment::{self, Segment};
 use crate::change::Position;
 use crate::codec::{self, Decoder, WriterSchema};
+use crate::env::disk::{self, File};
 use crate::stream::StreamError;
-use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,8 +39,7 @@ pub(super) struct Listing {
 /// What is in the directory now.
 pub(super) fn list(dir: &Path) -> io::Result<Listing> {
     let mut listing = Listing { segments: Vec::new(), schemas: Vec::new(), temporary: Vec::new() };
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
+    for path in disk::list(dir)? {
         let ends_with = |end: &str| path.extension().is_some_and(|extension| extension == end);
         if let Some(first) = segment::first_of(&path) {
             listing.segments.push((first, path));
@@ -75,8 +74,11 @@ pub(super) struct Found {
 
 impl Found {
     fn open(first: Position, path: &Path, access: Access<'_>) -> io::Result<(Found, File)> {
-        let file = OpenOptions::new().read(true).write(matches!(access, Access::Write(_))).open(path)?;
-        let len = file.metadata()?.len();
+        let file = match access {
+            Access::Write(_) => File::open_to_write(path)?,
+            Access::Read => File::open(path)?,
+        };
+        let len = file.facts()?.len;
         let header = FileHeader::read(&file).filter(|header| header.first == first);
         // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
         let assumed = FileHeader { first, through: 0, thinned: true };
@@ -186,7 +188,7 @@ fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamErr
     let own = codec::own_fingerprint().map(|own| codec::hex(&own)).unwrap_or_default();
     // Ours is compiled in.
     for path in listing.schemas.iter().filter(|path| path.file_stem().is_none_or(|stem| stem != own.as_str())) {
-        let json = std::fs::read_to_string(path).map_err(|e| e.to_string());
+        let json = disk::read_to_string(path).map_err(|e| e.to_string());
         match json.and_then(|json| WriterSchema::parse(&json).map_err(|e| e.to_string())) {
             Ok(schema) => decoder.learn(schema),
             Err(error) => loaded.damage.push(format!("{}: {error}", path.display())),

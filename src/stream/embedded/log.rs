@@ -5,8 +5,8 @@ use super::index::{Location, PairIndex};
 use super::segment::Segment;
 use crate::change::{KeyedHash, Position};
 use crate::codec::Decoder;
+use crate::env::Map;
 use crate::stream::{Extent, StreamError};
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
@@ -36,7 +36,7 @@ pub(super) struct State {
     /// In the order of their positions; the last one is written to.
     pub segments: Vec<Segment>,
     /// By ordinal. While a segment is rewritten, its old and its new form are both in it.
-    pub opened: HashMap<u32, Opened>,
+    pub opened: Map<u32, Opened>,
     pub index: PairIndex,
     /// Whether the last segment was found by this opening and has not been copied yet: the end of it may not be on the disk
     /// (`secure.rs`). Nothing is appended or thinned then.

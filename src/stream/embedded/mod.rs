@@ -35,6 +35,7 @@ mod writer;
 use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::codec;
+use crate::env;
 use disk::{Disk, RealDisk};
 use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
 use futures::FutureExt as _;
@@ -46,7 +47,7 @@ use std::path::Path;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Bytes of encoded changes that may wait for the disk; further appends wait before they queue. Four full groups: the
@@ -93,10 +94,6 @@ struct Options {
 
 impl Options {
     fn new(retention: Retention) -> Options {
-        let now_ms = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        };
         let segment_bytes = (retention.size / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         Options {
             retention,
@@ -104,7 +101,7 @@ impl Options {
             renew_bytes: segment_bytes / RENEWED,
             period: (retention.age / 10).clamp(PERIOD_BOUNDS.0, PERIOD_BOUNDS.1),
             disk: Arc::new(RealDisk),
-            now_ms: Arc::new(now_ms),
+            now_ms: Arc::new(env::unix_ms),
         }
     }
 
@@ -176,9 +173,8 @@ impl EmbeddedStream {
         };
         let failed =
             |error: std::io::Error| StreamError::Unavailable(format!("a thread could not be started: {error}"));
-        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        writing.threads.push(named("stream-write").spawn(move || writer.run(&received)).map_err(failed)?);
-        writing.threads.push(named("stream-thin").spawn(move || thinner.run()).map_err(failed)?);
+        writing.threads.push(env::tasks::thread("stream-write", move || writer.run(&received)).map_err(failed)?);
+        writing.threads.push(env::tasks::thread("stream-thin", move || thinner.run()).map_err(failed)?);
         let reading = Reading { log: Arc::clone(&log), follows: false, refreshing: Mutex::default() };
         Ok(EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) })
     }
@@ -240,13 +236,8 @@ impl EmbeddedStream {
     ) -> BoxFuture<'_, Result<T, StreamError>> {
         let reading = Arc::clone(&self.reading);
         async move {
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => {
-                    let ended = runtime.spawn_blocking(move || reading.answer(question)).await;
-                    ended.unwrap_or_else(|error| Err(StreamError::Unavailable(format!("a read ended early: {error}"))))
-                }
-                Err(_) => reading.answer(question),
-            }
+            let ended = env::tasks::blocking(move || reading.answer(question)).await;
+            ended.unwrap_or_else(|error| Err(StreamError::Unavailable(format!("a read ended early: {error}"))))
         }
         .boxed()
     }
@@ -406,7 +397,7 @@ impl Stream for EmbeddedStream {
                 if *newest.borrow_and_update() > position {
                     return;
                 }
-                tokio::time::sleep(POLL).await;
+                env::sleep(POLL).await;
             }
         }
         .boxed()

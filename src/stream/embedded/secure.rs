@@ -21,10 +21,9 @@ use super::frame::{FILE_HEADER, FileHeader};
 use super::index::{Location, pair_of};
 use super::log::{Log, unavailable};
 use super::segment::{self, Segment};
+use crate::env::disk::File;
 use crate::stream::StreamError;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,10 +1,9 @@
 //! One file of the log: what is known of it in memory, and the scan that finds it out.
 
-use super::disk;
 use super::file::LogFile;
 use super::frame::{CONFLICT, Damage, FILE_HEADER, FIRST, FileHeader, MARKER, Meta, Step, Walker};
 use crate::change::Position;
-use std::fs::File;
+use crate::env::disk::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,15 +103,15 @@ impl Segment {
     /// Whether the file with this name is still the one that was read. One that is closed and was replaced leaves its number to the
     /// next one, so the length, and of a file that is not written any more the time, must be the same as well.
     pub fn is_at(&self, path: &Path) -> bool {
-        let Ok(now) = std::fs::metadata(path) else { return false };
-        let is_same = disk::identity_of(&now) == self.file.identity() && now.len() >= self.len;
-        is_same && self.closed.is_none_or(|closed| (now.len(), now.modified().ok()) == closed)
+        let Ok(now) = disk::facts(path) else { return false };
+        let is_same = now.identity == self.file.identity() && now.len >= self.len;
+        is_same && self.closed.is_none_or(|closed| (now.len, now.modified) == closed)
     }
 
     /// Nothing is written to the file any more.
     pub fn close(&mut self) {
-        let facts = self.file.get().and_then(|file| file.metadata());
-        self.closed = facts.ok().map(|facts| (facts.len(), facts.modified().ok()));
+        let facts = self.file.get().and_then(|file| file.facts());
+        self.closed = facts.ok().map(|facts| (facts.len, facts.modified));
     }
 
     /// Gives up the frames from this offset and position on: `other` has them all.
@@ -179,7 +178,7 @@ impl Segment {
     pub fn scan(&mut self, limit: Option<Position>, mut found: impl FnMut(u64, &Meta, &[u8])) -> io::Result<Scanned> {
         let file = self.file.get()?;
         let after = self.last.max(self.first.saturating_sub(1));
-        let mut walker = Walker::new(&file, self.len, file.metadata()?.len(), after, limit);
+        let mut walker = Walker::new(&file, self.len, file.facts()?.len, after, limit);
         let mut scanned = Scanned::default();
         while let Some(step) = walker.next() {
             match step {

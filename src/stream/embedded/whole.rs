@@ -3,6 +3,7 @@
 
 use super::disk::{Disk as _, RealDisk};
 use super::segment::TEMPORARY;
+use crate::env::disk;
 use crate::stream::Whole;
 use std::io;
 use std::path::Path;
@@ -10,9 +11,9 @@ use std::path::Path;
 /// Name of the file in the stream's directory.
 const NAME: &str = "whole";
 
-/// What was kept last; zeros for what cannot be read..
+/// What was kept last; zeros for what cannot be read.
 pub(super) fn kept(dir: &Path) -> Whole {
-    let text = std::fs::read_to_string(dir.join(NAME)).unwrap_or_default();
+    let text = disk::read_to_string(&dir.join(NAME)).unwrap_or_default();
     let mut words = text.split_whitespace();
     let epoch = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
     Whole { epoch, ensemble: words.next().and_then(|word| word.parse().ok()).unwrap_or(0) }

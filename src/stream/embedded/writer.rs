@@ -19,7 +19,7 @@
 //! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
 //! its first position or behind is void (`load.rs`).
 
-use super::disk::{self, Disk, Identity};
+use super::disk::Disk;
 use super::file::LogFile;
 use super::frame::{self, FILE_HEADER, FIRST, FileHeader, Meta};
 use super::index::Location;
@@ -30,14 +30,14 @@ use super::segment::{self, Segment};
 use super::{Options, secure, thin};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
+use crate::env::Instant;
+use crate::env::disk::{self, File, Identity};
 use crate::failpoint::crash_point;
 use crate::stream::{StreamError, Whole};
-use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Bytes that are written at once at most, unless a single append is larger: some ten batches, which a disk takes in
@@ -86,8 +86,8 @@ pub(super) struct Writer {
 
 /// Makes the directory if there is none, and its name durable.
 fn make_dir(dir: &Path) -> Result<(), StreamError> {
-    let made = std::fs::create_dir_all(dir).and_then(|()| match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+    let made = disk::create_dir_all(dir).and_then(|()| match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => disk::sync_dir(parent),
         _ => Ok(()),
     });
     made.map_err(|e| unavailable(dir, &e))
@@ -154,7 +154,7 @@ impl Writer {
     fn write_schema(&self) -> Result<(), StreamError> {
         let fingerprint = codec::own_fingerprint().map_err(|e| StreamError::Damaged(e.to_string()))?;
         let path = self.log.dir.join(format!("{}.{}", codec::hex(&fingerprint), segment::SCHEMA));
-        if path.exists() {
+        if disk::exists(&path) {
             return Ok(());
         }
         let temporary = path.with_extension(segment::TEMPORARY);
@@ -327,7 +327,7 @@ impl Writer {
 
     /// Makes sure that what is written next is written where it will be found, and that nothing refused is there.
     fn make_ready(&mut self) -> Result<(), StreamError> {
-        if !self.lock.in_place() || disk::identity_at(&self.path).ok() != Some(self.identity) {
+        if !self.lock.in_place() || disk::facts(&self.path).ok().map(|facts| facts.identity) != Some(self.identity) {
             self.begin_anew()?;
         }
         if self.broken {
@@ -364,7 +364,7 @@ impl Writer {
 
     /// After a refused write: opens the file anew and cuts what is not durable.
     fn reopen(&mut self) -> Result<(), StreamError> {
-        let reopened = OpenOptions::new().read(true).write(true).open(&self.path).and_then(|file| {
+        let reopened = File::open_to_write(&self.path).and_then(|file| {
             self.disk.truncate(&file, self.len)?;
             self.disk.sync(&file)?;
             let file = Arc::new(file);
@@ -385,7 +385,7 @@ impl Writer {
         if !self.lock.in_place() {
             self.lock = OwnerLock::acquire(&dir, &self.holder)?;
         }
-        if disk::identity_at(&self.path).ok() == Some(self.identity) {
+        if disk::facts(&self.path).ok().map(|facts| facts.identity) == Some(self.identity) {
             return Ok(());
         }
         let thinner = Arc::clone(&self.thinner);

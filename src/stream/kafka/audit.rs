@@ -15,13 +15,14 @@ use super::reader::Reader;
 use super::record::{Entry, Incoming, Outgoing};
 use super::topic;
 use super::writer::Item;
-use super::{KafkaStream, blocking, now_ms, record};
+use super::{KafkaStream, blocking, record};
 use crate::change::{Change, KeyedHash, Position};
+use crate::env::{self, Instant};
 use crate::stream::StreamError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often an owner looks at its topic: so late it learns, without an append, that the topic is gone.
 const PERIOD: Duration = Duration::from_secs(3);
@@ -78,7 +79,7 @@ impl KafkaStream {
             let item = match newest {
                 Some(mut change) => {
                     change.epoch = fence.epoch;
-                    change.ts_ms = now_ms();
+                    change.ts_ms = env::unix_ms();
                     let record = Outgoing::of(&change, &settings.pipeline, fence, &self.core.wire);
                     let record = record.map_err(StreamError::Damaged)?;
                     let note = Some(Note::of(&record.key, &change));
@@ -86,7 +87,8 @@ impl KafkaStream {
                 }
                 // Nobody who was allowed to ever wrote of it.
                 None => {
-                    let record = Outgoing::tombstone(stale.key, now_ms(), &settings.pipeline, &stale.route, fence);
+                    let record =
+                        Outgoing::tombstone(stale.key, env::unix_ms(), &settings.pipeline, &stale.route, fence);
                     Item { record, note: None, value: None }
                 }
             };
@@ -138,9 +140,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub fn start(core: Arc<Core>) -> Result<Keeper, StreamError> {
         let (stop, stopped) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("kafka-watch".to_owned());
-        thread
-            .spawn(move || keep(&core, &stopped))
+        env::tasks::thread("kafka-watch", move || keep(&core, &stopped))
             .map_err(|error| StreamError::Unavailable(format!("a thread could not be started: {error}")))?;
         Ok(Keeper { _stop: stop })
     }

@@ -2,13 +2,12 @@
 
 use super::Settings;
 use super::index::{Index, Note};
-use super::now_ms;
 use super::reader::Reader;
 use super::record::{Entry, Fence, Fences, Incoming};
 use super::wire::Wire;
 use crate::change::{KeyedHash, Op, Position};
+use crate::env::{self, Map};
 use crate::stream::{Extent, Latest, StreamError, Whole};
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +45,7 @@ struct State {
     first_ms: i64,
     /// Places between our own that are not ours: from, to (exclusive).
     holes: Vec<(Position, Position)>,
-    stale: HashMap<KeyedHash, Stale>,
+    stale: Map<KeyedHash, Stale>,
     foreign: Option<(Position, String)>,
     damaged: u64,
 }
@@ -184,7 +183,7 @@ impl Core {
         state.next = position + 1;
         if state.first_ms == 0 {
             // The first record of an empty topic: a look at the topic tells it to the millisecond, within a minute.
-            (state.first_ms, state.full_from_ms) = (now_ms(), now_ms());
+            (state.first_ms, state.full_from_ms) = (env::unix_ms(), env::unix_ms());
         }
         if let Some(note) = note {
             state.index.note(position, note, value);
@@ -268,7 +267,7 @@ impl Core {
 
     /// Looks from where on history is whole: compaction leaves alone what is younger than `age`.
     pub fn look_at_age(&self, reader: &mut Reader) -> Result<(), StreamError> {
-        let whole = reader.position_at(now_ms().saturating_sub(self.settings.age_ms()))?;
+        let whole = reader.position_at(env::unix_ms().saturating_sub(self.settings.age_ms()))?;
         let (first, end) = {
             let state = self.state();
             (state.first, state.next)
@@ -337,12 +336,12 @@ impl Core {
         self.state().holes.retain(|other| *other != hole);
     }
 
-    pub fn take_stale(&self) -> HashMap<KeyedHash, Stale> {
+    pub fn take_stale(&self) -> Map<KeyedHash, Stale> {
         std::mem::take(&mut self.state().stale)
     }
 
     /// What could not be settled is settled later.
-    pub fn put_back_stale(&self, stale: HashMap<KeyedHash, Stale>) {
+    pub fn put_back_stale(&self, stale: Map<KeyedHash, Stale>) {
         let mut state = self.state();
         for (hash, item) in stale {
             state.stale.entry(hash).or_insert(item);

@@ -1,9 +1,9 @@
 //! What is known of each pair's newest record: in memory, without its value, and the values of lately.
 
 use crate::change::{Change, Digest, KeyedHash, Position};
+use crate::env::Map;
 use crate::stream::{Latest, LatestValue};
 use hashbrown::HashTable;
-use std::collections::HashMap;
 
 /// Values that are kept for `before`, in bytes: enough for the pairs that change again and again.
 const CACHE_BYTES: usize = 16 << 20;
@@ -102,9 +102,9 @@ impl Index {
 /// Values by key hash, in two generations: when the young one is half of all, the old one goes.
 #[derive(Default)]
 struct Values {
-    young: HashMap<KeyedHash, Box<[u8]>>,
+    young: Map<KeyedHash, Box<[u8]>>,
     young_bytes: usize,
-    old: HashMap<KeyedHash, Box<[u8]>>,
+    old: Map<KeyedHash, Box<[u8]>>,
 }
 
 impl Values {

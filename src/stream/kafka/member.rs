@@ -6,6 +6,7 @@
 use super::Settings;
 use super::client::{self, Context, explain};
 use super::reader::PARTITION;
+use crate::env;
 use crate::stream::StreamError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -61,14 +62,13 @@ impl Member {
         let (leaves, left) = sync_channel(1);
         let mut life =
             Life { consumer, context, settings: settings.clone(), group: group.clone(), stands: Arc::new(stands) };
-        std::thread::Builder::new()
-            .name("kafka-lease".to_owned())
-            .spawn(move || {
-                life.live(&stopped);
-                life.consumer.unsubscribe();
-                drop(life);
-                let _ = leaves.send(());
-            })
+        let thread = move || {
+            life.live(&stopped);
+            life.consumer.unsubscribe();
+            drop(life);
+            let _ = leaves.send(());
+        };
+        env::tasks::thread("kafka-lease", thread)
             .map_err(|error| StreamError::Unavailable(format!("a thread could not be started: {error}")))?;
         Ok(Member { standing, group, stop: Some(stop), left: Mutex::new(left) })
     }
@@ -77,7 +77,7 @@ impl Member {
     pub async fn wait(&self) -> Result<(), StreamError> {
         let mut standing = self.standing.clone();
         let settled = standing.wait_for(|standing| !matches!(standing, Standing::Waiting(_)));
-        let settled = tokio::time::timeout(PATIENCE, settled).await;
+        let settled = env::timeout(PATIENCE, settled).await;
         let now = match settled {
             Ok(Ok(standing)) => standing.clone(),
             Ok(Err(_)) => Standing::Over(StreamError::Unavailable(format!("group {} ended", self.group))),

@@ -35,13 +35,13 @@ use self::index::{CACHED_VALUE_MAX, Note};
 use super::{Extent, Latest, ReadBatch, Stream, StreamError, Whole};
 use crate::change::{Change, Connector, KeyedHash, Op, Pair, Position, Source, ValueKind};
 use crate::codec;
+use crate::env::{self, Instant, Map};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use reader::Reader;
 use record::{Fence, Fences, Outgoing, pair_key};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use wire::Wire;
 use writer::{Item, Writer};
@@ -94,11 +94,6 @@ impl Settings {
     }
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// What a worker will find, in one sentence; a schema registry is asked whether it answers. Creates and registers nothing.
 ///
 /// # Errors
@@ -117,7 +112,7 @@ pub async fn look(settings: Settings) -> Result<String, StreamError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
 ) -> Result<T, StreamError> {
-    let ended = tokio::task::spawn_blocking(work).await;
+    let ended = env::tasks::blocking(work).await;
     ended.unwrap_or_else(|error| Err(StreamError::Unavailable(format!("a thread ended early: {error}"))))
 }
 
@@ -198,7 +193,7 @@ impl Drop for KafkaStream {
     fn drop(&mut self) {
         let parts = (self.writing.take(), self.keeping.take(), std::mem::take(&mut self.reading));
         // Closing a client waits for its threads: not here.
-        let _ = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(parts));
+        let _ = env::tasks::thread("kafka-close", move || drop(parts));
     }
 }
 
@@ -283,7 +278,7 @@ impl KafkaStream {
         let core = &self.core;
         let (pipeline, limit) = (&core.settings.pipeline, core.record_bytes_max());
         let mut items = Vec::with_capacity(changes.len());
-        let mut last: HashMap<KeyedHash, usize> = HashMap::new();
+        let mut last: Map<KeyedHash, usize> = Map::default();
         let has_deletes = changes.iter().any(|change| change.op == Op::Delete);
         for (index, change) in changes.iter().enumerate() {
             let record = Outgoing::of(change, pipeline, fence, &core.wire).map_err(StreamError::Damaged)?;
@@ -362,8 +357,8 @@ fn owner_marker(epoch: i64) -> Change {
         op: Op::Marker,
         before: None,
         after: None,
-        source: Source::new(Connector::Keepstep, "", now_ms()),
-        ts_ms: now_ms(),
+        source: Source::new(Connector::Keepstep, "", env::unix_ms()),
+        ts_ms: env::unix_ms(),
         route: String::new(),
         value: ValueKind::String,
         pair: Pair { zookeeper: None, redis: None },
@@ -391,7 +386,7 @@ impl Stream for KafkaStream {
             let written = self.write(&writing.writer, vec![record], 0).await;
             if let Err(error) = written {
                 let error = writing.writer.refusal().unwrap_or(error);
-                drop(tokio::task::spawn_blocking(move || drop(writing)));
+                drop(env::tasks::blocking(move || drop(writing)));
                 return Err(error);
             }
             core.set_whole(whole);
@@ -509,7 +504,7 @@ impl Stream for KafkaStream {
                 if *newest.borrow_and_update() > position {
                     return;
                 }
-                tokio::time::sleep(POLL).await;
+                env::sleep(POLL).await;
             }
         }
         .boxed()
@@ -524,6 +519,7 @@ impl Stream for KafkaStream {
                 }
             };
             tokio::select! {
+                biased;
                 error = self.core.wait_lost() => error,
                 error = released => {
                     self.core.lose(error.clone());

@@ -4,13 +4,14 @@ use super::Settings;
 use super::client::{self, ANSWER_TIMEOUT, Context, explain};
 use super::record::{offset_of, position_of};
 use crate::change::Position;
+use crate::env::Instant;
 use crate::stream::StreamError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long one look for the next message takes at most: an error of the connection is noticed this late.
 const POLL: Duration = Duration::from_millis(100);

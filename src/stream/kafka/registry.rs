@@ -2,6 +2,7 @@
 //!
 //! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>
 
+use crate::env;
 use crate::request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,6 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// The longest that one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ impl Registry {
         let away = |why: &dyn std::fmt::Display| {
             RegistryError::Away(format!("the schema registry at {} does not answer: {why}", self.place()))
         };
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(method, path, body)).await {
+        match env::timeout(REQUEST_TIMEOUT, self.exchange(method, path, body)).await {
             Err(_) => Err(away(&format!("nothing within {} s", REQUEST_TIMEOUT.as_secs()))),
             Ok(Err(error)) => Err(away(&error)),
             Ok(Ok((status, answer))) => {
@@ -116,7 +116,7 @@ impl Registry {
     ) -> Result<(u16, Value), Box<dyn std::error::Error + Send + Sync>> {
         let RegistryAddress { host, port, prefix, login } = &self.address;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((bare, *port)).await?;
+        let stream = env::dial::connect((bare, *port)).await?;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let mut request = Request::builder()
             .method(method)

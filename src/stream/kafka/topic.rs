@@ -3,11 +3,12 @@
 use super::Settings;
 use super::client::{self, ANSWER_TIMEOUT, Context, explain};
 use super::reader::Reader;
+use crate::env::Instant;
 use crate::stream::StreamError;
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The largest record of a topic that Keepstep creates: two values of a megabyte (a conflict carries the loser), the
 /// previous value, and names.

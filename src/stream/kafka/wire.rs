@@ -10,7 +10,7 @@
 use super::registry::{Registry, RegistryError};
 use crate::change::Change;
 use crate::codec::{self, Decoder, WriterSchema};
-use std::collections::HashMap;
+use crate::env::Map;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// First byte of the registry's wire format.
@@ -35,7 +35,7 @@ struct Registered {
     registry: Registry,
     /// Of our own schema; `None` in an opening for reading, which registers nothing.
     own: Option<u32>,
-    known: Mutex<HashMap<u32, Arc<WriterSchema>>>,
+    known: Mutex<Map<u32, Arc<WriterSchema>>>,
 }
 
 impl Wire {

@@ -1,13 +1,14 @@
 //! Damage: whatever the files hold, no record is delivered that was not appended, and what is sound is found.
 
 use super::*;
+use crate::env;
 use crate::stream::embedded::frame::{FILE_HEADER, FileHeader, Step, Walker};
 use std::collections::BTreeMap;
 
 /// Puts these bytes into a file in place. Not `fs::write`: ext4 flushes a file that was emptied and written again, and
 /// these tests do that ten thousand times.
 fn put(path: &Path, bytes: &[u8]) {
-    let file = File::options().write(true).open(path).unwrap();
+    let file = File::open_to_write(path).unwrap();
     RealDisk.write_at(&file, bytes, 0).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
 }
@@ -160,7 +161,7 @@ fn a_search_through_millions_of_bytes_that_look_like_frames_ends() {
         bait.extend(7_u64.to_le_bytes());
     }
     std::fs::write(&path, [bytes, bait].concat()).unwrap();
-    let start = std::time::Instant::now();
+    let start = env::Instant::now();
     assert_eq!(everything(&bench.open()).len(), 5);
     assert!(start.elapsed() < Duration::from_secs(20));
 }
@@ -193,7 +194,7 @@ fn a_record_that_rots_while_the_stream_is_open_is_forgotten_not_delivered() {
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     *bytes.get_mut(middle).unwrap() ^= 1;
-    RealDisk.write_at(&File::options().write(true).open(&path).unwrap(), &bytes, 0).unwrap();
+    RealDisk.write_at(&File::open_to_write(&path).unwrap(), &bytes, 0).unwrap();
     let batch = stream.read_now(1, 100, usize::MAX).unwrap();
     assert_eq!((batch.records.len(), batch.damaged.len(), batch.next), (9, 1, 11));
     let lost: Vec<u64> = (0..10).filter(|i| stream.newest_record(&pair_of(*i)).unwrap().is_none()).collect();

@@ -91,7 +91,7 @@ impl Sample {
             let bytes = if at == hit { bytes } else { whole };
             let is_right = at != hit && path.metadata().is_ok_and(|meta| meta.len() == whole.len() as u64);
             if !is_right || std::fs::read(path).unwrap() != bytes {
-                let file = File::options().write(true).create(true).truncate(false).open(path).unwrap();
+                let file = File::open_or_create(path).unwrap();
                 RealDisk.write_at(&file, bytes, 0).unwrap();
                 file.set_len(bytes.len() as u64).unwrap();
             }

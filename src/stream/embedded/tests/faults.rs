@@ -140,8 +140,8 @@ fn log_with_a_refused_frame() -> (Bench, Vec<u8>, Vec<(Position, Change)>) {
 }
 
 fn add_to(path: &Path, bytes: &[u8]) {
-    let file = File::options().write(true).open(path).unwrap();
-    RealDisk.write_at(&file, bytes, file.metadata().unwrap().len()).unwrap();
+    let file = File::open_to_write(path).unwrap();
+    RealDisk.write_at(&file, bytes, file.facts().unwrap().len).unwrap();
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_segment_in_which_no_record_is_says_nothing_of_the_one_before_it() {
         let files = bench.segments();
         let (before, begun) = (files.first().unwrap(), files.last().unwrap());
         add_to(before, &frame);
-        File::options().write(true).open(begun).unwrap().set_len(len).unwrap();
+        File::open_to_write(begun).unwrap().set_len(len).unwrap();
         let found = everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap());
         assert_eq!(found.len(), acknowledged.len(), "cut to {len}");
         let stream = bench.open();

@@ -43,7 +43,7 @@ fn a_frame_that_is_just_being_written_is_not_there_yet() {
     drop(writer);
     let path = bench.segments().pop().unwrap();
     let whole = std::fs::read(&path).unwrap();
-    let file = File::options().write(true).open(&path).unwrap();
+    let file = File::open_to_write(&path).unwrap();
     file.set_len(100).unwrap();
     let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
     for len in 100..=whole.len() {

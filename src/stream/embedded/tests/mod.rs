@@ -13,8 +13,8 @@ mod volatile;
 
 use super::*;
 use crate::change::{Conflict, Connector, Gap, GapState, Source, ValueKind};
+use crate::env::disk::{self, File};
 use futures::executor::block_on;
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Condvar;

@@ -1,6 +1,7 @@
 //! Thinning: by age and by size, at any crash, and never the last state of a pair.
 
 use super::*;
+use crate::env;
 
 fn positions(records: &[(Position, Change)]) -> Vec<Position> {
     records.iter().map(|(position, _)| *position).collect()
@@ -48,11 +49,11 @@ fn age_thins_a_stream_that_is_written_without_a_pause() {
     bench.options.period = Duration::from_millis(20);
     let stream = bench.open();
     append(&stream, vec![change(1, START_MS, "first")]).unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = env::Instant::now() + Duration::from_secs(60);
     let mut number = 0;
     // Each append finds the thread at work, or at most a moment idle: never for as long as it would wait for one.
     while stream.extent().first == 1 {
-        assert!(std::time::Instant::now() < deadline, "{:?}", stream.extent());
+        assert!(env::Instant::now() < deadline, "{:?}", stream.extent());
         number += 1;
         bench.advance(1);
         append(&stream, vec![change(1, START_MS + number, &format!("v{number}"))]).unwrap();

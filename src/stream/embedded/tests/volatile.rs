@@ -7,9 +7,10 @@
 //! beginning; any other refused operation did nothing, but that a refused sync of the directory has made some of the names durable.
 
 use super::*;
-use crate::stream::embedded::disk::{Identity, identity, identity_at};
+use crate::env::Map;
+use crate::env::disk::Identity;
 use fastrand::Rng;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 
 /// A change of a file that is not durable yet.
@@ -51,7 +52,7 @@ impl Name {
 
 struct Model {
     rng: Rng,
-    inodes: HashMap<Identity, Inode>,
+    inodes: Map<Identity, Inode>,
     names: BTreeMap<String, Identity>,
     pending: Vec<Name>,
     /// Operations until the crash; `None`: none is near.
@@ -100,7 +101,7 @@ impl Write {
 
 impl Model {
     fn inode(&mut self, file: &File) -> &mut Inode {
-        let id = identity(file).unwrap();
+        let id = file.facts().unwrap().identity;
         self.inodes.entry(id).or_insert_with(|| Inode { _file: file.try_clone().ok(), ..Inode::default() })
     }
 
@@ -150,12 +151,12 @@ impl Volatile {
     /// A disk on which these files are durable; `dir` is where they are.
     pub fn new(dir: &Path, files: &BTreeMap<String, Vec<u8>>, rng: Rng) -> Volatile {
         std::fs::create_dir_all(dir).unwrap();
-        let mut inodes = HashMap::new();
+        let mut inodes = Map::default();
         let mut names = BTreeMap::new();
         for (name, bytes) in files {
             std::fs::write(dir.join(name), bytes).unwrap();
-            let file = File::open(dir.join(name)).unwrap();
-            let id = identity(&file).unwrap();
+            let file = File::open(&dir.join(name)).unwrap();
+            let id = file.facts().unwrap().identity;
             inodes.insert(id, Inode { durable: bytes.clone(), pending: Vec::new(), _file: Some(file) });
             names.insert(name.clone(), id);
         }
@@ -231,7 +232,7 @@ impl Disk for Volatile {
         let file = RealDisk.create(path)?;
         model.inode(&file).pending.push(Write::Length(0));
         if is_new {
-            model.pending.push(Name::Is(name_of(path), identity(&file)?));
+            model.pending.push(Name::Is(name_of(path), file.facts()?.identity));
         }
         Ok(file)
     }
@@ -272,7 +273,7 @@ impl Disk for Volatile {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut model = self.step()?;
         model.may_refuse()?;
-        model.pending.push(Name::Moves(name_of(from), name_of(to), identity_at(from)?));
+        model.pending.push(Name::Moves(name_of(from), name_of(to), disk::facts(from)?.identity));
         RealDisk.rename(from, to)
     }
 

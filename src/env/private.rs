@@ -2,11 +2,12 @@
 //!
 //! The process makes nothing for others, whichever part of it makes it ([`close`]), and what an earlier version left open is
 //! closed when the folder is used again ([`folder`]).
+#![expect(clippy::disallowed_methods, reason = "here the disk is asked")]
 
 use rustix::fs::Mode;
 use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// Bits by which anybody else gets at something.
@@ -31,29 +32,6 @@ pub(crate) fn folder(path: &Path) -> io::Result<()> {
         );
     }
     Ok(())
-}
-
-/// What this file holds; empty if there is none.
-///
-/// # Errors
-/// If it cannot be read.
-pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
-    }
-}
-
-/// Replaces what this file holds, durably and at once: a reader, and a crash, see all of it or what was there before.
-///
-/// # Errors
-/// If it cannot be written; then it is as it was.
-pub(crate) fn write(file: &Path, data: &[u8]) -> io::Result<()> {
-    let temporary = file.with_extension("new");
-    let mut fresh = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    fresh.write_all(data)?;
-    fresh.sync_all()?;
-    fs::rename(&temporary, file)
 }
 
 fn close_all(path: &Path) -> io::Result<()> {
