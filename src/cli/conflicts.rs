@@ -51,6 +51,7 @@ pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failur
     };
     let pipeline = config::load_with(&file, Secrets::OfStream)?;
     place::known_route(&pipeline, args.filter.route.as_deref())?;
+    place::warn_of_a_path(&pipeline, args.filter.key.as_ref());
     let names = assembly::names(&pipeline);
     let now = env::unix_ms();
     if let From::Time(ms) = args.from {

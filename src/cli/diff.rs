@@ -179,7 +179,8 @@ pub(super) fn row(scope: &Scope, difference: &Difference) -> Value {
     Value::Object(row)
 }
 
-/// The side that changed after the pair was last recorded, as far as the stream can tell.
+/// The side that changed after the pair was last recorded, as far as the stream can tell. A side that has nothing may have been changed
+/// or may have lost what it had: of that nothing is said.
 fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> Option<&'a str> {
     let latest = stream.latest(&difference.pair).ok().flatten()?;
     let recorded = |found: &Found| match &latest.after {
@@ -188,8 +189,8 @@ fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> 
         LatestValue::Hash(hash) => found.value().is_some_and(|value| KeyedHash::of(value) == *hash),
     };
     match (recorded(&difference.zookeeper), recorded(&difference.redis)) {
-        (true, false) => Some(scope.name(Side::Redis)),
-        (false, true) => Some(scope.name(Side::Zookeeper)),
+        (true, false) if difference.redis.exists() => Some(scope.name(Side::Redis)),
+        (false, true) if difference.zookeeper.exists() => Some(scope.name(Side::Zookeeper)),
         _ => None,
     }
 }

@@ -125,7 +125,8 @@ fn expiries(route: &Route) -> String {
 
 fn guard(pipeline: &Pipeline) -> String {
     if pipeline.worker.delete_guard {
-        "If a comparison infers more than 100 deletes, and of more than half of the route, they wait for `keepstep approve`."
+        "If a comparison (at a start, after a gap) infers more than 100 deletes, and of more than half of the route, they wait for \
+         `keepstep approve`; deletes that are seen as they happen do not."
             .to_owned()
     } else {
         "Deletes that a comparison infers are applied however many they are (delete_guard: off).".to_owned()

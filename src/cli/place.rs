@@ -8,6 +8,7 @@ use crate::change::Position;
 use crate::config::Pipeline;
 use crate::env::disk;
 use crate::pipeline::control::Quarantined;
+use crate::route::glob::Glob;
 use crate::stream::Stream;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -101,6 +102,16 @@ pub(super) fn known_route(pipeline: &Pipeline, route: Option<&str>) -> Result<()
             Err(Failure::Usage(format!("{file} has no route {}; it has: {names}", text::printable(route))))
         }
         _ => Ok(()),
+    }
+}
+
+/// Says so where a path is given and keys are meant: nothing would match, and `tail` would wait for ever.
+pub(super) fn warn_of_a_path(pipeline: &Pipeline, key: Option<&Glob>) {
+    let Some(glob) = key.map(Glob::text).filter(|glob| glob.starts_with('/')) else { return };
+    let patterns: Option<Vec<&str>> = pipeline.routes.iter().map(|route| route.match_redis.as_deref()).collect();
+    if let Some(patterns) = patterns.filter(|patterns| patterns.iter().all(|pattern| !pattern.starts_with('/'))) {
+        let keys = patterns.join(", ");
+        tracing::warn!("--key {glob} matches keys of Redis and not paths, and the keys of this pipeline are {keys}");
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
         args.confirmation.check(&format!("repair makes the other side equal to {}", args.prefer))?;
     }
     let compared = Compared::open(&pipeline, &scope, global, args.timeout).await?;
+    warn_of_a_loss(&compared, prefer, &args.prefer).await;
     let mut out = Output::new(global.format);
     if !args.confirmation.yes && !args.dry_run {
         let count = show(&compared, &scope, &args, &mut out).await?;
@@ -100,6 +101,20 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     })?;
     out.flush()?;
     Ok(if tally.failed > 0 || unreadable > 0 { Exit::Differs } else { Exit::Done })
+}
+
+/// A store that lacks its identity, though the other one remembers it, has lost what it held: then what it lacks was not deleted.
+async fn warn_of_a_loss(compared: &Compared, prefer: Side, name: &str) {
+    let (Some(znodes), Some(keys)) = (&compared.stores.znodes, &compared.stores.keys) else { return };
+    // A login that may not read them can still repair; a store that is away says so itself.
+    let Ok((zookeeper, redis)) = futures::future::try_join(znodes.ties(), keys.ties()).await else { return };
+    let (preferred, other) = if prefer == Side::Zookeeper { (zookeeper, redis) } else { (redis, zookeeper) };
+    if preferred.own.identity.is_empty() && other.other.is_some() {
+        tracing::warn!(
+            "{name} has lost what Keepstep keeps in it: it was emptied, or is another store, since the pipeline was last at work. What \
+             it lacks was not deleted there; `keepstep run` restores it from the other side"
+        );
+    }
 }
 
 /// Shows the first pairs that differ, and counts all.

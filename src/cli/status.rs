@@ -58,15 +58,33 @@ pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure>
         out.row(&told.row, |_, paint| told.text(paint, env::unix_ms()))?;
     }
     out.flush()?;
-    let is_well = told.iter().all(|told| is_well(&told.status));
-    Ok(if args.check && !is_well { Exit::Differs } else { Exit::Done })
+    let mut ended = Exit::Done;
+    for told in told.iter().filter(|_| args.check) {
+        if let Some(why) = what_is_wrong(&told.status) {
+            tracing::warn!(pipeline = told.status.pipeline, "the check fails: {why}");
+            ended = Exit::Differs;
+        }
+    }
+    Ok(ended)
 }
 
-/// Everything is live, and nothing waits for anybody. A standby is not live: whether the owner is, it does not know.
-fn is_well(status: &PipelineStatus) -> bool {
-    let is_route_well =
-        |route: &RouteStatus| route.state == RouteState::Live && route.quarantined == 0 && route.unreadable == 0;
-    status.state == PipelineState::Live && status.ready && status.routes.iter().all(is_route_well)
+/// `None` if everything is live, and nothing waits for anybody. A standby is not live: whether the owner is, it does not know.
+fn what_is_wrong(status: &PipelineStatus) -> Option<String> {
+    if status.state != PipelineState::Live {
+        return Some(format!("the pipeline is {}, not live", pipeline_state(status.state).1));
+    }
+    let of_route = |route: &RouteStatus| match route {
+        route if route.state != RouteState::Live => {
+            Some(format!("route {} is {}", route.route, route_state(route.state)))
+        }
+        route if route.quarantined > 0 => {
+            Some(format!("route {} has {} in quarantine", route.route, route.quarantined))
+        }
+        route if route.unreadable > 0 => Some(format!("route {} has {} unreadable", route.route, route.unreadable)),
+        _ => None,
+    };
+    let of_routes = status.routes.iter().find_map(of_route);
+    of_routes.or_else(|| (!status.ready).then(|| format!("it is not ready: {}", status.note)))
 }
 
 impl Watched {

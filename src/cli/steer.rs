@@ -27,6 +27,14 @@ pub(super) struct Steer {
 
 /// Arguments of `approve`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Deletes that a comparison infers, of more than 100 pairs and more than half of a route, wait: `keepstep status` says how many, \
+`keepstep diff` lists them as missing or extra. To undo them instead, make the store that lacks the pairs equal to the other: \
+`keepstep repair FILE --prefer STORE`.
+
+Examples:
+  keepstep approve settings.yaml
+  keepstep approve settings.yaml --route settings --yes")]
 pub(super) struct Approve {
     #[command(flatten)]
     steer: Steer,
@@ -36,6 +44,7 @@ pub(super) struct Approve {
 
 pub(super) async fn approve(args: &Approve, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load_with(&args.steer.file, Secrets::None)?;
+    place::known_route(&pipeline, args.steer.route.as_deref())?;
     let of = args.steer.route.as_ref().map_or_else(|| pipeline.name.clone(), |route| format!("route {route}"));
     args.confirmation.ask(&format!("Carry out the deletes of {of} that wait?"))?;
     run("approve", &args.steer, global).await

@@ -103,6 +103,7 @@ impl Filter {
 pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load_with(&args.file, Secrets::OfStream)?;
     place::known_route(&pipeline, args.filter.route.as_deref())?;
+    place::warn_of_a_path(&pipeline, args.filter.key.as_ref());
     let mut out = Output::new(global.format);
     tokio::select! {
         biased;

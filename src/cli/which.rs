@@ -24,6 +24,7 @@ impl Pairs {
     /// The pairs of the pipeline that are meant.
     pub(super) fn scope(&self, pipeline: &Pipeline) -> Result<Scope, Failure> {
         let scope = assembly::scope(pipeline)?;
+        place::warn_of_a_path(pipeline, self.key.as_ref());
         let route = match &self.route {
             Some(name) => {
                 place::known_route(pipeline, Some(name))?;

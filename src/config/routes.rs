@@ -366,8 +366,18 @@ fn bad_rule(reader: &mut Reader<'_>, text: &Text<'_>, stores: &Stores) -> Option
         return None;
     }
     let mut rules: Vec<String> = stores.names.iter().map(|(name, _)| format!("prefer {name}")).collect();
-    rules.extend(["latest", "higher_version", "merge", "quarantine"].map(str::to_owned));
-    let help = allowed(&rules, Some(&text.text));
+    rules.extend(["latest", "higher_version", "quarantine"].map(str::to_owned));
+    // A store that is named by its kind is no slip of the pen: the name that is nearest may be the other one's.
+    let kind = match text.text.split_whitespace().nth(1) {
+        Some("zookeeper") => Some(Side::Zookeeper),
+        Some("redis") => Some(Side::Redis),
+        _ => None,
+    };
+    let named = stores.names.iter().find(|(_, side)| kind.is_some() && *side == kind);
+    let help = match named {
+        Some((name, _)) => format!("{}; did you mean `prefer {name}`?", allowed(&rules, None)),
+        None => allowed(&rules, Some(&text.text)),
+    };
     reader.bad(text, "a rule for conflicts", help);
     None
 }

@@ -63,6 +63,10 @@ impl Until {
             Until::Time(ms) => stream.position_at(ms.saturating_add(1)).await?.saturating_sub(1),
         };
         if position < extent.full_from {
+            if extent.full_from <= 1 {
+                let since = shown(extent.full_from_ms);
+                return Err(HistoryError::Failed(format!("the stream begins after that, at {since}")));
+            }
             return Err(HistoryError::Failed(format!(
                 "full history begins at position {} ({}); before it only the newest state of each pair is kept, so \
                  nothing says what they were then",

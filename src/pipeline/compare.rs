@@ -473,7 +473,8 @@ impl Engine {
                     route = rules.name,
                     deletes,
                     pairs,
-                    "deletes in mass were inferred and none is applied; look at both stores, then run `keepstep approve`"
+                    "deletes in mass were inferred and none is applied; look at both stores, then run `keepstep approve`, or \
+                     `keepstep repair` to undo them"
                 );
             }
             self.carry_out(through, route);

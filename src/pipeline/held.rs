@@ -85,7 +85,7 @@ impl Engine {
     pub(super) fn works(&self, what: Held) {
         let reason = lock(&self.live).holds.release(what);
         if let Some(reason) = reason {
-            tracing::info!(pipeline = self.settings.pipeline, "resumed after: {reason}");
+            tracing::info!(pipeline = self.settings.pipeline, "goes on, after: {reason}");
         }
     }
 }

@@ -30,7 +30,7 @@ pub enum PatternError {
     #[error("`{0}` is never mapped")]
     Reserved(&'static str),
     /// The two patterns of a route differ in their wildcards.
-    #[error("both patterns of a route have the same wildcards in the same order")]
+    #[error("both patterns of a route must have the same wildcards in the same order")]
     Wildcards,
     /// A route without any pattern.
     #[error("a route needs a pattern")]

@@ -150,7 +150,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         (
             "zk: /settings/**",
             "zk: /settings/*",
-            "9:37 `settings:**`: both patterns of a route have the same wildcards in the same order | allowed: `*` for exactly one segment, `**` as the last one for one or more, and literal segments",
+            "9:37 `settings:**`: both patterns of a route must have the same wildcards in the same order | allowed: `*` for exactly one segment, `**` as the last one for one or more, and literal segments",
         ),
         (
             "\"settings:**\"",
@@ -199,7 +199,7 @@ fn a_wrong_line_of_a_route_points_at_itself() {
         ),
         (
             "on_conflict: prefer zkk",
-            "10:18 `prefer zkk` is not a rule for conflicts | allowed: `prefer zk`, `prefer cache`, `latest`, `higher_version`, `merge`, `quarantine`; did you mean `prefer zk`?",
+            "10:18 `prefer zkk` is not a rule for conflicts | allowed: `prefer zk`, `prefer cache`, `latest`, `higher_version`, `quarantine`; did you mean `prefer zk`?",
         ),
         (
             "on_conflict: newest",

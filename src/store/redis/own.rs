@@ -61,7 +61,7 @@ impl Shared {
         }
         let pipeline = &self.settings.pipeline;
         if what.is_empty() {
-            tracing::info!(pipeline, "resumed after: {}", facts.overwritten);
+            tracing::info!(pipeline, "goes on, after: {}", facts.overwritten);
         } else {
             tracing::warn!(pipeline, "{what}");
         }
