@@ -203,7 +203,7 @@ fn a_wrong_line_of_a_route_points_at_itself() {
         ),
         (
             "on_conflict: newest",
-            "10:18 `newest` is not a rule for conflicts | allowed: `prefer zk`, `prefer cache`, `latest`, `higher_version`, `merge`, `quarantine`",
+            "10:18 `newest` is not a rule for conflicts | allowed: `prefer zk`, `prefer cache`, `latest`, `higher_version`, `quarantine`",
         ),
         (
             "on_delete: kep",
