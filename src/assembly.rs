@@ -21,10 +21,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 mod look;
+mod stores;
 
 pub use crate::store::preflight::{Finding, Level};
-use look::Deadline;
 pub use look::check_connections;
+pub use stores::{Stores, open_scratch, open_stores};
 
 /// What `run` is told beside the pipelines.
 #[derive(Debug, Clone)]
@@ -138,53 +139,6 @@ pub async fn start(
     }
     let handles = started.iter().map(|pipeline| Arc::clone(pipeline) as Arc<dyn Handle>).collect();
     Ok(Worker { handles, pipelines: started, running, differs: false })
-}
-
-/// The stores of a pipeline, connected, for a command.
-#[derive(Clone, Default)]
-pub struct Stores {
-    /// The ZooKeeper store, if it was asked for.
-    pub znodes: Option<Arc<dyn Znodes>>,
-    /// The Redis store, if it was asked for.
-    pub keys: Option<Arc<dyn Keyspace>>,
-}
-
-impl Stores {
-    /// Gives the connections back.
-    pub async fn close(&self) {
-        if let Some(znodes) = &self.znodes {
-            znodes.close().await;
-        }
-        if let Some(keys) = &self.keys {
-            keys.close().await;
-        }
-    }
-}
-
-/// Connects to these stores of a pipeline; waits for one that is away, at most so long. It owns nothing and claims
-/// nothing.
-pub async fn open_stores(
-    pipeline: &model::Pipeline,
-    sides: &[crate::change::Side],
-    timeout: Duration,
-) -> Result<Stores, StartError> {
-    let map = map(pipeline)?;
-    let member = Member { once: true, ..Member::default() };
-    let wanted = |side| sides.contains(&side);
-    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| wanted(crate::change::Side::Zookeeper));
-    let redis = pipeline.redis.as_ref().filter(|_| wanted(crate::change::Side::Redis));
-    let stores = Stores {
-        znodes: zookeeper.map(|store| Arc::new(zookeeper_store(pipeline, store, &map, &member)) as Arc<dyn Znodes>),
-        keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map, &member)) as Arc<dyn Keyspace>),
-    };
-    let deadline = Deadline::new(timeout);
-    if let (Some(znodes), Some(store)) = (&stores.znodes, zookeeper) {
-        deadline.reach(&zookeeper_place(store), || znodes.connect()).await?;
-    }
-    if let (Some(keys), Some(store)) = (&stores.keys, redis) {
-        deadline.reach(&redis_place(store), || keys.connect()).await?;
-    }
-    Ok(stores)
 }
 
 /// What the commands of history know of a pipeline: its map, its routes, its names.

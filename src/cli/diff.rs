@@ -8,7 +8,7 @@ use super::settling::WorkerSettling;
 use super::which::Pairs;
 use super::{quarantine, text};
 use crate::assembly::{self, Stores};
-use crate::change::{KeyedHash, Pair, Side};
+use crate::change::{KeyedHash, Op, Pair, Side};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
 use crate::env::Set;
@@ -60,7 +60,10 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
         let history = history.iter().flatten().flatten().next();
         for difference in &differences {
             count += 1;
-            let newer = history.and_then(|stream| newer(stream.as_ref(), &scope, difference));
+            let newer = match history {
+                Some(stream) => newer(stream.as_ref(), &scope, difference).await,
+                None => None,
+            };
             out.row(&row(&scope, difference), |row, paint| line(row, newer, paint))?;
         }
         if !differences.is_empty() {
@@ -180,19 +183,23 @@ pub(super) fn row(scope: &Scope, difference: &Difference) -> Value {
 }
 
 /// The side that changed after the pair was last recorded, as far as the stream can tell. A side that has nothing may have been changed
-/// or may have lost what it had: of that nothing is said.
-fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> Option<&'a str> {
+/// or may have lost what it had; one that is as it was before that record may still wait for it. Of either nothing is said.
+async fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> Option<&'a str> {
     let latest = stream.latest(&difference.pair).ok().flatten()?;
     let recorded = |found: &Found| match &latest.after {
         LatestValue::Absent => found.is(None),
         LatestValue::Kept(value) => found.is(Some(value)),
         LatestValue::Hash(hash) => found.value().is_some_and(|value| KeyedHash::of(value) == *hash),
     };
-    match (recorded(&difference.zookeeper), recorded(&difference.redis)) {
-        (true, false) if difference.redis.exists() => Some(scope.name(Side::Redis)),
-        (false, true) if difference.zookeeper.exists() => Some(scope.name(Side::Zookeeper)),
-        _ => None,
-    }
+    let (side, changed) = match (recorded(&difference.zookeeper), recorded(&difference.redis)) {
+        (true, false) => (Side::Redis, &difference.redis),
+        (false, true) => (Side::Zookeeper, &difference.zookeeper),
+        _ => return None,
+    };
+    let record = stream.read(latest.position, 1, 1).await.ok()?.records.into_iter().next()?.change;
+    // A large value is not repeated in the next record.
+    let is_before = record.before.is_none() || changed.is(record.before.as_deref());
+    (changed.exists() && !(is_before && record.op != Op::Read)).then(|| scope.name(side))
 }
 
 /// `state  route  path = key  zk="a"  cache="b"  zk is newer`.

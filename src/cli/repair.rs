@@ -57,7 +57,10 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
         args.confirmation.check(&format!("repair makes the other side equal to {}", args.prefer))?;
     }
     let compared = Compared::open(&pipeline, &scope, global, args.timeout).await?;
-    warn_of_a_loss(&compared, prefer, &args.prefer).await;
+    if let Err(failure) = look_for_a_loss(&compared, prefer, &args.prefer).await {
+        compared.close().await;
+        return Err(failure);
+    }
     let mut out = Output::new(global.format);
     if !args.confirmation.yes && !args.dry_run {
         let count = show(&compared, &scope, &args, &mut out).await?;
@@ -103,18 +106,26 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     Ok(if tally.failed > 0 || unreadable > 0 { Exit::Differs } else { Exit::Done })
 }
 
-/// A store that lacks its identity, though the other one remembers it, has lost what it held: then what it lacks was not deleted.
-async fn warn_of_a_loss(compared: &Compared, prefer: Side, name: &str) {
-    let (Some(znodes), Some(keys)) = (&compared.stores.znodes, &compared.stores.keys) else { return };
+/// A store that lacks its identity, though the other one remembers it, has lost what it held: then what it lacks was not deleted. At
+/// another address it may never have been this pipeline's.
+async fn look_for_a_loss(compared: &Compared, prefer: Side, name: &str) -> Result<(), Failure> {
+    let (Some(znodes), Some(keys)) = (&compared.stores.znodes, &compared.stores.keys) else { return Ok(()) };
     // A login that may not read them can still repair; a store that is away says so itself.
-    let Ok((zookeeper, redis)) = futures::future::try_join(znodes.ties(), keys.ties()).await else { return };
+    let Ok((zookeeper, redis)) = futures::future::try_join(znodes.ties(), keys.ties()).await else { return Ok(()) };
     let (preferred, other) = if prefer == Side::Zookeeper { (zookeeper, redis) } else { (redis, zookeeper) };
-    if preferred.own.identity.is_empty() && other.other.is_some() {
-        tracing::warn!(
-            "{name} has lost what Keepstep keeps in it: it was emptied, or is another store, since the pipeline was last at work. What \
-             it lacks was not deleted there; `keepstep run` restores it from the other side"
-        );
+    let Some(known) = other.other.filter(|_| preferred.own.identity.is_empty()) else { return Ok(()) };
+    if known.address != preferred.own.address {
+        return Err(Failure::Failed(format!(
+            "{name} is {} here, the pipeline was last at work with {}, and nothing in it says that it is the same store: run a worker with \
+             this file first, which restores what a store has lost, or mend the address",
+            preferred.own.address, known.address
+        )));
     }
+    tracing::warn!(
+        "{name} has lost what Keepstep keeps in it: it was emptied, or is another store, since the pipeline was last at work. What \
+         it lacks was not deleted there; `keepstep run` restores it from the other side"
+    );
+    Ok(())
 }
 
 /// Shows the first pairs that differ, and counts all.

@@ -118,7 +118,11 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
         args.confirmation
             .ask(&format!("Make {pairs} pairs in {target} what the stream says at position {position}?"))?;
     }
-    let stores = assembly::open_stores(&pipeline, &[side], args.timeout).await?;
+    // Another store on purpose is nobody's.
+    let stores = match is_scratch {
+        true => assembly::open_scratch(&pipeline, &[side], args.timeout).await?,
+        false => assembly::open_stores(&pipeline, &[side], args.timeout).await?,
+    };
     let hand = match (side, &stores.znodes, &stores.keys) {
         (Side::Zookeeper, Some(znodes), _) => Hand::Znodes(Arc::clone(znodes)),
         (Side::Redis, _, Some(keys)) => Hand::Keys(Arc::clone(keys)),

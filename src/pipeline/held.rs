@@ -36,12 +36,11 @@ impl Holds {
         self.said.is_due(&reason)
     }
 
-    /// It works: answers what had been in the way.
+    /// It works: answers what had been in the way, if that is to be said.
     fn release(&mut self, what: Held) -> Option<String> {
         let at = self.reasons.iter().position(|(held, _)| *held == what)?;
         let reason = self.reasons.remove(at).1.to_string();
-        self.said.forget(&reason);
-        Some(reason)
+        self.said.end(&reason).then_some(reason)
     }
 
     /// Whether this does not work.
@@ -107,7 +106,8 @@ mod tests {
         assert_eq!(holds.release(Held::Writes), None);
         assert_eq!(holds.release(Held::Stream).as_deref(), Some("capture is paused"));
         assert_eq!(holds.reason(), "");
-        assert!(hold(&mut holds, Held::Stream, "capture is paused"), "after an end it is news again");
+        assert!(!hold(&mut holds, Held::Stream, "capture is paused"), "it was not over");
+        assert_eq!((holds.release(Held::Stream), holds.reason()), (None, String::new()));
     }
 
     #[test]

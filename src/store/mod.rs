@@ -194,6 +194,9 @@ pub trait Znodes: Send + Sync {
     /// before a worker starts. Changes nothing.
     fn check(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Whether there is the root of all paths: [`StoreError::Refused`] if `connect` names a chroot that is missing.
+    fn find_root(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Looks at what the pipeline will need, for `validate --connect`.
     fn preflight<'a>(
         &'a self,

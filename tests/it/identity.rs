@@ -139,6 +139,46 @@ async fn the_same_name_with_another_database_is_refused() {
     whole(&scene).await;
 }
 
+/// A slip of the pen in the file of a command: what would be equal then is neither pipeline's.
+#[tokio::test]
+async fn a_command_refuses_stores_that_are_not_the_pipelines() {
+    let mut scene = filled().await;
+    scene.znodes.put("/elsewhere/settings", "").await;
+    let (connect, url) = (scene.zookeeper.connect_string().to_owned(), scene.redis.url());
+    let elsewhere = Redis::start().await;
+    let other = |connect: String, url: String| scene.keepstep.with_file(usual(Pipeline::two_way(connect, url)));
+    let database = other(connect.clone(), url.replace("/0", "/3"));
+    let chroot = other(format!("{connect}/elsewhere"), url.clone());
+    let missing = other(format!("{connect}/nowhere"), url.clone());
+    let another = other(connect, elsewhere.url());
+    for is_running in [true, false] {
+        if !is_running {
+            assert_eq!(scene.keepstep.terminate().await, Some(0));
+        }
+        for (place, said) in [(&database, "/3"), (&chroot, "/elsewhere"), (&missing, "/nowhere")] {
+            for (verb, flags) in [
+                ("diff", &[][..]),
+                ("repair", &["--prefer", "zk", "--yes"]),
+                ("repair", &["--prefer", "cache", "--yes"]),
+                ("replay", &["--to", "cache", "--yes"]),
+                ("replay", &["--to", "zk", "--yes"]),
+            ] {
+                let told = place.command(verb, flags).await.expect(1).stderr;
+                assert!(told.contains(said), "{verb} {flags:?}: {told}");
+            }
+        }
+        // An empty one at another address may be what is left of ours: it can be filled, and is no model for the other side.
+        let told = another.command("repair", &["--prefer", "cache", "--yes"]).await.expect(1).stderr;
+        assert!(told.contains("at work with"), "{told}");
+        for number in 0..5 {
+            assert_eq!(scene.znodes.text(&format!("/settings/keys/{number}")).await, Some(format!("k{number}")));
+            assert_eq!(scene.text(format!("settings:znodes:{number}")).await, Some(format!("z{number}")));
+        }
+    }
+    scene.run().await;
+    whole(&scene).await;
+}
+
 #[tokio::test]
 async fn a_store_that_is_not_the_remembered_one_is_accepted_once_what_the_error_names_is_deleted() {
     let mut scene = filled().await;

@@ -203,6 +203,10 @@ impl Znodes for ZookeeperStore {
         preflight::check(&self.shared).boxed()
     }
 
+    fn find_root(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        preflight::find_root(&self.shared).boxed()
+    }
+
     fn preflight<'a>(
         &'a self,
         range: &'a super::preflight::Range<'a>,

@@ -14,6 +14,12 @@ pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     try_to_write(shared, &client).await.map(|_| ())
 }
 
+/// See [`crate::store::Znodes::find_root`].
+pub(super) async fn find_root(shared: &Shared) -> Result<(), StoreError> {
+    let client = shared.control()?;
+    has_chroot(shared, &client).await
+}
+
 /// Without the root of the names nothing can be created: the chroot is missing.
 async fn has_chroot(shared: &Shared, client: &Client) -> Result<(), StoreError> {
     match client.check_stat("/").await {

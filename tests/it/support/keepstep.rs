@@ -93,6 +93,16 @@ impl Keepstep {
         other
     }
 
+    /// Another file beside it, and the same data directory.
+    pub fn with_file(&self, pipeline: impl Display) -> Keepstep {
+        let mut other = Keepstep::at(self.home.clone(), PathBuf::new());
+        other.file = self.home.path().join(format!("pipeline-{}.yaml", other.http.number()));
+        std::fs::write(&other.file, pipeline.to_string()).unwrap();
+        other.data.clone_from(&self.data);
+        other.variables.clone_from(&self.variables);
+        other
+    }
+
     /// An environment variable of the worker and of every command.
     pub fn variable(mut self, name: &str, value: impl Display) -> Keepstep {
         self.variables.push((name.to_owned(), value.to_string()));
