@@ -205,6 +205,7 @@ impl Engine {
         if base.is_some_and(|base| base.lost) {
             self.note_loss(Side::Redis, &seen);
         } else {
+            self.unwritten.settled(&seen.name);
             self.quarantine.remove(&seen.name);
         }
         self.inferred.settled(&seen.name, seen.hint.route);

@@ -20,7 +20,8 @@
 use super::dirty::PairName;
 use super::engine::{Engine, Route, lock};
 use super::observe::Observed;
-use crate::change::{Change, Digest, KeyedHash, Op};
+use super::unwritten::Unwritten;
+use crate::change::{Change, Digest, KeyedHash, Op, Position};
 use crate::env::{Map, Set};
 use crate::plan::{Key, Removal, Znode};
 use crate::store::{Lease, StoreError};
@@ -34,6 +35,10 @@ pub struct Behind {
     pub(super) is_behind: AtomicBool,
     /// A comparison has looked at every pair, and what it left to the rounds is not done yet.
     is_compared: AtomicBool,
+    /// Records that the owner before may not have written: pair and position.
+    left: Vec<(PairName, Position)>,
+    /// Of those nothing is left but what is in quarantine.
+    has_looked: AtomicBool,
     /// Neither store has lost what it held since the last ownership, so a pair that neither has was deleted.
     pub(super) absence_counts: bool,
 }
@@ -42,19 +47,39 @@ pub struct Behind {
 /// next one to take for deleted what was lost.
 const AFTER_A_LOSS: i64 = -1;
 
+/// So many records that the last owner may not have written are read at a start; where there are more, every pair is compared with its
+/// newest record. A worker that is killed has written all but those of some two seconds.
+const LEFT_MAX: usize = 100_000;
+
+/// And so many bytes of names.
+const LEFT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Begins this ownership on the stream, and finds out whether it was left behind. `has_kept`: both stores hold what
-/// they held under the last owner.
+/// they held under the last owner. `written`: below this position that one had written everything; `None` if it did not say so.
 ///
 /// # Errors
 /// As [`Stream::begin`].
-pub(super) async fn begin(stream: &dyn Stream, lease: Lease, has_kept: bool) -> Result<Behind, StreamError> {
+pub(super) async fn begin(
+    stream: &dyn Stream,
+    lease: Lease,
+    has_kept: bool,
+    written: Option<Position>,
+) -> Result<Behind, StreamError> {
     let now = up_to(lease);
     let whole = stream.whole();
     // Before it was said, the lineage was taken to be the same.
     let is_ours = whole.ensemble == 0 || whole.ensemble == now.ensemble;
     // Where a store has lost its data, epochs may have been given a second time.
     let follows = has_kept && is_ours && whole.epoch.saturating_add(1) == now.epoch;
-    let is_behind = stream.extent().last > 0 && !follows;
+    let last = stream.extent().last;
+    // A stream that ends before that is an older copy; what was cut out of it may have been some pair's newest record.
+    let is_whole = follows && stream.damage().is_empty();
+    let left = match written {
+        _ if last == 0 || !is_whole => Some(Vec::new()),
+        Some(written) if written <= last + 1 => left_since(stream, written).await?,
+        Some(_) | None => None,
+    };
+    let is_behind = last > 0 && (!is_whole || left.is_none());
     let absence_counts = has_kept && is_ours && whole.epoch != AFTER_A_LOSS;
     let whole = match (is_behind, absence_counts) {
         (false, _) => now,
@@ -62,7 +87,29 @@ pub(super) async fn begin(stream: &dyn Stream, lease: Lease, has_kept: bool) -> 
         (true, false) => Whole { epoch: AFTER_A_LOSS, ..now },
     };
     stream.begin(now.epoch, whole).await?;
-    Ok(Behind { is_behind: AtomicBool::new(is_behind), is_compared: AtomicBool::new(false), absence_counts })
+    let left = left.unwrap_or_default();
+    Ok(Behind { is_behind: AtomicBool::new(is_behind), left, absence_counts, ..Behind::default() })
+}
+
+/// The pairs of the records from this position on, oldest first; `None` if there are too many.
+async fn left_since(stream: &dyn Stream, written: Position) -> Result<Option<Vec<(PairName, Position)>>, StreamError> {
+    let (mut left, mut bytes, mut from) = (Vec::new(), 0, written.max(1));
+    loop {
+        let batch = stream.read(from, 1000, 4 * 1024 * 1024).await?;
+        if batch.next <= from {
+            return Ok(Some(left));
+        }
+        from = batch.next;
+        for recorded in batch.records {
+            if let (Some(key), true) = (recorded.change.pair.redis, recorded.change.op != Op::Marker) {
+                bytes += key.len();
+                left.push((key.into(), recorded.position));
+            }
+        }
+        if left.len() > LEFT_MAX || bytes > LEFT_BYTES_MAX {
+            return Ok(None);
+        }
+    }
 }
 
 /// Everything up to the end of this ownership.
@@ -70,11 +117,22 @@ fn up_to(lease: Lease) -> Whole {
     Whole { epoch: i64::try_from(lease.epoch).unwrap_or(i64::MAX), ensemble: lease.ensemble.id }
 }
 
+impl Behind {
+    /// What the owner before has left.
+    pub(super) fn take_left(&mut self) -> Unwritten {
+        let unwritten = Unwritten::default();
+        for (name, position) in std::mem::take(&mut self.left) {
+            unwritten.left(&name, position);
+        }
+        unwritten
+    }
+}
+
 impl Engine {
     /// Whether the stream's newest record of this pair may be older than what was agreed on: the stream was left behind, or
     /// nobody could look at the pair when it was.
     pub(super) fn may_be_behind(&self, name: &[u8]) -> bool {
-        self.behind.is_behind.load(Ordering::Acquire) || self.quarantine.holds(name)
+        self.behind.is_behind.load(Ordering::Acquire) || self.quarantine.holds(name) || self.unwritten.holds(name)
     }
 
     /// The record of a pair in step of which the stream's newest is another state.
@@ -125,12 +183,15 @@ impl Engine {
     /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
     /// on the stream is left alone. Memory grows with these pairs.
     pub(super) async fn gone_pairs(&self, met: &Set<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
-        if !self.behind.is_behind.load(Ordering::Acquire) {
-            return Ok(Vec::new());
-        }
+        let left = self.unwritten.left_from();
+        let mut from = match (self.is_behind(), left) {
+            (true, _) => 1,
+            (false, Some(left)) => left,
+            (false, None) => return Ok(Vec::new()),
+        };
+        let is_meant = |key: &[u8]| self.is_behind() || self.unwritten.holds(key);
         let paused = lock(&self.live).paused.clone();
         let mut gone: Map<PairName, usize> = Map::default();
-        let mut from = 1;
         loop {
             let batch = self.stream.read(from, 1000, 4 * 1024 * 1024).await;
             let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
@@ -142,7 +203,7 @@ impl Engine {
             for change in batch.records.into_iter().map(|recorded| recorded.change) {
                 // A marker may name a pair, whose value a command replaced: it is no state.
                 let Some(key) = change.pair.redis.as_deref().filter(|_| change.op != Op::Marker) else { continue };
-                if met.contains(&KeyedHash::of(key)) {
+                if met.contains(&KeyedHash::of(key)) || !is_meant(key) {
                     continue;
                 }
                 let mapped = self.map.of_key(key).filter(|mapped| mapped.pair == change.pair);
@@ -176,7 +237,12 @@ impl Engine {
 
     /// Ends it after that.
     pub(super) async fn catch_up(&self) {
-        if !self.is_behind() || !self.behind.is_compared.load(Ordering::Acquire) {
+        let is_over = self.behind.is_compared.load(Ordering::Acquire);
+        if is_over && !self.behind.has_looked.swap(true, Ordering::Relaxed) {
+            let quarantined = self.quarantine.names(&|_| true);
+            self.unwritten.compared(quarantined.iter().map(|(name, _)| KeyedHash::of(name)));
+        }
+        if !self.is_behind() || !is_over {
             return;
         }
         match self.stream.set_whole(up_to(self.lease)).await {

@@ -22,6 +22,7 @@ use super::pressure::Pressure;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
 use super::sources::{Begun, Sources};
+use super::unwritten::Unwritten;
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
 use crate::codec::json::StoreNames;
 use crate::env::{self, Map, Tasks};
@@ -179,6 +180,8 @@ pub struct Engine {
     rounds_max: usize,
     pub(super) conclusion: super::compare::Conclusion,
     pub(super) memory: super::tide::Memory,
+    /// What is on the stream and perhaps not in the stores.
+    pub(super) unwritten: Unwritten,
     /// Size of the larger values seen lately.
     value_bytes: AtomicUsize,
     round_ended: Notify,
@@ -208,7 +211,7 @@ impl Engine {
     /// An engine for one ownership.
     pub(super) fn new(
         settings: Settings,
-        parts: Parts,
+        mut parts: Parts,
         lease: Lease,
         counters: Arc<Counters>,
         quarantine: Arc<Quarantine>,
@@ -231,6 +234,7 @@ impl Engine {
             znodes: parts.znodes,
             keys: parts.keys,
             stream: parts.stream,
+            unwritten: parts.behind.take_left(),
             behind: parts.behind,
             metrics: parts.metrics,
             dirty: Arc::new(dirty),

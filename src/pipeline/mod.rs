@@ -34,6 +34,7 @@ mod status;
 mod tide;
 mod unheard;
 mod unreadable;
+mod unwritten;
 
 pub use engine::{Parts, Route, Settings};
 pub use owner::{Claims, Ended, Pipeline, Stores, StreamOpener};

@@ -276,7 +276,7 @@ impl Engine {
         };
         let Some(znodes) = self.znodes.as_ref().filter(|_| items.iter().any(asks)) else { return };
         if znodes.clock().is_older_than(CLOCK_FRESH_MS, steady_ms())
-            && let Err(error) = znodes.raise_tide().await
+            && let Err(error) = self.raise_tide_now().await
         {
             self.failed(&error);
         }
@@ -425,7 +425,8 @@ impl Engine {
         if !self.route(item.hint.route).is_some_and(is_source) {
             return false;
         }
-        let newest = self.newest(&item.pair).filter(|_| !self.is_behind());
+        let is_true = !self.is_behind() && !self.unwritten.holds(&item.name);
+        let newest = self.newest(&item.pair).filter(|_| is_true);
         // A znode that was deleted stays, empty, where others are below it.
         let deleted = newest.as_ref().is_some_and(|newest| !newest.after.exists());
         let znode_value = znode.filter(|data| !(deleted && data.is_empty()));

@@ -322,6 +322,7 @@ impl Pipeline {
                 lock(&self.counters.unheard).lost(side);
             }
             let (captures, so_far) = (engine.captures(), engine.lease.so_far(self.znodes.as_deref()));
+            let written = engine.written();
             self.let_go(engine).await;
             // Those of an ownership before may be of another lineage of the ensemble, in which zxids were higher.
             *lock(&self.remembered) = so_far;
@@ -331,7 +332,7 @@ impl Pipeline {
             {
                 // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for. Who owned nothing
                 // has nothing to say.
-                let _ = env::timeout(DRAIN_LOST, keys.remember(so_far)).await;
+                let _ = env::timeout(DRAIN_LOST, keys.remember(so_far, written)).await;
             }
         }
         let close = async {
@@ -383,8 +384,12 @@ impl Pipeline {
         let stream = self.stream(lineage, captures).await?;
         self.tie().await?;
         self.remember_store().await?;
+        let written = match &self.keys {
+            Some(keys) if !captures => keys.written().await?,
+            _ => None,
+        };
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
-        let behind = behind::begin(stream.as_ref(), lease, has_kept).await.map_err(refused_or_away)?;
+        let behind = behind::begin(stream.as_ref(), lease, has_kept, written).await.map_err(refused_or_away)?;
         *has_started = true;
         self.find_pauses().await?;
         let parts = Parts {

@@ -99,6 +99,7 @@ impl Engine {
         if works.is_empty() && changes.is_empty() {
             return settled;
         }
+        let appending = self.unwritten.appending(self.stream.extent().last);
         let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
             self.has_missed();
             let pause = self.retries.stream.refused();
@@ -108,6 +109,8 @@ impl Engine {
             }
             return settled;
         };
+        self.note_recorded(&changes, position, &works);
+        drop(appending);
         for work in &mut works {
             self.read_back(work).await;
         }
@@ -117,6 +120,20 @@ impl Engine {
         futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
         self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
+    }
+
+    /// Notes which records are still to be written. One without a write is of what is there already.
+    fn note_recorded(&self, changes: &[Change], first: Position, works: &[Work]) {
+        for change in changes {
+            if let Some(name) = change.pair.redis.as_deref() {
+                self.unwritten.settled(name);
+            }
+        }
+        for work in works {
+            if let Some((_, position)) = work.change.get(changes, first) {
+                self.unwritten.recorded(&work.seen.name, position);
+            }
+        }
     }
 
     /// A message that was not published yet is that of the record, which may have been decided on otherwise (`c` by the first try,
@@ -227,6 +244,9 @@ impl Engine {
                     }
                     _ => None,
                 };
+                if change.is_none() {
+                    self.unwritten.settled(&seen.name);
+                }
                 changes.extend(change);
                 self.quarantine.remove(&seen.name);
                 if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {

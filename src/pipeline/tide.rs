@@ -7,10 +7,11 @@
 //! In this order: what Redis remembers was in the ensemble. What changes after the last time is not covered, so that time is short.
 
 use super::engine::Engine;
+use crate::change::Position;
 use crate::env;
 use crate::failpoint::crash_point;
 use crate::store::{Remembered, StoreError};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often it is remembered while something changes: a copy of the ensemble that is restored is older than that. One small
@@ -22,25 +23,44 @@ const EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Memory {
     raised: AtomicI64,
     remembered: AtomicI64,
+    /// Everything below this position of the stream was written when it was remembered.
+    written: AtomicU64,
 }
 
 impl Engine {
     /// Remembers it if something has changed since the last time.
     pub(super) async fn remember(&self) -> Result<(), StoreError> {
         let (Some(znodes), Some(keys), false) = (&self.znodes, &self.keys, self.captures()) else { return Ok(()) };
-        let Memory { raised, remembered } = &self.memory;
+        let Memory { raised, remembered, written: told } = &self.memory;
         let zxid = znodes.zxid();
-        // Noted when it is done: a Redis that is away costs the ensemble one write, not one at each attempt.
-        if raised.load(Ordering::Relaxed) != zxid {
+        // At most one ahead of what Redis has confirmed, however long that is away: by more than that, Redis is an older one.
+        let is_confirmed = raised.load(Ordering::Relaxed) == remembered.load(Ordering::Relaxed);
+        if is_confirmed && raised.load(Ordering::Relaxed) != zxid {
             znodes.raise_tide().await?;
             raised.store(zxid, Ordering::Relaxed);
             crash_point!("c16-tide-raised");
         }
-        if remembered.load(Ordering::Relaxed) != zxid {
-            keys.remember(Remembered { zxid, ..self.lease.so_far(Some(znodes.as_ref())) }).await?;
-            remembered.store(zxid, Ordering::Relaxed);
+        let raised = raised.load(Ordering::Relaxed);
+        let written = self.written();
+        if remembered.load(Ordering::Relaxed) != raised || told.load(Ordering::Relaxed) != written {
+            keys.remember(Remembered { zxid, ..self.lease.so_far(Some(znodes.as_ref())) }, written).await?;
+            remembered.store(raised, Ordering::Relaxed);
+            told.store(written, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Everything on the stream below this position is written.
+    pub(super) fn written(&self) -> Position {
+        let last = self.stream.extent().last;
+        self.unwritten.up_to(last)
+    }
+
+    /// Raises the tide in between, for a measurement of the clocks.
+    pub(super) async fn raise_tide_now(&self) -> Result<(), StoreError> {
+        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return Ok(()) };
+        znodes.raise_tide().await?;
+        keys.remember(self.lease.so_far(Some(znodes.as_ref())), self.written()).await
     }
 
     /// Remembers it again and again; answers what ends the ownership.

@@ -33,7 +33,7 @@ pub use znodes::{
     ZnodeWrite,
 };
 
-use crate::change::{LossCause, Side, brief};
+use crate::change::{LossCause, Position, Side, brief};
 pub use crate::plan::guard::{Remembered, Taken};
 use crate::plan::{Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
@@ -342,9 +342,12 @@ pub trait Keyspace: Send + Sync {
     /// Keys in the database, ours included.
     fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Remembers how far the ensemble has come ([`Lease::so_far`]). Numbers only rise, and nothing is written once a newer owner has
-    /// begun: then it is fenced.
-    fn remember(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Remembers how far the ensemble has come ([`Lease::so_far`]), and up to which position of the stream everything is written. What is
+    /// remembered of the ensemble only rises, and nothing is written once a newer owner has begun: then it is fenced.
+    fn remember(&self, now: Remembered, written: Position) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Everything that the last owner put on its stream below this position was written; `None` if it did not say so.
+    fn written(&self) -> BoxFuture<'_, Result<Option<Position>, StoreError>>;
 
     /// Brings the sidecars up to date with a journal: newer sequences only, living buckets only. Answers whether a key was back at what
     /// its sidecar says, and not by its expiry: then the data set is an older one.

@@ -81,4 +81,5 @@ mod support_works;
 mod told;
 mod transitions;
 mod two_way;
+mod unwritten;
 mod workers;

@@ -233,7 +233,7 @@ async fn an_owner_that_was_overtaken_writes_nothing_of_what_is_remembered() {
     // It ends late, or thaws between two calls; one call of a comparison, of the canary and of an ownership that only begins is as late.
     let newer = at(1, 1, 50, 9);
     for late in [
-        owners[0].remember(newer).await,
+        owners[0].remember(newer, 1).await,
         owners[0].mark_slots(&slot(5), newer).await,
         owners[0].compared(owners[0].mark()).await,
         owners[0].begin(first).await,
@@ -252,11 +252,11 @@ async fn what_is_remembered_only_rises_and_begins_anew_with_another_lineage_of_t
     let owners = overtaken(&redis, at(1, 1, high, 9), at(2, 1, 30, 10)).await;
     let remembered = async || owners[1].remembered().await.unwrap();
     assert_eq!(remembered().await, at(2, 1, high, 10), "an older zxid does not take its place");
-    owners[1].remember(at(2, 1, high - 1, 9)).await.unwrap();
+    owners[1].remember(at(2, 1, high - 1, 9), 1).await.unwrap();
     assert_eq!(remembered().await, at(2, 1, high, 10));
-    owners[1].remember(at(2, 1, high + 1, 11)).await.unwrap();
+    owners[1].remember(at(2, 1, high + 1, 11), 1).await.unwrap();
     assert_eq!(remembered().await, at(2, 1, high + 1, 11));
-    let left_over = owners[1].remember(at(1, 1, i64::MAX, 99)).await;
+    let left_over = owners[1].remember(at(1, 1, i64::MAX, 99), 1).await;
     assert!(matches!(left_over, Err(StoreError::Fenced(_))), "of an ownership before: {left_over:?}");
     owners[0].begin(at(3, 2, 7, 0)).await.unwrap();
     assert_eq!(remembered().await, at(3, 2, 7, 0), "zxids of another lineage are others");
@@ -272,7 +272,7 @@ async fn what_a_flushed_redis_has_forgotten_is_remembered_again_whole() {
     let owner = RedisStore::new(settings(&redis));
     owner.connect().await.unwrap();
     owner.begin(at(4, 1, 20, 2)).await.unwrap();
-    owner.remember(at(4, 1, 25, 3)).await.unwrap();
+    owner.remember(at(4, 1, 25, 3), 1).await.unwrap();
     redis.run::<()>("FLUSHALL").await;
     owner.mark_slots(&[Slot { number: 0, version: 1 }], at(4, 1, 24, 3)).await.unwrap();
     assert_eq!(owner.remembered().await.unwrap(), at(4, 1, 25, 3));

@@ -36,7 +36,7 @@ use super::{
     Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
     KeyspaceFacts, Known, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
-use crate::change::LossCause;
+use crate::change::{LossCause, Position};
 use crate::env;
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
@@ -112,6 +112,8 @@ struct Shared {
     /// This owner, and how far it has seen its ensemble come.
     owner: Mutex<Remembered>,
     nonce: AtomicU64,
+    /// Everything that this owner has put on its stream below this position is written; 0 while that is not known.
+    written: AtomicU64,
     lineage: Mutex<Lineage>,
     facts: Mutex<Arc<KeyspaceFacts>>,
     claim: Mutex<Option<claim::Laid>>,
@@ -149,6 +151,7 @@ impl RedisStore {
             owner: Mutex::default(),
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
             nonce: AtomicU64::new(env::random::number() >> 1),
+            written: AtomicU64::new(0),
             lineage: Mutex::new(Lineage::default()),
             facts: Mutex::default(),
             claim: Mutex::new(None),
@@ -242,8 +245,12 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
-    fn remember(&self, now: Remembered) -> BoxFuture<'_, Result<(), StoreError>> {
-        state::remember(&self.shared, now).boxed()
+    fn remember(&self, now: Remembered, written: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        state::remember(&self.shared, now, written).boxed()
+    }
+
+    fn written(&self) -> BoxFuture<'_, Result<Option<Position>, StoreError>> {
+        state::written(&self.shared).boxed()
     }
 
     fn complete(&self, entries: Vec<JournalEntry>) -> BoxFuture<'_, Result<bool, StoreError>> {

@@ -16,6 +16,7 @@ use super::calls::{integer, keys_of, run};
 use super::info::Evidence;
 use super::script::Script;
 use super::{Shared, lock, own};
+use crate::change::Position;
 use crate::store::{JOURNAL_SLOTS, Remembered, Slot, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
@@ -39,6 +40,9 @@ const EVICTED: &str = "evicted_keys";
 const OLDER: &str = "older";
 /// Of which routes these two hold: under others there are pairs that nobody has looked at. A version before does not write it.
 const RANGES: &str = "ranges";
+
+/// Below this position of its stream everything was written that the owner had recorded. A version before does not write it.
+const WRITTEN: &str = "written";
 
 /// The version of a journal slot whose sidecars are written.
 fn slot_field(number: usize) -> String {
@@ -101,7 +105,12 @@ impl Update {
         // Each write says again how far the ensemble has come: a data set that was flushed meanwhile has forgotten it.
         // So does that it is an older one: what shows it is written over by the first of these.
         let older = if lock(&shared.lineage).older { "1" } else { "" };
-        let Update(fields) = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0)).put("s", OLDER, older);
+        let update = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0)).put("s", OLDER, older);
+        let Update(fields) = match shared.written.load(Ordering::Relaxed) {
+            // Not known yet in this ownership: what the last one said still holds.
+            0 => update,
+            written => update.put("s", WRITTEN, written),
+        };
         let mut command = redis::cmd("EVALSHA");
         command.arg(&shared.state.sha).arg(1).arg(key(shared)).arg(epoch).arg(ensemble);
         for (rule, field, value) in fields {
@@ -164,6 +173,7 @@ pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError
 /// See [`crate::store::Keyspace::begin`].
 pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
     shared.epoch.store(now.epoch, Ordering::Relaxed);
+    shared.written.store(0, Ordering::Relaxed);
     *lock(&shared.owner) = now;
     let mut stored = read(shared, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
     let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
@@ -186,9 +196,16 @@ pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreE
 }
 
 /// See [`crate::store::Keyspace::remember`].
-pub(super) async fn remember(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
+pub(super) async fn remember(shared: &Shared, now: Remembered, written: Position) -> Result<(), StoreError> {
     note(shared, now)?;
+    shared.written.store(written, Ordering::Relaxed);
     write(shared, Update::default()).await
+}
+
+/// See [`crate::store::Keyspace::written`].
+pub(super) async fn written(shared: &Shared) -> Result<Option<Position>, StoreError> {
+    let written = read(shared, &[WRITTEN]).await?;
+    Ok(written.first().and_then(|written| std::str::from_utf8(written).ok()?.parse().ok()))
 }
 
 /// The ensemble has come so far under this owner; what is left of an earlier ownership of this worker is fenced here, since it would
