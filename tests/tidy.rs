@@ -312,6 +312,58 @@ fn bad_form(source: &Source) -> Vec<String> {
     breaches
 }
 
+/// Files that import each other in a circle, and how many they are. The aim is none: a circle that is still there is named here, and may
+/// only become smaller. A part of a room's file behind `#[cfg(test)]` does not count.
+const CIRCLES: &[(&str, usize)] = &[
+    ("assembly", 3),
+    ("config::model", 2),
+    ("pipeline::asked", 12),
+    ("pipeline::captured_store", 5),
+    ("store::redis", 15),
+    ("store::zookeeper", 20),
+    ("stream::kafka", 10),
+];
+
+/// Every circle of files, by the name of its first file.
+fn circles(sources: &[Source]) -> Vec<Vec<String>> {
+    let modules: Vec<Vec<String>> = sources.iter().map(|source| module(&source.path)).collect();
+    let at = |full: &[String]| {
+        let names = full.get(1..).unwrap_or_default();
+        (0..=names.len()).rev().find_map(|len| modules.iter().position(|module| module[..] == names[..len]))
+    };
+    let names: Vec<Vec<usize>> = sources
+        .iter()
+        .zip(&modules)
+        .enumerate()
+        .map(|(own, (source, module))| {
+            let code = code_only(source.text.split("#[cfg(test)]").next().unwrap());
+            let from_root = |path: &Vec<String>| {
+                let child = [vec!["crate".to_owned()], module.clone(), path.clone()].concat();
+                let is_child = modules.contains(&child[1..=module.len() + 1].to_vec());
+                if is_child { child } else { resolved(path, module) }
+            };
+            let named = paths(&code).iter().filter(|path| path.len() > 1).map(from_root).collect::<Vec<_>>();
+            let ours = named.iter().filter(|full| full[0] == "crate");
+            ours.filter_map(|full| at(full)).filter(|other| *other != own).collect()
+        })
+        .collect();
+    let reached = |from: usize| {
+        let (mut met, mut open) = (BTreeSet::new(), names[from].clone());
+        while let Some(next) = open.pop() {
+            if met.insert(next) {
+                open.extend(&names[next]);
+            }
+        }
+        met
+    };
+    let reach: Vec<BTreeSet<usize>> = (0..sources.len()).map(reached).collect();
+    let in_circle = |one: usize, other: usize| reach[one].contains(&other) && reach[other].contains(&one);
+    let circle = |at: usize| (0..sources.len()).filter(|other| in_circle(at, *other)).collect::<Vec<_>>();
+    let found: BTreeSet<Vec<usize>> = (0..sources.len()).map(circle).collect();
+    let named = found.into_iter().filter(|circle| circle.len() > 1);
+    named.map(|circle| circle.into_iter().map(|file| modules[file].join("::")).collect()).collect()
+}
+
 /// Which branch of a `select!` is looked at first is said, and not left to chance.
 fn unbiased(source: &Source) -> Vec<String> {
     let code = code_only(&source.text);
@@ -338,6 +390,37 @@ fn no_room_names_what_the_table_of_the_house_forbids() {
 #[test]
 fn every_file_opens_with_a_sentence_ends_in_time_and_leaves_nothing_undone() {
     none(&rust_files().iter().flat_map(bad_form).collect::<Vec<_>>());
+}
+
+#[test]
+fn files_import_each_other_in_no_circle_but_those_that_are_named() {
+    let sources = files("src", "rs").into_iter().filter(|source| source.path != "src/main.rs").collect::<Vec<_>>();
+    let mut breaches = Vec::new();
+    let mut known: Vec<(&str, usize)> = CIRCLES.to_vec();
+    for circle in circles(&sources) {
+        let at = known.iter().position(|(first, _)| circle.iter().any(|file| file == first));
+        match at.map(|at| known.remove(at)) {
+            Some((_, files)) if files == circle.len() => {}
+            Some((first, files)) => {
+                breaches.push(format!("{first}: {} in a circle, {files} are known: {circle:?}", circle.len()))
+            }
+            None => breaches.push(format!("a new circle: {circle:?}")),
+        }
+    }
+    breaches.extend(known.iter().map(|(first, _)| format!("{first}: the circle is gone; take it out of CIRCLES")));
+    none(&breaches);
+}
+
+#[test]
+fn a_circle_is_seen() {
+    let source = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
+    let sources = [
+        source("src/a/mod.rs", "mod one;\nmod two;\npub use two::Two;\n"),
+        source("src/a/one.rs", "use super::two::Two;\nuse crate::b::B;\n"),
+        source("src/a/two.rs", "use crate::a::one::{One, Other};\n"),
+        source("src/b.rs", "pub struct B;\n#[cfg(test)]\nmod tests {\n    use crate::a::one::One;\n}\n"),
+    ];
+    assert_eq!(circles(&sources), [["a::one", "a::two"]]);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 
 use super::hand::{Found, found_znode, look_keys};
 use super::make::{Why, Wish};
-use super::{HistoryError, Scope};
+use super::scope::{HistoryError, Scope};
 use crate::change::{KeyedHash, Pair, Side};
 use crate::env::{Instant, Set};
 use crate::pipeline::Route;

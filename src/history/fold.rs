@@ -10,7 +10,7 @@
 //! long to be repeated the state is lost, and told.
 
 use super::make::{Why, Wish};
-use super::{HistoryError, Scope};
+use super::scope::{HistoryError, Scope};
 use crate::change::{Change, KeyedHash, Op, Position, Side};
 use crate::env::Map;
 use crate::stream::{Recorded, Stream};

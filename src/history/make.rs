@@ -1,7 +1,7 @@
 //! Makes states true in a store: looks, keeps what it is about to replace, and writes by compare-and-set.
 
 use super::hand::{Edit, Found, Hand};
-use super::{HistoryError, Scope};
+use super::scope::{HistoryError, Scope};
 use crate::change::{Change, Conflict, Connector, Op, Pair, Position, Source};
 use crate::env::{self, Instant};
 use crate::pipeline::retry::Pauses;

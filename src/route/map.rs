@@ -1,7 +1,8 @@
 //! The routes of a pipeline as one map: which route a path or a key belongs to, and the name on the other side.
 
+use super::error::PatternError;
 use super::name;
-use super::pattern::{Pattern, PatternError, Segment, cut, is_reserved_key, is_reserved_path, same_wildcards};
+use super::pattern::{Pattern, Segment, cut, is_reserved_key, is_reserved_path, same_wildcards};
 use super::separator::Separator;
 use crate::change::Pair;
 use std::borrow::Cow;

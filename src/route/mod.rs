@@ -18,14 +18,16 @@
 //! [`RouteMap`] then asks the routes in order and believes a pair only if both of its names lead to the same route: two
 //! routes that overlap on one side can never write one znode or one key for two.
 
+mod error;
 pub mod glob;
 mod map;
 mod name;
 mod pattern;
 mod separator;
 
+pub use error::PatternError;
 pub use map::{Mapped, RouteMap, RouteSpec};
-pub use pattern::{Pattern, PatternError, same_wildcards};
+pub use pattern::{Pattern, same_wildcards};
 pub use separator::check_separator;
 
 #[cfg(test)]

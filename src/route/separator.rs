@@ -7,7 +7,7 @@
 //! bytes, swapping the first two leaves every token where it was, and so the swap undoes itself for every separator
 //! without `/`.
 
-use super::pattern::PatternError;
+use super::error::PatternError;
 
 /// Longest separator, in bytes. Long enough for every habit seen in the wild (`:`, `.`, `::`, `->`), short enough to
 /// scan.

@@ -8,7 +8,9 @@
 //!
 //! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
 
+mod claim;
 pub mod clock;
+mod error;
 mod held;
 mod keys;
 mod limit;
@@ -22,7 +24,9 @@ mod ties;
 mod znodes;
 pub mod zookeeper;
 
+pub use claim::{Claim, HeldClaim};
 pub use clock::ClockOffset;
+pub use error::{StoreError, one_for_one};
 pub use keys::{KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, Moment, Scanned};
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::{overlaps, owned_by_another};
@@ -33,30 +37,12 @@ pub use znodes::{
     ZnodeWrite,
 };
 
-use crate::change::{LossCause, Position, Side, brief};
+use crate::change::{LossCause, Position, Side};
 pub use crate::plan::guard::{Remembered, Taken};
 use crate::plan::{Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-
-/// What a store can fail with as a whole, by what the caller does next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// Not reachable now. Nothing is known of what was under way; wait, and observe again.
-    #[error("{}", brief::text(.0))]
-    Away(String),
-    /// It answers, and does not do this now: no memory left, a disk that it cannot write, too few replicas. Wait, and observe
-    /// again.
-    #[error("{0}")]
-    NotNow(String),
-    /// It will not serve us: a refused login, a server too old, a range that another pipeline owns. Exit 1.
-    #[error("{}", brief::text(.0))]
-    Refused(String),
-    /// Another worker owns the pipeline now. Stop writing and stand by.
-    #[error("{}", brief::text(.0))]
-    Fenced(String),
-}
 
 /// How the connection of a source stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +74,6 @@ pub trait Hints: Send + Sync {
 
     /// The ownership has to end, for this reason: what the store is to remember of it can be neither read nor written.
     fn end(&self, why: StoreError);
-}
-
-/// The answers to so many questions. Fewer or more than that are an error of the whole call: which of them answers what is not known,
-/// and nobody must be left waiting for one.
-///
-/// # Errors
-/// [`StoreError::Away`].
-pub fn one_for_one<A>(what: &str, questions: usize, answers: Vec<A>) -> Result<Vec<A>, StoreError> {
-    if answers.len() == questions {
-        return Ok(answers);
-    }
-    Err(StoreError::Away(format!("{what}: {} answers to {questions} questions", answers.len())))
 }
 
 /// What a keyspace event says of the key's disappearance; `None` if the event does not remove keys (or is one of a newer
@@ -141,39 +115,6 @@ impl Lease {
         let (zxid, tide) = znodes.map_or((0, 0), |znodes| (znodes.zxid(), znodes.tide()));
         Remembered { epoch: self.epoch, ensemble: self.ensemble.id, zxid, tide }
     }
-}
-
-/// A range of names that a pipeline claims.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Claim {
-    /// The pipeline.
-    pub pipeline: String,
-    /// The worker (`host:pid`), for people.
-    pub worker: String,
-    /// The worker's identity; empty in a claim of a version that had none.
-    #[serde(default)]
-    pub identity: String,
-    /// The lineage of the ensemble by which the pipeline is owned; 0 where that is not known.
-    #[serde(default)]
-    pub lineage: u32,
-    /// The ensemble, for people.
-    #[serde(default)]
-    pub ensemble: String,
-    /// Patterns of the side where the claim is laid.
-    pub patterns: Vec<String>,
-    /// Whether it writes there.
-    pub writes: bool,
-    /// Whether it only captures.
-    pub captures: bool,
-}
-
-/// A claim as it lies in Redis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldClaim {
-    /// The claim.
-    pub claim: Claim,
-    /// When it is void, by the server's clock, milliseconds since the epoch. It rises whenever a worker keeps the claim alive.
-    pub until_ms: i64,
 }
 
 /// Why an ownership ends.

@@ -1,6 +1,7 @@
 //! Whether two claims may live beside each other.
 
-use super::{Claim, StoreError};
+use super::claim::Claim;
+use super::error::StoreError;
 
 /// Whether the ranges of two claims on one store overlap in a way that two pipelines must not share: both write
 /// there, or one writes what the other carries on. A capture only reads, and many pipelines may read one source.

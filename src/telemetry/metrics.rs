@@ -1,6 +1,7 @@
 //! The counters that the pipeline moves, and the text that Prometheus reads.
 
-use super::{gauges, names, process};
+use super::names::{self, stem};
+use super::{gauges, process};
 use crate::change::{LossCause, Op, Side};
 use crate::pipeline::control::{PipelineState, PipelineStatus};
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -320,11 +321,6 @@ fn without_standbys(page: &str, statuses: &[PipelineStatus]) -> String {
         out.push('\n');
     }
     out
-}
-
-/// The name under which a counter is registered: the encoder adds `_total` itself.
-pub(super) fn stem(name: &str) -> &str {
-    name.strip_suffix("_total").unwrap_or(name)
 }
 
 /// OpenMetrics text as Prometheus 0.0.4 writes it: a counter's comments name the series with its `_total`, and there

@@ -84,3 +84,8 @@ pub const SPAN_COMPARE: &str = "compare";
 pub const SPAN_CAPTURE: &str = "capture";
 /// Span: one batch on its way into a store.
 pub const SPAN_APPLY: &str = "apply";
+
+/// The name under which a counter is registered: the encoder adds `_total` itself.
+pub(super) fn stem(name: &str) -> &str {
+    name.strip_suffix("_total").unwrap_or(name)
+}

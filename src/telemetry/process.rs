@@ -1,7 +1,6 @@
 //! What the kernel says about this process, under the names that every Prometheus client gives it.
 
-use super::metrics::stem;
-use super::names;
+use super::names::{self, stem};
 use crate::env::disk;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;

@@ -25,6 +25,7 @@ mod index;
 mod load;
 mod lock;
 mod log;
+mod options;
 mod query;
 mod secure;
 mod segment;
@@ -36,12 +37,12 @@ use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError,
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::codec;
 use crate::env;
-use disk::{Disk, RealDisk};
 use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
 use index::{NO_PAIR, known_as, pair_hash};
 use log::Log;
+use options::Options;
 use query::Missed;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
@@ -58,61 +59,11 @@ const QUEUE_UNIT: usize = 16 << 10;
 /// Requests that may wait: appends, and two more, so that a `thin_now` and a `set_whole` find a place.
 const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 2;
 
-/// A segment is at most this large: rewriting one takes about a second, and the disk must hold one more while it does.
-const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// A segment is at least this large: smaller ones would cost a file and two syncs of a directory every few batches.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// An opening copies the newest segment if it is no larger than this share of one, 8 MiB at most; of a larger one it copies the last write
-/// and begins another segment with it. So openings without end make sixteen times as many files at most.
-const RENEWED: u64 = 8;
-/// Segments that make up `retention.size`: the active one cannot be thinned, and this bounds its share.
-const SEGMENTS: u64 = 8;
-/// The active segment is closed at this age even if `retention.age` is long: a position by time then needs to look at
-/// an hour of history at most.
-const ROLL_MS_MAX: i64 = 3_600_000;
-/// How often age is looked at: a tenth of it, within these bounds. An idle stream wakes this rarely.
-const PERIOD_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// How often a look is repeated where files were gone. Each time another process has finished a step of thinning, or a segment that
 /// somebody removed is given up.
 const LOOKS_MAX: usize = 10_000;
 /// How often a read-only opening looks for new records: below what a person at `tail` notices.
 const POLL: Duration = Duration::from_millis(200);
-
-/// What an opening for writing goes by.
-#[derive(Clone)]
-struct Options {
-    retention: Retention,
-    segment_bytes: u64,
-    /// The newest segment of an earlier opening is copied whole up to this size.
-    renew_bytes: u64,
-    /// How often retention is looked at without being woken.
-    period: Duration,
-    disk: Arc<dyn Disk>,
-    /// The clock that age is measured with, milliseconds since the epoch.
-    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
-}
-
-impl Options {
-    fn new(retention: Retention) -> Options {
-        let segment_bytes = (retention.size / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        Options {
-            retention,
-            segment_bytes,
-            renew_bytes: segment_bytes / RENEWED,
-            period: (retention.age / 10).clamp(PERIOD_BOUNDS.0, PERIOD_BOUNDS.1),
-            disk: Arc::new(RealDisk),
-            now_ms: Arc::new(env::unix_ms),
-        }
-    }
-
-    fn age_ms(&self) -> i64 {
-        i64::try_from(self.retention.age.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    fn roll_ms(&self) -> i64 {
-        self.age_ms().min(ROLL_MS_MAX)
-    }
-}
 
 /// A stream in a directory. Dropping it writes what was handed to `append` and gives up the lock.
 pub struct EmbeddedStream {

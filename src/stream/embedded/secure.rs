@@ -11,15 +11,15 @@
 //! all files but the newest are durable. A second sync proves nothing after one that was refused; a copy does. Its name appears when
 //! its bytes are durable, and from then on what the file before holds of it is void (`load.rs`): at each moment either the one or the other counts.
 //!
-//! The cost of an opening: [`RENEWED`](super::RENEWED) of a segment or one write, whichever is more. A newest segment that an earlier version wrote
+//! The cost of an opening: [`RENEWED`](super::options::RENEWED) of a segment or one write, whichever is more. A newest segment that an earlier version wrote
 //! says nothing of its writes and is copied whole, once.
 
-use super::Options;
 use super::disk::Disk;
 use super::file::LogFile;
 use super::frame::{FILE_HEADER, FileHeader};
 use super::index::{Location, pair_of};
 use super::log::{Log, unavailable};
+use super::options::Options;
 use super::segment::{self, Segment};
 use crate::env::disk::File;
 use crate::stream::StreamError;

@@ -14,12 +14,12 @@
 //! Each step adds at most one segment to the disk before it takes the old ones away. Nothing is thinned on the word of a record that may
 //! not be durable (`secure.rs`).
 
-use super::Options;
 use super::disk::Disk;
 use super::file::KEPT;
 use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
 use super::index::{Location, pair_of};
 use super::log::{Log, State};
+use super::options::Options;
 use super::segment::{self, Segment};
 use crate::change::{KeyedHash, Position};
 use crate::env::disk::File;

@@ -11,6 +11,7 @@ mod power;
 mod retention;
 mod volatile;
 
+use super::disk::{Disk, RealDisk};
 use super::*;
 use crate::change::{Conflict, Connector, Gap, GapState, Source, ValueKind};
 use crate::env::disk::{self, File};
