@@ -176,3 +176,41 @@ async fn nothing_is_written_to_an_ensemble_that_is_older_than_its_owner_left_it(
     assert_eq!(znodes.text("/settings/a").await.as_deref(), Some("2"));
     store.close().await;
 }
+
+/// The ancestors of a deep znode are created in parts, behind the writes that came with it.
+#[tokio::test]
+async fn a_deep_znode_is_created_over_several_calls_and_what_comes_with_it_at_once() {
+    let zookeeper = ZooKeeper::start().await;
+    let store = zookeeper_store(&zookeeper);
+    store.connect().await.unwrap();
+    store.stand(&|_, _| {}).await.unwrap();
+    store.own(Remembered::default(), Taken::default()).await.unwrap();
+    store.journal().await.unwrap();
+    let znodes = zookeeper.client().await;
+    fn create(path: &str) -> ZnodeWrite<'_> {
+        let (op, acl) = (ZnodeOp::Create, ZnodeAcl::Open);
+        ZnodeWrite { path, op, data: b"v", key: b"settings:k", base: agreed("v"), nonce: 1, acl }
+    }
+    let deep = format!("/settings{}", "/a".repeat(550));
+    znodes.put("/settings/plain", "").await;
+    let mut calls = 0;
+    loop {
+        let plain = format!("/settings/plain/{calls}");
+        let written = store.write(&[create(&deep), create(&plain)]).await.unwrap();
+        store.release(&written.slots);
+        assert!(matches!(written.outcomes[1], ZnodeOutcome::Done { .. }), "call {calls}: {:?}", written.outcomes);
+        calls += 1;
+        match &written.outcomes[0] {
+            ZnodeOutcome::Done { .. } => break,
+            other => assert_eq!(*other, ZnodeOutcome::Refused, "call {calls}"),
+        }
+        if calls == 1 {
+            let ancestor = znodes.stat("/settings/a").await;
+            assert!(znodes.stat(&plain).await.czxid < ancestor.czxid, "others are written before its ancestors");
+        }
+        assert!(calls < 20, "each call brings it nearer");
+    }
+    assert!(calls > 2, "{calls} calls");
+    assert_eq!(znodes.text(&deep).await.as_deref(), Some("v"));
+    store.close().await;
+}

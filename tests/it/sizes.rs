@@ -54,43 +54,83 @@ async fn commands_end(scene: &mut Scene) {
     }
 }
 
-/// `SET s:<1,200 segments>`, a name of 530,000 bytes, and 30,000 levels, at a live worker and at one that starts.
+/// Names of 500, 1,200 and 30,000 levels, and one of 530,000 bytes, at a live worker and at one that starts.
 #[tokio::test]
 async fn deep_and_long_names_are_mirrored_or_too_large_and_hold_up_nobody() {
     let mut scene = Scene::start().await;
-    scene.set(deep(1200), "deep").await;
+    scene.set(deep(500), "deep").await;
+    scene.set(deep(1200), "deeper").await;
     scene.set(format!("settings:{}", "n".repeat(530_000)), "long").await;
-    scene.set(deep(30_000), "deeper").await;
-    let path = format!("/{}", deep(1200).replace(':', "/"));
+    scene.set(deep(30_000), "deepest").await;
+    let path = format!("/{}", deep(500).replace(':', "/"));
     eventually_is("the deep znode", LIVE, Some("deep".to_owned()), async || scene.znodes.text(&path).await).await;
-    scene.quarantine_becomes(&["too_large", "too_large"]).await;
+    scene.quarantine_becomes(&["too_large"; 3]).await;
     others_flow(&scene, "first").await;
     // Below what is there now, and back.
-    scene.set(format!("{}:y", deep(1200)), "deep too").await;
+    scene.set(format!("{}:y", deep(500)), "deep too").await;
     let below = format!("{path}/y");
     eventually_is("its child", LIVE, Some("deep too".to_owned()), async || scene.znodes.text(&below).await).await;
     scene.znodes.put(&below, "back").await;
-    let key = format!("{}:y", deep(1200));
+    let key = format!("{}:y", deep(500));
     eventually_is("its key", LIVE, Some("back".to_owned()), async || scene.text(&key).await).await;
     assert!(scene.keepstep.memory_peak() < MEMORY, "{} bytes", scene.keepstep.memory_peak());
 
     scene.keepstep.restart().await;
     others_flow(&scene, "second").await;
-    scene.quarantine_becomes(&["too_large", "too_large"]).await;
+    scene.quarantine_becomes(&["too_large"; 3]).await;
     assert!(scene.keepstep.memory_peak() < MEMORY, "{} bytes", scene.keepstep.memory_peak());
     for row in scene.keepstep.json("quarantine list", &[]).await {
         assert!(row["detail"].as_str().is_some_and(|detail| detail.len() < 1000), "the detail is long");
         // The name is data: whole.
-        assert!(row["pair"]["cache"].as_str().is_some_and(|key| key.len() > 60_000), "the name is whole");
+        assert!(row["pair"]["cache"].as_str().is_some_and(|key| key.len() > 2_400), "the name is whole");
     }
     commands_end(&mut scene).await;
 
     scene.keepstep.restart().await;
+    scene.del(deep(1200)).await;
     scene.del(deep(30_000)).await;
     // `repair` writes as an application does, without a journal: that fitted. The worker's own delete does not.
     scene.del(format!("settings:{}", "n".repeat(530_000))).await;
     scene.znodes.delete(&format!("/settings/{}", "n".repeat(530_000))).await;
     scene.quarantine_becomes(&[]).await;
+}
+
+/// A name with more levels than the ensemble creates in a moment is refused before anything is asked of it; the deepest ones that are
+/// mirrored are created between the writes of others, and cost nobody the session.
+#[tokio::test]
+async fn deep_names_at_a_first_sync_and_later_hold_up_nobody_and_cost_no_session() {
+    let mut scene = Scene::prepare(&[], |pipeline| pipeline.session_timeout("4s")).await;
+    let mirrored = |number: usize| format!("settings:m{number}{}", ":x".repeat(590));
+    let refused = |number: usize| format!("settings:r{number}{}", ":x".repeat(1900));
+    for number in 0..10 {
+        scene.set(refused(number), "deep").await;
+    }
+    for number in 0..3 {
+        scene.set(mirrored(number), "deep").await;
+    }
+    for number in 0..50 {
+        scene.set(format!("settings:plain:{number}"), "v").await;
+    }
+    scene.run().await;
+    for number in 0..50 {
+        scene.znode_becomes(&format!("/settings/plain/{number}"), Some("v")).await;
+    }
+    scene.quarantine_becomes(&["too_large"; 10]).await;
+    for number in 0..3 {
+        scene.znode_becomes(&format!("/{}", mirrored(number).replace(':', "/")), Some("deep")).await;
+    }
+    assert_eq!(scene.znodes.text("/settings/r0").await, None, "no level of a name that is refused is created");
+    // Live, with more than a moment's work at once.
+    scene.set(refused(10), "deep").await;
+    for number in 3..6 {
+        scene.set(mirrored(number), "deep").await;
+    }
+    others_flow(&scene, "live").await;
+    for number in 3..6 {
+        scene.znode_becomes(&format!("/{}", mirrored(number).replace(':', "/")), Some("deep")).await;
+    }
+    scene.quarantine_becomes(&["too_large"; 11]).await;
+    assert_eq!(scene.keepstep.metric("keepstep_gaps_total", "").await, 0.0, "a session was lost");
 }
 
 /// Each of the six znodes of a key takes as much of the transaction as the parent's ACL is long.

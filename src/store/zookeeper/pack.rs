@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   what fits together       ancestors and writes in one multi
-//!   many levels, long ACLs   the ancestors first, in as many transactions as it takes, then the write
+//!   many levels, long ACLs   the ancestors first, some transactions in each call and after all others; then the write
 //!   what does not fit alone  is not sent: too large
 //! ```
 //!
-//! Ancestors that are created first carry the fence, and no journal: an empty znode is no state of a pair, and it remains.
+//! Ancestors that are created so carry the fence, and no journal: an empty znode is no state of a pair, and it remains.
 
 use super::parents::{Place, look_up};
 use super::tenure::Tenure;
@@ -19,10 +19,14 @@ use std::sync::Arc;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError};
 
 /// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a refused member costs more. For each
-/// znode that is created the server looks at every ancestor for a recursive watch: a thousand of them, one below the other, in one
-/// transaction keep it from answering anybody for seconds.
+/// znode that is created the server looks at every ancestor for a recursive watch: hundreds of them, one below the other, in one
+/// transaction keep it from answering anybody.
 const MULTI_WRITES: usize = 100;
 const MULTI_ANCESTORS: usize = 100;
+
+/// Transactions of one call that only create ancestors. The rest of the round waits for them before it ends, so they are few: what is
+/// missing then comes with the next round, which other pairs share.
+const ANCESTOR_MULTIS: usize = 2;
 
 /// Times that ancestors which came or went meanwhile are looked up again.
 const TRIES: usize = 8;
@@ -66,13 +70,23 @@ pub(super) fn request_bytes(shared: &Shared, members: &[Member<'_>]) -> usize {
     shared.multi_bytes() + members.iter().map(|member| member.bytes(shared)).sum::<usize>()
 }
 
-/// Writes as transactions, and the outcomes of those that are in none. What does not fit into so many is left out.
+/// The writes of one call.
+pub(super) struct Packed<'a> {
+    /// As transactions.
+    pub(super) multis: Vec<Vec<Member<'a>>>,
+    /// The outcomes of those that are in none.
+    pub(super) settled: Vec<(usize, ZnodeOutcome)>,
+    /// Those whose ancestors are to be created first, by [`create_ancestors`].
+    pub(super) deep: Vec<Member<'a>>,
+}
+
+/// Packs writes. What does not fit into so many transactions is left out.
 pub(super) async fn pack<'a>(
     shared: &Shared,
     tenure: &Tenure,
     writes: &[ZnodeWrite<'a>],
     multis_max: usize,
-) -> Result<(Vec<Vec<Member<'a>>>, Vec<(usize, ZnodeOutcome)>), StoreError> {
+) -> Result<Packed<'a>, StoreError> {
     let mut order: Vec<(usize, &ZnodeWrite<'a>)> = writes.iter().enumerate().collect();
     // Parents are created before children, and children are deleted before parents.
     order.sort_by_key(|(_, write)| {
@@ -86,7 +100,7 @@ pub(super) async fn pack<'a>(
     let limit = &shared.settings.sessions.limit;
     let fixed = shared.multi_bytes();
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
-    let mut settled = Vec::new();
+    let (mut settled, mut deep) = (Vec::new(), Vec::new());
     let (mut count, mut ancestors, mut bytes) = (0, 0, usize::MAX);
     let mut created: Set<&str> = Set::default();
     for (index, write) in order {
@@ -108,20 +122,14 @@ pub(super) async fn pack<'a>(
         }
         let needed = member.missing.len();
         member.leave(&created);
-        let mut size = member.bytes(shared);
+        let size = member.bytes(shared);
         let is_too_much = fixed + size > limit.together() || member.missing.len() > MULTI_ANCESTORS;
         if is_too_much && !member.missing.is_empty() {
-            // Some of them are created by a write of this very call, which is not sent yet: it comes again after that.
-            if member.missing.len() < needed {
-                continue;
+            // Where some of them are created by a write of this very call, it comes again after that.
+            if member.missing.len() == needed {
+                deep.push(member);
             }
-            if let Some(outcome) = create_ancestors(shared, tenure, &member).await? {
-                settled.push((index, outcome));
-                continue;
-            }
-            created.extend(member.ancestors());
-            member.missing.clear();
-            size = own;
+            continue;
         }
         let is_full = count >= MULTI_WRITES || ancestors + member.missing.len() > MULTI_ANCESTORS;
         if bytes.saturating_add(size) > limit.together() || is_full {
@@ -140,14 +148,35 @@ pub(super) async fn pack<'a>(
             multi.push(member);
         }
     }
-    Ok((multis, settled))
+    Ok(Packed { multis, settled, deep })
 }
 
-/// Creates the ancestors of a write that does not fit into one transaction with them; an outcome if that cannot be done.
-async fn create_ancestors(
+/// Creates ancestors of writes that do not fit into one transaction with them: some, the nearest to the root first. The outcomes of
+/// those of which none can be created; the others are handed back, and find in the next call what is there by then.
+pub(super) async fn create_ancestors(
+    shared: &Shared,
+    tenure: &Tenure,
+    deep: &[Member<'_>],
+) -> Result<Vec<(usize, ZnodeOutcome)>, StoreError> {
+    let mut settled = Vec::new();
+    let mut left = ANCESTOR_MULTIS;
+    for member in deep {
+        if left == 0 {
+            break;
+        }
+        if let Some(outcome) = create_ancestors_of(shared, tenure, member, &mut left).await? {
+            settled.push((member.index, outcome));
+        }
+    }
+    Ok(settled)
+}
+
+/// Creates ancestors of a write, in at most so many transactions; an outcome if that cannot be done.
+async fn create_ancestors_of(
     shared: &Shared,
     tenure: &Tenure,
     member: &Member<'_>,
+    left: &mut usize,
 ) -> Result<Option<ZnodeOutcome>, StoreError> {
     let (client, path): (&Client, _) = (&tenure.session, member.write.path);
     let limit = &shared.settings.sessions.limit;
@@ -156,7 +185,7 @@ async fn create_ancestors(
     let mut missing = member.missing.clone();
     let mut half = MULTI_ANCESTORS;
     let mut tries = 0;
-    while !missing.is_empty() && tries < TRIES {
+    while !missing.is_empty() && tries < TRIES && *left > 0 {
         let mut bytes = shared.multi_bytes();
         let fits = missing.iter().take(half).take_while(|end| {
             bytes += shared.sizes.create(**end, 0, acl);
@@ -185,6 +214,7 @@ async fn create_ancestors(
                     shared.parents().insert(ancestor, Arc::clone(&member.acl));
                 }
                 missing.drain(..part.len());
+                *left -= 1;
                 continue;
             }
             Err(MultiWriteError::OperationFailed { index: 0, source }) => return Err(another_owns(shared, &source)),
@@ -214,7 +244,7 @@ async fn create_ancestors(
         let places = look_up(shared, client, &[(path, member.write.acl)]).await?;
         missing = places.into_iter().next().map(|place| place.missing).unwrap_or_default();
     }
-    Ok(if missing.is_empty() { None } else { Some(ZnodeOutcome::Refused) })
+    Ok(None)
 }
 
 /// Leaves the larger ones of these, at least one and about half of the bytes; the others are handed back.

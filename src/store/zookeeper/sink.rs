@@ -10,7 +10,10 @@
 //! be.
 
 use super::journal::{self, SLOTS};
-use super::pack::{Member, another_owns, halve, look_up_again, no_acl, pack, refusal, request_bytes, too_large};
+use super::pack::{
+    Member, Packed, another_owns, create_ancestors, halve, look_up_again, no_acl, pack, refusal, request_bytes,
+    too_large,
+};
 use super::parents::look_up;
 use super::tenure::Tenure;
 use super::{REQUEST_BYTES_MAX, Shared, explain, lineage};
@@ -40,7 +43,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<ZnodeBatch, StoreError> {
     let tenure = shared.tenure()?;
     let mut outcomes = vec![ZnodeOutcome::Refused; writes.len()];
-    let (multis, settled) = pack(shared, &tenure, writes, MULTIS).await?;
+    let Packed { multis, settled, deep } = pack(shared, &tenure, writes, MULTIS).await?;
     for (index, outcome) in settled {
         if let Some(place) = outcomes.get_mut(index) {
             *place = outcome;
@@ -52,7 +55,10 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
     let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &tenure, multi, *slot));
     // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
     let mut failure = None;
-    for result in futures::future::join_all(runs).await {
+    // In the session's queue after them, so that ancestors hold up nobody else's write.
+    let ancestors = create_ancestors(shared, &tenure, &deep);
+    let (results, created) = futures::future::join(futures::future::join_all(runs), ancestors).await;
+    for result in results.into_iter().chain([created]) {
         match result {
             Ok(done) => {
                 for (index, outcome) in done {
