@@ -436,12 +436,12 @@ pub(super) async fn run(
     script: &Script,
     command: &Cmd,
 ) -> Result<Value, RedisError> {
-    let result = answer(connection.send_packed_command(command).await);
+    let result = answer(connection.send_packed_command(command).await).map_err(|error| script.explained(error));
     if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(script.text);
         answer(connection.send_packed_command(&load).await)?;
-        return answer(connection.send_packed_command(command).await);
+        return answer(connection.send_packed_command(command).await).map_err(|error| script.explained(error));
     }
     result
 }
