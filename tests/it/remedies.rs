@@ -69,9 +69,13 @@ async fn a_command_that_is_renamed_away_is_refused() {
 #[tokio::test]
 async fn a_command_that_the_user_may_not_run_is_refused() {
     let zookeeper = ZooKeeper::start().await;
-    for (rule, command) in
-        [("-scan", "SCAN"), ("-evalsha", "EVALSHA"), ("-hkeys", "HKEYS"), ("-hset", "HSET"), ("resetchannels", "PSUBSCRIBE")]
-    {
+    for (rule, command) in [
+        ("-scan", "SCAN"),
+        ("-evalsha", "EVALSHA"),
+        ("-hkeys", "HKEYS"),
+        ("-hset", "HSET"),
+        ("resetchannels", "PSUBSCRIBE"),
+    ] {
         let user = ["--user", "keepstep", "on", ">secret", "~*", "&*", "+@all", rule];
         let redis = Redis::start_with(&user).await;
         let pipeline = Pipeline::two_way(zookeeper.connect_string(), redis.url())

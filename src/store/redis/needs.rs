@@ -113,11 +113,7 @@ fn on_our_own(shared: &Shared) -> Vec<Wanted> {
 /// What no worker can do without, wherever it may be done: what is forbidden on a user's key concerns the pair of that key.
 fn needs(shared: &Shared) -> Vec<Wanted> {
     let database = shared.settings.server.access.database;
-    let mut all = vec![
-        Wanted::plain("SCAN", &[b"0"]),
-        Wanted::plain("TIME", &[]),
-        Wanted::plain("INFO", &[]),
-    ];
+    let mut all = vec![Wanted::plain("SCAN", &[b"0"]), Wanted::plain("TIME", &[]), Wanted::plain("INFO", &[])];
     all.extend(READS.map(|name| Wanted::plain(name, &[])));
     all.extend(on_our_own(shared));
     for prefix in &shared.settings.prefixes {

@@ -77,7 +77,10 @@ fn by_what(store: &str, flags: Option<&str>, untracked: Option<&str>) -> Vec<Fin
             findings
         }
         Some(flags) => {
-            vec![warning(format!("{}: {carried}", shortcoming(flags)), format!("turn them on with: {}", turn_on(flags)))]
+            vec![warning(
+                format!("{}: {carried}", shortcoming(flags)),
+                format!("turn them on with: {}", turn_on(flags)),
+            )]
         }
         None => {
             let what = "CONFIG GET is not allowed, so notify-keyspace-events is unknown";
@@ -207,7 +210,11 @@ mod tests {
     fn tracking_carries_the_changes_only_where_it_is_there() {
         let said = |flags, untracked| {
             let findings = by_what("cache", flags, untracked);
-            findings.iter().map(|finding| format!("{:?} {}", finding.level, finding.what)).collect::<Vec<_>>().join("\n")
+            findings
+                .iter()
+                .map(|finding| format!("{:?} {}", finding.level, finding.what))
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         let missing = Some("CLIENT TRACKING (the server does not know it)");
         assert!(said(Some(""), None).contains("tracking alone carries the changes"));

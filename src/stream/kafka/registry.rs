@@ -32,6 +32,14 @@ pub struct RegistryAddress {
     pub login: Option<(String, String)>,
 }
 
+impl RegistryAddress {
+    /// As it is named in a sentence; without the login.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}{}", self.host, self.port, self.prefix)
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RegistryError {
@@ -65,25 +73,32 @@ impl Registry {
         let body = json!({ "schema": schema, "schemaType": "AVRO" });
         let answer = self.ask(Method::POST, &format!("/subjects/{subject}/versions"), Some(&body)).await?;
         let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| RegistryError::Refused(format!("the schema registry at {} names no id", self.place())))
+        id.ok_or_else(|| self.no_registry("names no id for a schema that it took"))
     }
 
     /// Asks for its subjects, to see that it answers and takes the login.
     pub async fn reach(&self) -> Result<(), RegistryError> {
-        self.ask(Method::GET, "/subjects", None).await.map(|_| ())
+        let subjects = self.ask(Method::GET, "/subjects", None).await?;
+        if subjects.is_array() { Ok(()) } else { Err(self.no_registry("names no subjects")) }
     }
 
     /// The schema of this id.
     pub async fn schema(&self, id: u32) -> Result<String, RegistryError> {
         let answer = self.ask(Method::GET, &format!("/schemas/ids/{id}"), None).await?;
         let schema = answer.get("schema").and_then(Value::as_str).map(str::to_owned);
-        schema.ok_or_else(|| {
-            RegistryError::Refused(format!("the schema registry at {} has no schema {id}", self.place()))
-        })
+        schema.ok_or_else(|| self.no_registry(&format!("answers without the schema {id}")))
+    }
+
+    /// The error of an answer that is none of a registry: a web page, another service.
+    fn no_registry(&self, what: &str) -> RegistryError {
+        let place = self.place();
+        RegistryError::Refused(format!(
+            "what answers at {place} is no schema registry, or not at this path: it {what}; check `schema_registry`"
+        ))
     }
 
     fn place(&self) -> String {
-        format!("{}:{}", self.address.host, self.address.port)
+        self.address.place()
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, RegistryError> {
