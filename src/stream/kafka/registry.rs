@@ -2,6 +2,7 @@
 //!
 //! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>
 
+use crate::change::brief;
 use crate::env;
 use crate::request;
 use base64::Engine as _;
@@ -17,6 +18,8 @@ use std::time::Duration;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read. Ours is a schema of 5 KB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// What is repeated of its reason.
+const SAID_BYTES: usize = 300;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 /// Where a registry answers.
@@ -110,6 +113,7 @@ impl Registry {
             Ok(Err(error)) => Err(away(&error)),
             Ok(Ok((status, answer))) => {
                 let said = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+                let said = brief::shortened(said, SAID_BYTES);
                 match status {
                     200..300 => Ok(answer),
                     // Too many requests, or too slow ones, are a matter of time.
