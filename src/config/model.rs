@@ -81,6 +81,14 @@ impl Pipeline {
         };
         self.routes.iter().map(spec).collect()
     }
+
+    /// What is probably not meant, and works: a sentence each.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<String> {
+        let names: Vec<&str> = self.routes.iter().map(|route| route.name.as_str()).collect();
+        // Patterns that cannot be used are errors of the file, and told there.
+        crate::route::doubts(&self.route_specs(), &names).unwrap_or_default()
+    }
 }
 
 /// A ZooKeeper ensemble.

@@ -21,10 +21,12 @@
 pub mod glob;
 mod map;
 mod name;
+mod overlap;
 mod pattern;
 mod separator;
 
 pub use map::{Mapped, RouteMap, RouteSpec};
+pub use overlap::doubts;
 pub use pattern::{Pattern, PatternError, same_wildcards};
 pub use separator::check_separator;
 
