@@ -214,8 +214,8 @@ mod tests {
     #[test]
     fn routes_that_overlap_on_one_side_lose_pairs() {
         let found = found(&[("/s/**", "s:**", &[]), ("/t/**", "s:x:**", &[]), ("/s/**", "u:**", &[])]);
-        let [keys, paths] = found.as_slice() else { panic!("{found:?}") };
-        assert!(keys.contains("`r1`") && keys.contains("`/t/") && keys.contains("s:x:"), "{keys}");
+        let [keys, paths] = [0, 1].map(|at: usize| found.get(at).cloned().unwrap_or_default());
+        assert!(found.len() == 2 && keys.contains("`r1`") && keys.contains("`/t/") && keys.contains("s:x:"), "{keys}");
         assert!(paths.contains("`r2`") && paths.contains("`r0`") && paths.contains("`u:"), "{paths}");
         assert_eq!(self::found(&[("/*/x", "*:x", &[]), ("/a/*", "b:*", &[])]).len(), 1);
     }

@@ -238,6 +238,7 @@ pub(super) fn sentence(shared: &Shared, missing: &[String]) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
     use super::super::{RedisStore, Settings};
     use super::*;
@@ -276,8 +277,8 @@ mod tests {
     fn every_command_that_is_given_anywhere_is_asked_for() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/redis");
         let mut given = BTreeSet::new();
-        for file in disk::list(&folder).expect("the sources are there") {
-            let text = disk::read_to_string(&file).expect("a source");
+        for file in disk::list(&folder).unwrap() {
+            let text = disk::read_to_string(&file).unwrap();
             for mark in ["redis.call('", "redis.pcall('", "redis::cmd(\"", ".cmd(\""] {
                 given.extend(words_behind(&text, mark));
             }

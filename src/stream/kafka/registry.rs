@@ -151,3 +151,47 @@ impl Registry {
         Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// What a registry is, that answers everything with this.
+    async fn answering(head: &str, body: &str) -> Result<(), RegistryError> {
+        let listener = env::dial::listen("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let served = env::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let address = RegistryAddress { host: "127.0.0.1".to_owned(), port, prefix: "/api".to_owned(), login: None };
+        let reached = Registry::new(address).reach().await;
+        served.abort();
+        reached
+    }
+
+    #[tokio::test]
+    async fn what_answers_with_a_web_page_is_no_registry() {
+        assert_eq!(answering("200 OK", "[\"a-value\"]").await, Ok(()));
+        for body in ["<html>welcome</html>", "{}", ""] {
+            let reached = answering("200 OK", body).await;
+            assert!(
+                matches!(&reached, Err(RegistryError::Refused(why)) if why.contains("schema_registry")),
+                "{reached:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_reason_is_repeated_in_part() {
+        let body = json!({ "message": "x\u{1b}[31m".repeat(20_000) }).to_string();
+        let reached = answering("422 Unprocessable", &body).await;
+        assert!(matches!(&reached, Err(RegistryError::Refused(why)) if why.len() < 1_000), "{reached:?}");
+    }
+}
