@@ -322,10 +322,10 @@ fn kafka_settings(pipeline: &model::Pipeline) -> Option<kafka::Settings> {
     let place = pipeline.stream.kafka.as_ref()?;
     let revealed = |property: &model::Property| match property {
         model::Property::Text(text) => text.clone(),
-        model::Property::Secret(secret) => secret.now(),
+        model::Property::Secret(secret) => password(secret).now(),
     };
     let secret = |property: &model::Property| match property {
-        model::Property::Secret(secret) => Some(secret.now()),
+        model::Property::Secret(secret) => Some(password(secret).now()),
         model::Property::Text(_) => None,
     };
     let registry = place.schema_registry.as_ref().map(|registry| kafka::RegistryAddress {

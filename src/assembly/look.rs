@@ -15,7 +15,7 @@ use crate::store::{Keyspace as _, StoreError, Znodes as _};
 use crate::stream::StreamError;
 use crate::stream::kafka;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ pub async fn check_connections(
         Ok(map) => map,
         Err(error) => return (Vec::new(), Err(error)),
     };
-    let deadline = Deadline::new(timeout);
+    let deadline = &Deadline::new(timeout);
     let member = Member { once: true, ..Member::default() };
     let (has_path, has_key) = (|path: &str| map.reaching(path).is_some(), |key: &[u8]| map.of_key(key).is_some());
     // Half of the time: the other half is for what comes before and behind.
-    let range = Range { has_path: &has_path, has_key: &has_key, patience: timeout / 2 };
+    let range = &Range { has_path: &has_path, has_key: &has_key, patience: timeout / 2 };
     let mut findings = Vec::new();
     let mut ended = Ok(());
     let mut take = |store: &str, found: Result<Vec<Finding>, StartError>| match found {
@@ -50,13 +50,37 @@ pub async fn check_connections(
     let redis = pipeline.redis.as_ref().filter(|_| uses(Side::Redis));
     let znodes = zookeeper.map(|store| (store, zookeeper_store(pipeline, store, &map, &member)));
     let keys = redis.map(|store| (store, redis_store(pipeline, store, &map, &member)));
-    if let Some((store, znodes)) = &znodes {
-        take(&store.name, deadline.reach(&zookeeper_place(store), || znodes.preflight(&range)).await);
+    let stream = kafka_settings(pipeline);
+    // At the same time: one that is away takes none of the time of the others.
+    let (of_znodes, of_keys, of_topic, of_registry) = tokio::join!(
+        OptionFuture::from(znodes.as_ref().map(|(store, znodes)| {
+            let place = zookeeper_place(store);
+            async move { deadline.reach(&place, || znodes.preflight(range)).await }
+        })),
+        OptionFuture::from(keys.as_ref().map(|(store, keys)| {
+            let place = redis_place(store);
+            async move { deadline.reach(&place, || keys.preflight(range)).await }
+        })),
+        OptionFuture::from(stream.as_ref().map(|settings| async move {
+            let place = format!("kafka {}", settings.brokers);
+            deadline.reach(&place, || finding(kafka::look(settings.clone())).boxed()).await
+        })),
+        OptionFuture::from(stream.as_ref().and_then(|settings| settings.registry.as_ref().zip(Some(settings))).map(
+            |(registry, settings)| async move {
+                let place = format!("the schema registry at {}", registry.place());
+                deadline.reach(&place, || finding(kafka::look_at_registry(settings.clone())).boxed()).await
+            }
+        )),
+    );
+    // What a store that cannot be looked at holds is not asked for once more.
+    let is_looked_at = !matches!(of_znodes, Some(Err(_))) && !matches!(of_keys, Some(Err(_)));
+    if let (Some((store, _)), Some(found)) = (&znodes, of_znodes) {
+        take(&store.name, found);
     }
-    if let Some((store, keys)) = &keys {
-        take(&store.name, deadline.reach(&redis_place(store), || keys.preflight(&range)).await);
+    if let (Some((store, _)), Some(found)) = (&keys, of_keys) {
+        take(&store.name, found);
     }
-    if let (Some((store, znodes)), Some((database, keys))) = (&znodes, &keys) {
+    if is_looked_at && let (Some((store, znodes)), Some((database, keys))) = (&znodes, &keys) {
         let connected = deadline.reach(&zookeeper_place(store), || znodes.connect()).await;
         let tied = match connected {
             Ok(()) => deadline.reach("the stores", || identity::look(&pipeline.name, znodes, keys).boxed()).await,
@@ -86,7 +110,7 @@ pub async fn check_connections(
         (None, Some((store, keys))) => Some((redis_place(store), Captured::Keys(keys))),
         _ => None,
     };
-    if let Some((place, captured)) = captured {
+    if let Some((place, captured)) = captured.filter(|_| is_looked_at) {
         if let Captured::Znodes(znodes) = &captured {
             take("stores", deadline.reach(&place, || znodes.connect()).await.map(|()| Vec::new()));
         }
@@ -99,17 +123,15 @@ pub async fn check_connections(
     if let Some((_, keys)) = &keys {
         keys.close().await;
     }
-    if let Some(settings) = kafka_settings(pipeline) {
-        let place = format!("kafka {}", settings.brokers);
-        let looked = deadline.reach(&place, || look_at_topic(settings.clone()).boxed()).await;
-        take("stream", looked.map(|finding| vec![finding]));
+    for found in [of_topic, of_registry].into_iter().flatten() {
+        take("stream", found.map(|finding| vec![finding]));
     }
     (findings, ended)
 }
 
-/// The stream's topic, as a finding.
-async fn look_at_topic(settings: kafka::Settings) -> Result<Finding, StoreError> {
-    match kafka::look(settings).await {
+/// What is found out about a part of the stream, as a finding.
+async fn finding(look: impl Future<Output = Result<String, StreamError>>) -> Result<Finding, StoreError> {
+    match look.await {
         Ok(what) => Ok(Finding::new(Level::Ok, "stream", what, "")),
         Err(StreamError::Refused(why)) => Ok(Finding::new(Level::Error, "stream", why, "")),
         Err(error) => Err(StoreError::Away(error.to_string())),
@@ -133,6 +155,12 @@ impl Deadline {
         place: &str,
         look: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
     ) -> Result<T, StartError> {
+        if env::Instant::now() >= self.at {
+            // Nothing was asked, so nothing can be said against it.
+            let seconds = self.timeout.as_secs_f64();
+            let why = format!("{place} was not looked at: the {seconds} s were over before; give more with --timeout");
+            return Err(StartError::Stuck(why));
+        }
         let mut pauses = Pauses::default();
         let mut last = StoreError::Away(format!("{place}: no answer"));
         let tries = async {
@@ -154,5 +182,29 @@ impl Deadline {
             StoreError::Away(_) | StoreError::Fenced(_) => StartError::Unreachable(why),
             StoreError::NotNow(_) | StoreError::Refused(_) => StartError::Stuck(why),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_was_never_asked_is_not_called_away() {
+        let deadline = Deadline::new(Duration::ZERO);
+        let reached = deadline.reach("zookeeper zk (h:1)", || async { Ok::<(), StoreError>(()) }.boxed()).await;
+        let said = match reached {
+            Err(StartError::Stuck(why)) => why,
+            other => format!("{other:?}"),
+        };
+        assert!(said.contains("was not looked at") && !said.contains("no answer"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_is_named_as_away() {
+        let deadline = Deadline::new(Duration::from_millis(20));
+        let reached = deadline.reach("redis cache (h:1)", || std::future::pending::<Result<(), StoreError>>().boxed());
+        let error = reached.await;
+        assert!(matches!(&error, Err(StartError::Unreachable(why)) if why.contains("redis cache")), "{error:?}");
     }
 }

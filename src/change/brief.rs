@@ -1,6 +1,7 @@
 //! Texts for people, shortened: a name may have half a megabyte, and no error and no line of the log is longer than 1 kB.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Bytes of a name in a text. Two names, a sentence, and what a line of the log begins with are below 1 kB.
 pub const NAME_BYTES: usize = 200;
@@ -47,6 +48,40 @@ pub fn shortened(text: &str, bytes: usize) -> Cow<'_, str> {
     Cow::Owned([head, MARK, tail].concat())
 }
 
+/// A text without control characters, ends of lines included, and without those that nobody sees or that change the direction of
+/// writing: each is escaped. What others write (a server's error, a name, a file's name) is shown by this alone.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() || is_format(letter) {
+            let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+/// The general categories Cf, Zl and Zp of Unicode.
+fn is_format(letter: char) -> bool {
+    matches!(letter,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0001}'..='\u{e007f}')
+}
+
+/// A text of others as one line below 1 kB.
+#[must_use]
+pub fn line(text: &str) -> String {
+    // What is far too long is cut first: escaping makes it longer.
+    shortened(&printable(&shortened(text, LINE_BYTES)), LINE_BYTES).into_owned()
+}
+
+/// Bytes of such a line.
+const LINE_BYTES: usize = 1000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +99,17 @@ mod tests {
             assert!(brief.len() <= TEXT_BYTES && brief.len() > TEXT_BYTES - 8, "{}", brief.len());
             assert!(brief.contains(" … "));
         }
+    }
+
+    #[test]
+    fn nothing_of_others_steers_a_terminal_or_hides() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d"), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
+        for hidden in ['\n', '\r', '\u{7f}', '\u{2028}', '\u{61c}', '\u{200b}', '\u{200d}', '\u{feff}', '\u{e0041}'] {
+            assert!(!printable(&format!("a{hidden}b")).contains(hidden), "{hidden:?}");
+        }
+        assert_eq!(printable("größe 大 🦀"), "größe 大 🦀");
+        let line = line(&"\u{1b}[31mx\n".repeat(20_000));
+        assert!(line.len() <= LINE_BYTES && !line.contains(['\u{1b}', '\n']), "{}", line.len());
     }
 
     #[test]

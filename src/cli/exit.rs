@@ -1,6 +1,7 @@
 //! How a command ends, and the number that says so to a shell.
 
 use crate::assembly::StartError;
+use crate::change::brief;
 use crate::config::Problems;
 use crate::http::client::ClientError;
 use crate::stream::StreamError;
@@ -61,8 +62,10 @@ impl Failure {
     pub(super) fn tell(&self) {
         match self {
             Failure::Closed => {}
+            // Several lines, of which each is made for a terminal.
             Failure::File(problems) => eprintln!("{}", problems.to_string().trim_end()),
-            other => eprintln!("error: {}", other.to_string().trim_end()),
+            // What a server or a worker answered may be in it.
+            other => eprintln!("error: {}", brief::line(other.to_string().trim_end())),
         }
     }
 }

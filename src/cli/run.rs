@@ -56,6 +56,9 @@ pub(super) struct Run {
 
 pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
     let pipelines = config::load_all(&args.files)?;
+    for pipeline in &pipelines {
+        pipeline.doubts().iter().for_each(|doubt| tracing::warn!(pipeline = pipeline.name, "{doubt}"));
+    }
     let files = Files { paths: args.files, known: texts(&pipelines) };
     let token = args.http_token_file.as_deref().map(Token::read).transpose();
     let token = token.map_err(|error| Failure::Usage(error.to_string()))?;

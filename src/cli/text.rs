@@ -1,24 +1,10 @@
 //! What people read: names, values and times as text that no terminal can be misled by.
 
+pub(super) use crate::change::brief::printable;
 use serde_json::Value;
-use std::fmt::Write as _;
 
 /// Characters of a value that the text form shows; `--format json` shows all.
 const VALUE_CHARACTERS_MAX: usize = 200;
-
-/// Text without control characters and without those that change the direction of writing: both are escaped.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        let misleads = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || misleads {
-            let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
-        } else {
-            out.push(letter);
-        }
-    }
-    out
-}
 
 /// A store's or a pair's name: as it is, or `base64:…`.
 pub(super) fn name(name: &Value) -> String {

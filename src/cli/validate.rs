@@ -65,6 +65,11 @@ fn describe(pipeline: &Pipeline, out: &mut Output) -> Result<(), Failure> {
         });
         out.row(&row, route_text)?;
     }
+    for doubt in pipeline.doubts() {
+        let finding =
+            Finding::new(Level::Warning, "routes", doubt, "the first route that matches a name has it, on both sides");
+        out.row(&finding_row(pipeline, &finding), finding_text)?;
+    }
     Ok(())
 }
 

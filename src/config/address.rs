@@ -69,6 +69,11 @@ pub(super) fn connect(text: &str) -> Result<String, &'static str> {
         Some((hosts, chroot)) => (hosts, chroot.strip_suffix('/').unwrap_or(chroot)),
         None => (text, ""),
     };
+    let is_host =
+        |part: &str| host_and_port(part.split('/').next().unwrap_or(part)).is_ok_and(|(_, port)| port.is_some());
+    if chroot.split(',').skip(1).any(is_host) {
+        return Err("the chroot stands once, behind the last host, and holds for all of them");
+    }
     for host in hosts.split(',') {
         if host_and_port(host)?.1.is_none() {
             return Err("every host has its port");
@@ -272,6 +277,7 @@ mod tests {
             ("a:1,b:2,c:3/app/x", "a:1,b:2,c:3/app/x"),
             ("a:1/", "a:1"),
             ("[::1]:2181", "[::1]:2181"),
+            ("a:1/x,y", "a:1/x,y"),
         ] {
             assert_eq!(connect(text).as_deref(), Ok(expected), "{text}");
         }
@@ -288,6 +294,8 @@ mod tests {
             "a:1/../x",
             "a:1/x/*",
             "u:p@a:1",
+            "a:1/x,b:2/x",
+            "a:1/x,b:2",
         ] {
             assert!(connect(text).is_err(), "{text}");
         }

@@ -33,18 +33,13 @@ impl Secret {
         &self.text
     }
 
-    /// The secret as it is now, for the client that logs in. A file that cannot be read now, since it is being replaced, leaves it as
-    /// it was.
-    #[must_use]
-    pub fn now(&self) -> String {
-        let Some(file) = &self.file else { return self.text.clone() };
-        match super::reader::secret_in(file) {
-            Ok(text) => text,
-            Err(reason) => {
-                tracing::warn!(file = %file.display(), "the secret file {reason}; what it held at the start is used");
-                self.text.clone()
-            }
-        }
+    /// The secret as it is now, for the client that logs in.
+    ///
+    /// # Errors
+    /// A file that cannot be read now, since it is being replaced; with the reason.
+    pub fn now(&self) -> Result<String, String> {
+        let Some(file) = &self.file else { return Ok(self.text.clone()) };
+        super::reader::secret_in(file).map_err(|reason| format!("the secret file {} {reason}", file.display()))
     }
 }
 
@@ -85,6 +80,14 @@ impl Pipeline {
             separator: route.separator.clone(),
         };
         self.routes.iter().map(spec).collect()
+    }
+
+    /// What is probably not meant, and works: a sentence each.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<String> {
+        let names: Vec<&str> = self.routes.iter().map(|route| route.name.as_str()).collect();
+        // Patterns that cannot be used are errors of the file, and told there.
+        crate::route::doubts(&self.route_specs(), &names).unwrap_or_default()
     }
 }
 

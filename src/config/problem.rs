@@ -1,5 +1,6 @@
 //! What is wrong with a pipeline file, and how it is shown: like a compiler would.
 
+use crate::change::brief::printable;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -100,8 +101,9 @@ impl std::error::Error for Problems {}
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gutter = self.line.to_string().len();
-        writeln!(out, "error: {}", self.message)?;
-        write!(out, "{:gutter$}--> {}:{}:{}", "", self.file.display(), self.line, self.column)?;
+        let file = printable(&self.file.display().to_string());
+        writeln!(out, "error: {}", printable(&self.message))?;
+        write!(out, "{:gutter$}--> {file}:{}:{}", "", self.line, self.column)?;
         if let Some(snippet) = &self.snippet {
             writeln!(out, "\n{:gutter$} |", "")?;
             writeln!(out, "{} | {}", self.line, snippet.text)?;

@@ -327,6 +327,10 @@ impl<'a> Reader<'a> {
 
 /// The secret that a file holds, without the end of its line; or what is wrong with the file.
 pub(super) fn secret_in(file: &Path) -> Result<String, String> {
+    // One that is read again at each login, so no pipe; and a pipe that nobody writes would be waited for.
+    if crate::env::disk::facts(file).is_ok_and(|facts| !facts.is_file) {
+        return Err("is no regular file".to_owned());
+    }
     let bytes = crate::env::disk::read_at_most(file, SECRET_BYTES_MAX + 1)
         .map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > SECRET_BYTES_MAX {

@@ -27,6 +27,8 @@ pub struct Facts {
     pub modified: Option<SystemTime>,
     /// Whether it is a folder.
     pub is_dir: bool,
+    /// Whether it is a file: no folder, pipe or device.
+    pub is_file: bool,
 }
 
 impl Facts {
@@ -36,6 +38,7 @@ impl Facts {
             len: found.len(),
             modified: found.modified().ok(),
             is_dir: found.is_dir(),
+            is_file: found.is_file(),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::patience::{Moved, Patient};
 use crate::env;
 use crate::env::Tasks;
 use crate::env::tasks::Abort;
+use crate::telemetry::Said;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,7 +43,7 @@ async fn serve_when_free(address: &str, router: Router, retry: Duration) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => connections.serve(stream, router.clone()),
-            Err(error) => accept_failed(&error).await,
+            Err(error) => connections.accept_failed(&error).await,
         }
     }
 }
@@ -68,18 +69,12 @@ async fn bind(address: &str, retry: Duration) -> TcpListener {
     }
 }
 
-/// Waits a moment; a listener outlives every failure of `accept` (accept(2): all of them are of one connection, or
-/// of a resource that comes back).
-pub(super) async fn accept_failed(error: &io::Error) {
-    tracing::warn!(%error, "a connection could not be accepted");
-    env::sleep(ACCEPT_RETRY).await;
-}
-
 /// The open connections of one door. Dropping it cuts them.
 #[derive(Default)]
 pub(super) struct Connections {
     tasks: Tasks<()>,
     open: Vec<Connection>,
+    said: Said,
 }
 
 struct Connection {
@@ -88,6 +83,15 @@ struct Connection {
 }
 
 impl Connections {
+    /// Waits a moment; a listener outlives every failure of `accept` (accept(2): all of them are of one connection, or
+    /// of a resource that comes back).
+    pub(super) async fn accept_failed(&mut self, error: &io::Error) {
+        if self.said.is_due(&error.to_string()) {
+            tracing::warn!(%error, "a connection could not be accepted");
+        }
+        env::sleep(ACCEPT_RETRY).await;
+    }
+
     /// Serves one more. Where there is no room, the one that has stood still for longest has to go: nobody can keep others out
     /// by holding on to connections.
     pub(super) fn serve<S>(&mut self, stream: S, router: Router)

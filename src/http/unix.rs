@@ -7,7 +7,7 @@
     expect(clippy::disallowed_methods, reason = "a socket is a name on the real disk, which no simulator has")
 )]
 
-use super::serve::{Connections, accept_failed};
+use super::serve::Connections;
 use crate::env;
 use axum::Router;
 use std::fs::{self, File, TryLockError};
@@ -39,7 +39,7 @@ pub async fn serve_unix(path: PathBuf, router: Router) {
         while owned.is_there() {
             match env::timeout(RETRY, listener.accept()).await {
                 Ok(Ok((stream, _))) => connections.serve(stream, router.clone()),
-                Ok(Err(error)) => accept_failed(&error).await,
+                Ok(Err(error)) => connections.accept_failed(&error).await,
                 Err(_) => {}
             }
         }

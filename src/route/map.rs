@@ -39,7 +39,7 @@ pub struct RouteMap {
 }
 
 #[derive(Debug, Clone)]
-struct Compiled {
+pub(super) struct Compiled {
     zookeeper: Option<Pattern>,
     redis: Option<Pattern>,
     exclude_zookeeper: Vec<Pattern>,
@@ -130,7 +130,7 @@ impl RouteMap {
 }
 
 impl Compiled {
-    fn new(spec: &RouteSpec) -> Result<Compiled, PatternError> {
+    pub(super) fn new(spec: &RouteSpec) -> Result<Compiled, PatternError> {
         let separator = Separator::new(&spec.separator)?;
         let zookeeper = spec.zookeeper.as_deref().map(Pattern::of_znodes).transpose()?;
         let redis = spec.redis.as_deref().map(|text| Pattern::of_keys_with(text, &separator)).transpose()?;
@@ -154,7 +154,7 @@ impl Compiled {
     }
 
     /// `None` if the path is not this route's; else its key, where the route has keys.
-    fn claim_path(&self, names: &[u8]) -> Option<Option<Vec<u8>>> {
+    pub(super) fn claim_path(&self, names: &[u8]) -> Option<Option<Vec<u8>>> {
         let zookeeper = self.zookeeper.as_ref()?;
         if !zookeeper.matches(names, b'/') || !self.takes_path(names) {
             return None;
@@ -165,7 +165,7 @@ impl Compiled {
     }
 
     /// `None` if the key is not this route's; else its path, where the route has znodes.
-    fn claim_key(&self, key: &[u8]) -> Option<Option<String>> {
+    pub(super) fn claim_key(&self, key: &[u8]) -> Option<Option<String>> {
         let redis = self.redis.as_ref()?;
         let (text, delimiter) = self.readable(key);
         if !redis.matches(&text, delimiter) || !self.takes_key(key) {

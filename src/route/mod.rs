@@ -22,11 +22,13 @@ mod error;
 pub mod glob;
 mod map;
 mod name;
+mod overlap;
 mod pattern;
 mod separator;
 
 pub use error::PatternError;
 pub use map::{Mapped, RouteMap, RouteSpec};
+pub use overlap::doubts;
 pub use pattern::{Pattern, same_wildcards};
 pub use separator::check_separator;
 

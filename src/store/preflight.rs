@@ -1,5 +1,6 @@
 //! What `validate --connect` finds out about a store.
 
+use crate::change::brief;
 use std::time::Duration;
 
 /// Which names a pipeline reads in a store.
@@ -96,11 +97,15 @@ pub struct Finding {
     pub help: String,
 }
 
+/// Bytes of what was found: what a server answered may be in it.
+const TEXT_BYTES: usize = 1_000;
+
 impl Finding {
     /// A finding.
     #[must_use]
     pub fn new(level: Level, store: &str, what: impl Into<String>, help: impl Into<String>) -> Finding {
-        Finding { level, store: store.to_owned(), what: what.into(), help: help.into() }
+        let what = brief::shortened(&what.into(), TEXT_BYTES).into_owned();
+        Finding { level, store: store.to_owned(), what, help: help.into() }
     }
 }
 

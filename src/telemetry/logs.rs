@@ -2,6 +2,7 @@
 
 use crate::change::brief;
 use indicatif::MultiProgress;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::LazyLock;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -70,13 +71,11 @@ pub fn install(format: LogFormat, level: LogLevel) {
         .with_default(ours.min(LevelFilter::WARN))
         .with_target("zookeeper_client::session", attempts)
         .with_target("keepstep", ours);
-    let layer = tracing_subscriber::fmt::layer().with_writer(Stderr);
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let layer = tracing_subscriber::fmt::layer().with_writer(Stderr { format, colours });
     let subscriber = tracing_subscriber::registry().with(filter);
     let installed = match format {
-        LogFormat::Text => {
-            let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-            subscriber.with(layer.with_ansi(colours).with_target(false)).try_init()
-        }
+        LogFormat::Text => subscriber.with(layer.with_ansi(colours).with_target(false)).try_init(),
         LogFormat::Json => subscriber.with(layer.json().flatten_event(true).with_span_list(false)).try_init(),
     };
     if let Err(error) = installed {
@@ -90,15 +89,39 @@ const LINE_BYTES: usize = 1023;
 
 /// Writes to stderr while no progress bar is in the way. It is given one line at a time.
 #[derive(Debug, Clone, Copy)]
-struct Stderr;
+struct Stderr {
+    format: LogFormat,
+    colours: bool,
+}
+
+impl Stderr {
+    /// The line as text of others may stand in it. In JSON it is escaped already.
+    fn tidied(self, line: &[u8]) -> Cow<'_, [u8]> {
+        let is_plain = |byte: &u8| (b' '..0x7f).contains(byte);
+        let Some((end, text)) = line.split_last() else { return Cow::Borrowed(line) };
+        if self.format == LogFormat::Json || text.iter().all(is_plain) {
+            return Cow::Borrowed(line);
+        }
+        let text = String::from_utf8_lossy(text);
+        let mut out = if self.colours {
+            // Those that begin a colour are ours: the subscriber escapes those of others.
+            text.split('\u{1b}').map(brief::printable).collect::<Vec<_>>().join("\u{1b}").into_bytes()
+        } else {
+            brief::printable(&text).into_bytes()
+        };
+        out.push(*end);
+        Cow::Owned(out)
+    }
+}
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if line.len() <= LINE_BYTES {
-            return SCREEN.suspend(|| io::stderr().write(line));
+        let tidied = self.tidied(line);
+        if tidied.len() <= LINE_BYTES {
+            SCREEN.suspend(|| io::stderr().write_all(&tidied))?;
+        } else {
+            SCREEN.suspend(|| io::stderr().write_all(&shortened(&tidied)))?;
         }
-        let short = shortened(line);
-        SCREEN.suspend(|| io::stderr().write_all(&short))?;
         Ok(line.len())
     }
 
@@ -139,13 +162,25 @@ impl<'a> MakeWriter<'a> for Stderr {
     type Writer = Stderr;
 
     fn make_writer(&'a self) -> Stderr {
-        Stderr
+        *self
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_others_have_written() {
+        let line = "WARN it said: a\nb\u{1b}[31m\u{2028}c\n".as_bytes();
+        let plain = Stderr { format: LogFormat::Text, colours: false };
+        let tidied = plain.tidied(line);
+        assert_eq!(String::from_utf8_lossy(&tidied), "WARN it said: a\\u{a}b\\u{1b}[31m\\u{2028}c\n");
+        let coloured = Stderr { colours: true, ..plain };
+        assert!(String::from_utf8_lossy(&coloured.tidied(line)).contains("\\u{a}b\u{1b}[31m"));
+        let json = Stderr { format: LogFormat::Json, ..plain };
+        assert_eq!(json.tidied(line).as_ref(), line);
+    }
 
     #[test]
     fn a_long_line_is_shortened_to_one_line_and_json_stays_json() {

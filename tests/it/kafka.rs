@@ -144,6 +144,8 @@ async fn a_pipeline_on_the_topic_of_another_is_refused_with_its_name() {
         .matches("{zk: /other/**, cache: \"other:**\"}")
         .kafka(&on(kafka, &topic, ""));
     let mut second = Keepstep::new(second);
+    let looked = second.command("validate", &["--connect"]).await.expect(1).stdout;
+    assert!(looked.contains("holds records of pipeline `settings`"), "{looked}");
     second.start();
     let log = second.log_at_end(LIVE, 1).await;
     assert!(log.contains("holds records of pipeline `settings`"), "{log}");

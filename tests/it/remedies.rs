@@ -59,9 +59,9 @@ async fn a_node_of_a_cluster_a_sentinel_and_a_database_that_is_not_there_are_ref
 #[tokio::test]
 async fn a_command_that_is_renamed_away_is_refused() {
     let zookeeper = ZooKeeper::start().await;
-    for command in ["SCAN", "EVALSHA", "SCRIPT", "HKEYS", "PEXPIRETIME"] {
+    for command in ["SCAN", "EVALSHA", "SCRIPT", "HKEYS", "PEXPIRETIME", "HSET", "SADD", "PUBLISH"] {
         let redis = Redis::start_with(&["--rename-command", command, "elsewhere"]).await;
-        let pipeline = Pipeline::two_way(zookeeper.connect_string(), redis.url());
+        let pipeline = Pipeline::two_way(zookeeper.connect_string(), redis.url()).route("publish: changes");
         is_refused(&mut Keepstep::new(pipeline), &["cache", command, "does not know"]).await;
     }
 }
@@ -69,9 +69,13 @@ async fn a_command_that_is_renamed_away_is_refused() {
 #[tokio::test]
 async fn a_command_that_the_user_may_not_run_is_refused() {
     let zookeeper = ZooKeeper::start().await;
-    for (rule, command) in
-        [("-scan", "SCAN"), ("-evalsha", "EVALSHA"), ("-hkeys", "HKEYS"), ("resetchannels", "PSUBSCRIBE")]
-    {
+    for (rule, command) in [
+        ("-scan", "SCAN"),
+        ("-evalsha", "EVALSHA"),
+        ("-hkeys", "HKEYS"),
+        ("-hset", "HSET"),
+        ("resetchannels", "PSUBSCRIBE"),
+    ] {
         let user = ["--user", "keepstep", "on", ">secret", "~*", "&*", "+@all", rule];
         let redis = Redis::start_with(&user).await;
         let pipeline = Pipeline::two_way(zookeeper.connect_string(), redis.url())

@@ -28,7 +28,8 @@ fn a_secret_comes_from_a_file_beside_the_pipeline_file() {
         ("missing", "cannot be read"),
         ("empty", "is empty"),
         ("binary", "is not UTF-8"),
-        ("secrets", "cannot be read"),
+        ("secrets", "is no regular file"),
+        ("/dev/zero", "is no regular file"),
     ] {
         let text = changed("\"redis://cache\"", &format!("\"redis://cache\", password: {{file: {file}}}"));
         let found = parse(&folder.path().join("p.yaml"), &text, &no_env).unwrap_err().to_string();

@@ -5,7 +5,7 @@ use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
 use super::{Shared, lock, own};
-use crate::change::Digest;
+use crate::change::{Digest, brief};
 use crate::env;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
@@ -190,7 +190,15 @@ impl Shared {
         // A connection does not outlive the server's life, so this is the life of what is read.
         let life = lock(&self.lineage).life;
         match self.script_on(connection, &self.observe, &command).await? {
-            Ok(value) => Ok(self.readings(value, keys.len(), life)?),
+            Ok(value) => {
+                let (mut readings, now_ms) = self.readings(value, keys.len(), life)?;
+                for (reading, key) in readings.iter_mut().zip(keys) {
+                    if let KeyState::Denied(why) = &reading.state {
+                        reading.state = self.denied(key, why);
+                    }
+                }
+                Ok((readings, now_ms))
+            }
             Err(error) if is_denied(&error) && keys.len() > 1 => {
                 let mut readings = Vec::with_capacity(keys.len());
                 let mut now_ms = 0;
@@ -202,11 +210,20 @@ impl Shared {
                 Ok((readings, now_ms))
             }
             Err(error) if is_denied(&error) => {
-                let state = KeyState::Denied(error.to_string());
+                let state = self.denied(keys.first().copied().unwrap_or_default(), &error.to_string());
                 Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, life }], 0))
             }
             Err(error) => Err(explain(&self.settings, &error).into()),
         }
+    }
+
+    /// A key that this user may not read, in a sentence that says of which store it is.
+    pub(super) fn denied(&self, key: &[u8], why: &str) -> KeyState {
+        let (place, user) = (self.place(), self.settings.user());
+        let key = brief::name(key);
+        KeyState::Denied(format!(
+            "{place}: user `{user}` may not read the key `{key}` (STRLEN, GET, TYPE, PEXPIRETIME): {why}"
+        ))
     }
 
     pub(super) fn readings(&self, value: Value, count: usize, life: u64) -> Result<(Vec<KeyReading>, i64), StoreError> {
@@ -436,12 +453,12 @@ pub(super) async fn run(
     script: &Script,
     command: &Cmd,
 ) -> Result<Value, RedisError> {
-    let result = answer(connection.send_packed_command(command).await);
+    let result = answer(connection.send_packed_command(command).await).map_err(|error| script.explained(error));
     if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(script.text);
         answer(connection.send_packed_command(&load).await)?;
-        return answer(connection.send_packed_command(command).await);
+        return answer(connection.send_packed_command(command).await).map_err(|error| script.explained(error));
     }
     result
 }

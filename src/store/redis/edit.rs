@@ -36,7 +36,9 @@ pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) ->
             }
             Ok(states)
         }
-        Err(error) if is_denied(&error) => Ok(vec![KeyState::Denied(error.to_string())]),
+        Err(error) if is_denied(&error) => {
+            Ok(vec![shared.denied(keys.first().copied().unwrap_or_default(), &error.to_string())])
+        }
         Err(error) => Err(explain(&shared.settings, &error).into()),
     }
 }

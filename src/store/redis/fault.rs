@@ -60,6 +60,13 @@ pub(super) fn explain(settings: &Settings, error: &RedisError) -> StoreError {
         (ErrorKind::RESP3NotSupported, _) => {
             format!("{place} does not speak RESP3 (HELLO 3): Redis 7.0 or later is needed, with HELLO under its name")
         }
+        // The detail stands there as it came: it is what is searched for.
+        _ if error.detail().is_some_and(|detail| detail.contains("DB index is out of range")) => {
+            let database = settings.server.access.database;
+            format!(
+                "{place} has no database {database} (DB index is out of range): name another in `url`, or raise `databases` there"
+            )
+        }
         _ if is_replica(error) => format!("{place} has become a replica; waiting for it to be the master"),
         _ => format!("{place}: {error}"),
     };

@@ -1,69 +1,178 @@
-//! What a Redis must be able to do for a pipeline: each command that a worker cannot do without, tried in a form that changes
-//! nothing. A command that was renamed away, or that the user may not run, fails now instead of in the middle of a comparison.
+//! What a Redis must be able to do for a pipeline: each command that a worker cannot do without. One that was renamed away, or that the
+//! user may not run, fails now instead of in the middle of a comparison.
+//!
+//! The server itself is asked (`redis.acl_check_cmd`, in a script that writes nothing): it knows its commands and what the user may do
+//! with these keys, and runs nothing. So a command that no harmless form exists of is checked like the others.
 
-use super::calls::answer;
+use super::calls::{answer, integer};
 use super::fault::{explain, is_broken, remedy};
+use super::script::Script;
 use super::{Shared, source};
 use crate::store::StoreError;
 use crate::store::preflight::shown;
 use crate::store::remedy::Remedy;
-use redis::{Cmd, RedisError};
-use std::collections::BTreeSet;
+use redis::{RedisError, Value};
 
 /// Nothing has this name: no pipeline can be named with a colon.
 const NOBODY: &str = "_keepstep::probe";
-
+/// How an ACL names all keys of our own.
+const OURS: &str = "~_keepstep:*";
 /// No script has this name.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
-/// One command, in the forms of which one must be allowed.
-struct Need {
-    name: &'static str,
-    forms: Vec<Cmd>,
+/// `ARGV`: for each command the number of words of its name, the number of all its words, the words. Answers for each: `0` allowed, `1`
+/// unknown, `2` the user may not run it, `3` the user may run it, but not on this key or channel.
+const MAY: &str = r"#!lua flags=no-writes,allow-oom
+local out = {}
+local a = 1
+while a < #ARGV do
+  local name, all = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
+  local known, may = pcall(redis.acl_check_cmd, unpack(ARGV, a + 2, a + 1 + name))
+  local code = 0
+  if not known then
+    code = 1
+  elseif not may then
+    code = 2
+  elseif not redis.acl_check_cmd(unpack(ARGV, a + 2, a + 1 + all)) then
+    code = 3
+  end
+  out[#out + 1] = code
+  a = a + 2 + all
+end
+return out
+";
+
+/// What a server answers of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum May {
+    /// It is there, and the user may do this with it.
+    Yes,
+    /// The server does not know it.
+    Unknown,
+    /// The user may not run it.
+    Forbidden,
+    /// The user may run it, and not on this key or channel.
+    Elsewhere,
 }
 
-fn command(name: &str, arguments: &[&[u8]]) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(arguments);
-    command
+/// A command as it will be given.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// One word, or two: `CLIENT TRACKING`.
+    pub(super) name: &'static str,
+    arguments: Vec<Vec<u8>>,
+    /// The rule of an ACL that allows the key or channel.
+    rule: String,
 }
 
-/// `SET … XX` sets nothing where there is no key, and there is none.
-fn needs(shared: &Shared) -> Vec<Need> {
-    let ours = NOBODY.as_bytes();
-    let of_users = shared.settings.prefixes.first().map(|prefix| [prefix.as_slice(), b"keepstep-validate"].concat());
-    let plain = |name: &'static str, arguments: &[&[u8]]| Need { name, forms: vec![command(name, arguments)] };
-    // The keys of users are read by these alone: a user may be allowed them there and not on our own keys.
-    let reads = |name: &'static str| {
-        let keys = [Some(ours), of_users.as_deref()];
-        Need { name, forms: keys.into_iter().flatten().map(|key| command(name, &[key])).collect() }
-    };
-    let mut all = vec![
-        plain("SCAN", &[b"0", b"COUNT", b"1"]),
-        plain("SCRIPT", &[b"LOAD", shared.observe.text.as_bytes()]),
-        plain("EVALSHA", &[NO_SCRIPT.as_bytes(), b"0"]),
-        plain("TIME", &[]),
-        plain("HMGET", &[ours, b"f"]),
-    ];
-    all.extend(["GET", "STRLEN", "TYPE", "PEXPIRETIME"].map(reads));
+impl Wanted {
+    /// One that touches no key.
+    pub(super) fn plain(name: &'static str, arguments: &[&[u8]]) -> Wanted {
+        Wanted::new(name, arguments, "")
+    }
+
+    fn new(name: &'static str, arguments: &[&[u8]], rule: impl Into<String>) -> Wanted {
+        Wanted { name, arguments: arguments.iter().map(|argument| argument.to_vec()).collect(), rule: rule.into() }
+    }
+
+    /// Why it cannot be had, and what to do.
+    pub(super) fn against(&self, may: May) -> Option<String> {
+        let Wanted { name, rule, .. } = self;
+        Some(match may {
+            May::Yes => return None,
+            May::Unknown => format!("{name} (the server does not know it: it was renamed or is not there)"),
+            May::Forbidden => format!("{name} (the user may not run it)"),
+            May::Elsewhere => format!("{name} (the user may run it, but not there: `{}` is missing)", shown(rule)),
+        })
+    }
+}
+
+/// All that reads the keys of users.
+const READS: [&str; 4] = ["GET", "STRLEN", "TYPE", "PEXPIRETIME"];
+
+/// What is done with our own keys, with what stands behind the key.
+fn on_our_own(shared: &Shared) -> Vec<Wanted> {
+    let key = NOBODY.as_bytes();
+    let mut all = vec![("HMGET", vec![key, b"f"])];
     if shared.settings.sidecars {
         all.extend([
-            plain("HKEYS", &[ours]),
-            plain("SMEMBERS", &[ours]),
-            plain("HDEL", &[ours, b"f"]),
-            plain("DEL", &[ours]),
-            plain("SET", &[ours, b"", b"XX"]),
+            ("GET", vec![key]),
+            ("PEXPIRETIME", vec![key]),
+            ("HKEYS", vec![key]),
+            ("SMEMBERS", vec![key]),
+            ("SADD", vec![key, b"m"]),
+            ("HSET", vec![key, b"f", b"v"]),
+            ("HDEL", vec![key, b"f"]),
+            ("SET", vec![key, b"v"]),
+            ("DEL", vec![key]),
         ]);
+    }
+    all.into_iter().map(|(name, arguments)| Wanted::new(name, &arguments, OURS)).collect()
+}
+
+/// What no worker can do without, wherever it may be done: what is forbidden on a user's key concerns the pair of that key.
+fn needs(shared: &Shared) -> Vec<Wanted> {
+    let database = shared.settings.server.access.database;
+    let mut all = vec![Wanted::plain("SCAN", &[b"0"]), Wanted::plain("TIME", &[]), Wanted::plain("INFO", &[])];
+    all.extend(READS.map(|name| Wanted::plain(name, &[])));
+    all.extend(on_our_own(shared));
+    for prefix in &shared.settings.prefixes {
+        let pattern = source::pattern(database, prefix);
+        let rule = format!("&{}", String::from_utf8_lossy(&pattern));
+        all.push(Wanted::new("PSUBSCRIBE", &[&pattern], rule));
     }
     all
 }
 
+/// What is done with the keys and channels of users. Where it is forbidden, the pairs of these keys are quarantined, and nothing is
+/// published.
+pub(super) fn on_users(shared: &Shared) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    for prefix in &shared.settings.prefixes {
+        let key = [prefix.as_slice(), b"keepstep-validate"].concat();
+        let rule = format!("~{}*", String::from_utf8_lossy(prefix));
+        all.extend(READS.map(|name| Wanted::new(name, &[&key], &rule)));
+        if shared.settings.sidecars {
+            all.extend([Wanted::new("SET", &[&key, b"v"], &rule), Wanted::new("DEL", &[&key], &rule)]);
+        }
+    }
+    let publish = |channel: &String| Wanted::new("PUBLISH", &[channel.as_bytes(), b"m"], format!("&{channel}"));
+    all.extend(shared.settings.channels.iter().map(publish));
+    all
+}
+
+/// Asks of each of these whether it can be had.
+pub(super) async fn ask(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
+    let script = Script::new(MAY);
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(&script.sha).arg(0);
+    for Wanted { name, arguments, .. } in wanted {
+        let words: Vec<&str> = name.split(' ').collect();
+        command.arg(words.len()).arg(words.len() + arguments.len()).arg(words).arg(arguments);
+    }
+    let answer = shared.script(&script, &command).await?.map_err(|error| explain(&shared.settings, &error))?;
+    let codes = match answer {
+        Value::Array(codes) => codes.into_iter().map(|code| integer(Some(code))).collect(),
+        _ => Vec::new(),
+    };
+    if codes.len() != wanted.len() {
+        return Err(StoreError::Away(format!("{}: a script answered for {} commands", shared.place(), codes.len())));
+    }
+    let may = |code: i64| match code {
+        0 => May::Yes,
+        1 => May::Unknown,
+        2 => May::Forbidden,
+        _ => May::Elsewhere,
+    };
+    Ok(codes.into_iter().map(may).collect())
+}
+
 /// What this answer says against the command: it is unknown to the server, or the user may not run it. Whatever else the server
 /// answers, it knows the command.
-fn objection(error: &RedisError) -> Option<&'static str> {
+fn objection(error: &RedisError) -> Option<May> {
     match remedy(error) {
-        Remedy::Quarantine("no_permission") => Some("the user may not run it"),
-        Remedy::Quarantine("refused") | Remedy::Halt => Some("the server does not know it"),
+        Remedy::Quarantine("no_permission") => Some(May::Forbidden),
+        Remedy::Quarantine("refused") | Remedy::Halt => Some(May::Unknown),
         _ => None,
     }
 }
@@ -73,41 +182,33 @@ pub(super) async fn missing(shared: &Shared) -> Result<Vec<String>, StoreError> 
     let commands = shared.connection().await?;
     let mut connection = commands.connection.clone();
     let mut missing = Vec::new();
-    for need in needs(shared) {
-        let mut against = None;
-        for form in &need.forms {
-            against = match answer(connection.send_packed_command(form).await) {
-                Err(error) if is_broken(&error) => return Err(shared.failed(&commands, &error)),
-                Err(error) => objection(&error).map(|why| format!("{} ({why}: {error})", need.name)),
-                Ok(_) => None,
-            };
-            if against.is_none() {
-                break;
+    // Without these two nothing can be asked.
+    for name in ["SCRIPT", "EVALSHA"] {
+        let mut form = redis::cmd(name);
+        form.arg(&if name == "SCRIPT" { ["LOAD", MAY] } else { [NO_SCRIPT, "0"] });
+        match answer(connection.send_packed_command(&form).await) {
+            Err(error) if is_broken(&error) => return Err(shared.failed(&commands, &error)),
+            Err(error) => {
+                let against = objection(&error).and_then(|may| Wanted::plain(name, &[]).against(may));
+                missing.extend(against);
             }
+            Ok(_) => {}
         }
-        missing.extend(against);
     }
-    missing.extend(unheard(shared).await?);
+    if !missing.is_empty() {
+        return Ok(missing);
+    }
+    let mut wanted = needs(shared);
+    let needed = wanted.len();
+    wanted.extend(on_users(shared));
+    let may = ask(shared, &wanted).await?;
+    for (index, (wanted, may)) in wanted.iter().zip(may).enumerate() {
+        // Of what is done with the keys of users only that the server knows it.
+        if index < needed || may == May::Unknown {
+            missing.extend(wanted.against(may).filter(|against| !missing.contains(against)));
+        }
+    }
     Ok(missing)
-}
-
-/// The channels that may not be subscribed to. On a connection of its own: what it subscribes ends with it.
-async fn unheard(shared: &Shared) -> Result<Vec<String>, StoreError> {
-    let server = &shared.settings.server;
-    let opened = server.open(Some(Box::new(|_| {}))).await;
-    let mut connection = opened.map_err(|error| explain(&shared.settings, &error))?;
-    let mut refused = BTreeSet::new();
-    for prefix in &shared.settings.prefixes {
-        let pattern = source::pattern(server.access.database, prefix);
-        match connection.psubscribe(&pattern).await {
-            Err(error) if is_broken(&error) => return Err(explain(&shared.settings, &error)),
-            Err(error) if objection(&error).is_some() => {
-                refused.insert(format!("PSUBSCRIBE {} ({error})", String::from_utf8_lossy(&pattern)));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(refused.into_iter().collect())
 }
 
 /// See [`crate::store::Keyspace::check`].
@@ -134,4 +235,76 @@ pub(super) fn sentence(shared: &Shared, missing: &[String]) -> String {
         shared.settings.user(),
         named.join(", ")
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::super::{RedisStore, Settings};
+    use super::*;
+    use crate::env::disk;
+    use crate::store::redis::server::{Access, Server};
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn shared(sidecars: bool) -> Arc<Shared> {
+        let access = Access { host: "h".to_owned(), port: 1, database: 0, username: None, password: None };
+        let settings = Settings {
+            name: "cache".to_owned(),
+            server: Arc::new(Server::new(access)),
+            pipeline: "p".to_owned(),
+            prefixes: vec![b"s:".to_vec()],
+            sidecars,
+            channels: vec!["changes".to_owned()],
+            claim_ttl: Duration::from_secs(30),
+            ranges: String::new(),
+        };
+        Arc::clone(&RedisStore::new(settings).shared)
+    }
+
+    /// Every word that stands behind this.
+    fn words_behind(text: &str, mark: &str) -> BTreeSet<String> {
+        let word = |rest: &str| rest.chars().take_while(char::is_ascii_uppercase).collect::<String>();
+        text.split(mark).skip(1).map(word).filter(|word| !word.is_empty()).collect()
+    }
+
+    /// What works without, or is tried by itself.
+    const NOT_NEEDED: [&str; 5] = ["EVALSHA", "SCRIPT", "DBSIZE", "CONFIG", "CLIENT"];
+
+    #[test]
+    fn every_command_that_is_given_anywhere_is_asked_for() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/redis");
+        let mut given = BTreeSet::new();
+        for file in disk::list(&folder).unwrap() {
+            let text = disk::read_to_string(&file).unwrap();
+            for mark in ["redis.call('", "redis.pcall('", "redis::cmd(\"", ".cmd(\""] {
+                given.extend(words_behind(&text, mark));
+            }
+        }
+        assert!(given.contains("SADD") && given.contains("HSET") && given.contains("PUBLISH"), "{given:?}");
+        let shared = shared(true);
+        let asked: Vec<&str> = needs(&shared).iter().chain(&on_users(&shared)).map(|wanted| wanted.name).collect();
+        for command in given {
+            let is_known = asked.contains(&command.as_str()) || NOT_NEEDED.contains(&command.as_str());
+            assert!(is_known, "{command} is given, and no start asks for it");
+        }
+    }
+
+    #[test]
+    fn a_capture_asks_for_nothing_that_writes() {
+        let asked: Vec<&str> = needs(&shared(false)).iter().map(|wanted| wanted.name).collect();
+        for writes in ["SET", "DEL", "HSET", "HDEL", "SADD"] {
+            assert!(!asked.contains(&writes), "{writes}");
+        }
+    }
+
+    #[test]
+    fn a_key_pattern_that_is_missing_is_told_from_a_command_that_is_forbidden() {
+        let wanted = Wanted::new("HMGET", &[b"_keepstep:x"], OURS);
+        assert_eq!(wanted.against(May::Yes), None);
+        assert!(wanted.against(May::Forbidden).is_some_and(|why| why == "HMGET (the user may not run it)"));
+        assert!(wanted.against(May::Elsewhere).is_some_and(|why| why.contains("may run it") && why.contains(OURS)));
+    }
 }

@@ -14,7 +14,6 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
     let store = &shared.settings.name;
     let info = &commands.heard.info;
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
-    findings.push(notifications(shared).await);
     findings.push(eviction(shared).await);
     if let Some(why) = info.unproven() {
         let what = format!("{why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
@@ -23,7 +22,8 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
     let missing = needs::missing(shared).await?;
     if missing.is_empty() {
         findings.push(Finding::new(Level::Ok, store, "the commands that are needed are there", ""));
-        findings.extend(permissions(shared).await);
+        findings.extend(told(shared).await?);
+        findings.push(permissions(shared).await?);
         findings.extend(overwritten(shared).await);
         findings.extend(readable(shared, range).await?);
     } else {
@@ -51,19 +51,41 @@ fn text(value: Value) -> String {
     String::from_utf8_lossy(&bytes(Some(value))).into_owned()
 }
 
-async fn notifications(shared: &Shared) -> Finding {
+/// By what changes are told: notifications, tracking or neither.
+async fn told(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
     let store = &shared.settings.name;
-    match setting(shared, "notify-keyspace-events").await {
-        Some(flags) if notifies(&flags) => {
-            Finding::new(Level::Ok, store, format!("notify-keyspace-events is `{flags}`"), "")
+    let tracking = [needs::Wanted::plain("CLIENT TRACKING", &[b"ON", b"BCAST"])];
+    let may = needs::ask(shared, &tracking).await?;
+    let untracked = tracking.iter().zip(may).find_map(|(wanted, may)| wanted.against(may));
+    let flags = setting(shared, "notify-keyspace-events").await;
+    Ok(by_what(store, flags.as_deref(), untracked.as_deref()))
+}
+
+/// `untracked`: why nothing is tracked.
+fn by_what(store: &str, flags: Option<&str>, untracked: Option<&str>) -> Vec<Finding> {
+    let warning = |what: String, help: String| Finding::new(Level::Warning, store, what, help);
+    let allow = "allow +client|tracking, under this name";
+    let carried = match untracked {
+        None => "tracking alone carries the changes".to_owned(),
+        Some(why) => format!("only comparisons find changes, since there is no {why}"),
+    };
+    match flags {
+        Some(flags) if notifies(flags) => {
+            let mut findings = vec![Finding::new(Level::Ok, store, format!("notify-keyspace-events is `{flags}`"), "")];
+            let without = |why: &str| format!("without {why} a FLUSHDB is noticed later");
+            findings.extend(untracked.map(|why| warning(without(why), allow.to_owned())));
+            findings
         }
         Some(flags) => {
-            let what = format!("{}: tracking alone carries the changes", shortcoming(&flags));
-            Finding::new(Level::Warning, store, what, format!("turn them on with: {}", turn_on(&flags)))
+            vec![warning(
+                format!("{}: {carried}", shortcoming(flags)),
+                format!("turn them on with: {}", turn_on(flags)),
+            )]
         }
         None => {
             let what = "CONFIG GET is not allowed, so notify-keyspace-events is unknown";
-            Finding::new(Level::Warning, store, what, "allow +config|get, or make sure it contains 'Kg$xe'")
+            let what = untracked.map_or_else(|| what.to_owned(), |_| format!("{what}; where it is off, {carried}"));
+            vec![warning(what, "allow +config|get, or make sure it contains 'Kg$xe'".to_owned())]
         }
     }
 }
@@ -109,64 +131,19 @@ async fn overwritten(shared: &Shared) -> Vec<Finding> {
     findings
 }
 
-/// What the scripts need, asked without doing it.
-async fn permissions(shared: &Shared) -> Vec<Finding> {
+/// What is done with the keys and channels of users.
+async fn permissions(shared: &Shared) -> Result<Finding, StoreError> {
     let store = &shared.settings.name;
     let user = shared.settings.user();
-    let mut denied = Vec::new();
-    let mut may_ask = true;
-    for prefix in &shared.settings.prefixes {
-        let probe = [prefix.as_slice(), b"keepstep-validate"].concat();
-        let channel =
-            [format!("__keyspace@{}__:", shared.settings.server.access.database).as_bytes(), &glob(prefix)].concat();
-        let bucket: &[u8] = b"_keepstep:probe";
-        let mut needed: Vec<(&str, Vec<&[u8]>)> = vec![
-            ("GET", vec![&probe]),
-            ("STRLEN", vec![&probe]),
-            ("TYPE", vec![&probe]),
-            ("PEXPIRETIME", vec![&probe]),
-            ("HMGET", vec![bucket, b"f"]),
-            ("SCAN", vec![b"0"]),
-            ("TIME", vec![]),
-            ("INFO", vec![]),
-            ("EVALSHA", vec![b"x", b"1", &probe]),
-            ("SCRIPT", vec![b"LOAD", b"return 1"]),
-            ("PSUBSCRIBE", vec![&channel]),
-        ];
-        if shared.settings.sidecars {
-            needed.extend([
-                ("SET", vec![probe.as_slice(), b"v"]),
-                ("DEL", vec![probe.as_slice()]),
-                ("HSET", vec![bucket, b"f", b"v"]),
-                ("HDEL", vec![bucket, b"f"]),
-                ("HKEYS", vec![bucket]),
-                ("SADD", vec![bucket, b"m"]),
-                ("SMEMBERS", vec![bucket]),
-            ]);
-        }
-        needed.extend(shared.settings.channels.iter().map(|channel| ("PUBLISH", vec![channel.as_bytes(), b"m"])));
-        for (name, arguments) in needed {
-            let mut command = redis::cmd("ACL");
-            command.arg("DRYRUN").arg(user).arg(name).arg(&arguments);
-            match shared.command(&command).await {
-                Ok(Value::Okay) => {}
-                Ok(answer) => denied.push(format!("{name} on {}: {}", String::from_utf8_lossy(prefix), text(answer))),
-                Err(_) => may_ask = false,
-            }
-        }
-    }
-    if !denied.is_empty() {
-        let what = format!("user `{user}` lacks permissions: {}", denied.join("; "));
-        return vec![Finding::new(Level::Error, store, what, "see the ACL in docs/operations.md")];
-    }
-    if may_ask {
-        let what = format!("user `{user}` has the permissions that are needed");
-        vec![Finding::new(Level::Ok, store, what, "")]
+    let wanted = needs::on_users(shared);
+    let may = needs::ask(shared, &wanted).await?;
+    let denied: Vec<String> = wanted.iter().zip(may).filter_map(|(wanted, may)| wanted.against(may)).collect();
+    Ok(if denied.is_empty() {
+        Finding::new(Level::Ok, store, format!("user `{user}` has the permissions that are needed"), "")
     } else {
-        let what =
-            format!("whether user `{user}` may write is unknown: ACL DRYRUN is not allowed, or not under this name");
-        vec![Finding::new(Level::Warning, store, what, "allow +acl|dryrun to have it checked")]
-    }
+        let what = format!("user `{user}` lacks permissions: {}", denied.join("; "));
+        Finding::new(Level::Error, store, what, "see the ACL in docs/operations.md")
+    })
 }
 
 /// Keys of one step of the look through the names.
@@ -223,4 +200,28 @@ async fn look_at(shared: &Shared, keys: &[Vec<u8>], names: &mut Names) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracking_carries_the_changes_only_where_it_is_there() {
+        let said = |flags, untracked| {
+            let findings = by_what("cache", flags, untracked);
+            findings
+                .iter()
+                .map(|finding| format!("{:?} {}", finding.level, finding.what))
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        let missing = Some("CLIENT TRACKING (the server does not know it)");
+        assert!(said(Some(""), None).contains("tracking alone carries the changes"));
+        let neither = said(Some(""), missing);
+        assert!(neither.contains("only comparisons") && !neither.contains("carries the changes"), "{neither}");
+        assert!(!said(Some("AKE"), None).contains("Warning"));
+        assert!(said(Some("AKE"), missing).contains("Warning without CLIENT TRACKING"));
+        assert!(said(None, missing).contains("only comparisons"));
+    }
 }

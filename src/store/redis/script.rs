@@ -17,6 +17,7 @@
 //! that fails midway keeps what it has written (measured on 7.0.15). Values are compared by `sha1hex`; epochs as
 //! numbers, since Lua compares strings by the server's locale.
 
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 use sha1::{Digest as _, Sha1};
 
 /// A script and the name by which the server caches it.
@@ -33,6 +34,22 @@ impl Script {
             hex
         });
         Script { text, sha }
+    }
+
+    /// The error with the command that the server did not know, where it names only the line of the script that calls it.
+    pub(super) fn explained(&self, error: RedisError) -> RedisError {
+        let detail = error.detail().unwrap_or_default();
+        let Some((_, place)) = detail.split_once("user_script:").filter(|_| detail.contains("Unknown ")) else {
+            return error;
+        };
+        let digits = place.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(place.len());
+        let number: usize = place.get(..digits).and_then(|digits| digits.parse().ok()).unwrap_or_default();
+        let line = self.text.lines().nth(number.saturating_sub(1)).unwrap_or_default();
+        let called = line.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
+        let called = called.collect::<Vec<_>>().join(" or ");
+        let what = format!("{called} (it was renamed or is not there); give it back its name and restart Redis");
+        let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+        RedisError::from((kind, "the server does not know a command that is needed", what))
     }
 
     pub(super) fn observe() -> Script {
@@ -312,3 +329,21 @@ return out
 
 const EDIT: &str = edit!("#!lua");
 const EDIT_FREEING: &str = edit!("#!lua flags=allow-oom");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_a_script_does_not_find_is_named() {
+        let script = Script::observe();
+        let line = script.text.lines().position(|line| line.contains("'HMGET'")).unwrap_or_default() + 1;
+        let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+        let server = |detail: String| RedisError::from((kind, "An error was signalled by the server", detail));
+        let said = format!("Unknown Redis command called from script script: 07bc, on @user_script:{line}.");
+        let explained = script.explained(server(said)).to_string();
+        assert!(explained.contains("HMGET") && explained.contains("renamed"), "{explained}");
+        let other = script.explained(server("something else".to_owned())).to_string();
+        assert!(other.contains("something else"), "{other}");
+    }
+}

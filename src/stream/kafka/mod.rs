@@ -94,18 +94,23 @@ impl Settings {
     }
 }
 
-/// What a worker will find, in one sentence; a schema registry is asked whether it answers. Creates and registers nothing.
+/// What a worker will find, in one sentence. Creates nothing.
 ///
 /// # Errors
 /// As [`KafkaOpener::open`].
 pub async fn look(settings: Settings) -> Result<String, StreamError> {
-    let found = {
-        let settings = settings.clone();
-        blocking(move || topic::look(&settings)).await?
-    };
-    let Some(address) = settings.registry else { return Ok(found) };
-    registry::Registry::new(address).reach().await.map_err(registry_error)?;
-    Ok(format!("{found}; the schema registry answers"))
+    blocking(move || topic::look(&settings)).await
+}
+
+/// Whether the schema registry answers, in one sentence. Registers nothing.
+///
+/// # Errors
+/// It does not, or something else does.
+pub async fn look_at_registry(settings: Settings) -> Result<String, StreamError> {
+    if let Some(address) = settings.registry {
+        registry::Registry::new(address).reach().await.map_err(registry_error)?;
+    }
+    Ok("the schema registry answers".to_owned())
 }
 
 /// Runs what waits on a thread that may.
@@ -145,12 +150,9 @@ fn scan(settings: Settings, wire: Wire) -> Result<Arc<Core>, StreamError> {
     let core = Core::new(settings, wire, facts.record_bytes_max);
     core.read_into(&mut reader, first, end)?;
     let foreign = core.foreign();
-    let Settings { topic, pipeline, .. } = &core.settings;
+    let topic = &core.settings.topic;
     if let Some((position, other)) = foreign {
-        return Err(StreamError::Refused(format!(
-            "topic {topic} holds records of pipeline `{other}` (position {position}); a topic is of one pipeline: name \
-             another one in `stream.kafka.topic` of pipeline `{pipeline}`"
-        )));
+        return Err(topic::of_another(&core.settings, position, &other));
     }
     core.set_bounds(first, end);
     core.look_at_age(&mut reader)?;

@@ -15,6 +15,7 @@ use crate::codec::json;
 use crate::stream::Whole;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use serde_json::Value;
+use std::borrow::Cow;
 
 const PIPELINE: &str = "keepstep.pipeline";
 const ROUTE: &str = "keepstep.route";
@@ -137,6 +138,11 @@ fn headers(pipeline: &str, route: &str, op: &str, fence: Option<Fence>) -> Owned
     }
 }
 
+/// The pipeline that wrote it.
+pub(super) fn writer<'a>(message: &'a BorrowedMessage<'_>) -> Option<Cow<'a, str>> {
+    header(message, PIPELINE).map(String::from_utf8_lossy)
+}
+
 /// What a message is.
 pub(super) enum Entry {
     /// A change of this pipeline.
@@ -170,7 +176,7 @@ impl Incoming {
     pub fn read(message: &BorrowedMessage<'_>, pipeline: &str, wire: &Wire) -> Incoming {
         let key = message.key().unwrap_or_default();
         let mut fence = header(message, FENCE).and_then(Fence::parse);
-        let writer = header(message, PIPELINE).map(String::from_utf8_lossy);
+        let writer = writer(message);
         let entry = match (writer, message.payload()) {
             (Some(writer), _) if writer != pipeline => Entry::Foreign(writer.into_owned()),
             (_, _) if key == OWNER_KEY => Entry::Owner,

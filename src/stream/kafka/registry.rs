@@ -2,6 +2,7 @@
 //!
 //! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>
 
+use crate::change::brief;
 use crate::env;
 use crate::request;
 use base64::Engine as _;
@@ -17,6 +18,8 @@ use std::time::Duration;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read. Ours is a schema of 5 KB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// What is repeated of its reason.
+const SAID_BYTES: usize = 300;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 /// Where a registry answers.
@@ -30,6 +33,14 @@ pub struct RegistryAddress {
     pub prefix: String,
     /// User and password, if it asks for them.
     pub login: Option<(String, String)>,
+}
+
+impl RegistryAddress {
+    /// As it is named in a sentence; without the login.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}{}", self.host, self.port, self.prefix)
+    }
 }
 
 /// Why there is no answer.
@@ -65,25 +76,32 @@ impl Registry {
         let body = json!({ "schema": schema, "schemaType": "AVRO" });
         let answer = self.ask(Method::POST, &format!("/subjects/{subject}/versions"), Some(&body)).await?;
         let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| RegistryError::Refused(format!("the schema registry at {} names no id", self.place())))
+        id.ok_or_else(|| self.no_registry("names no id for a schema that it took"))
     }
 
     /// Asks for its subjects, to see that it answers and takes the login.
     pub async fn reach(&self) -> Result<(), RegistryError> {
-        self.ask(Method::GET, "/subjects", None).await.map(|_| ())
+        let subjects = self.ask(Method::GET, "/subjects", None).await?;
+        if subjects.is_array() { Ok(()) } else { Err(self.no_registry("names no subjects")) }
     }
 
     /// The schema of this id.
     pub async fn schema(&self, id: u32) -> Result<String, RegistryError> {
         let answer = self.ask(Method::GET, &format!("/schemas/ids/{id}"), None).await?;
         let schema = answer.get("schema").and_then(Value::as_str).map(str::to_owned);
-        schema.ok_or_else(|| {
-            RegistryError::Refused(format!("the schema registry at {} has no schema {id}", self.place()))
-        })
+        schema.ok_or_else(|| self.no_registry(&format!("answers without the schema {id}")))
+    }
+
+    /// The error of an answer that is none of a registry: a web page, another service.
+    fn no_registry(&self, what: &str) -> RegistryError {
+        let place = self.place();
+        RegistryError::Refused(format!(
+            "what answers at {place} is no schema registry, or not at this path: it {what}; check `schema_registry`"
+        ))
     }
 
     fn place(&self) -> String {
-        format!("{}:{}", self.address.host, self.address.port)
+        self.address.place()
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, RegistryError> {
@@ -95,6 +113,7 @@ impl Registry {
             Ok(Err(error)) => Err(away(&error)),
             Ok(Ok((status, answer))) => {
                 let said = answer.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+                let said = brief::shortened(said, SAID_BYTES);
                 match status {
                     200..300 => Ok(answer),
                     // Too many requests, or too slow ones, are a matter of time.
@@ -130,5 +149,49 @@ impl Registry {
         let request = request.body(Full::new(body))?;
         let (status, bytes) = request::send(stream, request, ANSWER_BYTES_MAX).await?;
         Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// What a registry is, that answers everything with this.
+    async fn answering(head: &str, body: &str) -> Result<(), RegistryError> {
+        let listener = env::dial::listen("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let served = env::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let address = RegistryAddress { host: "127.0.0.1".to_owned(), port, prefix: "/api".to_owned(), login: None };
+        let reached = Registry::new(address).reach().await;
+        served.abort();
+        reached
+    }
+
+    #[tokio::test]
+    async fn what_answers_with_a_web_page_is_no_registry() {
+        assert_eq!(answering("200 OK", "[\"a-value\"]").await, Ok(()));
+        for body in ["<html>welcome</html>", "{}", ""] {
+            let reached = answering("200 OK", body).await;
+            assert!(
+                matches!(&reached, Err(RegistryError::Refused(why)) if why.contains("schema_registry")),
+                "{reached:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_reason_is_repeated_in_part() {
+        let body = json!({ "message": "x\u{1b}[31m".repeat(20_000) }).to_string();
+        let reached = answering("422 Unprocessable", &body).await;
+        assert!(matches!(&reached, Err(RegistryError::Refused(why)) if why.len() < 1_000), "{reached:?}");
     }
 }

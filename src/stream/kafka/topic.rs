@@ -3,11 +3,15 @@
 use super::Settings;
 use super::client::{self, ANSWER_TIMEOUT, Context, explain};
 use super::reader::Reader;
+use super::record;
+use crate::change::Position;
 use crate::env::Instant;
 use crate::stream::StreamError;
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message as _;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// The largest record of a topic that Keepstep creates: two values of a megabyte (a conflict carries the loser), the
@@ -59,10 +63,42 @@ pub(super) fn look(settings: &Settings) -> Result<String, StreamError> {
     check_partitions(settings, partitions)?;
     let bytes = check(settings, &admin)?;
     let (first, end) = reader.bounds()?;
+    check_writers(settings, &mut reader, first, end)?;
     Ok(format!(
         "topic {topic} has one partition, is compacted, takes records up to {bytes} bytes, and holds {}",
         end - first
     ))
+}
+
+/// What a start refuses.
+pub(super) fn of_another(settings: &Settings, position: Position, other: &str) -> StreamError {
+    let Settings { topic, pipeline, .. } = settings;
+    StreamError::Refused(format!(
+        "topic {topic} holds records of pipeline `{other}` (position {position}); a topic is of one pipeline: name \
+         another one in `stream.kafka.topic` of pipeline `{pipeline}`"
+    ))
+}
+
+/// Records at each end of the topic of which a look reads who wrote them: a start reads all.
+const LOOKED_AT: Position = 1_000;
+
+/// Refuses a topic that another pipeline writes, or wrote first.
+fn check_writers(settings: &Settings, reader: &mut Reader, first: Position, end: Position) -> Result<(), StreamError> {
+    let newest = end.saturating_sub(LOOKED_AT).max(first);
+    for (from, to) in [(first, newest.min(first.saturating_add(LOOKED_AT))), (newest, end)] {
+        let mut found = None;
+        reader.each(from, to, |message| match record::writer(message) {
+            Some(writer) if writer != settings.pipeline => {
+                found = Some((record::position_of(message.offset()), writer.into_owned()));
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        })?;
+        if let Some((position, other)) = found {
+            return Err(of_another(settings, position, &other));
+        }
+    }
+    Ok(())
 }
 
 fn check_partitions(settings: &Settings, partitions: usize) -> Result<(), StreamError> {
