@@ -82,6 +82,8 @@ async fn refuse_others(pipeline: &model::Pipeline, open: &Stores) -> Result<(), 
         true => Stores::default(),
         false => match open_scratch(pipeline, &missing, OTHER_STORE).await {
             Ok(others) => others,
+            // A slip of the pen in the file, which no waiting mends.
+            Err(error @ StartError::Refused(_)) => return Err(error),
             Err(error) => {
                 tracing::warn!("whether the store that is written is the pipeline's is not known: {error}");
                 return Ok(());

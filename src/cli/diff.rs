@@ -198,8 +198,9 @@ async fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Differenc
     };
     let record = stream.read(latest.position, 1, 1).await.ok()?.records.into_iter().next()?.change;
     // A large value is not repeated in the next record.
-    let is_before = record.before.is_none() || changed.is(record.before.as_deref());
-    (changed.exists() && !(is_before && record.op != Op::Read)).then(|| scope.name(side))
+    let may_wait = record.before.is_none() || changed.is(record.before.as_deref());
+    let may_wait = may_wait && matches!(record.op, Op::Update | Op::Delete);
+    (changed.exists() && !may_wait).then(|| scope.name(side))
 }
 
 /// `state  route  path = key  zk="a"  cache="b"  zk is newer`.

@@ -1,4 +1,4 @@
-//! How large a request may be: computed before it is sent, and learned where a server takes less than is known of it.
+//! How large a request and its answer may be: computed before it is sent, and learned where a server takes less than is known of it.
 //!
 //! Neither server refuses what is too large for it: it closes the connection, and with it goes everything that was under way there.
 //! So whoever sends computes the bytes of each request and [`split`]s by them, what does not fit alone is never sent, and where a
@@ -9,12 +9,17 @@
 //!                              '--> it went: another's doing                '--> it went        '--> it went
 //! ```
 //!
+//! An answer that is too large is known by nothing but the broken connection. So where a request for values has broken it twice, it is
+//! weighed from then on: the server is asked how long each value is, and what comes back counts as what is sent does. As long as that is
+//! remembered such requests go one at a time: their answers wait in one buffer of the server, and together they would break it as well.
+//!
 //! What is learned is forgotten after some time, since the server's limit may have been raised, and the network may have been to blame.
 
 use super::StoreError;
 use crate::env::{self, Instant};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Times that a request of one member breaks the connection, while it is the only one on trial, before it is taken as too large.
@@ -101,7 +106,7 @@ pub(super) struct RequestLimit {
     first: Duration,
     learned: Mutex<Learned>,
     /// Held by the one request that may break the connection again, so that no other is blamed for it.
-    alone: tokio::sync::Mutex<()>,
+    alone: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -114,13 +119,19 @@ struct Learned {
     passed: usize,
     losses: u32,
     lost: Option<Instant>,
+    /// When one broke it that was the only one on trial.
+    suspected: Option<Instant>,
 }
 
 impl RequestLimit {
     /// Requests of several members have at most `together` bytes, those of one at most `most`.
     pub(super) fn new(together: usize, most: usize) -> RequestLimit {
-        let (learned, alone) = (Mutex::default(), tokio::sync::Mutex::default());
-        RequestLimit { together, most, first: PAUSE_FIRST, learned, alone }
+        RequestLimit { together, most, first: PAUSE_FIRST, learned: Mutex::default(), alone: Arc::default() }
+    }
+
+    /// The same for requests of another kind on the same connection: the trials of both wait for each other.
+    pub(super) fn beside(&self) -> RequestLimit {
+        RequestLimit { alone: Arc::clone(&self.alone), ..RequestLimit::new(self.together, self.most) }
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
@@ -160,6 +171,20 @@ impl RequestLimit {
         }
     }
 
+    /// Why the answer with a value of so many bytes is too large: one sentence.
+    pub(super) fn why_answer(&self, bytes: usize, setting: &str) -> String {
+        let broke = self.known(bytes).unwrap_or(bytes);
+        format!(
+            "the key holds {bytes} bytes, and the server closes the connection whenever it is asked alone for a value of {broke} \
+             bytes; raise its {setting} if the pair is to be mirrored"
+        )
+    }
+
+    /// Whether requests for values are to be weighed, and to go one at a time.
+    fn is_suspected(&self) -> bool {
+        self.learned().suspected.is_some_and(|at| at.elapsed() < REMEMBERED)
+    }
+
     fn broke(&self, bytes: usize) {
         let now = self.together();
         let half = (bytes / 2).max(LEAST);
@@ -168,7 +193,8 @@ impl RequestLimit {
         }
     }
 
-    fn passed(&self, bytes: usize) {
+    /// A request of so many bytes, or an answer, went through.
+    pub(super) fn passed(&self, bytes: usize) {
         let mut learned = self.learned();
         learned.passed = learned.passed.max(bytes);
         if learned.too_large.is_some_and(|(broke, _)| bytes >= broke) {
@@ -212,6 +238,12 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    /// Waits until no other is on trial.
+    async fn begin(&mut self) {
+        self.guard = Some(self.limit.alone.lock().await);
+        self.alone = 0;
+    }
+
     /// The connection broke under a request of so many members and bytes. Waits before it answers.
     pub(super) async fn broke(&mut self, members: usize, bytes: usize) -> Verdict {
         env::sleep(self.limit.pause()).await;
@@ -220,10 +252,10 @@ impl Trial<'_> {
             return Verdict::Away;
         }
         if self.guard.is_none() {
-            self.guard = Some(self.limit.alone.lock().await);
-            self.alone = 0;
+            self.begin().await;
             return Verdict::Again;
         }
+        self.limit.learned().suspected = Some(Instant::now());
         if members > 1 {
             self.alone = 0;
             self.limit.broke(bytes);
@@ -253,18 +285,61 @@ pub(super) async fn in_parts<'a, T: Sync, R: Send>(
     ask: impl Fn(&'a [T]) -> BoxFuture<'a, Result<Vec<R>, Fault>> + Send,
     too_large: impl Fn(&T, usize) -> R + Send,
 ) -> Result<Vec<R>, StoreError> {
-    let mut answers = Vec::with_capacity(items.len());
+    in_parts_on(limit.trial(), items, size, |_| std::future::ready(Ok(Vec::new())).boxed(), ask, too_large).await
+}
+
+/// [`in_parts`] for what is read. `weigh` asks for the bytes that each member's answer has; that is small, and is asked for only where
+/// answers have broken the connection of late.
+pub(super) async fn read_in_parts<'a, T: Sync, R: Send>(
+    limit: &RequestLimit,
+    items: &'a [T],
+    size: impl Fn(&[T]) -> usize + Send,
+    weigh: impl Fn(&'a [T]) -> BoxFuture<'a, Result<Vec<usize>, Fault>> + Send,
+    ask: impl Fn(&'a [T]) -> BoxFuture<'a, Result<Vec<R>, Fault>> + Send,
+    too_large: impl Fn(&T, usize) -> R + Send,
+) -> Result<Vec<R>, StoreError> {
     let mut trial = limit.trial();
+    if limit.is_suspected() {
+        trial.begin().await;
+    }
+    in_parts_on(trial, items, size, weigh, ask, too_large).await
+}
+
+async fn in_parts_on<'a, T: Sync, R: Send>(
+    mut trial: Trial<'_>,
+    items: &'a [T],
+    size: impl Fn(&[T]) -> usize + Send,
+    weigh: impl Fn(&'a [T]) -> BoxFuture<'a, Result<Vec<usize>, Fault>> + Send,
+    ask: impl Fn(&'a [T]) -> BoxFuture<'a, Result<Vec<R>, Fault>> + Send,
+    too_large: impl Fn(&T, usize) -> R + Send,
+) -> Result<Vec<R>, StoreError> {
+    let limit = trial.limit;
+    let mut answers = Vec::with_capacity(items.len());
     let mut left = vec![items];
     while let Some(part) = left.pop() {
-        let bytes = size(part);
+        let mut bytes = size(part);
+        // What is not sent is not weighed either: its name alone may be too long.
+        let is_weighed = limit.takes(bytes) && trial.guard.is_some() && limit.is_suspected();
+        let weighed = if is_weighed { weigh(part).await } else { Ok(Vec::new()) };
+        if let Ok(weights) = &weighed {
+            let apart = split(weights, usize::MAX, limit.together(), |weight| *weight);
+            if apart.len() > 1 {
+                left.extend(cut(part, apart.iter().map(|apart| apart.len())).into_iter().rev());
+                continue;
+            }
+            bytes = weights.iter().copied().fold(0, usize::saturating_add).max(bytes);
+        }
         if let [one] = part
             && !limit.takes(bytes)
         {
             answers.push(too_large(one, bytes));
             continue;
         }
-        match ask(part).await {
+        let asked = match weighed {
+            Ok(_) => ask(part).await,
+            Err(fault) => Err(fault),
+        };
+        match asked {
             Ok(answered) => {
                 trial.passed(bytes);
                 answers.extend(answered);
@@ -284,11 +359,20 @@ pub(super) async fn in_parts<'a, T: Sync, R: Send>(
     Ok(answers)
 }
 
+/// Cuts a list into parts of so many members.
+fn cut<T>(mut items: &[T], counts: impl Iterator<Item = usize>) -> Vec<&[T]> {
+    let parts = counts.filter_map(|count| {
+        let (part, rest) = items.split_at_checked(count)?;
+        items = rest;
+        Some(part)
+    });
+    parts.collect()
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop")]
 mod tests {
     use super::*;
-    use futures::FutureExt as _;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -343,6 +427,80 @@ mod tests {
         assert_eq!(send(&limit, &[1001], usize::MAX, &sent).await, ["1001 is too large"]);
         assert_eq!(sent.load(Ordering::Relaxed), 0);
         assert!(limit.takes(1000) && limit.together() == 100);
+        // Nor is it asked how long its value is.
+        limit.learned().suspected = Some(Instant::now());
+        let unasked = |_: &[usize]| async { panic!("it is sent") }.boxed();
+        let unweighed = |_: &[usize]| async { panic!("it is weighed") }.boxed();
+        let answer = read_in_parts(&limit, &[1001], |_| 1001, unweighed, unasked, |_, bytes| bytes).await;
+        assert_eq!(answer, Ok(vec![1001]));
+    }
+
+    /// Members are the lengths of their values; the server closes the connection where answers above `most` bytes wait there together.
+    async fn read(limit: &RequestLimit, lengths: &[usize], most: usize, sent: &AtomicUsize) -> Vec<String> {
+        let ask = |part: &[usize]| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            let bytes: usize = part.iter().sum();
+            let answers = part.iter().map(ToString::to_string).collect();
+            if bytes <= most {
+                limit.passed(bytes);
+            }
+            let answer =
+                if bytes > most { Err(Fault::Broke(StoreError::Away("closed".to_owned()))) } else { Ok(answers) };
+            std::future::ready(answer).boxed()
+        };
+        let weigh = |part: &[usize]| std::future::ready(Ok(part.to_vec())).boxed();
+        let too_large = |length: &usize, bytes| format!("{length} is too large with {bytes}");
+        read_in_parts(limit, lengths, |part| part.len() * 50, weigh, ask, too_large).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_the_connection_is_found_by_the_length_of_its_value_and_all_others_are_read() {
+        let limit = RequestLimit { first: Duration::ZERO, ..RequestLimit::new(512_000, usize::MAX) };
+        let sent = AtomicUsize::new(0);
+        let mut lengths = vec![1; 122];
+        lengths.extend([400_000; 6]);
+        lengths.insert(60, 900_000);
+        let expected: Vec<String> = lengths
+            .iter()
+            .map(|length| match length {
+                900_000 => "900000 is too large with 900000".to_owned(),
+                length => length.to_string(),
+            })
+            .collect();
+        assert_eq!(read(&limit, &lengths, 600_000, &sent).await, expected);
+        assert!(sent.load(Ordering::Relaxed) < 20, "{sent:?} requests");
+        // What was learned costs the next ones no connection: each is sent once, apart from what does not fit together.
+        sent.store(0, Ordering::Relaxed);
+        assert_eq!(read(&limit, &[400_000, 900_000, 599_999], 600_000, &sent).await.len(), 3);
+        assert_eq!(sent.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_single_key_with_a_short_name_is_blamed_by_its_answer() {
+        let (limit, sent) = (limit(), AtomicUsize::new(0));
+        assert_eq!(read(&limit, &[900_000], 600_000, &sent).await, ["900000 is too large with 900000"]);
+        assert_eq!(read(&limit, &[1, 2], 600_000, &sent).await, ["1", "2"]);
+        assert!(limit.why_answer(900_000, "x").starts_with("the key holds 900000 bytes, and"));
+    }
+
+    #[tokio::test]
+    async fn while_answers_are_suspected_one_is_read_after_the_other() {
+        let (limit, under_way) = (limit(), AtomicUsize::new(0));
+        read(&limit, &[900_000], 600_000, &AtomicUsize::new(0)).await;
+        let ask = |part: &[usize]| {
+            let (under_way, answers) = (&under_way, part.to_vec());
+            async move {
+                assert_eq!(under_way.fetch_add(1, Ordering::Relaxed), 0);
+                tokio::task::yield_now().await;
+                under_way.fetch_sub(1, Ordering::Relaxed);
+                Ok(answers)
+            }
+            .boxed()
+        };
+        let weigh = |part: &[usize]| std::future::ready(Ok(part.to_vec())).boxed();
+        let one = || read_in_parts(&limit, &[1], |_| 50, weigh, ask, |length, _| *length);
+        let all = futures::future::join_all([one(), one(), one()]).await;
+        assert!(all.iter().all(|answer| *answer == Ok(vec![1])));
     }
 
     #[test]
@@ -364,6 +522,12 @@ mod tests {
                     .await;
             assert_eq!(ended, Err(StoreError::Away("closed".to_owned())));
         }
+        let weigh = |part: &[usize]| std::future::ready(Ok(part.to_vec())).boxed();
+        let broken = |_: &[usize]| std::future::ready(Err(Fault::Broke(StoreError::Away("closed".to_owned())))).boxed();
+        limit.passed(4000);
+        let ended: Result<Vec<()>, _> =
+            read_in_parts(&limit, &[3000; 64], |_| 50, weigh, broken, |size, _| panic!("{size} is blamed")).await;
+        assert_eq!(ended, Err(StoreError::Away("closed".to_owned())));
         assert!(limit.takes(3000));
     }
 }

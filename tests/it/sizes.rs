@@ -222,6 +222,119 @@ async fn a_message_beyond_the_query_buffer_makes_its_pair_too_large_and_no_other
     a_message_is_too_large("--client-query-buffer-limit").await;
 }
 
+/// The server closes the connection where more than this waits in it to be read.
+const ANSWERS: &[&str] = &["--client-output-buffer-limit", "normal 600kb 0 0"];
+
+fn compares_often(pipeline: Pipeline) -> Pipeline {
+    pipeline.worker("reconcile: 5s")
+}
+
+async fn set_length(scene: &Scene, key: &str, length: usize) {
+    scene.set(key, vec![b'x'; length]).await;
+}
+
+/// The pair is named, with its length and the setting.
+async fn is_too_large_to_be_answered(scene: &Scene, key: &str) {
+    scene.quarantine_becomes(&["too_large"]).await;
+    let row = scene.keepstep.json("quarantine list", &[]).await.remove(0);
+    assert_eq!(row["pair"]["cache"].as_str(), Some(key));
+    let detail = row["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("900000 bytes") && detail.contains("client-output-buffer-limit"), "{detail}");
+}
+
+async fn znode_has_length(scene: &Scene, path: &str, length: usize) {
+    eventually_is(format!("the length of {path}"), LIVE, Some(length), async || {
+        scene.znodes.text(path).await.map(|text| text.len())
+    })
+    .await;
+}
+
+/// Values that do not fit into one answer, and one that does not fit into any, before a first sync.
+async fn with_large_values() -> Scene {
+    let scene = Scene::prepare(ANSWERS, compares_often).await;
+    for number in 0..6 {
+        set_length(&scene, &format!("settings:large:{number}"), 400_000).await;
+    }
+    let mut small = redis::pipe();
+    for number in 0..200 {
+        small.set(format!("settings:small:{number}"), "1").ignore();
+    }
+    small.exec_async(&mut scene.client.clone()).await.unwrap();
+    set_length(&scene, "settings:big", 900_000).await;
+    scene
+}
+
+async fn all_but_the_largest_are_there(scene: &Scene) {
+    for number in 0..6 {
+        znode_has_length(scene, &format!("/settings/large/{number}"), 400_000).await;
+    }
+    for number in 0..200 {
+        scene.znode_becomes(&format!("/settings/small/{number}"), Some("1")).await;
+    }
+    assert_eq!(scene.znodes.text("/settings/big").await, None);
+}
+
+#[tokio::test]
+async fn a_value_whose_answer_closes_the_connection_is_too_large_and_a_first_sync_carries_all_others() {
+    let mut scene = with_large_values().await;
+    scene.keepstep.start();
+    scene.keepstep.wait_ready().await;
+    all_but_the_largest_are_there(&scene).await;
+    is_too_large_to_be_answered(&scene, "settings:big").await;
+    others_flow(&scene, "first").await;
+    // Once it fits it is mirrored.
+    scene.set("settings:big", "small now").await;
+    scene.znode_becomes("/settings/big", Some("small now")).await;
+    scene.quarantine_becomes(&[]).await;
+}
+
+#[tokio::test]
+async fn a_value_whose_answer_closes_the_connection_is_too_large_and_holds_up_no_live_change() {
+    let mut scene = Scene::prepare(ANSWERS, compares_often).await;
+    scene.keepstep.start();
+    scene.keepstep.wait_ready().await;
+    others_flow(&scene, "first").await;
+    set_length(&scene, "settings:big", 900_000).await;
+    others_flow(&scene, "second").await;
+    is_too_large_to_be_answered(&scene, "settings:big").await;
+    // The comparisons that look at it again break nothing.
+    for round in ["third", "fourth", "fifth"] {
+        others_flow(&scene, round).await;
+    }
+    let mut client = scene.client.clone();
+    let _: () = redis::cmd("CONFIG")
+        .arg(&["SET", "client-output-buffer-limit", "normal 0 0 0"])
+        .query_async(&mut client)
+        .await
+        .unwrap();
+    // What was learned is forgotten after half a minute, and a comparison looks at it again.
+    eventually_is("the pair that fits now", LIVE * 4, Some(900_000), async || {
+        scene.znodes.text("/settings/big").await.map(|text| text.len())
+    })
+    .await;
+    scene.quarantine_becomes(&[]).await;
+}
+
+#[tokio::test]
+async fn the_commands_read_all_but_the_value_whose_answer_closes_the_connection_and_name_it() {
+    let mut scene = with_large_values().await;
+    let validated = scene.keepstep.command("validate", &["--connect"]).await.expect(0);
+    assert!(validated.stdout.contains("client-output-buffer-limit"), "{}", validated.stdout);
+    let differ = scene.keepstep.command("diff", &["--format", "json"]).await.expect(1);
+    assert!(differ.stdout.contains("settings:big"), "{}", differ.stdout);
+    assert!(differ.stdout.contains("settings:small:199") && differ.stdout.contains("settings:large:5"));
+    scene.keepstep.start_with(&["--once"]);
+    let log = scene.keepstep.log_at_end(ONCE, 1).await;
+    assert!(log.contains("too_large") && log.contains("client-output-buffer-limit"), "{log}");
+    all_but_the_largest_are_there(&scene).await;
+    set_length(&scene, "settings:large:0", 300_000).await;
+    let repaired =
+        scene.keepstep.command("repair", &["--prefer", "cache", "--yes", "--timeout", "30s"]).await.expect(1);
+    let told = repaired.stdout + &repaired.stderr;
+    assert!(told.contains("settings:big") && told.contains("client-output-buffer-limit"), "{told}");
+    znode_has_length(&scene, "/settings/large/0", 300_000).await;
+}
+
 #[tokio::test]
 async fn an_acl_of_a_parent_that_is_changed_holds_for_what_is_created_from_then_on() {
     let scene = Scene::start().await;

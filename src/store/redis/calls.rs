@@ -23,7 +23,12 @@ use std::time::Duration;
 pub(super) const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
 
 /// In a comparison, values above this come as digests: the server's SHA-1 costs about what sending them would.
-pub(super) const DIGEST_ABOVE: usize = 1024;
+const DIGEST_ABOVE: usize = 1024;
+
+/// The bytes above which a value comes as its digest.
+pub(super) fn digest_above(values: bool) -> usize {
+    if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }
+}
 
 /// Bytes of what stands before each reading in the answer of `OBSERVE`.
 const HEAD_BYTES: usize = 21;
@@ -177,14 +182,13 @@ impl Shared {
         for key in keys {
             command.arg(*key).arg(self.buckets.of(key));
         }
-        let digest_above = if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE };
         command.arg(self.epoch.load(Ordering::Relaxed));
         if self.settings.sidecars {
             command.arg(nonce);
         } else {
             command.arg("");
         }
-        command.arg(ANSWER_BYTES).arg(digest_above);
+        command.arg(ANSWER_BYTES).arg(digest_above(values));
         command.arg(VALUE_BYTES_MAX);
         let connection = self.connection().await?;
         // A connection does not outlive the server's life, so this is the life of what is read.
@@ -232,6 +236,7 @@ impl Shared {
         let mut items = items.into_iter();
         let now_ms = integer(items.next()) * 1000 + integer(items.next()) / 1000;
         let packed = bytes(items.next());
+        self.settings.server.reads.passed(packed.len());
         let mut rest = packed.as_slice();
         let mut readings = Vec::with_capacity(count);
         while let Some((head, parts)) = rest.split_first_chunk::<HEAD_BYTES>() {

@@ -1,7 +1,7 @@
 //! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
 
 use super::Shared;
-use super::calls::{ANSWER_BYTES, Applied, DIGEST_ABOVE};
+use super::calls::{ANSWER_BYTES, Applied, digest_above};
 use super::fault::{explain, is_denied, is_full, remedy};
 use super::script::Script;
 use crate::change::Digest;
@@ -12,11 +12,31 @@ use redis::Value;
 
 /// One call of [`crate::store::Keyspace::look`].
 pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, Fault> {
+    look_below(shared, keys, digest_above(values), VALUE_BYTES_MAX).await
+}
+
+/// The bytes of each value that is a string, without the values.
+pub(super) async fn lengths(shared: &Shared, keys: &[&[u8]]) -> Result<Vec<usize>, Fault> {
+    let states = look_below(shared, keys, 0, 0).await?;
+    let length = |state| match state {
+        KeyState::TooLarge(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        _ => 0,
+    };
+    Ok(states.into_iter().map(length).collect())
+}
+
+async fn look_below(
+    shared: &Shared,
+    keys: &[&[u8]],
+    digest_above: usize,
+    large_above: usize,
+) -> Result<Vec<KeyState>, Fault> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(&shared.look.sha).arg(keys.len()).arg(keys);
-    command.arg(ANSWER_BYTES).arg(if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }).arg(VALUE_BYTES_MAX);
+    command.arg(ANSWER_BYTES).arg(digest_above).arg(large_above);
     match shared.script(&shared.look, &command).await? {
         Ok(Value::BulkString(packed)) => {
+            shared.settings.server.reads.passed(packed.len());
             let mut rest = packed.as_slice();
             let mut states = Vec::with_capacity(keys.len());
             while let Some(([code, length @ ..], parts)) = rest.split_first_chunk::<5>() {
@@ -32,7 +52,7 @@ pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) ->
         Err(error) if is_denied(&error) && keys.len() > 1 => {
             let mut states = Vec::with_capacity(keys.len());
             for key in keys {
-                states.extend(Box::pin(look_chunk(shared, &[*key], values)).await?);
+                states.extend(Box::pin(look_below(shared, &[*key], digest_above, large_above)).await?);
             }
             Ok(states)
         }

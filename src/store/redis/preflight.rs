@@ -5,8 +5,8 @@ use super::fault::{is_broken, is_denied};
 use super::info::{notifies, shortcoming, turn_on};
 use super::{Shared, needs, own};
 use crate::env::{self, Instant};
-use crate::store::StoreError;
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
+use crate::store::{StoreError, VALUE_BYTES_MAX};
 use redis::Value;
 
 pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
@@ -15,6 +15,7 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
     let info = &commands.heard.info;
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
     findings.push(eviction(shared).await);
+    findings.extend(answers(shared).await);
     if let Some(why) = info.unproven() {
         let what = format!("{why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
         findings.push(Finding::new(Level::Warning, store, what, ""));
@@ -108,6 +109,24 @@ async fn eviction(shared: &Shared) -> Finding {
             )
         }
     }
+}
+
+/// What the server closes our connection by before it answers the largest value. It is off by default; who may not ask finds it out.
+async fn answers(shared: &Shared) -> Option<Finding> {
+    let bytes = answer_limit(&setting(shared, "client-output-buffer-limit").await?)?;
+    let what = format!(
+        "client-output-buffer-limit closes a normal connection with {bytes} bytes to be read: a value of that size is quarantined as \
+         too_large, and each look at it costs some connections"
+    );
+    let help = format!("raise the limit of the class normal above {VALUE_BYTES_MAX}, or turn it off (0)");
+    (bytes < VALUE_BYTES_MAX).then(|| Finding::new(Level::Warning, &shared.settings.name, what, help))
+}
+
+/// The hard limit of the class `normal`, if it is on: the setting is four words for each class.
+fn answer_limit(setting: &str) -> Option<usize> {
+    let mut words = setting.split_whitespace();
+    words.find(|word| *word == "normal")?;
+    words.next()?.parse().ok().filter(|bytes| *bytes > 0)
 }
 
 /// Keys of our own that something else has written.
@@ -223,5 +242,13 @@ mod tests {
         assert!(!said(Some("AKE"), None).contains("Warning"));
         assert!(said(Some("AKE"), missing).contains("Warning without CLIENT TRACKING"));
         assert!(said(None, missing).contains("only comparisons"));
+    }
+
+    #[test]
+    fn the_limit_of_answers_is_that_of_the_class_normal() {
+        let rest = "slave 268435456 67108864 60 pubsub 33554432 8388608 60";
+        assert_eq!(answer_limit(&format!("normal 614400 0 0 {rest}")), Some(614_400));
+        assert_eq!(answer_limit(&format!("normal 0 0 0 {rest}")), None);
+        assert_eq!(answer_limit(rest), None);
     }
 }

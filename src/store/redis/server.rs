@@ -77,6 +77,8 @@ pub struct Server {
     pub(super) access: Access,
     /// What is known of the calls that it takes.
     pub(super) limit: RequestLimit,
+    /// The same of those that read: the answer counts as well.
+    pub(super) reads: RequestLimit,
     commands: Held<Commands, RedisError>,
     pub(super) listeners: Arc<Listeners>,
     asked: AtomicU64,
@@ -87,7 +89,8 @@ impl Server {
     #[must_use]
     pub fn new(access: Access) -> Server {
         let limit = RequestLimit::new(size::TOGETHER_BYTES, size::CALL_BYTES_MAX);
-        Server { access, limit, commands: Held::default(), listeners: Arc::default(), asked: AtomicU64::new(0) }
+        let reads = limit.beside();
+        Server { access, limit, reads, commands: Held::default(), listeners: Arc::default(), asked: AtomicU64::new(0) }
     }
 
     /// The command connection, made anew if the last one broke. Every new one learns the server's lineage first.

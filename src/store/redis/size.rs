@@ -1,10 +1,15 @@
 //! The bytes of the calls of scripts, computed before they are sent, and calls in parts: a server closes the connection where an argument
 //! is longer than its `proto-max-bulk-len`, or a request or its answer longer than a buffer may be.
+//!
+//! What is read counts by the larger of its request and its answer; how large the answer is, only the server knows ([`super::edit::lengths`]).
 
-use super::{KEYS_PER_CALL, Shared};
+use super::calls::digest_above;
+use super::{KEYS_PER_CALL, Shared, edit};
 use crate::plan::Base;
-use crate::store::request::{Fault, in_parts, split};
-use crate::store::{JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyState, KeyWrite, NAME_BYTES_MAX, StoreError};
+use crate::store::request::{Fault, RequestLimit, in_parts, read_in_parts, split};
+use crate::store::{
+    JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyState, KeyWrite, NAME_BYTES_MAX, StoreError, VALUE_BYTES_MAX,
+};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,6 +23,9 @@ pub(super) const CALL_BYTES_MAX: usize = 512 << 20;
 
 /// What to raise where a call is too large.
 pub(super) const SETTINGS: &str = "proto-max-bulk-len, client-query-buffer-limit or client-output-buffer-limit";
+
+/// What to raise where an answer is too large.
+const ANSWER_SETTING: &str = "client-output-buffer-limit";
 
 /// What an argument takes besides its bytes, at most: `$`, its length in ten digits, twice CR LF.
 const ARGUMENT: usize = 15;
@@ -54,8 +62,17 @@ fn or_too_long(key: &[u8], bytes: usize) -> usize {
     if key.len() > NAME_BYTES_MAX { usize::MAX } else { bytes }
 }
 
+/// Of what is told of a value with so many bytes.
+fn answered(length: usize, values: bool) -> usize {
+    match length {
+        _ if length > VALUE_BYTES_MAX => NUMBER,
+        _ if length > digest_above(values) => DIGEST,
+        _ => length,
+    }
+}
+
 impl Shared {
-    fn why(&self, key: &[u8], bytes: usize) -> String {
+    fn why(&self, limit: &RequestLimit, key: &[u8], bytes: usize) -> String {
         if key.len() > NAME_BYTES_MAX {
             let length = key.len();
             return format!(
@@ -63,7 +80,7 @@ impl Shared {
                 self.place()
             );
         }
-        format!("{}: {}", self.place(), self.settings.server.limit.why(bytes, SETTINGS))
+        format!("{}: {}", self.place(), limit.why(bytes, SETTINGS))
     }
 
     /// Sends a list by so many calls as it takes.
@@ -81,13 +98,42 @@ impl Shared {
         Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
     }
 
+    /// Reads keys by so many calls as it takes. `size`: the bytes of one in a call.
+    async fn read_in_calls<'a, R: Send>(
+        &'a self,
+        keys: &'a [&'a [u8]],
+        values: bool,
+        size: impl Fn(&&'a [u8]) -> usize + Send + Sync + Copy,
+        ask: impl Fn(&'a [&'a [u8]]) -> BoxFuture<'a, Result<Vec<R>, Fault>> + Send + Sync + Copy,
+        unasked: impl Fn(String) -> R + Send + Sync + Copy,
+    ) -> Result<Vec<R>, StoreError> {
+        let reads = &self.settings.server.reads;
+        let bytes = |part: &[&'a [u8]]| part.iter().map(size).fold(CALL, usize::saturating_add);
+        let weigh = |part: &'a [&'a [u8]]| {
+            async move {
+                let lengths = edit::lengths(self, part).await?;
+                Ok(lengths.into_iter().map(|length| answered(length, values)).collect())
+            }
+            .boxed()
+        };
+        let too_large = |key: &&'a [u8], most: usize| {
+            let is_answer = most > bytes(&[key]);
+            let why = || format!("{}: {}", self.place(), reads.why_answer(most, ANSWER_SETTING));
+            unasked(if is_answer { why() } else { self.why(reads, key, most) })
+        };
+        let calls = split(keys, KEYS_PER_CALL, reads.together(), size);
+        let calls = calls.into_iter().map(|call| read_in_parts(reads, call, bytes, weigh, ask, too_large));
+        Ok(futures::future::try_join_all(calls).await?.into_iter().flatten().collect())
+    }
+
     /// Keys and sidecars, and the server's time.
     pub(super) async fn observe_all(&self, keys: &[&[u8]], values: bool) -> Result<(Vec<KeyReading>, i64), StoreError> {
         let bucket = self.buckets.longest();
         let newest = AtomicI64::new(0);
         let newest = &newest;
-        let readings = self.in_calls(
+        let readings = self.read_in_calls(
             keys,
+            values,
             |key| or_too_long(key, observed(key.len(), bucket)),
             |keys| {
                 async move {
@@ -97,10 +143,7 @@ impl Shared {
                 }
                 .boxed()
             },
-            |key, bytes| {
-                let state = KeyState::Unasked(self.why(key, bytes));
-                KeyReading { state, entry: Vec::new(), nonce: 0, life: 0 }
-            },
+            |why| KeyReading { state: KeyState::Unasked(why), entry: Vec::new(), nonce: 0, life: 0 },
         );
         let readings = readings.await?;
         Ok((readings, newest.load(Ordering::Relaxed)))
@@ -112,17 +155,18 @@ impl Shared {
             writes,
             |write| written(write, bucket),
             |writes| self.apply_chunk(writes).boxed(),
-            |write, bytes| KeyOutcome::Impossible("too_large", self.why(write.key, bytes)),
+            |write, bytes| KeyOutcome::Impossible("too_large", self.why(&self.settings.server.limit, write.key, bytes)),
         )
         .await
     }
 
     pub(super) async fn look_all(&self, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, StoreError> {
-        self.in_calls(
+        self.read_in_calls(
             keys,
+            values,
             |key| or_too_long(key, ARGUMENT + key.len()),
-            |keys| super::edit::look_chunk(self, keys, values).boxed(),
-            |key, bytes| KeyState::Unasked(self.why(key, bytes)),
+            |keys| edit::look_chunk(self, keys, values).boxed(),
+            KeyState::Unasked,
         )
         .await
     }
@@ -131,8 +175,8 @@ impl Shared {
         self.in_calls(
             edits,
             edited,
-            |edits| super::edit::edit_chunk(self, edits).boxed(),
-            |edit, bytes| KeyOutcome::Impossible("too_large", self.why(edit.key, bytes)),
+            |edits| edit::edit_chunk(self, edits).boxed(),
+            |edit, bytes| KeyOutcome::Impossible("too_large", self.why(&self.settings.server.limit, edit.key, bytes)),
         )
         .await
     }
