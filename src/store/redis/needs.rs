@@ -20,24 +20,16 @@ const OURS: &str = "~_keepstep:*";
 /// No script has this name.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
-/// `ARGV`: for each command the number of words of its name, the number of all its words, the words. Answers for each: `0` allowed, `1`
-/// unknown, `2` the user may not run it, `3` the user may run it, but not on this key or channel.
+/// `ARGV`: for each command the number of its words, and these. Answers for each: `0` allowed, `1` unknown, `2` not allowed. A command is
+/// asked for with all that it takes: a server may look for a key where it expects one without looking how many words there are.
 const MAY: &str = r"#!lua flags=no-writes,allow-oom
 local out = {}
 local a = 1
 while a < #ARGV do
-  local name, all = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
-  local known, may = pcall(redis.acl_check_cmd, unpack(ARGV, a + 2, a + 1 + name))
-  local code = 0
-  if not known then
-    code = 1
-  elseif not may then
-    code = 2
-  elseif not redis.acl_check_cmd(unpack(ARGV, a + 2, a + 1 + all)) then
-    code = 3
-  end
-  out[#out + 1] = code
-  a = a + 2 + all
+  local last = a + tonumber(ARGV[a])
+  local known, may = pcall(redis.acl_check_cmd, unpack(ARGV, a + 1, last))
+  out[#out + 1] = known and (may and 0 or 2) or 1
+  a = last + 1
 end
 return out
 ";
@@ -49,9 +41,9 @@ pub(super) enum May {
     Yes,
     /// The server does not know it.
     Unknown,
-    /// The user may not run it.
+    /// The user may not run it, or not on this key or channel.
     Forbidden,
-    /// The user may run it, and not on this key or channel.
+    /// The user may run it, and not on this key.
     Elsewhere,
 }
 
@@ -81,6 +73,9 @@ impl Wanted {
         Some(match may {
             May::Yes => return None,
             May::Unknown => format!("{name} (the server does not know it: it was renamed or is not there)"),
+            May::Forbidden if rule.starts_with('&') => {
+                format!("{name} (the user may not run it, or not there: `{}` is missing)", shown(rule))
+            }
             May::Forbidden => format!("{name} (the user may not run it)"),
             May::Elsewhere => format!("{name} (the user may run it, but not there: `{}` is missing)", shown(rule)),
         })
@@ -114,7 +109,6 @@ fn on_our_own(shared: &Shared) -> Vec<Wanted> {
 fn needs(shared: &Shared) -> Vec<Wanted> {
     let database = shared.settings.server.access.database;
     let mut all = vec![Wanted::plain("SCAN", &[b"0"]), Wanted::plain("TIME", &[]), Wanted::plain("INFO", &[])];
-    all.extend(READS.map(|name| Wanted::plain(name, &[])));
     all.extend(on_our_own(shared));
     for prefix in &shared.settings.prefixes {
         let pattern = source::pattern(database, prefix);
@@ -129,7 +123,7 @@ fn needs(shared: &Shared) -> Vec<Wanted> {
 pub(super) fn on_users(shared: &Shared) -> Vec<Wanted> {
     let mut all = Vec::new();
     for prefix in &shared.settings.prefixes {
-        let key = [prefix.as_slice(), b"keepstep-validate"].concat();
+        let key = probe(prefix);
         let rule = format!("~{}*", String::from_utf8_lossy(prefix));
         all.extend(READS.map(|name| Wanted::new(name, &[&key], &rule)));
         if shared.settings.sidecars {
@@ -143,15 +137,37 @@ pub(super) fn on_users(shared: &Shared) -> Vec<Wanted> {
 
 /// Asks of each of these whether it can be had.
 pub(super) async fn ask(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
+    let mut all = ask_once(shared, wanted).await?;
+    // Whether it is the command or the key that is not allowed shows with another key.
+    let of_user = shared.settings.prefixes.first().map(|prefix| probe(prefix)).unwrap_or_default();
+    let elsewhere = |wanted: &Wanted| {
+        let key = if wanted.rule == OURS { of_user.clone() } else { NOBODY.as_bytes().to_vec() };
+        Wanted {
+            arguments: std::iter::once(key).chain(wanted.arguments.iter().skip(1).cloned()).collect(),
+            ..wanted.clone()
+        }
+    };
+    let denied = |(may, wanted): &(&mut May, &Wanted)| **may == May::Forbidden && wanted.rule.starts_with('~');
+    let (denied, again): (Vec<_>, Vec<_>) =
+        all.iter_mut().zip(wanted).filter(denied).map(|(may, wanted)| (may, elsewhere(wanted))).unzip();
+    for (may, there) in denied.into_iter().zip(ask_once(shared, &again).await?) {
+        if there == May::Yes {
+            *may = May::Elsewhere;
+        }
+    }
+    Ok(all)
+}
+
+async fn ask_once(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
     let script = Script::new(MAY);
     let mut command = redis::cmd("EVALSHA");
     command.arg(&script.sha).arg(0);
     for Wanted { name, arguments, .. } in wanted {
         let words: Vec<&str> = name.split(' ').collect();
-        command.arg(words.len()).arg(words.len() + arguments.len()).arg(words).arg(arguments);
+        command.arg(words.len() + arguments.len()).arg(words).arg(arguments);
     }
     let answer = shared.script(&script, &command).await?.map_err(|error| explain(&shared.settings, &error))?;
-    let codes = match answer {
+    let codes: Vec<i64> = match answer {
         Value::Array(codes) => codes.into_iter().map(|code| integer(Some(code))).collect(),
         _ => Vec::new(),
     };
@@ -161,10 +177,14 @@ pub(super) async fn ask(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, 
     let may = |code: i64| match code {
         0 => May::Yes,
         1 => May::Unknown,
-        2 => May::Forbidden,
-        _ => May::Elsewhere,
+        _ => May::Forbidden,
     };
     Ok(codes.into_iter().map(may).collect())
+}
+
+/// A key of a user, as far as an ACL goes.
+fn probe(prefix: &[u8]) -> Vec<u8> {
+    [prefix, b"keepstep-validate"].concat()
 }
 
 /// What this answer says against the command: it is unknown to the server, or the user may not run it. Whatever else the server
@@ -202,10 +222,18 @@ pub(super) async fn missing(shared: &Shared) -> Result<Vec<String>, StoreError> 
     let needed = wanted.len();
     wanted.extend(on_users(shared));
     let may = ask(shared, &wanted).await?;
-    for (index, (wanted, may)) in wanted.iter().zip(may).enumerate() {
-        // Of what is done with the keys of users only that the server knows it.
-        if index < needed || may == May::Unknown {
-            missing.extend(wanted.against(may).filter(|against| !missing.contains(against)));
+    let is_had = |name: &str| {
+        wanted.iter().zip(&may).any(|(it, may)| it.name == name && matches!(may, May::Yes | May::Elsewhere))
+    };
+    for (index, (wanted, may)) in wanted.iter().zip(&may).enumerate() {
+        // What is forbidden on the keys of some users concerns their pairs; what can be read nowhere, all.
+        let is_missing = match may {
+            May::Unknown => true,
+            May::Forbidden => index < needed || (READS.contains(&wanted.name) && !is_had(wanted.name)),
+            May::Elsewhere | May::Yes => index < needed,
+        };
+        if is_missing {
+            missing.extend(wanted.against(*may).filter(|against| !missing.contains(against)));
         }
     }
     Ok(missing)
