@@ -99,7 +99,16 @@ impl Engine {
         if works.is_empty() && changes.is_empty() {
             return settled;
         }
-        let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
+        let writes_znodes = works.iter().any(|work| matches!(work.task, Task::Znode { .. }));
+        let milestone = async {
+            match self.keys.as_ref().filter(|_| writes_znodes) {
+                Some(keys) => keys.leave_milestone().await,
+                None => None,
+            }
+        };
+        // Beside the append, which takes as long.
+        let (recorded, left) = futures::join!(self.put_on_stream(changes, &mut works), milestone);
+        let Some((changes, position)) = recorded else {
             self.has_missed();
             let pause = self.retries.stream.refused();
             for work in works {
@@ -114,7 +123,10 @@ impl Engine {
         let begun = Instant::now();
         let (to_redis, to_zookeeper): (Vec<Work>, Vec<Work>) =
             works.into_iter().partition(|work| matches!(work.task, Task::Redis { .. }));
-        futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
+        futures::join!(
+            self.apply_redis(to_redis, &changes, position),
+            self.apply_zookeeper(to_zookeeper, &changes, left)
+        );
         self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
     }

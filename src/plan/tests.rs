@@ -345,7 +345,13 @@ fn what_follows_an_unproven_base_is_carried_and_what_it_replaces_is_logged() {
     assert_eq!(winner(decide(unproven, znode(30, b"a"), key(b"b"))), Some(Side::Redis), "under `prefer zk` as well");
     assert_eq!(winner(decide(unproven, znode(30, b"a"), gone(Some(Removal::Deleted)))), Some(Side::Redis));
     assert_eq!(decide(unproven, znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
-    assert_eq!(decide(unproven, znode(31, b"b"), key(b"a")), Action::ToRedis(None), "the key holds what the base says");
+    let replaced = [znode(31, b"b"), ABSENT].map(|znode| winner(decide(unproven, znode, key(b"a"))));
+    assert_eq!(replaced, [Some(Side::Zookeeper); 2], "the key may hold what was written since");
+    assert_eq!(
+        decide(unproven, znode(31, b"b"), gone(Some(Removal::Lost))),
+        Action::ToRedis(None),
+        "no value is replaced"
+    );
     assert_eq!(decide(unproven, znode(30, b"a"), key(b"a")), Action::Agree, "proven now");
 }
 

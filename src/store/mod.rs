@@ -23,7 +23,9 @@ mod znodes;
 pub mod zookeeper;
 
 pub use clock::ClockOffset;
-pub use keys::{KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, Moment, Scanned};
+pub use keys::{
+    KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, LeftMilestone, Moment, Scanned,
+};
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::{overlaps, owned_by_another};
 pub use password::Password;
@@ -34,7 +36,7 @@ pub use znodes::{
 };
 
 use crate::change::{LossCause, Side, brief};
-pub use crate::plan::guard::{Remembered, Taken};
+pub use crate::plan::guard::{Milestone, Remembered, Taken};
 use crate::plan::{Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
@@ -369,6 +371,10 @@ pub trait Keyspace: Send + Sync {
 
     /// Writes; each is its own compare-and-set. Members of one call must be distinct keys.
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
+
+    /// Leaves a new [`Milestone`] in the data set, behind all that was observed in it until now; `None` where Redis does not take it, for
+    /// which nothing has to wait. Returns within a second.
+    fn leave_milestone(&self) -> BoxFuture<'_, Option<LeftMilestone>>;
 
     /// Reads keys and leaves no trace: for commands beside a worker or without one. Values above some size come as
     /// digests unless `values` is set.

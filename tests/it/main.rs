@@ -64,6 +64,7 @@ mod pauses;
 mod plain;
 mod proofs;
 mod properties;
+mod put_back;
 mod quarantine;
 mod random;
 mod recovery;

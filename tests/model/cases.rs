@@ -78,6 +78,21 @@ pub fn small() -> Vec<Config> {
             one_way(Redis),
             Budget { key_rollbacks: 1, crashes: 1, starts: 1, ..writes(0, 3) },
         ),
+        with(
+            "Redis restarts and loses nothing",
+            two_way(Zookeeper),
+            Budget { restarts: 1, returns: 1, ..writes(0, 2) },
+        ),
+        with(
+            "Redis restarts and loses nothing, killed",
+            two_way(Zookeeper),
+            Budget { restarts: 1, returns: 1, crashes: 1, starts: 1, ..writes(0, 1) },
+        ),
+        with(
+            "Redis comes back older, other pairs",
+            one_way(Redis),
+            Budget { key_rollbacks: 1, others: 1, ..writes(0, 3) },
+        ),
         with("the ensemble comes back older", two_way(Zookeeper), Budget { znode_rollbacks: 1, ..writes(1, 1) }),
         Config {
             new_epoch: true,
@@ -232,6 +247,25 @@ pub fn planted() -> Vec<Config> {
                     one_way(Redis),
                     Budget { key_rollbacks: 1, crashes: 1, starts: 1, ..writes(0, 3) },
                 )
+            },
+        ),
+        plant(
+            Bug::MilestoneNotAsked,
+            both("restarted", Budget { restarts: 1, returns: 1, crashes: 1, starts: 1, ..writes(0, 1) }),
+        ),
+        plant(Bug::TakenBackInSilence, both("restarted", Budget { restarts: 1, returns: 1, ..writes(0, 1) })),
+        plant(
+            Bug::MilestonePutWhateverWasThere,
+            Config {
+                states_max: 3_000_000,
+                ..Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, others: 1, ..writes(0, 3) })
+            },
+        ),
+        plant(
+            Bug::MilestoneOfAnotherLife,
+            Config {
+                states_max: 3_000_000,
+                ..Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) })
             },
         ),
         plant(Bug::OlderKeyFollowed, Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) })),

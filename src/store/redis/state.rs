@@ -5,21 +5,27 @@
 //!     the hash is of a newer owner, or of another one of this epoch   -> nothing is written: fenced
 //!     else                                                            -> epoch and lineage are its own from here on
 //!       zxid, tide     only rise in one lineage; they begin anew with another one, which only a newer owner can name
+//!       milestone      only where the one before it still is, or as the first of a branch
 //!       the others     take the new value
 //! ```
 //!
 //! An owner that is stopped late, or is frozen between two calls and thaws, writes what it knew then. Were an old number put over a
 //! newer one, an ensemble that is restored from a copy of that time would not be noticed, and all that the copy lacks would be deleted
 //! in Redis. The same check where it is read would not do: nobody can tell by then which number was put over which.
+//!
+//! For the same reason a milestone is not put where the one before it is missing: over that of an older data set it would say that
+//! nothing is missing there.
 
 use super::calls::{integer, keys_of, run};
 use super::info::Evidence;
 use super::script::Script;
 use super::{Shared, lock, own};
-use crate::store::{JOURNAL_SLOTS, Remembered, Slot, StoreError};
+use crate::env;
+use crate::store::{JOURNAL_SLOTS, LeftMilestone, Milestone, Remembered, Slot, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The epoch of the newest owner.
 pub(super) const EPOCH: &str = "epoch";
@@ -40,14 +46,20 @@ const OLDER: &str = "older";
 /// Of which routes these two hold: under others there are pairs that nobody has looked at. A version before does not write it.
 const RANGES: &str = "ranges";
 
+/// The newest [`Milestone`]: branch and number. A version before does not write it.
+const MILESTONE: &str = "milestone";
+
+/// How long a batch waits for its milestone: it is one small command, and what it would prove is seldom asked for.
+const MILESTONE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The version of a journal slot whose sidecars are written.
 fn slot_field(number: usize) -> String {
     format!("slot:{number}")
 }
 
 /// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each field: whether it only rises (`r`) or
-/// not (`s`), its name, its value. Answers `1` done, `6` fenced. Numbers that rise are compared in two parts: a double holds
-/// 53 bits.
+/// not (`s`), its name, its value; or that nothing is written unless it holds this milestone or a later one of its branch (`h`). Answers `1`
+/// done, `0` it does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
 pub(super) const STATE: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
@@ -60,10 +72,19 @@ local function above(one, other)
   if high ~= other_high then return high > other_high end
   return tonumber(string.sub(one, -9)) > tonumber(string.sub(other, -9))
 end
+for a = 3, #ARGV, 3 do
+  if ARGV[a] == 'h' then
+    local held = redis.call('HMGET', KEYS[1], ARGV[a + 1])[1] or ''
+    local branch, number = string.match(held, '^(%d+):(%d+)$')
+    local of, least = string.match(ARGV[a + 2], '^(%d+):(%d+)$')
+    if branch ~= of or above(least, number) then return 0 end
+  end
+end
 local put = {'epoch', ARGV[1], 'ensemble', ARGV[2]}
 for a = 3, #ARGV, 3 do
   local old = same and ARGV[a] == 'r' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1]
-  if not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old) then
+  local is_new = not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old)
+  if is_new and ARGV[a] ~= 'h' then
     put[#put + 1], put[#put + 2] = ARGV[a + 1], ARGV[a + 2]
   end
 end
@@ -92,6 +113,13 @@ impl Update {
         self.put("s", LIFE, life).put("s", EVICTED, evicted).put("s", RANGES, ranges)
     }
 
+    /// This milestone, where the one before it still is.
+    fn milestone(self, before: Option<Milestone>, now: Milestone) -> Update {
+        let text = |Milestone { branch, number }| format!("{branch}:{number}");
+        let update = before.into_iter().fold(self, |update, before| update.put("h", MILESTONE, text(before)));
+        update.put("s", MILESTONE, text(now))
+    }
+
     fn slot(self, slot: &Slot) -> Update {
         self.put("s", slot_field(slot.number), slot.version)
     }
@@ -108,6 +136,29 @@ impl Update {
             command.arg(rule).arg(field).arg(value);
         }
         command
+    }
+}
+
+/// The milestones of an ownership.
+#[derive(Default)]
+pub(super) struct Milestones {
+    branch: u64,
+    /// Numbers that were given; what became of the last ones may not be known.
+    given: u64,
+    /// The newest of which Redis said that it has it; 0: none of this branch.
+    left: u64,
+}
+
+impl Milestones {
+    fn begin(branch: u64) -> Milestones {
+        Milestones { branch, given: 0, left: 0 }
+    }
+
+    /// The next, and the one that must still be there.
+    fn next(&mut self) -> (Option<Milestone>, Milestone) {
+        self.given += 1;
+        let of = |number| Milestone { branch: self.branch, number };
+        ((self.left > 0).then(|| of(self.left)), of(self.given))
     }
 }
 
@@ -165,6 +216,7 @@ pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError
 pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
     shared.epoch.store(now.epoch, Ordering::Relaxed);
     *lock(&shared.owner) = now;
+    *lock(&shared.milestones) = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
     let mut stored = read(shared, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
     let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
     let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
@@ -201,6 +253,49 @@ fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
     owner.zxid = owner.zxid.max(now.zxid);
     owner.tide = owner.tide.max(now.tide);
     Ok(())
+}
+
+/// See [`crate::store::Keyspace::leave_milestone`].
+pub(super) async fn leave_milestone(shared: &Shared) -> Option<LeftMilestone> {
+    env::timeout(MILESTONE_PATIENCE, leave(shared)).await.ok().flatten()
+}
+
+async fn leave(shared: &Shared) -> Option<LeftMilestone> {
+    let connection = shared.connection().await.ok()?;
+    // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
+    // one as soon as that is known.
+    let life = lock(&shared.lineage).life;
+    let (before, milestone) = lock(&shared.milestones).next();
+    let command = Update::default().milestone(before, milestone).command(shared);
+    let answer = shared.script_on(connection, &shared.state, &command).await.ok()?.ok()?;
+    let mut milestones = lock(&shared.milestones);
+    if milestones.branch != milestone.branch {
+        return None;
+    }
+    match answer {
+        Value::Int(1) => milestones.left = milestones.left.max(milestone.number),
+        // An older data set, or another one: nothing of the branch is told by what is left from here on.
+        Value::Int(0) => {
+            *milestones = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
+            return None;
+        }
+        _ => return None,
+    }
+    (lock(&shared.lineage).life == life).then_some(LeftMilestone { milestone, life })
+}
+
+/// The newest milestone that the data set has, and in which life that is.
+pub(super) async fn milestone(shared: &Shared) -> Result<(Option<Milestone>, u64), StoreError> {
+    let life = lock(&shared.lineage).life;
+    let found = read(shared, &[MILESTONE]).await?;
+    if lock(&shared.lineage).life != life {
+        return Err(shared.replaced());
+    }
+    let parse = |text: &Vec<u8>| {
+        let (branch, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
+        Some(Milestone { branch: branch.parse().ok()?, number: number.parse().ok()? })
+    };
+    Ok((found.first().and_then(parse), life))
 }
 
 /// See [`crate::store::Keyspace::compared`].
