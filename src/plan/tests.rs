@@ -510,3 +510,18 @@ fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
         }
     }
 }
+
+/// Where a newer base could not be believed, a walk that read the znode before that write, or a key that is where it was, says nothing.
+#[test]
+fn an_unproven_base_is_decided_on_only_after_a_look_at_both_sides() {
+    let unproven = |base: Base| Base { unproven: true, ..base };
+    let (plain, doubted) = (base(30, b"a"), base(30, b"a").map(unproven));
+    let next = |base: &Option<Base>| after_key(base.as_ref(), true, ENSEMBLE.id, true);
+    assert_eq!((next(&plain), next(&doubted)), (Next::Decide, Next::Both));
+    let known = |base: Option<Base>| after_znode(base.map_or(Known::None, Known::Base), Some(version(31)), false, 7, 0);
+    assert_eq!((known(plain), known(doubted)), (Next::Decide, Next::Both));
+    assert!(is_doubtful(doubted.as_ref(), Some(version(30)), 7) && !is_doubtful(plain.as_ref(), Some(version(30)), 7));
+    // Pairs that are left apart may be many, and each comparison meets them all.
+    let apart = doubted.map(|base| Base { apart: true, ..base });
+    assert!(!is_doubtful(apart.as_ref(), Some(version(30)), 7));
+}

@@ -372,9 +372,9 @@ pub trait Keyspace: Send + Sync {
     /// Writes; each is its own compare-and-set. Members of one call must be distinct keys.
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
 
-    /// Leaves a new [`Milestone`] in the data set, behind all that was observed in it until now; `None` where Redis does not take it, for
-    /// which nothing has to wait. Returns within a second.
-    fn leave_milestone(&self) -> BoxFuture<'_, Option<LeftMilestone>>;
+    /// Leaves a new [`Milestone`] in the data set, behind all that was observed in it until now; `None`: it may be another data set than
+    /// a moment ago.
+    fn leave_milestone(&self) -> BoxFuture<'_, Result<Option<LeftMilestone>, StoreError>>;
 
     /// Reads keys and leaves no trace: for commands beside a worker or without one. Values above some size come as
     /// digests unless `values` is set.

@@ -247,13 +247,13 @@ async fn higher_version_goes_on_counting_pairs_that_came_and_went() {
 async fn a_milestone_is_put_only_where_the_one_before_it_still_is() {
     let redis = Redis::start().await;
     let store = owner(&redis).await;
-    let left = async || store.leave_milestone().await.map(|left| left.milestone);
+    let left = async || store.leave_milestone().await.map(|left| left.map(|left| left.milestone));
     let held = async || {
         let held: Option<String> = redis.run("HGET _keepstep:twin milestone").await;
         held.unwrap_or_default()
     };
-    let first = left().await.unwrap();
-    let second = left().await.unwrap();
+    let first = left().await.unwrap().unwrap();
+    let second = left().await.unwrap().unwrap();
     assert!(first.branch == second.branch && first.number < second.number);
     let text = |milestone: keepstep::store::Milestone| format!("{}:{}", milestone.branch, milestone.number);
     assert_eq!(held().await, text(second));
@@ -264,9 +264,9 @@ async fn a_milestone_is_put_only_where_the_one_before_it_still_is() {
             Some(older) => redis.run::<()>(&format!("HSET _keepstep:twin milestone {older}")).await,
             None => redis.run::<()>("FLUSHALL").await,
         }
-        assert_eq!(left().await, None, "over {older:?}");
+        assert_eq!(left().await, Ok(None), "over {older:?}");
         assert_eq!(held().await, older.unwrap_or_default(), "it stays");
-        let other = left().await.unwrap();
+        let other = left().await.unwrap().unwrap();
         assert!(other.branch != first.branch && !first.is_in(Some(other)));
         assert_eq!(held().await, text(other));
     }
@@ -274,7 +274,7 @@ async fn a_milestone_is_put_only_where_the_one_before_it_still_is() {
     let next = RedisStore::new(settings(&redis));
     next.connect().await.unwrap();
     next.begin(Remembered { epoch: 2, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
-    let of_next = next.leave_milestone().await.unwrap().milestone;
-    assert_eq!(left().await, None);
+    let of_next = next.leave_milestone().await.unwrap().unwrap().milestone;
+    assert!(matches!(left().await, Err(StoreError::Fenced(_))));
     assert_eq!(held().await, text(of_next));
 }

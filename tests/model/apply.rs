@@ -26,8 +26,7 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
     let (key, noted) = (some(world.redis.key.is.value), world.redis.bucket.entry.get());
     let late = guard::late(key, noted.as_ref(), base.get().as_ref());
     let is_taken_back = late == Late::TakenBack;
-    world.is_untold |= late != Late::AsItIs && worker.todo.milestone.get().is_none();
-    if is_taken_back && (!worker.look.base.is || cfg.has(Bug::TakenBackInSilence)) {
+    if is_taken_back && !worker.look.base.is {
         return None;
     }
     let worker = &mut world.workers[i];

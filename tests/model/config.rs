@@ -55,7 +55,7 @@ pub enum Bug {
     MilestoneNotAsked,
     MilestonePutWhateverWasThere,
     MilestoneOfAnotherLife,
-    TakenBackInSilence,
+    WrittenWithoutMilestone,
 }
 
 #[derive(Debug, Clone, Copy)]

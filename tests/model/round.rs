@@ -205,8 +205,15 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         }
         Pc::Milestone => {
             only()?;
-            world.workers[i].todo.milestone = leave_milestone(cfg, world, i);
-            world.workers[i].pc = Pc::Multi;
+            let milestone = leave_milestone(cfg, world, i);
+            let worker = &mut world.workers[i];
+            (worker.todo.milestone, worker.pc) = (milestone, Pc::Multi);
+            // What was read belongs to a data set that is gone, if any was.
+            let needs_none = worker.look.life == 0 || cfg.has(Bug::WrittenWithoutMilestone);
+            if milestone.get().is_none() && !needs_none {
+                let hint = Hint { slow: true, ..worker.look.hint };
+                finish(cfg, worker, Some(hint));
+            }
         }
         Pc::Multi => return multi(cfg, world, i, choice, effects),
         Pc::Resolve => {

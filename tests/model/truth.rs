@@ -71,7 +71,7 @@ pub fn record(cfg: &Config, world: &mut World, look: &Look, verdict: &Verdict, e
         Side::Zookeeper => includes(znode, key) || (!is_one_way && includes(key, znode)),
         Side::Redis => includes(key, znode) || (!is_one_way && includes(znode, key)),
     };
-    effects.spurious = !cfg.two_values && !world.was_lost && !world.is_untold && is_told_twice;
+    effects.spurious = !cfg.two_values && !world.was_lost && is_told_twice;
     if !cfg.has(Bug::LoserNotRecorded) {
         world.logged |= World::bit(loser.last);
     }

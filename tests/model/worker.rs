@@ -187,9 +187,7 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
             let milestone = slot.milestone.get().filter(|_| !cfg.has(Bug::MilestoneNotAsked));
             if !milestone.is_some_and(|milestone| milestone.is_in(world.redis.state.milestone.get())) {
                 let late = guard::late(key, noted.as_ref(), later.as_ref());
-                let noted = noted.filter(|_| !cfg.has(Bug::TakenBackInSilence));
                 let noted = noted.map(|noted| Base { sequence: slot.base.force().sequence, ..noted });
-                world.is_untold |= late != Late::AsItIs && slot.milestone.get().is_none();
                 match late.note(noted, later) {
                     _ if late == Late::Unproven && cfg.has(Bug::UnprovenTakenAsProven) => {}
                     None => continue,

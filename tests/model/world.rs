@@ -424,8 +424,6 @@ pub struct World {
     pub trailing: u8,
     /// Data was lost by a store: what conflicts then is not told.
     pub was_lost: bool,
-    /// Redis was restarted before a milestone was left in it: nobody can tell whether it is an older one.
-    pub is_untold: bool,
     pub left: Budget,
     pub workers: [Worker; 2],
     /// The worker that was started last.

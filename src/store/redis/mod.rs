@@ -322,7 +322,7 @@ impl Keyspace for RedisStore {
         state::marked_slots(&self.shared).boxed()
     }
 
-    fn leave_milestone(&self) -> BoxFuture<'_, Option<LeftMilestone>> {
+    fn leave_milestone(&self) -> BoxFuture<'_, Result<Option<LeftMilestone>, StoreError>> {
         state::leave_milestone(&self.shared).boxed()
     }
 

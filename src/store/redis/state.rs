@@ -20,12 +20,10 @@ use super::calls::{integer, keys_of, run};
 use super::info::Evidence;
 use super::script::Script;
 use super::{Shared, lock, own};
-use crate::env;
 use crate::store::{JOURNAL_SLOTS, LeftMilestone, Milestone, Remembered, Slot, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// The epoch of the newest owner.
 pub(super) const EPOCH: &str = "epoch";
@@ -48,9 +46,6 @@ const RANGES: &str = "ranges";
 
 /// The newest [`Milestone`]: branch and number. A version before does not write it.
 const MILESTONE: &str = "milestone";
-
-/// How long a batch waits for its milestone: it is one small command, and what it would prove is seldom asked for.
-const MILESTONE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The version of a journal slot whose sidecars are written.
 fn slot_field(number: usize) -> String {
@@ -256,32 +251,29 @@ fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
 }
 
 /// See [`crate::store::Keyspace::leave_milestone`].
-pub(super) async fn leave_milestone(shared: &Shared) -> Option<LeftMilestone> {
-    env::timeout(MILESTONE_PATIENCE, leave(shared)).await.ok().flatten()
-}
-
-async fn leave(shared: &Shared) -> Option<LeftMilestone> {
-    let connection = shared.connection().await.ok()?;
+pub(super) async fn leave_milestone(shared: &Shared) -> Result<Option<LeftMilestone>, StoreError> {
+    let connection = shared.connection().await?;
     // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
     // one as soon as that is known.
     let life = lock(&shared.lineage).life;
     let (before, milestone) = lock(&shared.milestones).next();
     let command = Update::default().milestone(before, milestone).command(shared);
-    let answer = shared.script_on(connection, &shared.state, &command).await.ok()?.ok()?;
+    let answer = match shared.script_on(connection, &shared.state, &command).await? {
+        Ok(Value::Int(6)) => return Err(shared.fenced()),
+        Ok(answer) => answer,
+        Err(error) => return Err(own::explain_named(&shared.settings, &command, &error)),
+    };
     let mut milestones = lock(&shared.milestones);
-    if milestones.branch != milestone.branch {
-        return None;
+    let is_of_branch = milestones.branch == milestone.branch;
+    if is_of_branch && answer == Value::Int(1) {
+        milestones.left = milestones.left.max(milestone.number);
+        return Ok((lock(&shared.lineage).life == life).then_some(LeftMilestone { milestone, life }));
     }
-    match answer {
-        Value::Int(1) => milestones.left = milestones.left.max(milestone.number),
+    if is_of_branch {
         // An older data set, or another one: nothing of the branch is told by what is left from here on.
-        Value::Int(0) => {
-            *milestones = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
-            return None;
-        }
-        _ => return None,
+        *milestones = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
     }
-    (lock(&shared.lineage).life == life).then_some(LeftMilestone { milestone, life })
+    Ok(None)
 }
 
 /// The newest milestone that the data set has, and in which life that is.
