@@ -53,8 +53,9 @@ fn slot_field(number: usize) -> String {
 }
 
 /// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each field: whether it only rises (`r`) or
-/// not (`s`), its name, its value; or that nothing is written unless it holds this milestone or a later one of its branch (`h`). Answers `1`
-/// done, `0` it does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
+/// not (`s`), its name, its value; or that a milestone goes there unless a later one of its branch is there (`m`), since those that are under
+/// way at a time may arrive in any order; or that nothing is written unless it holds this milestone or a later one of its branch (`h`).
+/// Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
 pub(super) const STATE: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
@@ -67,19 +68,20 @@ local function above(one, other)
   if high ~= other_high then return high > other_high end
   return tonumber(string.sub(one, -9)) > tonumber(string.sub(other, -9))
 end
+local function has(field, milestone)
+  local branch, number = string.match(redis.call('HMGET', KEYS[1], field)[1] or '', '^(%d+):(%d+)$')
+  local of, least = string.match(milestone, '^(%d+):(%d+)$')
+  return branch == of and not above(least, number)
+end
 for a = 3, #ARGV, 3 do
-  if ARGV[a] == 'h' then
-    local held = redis.call('HMGET', KEYS[1], ARGV[a + 1])[1] or ''
-    local branch, number = string.match(held, '^(%d+):(%d+)$')
-    local of, least = string.match(ARGV[a + 2], '^(%d+):(%d+)$')
-    if branch ~= of or above(least, number) then return 0 end
-  end
+  if ARGV[a] == 'h' and not has(ARGV[a + 1], ARGV[a + 2]) then return 0 end
 end
 local put = {'epoch', ARGV[1], 'ensemble', ARGV[2]}
 for a = 3, #ARGV, 3 do
   local old = same and ARGV[a] == 'r' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1]
   local is_new = not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old)
-  if is_new and ARGV[a] ~= 'h' then
+  if ARGV[a] == 'h' or ARGV[a] == 'm' then is_new = ARGV[a] == 'm' and not has(ARGV[a + 1], ARGV[a + 2]) end
+  if is_new then
     put[#put + 1], put[#put + 2] = ARGV[a + 1], ARGV[a + 2]
   end
 end
@@ -112,7 +114,7 @@ impl Update {
     fn milestone(self, before: Option<Milestone>, now: Milestone) -> Update {
         let text = |Milestone { branch, number }| format!("{branch}:{number}");
         let update = before.into_iter().fold(self, |update, before| update.put("h", MILESTONE, text(before)));
-        update.put("s", MILESTONE, text(now))
+        update.put("m", MILESTONE, text(now))
     }
 
     fn slot(self, slot: &Slot) -> Update {
