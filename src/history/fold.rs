@@ -65,7 +65,9 @@ impl Until {
         if position < extent.full_from {
             if extent.full_from <= 1 {
                 let since = shown(extent.full_from_ms);
-                return Err(HistoryError::Failed(format!("the stream begins after that, at {since}")));
+                return Err(HistoryError::Failed(format!(
+                    "full history begins at position 1 ({since}), where the stream begins: before that it says nothing"
+                )));
             }
             return Err(HistoryError::Failed(format!(
                 "full history begins at position {} ({}); before it only the newest state of each pair is kept, so \

@@ -12,8 +12,11 @@ use super::settle::Work;
 use crate::change::{Change, Position, Side};
 use crate::env;
 use crate::failpoint::crash_point;
+use crate::plan::guard::Milestone;
 use crate::plan::{Base, Task, lost};
-use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
+use crate::store::{
+    KeyOp, KeyOutcome, KeyWrite, LeftMilestone, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one,
+};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -85,6 +88,7 @@ impl Engine {
             expect_entry: work.seen.entry.clone(),
             expect_nonce: if op == KeyOp::Note { work.seen.nonce } else { 0 },
             life: work.seen.life,
+            milestone: None,
             value,
             base,
             publish,
@@ -92,12 +96,13 @@ impl Engine {
     }
 
     /// Applies to ZooKeeper, then brings the sidecars up to date and gives the journal slots back.
-    pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change]) {
+    pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change], left: Option<LeftMilestone>) {
         let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return };
         if works.is_empty() {
             return;
         }
-        let writes: Vec<ZnodeWrite<'_>> = works.iter().filter_map(|work| self.znode_write(work, changes)).collect();
+        let writes: Vec<ZnodeWrite<'_>> =
+            works.iter().filter_map(|work| self.znode_write(work, changes, left)).collect();
         let batch = match znodes.write(&writes).await {
             Ok(batch) => batch,
             Err(error) => {
@@ -133,7 +138,7 @@ impl Engine {
         }
         let mut pauses = Pauses::default();
         let outcomes = loop {
-            let notes: Vec<KeyWrite<'_>> = done.iter().map(|(seen, base)| sidecar(seen, *base)).collect();
+            let notes: Vec<KeyWrite<'_>> = done.iter().map(|(seen, base)| sidecar(seen, *base, left)).collect();
             let applied = keys.apply(&notes).await;
             match applied.and_then(|outcomes| one_for_one("sidecars", notes.len(), outcomes)) {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
@@ -173,7 +178,12 @@ impl Engine {
         }
     }
 
-    fn znode_write<'a>(&self, work: &'a Work, changes: &'a [Change]) -> Option<ZnodeWrite<'a>> {
+    fn znode_write<'a>(
+        &self,
+        work: &'a Work,
+        changes: &'a [Change],
+        left: Option<LeftMilestone>,
+    ) -> Option<ZnodeWrite<'a>> {
         let Task::Znode { op, base } = work.task else { return None };
         let data = match (op, work.change.get(changes, 0)) {
             (ZnodeOp::Delete(_), _) => &[],
@@ -188,6 +198,7 @@ impl Engine {
             base,
             nonce: work.seen.nonce,
             acl: self.route(work.seen.hint.route).map_or(crate::store::ZnodeAcl::Parent, |route| route.acl),
+            milestone: behind(&work.seen, left),
         })
     }
 
@@ -247,8 +258,13 @@ impl Engine {
     }
 }
 
+/// The milestone, if it was left in the data set in which this was observed.
+fn behind(seen: &Observed, left: Option<LeftMilestone>) -> Option<Milestone> {
+    left.filter(|left| left.life == seen.life).map(|left| left.milestone)
+}
+
 /// The write that brings a sidecar up to date after a write to ZooKeeper.
-fn sidecar(seen: &Observed, base: Option<Base>) -> KeyWrite<'_> {
+fn sidecar(seen: &Observed, base: Option<Base>, left: Option<LeftMilestone>) -> KeyWrite<'_> {
     KeyWrite {
         key: &seen.name,
         op: KeyOp::Note,
@@ -256,6 +272,7 @@ fn sidecar(seen: &Observed, base: Option<Base>) -> KeyWrite<'_> {
         expect_entry: seen.entry.clone(),
         expect_nonce: seen.nonce,
         life: seen.life,
+        milestone: behind(seen, left),
         value: &[],
         base,
         publish: None,

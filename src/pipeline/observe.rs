@@ -17,7 +17,7 @@ use crate::change::{Digest, Pair, Side, ZkStat, ZkVersion};
 use crate::env;
 use crate::failpoint::crash_point;
 use crate::plan::{
-    Base, CLOCK_WAS_SET, Flow, Key, Known, Named, Next, Observation, OnConflict, Path, Seen, Vanished, Znode,
+    Base, CLOCK_WAS_SET, Flow, Key, Known, Named, Next, Observation, OnConflict, Path, Removal, Seen, Vanished, Znode,
     after_key, after_znode, is_doubtful, path, path_id,
 };
 use crate::store::clock::steady_ms;
@@ -350,6 +350,9 @@ impl Engine {
             KeyState::Absent => {
                 hint = self.dirty.with_newest_event(&item.name, hint);
                 let seen = hint.removal.filter(|_| hint.event.is_some() && moment.told);
+                // It was seen and recorded before Redis was restarted, and could not be carried out then.
+                let is_recorded = || self.newest(&item.pair).is_some_and(|newest| !newest.after.exists());
+                let seen = seen.or_else(|| (hint.unwritten && is_recorded()).then_some(Removal::Deleted));
                 // Whatever is there once a comparison has looked at all was put there since.
                 let is_looked_at = || {
                     let was_paused = lock(&self.conclusion.passed_over).contains(&hint.route);

@@ -15,7 +15,7 @@ use crate::failpoint::crash_point;
 use crate::plan::{
     Action, Circumstances, Key, KeyOp, Record, Step, Task, Told, Wait, Znode, agreed, lost, note, path_id, plan, step,
 };
-use crate::store::StoreError;
+use crate::store::{LeftMilestone, StoreError};
 use crate::stream::StreamError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -100,7 +100,20 @@ impl Engine {
             return settled;
         }
         let appending = self.unwritten.appending(self.stream.extent().last);
-        let Some((changes, position)) = self.put_on_stream(changes, &mut works).await else {
+        let writes_znodes = works.iter().any(|work| matches!(work.task, Task::Znode { .. }));
+        let milestone = async {
+            let Some(keys) = self.keys.as_ref().filter(|_| writes_znodes) else { return (None, Duration::ZERO) };
+            match keys.leave_milestone().await {
+                Ok(left) => (left, Duration::ZERO),
+                Err(error) => {
+                    self.failed(&error);
+                    (None, self.retries.redis.refused())
+                }
+            }
+        };
+        // Beside the append, which takes as long.
+        let (recorded, (left, pause)) = futures::join!(self.put_on_stream(changes, &mut works), milestone);
+        let Some((changes, position)) = recorded else {
             self.has_missed();
             let pause = self.retries.stream.refused();
             for work in works {
@@ -117,7 +130,11 @@ impl Engine {
         let begun = Instant::now();
         let (to_redis, to_zookeeper): (Vec<Work>, Vec<Work>) =
             works.into_iter().partition(|work| matches!(work.task, Task::Redis { .. }));
-        futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
+        let to_zookeeper = self.behind_milestone(to_zookeeper, left, pause);
+        futures::join!(
+            self.apply_redis(to_redis, &changes, position),
+            self.apply_zookeeper(to_zookeeper, &changes, left)
+        );
         self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
     }
@@ -134,6 +151,18 @@ impl Engine {
                 self.unwritten.recorded(&work.seen.name, position);
             }
         }
+    }
+
+    /// Those whose key was read in the very data set in which the milestone lies. The others are looked at again: Redis was restarted
+    /// or went away since, perhaps has taken back what was read, and nobody could tell that from what an application writes next.
+    fn behind_milestone(&self, works: Vec<Work>, left: Option<LeftMilestone>, pause: Duration) -> Vec<Work> {
+        let is_behind = |work: &Work| work.seen.life == 0 || left.is_some_and(|left| left.life == work.seen.life);
+        let (behind, others): (Vec<Work>, Vec<Work>) = works.into_iter().partition(is_behind);
+        for Work { seen, .. } in others {
+            let hint = seen.again();
+            self.dirty.finish(seen.name, Some((hint, pause)));
+        }
+        behind
     }
 
     /// A message that was not published yet is that of the record, which may have been decided on otherwise (`c` by the first try,

@@ -22,7 +22,8 @@ pub struct Base {
     pub apart: bool,
     /// Redis was restarted before this could be noted in it, and the key then held neither this state nor the one before: it may
     /// be the successor of either. Or it came back with an older state of the key, which is left apart. What the key does next is
-    /// followed, and the znode's value goes into the conflict log.
+    /// followed, and the znode's value goes into the conflict log. Or this stands where a newer one could not be believed: the key's
+    /// value goes there then, when the znode's replaces it.
     pub unproven: bool,
     /// Redis has lost the key, and no flow leads there that could restore it. From here on its absence proves nothing, whatever is
     /// concluded of the other keys: only an event that names it, or the key itself, says what an application did.

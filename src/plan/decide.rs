@@ -141,6 +141,7 @@ const DELETE_LOSES: &str = "a change beats a delete";
 const SOURCE_DECIDES: &str = "the source of a one-way route decides";
 const EPHEMERAL_DECIDES: &str = "an ephemeral znode decides over its key";
 const UNPROVEN: &str = "Redis was restarted or its data replaced, and the key may not have followed this value";
+const UNPROVEN_KEY: &str = "Redis was restarted or its data replaced, and nothing tells whether the key holds an older value or was written since";
 const ENSEMBLE_LOST: &str = "the ensemble came back empty or older";
 
 /// The state of one side against the base.
@@ -187,11 +188,16 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
         Flow::From(Side::Redis) => from_redis(policy, seen, &sides),
         Flow::Both(first) => both(policy, first, seen, &sides),
     };
-    let is_unproven = seen.base.is_some_and(|base| base.unproven) && sides.znode.is_some();
-    if is_unproven && action == Action::ToZookeeper(None) {
-        return Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: UNPROVEN }));
+    let is_unproven = seen.base.is_some_and(|base| base.unproven);
+    match action {
+        Action::ToZookeeper(None) if is_unproven && sides.znode.is_some() => {
+            Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: UNPROVEN }))
+        }
+        Action::ToRedis(None) if is_unproven && sides.key.is_some() => {
+            Action::ToRedis(Some(Verdict { winner: Side::Zookeeper, reason: UNPROVEN_KEY }))
+        }
+        action => action,
     }
-    action
 }
 
 /// A side that was not looked at has no known value where the base is one that was kept apart, nor has a key that was lost.

@@ -52,10 +52,32 @@ pub fn fate(before: i32, now: i32, holds_ours: bool) -> Fate {
     }
 }
 
-/// Whether a note comes in another life of the data set than the pair was observed in (0: not looked at).
+/// A number that was left in Redis behind everything that was read of it until then. What Redis comes back with after a restart is a
+/// beginning of its history, so a data set that has the number has what was read as well: it is no older one, and what a key holds that
+/// was read otherwise was put there since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Milestone {
+    /// Which data set and its successors they are counted in: where one was lost, another branch begins, whose numbers say nothing of
+    /// those of the branch before.
+    pub branch: u64,
+    /// Rises with each.
+    pub number: u64,
+}
+
+impl Milestone {
+    /// Whether a data set has it in which this is found.
+    #[must_use]
+    pub fn is_in(self, found: Option<Milestone>) -> bool {
+        found.is_some_and(|found| found.branch == self.branch && found.number >= self.number)
+    }
+}
+
+/// Whether a note comes in another life of the data set than the pair was observed in (0: not looked at), and that data set may be an
+/// older one: it is not shown to have the milestone of the observation.
 #[must_use]
-pub fn is_late(op: KeyOp, observed: u64, now: u64) -> bool {
-    op == KeyOp::Note && observed != 0 && observed != now
+pub fn is_late(op: KeyOp, observed: u64, now: u64, milestone: Option<Milestone>, found: Option<Milestone>) -> bool {
+    let is_proven = milestone.is_some_and(|milestone| milestone.is_in(found));
+    op == KeyOp::Note && observed != 0 && observed != now && !is_proven
 }
 
 /// What becomes of a base that is to be noted in another life of the data set than it belongs to: Redis was restarted, and may have
@@ -64,17 +86,24 @@ pub fn is_late(op: KeyOp, observed: u64, now: u64) -> bool {
 pub enum Late {
     /// The key holds what the base says: it is true, whatever happened.
     AsItIs,
-    /// The key is back where its sidecar has it: both are older. Noting the base would make that older value look like a change.
+    /// The key is where its sidecar has it. Both may be older, and noting the base would make that older value look like a change; or
+    /// an application has put it back, after a restart that lost nothing.
     TakenBack,
     /// The key holds something else: an application wrote it over what the base says, or over what an older copy held.
     Unproven,
 }
 
 impl Late {
-    /// The base as it is to be noted.
+    /// What is noted: the base that comes late, or, where that is not to be believed, what is noted already, from here on without
+    /// proof: what the key holds may be newer, and is not replaced in silence. `None`: nothing, since there is no such note.
     #[must_use]
-    pub fn mark(self, base: Option<Base>) -> Option<Base> {
-        base.map(|base| Base { unproven: base.unproven || self == Late::Unproven, ..base })
+    pub fn note(self, noted: Option<Base>, base: Option<Base>) -> Option<Option<Base>> {
+        let unproven = |base: Base| Base { unproven: true, ..base };
+        match self {
+            Late::AsItIs => Some(base),
+            Late::Unproven => Some(base.map(unproven)),
+            Late::TakenBack => noted.map(unproven).map(Some),
+        }
     }
 }
 
@@ -139,4 +168,27 @@ impl Taken {
 pub fn is_older(found: Remembered, remembered: Remembered) -> bool {
     let has_fallen = found.zxid < remembered.zxid || found.epoch < remembered.epoch || found.tide < remembered.tide;
     found.ensemble == remembered.ensemble && has_fallen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_late_in_another_life_unless_its_milestone_is_there() {
+        let of = |branch, number| Some(Milestone { branch, number });
+        assert!(!is_late(KeyOp::Note, 1, 1, None, None) && !is_late(KeyOp::Note, 0, 2, None, None));
+        assert!(!is_late(KeyOp::Set, 1, 2, None, None), "what a key holds is compared with it");
+        for (left, found, is_believed) in [
+            (None, None, false),
+            (None, of(7, 3), false),
+            (of(7, 3), None, false),
+            (of(7, 3), of(7, 2), false),
+            (of(7, 3), of(7, 3), true),
+            (of(7, 3), of(7, 4), true),
+            (of(7, 3), of(8, 4), false),
+        ] {
+            assert_eq!(is_late(KeyOp::Note, 1, 2, left, found), !is_believed, "{left:?} in {found:?}");
+        }
+    }
 }

@@ -112,15 +112,19 @@ pub fn after_znode(known: Known, found: Option<ZkVersion>, key_named: bool, ense
 /// the znode may have been recreated since at the very version that it names.
 #[must_use]
 pub fn after_key(base: Option<&Base>, has_sidecar: bool, ensemble: u32, is_compared: bool) -> Next {
-    let is_plain = base.is_none_or(|base| !base.apart && base.ensemble == ensemble && !base.ephemeral);
+    let is_plain = |base: &Base| !base.apart && !base.unproven && base.ensemble == ensemble && !base.ephemeral;
+    let is_plain = base.is_none_or(is_plain);
     let is_ours = base.is_some() || !has_sidecar;
     if is_plain && is_ours && is_compared { Next::Decide } else { Next::Both }
 }
 
-/// Whether what ZooKeeper shows must be looked at twice: gone or older, against the base. `found`: the znode's version,
-/// `None` if there is none.
+/// Whether what ZooKeeper shows must be looked at twice: gone or older, against the base; or there was a newer base, which could not be
+/// believed, and what was read before says nothing against this one. `found`: the znode's version, `None` if there is none.
 #[must_use]
 pub fn is_doubtful(base: Option<&Base>, found: Option<ZkVersion>, ensemble: u32) -> bool {
+    if base.is_some_and(|base| base.unproven && !base.apart) {
+        return true;
+    }
     let Some((base, agreed)) = base.and_then(|base| Some((base, base.zookeeper?))) else { return false };
     let Some(found) = found else { return true };
     found.mzxid < agreed.mzxid || found.czxid < agreed.czxid || base.ensemble != ensemble

@@ -345,7 +345,13 @@ fn what_follows_an_unproven_base_is_carried_and_what_it_replaces_is_logged() {
     assert_eq!(winner(decide(unproven, znode(30, b"a"), key(b"b"))), Some(Side::Redis), "under `prefer zk` as well");
     assert_eq!(winner(decide(unproven, znode(30, b"a"), gone(Some(Removal::Deleted)))), Some(Side::Redis));
     assert_eq!(decide(unproven, znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
-    assert_eq!(decide(unproven, znode(31, b"b"), key(b"a")), Action::ToRedis(None), "the key holds what the base says");
+    let replaced = [znode(31, b"b"), ABSENT].map(|znode| winner(decide(unproven, znode, key(b"a"))));
+    assert_eq!(replaced, [Some(Side::Zookeeper); 2], "the key may hold what was written since");
+    assert_eq!(
+        decide(unproven, znode(31, b"b"), gone(Some(Removal::Lost))),
+        Action::ToRedis(None),
+        "no value is replaced"
+    );
     assert_eq!(decide(unproven, znode(30, b"a"), key(b"a")), Action::Agree, "proven now");
 }
 
@@ -503,4 +509,19 @@ fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
             assert!(is_delete(step(Told::default(), false)), "approved, or without the guard: {seen:?}");
         }
     }
+}
+
+/// Where a newer base could not be believed, a walk that read the znode before that write, or a key that is where it was, says nothing.
+#[test]
+fn an_unproven_base_is_decided_on_only_after_a_look_at_both_sides() {
+    let unproven = |base: Base| Base { unproven: true, ..base };
+    let (plain, doubted) = (base(30, b"a"), base(30, b"a").map(unproven));
+    let next = |base: &Option<Base>| after_key(base.as_ref(), true, ENSEMBLE.id, true);
+    assert_eq!((next(&plain), next(&doubted)), (Next::Decide, Next::Both));
+    let known = |base: Option<Base>| after_znode(base.map_or(Known::None, Known::Base), Some(version(31)), false, 7, 0);
+    assert_eq!((known(plain), known(doubted)), (Next::Decide, Next::Both));
+    assert!(is_doubtful(doubted.as_ref(), Some(version(30)), 7) && !is_doubtful(plain.as_ref(), Some(version(30)), 7));
+    // Pairs that are left apart may be many, and each comparison meets them all.
+    let apart = doubted.map(|base| Base { apart: true, ..base });
+    assert!(!is_doubtful(apart.as_ref(), Some(version(30)), 7));
 }

@@ -1,6 +1,7 @@
 //! What goes to the Redis door and comes from it: plain data.
 
 use crate::change::Digest;
+use crate::plan::guard::Milestone;
 use crate::plan::{Base, KeyOp};
 
 /// A key as observed.
@@ -111,15 +112,26 @@ pub struct KeyWrite<'a> {
     /// The bucket's life that must be; 0: not looked at.
     pub expect_nonce: u64,
     /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked at. In another life a
-    /// `Note` is refused if the key is back where the sidecar has it (the data set is an older one), and marked as unproven
-    /// if the key holds neither that nor what the base says.
+    /// `Note` is refused if the key is where the sidecar has it (the data set may be an older one), and marked as unproven
+    /// if the key holds neither that nor what the base says; unless the data set has the milestone.
     pub life: u64,
+    /// Left in the data set after the pair was observed in it.
+    pub milestone: Option<Milestone>,
     /// The value to set.
     pub value: &'a [u8],
     /// The sidecar to leave; `None`: none.
     pub base: Option<Base>,
     /// Channel and message to publish with it.
     pub publish: Option<(&'a str, String)>,
+}
+
+/// A milestone that was left, and in which life of the data set ([`KeyReading::life`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftMilestone {
+    /// The milestone.
+    pub milestone: Milestone,
+    /// The life.
+    pub life: u64,
 }
 
 /// What became of one write to Redis.

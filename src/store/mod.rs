@@ -27,7 +27,9 @@ pub mod zookeeper;
 pub use claim::{Claim, HeldClaim};
 pub use clock::ClockOffset;
 pub use error::{StoreError, one_for_one};
-pub use keys::{KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, Moment, Scanned};
+pub use keys::{
+    KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, LeftMilestone, Moment, Scanned,
+};
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};
 pub use overlap::{overlaps, owned_by_another};
 pub use password::Password;
@@ -38,7 +40,7 @@ pub use znodes::{
 };
 
 use crate::change::{LossCause, Position, Side};
-pub use crate::plan::guard::{Remembered, Taken};
+pub use crate::plan::guard::{Milestone, Remembered, Taken};
 use crate::plan::{Ensemble, Removal};
 pub use crate::plan::{KeyOp, ZnodeOp};
 use futures::future::BoxFuture;
@@ -313,6 +315,10 @@ pub trait Keyspace: Send + Sync {
 
     /// Writes; each is its own compare-and-set. Members of one call must be distinct keys.
     fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>>;
+
+    /// Leaves a new [`Milestone`] in the data set, behind all that was observed in it until now; `None`: it may be another data set than
+    /// a moment ago.
+    fn leave_milestone(&self) -> BoxFuture<'_, Result<Option<LeftMilestone>, StoreError>>;
 
     /// Reads keys and leaves no trace: for commands beside a worker or without one. Values above some size come as
     /// digests unless `values` is set.

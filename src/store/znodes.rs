@@ -1,6 +1,7 @@
 //! What goes to the ZooKeeper door and comes from it: plain data.
 
 use crate::change::ZkStat;
+use crate::plan::guard::Milestone;
 use crate::plan::{Base, ZnodeOp};
 
 /// Where a znode is read.
@@ -48,6 +49,8 @@ pub struct ZnodeWrite<'a> {
     pub nonce: u64,
     /// The ACL of what is created.
     pub acl: ZnodeAcl,
+    /// Left in Redis after the pair was observed in it.
+    pub milestone: Option<Milestone>,
 }
 
 /// A change of a znode as an application makes it: without the fence of an owner and without a journal.
@@ -126,6 +129,8 @@ pub struct JournalEntry {
     pub base: Option<Base>,
     /// Its sequence (also where the base is `None`).
     pub sequence: u32,
+    /// Left in Redis between the observation and the write.
+    pub milestone: Option<Milestone>,
 }
 
 /// Some znodes of a walk through a subtree.

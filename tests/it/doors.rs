@@ -80,6 +80,7 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
             expect_entry: Vec::new(),
             expect_nonce: 0,
             life: 0,
+            milestone: None,
             value: b"v",
             base: Some(agreed("v")),
             publish: None,
@@ -155,7 +156,8 @@ async fn nothing_is_written_to_an_ensemble_that_is_older_than_its_owner_left_it(
     let write = async |version: i32, data: &str| {
         let base = Base { zookeeper: Some(ZkVersion { czxid: 1, mzxid: 1, version: version + 1 }), ..agreed(data) };
         let (op, data, acl) = (ZnodeOp::Set(version), data.as_bytes(), ZnodeAcl::Open);
-        let writes = [ZnodeWrite { path: "/settings/a", op, data, key: b"settings:a", base, nonce: 1, acl }];
+        let writes =
+            [ZnodeWrite { path: "/settings/a", op, data, key: b"settings:a", base, nonce: 1, acl, milestone: None }];
         let written = store.write(&writes).await?;
         store.release(&written.slots);
         Ok::<_, StoreError>(matches!(written.outcomes.as_slice(), [ZnodeOutcome::Done { .. }]))
@@ -189,7 +191,7 @@ async fn a_deep_znode_is_created_over_several_calls_and_what_comes_with_it_at_on
     let znodes = zookeeper.client().await;
     fn create(path: &str) -> ZnodeWrite<'_> {
         let (op, acl) = (ZnodeOp::Create, ZnodeAcl::Open);
-        ZnodeWrite { path, op, data: b"v", key: b"settings:k", base: agreed("v"), nonce: 1, acl }
+        ZnodeWrite { path, op, data: b"v", key: b"settings:k", base: agreed("v"), nonce: 1, acl, milestone: None }
     }
     let deep = format!("/settings{}", "/a".repeat(550));
     znodes.put("/settings/plain", "").await;

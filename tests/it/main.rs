@@ -65,6 +65,7 @@ mod pauses;
 mod plain;
 mod proofs;
 mod properties;
+mod put_back;
 mod quarantine;
 mod random;
 mod recovery;

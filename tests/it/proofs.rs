@@ -72,6 +72,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
         expect_entry: Vec::new(),
         expect_nonce: 0,
         life: 0,
+        milestone: None,
         value: b"new",
         base: (op == KeyOp::Set).then_some(base),
         publish: None,
@@ -239,4 +240,46 @@ async fn higher_version_goes_on_counting_pairs_that_came_and_went() {
     .await;
     assert_eq!(conflicts[0]["winner"], "cache", "{conflicts:?}");
     assert_eq!(conflicts[0]["reason"], "the key has more writes", "{conflicts:?}");
+}
+
+/// Milestones say how much of its own history a data set has, so over an older one none is put that would be one of the newer.
+#[tokio::test]
+async fn a_milestone_is_put_only_where_the_one_before_it_still_is() {
+    let redis = Redis::start().await;
+    let store = owner(&redis).await;
+    let left = async || store.leave_milestone().await.map(|left| left.map(|left| left.milestone));
+    let held = async || {
+        let held: Option<String> = redis.run("HGET _keepstep:twin milestone").await;
+        held.unwrap_or_default()
+    };
+    let first = left().await.unwrap().unwrap();
+    let second = left().await.unwrap().unwrap();
+    assert!(first.branch == second.branch && first.number < second.number);
+    let text = |milestone: keepstep::store::Milestone| format!("{}:{}", milestone.branch, milestone.number);
+    assert_eq!(held().await, text(second));
+    assert!(first.is_in(Some(second)) && !second.is_in(Some(first)));
+    // Those that are under way at a time may arrive in any order.
+    let later = keepstep::store::Milestone { number: second.number + 5, ..second };
+    redis.run::<()>(&format!("HSET _keepstep:twin milestone {}", text(later))).await;
+    let third = left().await.unwrap().unwrap();
+    assert!(third.is_in(Some(later)) && held().await == text(later));
+    // As in a copy that was made between the two; then as in one that was made before; then as after FLUSHALL.
+    for older in [Some(text(first)), Some("1:99".to_owned()), None] {
+        match &older {
+            Some(older) => redis.run::<()>(&format!("HSET _keepstep:twin milestone {older}")).await,
+            None => redis.run::<()>("FLUSHALL").await,
+        }
+        assert_eq!(left().await, Ok(None), "over {older:?}");
+        assert_eq!(held().await, older.unwrap_or_default(), "it stays");
+        let other = left().await.unwrap().unwrap();
+        assert!(other.branch != first.branch && !first.is_in(Some(other)));
+        assert_eq!(held().await, text(other));
+    }
+    // Another owner's are those of another branch, and a former owner leaves none.
+    let next = RedisStore::new(settings(&redis));
+    next.connect().await.unwrap();
+    next.begin(Remembered { epoch: 2, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+    let of_next = next.leave_milestone().await.unwrap().unwrap().milestone;
+    assert!(matches!(left().await, Err(StoreError::Fenced(_))));
+    assert_eq!(held().await, text(of_next));
 }

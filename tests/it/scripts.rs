@@ -162,6 +162,7 @@ async fn the_twin_of_the_scripts_answers_and_leaves_what_they_do() {
                     expect_entry: entry.map(|base| base.encode()).unwrap_or_default(),
                     expect_nonce: nonce,
                     life: 0,
+                    milestone: None,
                     value: &bytes,
                     base,
                     publish: None,
@@ -180,7 +181,7 @@ async fn the_twin_of_the_scripts_answers_and_leaves_what_they_do() {
                 let base = base(&mut rng, sequence);
                 let told = twin::complete(&mut twin, epoch, nonce, sequence, base);
                 let slot = Slot { number: 0, version: 1 };
-                let entry = JournalEntry { slot, key: KEY.to_vec(), nonce, base, sequence };
+                let entry = JournalEntry { slot, key: KEY.to_vec(), nonce, base, sequence, milestone: None };
                 assert_eq!(code(&owner.complete(vec![entry]).await), told, "{what}: complete");
             }
         }

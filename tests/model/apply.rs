@@ -13,7 +13,9 @@ use keepstep::plan::{KeyOp, ZnodeOp};
 fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on: Pc) -> Option<bool> {
     connect(world, i);
     let worker = world.workers[i];
-    let is_late = guard::is_late(op, u64::from(worker.look.life), u64::from(worker.lives));
+    let milestone = worker.todo.milestone.get().filter(|_| !cfg.has(Bug::MilestoneNotAsked));
+    let found = world.redis.state.milestone.get();
+    let is_late = guard::is_late(op, u64::from(worker.look.life), u64::from(worker.lives), milestone, found);
     if !is_late || cfg.has(Bug::OlderDataSetNotNoticed) {
         return Some(true);
     }
@@ -23,11 +25,13 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
     }
     let (key, noted) = (some(world.redis.key.is.value), world.redis.bucket.entry.get());
     let late = guard::late(key, noted.as_ref(), base.get().as_ref());
-    if late == Late::TakenBack {
+    let is_taken_back = late == Late::TakenBack;
+    if is_taken_back && !worker.look.base.is {
         return None;
     }
     let worker = &mut world.workers[i];
     (worker.todo.unproven, worker.pc) = (late == Late::Unproven && !cfg.has(Bug::UnprovenTakenAsProven), on);
+    worker.todo.taken_back = is_taken_back;
     Some(false)
 }
 
@@ -40,8 +44,12 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
     let nonce = if op == KeyOp::Note && !cfg.has(Bug::NonceNotCompared) { u64::from(look.nonce) } else { 0 };
     let entry = look.base.get();
     let value = if cfg.has(Bug::KeyWrittenWhateverItHolds) { some(todo.expect) } else { some(held.is.value) };
-    let late = if todo.unproven { Late::Unproven } else { Late::AsItIs };
-    let write = Write { op, expect: some(todo.expect), entry, nonce, base: late.mark(base.get()) };
+    let late = match (todo.taken_back, todo.unproven) {
+        (true, _) => Late::TakenBack,
+        (false, true) => Late::Unproven,
+        (false, false) => Late::AsItIs,
+    };
+    let write = Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get()).flatten() };
     let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
     let before = bucket.epoch;
     let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
@@ -80,7 +88,7 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
         }
     }
     let Some(code) = script(cfg, world, i, op, todo.base) else { return };
-    if code == Code::Refused {
+    if code == Code::Refused || todo.taken_back {
         return not_done(cfg, &mut world.workers[i]);
     }
     let held = world.redis.key;
@@ -197,6 +205,7 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
     let place = &mut world.zk.slots[slot];
     if !cfg.has(Bug::JournalNotWritten) {
         (place.kind, place.nonce, place.base, place.mzxid) = (kind, worker.look.nonce, todo.base, zxid);
+        place.milestone = todo.milestone;
     }
     place.version += 1;
     let version = place.version;
@@ -296,7 +305,7 @@ pub fn note(cfg: &Config, world: &mut World, i: usize) {
     }
     let Some(code) = script(cfg, world, i, KeyOp::Note, settled) else { return };
     let worker = &mut world.workers[i];
-    (worker.todo.refused, worker.pc) = (code == Code::Refused, Pc::Mark);
+    (worker.todo.refused, worker.pc) = (code == Code::Refused || worker.todo.taken_back, Pc::Mark);
 }
 
 /// Redis learns that the slot's sidecars are written, and the slot is free again.

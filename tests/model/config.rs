@@ -52,6 +52,10 @@ pub enum Bug {
     OlderKeyFollowed,
     JournalOfALostLifeKept,
     LossNotNoted,
+    MilestoneNotAsked,
+    MilestonePutWhateverWasThere,
+    MilestoneOfAnotherLife,
+    WrittenWithoutMilestone,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +106,8 @@ pub const NOTHING: Budget = Budget {
     flushes: 0,
     evictions: 0,
     key_rollbacks: 0,
+    restarts: 0,
+    returns: 0,
     znode_rollbacks: 0,
     comparisons: 0,
     others: 0,

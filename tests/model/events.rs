@@ -16,6 +16,9 @@ pub enum Step {
     Sibling,
     Evict,
     Flush,
+    RestartRedis,
+    /// An application sets the key to what it was when it was agreed on.
+    KeyReturns,
     CopyRedis,
     RestartRedisFromTheCopy,
     CopyEnsemble,
@@ -140,6 +143,20 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             world.was_lost = true;
             changed(world);
         }
+        Step::RestartRedis => {
+            spend(&mut world.left.restarts)?;
+            restart_redis(cfg, world);
+        }
+        Step::KeyReturns => {
+            spend(&mut world.left.returns)?;
+            let (before, noted) = (world.redis.key, world.redis.bucket.entry);
+            if !noted.is || noted.value == 0 || before.is.value == noted.value {
+                return None;
+            }
+            let is = content(world, noted.value, before.is);
+            world.set_key(Ky { is, expires: false }, Event::Set);
+            changed(world);
+        }
         Step::CopyRedis => {
             if world.left.key_rollbacks == 0 || world.redis_copy.is_some() {
                 return None;
@@ -150,15 +167,8 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             let copy = world.redis_copy.take()?;
             spend(&mut world.left.key_rollbacks)?;
             world.redis = copy;
-            world.run += 1;
             world.was_lost = true;
-            // The connections broke: what was on its way is lost, and the source asks for a comparison when it is back.
-            let all = world.key_events();
-            for worker in world.workers.iter_mut().filter(|worker| worker.life == Life::Live) {
-                lose_key_events(cfg, worker, all);
-                worker.comparison.asked = true;
-            }
-            changed(world);
+            restart_redis(cfg, world);
         }
         Step::CopyEnsemble => {
             if world.left.znode_rollbacks == 0 || world.zk_copy.is_some() {
@@ -243,13 +253,29 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             }
             world.zk.zxid += 1;
             *place = crate::world::Slot { version: place.version + 1, mzxid: world.zk.zxid, ..Default::default() };
-            worker.slots[slot] = place.version;
+            let version = place.version;
+            worker.slots[slot] = version;
             worker.zxid = world.zk.zxid;
-            world.redis.state.marks[slot] = place.version;
+            // Its milestone and its sidecar.
+            if worker.run == world.run {
+                let _ = crate::worker::leave_milestone(cfg, world, i);
+            }
+            world.redis.state.marks[slot] = version;
         }
         _ => return hearing(cfg, world, step),
     }
     Some(())
+}
+
+/// The connections broke: what was on its way is lost, and the source asks for a comparison when it is back.
+fn restart_redis(cfg: &Config, world: &mut World) {
+    world.run += 1;
+    let all = world.key_events();
+    for worker in world.workers.iter_mut().filter(|worker| worker.life == Life::Live) {
+        lose_key_events(cfg, worker, all);
+        worker.comparison.asked = true;
+    }
+    changed(world);
 }
 
 /// What an eviction took was agreed or is superseded by what is written next; after a flush nothing is known.

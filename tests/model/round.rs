@@ -4,7 +4,7 @@ use crate::apply::{apply, is_gone, mark, multi, note, resolve};
 use crate::config::{Bug, Config};
 use crate::events::hear_keys_out;
 use crate::truth::{Effects, key_of, record, znode_of};
-use crate::worker::{connect, die, finish, is_watched, observe};
+use crate::worker::{connect, die, finish, is_watched, leave_milestone, observe};
 use crate::world::{B, Content, Event, Hint, Ky, Look, Op, Pc, Read, Todo, Worker, World};
 use keepstep::change::Side;
 use keepstep::plan::{
@@ -202,6 +202,18 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         Pc::Apply | Pc::ApplyOn => {
             only()?;
             apply(cfg, world, i, effects);
+        }
+        Pc::Milestone => {
+            only()?;
+            let milestone = leave_milestone(cfg, world, i);
+            let worker = &mut world.workers[i];
+            (worker.todo.milestone, worker.pc) = (milestone, Pc::Multi);
+            // What was read belongs to a data set that is gone, if any was.
+            let needs_none = worker.look.life == 0 || cfg.has(Bug::WrittenWithoutMilestone);
+            if milestone.get().is_none() && !needs_none {
+                let hint = Hint { slow: true, ..worker.look.hint };
+                finish(cfg, worker, Some(hint));
+            }
         }
         Pc::Multi => return multi(cfg, world, i, choice, effects),
         Pc::Resolve => {
@@ -409,7 +421,7 @@ fn begin(cfg: &Config, world: &mut World, i: usize, recorded: &Record, task: Tas
         }
     };
     let worker = &mut world.workers[i];
-    worker.pc = if matches!(todo.op, Op::Note | Op::Set | Op::Delete) { Pc::Apply } else { Pc::Multi };
+    worker.pc = if matches!(todo.op, Op::Note | Op::Set | Op::Delete) { Pc::Apply } else { Pc::Milestone };
     worker.todo = todo;
     // Of what was read only this is needed from here on.
     (worker.look.znode, worker.look.key, worker.look.twice) = (Read::No, Read::No, false);

@@ -156,6 +156,12 @@ fn all_steps(cfg: &Config, world: &World, steps: &mut Vec<Step>) {
     if left.flushes > 0 {
         steps.push(Step::Flush);
     }
+    if left.restarts > 0 {
+        steps.push(Step::RestartRedis);
+    }
+    if left.returns > 0 {
+        steps.push(Step::KeyReturns);
+    }
     if left.key_rollbacks > 0 {
         steps.extend([Step::CopyRedis, Step::RestartRedisFromTheCopy]);
     }

@@ -35,7 +35,8 @@ pub fn replace(cfg: &Config, world: &World, old: Content, new: &mut Content, how
     let is_put_back = old.value == 0 && matches!(cfg.policy.flow, keepstep::plan::Flow::From(_));
     if is_new_to_it && !is_put_back && world.logged & World::bit(old.last) == 0 && !cfg.two_values {
         match how {
-            _ if old.value == 0 && world.was_lost => effects.undone = true,
+            // After any restart of Redis a delete that nobody saw looks like a loss.
+            _ if old.value == 0 && (world.was_lost || world.run > 1) => effects.undone = true,
             How::Agreed => effects.undone = true,
             How::Recreated => effects.recreated = true,
             How::UnseenDelete if old.value == 0 => effects.unseen = true,

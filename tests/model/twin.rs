@@ -2,6 +2,7 @@
 //! `tests/it/scripts.rs` holds it against a real server, case by case.
 
 use keepstep::change::Digest;
+use keepstep::plan::guard::Milestone;
 use keepstep::plan::{Base, KeyOp};
 
 /// The fields of a bucket that one pair has to do with. It exists if it has an epoch.
@@ -10,6 +11,19 @@ pub struct Bucket {
     pub epoch: Option<u64>,
     pub nonce: u64,
     pub entry: Option<Base>,
+}
+
+/// A milestone in two bytes; of branch 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mile {
+    pub branch: u8,
+    pub number: u8,
+}
+
+impl Mile {
+    pub fn get(self) -> Option<Milestone> {
+        (self.branch != 0).then(|| Milestone { branch: u64::from(self.branch), number: u64::from(self.number) })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,8 @@ pub fn step(step: &Step) -> String {
         Step::Remember(i) => format!("worker {} raises the tide and remembers it", who(i)),
         Step::Evict => "the key is evicted".to_owned(),
         Step::Flush => "FLUSHALL".to_owned(),
+        Step::RestartRedis => "Redis restarts and has lost nothing".to_owned(),
+        Step::KeyReturns => "an application sets the key to what it was when it was agreed on".to_owned(),
         Step::CopyRedis => "Redis saves its data".to_owned(),
         Step::RestartRedisFromTheCopy => "Redis restarts with what it had saved".to_owned(),
         Step::CopyEnsemble => "the ensemble is copied".to_owned(),

@@ -4,8 +4,9 @@
 use crate::config::{Bug, Config};
 use crate::round::{begin_look, read_walked, see_both};
 use crate::truth::Effects;
-use crate::twin::{self, Code};
+use crate::twin::{self, Code, Mile};
 use crate::world::{Comparison, Hint, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
+use keepstep::plan::Base;
 use keepstep::plan::guard::{self, Late, Remembered};
 
 /// It ends, and with it whatever it knew.
@@ -183,10 +184,15 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
                 return die(world, i);
             }
             let (key, noted) = (some(world.redis.key.is.value), world.redis.bucket.entry.get());
-            match guard::late(key, noted.as_ref(), later.as_ref()) {
-                Late::TakenBack => continue,
-                Late::Unproven if cfg.has(Bug::UnprovenTakenAsProven) => {}
-                late => later = late.mark(later),
+            let milestone = slot.milestone.get().filter(|_| !cfg.has(Bug::MilestoneNotAsked));
+            if !milestone.is_some_and(|milestone| milestone.is_in(world.redis.state.milestone.get())) {
+                let late = guard::late(key, noted.as_ref(), later.as_ref());
+                let noted = noted.map(|noted| Base { sequence: slot.base.force().sequence, ..noted });
+                match late.note(noted, later) {
+                    _ if late == Late::Unproven && cfg.has(Bug::UnprovenTakenAsProven) => {}
+                    None => continue,
+                    Some(note) => later = note,
+                }
             }
         }
         let mut bucket = world.redis.bucket.get();
@@ -198,6 +204,30 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
         world.redis.bucket.set(&bucket);
     }
     world.workers[i].life = Life::Marking;
+}
+
+/// As `store/redis/state.rs`; answers the milestone if it is behind what this worker has read of the pair.
+pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Mile {
+    connect(world, i);
+    if world.workers[i].branch == 0 {
+        world.nonces += 1;
+        world.workers[i].branch = world.nonces;
+    }
+    world.workers[i].given += 1;
+    let (worker, held) = (world.workers[i], world.redis.state.milestone);
+    let is_there = held.branch == worker.branch && held.number >= worker.left;
+    if worker.left > 0 && !is_there && !cfg.has(Bug::MilestonePutWhateverWasThere) {
+        let worker = &mut world.workers[i];
+        (worker.branch, worker.given, worker.left) = (0, 0, 0);
+        return Mile::default();
+    }
+    let milestone = Mile { branch: worker.branch, number: worker.given };
+    let is_of_this_life = worker.look.life == worker.lives || cfg.has(Bug::MilestoneOfAnotherLife);
+    if !note_in_redis(cfg, world, i, |state| state.milestone = milestone) {
+        return Mile::default();
+    }
+    world.workers[i].left = milestone.number;
+    if is_of_this_life { milestone } else { Mile::default() }
 }
 
 /// Every write of what Redis remembers, as `store/redis/state.rs`: a newer owner's is left alone, and how far the ensemble has come

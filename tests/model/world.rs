@@ -3,7 +3,7 @@
 //! Numbers are small so that states stay small: a value is one byte, its digest twenty times that byte; a zxid, an epoch, a
 //! nonce is one byte, 0 for none.
 
-use crate::twin::Bucket;
+use crate::twin::{Bucket, Mile};
 use keepstep::change::{Digest, ZkVersion};
 use keepstep::plan::{Base, Known, Named, Removal};
 
@@ -68,6 +68,7 @@ pub struct Slot {
     pub kind: u8,
     pub nonce: u8,
     pub base: B,
+    pub milestone: Mile,
 }
 
 /// The ensemble.
@@ -103,6 +104,7 @@ pub struct State {
     pub run: u8,
     pub evicted: u8,
     pub marks: [u8; SLOTS],
+    pub milestone: Mile,
 }
 
 /// The data set of Redis.
@@ -206,6 +208,8 @@ pub enum Pc {
     Apply,
     /// It is known that no older data set has taken the state back, on this connection.
     ApplyOn,
+    /// It is recorded; a milestone is left in Redis before the multi.
+    Milestone,
     Multi,
     Resolve,
     Note,
@@ -264,6 +268,10 @@ pub struct Todo {
     pub refused: bool,
     /// The note comes after a restart of Redis, and the key holds neither what it says nor what was there.
     pub unproven: bool,
+    /// The same, and the key is as the sidecar has it: what is noted is that this proves nothing.
+    pub taken_back: bool,
+    /// Left in Redis behind what was observed.
+    pub milestone: Mile,
     /// The write that was seen where this goes; `u8::MAX`: not looked at.
     pub over: u8,
     /// No base had a value there.
@@ -345,6 +353,10 @@ pub struct Worker {
     pub look: Look,
     pub todo: Todo,
     pub comparison: Comparison,
+    /// Of its milestones: the branch, how many were given, and the last that Redis took; 0: none.
+    pub branch: u8,
+    pub given: u8,
+    pub left: u8,
     /// A comparison of this generation has ended and waits for the pair; 0: none.
     pub concludes: u8,
     pub ended: u8,
@@ -365,6 +377,10 @@ pub struct Budget {
     pub flushes: u8,
     pub evictions: u8,
     pub key_rollbacks: u8,
+    /// Redis restarts and has lost nothing.
+    pub restarts: u8,
+    /// An application puts the key back to what its sidecar says.
+    pub returns: u8,
     pub znode_rollbacks: u8,
     pub comparisons: u8,
     pub others: u8,

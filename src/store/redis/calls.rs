@@ -4,7 +4,7 @@ use super::fault::{explain, is_broken, is_denied, is_full, is_replica, may_be_to
 use super::info::Info;
 use super::script::Script;
 use super::server::{Commands, Heard};
-use super::{Shared, lock, own};
+use super::{Shared, lock, own, state};
 use crate::change::{Digest, brief};
 use crate::env;
 use crate::failpoint::crash_in_flight;
@@ -12,7 +12,9 @@ use crate::plan::Base;
 use crate::plan::guard::{self, Late};
 use crate::store::remedy::Remedy;
 use crate::store::request::Fault;
-use crate::store::{KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, StoreError, VALUE_BYTES_MAX, one_for_one};
+use crate::store::{
+    KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, Milestone, StoreError, VALUE_BYTES_MAX, one_for_one,
+};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
@@ -155,7 +157,7 @@ impl Shared {
     }
 
     /// [`Shared::script`] on this connection and no other.
-    async fn script_on(
+    pub(super) async fn script_on(
         &self,
         commands: Arc<Commands>,
         script: &Script,
@@ -273,16 +275,23 @@ impl Shared {
         Ok((readings, now_ms))
     }
 
-    /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at.
+    /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at, and
+    /// of these those of which nothing shows that what was observed is in it.
     async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, Fault> {
-        let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life);
+        let in_another_life = |write: &KeyWrite<'_>| guard::is_late(write.op, write.life, life, None, None);
+        let found = if writes.iter().any(|write| write.milestone.is_some() && in_another_life(write)) {
+            self.milestone_in(life).await?
+        } else {
+            None
+        };
+        let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life, write.milestone, found);
         let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
         if keys.is_empty() {
             return Ok(vec![Late::AsItIs; writes.len()]);
         }
         let (readings, _) = self.observe_chunk(&keys, false).await?;
         if readings.iter().any(|reading| reading.life != life) {
-            return Err(StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place())).into());
+            return Err(self.replaced().into());
         }
         let mut readings = readings.iter();
         let becomes = writes.iter().map(|write| {
@@ -292,6 +301,16 @@ impl Shared {
         Ok(becomes.collect())
     }
 
+    /// The newest milestone that the data set of this life has.
+    async fn milestone_in(&self, life: u64) -> Result<Option<Milestone>, StoreError> {
+        let (found, found_in) = state::milestone(self).await?;
+        if found_in == life { Ok(found) } else { Err(self.replaced()) }
+    }
+
+    pub(super) fn replaced(&self) -> StoreError {
+        StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place()))
+    }
+
     pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
         let connection = self.connection().await?;
         let life = lock(&self.lineage).life;
@@ -299,16 +318,21 @@ impl Shared {
         if late.iter().all(|late| *late == Late::AsItIs) {
             return self.apply_or_free(connection, writes).await;
         }
-        let rest: Vec<KeyWrite<'_>> = writes
-            .iter()
-            .zip(&late)
-            .filter(|(_, late)| **late != Late::TakenBack)
-            .map(|(write, late)| KeyWrite { base: late.mark(write.base), ..write.clone() })
-            .collect();
+        let notes = writes.iter().zip(&late).map(|(write, late)| {
+            let base = late.note(Base::decode(&write.expect_entry), write.base)?;
+            Some(KeyWrite { base, ..write.clone() })
+        });
+        let notes: Vec<Option<KeyWrite<'_>>> = notes.collect();
+        let rest: Vec<KeyWrite<'_>> = notes.iter().flatten().cloned().collect();
         let done = if rest.is_empty() { Vec::new() } else { self.apply_or_free(connection, &rest).await? };
         let mut done = done.into_iter();
-        let outcome = |late| if late == Late::TakenBack { Some(KeyOutcome::Refused) } else { done.next() };
-        Ok(late.into_iter().filter_map(outcome).collect())
+        let outcomes = late.into_iter().zip(notes).filter_map(|(late, note)| {
+            let outcome = if note.is_some() { done.next()? } else { KeyOutcome::Refused };
+            // What was to be noted is not.
+            let is_refused = late == Late::TakenBack && outcome == KeyOutcome::Done;
+            Some(if is_refused { KeyOutcome::Refused } else { outcome })
+        });
+        Ok(outcomes.collect())
     }
 
     /// Applies; where the server is at its memory limit, only what frees memory.

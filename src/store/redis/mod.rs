@@ -34,10 +34,11 @@ mod ties;
 use super::request::split;
 use super::{
     Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
-    KeyspaceFacts, Known, Moment, Remembered, Scanned, Slot, StoreError, Ties,
+    KeyspaceFacts, Known, LeftMilestone, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::{LossCause, Position};
 use crate::env;
+use crate::plan::Base;
 use crate::plan::guard::Late;
 use calls::{glob, integer, keys_of, late};
 use fault::explain;
@@ -114,6 +115,7 @@ struct Shared {
     nonce: AtomicU64,
     /// Everything that this owner has put on its stream below this position is written; 0 while that is not known.
     written: AtomicU64,
+    milestones: Mutex<state::Milestones>,
     lineage: Mutex<Lineage>,
     facts: Mutex<Arc<KeyspaceFacts>>,
     claim: Mutex<Option<claim::Laid>>,
@@ -152,6 +154,7 @@ impl RedisStore {
             // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
             nonce: AtomicU64::new(env::random::number() >> 1),
             written: AtomicU64::new(0),
+            milestones: Mutex::default(),
             lineage: Mutex::new(Lineage::default()),
             facts: Mutex::default(),
             claim: Mutex::new(None),
@@ -264,21 +267,35 @@ impl Keyspace for RedisStore {
             let bucket = self.shared.buckets.longest();
             let bytes = |entry: &JournalEntry| size::completed(entry, bucket);
             for chunk in split(&entries, KEYS_PER_CALL, size::TOGETHER_BYTES, bytes) {
-                let mut becomes = vec![Late::AsItIs; chunk.len()];
+                // What the sidecar of each is to hold; `None`: it stays.
+                let mut notes: Vec<Option<Option<Base>>> = chunk.iter().map(|entry| Some(entry.base)).collect();
                 if may_be_older {
                     let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
                     let (readings, _) = self.shared.observe_all(&keys, false).await?;
-                    for ((becomes, reading), entry) in becomes.iter_mut().zip(&readings).zip(chunk) {
-                        *becomes = late(reading, entry.base.as_ref());
+                    let (found, life) = if chunk.iter().any(|entry| entry.milestone.is_some()) {
+                        state::milestone(&self.shared).await?
+                    } else {
+                        (None, 0)
+                    };
+                    for ((note, reading), entry) in notes.iter_mut().zip(&readings).zip(chunk) {
+                        // The data set has what was observed before this was written.
+                        if reading.life == life && entry.milestone.is_some_and(|milestone| milestone.is_in(found)) {
+                            continue;
+                        }
+                        let becomes = late(reading, entry.base.as_ref());
+                        // Only what is newer than what is there is noted.
+                        let noted = Base::decode(&reading.entry);
+                        let noted = noted.map(|noted| Base { sequence: entry.sequence, ..noted });
+                        *note = becomes.note(noted, entry.base);
                         let expires = entry.base.is_some_and(|base| base.expires_ms.is_some());
                         let is_read = matches!(
                             reading.state,
                             KeyState::Absent | KeyState::Value { .. } | KeyState::Digest { .. }
                         );
-                        is_older |= *becomes == Late::TakenBack && is_read && !expires;
+                        is_older |= becomes == Late::TakenBack && is_read && !expires;
                     }
                 }
-                let to_note = || chunk.iter().zip(&becomes).filter(|(_, becomes)| **becomes != Late::TakenBack);
+                let to_note = || chunk.iter().zip(&notes).filter_map(|(entry, note)| Some((entry, (*note)?)));
                 let count = to_note().count();
                 if count == 0 {
                     continue;
@@ -289,8 +306,8 @@ impl Keyspace for RedisStore {
                     command.arg(self.shared.buckets.of(&entry.key));
                 }
                 command.arg(self.shared.epoch.load(Ordering::Relaxed));
-                for (entry, becomes) in to_note() {
-                    let base = becomes.mark(entry.base).map(|base| base.encode()).unwrap_or_default();
+                for (entry, note) in to_note() {
+                    let base = note.map(|base| base.encode()).unwrap_or_default();
                     command.arg(&entry.key).arg(entry.nonce).arg(entry.sequence).arg(base);
                 }
                 match self.shared.script(&self.shared.complete, &command).await? {
@@ -310,6 +327,10 @@ impl Keyspace for RedisStore {
 
     fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>> {
         state::marked_slots(&self.shared).boxed()
+    }
+
+    fn leave_milestone(&self) -> BoxFuture<'_, Result<Option<LeftMilestone>, StoreError>> {
+        state::leave_milestone(&self.shared).boxed()
     }
 
     fn watch(&self, hints: Arc<dyn Hints>) {

@@ -5,19 +5,23 @@
 //!     the hash is of a newer owner, or of another one of this epoch   -> nothing is written: fenced
 //!     else                                                            -> epoch and lineage are its own from here on
 //!       zxid, tide     only rise in one lineage; they begin anew with another one, which only a newer owner can name
+//!       milestone      only where the one before it still is, or as the first of a branch
 //!       the others     take the new value
 //! ```
 //!
 //! An owner that is stopped late, or is frozen between two calls and thaws, writes what it knew then. Were an old number put over a
 //! newer one, an ensemble that is restored from a copy of that time would not be noticed, and all that the copy lacks would be deleted
 //! in Redis. The same check where it is read would not do: nobody can tell by then which number was put over which.
+//!
+//! For the same reason a milestone is not put where the one before it is missing: over that of an older data set it would say that
+//! nothing is missing there.
 
 use super::calls::{integer, keys_of, run};
 use super::info::Evidence;
 use super::script::Script;
 use super::{Shared, lock, own};
 use crate::change::Position;
-use crate::store::{JOURNAL_SLOTS, Remembered, Slot, StoreError};
+use crate::store::{JOURNAL_SLOTS, LeftMilestone, Milestone, Remembered, Slot, StoreError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use std::sync::atomic::Ordering;
@@ -44,14 +48,18 @@ const RANGES: &str = "ranges";
 /// Below this position of its stream everything was written that the owner had recorded. A version before does not write it.
 const WRITTEN: &str = "written";
 
+/// The newest [`Milestone`]: branch and number. A version before does not write it.
+const MILESTONE: &str = "milestone";
+
 /// The version of a journal slot whose sidecars are written.
 fn slot_field(number: usize) -> String {
     format!("slot:{number}")
 }
 
 /// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each field: whether it only rises (`r`) or
-/// not (`s`), its name, its value. Answers `1` done, `6` fenced. Numbers that rise are compared in two parts: a double holds
-/// 53 bits.
+/// not (`s`), its name, its value; or that a milestone goes there unless a later one of its branch is there (`m`), since those that are under
+/// way at a time may arrive in any order; or that nothing is written unless it holds this milestone or a later one of its branch (`h`).
+/// Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
 pub(super) const STATE: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
@@ -64,10 +72,20 @@ local function above(one, other)
   if high ~= other_high then return high > other_high end
   return tonumber(string.sub(one, -9)) > tonumber(string.sub(other, -9))
 end
+local function has(field, milestone)
+  local branch, number = string.match(redis.call('HMGET', KEYS[1], field)[1] or '', '^(%d+):(%d+)$')
+  local of, least = string.match(milestone, '^(%d+):(%d+)$')
+  return branch == of and not above(least, number)
+end
+for a = 3, #ARGV, 3 do
+  if ARGV[a] == 'h' and not has(ARGV[a + 1], ARGV[a + 2]) then return 0 end
+end
 local put = {'epoch', ARGV[1], 'ensemble', ARGV[2]}
 for a = 3, #ARGV, 3 do
   local old = same and ARGV[a] == 'r' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1]
-  if not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old) then
+  local is_new = not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old)
+  if ARGV[a] == 'h' or ARGV[a] == 'm' then is_new = ARGV[a] == 'm' and not has(ARGV[a + 1], ARGV[a + 2]) end
+  if is_new then
     put[#put + 1], put[#put + 2] = ARGV[a + 1], ARGV[a + 2]
   end
 end
@@ -96,6 +114,13 @@ impl Update {
         self.put("s", LIFE, life).put("s", EVICTED, evicted).put("s", RANGES, ranges)
     }
 
+    /// This milestone, where the one before it still is.
+    fn milestone(self, before: Option<Milestone>, now: Milestone) -> Update {
+        let text = |Milestone { branch, number }| format!("{branch}:{number}");
+        let update = before.into_iter().fold(self, |update, before| update.put("h", MILESTONE, text(before)));
+        update.put("m", MILESTONE, text(now))
+    }
+
     fn slot(self, slot: &Slot) -> Update {
         self.put("s", slot_field(slot.number), slot.version)
     }
@@ -117,6 +142,29 @@ impl Update {
             command.arg(rule).arg(field).arg(value);
         }
         command
+    }
+}
+
+/// The milestones of an ownership.
+#[derive(Default)]
+pub(super) struct Milestones {
+    branch: u64,
+    /// Numbers that were given; what became of the last ones may not be known.
+    given: u64,
+    /// The newest of which Redis said that it has it; 0: none of this branch.
+    left: u64,
+}
+
+impl Milestones {
+    fn begin(branch: u64) -> Milestones {
+        Milestones { branch, given: 0, left: 0 }
+    }
+
+    /// The next, and the one that must still be there.
+    fn next(&mut self) -> (Option<Milestone>, Milestone) {
+        self.given += 1;
+        let of = |number| Milestone { branch: self.branch, number };
+        ((self.left > 0).then(|| of(self.left)), of(self.given))
     }
 }
 
@@ -175,6 +223,7 @@ pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreE
     shared.epoch.store(now.epoch, Ordering::Relaxed);
     shared.written.store(0, Ordering::Relaxed);
     *lock(&shared.owner) = now;
+    *lock(&shared.milestones) = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
     let mut stored = read(shared, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
     let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
     let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
@@ -218,6 +267,46 @@ fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
     owner.zxid = owner.zxid.max(now.zxid);
     owner.tide = owner.tide.max(now.tide);
     Ok(())
+}
+
+/// See [`crate::store::Keyspace::leave_milestone`].
+pub(super) async fn leave_milestone(shared: &Shared) -> Result<Option<LeftMilestone>, StoreError> {
+    let connection = shared.connection().await?;
+    // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
+    // one as soon as that is known.
+    let life = lock(&shared.lineage).life;
+    let (before, milestone) = lock(&shared.milestones).next();
+    let command = Update::default().milestone(before, milestone).command(shared);
+    let answer = match shared.script_on(connection, &shared.state, &command).await? {
+        Ok(Value::Int(6)) => return Err(shared.fenced()),
+        Ok(answer) => answer,
+        Err(error) => return Err(own::explain_named(&shared.settings, &command, &error)),
+    };
+    let mut milestones = lock(&shared.milestones);
+    let is_of_branch = milestones.branch == milestone.branch;
+    if is_of_branch && answer == Value::Int(1) {
+        milestones.left = milestones.left.max(milestone.number);
+        return Ok((lock(&shared.lineage).life == life).then_some(LeftMilestone { milestone, life }));
+    }
+    if is_of_branch {
+        // An older data set, or another one: nothing of the branch is told by what is left from here on.
+        *milestones = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
+    }
+    Ok(None)
+}
+
+/// The newest milestone that the data set has, and in which life that is.
+pub(super) async fn milestone(shared: &Shared) -> Result<(Option<Milestone>, u64), StoreError> {
+    let life = lock(&shared.lineage).life;
+    let found = read(shared, &[MILESTONE]).await?;
+    if lock(&shared.lineage).life != life {
+        return Err(shared.replaced());
+    }
+    let parse = |text: &Vec<u8>| {
+        let (branch, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
+        Some(Milestone { branch: branch.parse().ok()?, number: number.parse().ok()? })
+    };
+    Ok((found.first().and_then(parse), life))
 }
 
 /// See [`crate::store::Keyspace::compared`].

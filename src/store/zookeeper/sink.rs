@@ -204,6 +204,7 @@ impl Sent<()> {
             owners.push(Some(at));
             journal::append(&mut entries, write, gone);
         }
+        journal::append_milestone(&mut entries, members.iter().map(|member| &member.write));
         multi.add_set_data(&shared.slot_path(slot), &entries, Some(tenure.slot_version(slot))).map_err(wrong)?;
         Ok(Sent { commit: multi.commit(), journal: entries, owners, places })
     }

@@ -84,7 +84,7 @@ impl Shared {
     pub(super) fn multi_bytes(&self) -> usize {
         let (sizes, slot) = (self.sizes, self.slot_path(0).len());
         let checks = sizes.check(self.under("epoch").len()) + sizes.check(lineage::mark(self).0.len());
-        MULTI + checks + sizes.set(slot, 0)
+        MULTI + checks + sizes.set(slot, 0) + journal::MILESTONE_BYTES
     }
 
     /// See [`crate::store::Znodes::fits`].

@@ -36,6 +36,8 @@ struct Order {
     delay: Duration,
     /// The reply to the next request that contains these bytes is lost, and its connection with it.
     lose_reply_to: Option<Vec<u8>>,
+    /// The next request that contains these bytes does not arrive, nor does what follows it on its connection.
+    swallow: Option<Vec<u8>>,
     /// So many bytes still pass in this direction, then the connection that carried the last of them is closed.
     cut_after: Option<(Direction, usize)>,
 }
@@ -52,6 +54,7 @@ impl Order {
             silent_to_client: false,
             delay: Duration::ZERO,
             lose_reply_to: None,
+            swallow: None,
             cut_after: None,
         }
     }
@@ -161,6 +164,17 @@ impl Proxy {
         self.change(|order| order.lose_reply_to = Some(request.to_vec()));
     }
 
+    /// The next request that contains these bytes does not reach the server, nor does what follows it on its connection, which stays
+    /// open.
+    pub fn swallow(&self, request: &[u8]) {
+        self.change(|order| order.swallow = Some(request.to_vec()));
+    }
+
+    /// Whether a request was swallowed since it was asked for.
+    pub fn has_swallowed(&self) -> bool {
+        self.order.borrow().swallow.is_none()
+    }
+
     /// Whether a reply was lost since it was asked for.
     pub fn lost_a_reply(&self) -> bool {
         self.order.borrow().lose_reply_to.is_none()
@@ -245,6 +259,7 @@ impl Seat {
         lose: &watch::Sender<bool>,
     ) {
         let mut buffer = vec![0; 64 * 1024];
+        let mut swallows = false;
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let bytes = &buffer[..count];
             let order = self.order.borrow().clone();
@@ -258,10 +273,17 @@ impl Seat {
                 lose.send_replace(true);
                 self.order.send_modify(|order| order.lose_reply_to = None);
             }
-            let silent = match direction {
-                Direction::ToServer => order.silent_to_server,
-                Direction::ToClient => order.silent_to_client,
-            };
+            if let (Direction::ToServer, Some(needle)) = (direction, &order.swallow)
+                && bytes.windows(needle.len()).any(|window| window == needle)
+            {
+                swallows = true;
+                self.order.send_modify(|order| order.swallow = None);
+            }
+            let silent = swallows
+                || match direction {
+                    Direction::ToServer => order.silent_to_server,
+                    Direction::ToClient => order.silent_to_client,
+                };
             if silent {
                 continue;
             }
