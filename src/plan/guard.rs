@@ -95,14 +95,15 @@ pub enum Late {
 
 impl Late {
     /// What is noted: the base that comes late, or, where that is not to be believed, what is noted already, from here on without
-    /// proof: what the key holds may be newer, and is not replaced in silence. `None`: nothing, since there is no such note.
+    /// proof: what the key holds may be newer, and is not replaced in silence. `None`: nothing, since there is no such note, or a
+    /// milestone was left, and that it is missing shows that the data set is an older one.
     #[must_use]
-    pub fn note(self, noted: Option<Base>, base: Option<Base>) -> Option<Option<Base>> {
+    pub fn note(self, noted: Option<Base>, base: Option<Base>, left: Option<Milestone>) -> Option<Option<Base>> {
         let unproven = |base: Base| Base { unproven: true, ..base };
         match self {
             Late::AsItIs => Some(base),
             Late::Unproven => Some(base.map(unproven)),
-            Late::TakenBack => noted.map(unproven).map(Some),
+            Late::TakenBack => noted.filter(|_| left.is_none()).map(unproven).map(Some),
         }
     }
 }

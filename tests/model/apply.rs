@@ -26,7 +26,7 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
     let (key, noted) = (some(world.redis.key.is.value), world.redis.bucket.entry.get());
     let late = guard::late(key, noted.as_ref(), base.get().as_ref());
     let is_taken_back = late == Late::TakenBack;
-    if is_taken_back && !worker.look.base.is {
+    if is_taken_back && (!worker.look.base.is || worker.todo.milestone.get().is_some()) {
         return None;
     }
     let worker = &mut world.workers[i];
@@ -49,7 +49,7 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
         (false, true) => Late::Unproven,
         (false, false) => Late::AsItIs,
     };
-    let write = Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get()).flatten() };
+    let write = Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
     let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
     let before = bucket.epoch;
     let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);

@@ -166,7 +166,10 @@ pub fn planted() -> Vec<Config> {
         plant(Bug::JournalNotCompleted, both("killed", crash)),
         plant(Bug::StaleReadBelieved, Config { sync_lags: true, follower_lags: true, ..PLAIN }),
         plant(Bug::CachedBaseWhereTheSidecarIsGone, both("FLUSHALL", Budget { flushes: 1, ..writes(1, 1) })),
-        plant(Bug::OlderDataSetNotNoticed, both("older", Budget { key_rollbacks: 1, ..writes(1, 2) })),
+        plant(
+            Bug::OlderDataSetNotNoticed,
+            Config { states_max: 3_000_000, ..both("older", Budget { key_rollbacks: 1, ..writes(1, 2) }) },
+        ),
         plant(
             Bug::UnprovenTakenAsProven,
             Config { states_max: 1_500_000, ..both("older", Budget { key_rollbacks: 1, ..writes(0, 4) }) },
@@ -241,7 +244,7 @@ pub fn planted() -> Vec<Config> {
         plant(
             Bug::JournalOfALostLifeKept,
             Config {
-                states_max: 3_000_000,
+                states_max: 9_000_000,
                 ..Config::new(
                     "older",
                     one_way(Redis),

@@ -420,8 +420,11 @@ fn begin(cfg: &Config, world: &mut World, i: usize, recorded: &Record, task: Tas
             }
         }
     };
+    // Nobody asks for a milestone where Redis is never restarted.
+    let is_restarted = cfg.budget.restarts > 0 || cfg.budget.key_rollbacks > 0;
+    let before_multi = if is_restarted { Pc::Milestone } else { Pc::Multi };
     let worker = &mut world.workers[i];
-    worker.pc = if matches!(todo.op, Op::Note | Op::Set | Op::Delete) { Pc::Apply } else { Pc::Milestone };
+    worker.pc = if matches!(todo.op, Op::Note | Op::Set | Op::Delete) { Pc::Apply } else { before_multi };
     worker.todo = todo;
     // Of what was read only this is needed from here on.
     (worker.look.znode, worker.look.key, worker.look.twice) = (Read::No, Read::No, false);

@@ -188,7 +188,7 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
             if !milestone.is_some_and(|milestone| milestone.is_in(world.redis.state.milestone.get())) {
                 let late = guard::late(key, noted.as_ref(), later.as_ref());
                 let noted = noted.map(|noted| Base { sequence: slot.base.force().sequence, ..noted });
-                match late.note(noted, later) {
+                match late.note(noted, later, slot.milestone.get()) {
                     _ if late == Late::Unproven && cfg.has(Bug::UnprovenTakenAsProven) => {}
                     None => continue,
                     Some(note) => later = note,

@@ -319,7 +319,7 @@ impl Shared {
             return self.apply_or_free(connection, writes).await;
         }
         let notes = writes.iter().zip(&late).map(|(write, late)| {
-            let base = late.note(Base::decode(&write.expect_entry), write.base)?;
+            let base = late.note(Base::decode(&write.expect_entry), write.base, write.milestone)?;
             Some(KeyWrite { base, ..write.clone() })
         });
         let notes: Vec<Option<KeyWrite<'_>>> = notes.collect();

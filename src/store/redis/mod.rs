@@ -286,7 +286,7 @@ impl Keyspace for RedisStore {
                         // Only what is newer than what is there is noted.
                         let noted = Base::decode(&reading.entry);
                         let noted = noted.map(|noted| Base { sequence: entry.sequence, ..noted });
-                        *note = becomes.note(noted, entry.base);
+                        *note = becomes.note(noted, entry.base, entry.milestone);
                         let expires = entry.base.is_some_and(|base| base.expires_ms.is_some());
                         let is_read = matches!(
                             reading.state,
