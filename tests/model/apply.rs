@@ -49,7 +49,8 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
         (false, true) => Late::Unproven,
         (false, false) => Late::AsItIs,
     };
-    let write = Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
+    let write =
+        Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
     let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
     let before = bucket.epoch;
     let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
