@@ -37,7 +37,7 @@ pub struct Behind {
     is_compared: AtomicBool,
     /// Records that the owner before may not have written: pair and position.
     left: Vec<(PairName, Position)>,
-    /// Of those nothing is left but what is in quarantine.
+    /// A comparison of every route has looked for those of them that neither store has.
     has_looked: AtomicBool,
     /// Neither store has lost what it held since the last ownership, so a pair that neither has was deleted.
     pub(super) absence_counts: bool,
@@ -183,7 +183,7 @@ impl Engine {
     /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
     /// on the stream is left alone. Memory grows with these pairs.
     pub(super) async fn gone_pairs(&self, met: &Set<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
-        let left = self.unwritten.left_from();
+        let left = self.unwritten.left_from().filter(|_| !self.behind.has_looked.load(Ordering::Relaxed));
         let mut from = match (self.is_behind(), left) {
             (true, _) => 1,
             (false, Some(left)) => left,
@@ -238,10 +238,7 @@ impl Engine {
     /// Ends it after that.
     pub(super) async fn catch_up(&self) {
         let is_over = self.behind.is_compared.load(Ordering::Acquire);
-        if is_over && !self.behind.has_looked.swap(true, Ordering::Relaxed) {
-            let quarantined = self.quarantine.names(&|_| true);
-            self.unwritten.compared(quarantined.iter().map(|(name, _)| KeyedHash::of(name)));
-        }
+        self.behind.has_looked.fetch_or(is_over, Ordering::Relaxed);
         if !self.is_behind() || !is_over {
             return;
         }

@@ -11,6 +11,7 @@
 //! Everything below the first position that waits is written: that number is remembered in Redis. The next owner, whoever it is, reads
 //! from there on which pairs its first comparison has to compare with their newest record ([`super::behind`]). Nothing else would: a
 //! change that was recorded, refused by a store, and taken back after a restart would stay the pair's newest record for ever.
+//! What is in quarantine, or has no route at present, stays: it may have one again.
 
 use crate::change::{KeyedHash, Position};
 use crate::env::Map;
@@ -87,16 +88,6 @@ impl Unwritten {
         self.inner().waits.values().filter(|waits| waits.is_left).map(|waits| waits.position).min()
     }
 
-    /// A comparison has looked at every pair and is concluded: of what an owner before left, what no route has any more is nobody's.
-    /// What is in quarantine was not looked at.
-    pub(super) fn compared(&self, in_quarantine: impl Iterator<Item = KeyedHash>) {
-        let mut inner = self.inner();
-        if inner.waits.values().any(|waits| waits.is_left) {
-            let kept: crate::env::Set<KeyedHash> = in_quarantine.collect();
-            inner.waits.retain(|pair, waits| !waits.is_left || kept.contains(pair));
-        }
-    }
-
     /// Everything below this is written. `last`: the last position of the stream, asked before this.
     pub(super) fn up_to(&self, last: Position) -> Position {
         let inner = self.inner();
@@ -126,16 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn what_an_owner_before_left_is_looked_at_by_a_comparison_or_stays_in_quarantine() {
+    fn what_an_owner_before_left_stays_until_it_is_settled() {
         let unwritten = Unwritten::default();
-        for (name, position) in [("settled", 5), ("elsewhere", 6), ("quarantined", 7)] {
+        for (name, position) in [("settled", 5), ("elsewhere", 6)] {
             unwritten.left(name.as_bytes(), position);
         }
         unwritten.settled(b"settled");
         unwritten.recorded(b"own", 20);
         assert_eq!((unwritten.left_from(), unwritten.up_to(30)), (Some(6), 6));
-        unwritten.compared([KeyedHash::of(b"quarantined")].into_iter());
-        assert_eq!((unwritten.left_from(), unwritten.up_to(30)), (Some(7), 7));
-        assert!(unwritten.holds(b"own") && !unwritten.holds(b"elsewhere"));
+        unwritten.settled(b"elsewhere");
+        assert_eq!((unwritten.left_from(), unwritten.up_to(30)), (None, 20));
     }
 }

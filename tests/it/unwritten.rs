@@ -72,6 +72,27 @@ async fn what_was_recorded_and_is_taken_back_after_a_kill_is_taken_back_on_the_s
     taken_back("zk -> cache", true).await;
 }
 
+/// The route is away for one start.
+#[tokio::test]
+async fn what_was_recorded_and_is_taken_back_while_its_route_is_away_is_taken_back_on_the_stream() {
+    let mut scene = in_step(|pipeline| pipeline).await;
+    scene.redis.run::<()>(REFUSE).await;
+    scene.znodes.put("/settings/changed", "second").await;
+    newest_becomes(&scene, "settings:changed", Some("second")).await;
+    assert_eq!(scene.keepstep.terminate().await, Some(0));
+    scene.znodes.put("/settings/changed", "first").await;
+    scene.redis.run::<()>(ACCEPT).await;
+    let file = Pipeline::two_way(scene.zookeeper.connect_string(), scene.redis.url()).worker("reconcile: 2s");
+    scene.keepstep.rewrite(file.clone().matches("{zk: /others/**, cache: \"others:**\"}"));
+    scene.run().await;
+    scene.at_rest().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(scene.keepstep.terminate().await, Some(0));
+    scene.keepstep.rewrite(file);
+    scene.run().await;
+    newest_becomes(&scene, "settings:changed", Some("first")).await;
+}
+
 /// The session is lost while the worker is frozen: another ownership begins in the same process.
 #[tokio::test]
 async fn what_was_recorded_and_is_taken_back_over_a_lost_session_is_taken_back_on_the_stream() {
