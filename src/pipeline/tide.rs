@@ -10,19 +10,21 @@ use super::engine::Engine;
 use crate::change::Position;
 use crate::env;
 use crate::failpoint::crash_point;
-use crate::store::{Remembered, StoreError};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::store::{StoreError, Znodes};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often it is remembered while something changes: a copy of the ensemble that is restored is older than that. One small
 /// write to each store.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// The newest zxids for which it was done in this ownership.
+/// What was done in this ownership.
 #[derive(Default)]
 pub(super) struct Memory {
+    /// The newest zxid for which the tide was raised.
     raised: AtomicI64,
-    remembered: AtomicI64,
+    /// Redis has not confirmed the last raise.
+    is_ahead: AtomicBool,
     /// Everything below this position of the stream was written when it was remembered.
     written: AtomicU64,
 }
@@ -31,23 +33,29 @@ impl Engine {
     /// Remembers it if something has changed since the last time.
     pub(super) async fn remember(&self) -> Result<(), StoreError> {
         let (Some(znodes), Some(keys), false) = (&self.znodes, &self.keys, self.captures()) else { return Ok(()) };
-        let Memory { raised, remembered, written: told } = &self.memory;
         let zxid = znodes.zxid();
-        // At most one ahead of what Redis has confirmed, however long that is away: by more than that, Redis is an older one.
-        let is_confirmed = raised.load(Ordering::Relaxed) == remembered.load(Ordering::Relaxed);
-        if is_confirmed && raised.load(Ordering::Relaxed) != zxid {
-            znodes.raise_tide().await?;
-            raised.store(zxid, Ordering::Relaxed);
+        if self.memory.raised.load(Ordering::Relaxed) != zxid && self.raise(znodes.as_ref()).await? {
+            self.memory.raised.store(zxid, Ordering::Relaxed);
             crash_point!("c16-tide-raised");
         }
-        let raised = raised.load(Ordering::Relaxed);
         let written = self.written();
-        if remembered.load(Ordering::Relaxed) != raised || told.load(Ordering::Relaxed) != written {
-            keys.remember(Remembered { zxid, ..self.lease.so_far(Some(znodes.as_ref())) }, written).await?;
-            remembered.store(raised, Ordering::Relaxed);
-            told.store(written, Ordering::Relaxed);
+        let is_new = self.memory.written.load(Ordering::Relaxed) != written;
+        if is_new || self.memory.is_ahead.load(Ordering::Relaxed) {
+            keys.remember(self.lease.so_far(Some(znodes.as_ref())), written).await?;
+            self.memory.is_ahead.store(false, Ordering::Relaxed);
+            self.memory.written.store(written, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Raises the tide, unless Redis has not confirmed the last raise; whether it did. At most one ahead, however long Redis is away: by
+    /// more than that, the next owner takes it for an older one.
+    async fn raise(&self, znodes: &dyn Znodes) -> Result<bool, StoreError> {
+        if self.memory.is_ahead.swap(true, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        znodes.raise_tide().await?;
+        Ok(true)
     }
 
     /// Everything on the stream below this position is written.
@@ -58,9 +66,10 @@ impl Engine {
 
     /// Raises the tide in between, for a measurement of the clocks.
     pub(super) async fn raise_tide_now(&self) -> Result<(), StoreError> {
-        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return Ok(()) };
-        znodes.raise_tide().await?;
-        keys.remember(self.lease.so_far(Some(znodes.as_ref())), self.written()).await
+        match &self.znodes {
+            Some(znodes) => self.raise(znodes.as_ref()).await.map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// Remembers it again and again; answers what ends the ownership.
