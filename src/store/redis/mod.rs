@@ -151,7 +151,7 @@ impl RedisStore {
             commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
             owner: Mutex::default(),
-            // Nonces need only differ from those of earlier lives of a bucket: nanoseconds and a counter do.
+            // Nonces need only differ from those of earlier lives of a bucket: a random beginning and a counter do.
             nonce: AtomicU64::new(env::random::number() >> 1),
             written: AtomicU64::new(0),
             milestones: Mutex::default(),
