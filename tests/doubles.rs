@@ -1,0 +1,6 @@
+//! The shipped store code on doubles of the servers: no server is needed.
+
+#[path = "on_doubles/redis.rs"]
+mod redis;
+#[path = "on_doubles/zookeeper.rs"]
+mod zookeeper;

@@ -1,0 +1,1 @@
+//! `store::redis` on the double of its server.

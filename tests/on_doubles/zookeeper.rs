@@ -1,0 +1,1 @@
+//! `store::zookeeper` on the double of its server.
