@@ -3,22 +3,20 @@
 //! A message goes out in the step that writes its change, and so only with it: also where the change was recorded long before, by
 //! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing.
 
-use super::dirty::{Hint, PairName};
 use super::engine::Engine;
 use super::held::Held;
-use super::observe::Observed;
+use super::hint::PairName;
+use super::pair::{Loaded, Misfit};
 use super::retry::Pauses;
+use super::round::{Outcome, Write, ZnodeWritten};
 use super::settle::Work;
 use crate::change::{Change, Position, Side};
 use crate::env;
 use crate::failpoint::crash_point;
-use crate::plan::guard::Milestone;
-use crate::plan::{Base, Task, lost};
-use crate::store::{
-    KeyOp, KeyOutcome, KeyWrite, LeftMilestone, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one,
-};
+use crate::plan::{Base, Task};
+use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 impl Engine {
     /// Applies to Redis. `first`: position of the first of these changes.
@@ -40,41 +38,51 @@ impl Engine {
         let takes_none = outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_)));
         self.works_if(!takes_none && outcomes.contains(&KeyOutcome::Done));
         // A server without memory still takes deletes.
-        let is_set = |work: &Work| matches!(work.task, Task::Redis { op: KeyOp::Set, .. });
+        let is_set = |work: &Work| matches!(work.write.task, Task::Redis { op: KeyOp::Set, .. });
         if !takes_none
             && works.iter().zip(&outcomes).any(|(work, outcome)| is_set(work) && *outcome == KeyOutcome::Done)
         {
             self.retries.redis.worked();
         }
-        for (work, outcome) in works.into_iter().zip(outcomes) {
-            let Work { seen, task, .. } = work;
-            let Task::Redis { op, base, .. } = task else { continue };
-            match outcome {
-                KeyOutcome::Done => {
-                    if op != KeyOp::Note {
-                        self.metrics.writes(self.store_name(Side::Redis)).inc();
-                        self.counters.writes.fetch_add(1, Ordering::Relaxed);
-                    }
-                    self.count_agreed(&seen, i32::from(op != KeyOp::Note));
-                    self.in_step(seen, base);
+        for (Work { pair, write, .. }, outcome) in works.into_iter().zip(outcomes) {
+            let is_note = !matches!(write.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
+            if outcome == KeyOutcome::Done {
+                if !is_note {
+                    self.metrics.writes(self.store_name(Side::Redis)).inc();
+                    self.counters.writes.fetch_add(1, Ordering::Relaxed);
                 }
-                other => self.not_done(seen, other),
+                self.count_agreed(&pair, i32::from(!is_note));
             }
+            let (outcome, misfit) = self.outcome(outcome);
+            self.end(pair, write.key_written(outcome), misfit);
+        }
+    }
+
+    /// An outcome as the machine asks for it, and why it can never be another.
+    fn outcome(&self, outcome: KeyOutcome) -> (Outcome, Option<Misfit>) {
+        match outcome {
+            KeyOutcome::Done => (Outcome::Done, None),
+            KeyOutcome::Refused => (Outcome::Refused, None),
+            KeyOutcome::NotNow(why) => {
+                self.held_up(Held::Writes, &why);
+                (Outcome::NotNow, None)
+            }
+            KeyOutcome::Impossible(reason, detail) => (Outcome::Impossible, Some((reason, detail))),
         }
     }
 
     fn key_write<'a>(&'a self, work: &'a Work, changes: &'a [Change], first: Position) -> KeyWrite<'a> {
-        let (op, expect, base) = match work.task {
+        let (op, expect, base) = match work.write.task {
             Task::Redis { op, expect, base } => (op, expect, base),
             Task::Znode { .. } => (KeyOp::Note, None, None),
         };
         let written = work.change.get(changes, first);
         let value = match (op, written) {
             (KeyOp::Set, Some((change, _))) => change.after.as_deref().unwrap_or_default(),
-            (KeyOp::Set, None) => work.seen.znode.as_ref().map(|(data, _)| data.as_slice()).unwrap_or_default(),
+            (KeyOp::Set, None) => work.pair.znode.as_ref().map(|(data, _)| data.as_slice()).unwrap_or_default(),
             _ => &[],
         };
-        let channel = self.route(work.seen.hint.route).and_then(|route| route.publish.as_deref());
+        let channel = self.route(work.pair.hint.route).and_then(|route| route.publish.as_deref());
         let publish = match (channel, written) {
             (Some(channel), Some((change, position))) if op != KeyOp::Note => {
                 Some((channel, crate::codec::json::tail(position, change, &self.settings.names).to_string()))
@@ -82,12 +90,12 @@ impl Engine {
             _ => None,
         };
         KeyWrite {
-            key: &work.seen.name,
+            key: &work.pair.name,
             op,
             expect,
-            expect_entry: work.seen.entry.clone(),
-            expect_nonce: if op == KeyOp::Note { work.seen.nonce } else { 0 },
-            life: work.seen.life,
+            expect_entry: work.pair.entry.clone(),
+            expect_nonce: if op == KeyOp::Note { work.pair.nonce } else { 0 },
+            life: work.write.life,
             milestone: None,
             value,
             base,
@@ -96,21 +104,20 @@ impl Engine {
     }
 
     /// Applies to ZooKeeper, then brings the sidecars up to date and gives the journal slots back.
-    pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change], left: Option<LeftMilestone>) {
+    pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change]) {
         let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return };
         if works.is_empty() {
             return;
         }
-        let writes: Vec<ZnodeWrite<'_>> =
-            works.iter().filter_map(|work| self.znode_write(work, changes, left)).collect();
+        let writes: Vec<ZnodeWrite<'_>> = works.iter().filter_map(|work| self.znode_write(work, changes)).collect();
         let batch = match znodes.write(&writes).await {
             Ok(batch) => batch,
             Err(error) => {
                 self.failed(&error);
-                let pause = self.retries.zookeeper.refused();
-                for Work { seen, .. } in works {
-                    let hint = seen.again();
-                    self.dirty.finish(seen.name, Some((hint, pause)));
+                for Work { pair, write, .. } in works {
+                    if let ControlFlow::Break(end) = write.znode_written(ZnodeWritten::NotNow) {
+                        self.end(pair, end, None);
+                    }
                 }
                 return;
             }
@@ -119,26 +126,28 @@ impl Engine {
         crash_point!("c7-znodes-written");
         drop(writes);
         let mut done = Vec::with_capacity(works.len());
-        for (Work { seen, .. }, outcome) in works.into_iter().zip(batch.outcomes) {
-            match outcome {
+        for (Work { pair, write, .. }, outcome) in works.into_iter().zip(batch.outcomes) {
+            let (written, misfit) = match outcome {
                 ZnodeOutcome::Done { base, recreated } => {
                     self.metrics.writes(self.store_name(Side::Zookeeper)).inc();
                     self.counters.writes.fetch_add(1, Ordering::Relaxed);
                     if recreated {
                         self.metrics.recreate_overwrites.inc();
-                        tracing::warn!(pair = ?seen.pair, "a znode was deleted and recreated between read and write");
+                        tracing::warn!(pair = ?pair.pair, "a znode was deleted and recreated between read and write");
                     }
-                    done.push((seen, base));
+                    (ZnodeWritten::Done(base), None)
                 }
-                ZnodeOutcome::Refused => self.not_done(seen, KeyOutcome::Refused),
-                ZnodeOutcome::Impossible(reason, detail) => {
-                    self.not_done(seen, KeyOutcome::Impossible(reason, detail));
-                }
+                ZnodeOutcome::Refused => (ZnodeWritten::Refused, None),
+                ZnodeOutcome::Impossible(reason, detail) => (ZnodeWritten::Impossible, Some((reason, detail))),
+            };
+            match write.znode_written(written) {
+                ControlFlow::Continue(base) => done.push((pair, write, base)),
+                ControlFlow::Break(end) => self.end(pair, end, misfit),
             }
         }
         let mut pauses = Pauses::default();
         let outcomes = loop {
-            let notes: Vec<KeyWrite<'_>> = done.iter().map(|(seen, base)| sidecar(seen, *base, left)).collect();
+            let notes: Vec<KeyWrite<'_>> = done.iter().map(|(pair, write, base)| sidecar(pair, write, *base)).collect();
             let applied = keys.apply(&notes).await;
             match applied.and_then(|outcomes| one_for_one("sidecars", notes.len(), outcomes)) {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
@@ -166,87 +175,46 @@ impl Engine {
         crash_point!("c7-slots-marked");
         znodes.release(&batch.slots);
         self.works_if(!outcomes.is_empty());
-        for ((seen, base), outcome) in done.into_iter().zip(outcomes) {
-            match outcome {
-                KeyOutcome::Done => {
-                    self.count_agreed(&seen, 0);
-                    self.in_step(seen, base);
-                }
-                // The bucket was lost meanwhile: without a base the pair is looked at again.
-                other => self.not_done(seen, other),
+        for ((pair, write, base), outcome) in done.into_iter().zip(outcomes) {
+            if outcome == KeyOutcome::Done {
+                self.count_agreed(&pair, 0);
             }
+            let (outcome, misfit) = self.outcome(outcome);
+            self.end(pair, write.sidecar_written(base, outcome), misfit);
         }
     }
 
-    fn znode_write<'a>(
-        &self,
-        work: &'a Work,
-        changes: &'a [Change],
-        left: Option<LeftMilestone>,
-    ) -> Option<ZnodeWrite<'a>> {
-        let Task::Znode { op, base } = work.task else { return None };
+    fn znode_write<'a>(&self, work: &'a Work, changes: &'a [Change]) -> Option<ZnodeWrite<'a>> {
+        let Task::Znode { op, base } = work.write.task else { return None };
         let data = match (op, work.change.get(changes, 0)) {
             (ZnodeOp::Delete(_), _) => &[],
             (_, Some((change, _))) => change.after.as_deref().unwrap_or_default(),
-            (_, None) => work.seen.value.as_deref().unwrap_or_default(),
+            (_, None) => work.pair.value.as_deref().unwrap_or_default(),
         };
         Some(ZnodeWrite {
-            path: work.seen.pair.zookeeper.as_deref().unwrap_or_default(),
+            path: work.pair.pair.zookeeper.as_deref().unwrap_or_default(),
             op,
             data,
-            key: &work.seen.name,
+            key: &work.pair.name,
             base,
-            nonce: work.seen.nonce,
-            acl: self.route(work.seen.hint.route).map_or(crate::store::ZnodeAcl::Parent, |route| route.acl),
-            milestone: behind(&work.seen, left),
+            nonce: work.pair.nonce,
+            acl: self.route(work.pair.hint.route).map_or(crate::store::ZnodeAcl::Parent, |route| route.acl),
+            milestone: work.write.milestone,
         })
     }
 
     /// Ends the round of a pair that was found to have neither znode nor base, or lost its base: what was read of its znode before may
-    /// be older.
-    pub(super) fn finish_gone(&self, name: PairName, hint: &Hint) {
-        let heard = if hint.zxid == i64::MAX { 0 } else { hint.zxid };
+    /// be older. `event_zxid`: the zxid of its newest event, `i64::MAX` where the server does not send it.
+    pub(super) fn finish_gone(&self, name: PairName, event_zxid: i64) {
+        let heard = if event_zxid == i64::MAX { 0 } else { event_zxid };
         let seen = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
         self.dirty.finish_gone(name, seen.max(heard));
     }
 
-    /// The pair is as its base says, which is known: it leaves the quarantine, unless the base says that its key was lost.
-    fn in_step(&self, seen: Observed, base: Option<Base>) {
-        self.cache.put(&seen.name, base);
-        if base.is_some_and(|base| base.lost) {
-            self.note_loss(Side::Redis, &seen);
-        } else {
-            self.unwritten.settled(&seen.name);
-            self.quarantine.remove(&seen.name);
-        }
-        self.inferred.settled(&seen.name, seen.hint.route);
-        self.pairs.settled(&seen.name, seen.hint.route, seen.seen.base.is_some(), base.is_some());
-        match base {
-            Some(_) => self.dirty.finish(seen.name, None),
-            None => self.finish_gone(seen.name, &seen.hint),
-        }
-    }
-
-    fn not_done(&self, seen: Observed, outcome: KeyOutcome) {
-        let hint = seen.again();
-        match outcome {
-            KeyOutcome::Done => self.dirty.finish(seen.name, None),
-            KeyOutcome::Refused => {
-                self.metrics.refused.inc();
-                self.cache.put(&seen.name, None);
-                self.dirty.finish(seen.name, Some((hint, Duration::ZERO)));
-            }
-            KeyOutcome::NotNow(why) => {
-                self.held_up(Held::Writes, &why);
-                self.dirty.finish(seen.name, Some((hint, self.retries.redis.refused())));
-            }
-            KeyOutcome::Impossible(reason, detail) => {
-                if lost(&seen.seen) == Some(Side::Redis) {
-                    self.is_stranded(&seen.name);
-                }
-                self.quarantine(&seen.name, seen.hint.route, &seen.pair, reason, &detail);
-                self.dirty.finish(seen.name, None);
-            }
+    /// A pair was agreed on as it was observed, by so many writes of our own to its key.
+    fn count_agreed(&self, pair: &Loaded, own: i32) {
+        if self.is_counted(pair.hint.route) {
+            self.counts.agreed(&pair.name, pair.events, own);
         }
     }
 
@@ -258,21 +226,16 @@ impl Engine {
     }
 }
 
-/// The milestone, if it was left in the data set in which this was observed.
-fn behind(seen: &Observed, left: Option<LeftMilestone>) -> Option<Milestone> {
-    left.filter(|left| left.life == seen.life).map(|left| left.milestone)
-}
-
 /// The write that brings a sidecar up to date after a write to ZooKeeper.
-fn sidecar(seen: &Observed, base: Option<Base>, left: Option<LeftMilestone>) -> KeyWrite<'_> {
+fn sidecar<'a>(pair: &'a Loaded, write: &Write, base: Option<Base>) -> KeyWrite<'a> {
     KeyWrite {
-        key: &seen.name,
+        key: &pair.name,
         op: KeyOp::Note,
         expect: None,
-        expect_entry: seen.entry.clone(),
-        expect_nonce: seen.nonce,
-        life: seen.life,
-        milestone: behind(seen, left),
+        expect_entry: pair.entry.clone(),
+        expect_nonce: pair.nonce,
+        life: write.life,
+        milestone: write.milestone,
         value: &[],
         base,
         publish: None,

@@ -1,6 +1,5 @@
 //! Comparisons that are asked for: by whom, why, and how soon they follow.
 
-use super::engine::{Engine, lock};
 use crate::change::Side;
 use crate::env::Instant;
 use std::time::Duration;
@@ -63,30 +62,6 @@ impl Rumours {
         let grown = (self.pause * 2).clamp(RUMOUR, longest.max(RUMOUR));
         self.pause = if is_rumour && in_vain { grown } else { Duration::ZERO };
         self.not_before = Some(Instant::now() + self.pause);
-    }
-}
-
-impl Engine {
-    /// Asks for a comparison of everything.
-    pub(super) fn ask_comparison(&self, side: Option<Side>, why: &str) {
-        self.ask_for(Reason::of(side, why), true);
-    }
-
-    pub(super) fn ask_for(&self, reason: Reason, is_urgent: bool) {
-        {
-            let mut asked = lock(&self.asked);
-            asked.is_urgent |= is_urgent;
-            // Who asks many times a second asks for one.
-            if !asked.reasons.contains(&reason) {
-                asked.reasons.push(reason);
-            }
-        }
-        self.compare_asked.notify_one();
-    }
-
-    /// What a comparison was asked for since the last call.
-    pub(super) fn comparison_asked(&self) -> Asked {
-        std::mem::take(&mut *lock(&self.asked))
     }
 }
 

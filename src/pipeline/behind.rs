@@ -1,132 +1,14 @@
-//! A stream that was left behind: an owner elsewhere, or an earlier file, had another one, so its newest records of some
-//! pairs are states that both stores have left since. A replay from it would bring them back.
-//!
-//! ```text
-//!   begin    stream whole up to the epoch before ours, in the
-//!            same ensemble (or empty)                            -> whole up to ours at once: the common start pays nothing
-//!            else behind, until a comparison has looked at every pair:
-//!              both sides agree, or neither has it any more     -> its state goes on record where the newest one is another
-//!              known to the stream and met on neither side      -> inferred deletes, counted by the guard like others
-//!   ended    nothing was left out, nothing waits                -> whole up to ours
-//! ```
-//!
-//! Epochs alone do not tell: a data folder that was copied from another installation counts epochs of its own, and one of them may be the one
-//! before ours. So the lineage of the ensemble stands beside it.
-//!
-//! What the stream says of itself is kept with it and changes only then, so an owner that is killed midway leaves it behind
-//! for the next one. A state is recorded as the change that it is (`c`, `u`, `d` with the value before), not as `r`: the
-//! stream knew the pair, and a consumer that holds the older value needs the change.
+//! The records that a stream which was left behind lacks: see [`super::stream_lag`].
 
-use super::dirty::PairName;
 use super::engine::{Engine, Route, lock};
-use super::observe::Observed;
-use super::unwritten::Unwritten;
-use crate::change::{Change, Digest, KeyedHash, Op, Position};
+use super::hint::PairName;
+use super::pair::Loaded;
+use super::stream_lag::up_to;
+use crate::change::{Change, Digest, KeyedHash, Op};
 use crate::env::{Map, Set};
 use crate::plan::{Key, Removal, Znode};
-use crate::store::{Lease, StoreError};
-use crate::stream::{Stream, StreamError, Whole};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// What an ownership knows of its stream.
-#[derive(Debug, Default)]
-pub struct Behind {
-    /// The newest records may be older than what was agreed on.
-    pub(super) is_behind: AtomicBool,
-    /// A comparison has looked at every pair, and what it left to the rounds is not done yet.
-    is_compared: AtomicBool,
-    /// Records that the owner before may not have written: pair and position.
-    left: Vec<(PairName, Position)>,
-    /// A comparison of every route has looked for those of them that neither store has.
-    has_looked: AtomicBool,
-    /// Neither store has lost what it held since the last ownership, so a pair that neither has was deleted.
-    pub(super) absence_counts: bool,
-}
-
-/// What a stream that was left behind says while a store has lost its data since: an owner that is killed must not leave the
-/// next one to take for deleted what was lost.
-const AFTER_A_LOSS: i64 = -1;
-
-/// So many records that the last owner may not have written are read at a start; where there are more, every pair is compared with its
-/// newest record. A worker that is killed has written all but those of some two seconds.
-const LEFT_MAX: usize = 100_000;
-
-/// And so many bytes of names.
-const LEFT_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Begins this ownership on the stream, and finds out whether it was left behind. `has_kept`: both stores hold what
-/// they held under the last owner. `written`: below this position that one had written everything; `None` if it did not say so.
-///
-/// # Errors
-/// As [`Stream::begin`].
-pub(super) async fn begin(
-    stream: &dyn Stream,
-    lease: Lease,
-    has_kept: bool,
-    written: Option<Position>,
-) -> Result<Behind, StreamError> {
-    let now = up_to(lease);
-    let whole = stream.whole();
-    // Before it was said, the lineage was taken to be the same.
-    let is_ours = whole.ensemble == 0 || whole.ensemble == now.ensemble;
-    // Where a store has lost its data, epochs may have been given a second time.
-    let follows = has_kept && is_ours && whole.epoch.saturating_add(1) == now.epoch;
-    let last = stream.extent().last;
-    // A stream that ends before that is an older copy; what was cut out of it may have been some pair's newest record.
-    let is_whole = follows && stream.damage().is_empty();
-    let left = match written {
-        _ if last == 0 || !is_whole => Some(Vec::new()),
-        Some(written) if written <= last + 1 => left_since(stream, written).await?,
-        Some(_) | None => None,
-    };
-    let is_behind = last > 0 && (!is_whole || left.is_none());
-    let absence_counts = has_kept && is_ours && whole.epoch != AFTER_A_LOSS;
-    let whole = match (is_behind, absence_counts) {
-        (false, _) => now,
-        (true, true) => whole,
-        (true, false) => Whole { epoch: AFTER_A_LOSS, ..now },
-    };
-    stream.begin(now.epoch, whole).await?;
-    let left = left.unwrap_or_default();
-    Ok(Behind { is_behind: AtomicBool::new(is_behind), left, absence_counts, ..Behind::default() })
-}
-
-/// The pairs of the records from this position on, oldest first; `None` if there are too many.
-async fn left_since(stream: &dyn Stream, written: Position) -> Result<Option<Vec<(PairName, Position)>>, StreamError> {
-    let (mut left, mut bytes, mut from) = (Vec::new(), 0, written.max(1));
-    loop {
-        let batch = stream.read(from, 1000, 4 * 1024 * 1024).await?;
-        if batch.next <= from {
-            return Ok(Some(left));
-        }
-        from = batch.next;
-        for recorded in batch.records {
-            if let (Some(key), true) = (recorded.change.pair.redis, recorded.change.op != Op::Marker) {
-                bytes += key.len();
-                left.push((key.into(), recorded.position));
-            }
-        }
-        if left.len() > LEFT_MAX || bytes > LEFT_BYTES_MAX {
-            return Ok(None);
-        }
-    }
-}
-
-/// Everything up to the end of this ownership.
-fn up_to(lease: Lease) -> Whole {
-    Whole { epoch: i64::try_from(lease.epoch).unwrap_or(i64::MAX), ensemble: lease.ensemble.id }
-}
-
-impl Behind {
-    /// What the owner before has left.
-    pub(super) fn take_left(&mut self) -> Unwritten {
-        let unwritten = Unwritten::default();
-        for (name, position) in std::mem::take(&mut self.left) {
-            unwritten.left(&name, position);
-        }
-        unwritten
-    }
-}
+use crate::store::StoreError;
+use std::sync::atomic::Ordering;
 
 impl Engine {
     /// Whether the stream's newest record of this pair may be older than what was agreed on: the stream was left behind, or
@@ -136,10 +18,10 @@ impl Engine {
     }
 
     /// The record of a pair in step of which the stream's newest is another state.
-    pub(super) fn late_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
+    pub(super) fn late_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
         let latest = self.newest(&seen.pair)?.after;
-        let base = seen.seen.base;
-        let after = match (seen.seen.znode, &seen.znode, seen.seen.key) {
+        let base = seen.observed.observation.base;
+        let after = match (seen.observed.observation.znode, &seen.znode, seen.observed.observation.key) {
             (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
             // An empty znode that only stands above others has no key.
             (Znode::Present { digest: Digest::EMPTY, ephemeral: false, .. }, _, Key::Absent(_))
@@ -167,15 +49,19 @@ impl Engine {
     }
 
     /// The record of a pair that neither side has any more and the stream still does.
-    pub(super) fn gone_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
-        let (Znode::Absent(_), Key::Absent(vanished)) = (seen.seen.znode, seen.seen.key) else { return None };
+    pub(super) fn gone_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
+        let (Znode::Absent(_), Key::Absent(vanished)) =
+            (seen.observed.observation.znode, seen.observed.observation.key)
+        else {
+            return None;
+        };
         let latest = self.newest(&seen.pair).filter(|latest| latest.after.exists())?;
-        let was_deleted = match seen.seen.base {
+        let was_deleted = match seen.observed.observation.base {
             Some(base) => base.ensemble == self.lease.ensemble.id,
             // What was recorded and not written yet was only where it came from, and has gone there.
-            None if seen.hint.unwritten && latest.czxid.is_some() => true,
-            None if seen.hint.unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
-            None => self.behind.absence_counts && seen.hint.approved,
+            None if seen.observed.news.unwritten && latest.czxid.is_some() => true,
+            None if seen.observed.news.unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
+            None => self.behind.absence_counts && seen.observed.news.approved,
         };
         was_deleted.then(|| self.plain_record(seen, route, Op::Delete, latest.after.kept(), None))
     }

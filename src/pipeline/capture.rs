@@ -4,13 +4,14 @@
 //! change. A key that is gone because Redis lost its data is no delete: it stays known, and only the loss is on the stream.
 
 use super::asked::Reason;
-use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock};
 use super::held::Held;
+use super::hint::{Hint, PairName};
+use super::known::{KnownPairs, Recorded};
 use super::record::zookeeper_source;
 use super::unreadable::Denied;
 use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source};
-use crate::env::{self, Map};
+use crate::env;
 use crate::plan::Removal;
 use crate::store::clock::shown_ms;
 use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one};
@@ -20,17 +21,6 @@ use std::sync::atomic::Ordering;
 
 /// Pairs read in one step of a comparison.
 const STEP: usize = 512;
-
-/// What the stream says last of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Recorded {
-    /// mzxid, for a znode.
-    mzxid: Option<i64>,
-    digest: Digest,
-}
-
-/// What the stream says of all pairs that exist.
-pub(super) type KnownPairs = Map<PairName, Recorded>;
 
 /// A state that was read.
 struct State {
@@ -262,10 +252,10 @@ impl Engine {
             let mut source = Source::new(Connector::Redis, self.store_name(Side::Redis), seen_ms);
             source.key = Some(name.to_vec());
             source.database = Some(keys.database());
-            source.event = hint.event.map(ToOwned::to_owned);
+            source.event = hint.news.event.map(ToOwned::to_owned);
             source.replication_id = Some(facts.replication_id.clone()).filter(|id| !id.is_empty());
             source.replication_offset = Some(facts.replication_offset);
-            let is_loss = match hint.removal.filter(|_| hint.event.is_some()) {
+            let is_loss = match hint.news.removal.filter(|_| hint.news.event.is_some()) {
                 Some(removal) => removal == Removal::Lost,
                 None => {
                     !answer.moment.intact
@@ -275,7 +265,9 @@ impl Engine {
             };
             let unfit = |reason: &str, detail: &str| self.quarantine(name, hint.route, &pair, reason, detail);
             states.push(match reading.state {
-                KeyState::Absent if is_loss && (comparing || hint.event.is_none() || hint.removal.is_some()) => {
+                KeyState::Absent
+                    if is_loss && (comparing || hint.news.event.is_none() || hint.news.removal.is_some()) =>
+                {
                     // Also when Redis has been intact for long: nobody has seen it being deleted.
                     if lock(&self.lost_keys).insert(name.clone()) {
                         self.counters.losses.count(Side::Redis, name);

@@ -1,8 +1,7 @@
 //! Which store a capture records. There is no second store to remember it (`store/ties.rs`), so the data folder does, beside the
 //! stream.
 
-use super::owner::Pipeline;
-use crate::store::{Keyspace, Known, StoreError, Ties, Znodes, difference, random_identity};
+use crate::store::{Keyspace, Known, StoreError, Ties, Znodes, difference};
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the folder of a pipeline.
@@ -26,7 +25,7 @@ impl Captured<'_> {
         ties.map(|ties| Ties { other: None, ..ties })
     }
 
-    async fn identify(&self, identity: String) -> Result<String, StoreError> {
+    pub(super) async fn identify(&self, identity: String) -> Result<String, StoreError> {
         match self {
             Captured::Znodes(znodes) => znodes.identify(identity).await,
             Captured::Keys(keys) => keys.identify(identity).await,
@@ -34,7 +33,7 @@ impl Captured<'_> {
     }
 
     /// What the store says of itself; an error if the folder remembers another one.
-    async fn look(&self, pipeline: &str, file: &Path) -> Result<(Ties, Option<Known>), StoreError> {
+    pub(super) async fn look(&self, pipeline: &str, file: &Path) -> Result<(Ties, Option<Known>), StoreError> {
         let ties = self.ties().await?;
         let away = |error| StoreError::Away(format!("{}: {error}", file.display()));
         let kept = crate::env::disk::read_if_any(file).map_err(away)?;
@@ -67,47 +66,4 @@ pub fn file(folder: &Path) -> PathBuf {
 /// `Refused`, with the difference, if it is not; `Away` if that cannot be told now.
 pub async fn check(pipeline: &str, file: &Path, store: &Captured<'_>) -> Result<(), StoreError> {
     store.look(pipeline, file).await.map(|_| ())
-}
-
-impl Pipeline {
-    /// The store, where the pipeline captures one.
-    fn captured(&self) -> Option<Captured<'_>> {
-        match (&self.znodes, &self.keys) {
-            (Some(znodes), None) => Some(Captured::Znodes(znodes.as_ref())),
-            (None, Some(keys)) => Some(Captured::Keys(keys.as_ref())),
-            _ => None,
-        }
-    }
-
-    /// Refuses another store than the one that is captured.
-    pub(super) async fn refuse_another_store(&self) -> Result<(), StoreError> {
-        let Some(store) = self.captured() else { return Ok(()) };
-        check(&self.settings.pipeline, &self.store_file, &store).await
-    }
-
-    /// As the owner: the store has an identity, and the folder remembers it. One that is missing is written again as it was.
-    pub(super) async fn remember_store(&self) -> Result<(), StoreError> {
-        let Some(store) = self.captured() else { return Ok(()) };
-        let (ties, known) = store.look(&self.settings.pipeline, &self.store_file).await?;
-        // Another run is the same store.
-        let mut own = Known { life: String::new(), ..ties.own };
-        if own.identity.is_empty() {
-            let before = known.as_ref().map_or_else(random_identity, |known| known.identity.clone());
-            own.identity = match store.identify(before).await {
-                Ok(identity) => identity,
-                // A login that only reads captures all the same: of a store without an identity nothing can be remembered.
-                Err(StoreError::Refused(why)) => {
-                    tracing::info!(pipeline = self.settings.pipeline, "the store gets no identity: {why}");
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
-        }
-        if known.as_ref() == Some(&own) {
-            return Ok(());
-        }
-        let text = serde_json::to_vec(&own).unwrap_or_default();
-        crate::env::disk::replace(&self.store_file, &text)
-            .map_err(|error| StoreError::Away(format!("{}: {error}", self.store_file.display())))
-    }
 }

@@ -13,19 +13,23 @@
 //! Deletes that nobody saw are counted first, with those that its rounds meet (`inferred.rs`): many of them wait for `approve`.
 
 use super::asked::Reason;
-use super::dirty::{Gone, Hint, PairName};
+use super::conclusion::Found;
+use super::dirty::Gone;
 use super::engine::{Engine, lock};
+use super::hint::{Hint, PairName};
 use super::inferred::Decided;
-use super::observe::{Item, Observed, Sight, is_doubted, present, znode_of};
-use super::settle::Settled;
+use super::observe::{Batch, Pending, found_znode, present};
+use super::pair::{Item, Loaded};
+use super::round::Reading;
+use super::settled::Settled;
 use super::unreadable::Denied;
 use crate::change::{GapState, KeyedHash, Side, ZkStat};
 use crate::env::{self, Instant, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
-use crate::plan::{Key, Known, Observation, Seen};
+use crate::plan::Known;
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
 const BATCHES: usize = 8;
@@ -35,31 +39,6 @@ const SCAN_BATCH: usize = 512;
 
 /// A pair with the path, data and versions of its znode.
 type WalkedItem = (Item, String, Vec<u8>, ZkStat);
-
-/// What may be said of the stores as a whole after a comparison.
-#[derive(Default)]
-pub(super) struct Conclusion {
-    /// Pairs that the comparison under way did not settle, and that are left to nobody.
-    missed: AtomicU64,
-    /// A comparison was asked for because the one before had missed some.
-    repeats: AtomicBool,
-    /// A comparison has ended, and pairs that it left to the rounds are still to be settled: then what it found holds.
-    waits: Mutex<Option<Found>>,
-    /// Pairs whose key is lost and that could neither be restored nor noted as such, for a reason of their own: a znode that may not be
-    /// read, a key that may not be written. What Redis lost is not forgotten while there are any.
-    /// Memory grows with these pairs.
-    stranded: Mutex<Set<PairName>>,
-    /// Routes that the last comparison did not look at, since they were paused.
-    pub(super) passed_over: Mutex<Set<usize>>,
-}
-
-/// What a comparison found.
-struct Found {
-    /// As [`crate::store::Keyspace::mark`] answered before it began; `None`: it says nothing of the stores as a whole.
-    mark: Option<u64>,
-    /// Pairs of the stream were gone from both stores.
-    has_gone: bool,
-}
 
 impl Engine {
     /// Compares everything once; answers how many pairs were not in step.
@@ -108,7 +87,7 @@ impl Engine {
         if every_route {
             let not_met = self.quarantine.not_met(|name, _| met.contains(&KeyedHash::of(name)));
             for (name, route) in not_met {
-                self.dirty.note(&name, Hint { slow: true, ..Hint::new(route) });
+                self.dirty.note(&name, Hint::new(route).slow());
             }
         }
         drop(met);
@@ -204,12 +183,12 @@ impl Engine {
     }
 
     /// The key of this pair is lost, and the pair is left as it is, for another reason.
-    pub(super) fn is_stranded(&self, name: &PairName) {
+    pub(super) fn strand(&self, name: &PairName) {
         lock(&self.conclusion.stranded).insert(name.clone());
     }
 
     /// Both sides of this pair can be looked at, and something is done about it.
-    pub(super) fn is_decided(&self, name: &PairName) {
+    pub(super) fn can_be_decided(&self, name: &PairName) {
         lock(&self.conclusion.stranded).remove(name);
     }
 
@@ -298,71 +277,47 @@ impl Engine {
         is_routine: bool,
         gone: Gone,
     ) -> Result<Settled, StoreError> {
-        let Some(keys) = &self.keys else { return Ok(Settled::default()) };
         let turn = self.dirty.turn();
         let free = self.dirty.try_take(&turn, &mut items.iter().map(|(item, ..)| (&item.name, item.hint)));
         let was_forgotten = self.dirty.gone() != gone;
         let mut free = free.into_iter();
         items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
-        let mut sight = Sight::default();
+        let mut batch = Batch::default();
         if self.blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
-            items = self.guess_absent(items, &mut sight);
+            items = self.guess_absent(items, &mut batch);
         }
-        let names: Vec<&[u8]> = items.iter().map(|(item, ..)| &*item.name).collect();
-        let events: Vec<i32> = names.iter().map(|name| self.events_of(name)).collect();
-        let answer = match self.observe(keys.as_ref(), &names, false).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                for (item, ..) in items {
-                    self.dirty.finish(item.name, None);
-                }
-                return Err(error);
-            }
-        };
-        for (((item, _, data, stat), reading), events) in items.into_iter().zip(answer.readings).zip(events) {
-            let base = self.base_of(&item, &reading.entry);
+        let pending = items.into_iter().map(|(item, _, data, stat)| {
             let znode = ZnodeReading::Present { data, stat };
-            let may_be_old = was_forgotten && base.is_none();
-            if may_be_old || is_doubted(base.as_ref(), &znode, self.ensemble().id) {
-                // Read before a write of ours, or older for a bad reason: the slow path tells.
-                let hint = Hint { slow: true, owed: true, ..item.hint };
-                sight.finished.push((item.name, Some((hint, std::time::Duration::ZERO))));
-                continue;
+            Pending::walked(Reading::walked(item.hint.news, found_znode(&znode), was_forgotten), item, znode)
+        });
+        if let Err((failed, error)) = self.read_keys(pending.collect(), false, &mut batch).await {
+            for pending in failed {
+                self.dirty.finish(pending.item.name, None);
             }
-            let seen = znode_of(&znode);
-            match self.fit_znode(znode) {
-                Ok(znode) => {
-                    self.saw_key(item, reading, seen, znode, answer.moment, events, true, &mut sight);
-                }
-                Err(misfit) => self.saw_misfit(item, &reading, answer.moment, misfit, &mut sight),
-            }
+            return Err(error);
         }
-        Ok(self.settle(sight).await)
+        Ok(self.settle(batch).await)
     }
 
     /// Into a Redis that holds next to nothing, values are written on the guess that there is no key and no base; what
     /// the compare-and-set refuses is observed like everything else. Answers the pairs that need a look first.
-    fn guess_absent(&self, items: Vec<WalkedItem>, sight: &mut Sight) -> Vec<WalkedItem> {
+    fn guess_absent(&self, items: Vec<WalkedItem>, batch: &mut Batch) -> Vec<WalkedItem> {
         let mut rest = Vec::new();
         for (item, path, data, stat) in items {
             let leads = self.route(item.hint.route).is_some_and(|route| route.policy.flow.leads_to(Side::Redis));
-            if !leads || data.is_empty() || data.len() > VALUE_BYTES_MAX || stat.is_ephemeral() {
+            let found = present(&data, &stat);
+            let guessed = self
+                .facts(&item, self.sources())
+                .filter(|_| leads && !data.is_empty() && data.len() <= VALUE_BYTES_MAX && !stat.is_ephemeral())
+                .map(|facts| Reading::guessed_absent(item.hint.news, found, &facts));
+            let Some(observed) = guessed else {
                 rest.push((item, path, data, stat));
                 continue;
-            }
-            let seen = Observation {
-                base: None,
-                znode: present(&data, &stat),
-                key: Key::AsBase,
-                ensemble: self.ensemble(),
-                seen: Seen::default(),
             };
             let events = self.events_of(&item.name);
             let Item { name, hint, pair } = item;
             let (entry, value, znode) = (Vec::new(), None, Some((data, stat)));
-            let observed =
-                Observed { name, hint, pair, seen, entry, nonce: 0, life: 0, znode, value, events, comparing: true };
-            sight.observed.push(observed);
+            batch.observed.push(Loaded { name, hint, pair, observed, entry, nonce: 0, znode, value, events });
         }
         rest
     }
@@ -438,9 +393,10 @@ impl Engine {
         let free = self.dirty.try_take(&turn, &mut items.iter().map(|item| (&item.name, item.hint)));
         let mut free = free.into_iter();
         items.retain(|item| self.is_left_to_us(item, free.next(), is_routine));
-        let mut sight = Sight::default();
-        self.see_both(items, true, &mut sight).await;
-        self.settle(sight).await
+        let mut batch = Batch::default();
+        let pending = items.into_iter().map(|item| Pending::new(Reading::both(item.hint.news, true), item));
+        self.read(pending.collect(), &mut batch).await;
+        self.settle(batch).await
     }
 
     /// Whether a comparison has taken this pair. One that waits or is in a round will be looked at or is being looked at, but
@@ -453,7 +409,7 @@ impl Engine {
             _ => self.pairs.met(&item.name),
         }
         if !is_free && (!is_routine || !self.sources().is_watched()) {
-            self.dirty.note(&item.name, Hint { slow: true, owed: true, ..item.hint });
+            self.dirty.note(&item.name, item.hint.slow().owed());
         } else if !is_free {
             self.dirty.leave(&item.name, item.hint.route);
         }
@@ -484,7 +440,7 @@ impl Engine {
     /// Puts pairs whose deletes may go through into the dirty set.
     pub(super) fn carry_out(&self, names: Vec<PairName>, route: usize) {
         for name in names {
-            self.dirty.note(&name, Hint { slow: true, approved: true, ..Hint::new(route) });
+            self.dirty.note(&name, Hint::new(route).slow().approved());
         }
     }
 }

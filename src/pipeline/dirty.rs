@@ -11,6 +11,7 @@
 //!
 //! Whoever takes pairs holds a [`Turn`]: what it has not finished when that is dropped (a panic, a round that is cut off) goes back.
 
+use super::hint::{Gaps, Hint, News, PairName};
 use crate::change::Side;
 use crate::env::{Instant, Map, Set};
 use crate::plan::{Removal, Told};
@@ -30,61 +31,6 @@ const HOT_HINTS: u32 = 4;
 /// Pause before pairs are looked at again that a round did not finish: one that ends by a panic prints a report each time.
 const PUT_BACK: Duration = Duration::from_secs(1);
 
-/// The name of a pair within its pipeline: the Redis key, or the path where there is no key.
-pub type PairName = Box<[u8]>;
-
-/// What is known about a pair that may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hint {
-    /// Index of the route.
-    pub route: usize,
-    /// The znode was named.
-    pub znode: bool,
-    /// The newest event of the znode: its zxid, `i64::MAX` where the server does not tell (before 3.9), 0 without one.
-    pub zxid: i64,
-    /// The key was named.
-    pub key: bool,
-    /// Both sides must be read, ZooKeeper after `sync`.
-    pub slow: bool,
-    /// What the last event of the key says of its disappearance; `None` where tracking alone told.
-    pub removal: Option<Removal>,
-    /// Name of the key's last event.
-    pub event: Option<&'static str>,
-    /// Gaps in the events of keys before that event; set by [`DirtySet::note`].
-    pub gaps: u64,
-    /// Gaps in the events of each side before it was last named; set by [`DirtySet::note`].
-    pub named_after: Gaps,
-    /// The znode's last event said that it was deleted.
-    pub znode_deleted: bool,
-    /// The last event with a name said that the key was deleted, or that it expired. Set by [`DirtySet::note`].
-    pub key_deleted: bool,
-    /// Changes of the key that were announced since the pair was last taken.
-    pub writes: u32,
-    /// All hints since the pair was last taken.
-    pub hints: u32,
-    /// When the pair was first named.
-    pub since: Instant,
-    /// When the key was last named by an event, by [`crate::store::clock::steady_ms`]; 0 if never.
-    pub key_seen_ms: i64,
-    /// Times the pair was put back because a decision had to wait.
-    pub patience: u8,
-    /// The pair's deletes were approved.
-    pub approved: bool,
-    /// A change of the pair was recorded, and its write is not done yet.
-    pub unwritten: bool,
-    /// A comparison left the pair to the rounds, and concludes nothing before it is settled ([`DirtySet::owes`]).
-    pub owed: bool,
-    /// It was in a round that ended by a panic: it gets one of its own.
-    pub alone: bool,
-}
-
-/// Times when events of a side may have been lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Gaps {
-    znode: u64,
-    key: u64,
-}
-
 /// Pairs that have lost their base, or were found without one and without a znode: nothing shows of such a pair whether what is read
 /// of its znode is older than that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,72 +39,6 @@ pub struct Gone {
     pub count: u64,
     /// The newest zxid seen when it last did.
     pub zxid: i64,
-}
-
-impl Hint {
-    /// Nothing known yet.
-    #[must_use]
-    pub fn new(route: usize) -> Hint {
-        Hint {
-            route,
-            znode: false,
-            zxid: 0,
-            key: false,
-            slow: false,
-            removal: None,
-            event: None,
-            gaps: 0,
-            named_after: Gaps::default(),
-            znode_deleted: false,
-            key_deleted: false,
-            writes: 0,
-            hints: 0,
-            since: Instant::now(),
-            key_seen_ms: 0,
-            patience: 0,
-            approved: false,
-            unwritten: false,
-            owed: false,
-            alone: false,
-        }
-    }
-
-    /// Takes in what is newer.
-    fn merge(&mut self, newer: Hint) {
-        self.znode |= newer.znode;
-        self.zxid = self.zxid.max(newer.zxid);
-        self.slow |= newer.slow;
-        self.take_event(newer);
-        self.take_names(newer);
-        self.writes += newer.writes;
-        self.hints += newer.hints;
-        self.since = self.since.min(newer.since);
-        self.key_seen_ms = self.key_seen_ms.max(newer.key_seen_ms);
-        self.patience = self.patience.max(newer.patience);
-        self.approved |= newer.approved;
-        self.unwritten |= newer.unwritten;
-        self.owed |= newer.owed;
-        self.alone |= newer.alone;
-    }
-
-    fn take_names(&mut self, newer: Hint) {
-        if newer.znode {
-            (self.znode, self.znode_deleted) = (true, newer.znode_deleted);
-            self.named_after.znode = newer.named_after.znode;
-        }
-        if newer.key {
-            (self.key, self.named_after.key) = (true, newer.named_after.key);
-            if newer.event.is_some() {
-                self.key_deleted = newer.key_deleted;
-            }
-        }
-    }
-
-    fn take_event(&mut self, newer: Hint) {
-        if newer.key && newer.event.is_some() {
-            (self.event, self.removal, self.gaps) = (newer.event, newer.removal, newer.gaps);
-        }
-    }
 }
 
 /// A pair in a round.
@@ -249,9 +129,10 @@ impl DirtySet {
     pub fn note(&self, name: &[u8], hint: Hint) {
         {
             let mut inner = self.inner();
-            let key_deleted = matches!(hint.removal, Some(Removal::Deleted | Removal::Expired));
-            let hint = Hint { gaps: inner.gaps.key, named_after: inner.gaps, key_deleted, ..hint };
-            if hint.owed {
+            let key_deleted = matches!(hint.news.removal, Some(Removal::Deleted | Removal::Expired));
+            let news = News { key_deleted, ..hint.news };
+            let hint = Hint { news, gaps: inner.gaps.key, named_after: inner.gaps, ..hint };
+            if hint.news.owed {
                 inner.owe(name, hint.route);
             }
             if let Some(busy) = inner.busy.get_mut(name) {
@@ -288,11 +169,10 @@ impl DirtySet {
                 return;
             }
             let of_turn = inner.busy.iter().filter(|(_, busy)| busy.turn == turn);
-            let hint = |busy: &Busy| Hint {
-                slow: true,
-                owed: busy.hint.owed || busy.is_compared,
-                alone: busy.hint.alone || panicked,
-                ..busy.hint
+            let hint = |busy: &Busy| {
+                let owed = busy.hint.news.owed || busy.is_compared;
+                let news = News { slow: true, owed, ..busy.hint.news };
+                Hint { news, alone: busy.hint.alone || panicked, ..busy.hint }
             };
             of_turn.map(|(name, busy)| (name.clone(), hint(busy))).collect()
         };
@@ -412,9 +292,9 @@ impl DirtySet {
                 inner.gone.zxid = inner.gone.zxid.max(zxid);
             }
             let later = inner.end(&name);
-            if let Some((hint, _)) = again.filter(|(hint, _)| hint.owed) {
+            if let Some((hint, _)) = again.filter(|(hint, _)| hint.news.owed) {
                 inner.owe(&name, hint.route);
-            } else if again.is_none() && later.is_none_or(|later| !later.owed) {
+            } else if again.is_none() && later.is_none_or(|later| !later.news.owed) {
                 inner.owed.remove(&name);
             }
             let (hint, delay) = match (again, later) {
@@ -465,8 +345,8 @@ impl DirtySet {
             hint.take_names(later);
         }
         Told {
-            znode: hint.znode && (hint.znode_deleted || hint.named_after.znode == inner.gaps.znode),
-            key: hint.key && (hint.key_deleted || hint.named_after.key == inner.gaps.key),
+            znode: hint.news.znode && (hint.news.znode_deleted || hint.named_after.znode == inner.gaps.znode),
+            key: hint.news.key && (hint.news.key_deleted || hint.named_after.key == inner.gaps.key),
         }
     }
 
@@ -479,7 +359,7 @@ impl DirtySet {
             hint.take_event(later);
         }
         if hint.gaps != inner.gaps.key {
-            (hint.event, hint.removal) = (None, None);
+            (hint.news.event, hint.news.removal) = (None, None);
         }
         hint
     }

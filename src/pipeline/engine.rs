@@ -10,18 +10,18 @@
 //! the next one gathers, for at most `batch.wait`.
 
 use super::asked::{Asked, Reason};
-use super::behind::Behind;
 use super::cache::Cache;
 use super::counts::Counts;
-use super::dirty::{DirtySet, Hint};
+use super::dirty::DirtySet;
 use super::event::event_name;
 use super::held::{Held, Holds};
+use super::hint::{Hint, News};
 use super::inferred::Inferred;
-use super::observe::Observed;
 use super::pressure::Pressure;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
 use super::sources::{Begun, Sources};
+use super::stream_lag::Behind;
 use super::unwritten::Unwritten;
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
 use crate::codec::json::StoreNames;
@@ -136,7 +136,7 @@ pub(super) struct Counters {
     pub(super) gaps: AtomicU64,
     /// Losses that were told, and those that are not told yet.
     pub(super) lost: AtomicU64,
-    pub(super) losses: super::loss::Losses,
+    pub(super) losses: super::losses::Losses,
     pub(super) compared_ms: AtomicI64,
     pub(super) snapshot_done: AtomicU64,
     pub(super) unheard: Mutex<super::unheard::Unheard>,
@@ -178,8 +178,8 @@ pub struct Engine {
     pub(super) blank: AtomicBool,
     rounds: Semaphore,
     rounds_max: usize,
-    pub(super) conclusion: super::compare::Conclusion,
-    pub(super) memory: super::tide::Memory,
+    pub(super) conclusion: super::conclusion::Conclusion,
+    pub(super) memory: super::watermark::Memory,
     /// What is on the stream and perhaps not in the stores.
     pub(super) unwritten: Unwritten,
     /// Size of the larger values seen lately.
@@ -193,9 +193,9 @@ pub struct Engine {
     /// A rule of some route asks for them.
     counts_matter: bool,
     /// Capture only: what the stream says of each pair.
-    pub(super) known: Mutex<super::capture::KnownPairs>,
+    pub(super) known: Mutex<super::known::KnownPairs>,
     /// Capture only: keys that are gone and that nobody has seen being deleted.
-    pub(super) lost_keys: Mutex<env::Set<super::dirty::PairName>>,
+    pub(super) lost_keys: Mutex<env::Set<super::hint::PairName>>,
     sources: Mutex<Sources>,
     /// The rounds, so that none outlives the ownership.
     tasks: Mutex<Tasks<()>>,
@@ -246,8 +246,8 @@ impl Engine {
             blank: AtomicBool::new(false),
             rounds: Semaphore::new(rounds_max),
             rounds_max,
-            conclusion: super::compare::Conclusion::default(),
-            memory: super::tide::Memory::default(),
+            conclusion: super::conclusion::Conclusion::default(),
+            memory: super::watermark::Memory::default(),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
             asked: Mutex::default(),
@@ -338,20 +338,13 @@ impl Engine {
     }
 
     /// Whether a rule of this route asks how often a key changed.
-    fn is_counted(&self, route: usize) -> bool {
+    pub(super) fn is_counted(&self, route: usize) -> bool {
         self.route(route).is_some_and(|route| route.policy.on_conflict == OnConflict::HigherVersion)
     }
 
     /// Changes of this key since its base, as counted so far.
     pub(super) fn events_of(&self, name: &[u8]) -> i32 {
         if self.counts_matter { self.counts.of(name) } else { 0 }
-    }
-
-    /// A pair was agreed on as it was observed, by so many writes of our own to its key.
-    pub(super) fn count_agreed(&self, seen: &Observed, own: i32) {
-        if self.is_counted(seen.hint.route) {
-            self.counts.agreed(&seen.name, seen.events, own);
-        }
     }
 
     /// Changes of this key since its base; `None` if they could not all be counted.
@@ -471,7 +464,8 @@ impl Hints for Engine {
     fn znode(&self, path: &str, zxid: Option<i64>, deleted: bool) {
         let Some(mapped) = self.map.of_path(path) else { return };
         let zxid = zxid.unwrap_or(i64::MAX);
-        let hint = Hint { znode: true, zxid, znode_deleted: deleted, hints: 1, ..Hint::new(mapped.route) };
+        let news = News { znode: true, zxid, znode_deleted: deleted, ..News::default() };
+        let hint = Hint { hints: 1, ..Hint::new(mapped.route).with(news) };
         match mapped.pair.redis {
             Some(key) => self.dirty.note(&key, hint),
             None => self.dirty.note(path.as_bytes(), hint),
@@ -480,11 +474,12 @@ impl Hints for Engine {
 
     fn key(&self, key: &[u8], event: Option<&str>) {
         let Some(mapped) = self.map.of_key(key) else { return };
-        let mut hint = Hint { key: true, hints: 1, ..Hint::new(mapped.route) };
+        let news = News { key: true, ..News::default() };
+        let mut hint = Hint { hints: 1, ..Hint::new(mapped.route).with(news) };
         if let Some(event) = event {
-            hint.event = Some(event_name(event));
-            hint.removal = removal_of(event);
-            if hint.removal == Some(Removal::Lost) {
+            hint.news.event = Some(event_name(event));
+            hint.news.removal = removal_of(event);
+            if hint.news.removal == Some(Removal::Lost) {
                 self.counters.losses.notice_eviction();
                 self.pressure.evicted();
             }

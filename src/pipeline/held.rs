@@ -1,7 +1,6 @@
 //! What holds a pipeline up: each thing until that very thing works again. That a store can be read does not mean that the
 //! stream takes records.
 
-use super::engine::{Engine, lock};
 use crate::store::StoreError;
 use crate::telemetry::Said;
 
@@ -27,7 +26,7 @@ pub(super) struct Holds {
 
 impl Holds {
     /// Answers whether to say it.
-    fn hold(&mut self, what: Held, error: StoreError) -> bool {
+    pub(super) fn hold(&mut self, what: Held, error: StoreError) -> bool {
         let reason = error.to_string();
         if self.reasons.iter().all(|(_, held)| held.to_string() != reason) {
             self.reasons.retain(|(held, _)| *held != what);
@@ -37,7 +36,7 @@ impl Holds {
     }
 
     /// It works: answers what had been in the way, if that is to be said.
-    fn release(&mut self, what: Held) -> Option<String> {
+    pub(super) fn release(&mut self, what: Held) -> Option<String> {
         let at = self.reasons.iter().position(|(held, _)| *held == what)?;
         let reason = self.reasons.remove(at).1.to_string();
         self.said.end(&reason).then_some(reason)
@@ -56,36 +55,6 @@ impl Holds {
     /// What is shown, with its kind.
     pub(super) fn error(&self) -> Option<StoreError> {
         self.reasons.iter().min_by_key(|(held, _)| *held).map(|(_, error)| error.clone())
-    }
-}
-
-impl Engine {
-    /// Says what holds things up.
-    pub(super) fn held_up(&self, what: Held, reason: &str) {
-        self.held_up_by(
-            what,
-            match what {
-                // A store that takes no writes is there.
-                Held::Writes | Held::Room => StoreError::NotNow(reason.to_owned()),
-                Held::Stream | Held::Reads => StoreError::Away(reason.to_owned()),
-            },
-        );
-    }
-
-    /// [`Engine::held_up`] by an error of a known kind.
-    pub(super) fn held_up_by(&self, what: Held, error: StoreError) {
-        let reason = error.to_string();
-        if lock(&self.live).holds.hold(what, error) {
-            tracing::warn!(pipeline = self.settings.pipeline, "{reason}");
-        }
-    }
-
-    /// This works.
-    pub(super) fn works(&self, what: Held) {
-        let reason = lock(&self.live).holds.release(what);
-        if let Some(reason) = reason {
-            tracing::info!(pipeline = self.settings.pipeline, "goes on, after: {reason}");
-        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! Nothing of a route goes through before a comparison of it has ended whole: only then is it known how many there are. What was
 //! let through goes on counting until the next comparison begins, so many do not slip through as several few.
 
-use super::dirty::PairName;
+use super::hint::PairName;
 use crate::env::Set;
 use crate::plan::{Bulk, bulk};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,156 +9,12 @@
 //! told when no more come, or once a minute. One in which no pair of ours was lost is not told.
 
 use super::engine::Engine;
-use super::observe::Observed;
-use crate::change::{Change, Connector, KeyedHash, LossCause, Op, Pair, Side, Source, ValueKind};
-use crate::env::{self, Instant, Set};
+use super::pair::Loaded;
+use crate::change::{Change, Connector, Op, Pair, Side, Source, ValueKind};
+use crate::env;
 use crate::plan::{Action, Key, lost};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// Evictions that come within this time of each other are one loss.
-const QUIET: Duration = Duration::from_secs(2);
-
-/// Evictions that go on are told so often: a store that is too small for its data is one line a minute, not one a key.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// When a loss can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// A comparison that begins after it was noticed has to end.
-    Noticed,
-    /// It has; what it left to the rounds may still be under way.
-    Compared,
-    /// Events name each key.
-    Told,
-}
-
-#[derive(Debug)]
-struct Open {
-    side: Side,
-    cause: LossCause,
-    stage: Stage,
-    since: Instant,
-    /// When it was last found to be larger.
-    grown: Instant,
-    /// Names of the pairs.
-    pairs: Set<KeyedHash>,
-}
-
-/// A loss that is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) side: Side,
-    pub(super) cause: LossCause,
-    pub(super) pairs: u64,
-}
-
-/// The losses that are not told yet. They outlive an ownership.
-#[derive(Debug, Default)]
-pub(super) struct Losses {
-    open: Mutex<Vec<Open>>,
-    /// How many are open, so that nobody waits for the lock where there is none.
-    count: AtomicUsize,
-}
-
-impl Losses {
-    fn open(&self) -> MutexGuard<'_, Vec<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, side: Side, cause: LossCause, stage: Stage) {
-        let mut open = self.open();
-        match open.iter_mut().find(|open| open.side == side && open.cause == cause) {
-            // What has happened anew needs another comparison.
-            Some(known) if stage == Stage::Noticed => known.stage = stage,
-            Some(_) => {}
-            None => {
-                let now = Instant::now();
-                open.push(Open { side, cause, stage, since: now, grown: now, pairs: Set::default() });
-            }
-        }
-        self.count.store(open.len(), Ordering::Relaxed);
-    }
-
-    /// This side has lost data.
-    pub(super) fn notice(&self, side: Side, cause: LossCause) {
-        self.note(side, cause, Stage::Noticed);
-    }
-
-    /// What a new owner finds to have happened since the last one.
-    pub(super) fn notice_at_start(&self, zookeeper: Option<LossCause>, redis: Option<LossCause>) {
-        for (side, cause) in [(Side::Zookeeper, zookeeper), (Side::Redis, redis)] {
-            if let Some(cause) = cause {
-                self.notice(side, cause);
-            }
-        }
-    }
-
-    /// Events say which keys are evicted.
-    pub(super) fn notice_eviction(&self) {
-        self.note(Side::Redis, LossCause::Evicted, Stage::Told);
-    }
-
-    /// Whether this side has lost data, and what is missing is not all found.
-    pub(super) fn is_open(&self, side: Side) -> bool {
-        self.count.load(Ordering::Relaxed) > 0 && self.open().iter().any(|open| open.side == side)
-    }
-
-    /// A pair was found to be missing on this side; it belongs to the loss that was noticed first.
-    pub(super) fn count(&self, side: Side, name: &[u8]) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut open = self.open();
-        let hash = KeyedHash::of(name);
-        if open.iter().any(|open| open.side == side && open.pairs.contains(&hash)) {
-            return;
-        }
-        if let Some(loss) = open.iter_mut().find(|open| open.side == side) {
-            loss.pairs.insert(hash);
-            loss.grown = Instant::now();
-        }
-    }
-
-    /// A comparison that began then has ended.
-    pub(super) fn compared(&self, begun: Instant) {
-        for loss in self.open().iter_mut().filter(|loss| loss.stage == Stage::Noticed && loss.since <= begun) {
-            loss.stage = Stage::Compared;
-        }
-    }
-
-    /// The losses that can be told now. `is_settled`: no comparison has left anything to the rounds. Those without a pair are
-    /// forgotten.
-    pub(super) fn due(&self, is_settled: bool) -> Vec<Told> {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return Vec::new();
-        }
-        let mut open = self.open();
-        let is_over = |loss: &Open| match loss.stage {
-            Stage::Noticed => false,
-            Stage::Compared => is_settled,
-            Stage::Told => loss.grown.elapsed() >= QUIET || loss.since.elapsed() >= LONGEST,
-        };
-        // An eviction is named before the pair is looked at, which takes a moment.
-        open.retain(|loss| {
-            let waits = loss.stage == Stage::Told && loss.since.elapsed() < LONGEST;
-            !is_over(loss) || !loss.pairs.is_empty() || waits
-        });
-        self.count.store(open.len(), Ordering::Relaxed);
-        let due = open.iter().filter(|loss| is_over(loss) && !loss.pairs.is_empty());
-        let pairs = |loss: &Open| u64::try_from(loss.pairs.len()).unwrap_or(u64::MAX);
-        due.map(|loss| Told { side: loss.side, cause: loss.cause, pairs: pairs(loss) }).collect()
-    }
-
-    /// This one was told.
-    pub(super) fn close(&self, told: Told) {
-        let mut open = self.open();
-        open.retain(|loss| (loss.side, loss.cause) != (told.side, told.cause));
-        self.count.store(open.len(), Ordering::Relaxed);
-    }
-}
+use std::sync::atomic::Ordering;
 
 impl Engine {
     /// A marker about this store.
@@ -182,22 +38,23 @@ impl Engine {
     }
 
     /// Counts a pair that was found to be missing on a side that has lost data.
-    pub(super) fn note_missing(&self, seen: &Observed, action: Action) {
+    pub(super) fn note_missing(&self, seen: &Loaded, action: Action) {
         if let Some(side) = self.missing_on(seen, action) {
             self.counters.losses.count(side, &seen.name);
         }
     }
 
-    fn missing_on(&self, seen: &Observed, action: Action) -> Option<Side> {
+    fn missing_on(&self, seen: &Loaded, action: Action) -> Option<Side> {
         let losses = &self.counters.losses;
         let by_base = match action {
             Action::Lost(side) => Some(side),
             Action::Leave => Some(Side::Redis),
-            Action::ToRedis(_) | Action::ToZookeeper(_) => lost(&seen.seen),
+            Action::ToRedis(_) | Action::ToZookeeper(_) => lost(&seen.observed.observation),
             _ => None,
         };
         // One that was noted before was told then.
-        let is_told = seen.seen.base.is_some_and(|base| base.lost) && action == Action::Lost(Side::Redis);
+        let is_told =
+            seen.observed.observation.base.is_some_and(|base| base.lost) && action == Action::Lost(Side::Redis);
         if is_told {
             return None;
         }
@@ -205,18 +62,19 @@ impl Engine {
             return losses.is_open(side).then_some(side);
         }
         // Without a base, or with an older one: nothing is new in the znode, going by the stream, and the key is another.
-        let may_be = matches!(action, Action::Nothing | Action::ToRedis(None)) && seen.comparing;
+        let may_be = matches!(action, Action::Nothing | Action::ToRedis(None)) && seen.observed.comparing;
         if !may_be || !losses.is_open(Side::Redis) {
             return None;
         }
         let (data, _) = seen.znode.as_ref()?;
-        let is_same = match seen.seen.key {
+        let is_same = match seen.observed.observation.key {
             Key::Present { digest, .. } => digest == crate::change::Digest::of(data),
-            Key::AsBase => seen.seen.base.is_some(),
+            Key::AsBase => seen.observed.observation.base.is_some(),
             Key::Absent(_) => false,
         };
         let leads_to_redis = action == Action::ToRedis(None);
-        let is_absent = matches!(seen.seen.key, Key::Absent(_)) && seen.seen.base.is_none();
+        let is_absent =
+            matches!(seen.observed.observation.key, Key::Absent(_)) && seen.observed.observation.base.is_none();
         if is_same || data.is_empty() || !(leads_to_redis || is_absent) {
             return None;
         }
@@ -250,52 +108,5 @@ impl Engine {
                 "the store has lost data; what it lost is written back where a flow leads there, and never taken for deleted"
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loss_is_told_once_a_comparison_that_began_after_it_has_ended_and_is_settled() {
-        let losses = Losses::default();
-        let before = Instant::now();
-        losses.notice(Side::Redis, LossCause::Flushed);
-        losses.count(Side::Redis, b"a");
-        losses.count(Side::Redis, b"a");
-        losses.count(Side::Redis, b"b");
-        losses.count(Side::Zookeeper, b"c");
-        losses.compared(before);
-        assert_eq!(losses.due(true), [], "that comparison may have passed the pairs by");
-        losses.compared(Instant::now());
-        assert_eq!(losses.due(false), [], "some pairs are under way");
-        let told = Told { side: Side::Redis, cause: LossCause::Flushed, pairs: 2 };
-        assert_eq!(losses.due(true), [told]);
-        assert_eq!(losses.due(true), [told], "until it is on the stream");
-        losses.close(told);
-        assert_eq!(losses.due(true), []);
-        losses.count(Side::Redis, b"a");
-        assert_eq!(losses.due(true), [], "nothing is lost any more");
-    }
-
-    #[test]
-    fn a_loss_of_nothing_of_ours_is_forgotten() {
-        let losses = Losses::default();
-        losses.notice(Side::Zookeeper, LossCause::Older);
-        losses.compared(Instant::now());
-        assert_eq!(losses.due(true), []);
-        losses.count(Side::Zookeeper, b"a");
-        assert_eq!(losses.due(true), []);
-    }
-
-    #[test]
-    fn what_two_causes_may_explain_belongs_to_the_first() {
-        let losses = Losses::default();
-        losses.notice(Side::Redis, LossCause::Flushed);
-        losses.notice(Side::Redis, LossCause::Replaced);
-        losses.count(Side::Redis, b"a");
-        losses.compared(Instant::now());
-        assert_eq!(losses.due(true), [Told { side: Side::Redis, cause: LossCause::Flushed, pairs: 1 }]);
     }
 }

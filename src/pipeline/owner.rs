@@ -8,15 +8,15 @@
 //!
 //! Nothing but a signal or a refused start ends it: whatever else fails is waited for; with `once` for as long as `once.rs` says.
 
-use super::behind;
 use super::captured_store;
 use super::control::PipelineState;
 use super::engine::{Counters, Engine, Live, Parts, Settings, lock};
 use super::identity::Identity;
-use super::once::Stillness;
-use super::pause::Pauses as Paused;
+use super::pauses::Pauses as Paused;
 use super::quarantine::Quarantine;
 use super::retry::Pauses;
+use super::stillness::Stillness;
+use super::stream_lag;
 use super::unheard::Unheard;
 use crate::change::{LossCause, Side};
 use crate::env::{self, Instant, Set};
@@ -389,7 +389,7 @@ impl Pipeline {
             _ => None,
         };
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
-        let behind = behind::begin(stream.as_ref(), lease, has_kept, written).await.map_err(refused_or_away)?;
+        let behind = stream_lag::begin(stream.as_ref(), lease, has_kept, written).await.map_err(refused_or_away)?;
         *has_started = true;
         self.find_pauses().await?;
         let parts = Parts {

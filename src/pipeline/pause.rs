@@ -6,49 +6,14 @@
 use super::control::CommandError;
 use super::engine::{Engine, lock};
 use super::owner::Pipeline;
-use crate::env::{self, Map, Set};
+use super::pauses::{Pauses, Row};
+use crate::env::{self};
 use crate::store::StoreError;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
 /// How long an operator waits for the ensemble to take a pause; the command's own patience is 10 s.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A route that is paused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    route: String,
-    /// When the pause ends, milliseconds since the epoch; `None`: when it is resumed.
-    until_ms: Option<i64>,
-}
-
-/// Which routes are paused, and until when.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Pauses {
-    paused: Set<usize>,
-    until: Map<usize, i64>,
-}
-
-impl Pauses {
-    pub(super) fn of(engine: &Engine) -> Pauses {
-        let live = lock(&engine.live);
-        Pauses { paused: live.paused.clone(), until: live.paused_until.clone() }
-    }
-
-    fn set(&mut self, route: usize, until_ms: Option<i64>) {
-        self.paused.insert(route);
-        match until_ms {
-            Some(until) => self.until.insert(route, until),
-            None => self.until.remove(&route),
-        };
-    }
-
-    fn end(&mut self, route: usize) {
-        self.paused.remove(&route);
-        self.until.remove(&route);
-    }
-}
 
 impl Pipeline {
     /// Takes over the pauses that were left; called once an ownership, before anything is done in it.

@@ -6,7 +6,7 @@
 //! A restore or a put-back is a write of ours and no change; a pair that the stream does not know gets one `r`.
 
 use super::engine::{Engine, Route};
-use super::observe::Observed;
+use super::pair::Loaded;
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Pair, Position, Side, Source, ZkStat};
 use crate::env;
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
@@ -20,7 +20,7 @@ const BEFORE_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Recording<'a> {
     /// The side whose state goes on.
     pub(super) from: Side,
-    pub(super) seen: &'a mut Observed,
+    pub(super) seen: &'a mut Loaded,
     pub(super) route: &'a Route,
     pub(super) verdict: Option<Verdict>,
 }
@@ -47,21 +47,21 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         Side::Zookeeper => value_of_znode(seen),
         Side::Redis => value_of_key(seen),
     };
-    let has_moved = match seen.seen.base {
+    let has_moved = match seen.observed.observation.base {
         Some(base) => moved(seen, &base, from),
         None => previous.is_none_or(|previous| !previous.is(after.as_deref())),
     };
     // The stream may have been left behind: then a restore or a put-back tells it what was agreed on meanwhile.
     let is_late = engine.may_be_behind(&seen.name) && previous.is_some_and(|previous| !previous.is(after.as_deref()));
     let is_change = verdict.is_some() || has_moved || !is_known || is_late;
-    let may_wait = seen.seen.base.is_none() && engine.may_be_unwritten(seen);
+    let may_wait = seen.observed.observation.base.is_none() && engine.may_be_unwritten(seen);
     if !is_change && !may_wait {
         give_back(seen, from, after);
         return Entry::Nothing;
     }
     let op = match (&after, is_known, existed) {
         (None, _, _) => Op::Delete,
-        (Some(_), false, _) if seen.comparing => Op::Read,
+        (Some(_), false, _) if seen.observed.comparing => Op::Read,
         (Some(_), _, true) => Op::Update,
         (Some(_), _, false) => Op::Create,
     };
@@ -73,7 +73,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         route: route.name.clone(),
         value: route.value,
         pair: seen.pair.clone(),
-        base: seen.seen.base.map(|base| agreed(&base)),
+        base: seen.observed.observation.base.map(|base| agreed(&base)),
         collapsed: collapsed(seen, from, op, latest.as_ref()),
         conflict: verdict.map(|verdict| conflict(engine, seen, route, from, verdict)),
         gap: None,
@@ -96,7 +96,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
     }
 }
 
-fn give_back(seen: &mut Observed, from: Side, value: Option<Vec<u8>>) {
+fn give_back(seen: &mut Loaded, from: Side, value: Option<Vec<u8>>) {
     match (from, value) {
         (Side::Zookeeper, Some(data)) => restore_znode(seen, data),
         (Side::Redis, value) => seen.value = value,
@@ -104,38 +104,39 @@ fn give_back(seen: &mut Observed, from: Side, value: Option<Vec<u8>>) {
     }
 }
 
-fn value_of_znode(seen: &mut Observed) -> Option<Vec<u8>> {
-    let stands_for_empty = seen.seen.base.is_some_and(|base| base.redis == Some(crate::change::Digest::EMPTY));
+fn value_of_znode(seen: &mut Loaded) -> Option<Vec<u8>> {
+    let stands_for_empty =
+        seen.observed.observation.base.is_some_and(|base| base.redis == Some(crate::change::Digest::EMPTY));
     let (data, stat) = seen.znode.as_mut()?;
     let has_key = !data.is_empty() || stat.is_ephemeral() || stands_for_empty;
     has_key.then(|| std::mem::take(data))
 }
 
-fn restore_znode(seen: &mut Observed, data: Vec<u8>) {
+fn restore_znode(seen: &mut Loaded, data: Vec<u8>) {
     if let Some((place, _)) = seen.znode.as_mut() {
         *place = data;
     }
 }
 
-fn value_of_key(seen: &mut Observed) -> Option<Vec<u8>> {
-    match seen.seen.key {
+fn value_of_key(seen: &mut Loaded) -> Option<Vec<u8>> {
+    match seen.observed.observation.key {
         Key::Present { .. } => seen.value.take(),
         Key::Absent(_) | Key::AsBase => None,
     }
 }
 
 /// Whether this side is another than the base has it.
-fn moved(seen: &Observed, base: &Base, side: Side) -> bool {
+fn moved(seen: &Loaded, base: &Base, side: Side) -> bool {
     match side {
-        Side::Zookeeper => match seen.seen.znode {
+        Side::Zookeeper => match seen.observed.observation.znode {
             Znode::AsBase => false,
             Znode::Absent(_) => base.zookeeper.is_some(),
-            Znode::Present { version, digest, .. } if base.ensemble == seen.seen.ensemble.id => {
+            Znode::Present { version, digest, .. } if base.ensemble == seen.observed.observation.ensemble.id => {
                 base.zookeeper != Some(version) && base.redis != Some(digest)
             }
             Znode::Present { digest, .. } => base.redis != Some(digest),
         },
-        Side::Redis => match seen.seen.key {
+        Side::Redis => match seen.observed.observation.key {
             Key::AsBase => false,
             Key::Absent(_) => base.redis.is_some(),
             Key::Present { digest, .. } => base.redis != Some(digest),
@@ -143,7 +144,7 @@ fn moved(seen: &Observed, base: &Base, side: Side) -> bool {
     }
 }
 
-fn conflict(engine: &Engine, seen: &Observed, route: &Route, winner: Side, verdict: Verdict) -> Conflict {
+fn conflict(engine: &Engine, seen: &Loaded, route: &Route, winner: Side, verdict: Verdict) -> Conflict {
     let loser = winner.other();
     let znode = seen.znode.as_ref().filter(|_| loser == Side::Zookeeper);
     let value = match loser {
@@ -166,10 +167,10 @@ fn conflict(engine: &Engine, seen: &Observed, route: &Route, winner: Side, verdi
     }
 }
 
-fn is_ephemeral(seen: &Observed) -> bool {
-    match seen.seen.znode {
+fn is_ephemeral(seen: &Loaded) -> bool {
+    match seen.observed.observation.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
-        Znode::Absent(_) | Znode::AsBase => seen.seen.base.is_some_and(|base| base.ephemeral),
+        Znode::Absent(_) | Znode::AsBase => seen.observed.observation.base.is_some_and(|base| base.ephemeral),
     }
 }
 
@@ -184,12 +185,17 @@ fn agreed(base: &Base) -> Agreed {
 }
 
 /// Values between what was agreed on or recorded last and this state that nobody saw.
-fn collapsed(seen: &Observed, from: Side, op: Op, latest: Option<&Latest>) -> Option<i64> {
+fn collapsed(seen: &Loaded, from: Side, op: Op, latest: Option<&Latest>) -> Option<i64> {
     match (from, op) {
         (_, Op::Read) => None,
         (Side::Zookeeper, _) => {
             let (_, stat) = seen.znode.as_ref()?;
-            let agreed = seen.seen.base.and_then(|base| base.zookeeper).map(|agreed| (agreed.czxid, agreed.version));
+            let agreed = seen
+                .observed
+                .observation
+                .base
+                .and_then(|base| base.zookeeper)
+                .map(|agreed| (agreed.czxid, agreed.version));
             let recorded = latest.and_then(|latest| Some((latest.czxid?, latest.version?)));
             let known = [agreed, recorded].into_iter().flatten().filter(|(czxid, _)| *czxid == stat.czxid);
             let steps = known.map(|(_, version)| i64::from(stat.version.wrapping_sub(version)));
@@ -200,13 +206,13 @@ fn collapsed(seen: &Observed, from: Side, op: Op, latest: Option<&Latest>) -> Op
             }
         }
         (Side::Redis, _) => {
-            let is_counted = seen.hint.writes > 0 && !seen.comparing;
+            let is_counted = seen.hint.writes > 0 && !seen.observed.comparing;
             is_counted.then(|| i64::from(seen.hint.writes) - 1)
         }
     }
 }
 
-fn source(engine: &Engine, seen: &Observed, from: Side) -> Source {
+fn source(engine: &Engine, seen: &Loaded, from: Side) -> Source {
     match from {
         Side::Zookeeper => {
             let stat = seen.znode.as_ref().map(|(_, stat)| *stat);
@@ -230,16 +236,16 @@ pub(super) fn zookeeper_source(store: &str, path: Option<&str>, stat: Option<&Zk
     source
 }
 
-fn redis_source(engine: &Engine, seen: &Observed) -> Source {
+fn redis_source(engine: &Engine, seen: &Loaded) -> Source {
     let seen_ms = if seen.hint.key_seen_ms > 0 { shown_ms(seen.hint.key_seen_ms) } else { env::unix_ms() };
     let mut source = Source::new(Connector::Redis, engine.store_name(Side::Redis), seen_ms);
     source.key.clone_from(&seen.pair.redis);
-    if let Key::Present { expires_ms, .. } = seen.seen.key {
+    if let Key::Present { expires_ms, .. } = seen.observed.observation.key {
         source.kind = Some("string".to_owned());
         source.expiry = expires_ms;
     }
-    source.event = seen.hint.event.map(ToOwned::to_owned);
-    source.revision = seen.seen.seen.redis_writes.map(i64::from);
+    source.event = seen.observed.news.event.map(ToOwned::to_owned);
+    source.revision = seen.observed.observation.seen.redis_writes.map(i64::from);
     if let Some(keys) = &engine.keys {
         let facts = keys.facts();
         source.database = Some(keys.database());
@@ -251,21 +257,22 @@ fn redis_source(engine: &Engine, seen: &Observed) -> Source {
 
 impl Engine {
     /// One `r` for a pair in step that the stream does not know.
-    pub(super) fn first_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
+    pub(super) fn first_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
         if self.stream.knows(&seen.pair) {
             return None;
         }
         let (data, _) = seen.znode.as_ref()?;
-        let after = Some(data.clone()).filter(|_| seen.seen.base.is_some_and(|base| base.redis.is_some()))?;
+        let after =
+            Some(data.clone()).filter(|_| seen.observed.observation.base.is_some_and(|base| base.redis.is_some()))?;
         Some(self.plain_record(seen, route, Op::Read, None, Some(after)))
     }
 
     /// The record of a pair whose sides were found to agree anew: only where the stream does not have that value.
-    pub(super) fn agreed_record(&self, seen: &Observed, route: &Route) -> Option<Change> {
-        let base_differs = seen.seen.base.is_some_and(|base| moved(seen, &base, Side::Redis));
+    pub(super) fn agreed_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
+        let base_differs = seen.observed.observation.base.is_some_and(|base| moved(seen, &base, Side::Redis));
         let is_known = self.stream.knows(&seen.pair);
-        let may_differ = base_differs || seen.hint.unwritten || self.may_be_behind(&seen.name);
-        if is_known && seen.seen.base.is_some() && !may_differ {
+        let may_differ = base_differs || seen.observed.news.unwritten || self.may_be_behind(&seen.name);
+        if is_known && seen.observed.observation.base.is_some() && !may_differ {
             return None;
         }
         let after = match (&seen.znode, &seen.value) {
@@ -290,17 +297,18 @@ impl Engine {
     /// Whether a pair without a base may be one whose newest record was never written, and not one that Redis has lost: this worker
     /// has recorded it, or waits for what stands in its way; or, in the first look of an ownership, the owner before had recorded
     /// it and ended, and Redis has kept everything since.
-    fn may_be_unwritten(&self, seen: &Observed) -> bool {
+    fn may_be_unwritten(&self, seen: &Loaded) -> bool {
         let is_first_look = !self.sources().has_compared();
         let has_kept =
             self.behind.absence_counts && self.keys.as_ref().is_some_and(|keys| keys.life() == self.life_begun);
-        let was_lost = matches!(seen.seen.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));
-        !was_lost && (seen.hint.unwritten || self.quarantine.holds(&seen.name) || is_first_look && has_kept)
+        let was_lost =
+            matches!(seen.observed.observation.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));
+        !was_lost && (seen.observed.news.unwritten || self.quarantine.holds(&seen.name) || is_first_look && has_kept)
     }
 
     pub(super) fn plain_record(
         &self,
-        seen: &Observed,
+        seen: &Loaded,
         route: &Route,
         op: Op,
         before: Option<Vec<u8>>,
@@ -316,7 +324,7 @@ impl Engine {
             route: route.name.clone(),
             value: route.value,
             pair: seen.pair.clone(),
-            base: seen.seen.base.map(|base| agreed(&base)),
+            base: seen.observed.observation.base.map(|base| agreed(&base)),
             collapsed: None,
             conflict: None,
             gap: None,

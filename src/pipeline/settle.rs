@@ -4,50 +4,29 @@
 //! touched; a store has the value before its sidecar says so, or in the same atomic step; and a pair is given back only
 //! when its outcome is known. A write that is refused, or whose store went away, is observed again.
 
-use super::dirty::{Hint, PairName};
-use super::engine::Engine;
+use super::engine::{Engine, Route};
 use super::held::Held;
-use super::observe::{Item, Observed, Sight};
+use super::hint::{Hint, PairName};
+use super::observe::{Batch, Ended, Pending};
+use super::pair::{Item, Loaded, Misfit, PairLeaves};
 use super::record::{Entry, Recording, record};
-use crate::change::{Change, Digest, Position, Side};
+use super::round::{Decision, End, Pause, Reading, Write};
+use super::settled::Settled;
+use crate::change::{Change, Pair, Position, Side};
 use crate::env::Instant;
 use crate::failpoint::crash_point;
-use crate::plan::{
-    Action, Circumstances, Key, KeyOp, Record, Step, Task, Told, Wait, Znode, agreed, lost, note, path_id, plan, step,
-};
+use crate::plan::{Action, KeyOp, Record, Task};
 use crate::store::{LeftMilestone, StoreError};
 use crate::stream::StreamError;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Pause before a conflict is looked at again whose rule needs to know when or how often the key changed, while the
-/// key's event may still be on its way.
-const EVENT_MAY_COME: Duration = Duration::from_millis(30);
-
-/// Pause before an evicted key is restored: under memory pressure it will be evicted again.
-const EVICTED: Duration = Duration::from_secs(1);
-
-/// What a comparison learns from what was settled.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    /// Pairs that were not in step.
-    pub(super) acted: u64,
-    /// Deletes that nobody saw: not carried out, and in [`super::inferred::Inferred`]. By route.
-    pub(super) inferred: Vec<u64>,
-}
-
-impl Settled {
-    /// Nothing yet, of so many routes.
-    pub(super) fn of(routes: usize) -> Settled {
-        Settled { acted: 0, inferred: vec![0; routes] }
-    }
-}
-
 /// A pair on its way from the plan to the stores.
 pub(super) struct Work {
-    pub(super) seen: Observed,
-    pub(super) task: Task,
+    pub(super) pair: Loaded,
+    pub(super) write: Write,
     pub(super) change: Written,
 }
 
@@ -73,52 +52,44 @@ impl Written {
 }
 
 impl Engine {
-    /// Settles what a round or a comparison saw.
-    pub(super) async fn settle(&self, sight: Sight) -> Settled {
+    /// Settles what a round or a comparison has read.
+    pub(super) async fn settle(&self, batch: Batch) -> Settled {
         let mut settled = Settled::of(self.settings.routes.len());
-        for (name, again) in sight.finished {
-            self.dirty.finish(name, again);
-        }
-        for unfit in sight.unfit {
-            settled.acted += u64::from(unfit.hint.slow);
-            if unfit.hint.znode || unfit.hint.key {
-                // A side has changed: that is news even of a pair that was dropped.
-                self.quarantine.forget_drop(&unfit.name);
+        for ended in batch.ended {
+            if let End::Quarantine { news, .. } = ended.end {
+                settled.acted += u64::from(news.slow);
             }
-            self.quarantine(&unfit.name, unfit.hint.route, &unfit.pair, unfit.reason, &unfit.detail);
-            self.dirty.finish(unfit.name, None);
+            self.settle_ended(ended, Some(&mut settled));
         }
-        let mut works = Vec::with_capacity(sight.observed.len());
+        let mut works = Vec::with_capacity(batch.observed.len());
         let mut changes = Vec::new();
-        for seen in sight.observed {
+        for pair in batch.observed {
             crash_point!("c4-observed");
-            let bytes = seen.znode.as_ref().map_or(0, |(data, _)| data.len()) + seen.value.as_ref().map_or(0, Vec::len);
+            let bytes = pair.znode.as_ref().map_or(0, |(data, _)| data.len()) + pair.value.as_ref().map_or(0, Vec::len);
             self.note_size(bytes);
-            self.decide(seen, &mut works, &mut changes, &mut settled);
+            self.decide(pair, &mut works, &mut changes, &mut settled);
         }
         if works.is_empty() && changes.is_empty() {
             return settled;
         }
         let appending = self.unwritten.appending(self.stream.extent().last);
-        let writes_znodes = works.iter().any(|work| matches!(work.task, Task::Znode { .. }));
+        let writes_znodes = works.iter().any(|work| matches!(work.write.task, Task::Znode { .. }));
         let milestone = async {
-            let Some(keys) = self.keys.as_ref().filter(|_| writes_znodes) else { return (None, Duration::ZERO) };
+            let Some(keys) = self.keys.as_ref().filter(|_| writes_znodes) else { return Err(Pause::None) };
             match keys.leave_milestone().await {
-                Ok(left) => (left, Duration::ZERO),
+                Ok(left) => left.ok_or(Pause::None),
                 Err(error) => {
                     self.failed(&error);
-                    (None, self.retries.redis.refused())
+                    Err(Pause::Redis)
                 }
             }
         };
         // Beside the append, which takes as long.
-        let (recorded, (left, pause)) = futures::join!(self.put_on_stream(changes, &mut works), milestone);
+        let (recorded, left) = futures::join!(self.put_on_stream(changes, &mut works), milestone);
         let Some((changes, position)) = recorded else {
             self.has_missed();
-            let pause = self.retries.stream.refused();
             for work in works {
-                let hint = work.seen.again();
-                self.dirty.finish(work.seen.name, Some((hint, pause)));
+                self.end(work.pair, work.write.not_recorded(), None);
             }
             return settled;
         };
@@ -129,14 +100,17 @@ impl Engine {
         }
         let begun = Instant::now();
         let (to_redis, to_zookeeper): (Vec<Work>, Vec<Work>) =
-            works.into_iter().partition(|work| matches!(work.task, Task::Redis { .. }));
-        let to_zookeeper = self.behind_milestone(to_zookeeper, left, pause);
-        futures::join!(
-            self.apply_redis(to_redis, &changes, position),
-            self.apply_zookeeper(to_zookeeper, &changes, left)
-        );
+            works.into_iter().partition(|work| matches!(work.write.task, Task::Redis { .. }));
+        let to_zookeeper = self.behind_milestone(to_zookeeper, left);
+        futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
         self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
+    }
+
+    /// Applies the end of a pair's round.
+    pub(super) fn end(&self, loaded: Loaded, end: End, misfit: Option<Misfit>) {
+        let Loaded { name, hint, pair, .. } = loaded;
+        end.settle(&mut PairLeaves { engine: self, name, hint, pair: &pair, misfit, settled: None });
     }
 
     /// Notes which records are still to be written. One without a write is of what is there already.
@@ -148,19 +122,20 @@ impl Engine {
         }
         for work in works {
             if let Some((_, position)) = work.change.get(changes, first) {
-                self.unwritten.recorded(&work.seen.name, position);
+                self.unwritten.recorded(&work.pair.name, position);
             }
         }
     }
 
-    /// Those whose key was read in the very data set in which the milestone lies. The others are looked at again: Redis was restarted
-    /// or went away since, perhaps has taken back what was read, and nobody could tell that from what an application writes next.
-    fn behind_milestone(&self, works: Vec<Work>, left: Option<LeftMilestone>, pause: Duration) -> Vec<Work> {
-        let is_behind = |work: &Work| work.seen.life == 0 || left.is_some_and(|left| left.life == work.seen.life);
-        let (behind, others): (Vec<Work>, Vec<Work>) = works.into_iter().partition(is_behind);
-        for Work { seen, .. } in others {
-            let hint = seen.again();
-            self.dirty.finish(seen.name, Some((hint, pause)));
+    /// Those of which the milestone was left behind what was read. `Err`: none was left, and how long the others wait.
+    fn behind_milestone(&self, works: Vec<Work>, left: Result<LeftMilestone, Pause>) -> Vec<Work> {
+        let pause = left.err().unwrap_or(Pause::None);
+        let mut behind = Vec::with_capacity(works.len());
+        for Work { pair, write, change } in works {
+            match write.left(left.ok(), pause) {
+                ControlFlow::Continue(write) => behind.push(Work { pair, write, change }),
+                ControlFlow::Break(end) => self.end(pair, end, None),
+            }
         }
         behind
     }
@@ -168,8 +143,8 @@ impl Engine {
     /// A message that was not published yet is that of the record, which may have been decided on otherwise (`c` by the first try,
     /// `u` by the next). Where it cannot be read back now, what was decided now stands for it: the state is the same.
     async fn read_back(&self, work: &mut Work) {
-        let publishes = self.route(work.seen.hint.route).is_some_and(|route| route.publish.is_some());
-        let is_write = matches!(work.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
+        let publishes = self.route(work.pair.hint.route).is_some_and(|route| route.publish.is_some());
+        let is_write = matches!(work.write.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
         if let Written::Recorded(position, change) = &mut work.change
             && publishes
             && is_write
@@ -208,12 +183,9 @@ impl Engine {
                             *at -= usize::from(*at > index);
                         }
                     }
-                    self.too_large(&change, &text);
-                    if let Some(work) = work {
-                        if lost(&work.seen.seen) == Some(Side::Redis) {
-                            self.is_stranded(&work.seen.name);
-                        }
-                        self.dirty.finish(work.seen.name, None);
+                    match work {
+                        Some(work) => self.end(work.pair, work.write.too_large(), Some(("too_large", text))),
+                        None => self.too_large(&change, &text),
                     }
                 }
                 Err(error) => {
@@ -242,101 +214,35 @@ impl Engine {
     }
 
     /// Plans one pair and turns the action into work.
-    fn decide(&self, seen: Observed, works: &mut Vec<Work>, changes: &mut Vec<Change>, settled: &mut Settled) {
-        let Some(route) = self.route(seen.hint.route) else { return self.dirty.finish(seen.name, None) };
-        let action = plan(&route.policy, &seen.seen);
-        self.is_decided(&seen.name);
-        let index = seen.hint.route;
+    fn decide(&self, pair: Loaded, works: &mut Vec<Work>, changes: &mut Vec<Change>, settled: &mut Settled) {
+        let Some(route) = self.route(pair.hint.route) else { return self.dirty.finish(pair.name, None) };
+        let action = pair.observed.plan(&route.policy);
+        self.can_be_decided(&pair.name);
         if action != Action::Nothing {
-            tracing::debug!(pair = ?seen.pair, ?action, "planned");
+            tracing::debug!(pair = ?pair.pair, ?action, "planned");
         }
-        let about = Circumstances {
-            has_value: seen.value.is_some(),
-            was_evicted: seen.hint.event == Some("evicted"),
-            has_waited: seen.hint.patience > 0,
-            comparing: seen.comparing,
-            told: self.told(&seen),
-            guards_deletes: self.settings.delete_guard && !seen.hint.approved,
-            key_named: seen.hint.key,
-            hears_redis: self.sources().hears(Side::Redis),
-            path_id: path_of(&seen),
-        };
-        self.note_missing(&seen, action);
-        match step(action, &route.policy, &seen.seen, &about) {
-            Step::Nothing => {
-                // A stream that begins anew gets one record a pair, one that was left behind what it lacks.
-                let change = match seen.comparing {
-                    true if !self.stream.knows(&seen.pair) => self.first_record(&seen, route),
-                    // What was recorded and could not be written may have been taken back since.
-                    _ if seen.hint.approved || seen.hint.unwritten || self.may_be_behind(&seen.name) => {
-                        self.late_record(&seen, route)
-                    }
-                    _ => None,
-                };
-                if change.is_none() {
-                    self.unwritten.settled(&seen.name);
+        self.note_missing(&pair, action);
+        let facts = self.facts_of(&pair, route);
+        let decision = pair.observed.decide(action, &facts);
+        let misfit = facts.too_large.into_inner().map(|detail| ("too_large", detail));
+        match decision {
+            Decision::End(end) => {
+                match end {
+                    End::AsItIs { .. } => self.record_as_it_is(&pair, route, changes),
+                    End::Lost(_) => settled.acted += u64::from(!pair.observed.comparing),
+                    End::Again(_) => settled.acted += self.counts(&pair),
+                    _ => {}
                 }
-                changes.extend(change);
-                self.quarantine.remove(&seen.name);
-                if seen.seen.znode != Znode::AsBase && seen.seen.key != Key::AsBase {
-                    self.cache.put(&seen.name, seen.seen.base);
-                    let has_base = seen.seen.base.is_some();
-                    self.pairs.settled(&seen.name, index, has_base, has_base);
-                }
-                if seen.seen.base.is_some() {
-                    self.inferred.settled(&seen.name, index);
-                }
-                if seen.seen.base.is_none() && matches!(seen.seen.znode, Znode::Absent(_)) {
-                    self.finish_gone(seen.name, &seen.hint);
-                } else {
-                    self.dirty.finish(seen.name, None);
-                }
+                let ended = Ended { item: Item { name: pair.name, hint: pair.hint, pair: pair.pair }, end, misfit };
+                self.settle_ended(ended, Some(settled));
             }
-            Step::Lost(side) => {
-                settled.acted += u64::from(!seen.comparing);
-                self.note_loss(side, &seen);
-                self.inferred.settled(&seen.name, index);
-                self.dirty.finish(seen.name, None);
-            }
-            Step::Quarantine => {
-                let detail =
-                    "both sides hold a value that the other never had; make them equal, or restore one of them";
-                self.quarantine(&seen.name, index, &seen.pair, "conflict", detail);
-                self.dirty.finish(seen.name, None);
-            }
-            Step::NotOurs => {
-                let detail = "the key stands for an ephemeral znode, and ephemerals flow only out of ZooKeeper";
-                self.quarantine(&seen.name, index, &seen.pair, "ephemeral", detail);
-                self.dirty.finish(seen.name, None);
-            }
-            Step::Again(wait) => {
-                let delay = match wait {
-                    Wait::Read => Duration::ZERO,
-                    Wait::Event => EVENT_MAY_COME,
-                    Wait::Evicted => EVICTED,
-                };
-                self.look_again(seen, delay, settled);
-            }
-            Step::Guarded => {
-                if let Some(count) = settled.inferred.get_mut(index) {
-                    *count += 1;
-                }
-                self.inferred.infer(seen.name.clone(), index);
-                self.dirty.finish(seen.name, None);
-            }
-            // Before it is put on the stream: what cannot be written is no change that was made.
-            Step::Do(_, task) if let Err(detail) = self.fits(&seen, task) => {
-                self.quarantine(&seen.name, index, &seen.pair, "too_large", &detail);
-                self.dirty.finish(seen.name, None);
-            }
-            Step::Do(_, task) if let Err(delay) = self.has_room(&seen, &task) => self.look_again(seen, delay, settled),
-            Step::Do(recording, task) => {
-                settled.acted += self.counts(&seen);
-                let mut seen = seen;
+            Decision::Write(recording, write) => {
+                settled.acted += self.counts(&pair);
+                let mut pair = pair;
                 let entry = match recording {
-                    Record::Nothing => self.gone_record(&seen, route).map_or(Entry::Nothing, Entry::New),
-                    Record::Agreed => self.agreed_record(&seen, route).map_or(Entry::Nothing, Entry::New),
-                    Record::Change(from, verdict) => record(self, Recording { from, seen: &mut seen, route, verdict }),
+                    Record::Nothing => self.gone_record(&pair, route).map_or(Entry::Nothing, Entry::New),
+                    Record::Agreed => self.agreed_record(&pair, route).map_or(Entry::Nothing, Entry::New),
+                    Record::Change(from, verdict) => record(self, Recording { from, seen: &mut pair, route, verdict }),
                 };
                 let change = match entry {
                     Entry::Nothing => Written::Nothing,
@@ -346,50 +252,48 @@ impl Engine {
                     }
                     Entry::Recorded(position, change) => Written::Recorded(position, Box::new(change)),
                 };
-                if matches!(recording, Record::Change(..)) && !matches!(change, Written::Nothing) {
-                    // Until its write is done. What was counted of the key is in the record.
-                    seen.hint.unwritten = true;
-                    seen.hint.writes = 0;
+                let is_change = matches!(recording, Record::Change(..)) && !matches!(change, Written::Nothing);
+                if is_change {
+                    // What was counted of the key is in the record.
+                    pair.hint.writes = 0;
                 }
-                works.push(Work { seen, task, change });
+                let write = if is_change { write.with_change() } else { write };
+                works.push(Work { pair, write, change });
             }
         }
     }
 
-    /// Of which side an event told what is there now; asked only where a value is gone.
-    fn told(&self, seen: &Observed) -> Told {
-        let is_gone = match seen.seen.znode {
-            Znode::Absent(_) => true,
-            Znode::Present { digest, .. } => digest == Digest::EMPTY,
-            Znode::AsBase => false,
+    /// A stream that begins anew gets one record a pair, one that was left behind what it lacks.
+    fn record_as_it_is(&self, pair: &Loaded, route: &Route, changes: &mut Vec<Change>) {
+        let news = pair.observed.news;
+        let change = match pair.observed.comparing {
+            true if !self.stream.knows(&pair.pair) => self.first_record(pair, route),
+            // What was recorded and could not be written may have been taken back since.
+            _ if news.approved || news.unwritten || self.may_be_behind(&pair.name) => self.late_record(pair, route),
+            _ => None,
         };
-        if is_gone || matches!(seen.seen.key, Key::Absent(_)) {
-            self.dirty.told(&seen.name, seen.hint)
-        } else {
-            Told::default()
+        if change.is_none() {
+            self.unwritten.settled(&pair.name);
         }
+        changes.extend(change);
     }
 
-    /// Whether a transaction can hold what is to be written to ZooKeeper.
-    fn fits(&self, seen: &Observed, task: Task) -> Result<(), String> {
-        let (Task::Znode { op, .. }, Some(znodes), Some(path)) = (task, &self.znodes, &seen.pair.zookeeper) else {
+    /// Whether a transaction can hold what is to be written to ZooKeeper; the error is one for people.
+    pub(super) fn fits(&self, pair: &Pair, name: &[u8], value: Option<&[u8]>, task: Task) -> Result<(), String> {
+        let (Task::Znode { op, .. }, Some(znodes), Some(path)) = (task, &self.znodes, &pair.zookeeper) else {
             return Ok(());
         };
-        znodes.fits(path, op, seen.value.as_ref().map_or(0, Vec::len), seen.name.len())
+        znodes.fits(path, op, value.map_or(0, <[u8]>::len), name.len())
     }
 
     /// A pair in quarantine is tried again by each comparison, and is no reason for another one: `run --once` would never end.
-    fn counts(&self, seen: &Observed) -> u64 {
-        u64::from(!self.quarantine.holds(&seen.name))
+    fn counts(&self, pair: &Loaded) -> u64 {
+        u64::from(!self.quarantine.holds(&pair.name))
     }
 
-    /// Whether this may be written now. A key that is restored while Redis evicts takes another's place: fewer and fewer are.
-    fn has_room(&self, seen: &Observed, task: &Task) -> Result<(), Duration> {
-        // Its sidecar may have been evicted with it, so what is restored has a base or none; what an application changed was named.
-        let is_restore = matches!(task, Task::Redis { op: KeyOp::Set, .. })
-            && matches!(seen.seen.key, Key::Absent(_))
-            && !seen.hint.znode;
-        if !is_restore || !self.pressure.is_felt() {
+    /// Whether Redis has room for a key that is restored; `Err`: how long to wait for it.
+    pub(super) fn room(&self) -> Result<(), Duration> {
+        if !self.pressure.is_felt() {
             return Ok(());
         }
         let taken = self.pressure.take();
@@ -407,14 +311,6 @@ impl Engine {
         taken
     }
 
-    /// Puts a pair back for the slow path.
-    fn look_again(&self, seen: Observed, delay: Duration, settled: &mut Settled) {
-        settled.acted += self.counts(&seen);
-        let patience = seen.hint.patience + u8::from(delay > Duration::ZERO && seen.hint.patience < u8::MAX);
-        let hint = Hint { patience, ..seen.again() };
-        self.dirty.finish(seen.name, Some((hint, delay)));
-    }
-
     /// Leaves pairs as they are until either side changes: both states become their base.
     pub(super) async fn keep_apart(&self, names: Vec<(PairName, usize)>) {
         let turn = self.dirty.turn();
@@ -428,19 +324,18 @@ impl Engine {
                 items.push(Item { name, hint, pair: mapped.pair });
             }
         }
-        let mut sight = Sight::default();
-        self.see_both(items, false, &mut sight).await;
-        let works = std::mem::take(&mut sight.observed).into_iter().map(|seen| {
-            let base = agreed(&seen.seen, path_of(&seen), true);
-            Work { seen, task: note(Some(base)), change: Written::Nothing }
+        let mut batch = Batch::default();
+        let pending = items.into_iter().map(|item| Pending::new(Reading::both(item.hint.news, false), item));
+        self.read(pending.collect(), &mut batch).await;
+        let works = std::mem::take(&mut batch.observed).into_iter().map(|pair| {
+            let write = pair.observed.keep_apart(pair.path_id());
+            Work { pair, write, change: Written::Nothing }
         });
-        let works: Vec<Work> = works.collect();
-        self.apply_redis(works, &[], 0).await;
-        for unfit in sight.unfit {
-            self.dirty.finish(unfit.name, None);
-        }
-        for (name, again) in sight.finished {
-            self.dirty.finish(name, again);
+        self.apply_redis(works.collect(), &[], 0).await;
+        for Ended { item, end, .. } in batch.ended {
+            let again = if let End::Again(again) = end { Some(again) } else { None };
+            let again = again.map(|again| (item.hint.with(again.news), self.pause_of(again.pause)));
+            self.dirty.finish(item.name, again);
         }
     }
 
@@ -460,17 +355,4 @@ impl Engine {
             }
         }
     }
-
-    pub(super) fn note_loss(&self, side: Side, seen: &Observed) {
-        let store = self.store_name(side);
-        let detail = format!(
-            "store {store} lost its value, or holds an older one, and nothing flows there: the other side keeps its own until the key \
-             changes"
-        );
-        self.quarantine(&seen.name, seen.hint.route, &seen.pair, "lost", &detail);
-    }
-}
-
-fn path_of(seen: &Observed) -> u32 {
-    path_id(seen.pair.zookeeper.as_deref().unwrap_or_default())
 }

@@ -4,9 +4,9 @@ use super::control::{
     Command, CommandError, Handle, PipelineState, PipelineStatus, Quarantined, RouteState, RouteStatus, StoreStatus,
     Unreadable,
 };
-use super::dirty::{Hint, PairName};
 use super::engine::{Engine, lock};
 use super::held::Held;
+use super::hint::{Hint, PairName};
 use super::owner::{Pipeline, Reach};
 use super::unreadable::LISTED_MAX;
 use crate::change::Side;
@@ -237,7 +237,7 @@ impl Pipeline {
                 let names = self.quarantined(glob.as_deref())?;
                 for (name, route) in &names {
                     self.quarantine.forget_drop(name);
-                    engine.dirty.note(name, Hint { slow: true, ..Hint::new(*route) });
+                    engine.dirty.note(name, Hint::new(*route).slow());
                 }
                 Ok(format!("{} pairs are looked at again", names.len()))
             }

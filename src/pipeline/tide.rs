@@ -11,23 +11,12 @@ use crate::change::Position;
 use crate::env;
 use crate::failpoint::crash_point;
 use crate::store::{StoreError, Znodes};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often it is remembered while something changes: a copy of the ensemble that is restored is older than that. One small
 /// write to each store.
 const EVERY: Duration = Duration::from_secs(2);
-
-/// What was done in this ownership.
-#[derive(Default)]
-pub(super) struct Memory {
-    /// The newest zxid for which the tide was raised.
-    raised: AtomicI64,
-    /// Redis has not confirmed the last raise.
-    is_ahead: AtomicBool,
-    /// Everything below this position of the stream was written when it was remembered.
-    written: AtomicU64,
-}
 
 impl Engine {
     /// Remembers it if something has changed since the last time.

@@ -48,7 +48,7 @@ pub struct Vanished {
 }
 
 /// What removed a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Removal {
     /// An application.
     Deleted,

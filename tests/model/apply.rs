@@ -1,13 +1,16 @@
 //! A round's writes: scripts, multis with their journal slot, sidecars, marks; and what each outcome means.
 
 use crate::config::{Bug, Config};
-use crate::round::put;
+use crate::news::Event;
+use crate::round::settle;
 use crate::truth::{Effects, How, replace};
-use crate::twin::{self, Code, Write};
-use crate::worker::{connect, die, epoch, finish, note_in_redis, observe};
-use crate::world::{B, Content, Event, Hint, Ky, Op, Pc, Worker, World, Zn, some};
+use crate::twin::{self, Code};
+use crate::worker::{connect, die, epoch, note_in_redis, observe};
+use crate::world::{B, Content, Ky, Op, Pc, Worker, World, Zn, some};
+use keepstep::pipeline::round::{Outcome, Write, ZnodeWritten};
 use keepstep::plan::guard::{self, Fate, Late};
-use keepstep::plan::{KeyOp, ZnodeOp};
+use keepstep::plan::{KeyOp, Task, ZnodeOp};
+use std::ops::ControlFlow;
 
 /// Whether a note waits for a look at the key first. `None`: it is refused; `Some(false)`: it waits for its turn.
 fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on: Pc) -> Option<bool> {
@@ -50,7 +53,7 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
         (false, false) => Late::AsItIs,
     };
     let write =
-        Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
+        twin::Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
     let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
     let before = bucket.epoch;
     let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
@@ -77,20 +80,18 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
     };
     if world.workers[i].pc == Pc::ApplyOn {
         if world.workers[i].run != world.run {
-            let worker = &mut world.workers[i];
-            let hint = Hint { slow: true, ..worker.look.hint };
-            return finish(cfg, worker, Some(hint));
+            return key_written(cfg, &mut world.workers[i], Outcome::NotNow);
         }
     } else {
         match taken_back(cfg, world, i, op, todo.base, Pc::ApplyOn) {
-            None => return not_done(cfg, &mut world.workers[i]),
+            None => return key_written(cfg, &mut world.workers[i], Outcome::Refused),
             Some(false) => return,
             Some(true) => {}
         }
     }
     let Some(code) = script(cfg, world, i, op, todo.base) else { return };
     if code == Code::Refused || todo.taken_back {
-        return not_done(cfg, &mut world.workers[i]);
+        return key_written(cfg, &mut world.workers[i], Outcome::Refused);
     }
     let held = world.redis.key;
     let is_nothing = op == KeyOp::Delete && held.is.value == 0;
@@ -116,29 +117,39 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
         world.set_key(Ky { is, expires: false }, event);
         world.trailing = world.trailing.saturating_add(u8::from(!is_nothing));
     }
-    in_step(cfg, &mut world.workers[i], todo.base);
+    key_written(cfg, &mut world.workers[i], Outcome::Done);
 }
 
-/// As `Engine::is_gone`.
-pub fn is_gone(worker: &mut Worker) {
-    worker.ended += u8::from(worker.comparison.stage == crate::world::Stage::Walked);
-    let heard = if worker.look.hint.zxid == u8::MAX { 0 } else { worker.look.hint.zxid };
-    worker.gone = worker.gone.max(worker.zxid).max(heard);
-}
-
-fn in_step(cfg: &Config, worker: &mut Worker, base: B) {
-    worker.quarantined = base.lost;
-    if !base.is {
-        is_gone(worker);
+/// The write that is under way, as the machine has it.
+pub fn write_of(worker: &Worker) -> Write {
+    let (look, todo) = (worker.look, worker.todo);
+    let task = match todo.op {
+        Op::Note => Task::Redis { op: KeyOp::Note, expect: None, base: todo.base.get() },
+        Op::Set => Task::Redis { op: KeyOp::Set, expect: some(todo.expect), base: todo.base.get() },
+        Op::Delete => Task::Redis { op: KeyOp::Delete, expect: some(todo.expect), base: todo.base.get() },
+        Op::ZCreate | Op::ZSet(_) | Op::ZDelete(_) => Task::Znode { op: op_of(todo.op), base: todo.base.force() },
+    };
+    Write {
+        news: look.hint.news(),
+        comparing: look.comparing,
+        task,
+        life: u64::from(look.life),
+        had_base: look.base.is,
+        is_lost: false,
+        milestone: todo.milestone.get(),
     }
-    put(cfg, worker, base);
-    finish(cfg, worker, None);
 }
 
-fn not_done(cfg: &Config, worker: &mut Worker) {
-    put(cfg, worker, B::default());
-    let hint = Hint { slow: true, ..worker.look.hint };
-    finish(cfg, worker, Some(hint));
+fn key_written(cfg: &Config, worker: &mut Worker, outcome: Outcome) {
+    let end = write_of(worker).key_written(outcome);
+    settle(cfg, worker, end);
+}
+
+fn znode_refused(cfg: &Config, worker: &mut Worker) {
+    match write_of(worker).znode_written(ZnodeWritten::Refused) {
+        ControlFlow::Break(end) => settle(cfg, worker, end),
+        ControlFlow::Continue(_) => unreachable!("it was refused"),
+    }
 }
 
 /// The multi: fence, write, journal slot. `choice`: which free slot, and what becomes of the answer.
@@ -185,7 +196,7 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
             return None;
         }
         if !fits {
-            not_done(cfg, &mut world.workers[i]);
+            znode_refused(cfg, &mut world.workers[i]);
         } else {
             die(world, i);
         }
@@ -251,7 +262,10 @@ fn found(op: Op, znode: &Zn) -> Option<keepstep::change::ZkVersion> {
 
 fn written(cfg: &Config, worker: &mut Worker, settled: B) {
     let slot = usize::from(worker.todo.slot);
-    worker.todo.settled = settled;
+    match write_of(worker).znode_written(ZnodeWritten::Done(settled.get())) {
+        ControlFlow::Continue(base) => worker.todo.settled = B::from(base),
+        ControlFlow::Break(end) => unreachable!("{end:?}: it was written"),
+    }
     worker.free[slot] = cfg.has(Bug::SlotReusedBeforeItsSidecars);
     worker.pc = Pc::Note;
 }
@@ -266,7 +280,7 @@ pub fn resolve(cfg: &Config, world: &mut World, i: usize) {
     let now = world.zk.slots[usize::from(todo.slot)];
     if cfg.has(Bug::UnknownOutcomeIsARefusal) {
         world.workers[i].slots[usize::from(todo.slot)] = now.version;
-        return not_done(cfg, &mut world.workers[i]);
+        return znode_refused(cfg, &mut world.workers[i]);
     }
     let before = worker.slots[usize::from(todo.slot)];
     let holds_ours = now.base == todo.base && now.nonce == worker.look.nonce;
@@ -324,6 +338,7 @@ pub fn mark(cfg: &Config, world: &mut World, i: usize) {
     }
     let worker = &mut world.workers[i];
     worker.free[slot] = true;
-    let todo = worker.todo;
-    if todo.refused { not_done(cfg, worker) } else { in_step(cfg, worker, todo.settled) }
+    let outcome = if worker.todo.refused { Outcome::Refused } else { Outcome::Done };
+    let end = write_of(worker).sidecar_written(worker.todo.settled.get(), outcome);
+    settle(cfg, worker, end);
 }

@@ -1,8 +1,9 @@
 //! What happens around the workers: applications write, keys expire, stores lose data or come back older, workers end and begin.
 
 use crate::config::{Bug, Config};
+use crate::news::{Event, Hint};
 use crate::worker::{die, note_hint};
-use crate::world::{Budget, Content, Data, Event, Hint, Ky, Life, NOBODY, Worker, World, Zn};
+use crate::world::{Budget, Content, Data, Ky, Life, NOBODY, Worker, World, Zn};
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

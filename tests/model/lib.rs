@@ -11,6 +11,7 @@ mod apply;
 pub mod cases;
 pub mod config;
 pub mod events;
+pub mod news;
 mod round;
 pub mod search;
 mod truth;

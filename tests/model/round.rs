@@ -1,16 +1,184 @@
-//! A round: observe, decide by the shipped functions, record, apply; one request to a store is one step.
+//! A round: the shipped machine (`keepstep::pipeline::round`), one request to a store a step. What is here is what a driver does:
+//! it reads, hands over answers, and keeps what was read; and what the worker's leaves say, with the faults that are planted there.
 
-use crate::apply::{apply, is_gone, mark, multi, note, resolve};
+use crate::apply::{apply, mark, multi, note, resolve, write_of};
 use crate::config::{Bug, Config};
 use crate::events::hear_keys_out;
-use crate::truth::{Effects, key_of, record, znode_of};
+use crate::news::{Event, Hint};
+use crate::truth::{Effects, digest_of, record, znode_of};
 use crate::worker::{connect, die, finish, is_watched, leave_milestone, observe};
-use crate::world::{B, Content, Event, Hint, Ky, Look, Op, Pc, Read, Todo, Worker, World};
+use crate::world::{B, Content, Ky, Look, Op, Pc, Read, Todo, Worker, World, Zn};
 use keepstep::change::Side;
-use keepstep::plan::{
-    Circumstances, Ensemble, Flow, KeyOp, Known, Next, Observation, OnConflict, Path, Record, Seen, Step, Task, Told,
-    Vanished, Wait, ZnodeOp, after_key, after_znode, is_doubtful, path, plan, step,
+use keepstep::pipeline::hint::News;
+use keepstep::pipeline::round::{
+    Again, Decision, End, Facts, FoundKey, FoundZnode, Hindrance, KeyAnswer, Leaves, NewestRecord, Next, Observed,
+    Reading, Reason, Stage,
 };
+use keepstep::plan::{
+    Ensemble, Flow, Key, KeyOp, Known, Observation, OnConflict, Policy, Record, Seen, Task, Told, Znode, ZnodeOp,
+};
+use keepstep::store::{LeftMilestone, Moment};
+use std::ops::ControlFlow;
+
+/// What the worker knows of its pair.
+struct Knows<'a> {
+    cfg: &'a Config,
+    world: &'a World,
+    i: usize,
+    /// What a rule is told of times and numbers.
+    times: Seen,
+}
+
+impl Knows<'_> {
+    fn worker(&self) -> &Worker {
+        &self.world.workers[self.i]
+    }
+}
+
+impl Facts for Knows<'_> {
+    fn policy(&self) -> &Policy {
+        &self.cfg.policy
+    }
+
+    fn path_id(&self) -> u32 {
+        crate::world::PATH
+    }
+
+    fn ensemble(&self) -> Ensemble {
+        let worker = self.worker();
+        Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) }
+    }
+
+    fn guards_deletes(&self) -> bool {
+        self.cfg.guard
+    }
+
+    fn is_watched(&self) -> bool {
+        is_watched(self.cfg, self.worker())
+    }
+
+    fn is_compared(&self, life: u64) -> bool {
+        life == u64::from(self.worker().life_compared) || self.cfg.has(Bug::SidecarOfAnOlderLifeTrusted)
+    }
+
+    fn is_looked_at(&self, life: u64) -> bool {
+        life == u64::from(self.worker().life_compared)
+    }
+
+    fn hears_redis(&self) -> bool {
+        true
+    }
+
+    fn is_quarantined(&self) -> bool {
+        self.worker().quarantined && !self.cfg.has(Bug::QuarantinedPairTakenFast)
+    }
+
+    fn known(&self) -> Known {
+        self.worker().cache.get()
+    }
+
+    fn gone_zxid(&self) -> i64 {
+        if self.cfg.has(Bug::GonePairReadOld) { 0 } else { i64::from(self.worker().gone) }
+    }
+
+    fn newest_event(&self, mut news: News) -> News {
+        let later = self.worker().later;
+        if later.event != Event::None {
+            news.take_event(later.news());
+        }
+        news
+    }
+
+    fn told(&self, _news: News) -> Told {
+        let worker = self.worker();
+        let look = worker.look;
+        let all = self.cfg.has(Bug::RoundsCarryOutWhatNobodySaw) && !look.comparing;
+        Told { znode: look.hint.znode || worker.later.znode || all, key: look.hint.key || worker.later.key || all }
+    }
+
+    fn newest_record(&self) -> Option<NewestRecord> {
+        let look = self.worker().look;
+        let recorded = self.world.recorded;
+        let is_key = matches!(look.key, Read::Is(key) if key.is.value == recorded);
+        let is_znode = matches!(look.znode, Read::Is(znode) if znode.is.value == recorded);
+        Some(NewestRecord { is_key: is_key || self.cfg.has(Bug::OlderKeyFollowed), is_znode })
+    }
+
+    fn is_deleted_on_record(&self) -> bool {
+        false
+    }
+
+    fn times(&self, _news: News, _comparing: bool) -> Seen {
+        self.times
+    }
+
+    fn hindrance(&self, _task: &Task, _is_restore: bool) -> Option<Hindrance> {
+        None
+    }
+}
+
+/// What the worker keeps of its pair.
+pub struct Keeps<'a> {
+    pub cfg: &'a Config,
+    pub worker: &'a mut Worker,
+}
+
+impl Leaves for Keeps<'_> {
+    fn remember(&mut self, base: Option<keepstep::plan::Base>) {
+        self.worker.cache.base = if self.cfg.cache { B::from(base) } else { B::default() };
+    }
+
+    fn refused(&mut self) {
+        self.worker.cache.base = B::default();
+    }
+
+    fn count(&mut self, _had_base: bool, _has_base: bool) {}
+
+    fn release(&mut self) {
+        self.worker.quarantined = false;
+    }
+
+    fn quarantine(&mut self, _reason: Reason, _is_news: bool) {
+        self.worker.quarantined = true;
+    }
+
+    fn quarantine_lost(&mut self, _side: Side) {
+        self.worker.quarantined = true;
+    }
+
+    fn strand(&mut self) {}
+
+    fn infer(&mut self) {
+        self.worker.inferred = true;
+    }
+
+    fn not_inferred(&mut self) {
+        self.worker.inferred = false;
+    }
+
+    fn is_written(&mut self) {}
+
+    fn finish_gone(&mut self, news: News) {
+        let worker = &mut *self.worker;
+        worker.ended += u8::from(worker.comparison.stage == crate::world::Stage::Walked);
+        let heard = if news.zxid == i64::MAX { 0 } else { u8::try_from(news.zxid).unwrap() };
+        worker.gone = worker.gone.max(worker.zxid).max(heard);
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        finish(self.cfg, self.worker, None);
+    }
+
+    fn finish_again(&mut self, again: Again) {
+        finish(self.cfg, self.worker, Some(Hint::of(again.news)));
+    }
+}
+
+/// The pair's round ends.
+pub fn settle(cfg: &Config, worker: &mut Worker, end: End) {
+    end.settle(&mut Keeps { cfg, worker });
+}
 
 pub fn begin_look(worker: &mut Worker, heard: u8, hint: Hint, comparing: bool) {
     worker.busy = true;
@@ -25,26 +193,79 @@ pub fn take(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut
         return None;
     }
     let hint = std::mem::take(&mut worker.hint);
-    let known = worker.cache.get();
-    let watched = is_watched(cfg, worker);
-    let mut named = hint.named();
-    if cfg.has(Bug::EveryZnodeEventIsAnEcho) {
-        named.zxid = 0;
-    }
-    named.slow |= worker.quarantined && !cfg.has(Bug::QuarantinedPairTakenFast);
     begin_look(worker, heard, hint, false);
-    match path(named, known, u32::from(worker.lineage), watched) {
-        Path::Echo if choice == 0 => finish(cfg, worker, None),
-        Path::Echo => return None,
-        Path::Znode => return see_znode(cfg, world, i, known, choice, effects),
-        Path::Key => return see_key(cfg, world, i, choice, effects),
-        Path::Both => return see_both(cfg, world, i, choice),
+    let mut news = hint.news();
+    if cfg.has(Bug::EveryZnodeEventIsAnEcho) {
+        news.zxid = 0;
     }
-    Some(())
+    match Reading::begin(news, &knows(cfg, world, i)) {
+        Next::Read(reading) => {
+            set_stage(&mut world.workers[i], reading.stage);
+            read(cfg, world, i, choice, effects)
+        }
+        Next::End(end) => {
+            settle(cfg, &mut world.workers[i], end);
+            (choice == 0).then_some(())
+        }
+        Next::Observed(_) => unreachable!("nothing was read"),
+    }
 }
 
-/// The fast path of the ZooKeeper source.
-fn see_znode(cfg: &Config, world: &mut World, i: usize, known: Known, choice: u8, effects: &mut Effects) -> Option<()> {
+fn knows<'a>(cfg: &'a Config, world: &'a World, i: usize) -> Knows<'a> {
+    Knows { cfg, world, i, times: Seen::default() }
+}
+
+/// Where the pair's reading is.
+fn reading(cfg: &Config, worker: &Worker) -> Reading {
+    let look = &worker.look;
+    let znode = found(cfg, look.znode);
+    // Whoever believes whatever is read looks at nothing twice.
+    let again = look.twice || cfg.has(Bug::StaleReadBelieved);
+    let stage = match worker.pc {
+        Pc::ZnodeNext => Stage::Znode,
+        Pc::KeyNext => Stage::Key,
+        Pc::Znode => Stage::SyncedZnode { again },
+        Pc::Key => Stage::KeyBehind { znode, again },
+        Pc::Walked if cfg.has(Bug::StaleReadBelieved) && !look.after_a_round => Stage::KeyBehind { znode, again },
+        Pc::Walked => Stage::KeyBehindWalk { znode, may_be_old: look.after_a_round },
+        pc => unreachable!("{pc:?} reads nothing"),
+    };
+    Reading { news: look.hint.news(), comparing: look.comparing, stage }
+}
+
+/// The znode that was read, as the machine asks for it.
+fn found(cfg: &Config, znode: Read<Zn>) -> FoundZnode {
+    let znode = match znode {
+        Read::No => Znode::AsBase,
+        Read::Is(znode) if znode.is.value == 0 && cfg.has(Bug::LossNotDated) => Znode::Absent(i64::MAX),
+        Read::Is(znode) => znode_of(znode),
+    };
+    FoundZnode { znode, fits: true }
+}
+
+fn set_stage(worker: &mut Worker, stage: Stage) {
+    let Look { hint, comparing, heard, znode, .. } = worker.look;
+    let none = Look { hint, comparing, heard, ..Look::default() };
+    (worker.pc, worker.look) = match stage {
+        Stage::Znode => (Pc::ZnodeNext, none),
+        Stage::Key => (Pc::KeyNext, none),
+        Stage::SyncedZnode { again } => (Pc::Znode, Look { twice: again, ..none }),
+        Stage::KeyBehind { again, .. } => (Pc::Key, Look { twice: again, znode, ..none }),
+        Stage::KeyBehindWalk { may_be_old, .. } => (Pc::Walked, Look { after_a_round: may_be_old, znode, ..none }),
+    };
+}
+
+/// One request that reads, and what its answer leads to.
+fn read(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
+    match world.workers[i].pc {
+        Pc::ZnodeNext => read_znode(cfg, world, i, choice, effects),
+        Pc::Znode => see_both(cfg, world, i, choice),
+        _ => read_key(cfg, world, i, choice, effects),
+    }
+}
+
+/// The znode, on the session of the source.
+fn read_znode(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
     if !world.workers[i].has_session {
         die(world, i);
         return Some(());
@@ -60,67 +281,30 @@ fn see_znode(cfg: &Config, world: &mut World, i: usize, known: Known, choice: u8
         worker.zxid = worker.zxid.max(znode.mzxid);
     }
     worker.look.znode = Read::Is(znode);
-    let lineage = u32::from(worker.lineage);
-    let gone = if cfg.has(Bug::GonePairReadOld) { 0 } else { worker.gone };
-    let next = match after_znode(known, znode.version(), worker.look.hint.key, lineage, i64::from(gone)) {
-        Next::Both if cfg.has(Bug::StaleReadBelieved) && known != Known::Unknown && znode.is.value != 0 => Next::Decide,
+    let facts = knows(cfg, world, i);
+    let known = facts.known();
+    let reading = reading(cfg, facts.worker());
+    let next = match reading.znode(found(cfg, Read::Is(znode)), &facts) {
+        Next::Read(Reading { stage: Stage::SyncedZnode { .. }, .. })
+            if cfg.has(Bug::StaleReadBelieved) && known != Known::Unknown && znode.is.value != 0 =>
+        {
+            let base = if let Known::Base(base) = known { Some(base) } else { None };
+            let observation = Observation {
+                base,
+                znode: znode_of(znode),
+                key: Key::AsBase,
+                ensemble: facts.ensemble(),
+                seen: Seen::default(),
+            };
+            let news = world.workers[i].look.hint.news();
+            Next::Observed(Observed { news, comparing: false, observation, has_value: false, life: 0 })
+        }
         next => next,
     };
-    match next {
-        Next::Key => {
-            worker.look.znode = Read::No;
-            worker.pc = Pc::KeyNext;
-        }
-        Next::Both => {
-            worker.look.znode = Read::No;
-            worker.pc = Pc::Znode;
-        }
-        Next::Decide => {
-            if let Known::Base(base) = known {
-                worker.look.base = B::of(&base);
-            }
-            return decide(cfg, world, i, 0, effects);
-        }
-    }
-    Some(())
+    follow(cfg, world, i, 0, next, effects)
 }
 
-/// The fast path of the Redis source.
-fn see_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
-    if !read_key(cfg, world, i) {
-        return Some(());
-    }
-    let worker = &mut world.workers[i];
-    let base = worker.look.base.get();
-    let is_compared = worker.look.life == worker.life_compared || cfg.has(Bug::SidecarOfAnOlderLifeTrusted);
-    if after_key(base.as_ref(), worker.look.base.is, u32::from(worker.lineage), is_compared) == Next::Both {
-        worker.look = Look { hint: worker.look.hint, heard: worker.look.heard, ..Look::default() };
-        worker.pc = Pc::Znode;
-        return (choice == 0).then_some(());
-    }
-    decide(cfg, world, i, choice, effects)
-}
-
-/// OBSERVE; `false`: it was fenced.
-fn read_key(cfg: &Config, world: &mut World, i: usize) -> bool {
-    connect(world, i);
-    if !observe(cfg, world, i) {
-        die(world, i);
-        return false;
-    }
-    let data = world.redis;
-    let worker = &mut world.workers[i];
-    worker.look.key = Read::Is(data.key);
-    worker.look.base = data.bucket.entry;
-    worker.look.nonce = data.bucket.nonce;
-    worker.look.life = worker.lives;
-    if cfg.has(Bug::CachedBaseWhereTheSidecarIsGone) && !worker.look.base.is {
-        worker.look.base = worker.cache.base;
-    }
-    true
-}
-
-/// The slow path: the znode, after `sync`.
+/// The znode, after `sync`.
 pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option<()> {
     if !world.workers[i].has_session {
         die(world, i);
@@ -140,54 +324,97 @@ pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option
     if znode.is.value != 0 || !cfg.has(Bug::DeletionNotDated) {
         worker.zxid = worker.zxid.max(znode.mzxid);
     }
+    let is_again = worker.look.twice;
+    let reading = reading(cfg, worker);
     worker.look.znode = Read::Is(znode);
-    worker.pc = Pc::Key;
+    match reading.znode(found(cfg, Read::Is(znode)), &knows(cfg, world, i)) {
+        Next::Read(reading) => set_stage(&mut world.workers[i], reading.stage),
+        next => unreachable!("{next:?}: the key is still to be read"),
+    }
+    world.workers[i].look.twice = is_again;
     Some(())
 }
 
-/// The slow path: then the key; what is doubted is looked at once more, as a whole.
-fn see_both_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
-    if !read_key(cfg, world, i) {
+/// OBSERVE.
+fn read_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
+    connect(world, i);
+    if !observe(cfg, world, i) {
+        die(world, i);
         return Some(());
     }
+    let reading = reading(cfg, &world.workers[i]);
+    let data = world.redis;
     let worker = &mut world.workers[i];
-    let Read::Is(znode) = worker.look.znode else { return None };
-    let is_doubted = is_doubtful(worker.look.base.get().as_ref(), znode.version(), u32::from(worker.lineage));
-    let believes = cfg.has(Bug::StaleReadBelieved);
-    if is_doubted && !worker.look.twice && !believes {
-        let Look { hint, comparing, heard, .. } = worker.look;
-        worker.look = Look { hint, comparing, heard, twice: true, ..Look::default() };
-        worker.pc = Pc::Znode;
-        return (choice == 0).then_some(());
+    worker.look.key = Read::Is(data.key);
+    worker.look.base = data.bucket.entry;
+    worker.look.nonce = data.bucket.nonce;
+    worker.look.life = worker.lives;
+    if cfg.has(Bug::CachedBaseWhereTheSidecarIsGone) && !worker.look.base.is {
+        worker.look.base = worker.cache.base;
     }
-    decide(cfg, world, i, choice, effects)
+    let key_gone = data.key.is.value == 0;
+    // An absent key whose sidecar is there: the room asks for evictions before it says that nothing was lost, behind all events.
+    if key_gone && worker.look.base.is && !cfg.has(Bug::EventsNotHeardOut) {
+        hear_keys_out(world, i);
+    }
+    let worker = &world.workers[i];
+    let look = worker.look;
+    let evicted = if cfg.has(Bug::EvictionSeenLate) || !look.base.is { worker.evicted } else { world.evicted };
+    let is_intact = worker.compared_run == worker.run && worker.compared_evicted == evicted;
+    let key = if key_gone {
+        FoundKey::Absent
+    } else {
+        FoundKey::Value {
+            digest: digest_of(data.key.is),
+            expires_ms: data.key.expires.then_some(crate::world::EXPIRES_MS),
+            has_bytes: !(look.comparing && cfg.large_values),
+        }
+    };
+    let moment = Moment {
+        now_ms: if world.late { 2 * crate::world::EXPIRES_MS } else { 0 },
+        intact: is_intact || cfg.has(Bug::AbsenceIsADelete),
+        compared: worker.compared_run == worker.run,
+        older: false,
+        told: true,
+    };
+    let life = u64::from(look.life);
+    let answer = KeyAnswer { key, base: look.base.get(), has_sidecar: look.base.is, life, moment };
+    let facts = Knows { times: told(cfg, &look, choice).unwrap_or_default(), ..knows(cfg, world, i) };
+    let next = reading.key(answer, &facts);
+    if matches!(next, Next::Observed(_)) {
+        told(cfg, &look, choice)?;
+    } else {
+        (choice == 0).then_some(())?;
+    }
+    follow(cfg, world, i, choice, next, effects)
+}
+
+fn follow(cfg: &Config, world: &mut World, i: usize, choice: u8, next: Next, effects: &mut Effects) -> Option<()> {
+    match next {
+        Next::Read(reading) => {
+            let worker = &mut world.workers[i];
+            worker.look.hint = Hint::of(reading.news);
+            set_stage(worker, reading.stage);
+        }
+        Next::End(end) => settle(cfg, &mut world.workers[i], end),
+        Next::Observed(observed) => decide(cfg, world, i, observed, effects),
+    }
+    let _ = choice;
+    Some(())
 }
 
 /// A comparison met the znode: the key, or a guess where Redis is blank.
 pub fn read_walked(cfg: &Config, world: &mut World, i: usize, leads: bool, had_rounds: bool, effects: &mut Effects) {
     let worker = &mut world.workers[i];
-    worker.look.after_a_round = had_rounds && !cfg.has(Bug::WalkBelievedAfterARound);
-    if worker.blank && leads && !worker.look.after_a_round {
-        let _ = decide(cfg, world, i, 0, effects);
+    let may_be_old = had_rounds && !cfg.has(Bug::WalkBelievedAfterARound);
+    let news = worker.look.hint.news();
+    let walked = found(cfg, worker.look.znode);
+    if worker.blank && leads && !may_be_old {
+        let observed = Reading::guessed_absent(news, walked.znode, &knows(cfg, world, i));
+        decide(cfg, world, i, observed, effects);
         return;
     }
-    worker.pc = Pc::Walked;
-}
-
-fn walked(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
-    if !read_key(cfg, world, i) {
-        return Some(());
-    }
-    let worker = &mut world.workers[i];
-    let Read::Is(znode) = worker.look.znode else { return None };
-    let is_doubted = is_doubtful(worker.look.base.get().as_ref(), znode.version(), u32::from(worker.lineage));
-    let may_be_old = worker.look.after_a_round && !worker.look.base.is;
-    if may_be_old || is_doubted && !cfg.has(Bug::StaleReadBelieved) {
-        let hint = Hint { slow: true, ..worker.look.hint };
-        finish(cfg, worker, Some(hint));
-        return (choice == 0).then_some(());
-    }
-    decide(cfg, world, i, choice, effects)
+    set_stage(worker, Reading::walked(news, walked, may_be_old).stage);
 }
 
 /// The pair's round goes on.
@@ -195,24 +422,22 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
     let only = || (choice == 0).then_some(());
     match world.workers[i].pc {
         Pc::Idle => return None,
-        Pc::KeyNext => return see_key(cfg, world, i, choice, effects),
-        Pc::Znode => return see_both(cfg, world, i, choice),
-        Pc::Key => return see_both_key(cfg, world, i, choice, effects),
-        Pc::Walked => return walked(cfg, world, i, choice, effects),
+        Pc::ZnodeNext | Pc::KeyNext | Pc::Znode | Pc::Key | Pc::Walked => return read(cfg, world, i, choice, effects),
         Pc::Apply | Pc::ApplyOn => {
             only()?;
             apply(cfg, world, i, effects);
         }
         Pc::Milestone => {
             only()?;
-            let milestone = leave_milestone(cfg, world, i);
+            let left = leave_milestone(cfg, world, i);
+            let left = left.map(|(milestone, life)| LeftMilestone { milestone, life });
             let worker = &mut world.workers[i];
-            (worker.todo.milestone, worker.pc) = (milestone, Pc::Multi);
-            // What was read belongs to a data set that is gone, if any was.
-            let needs_none = worker.look.life == 0 || cfg.has(Bug::WrittenWithoutMilestone);
-            if milestone.get().is_none() && !needs_none {
-                let hint = Hint { slow: true, ..worker.look.hint };
-                finish(cfg, worker, Some(hint));
+            match write_of(worker).left(left, keepstep::pipeline::round::Pause::None) {
+                ControlFlow::Continue(write) => {
+                    (worker.todo.milestone, worker.pc) = (crate::twin::Mile::of(write.milestone), Pc::Multi);
+                }
+                ControlFlow::Break(_) if cfg.has(Bug::WrittenWithoutMilestone) => worker.pc = Pc::Multi,
+                ControlFlow::Break(end) => settle(cfg, worker, end),
             }
         }
         Pc::Multi => return multi(cfg, world, i, choice, effects),
@@ -249,111 +474,29 @@ fn told(cfg: &Config, look: &Look, choice: u8) -> Option<Seen> {
     }
 }
 
-/// As `Engine::may_be_older`, which asks the stream: the life of the data set was not compared yet, and the newest record is of
-/// another value.
-fn may_be_older(cfg: &Config, world: &World, i: usize, key: Ky) -> bool {
-    let worker = world.workers[i];
-    let is_source = cfg.policy.flow == Flow::From(Side::Redis);
-    let has_value = !(worker.look.comparing && cfg.large_values);
-    let is_newest = world.recorded == key.is.value;
-    let is_compared = worker.compared_run == worker.run;
-    is_source && has_value && !is_compared && !is_newest && !cfg.has(Bug::OlderKeyFollowed)
-}
-
-/// On which sides an event told of what is there now, as `DirtySet::told`.
-fn told_of(cfg: &Config, worker: &Worker) -> Told {
-    let look = worker.look;
-    let all = cfg.has(Bug::RoundsCarryOutWhatNobodySaw) && !look.comparing;
-    Told { znode: look.hint.znode || worker.later.znode || all, key: look.hint.key || worker.later.key || all }
-}
-
-/// `plan()` and `step()`, and what they come to.
-fn decide(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
-    let key_gone = matches!(world.workers[i].look.key, Read::Is(key) if key.is.value == 0);
-    // An absent key whose sidecar is there: the door asks for evictions before it says that nothing was lost, behind all events.
-    if key_gone && world.workers[i].look.base.is && !cfg.has(Bug::EventsNotHeardOut) {
-        hear_keys_out(world, i);
-    }
-    let mut worker = world.workers[i];
-    if key_gone && worker.later.event != Event::None {
-        worker.look.hint.event = worker.later.event;
-    }
-    let look = worker.look;
-    let is_late = cfg.has(Bug::EvictionSeenLate);
-    let evicted = if is_late || !look.base.is { worker.evicted } else { world.evicted };
-    let is_intact = worker.compared_run == worker.run && worker.compared_evicted == evicted;
-    let vanished = Vanished {
-        seen: look.hint.event.removal(),
-        now_ms: if world.late { 2 * crate::world::EXPIRES_MS } else { 0 },
-        intact: is_intact || cfg.has(Bug::AbsenceIsADelete),
-        older: false,
-    };
-    let seen = Observation {
-        base: look.base.get(),
-        znode: match look.znode {
-            Read::No => keepstep::plan::Znode::AsBase,
-            Read::Is(znode) if znode.is.value == 0 && cfg.has(Bug::LossNotDated) => {
-                keepstep::plan::Znode::Absent(i64::MAX)
-            }
-            Read::Is(znode) => znode_of(znode),
-        },
-        key: match look.key {
-            Read::No => keepstep::plan::Key::AsBase,
-            Read::Is(key) => key_of(key, vanished, may_be_older(cfg, world, i, key)),
-        },
-        ensemble: Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
-        seen: told(cfg, &look, choice)?,
-    };
-    let has_key = matches!(look.key, Read::Is(key) if key.is.value != 0);
-    let about = Circumstances {
-        has_value: has_key && !(look.comparing && cfg.large_values),
-        was_evicted: look.hint.event == Event::Evicted,
-        has_waited: look.hint.waited,
-        comparing: look.comparing,
-        told: told_of(cfg, &worker),
-        guards_deletes: cfg.guard && !look.hint.approved,
-        key_named: look.hint.key && !cfg.has(Bug::NamedKeyNotLookedAt),
-        hears_redis: true,
-        path_id: crate::world::PATH,
-    };
-    let action = plan(&cfg.policy, &seen);
+/// The machine's decision, and what it comes to.
+fn decide(cfg: &Config, world: &mut World, i: usize, observed: Observed, effects: &mut Effects) {
+    let mut observed = observed;
     let worker = &mut world.workers[i];
-    let next = match step(action, &cfg.policy, &seen, &about) {
-        Step::Do(_, Task::Redis { base: Some(base), .. }) if base.lost && cfg.has(Bug::LossNotNoted) => {
-            Step::Lost(keepstep::change::Side::Redis)
-        }
-        next => next,
-    };
-    match next {
-        Step::Nothing => {
-            worker.quarantined = false;
-            if !look.base.is && matches!(look.znode, Read::Is(znode) if znode.is.value == 0) {
-                is_gone(worker);
-            }
-            if look.znode != Read::No && look.key != Read::No {
-                put(cfg, worker, look.base);
-            }
-            finish(cfg, worker, None);
-        }
-        Step::Lost(_) | Step::Quarantine | Step::NotOurs => {
-            worker.quarantined = true;
-            finish(cfg, worker, None);
-        }
-        Step::Again(wait) => {
-            let waited = look.hint.waited || wait != Wait::Read;
-            finish(cfg, worker, Some(Hint { slow: true, waited, ..look.hint }));
-        }
-        Step::Guarded => {
-            worker.inferred = true;
-            finish(cfg, worker, None);
-        }
-        Step::Do(recorded, task) => begin(cfg, world, i, &recorded, task, effects),
+    worker.look.hint = Hint::of(observed.news);
+    if observed.observation.key == Key::AsBase {
+        worker.look.base = B::from(observed.observation.base);
     }
-    Some(())
-}
-
-pub fn put(cfg: &Config, worker: &mut Worker, base: B) {
-    worker.cache.base = if cfg.cache { base } else { B::default() };
+    if cfg.has(Bug::NamedKeyNotLookedAt) {
+        observed.news.key = false;
+    }
+    let facts = knows(cfg, world, i);
+    let action = observed.plan(&cfg.policy);
+    match observed.decide(action, &facts) {
+        Decision::Write(_, write)
+            if matches!(write.task, Task::Redis { base: Some(base), .. } if base.lost)
+                && cfg.has(Bug::LossNotNoted) =>
+        {
+            settle(cfg, &mut world.workers[i], End::Lost(Side::Redis));
+        }
+        Decision::End(end) => settle(cfg, &mut world.workers[i], end),
+        Decision::Write(recorded, write) => begin(cfg, world, i, &recorded, write.task, effects),
+    }
 }
 
 /// The stream has the record; the write is next.

@@ -84,7 +84,7 @@ pub fn znode_of(znode: Zn) -> Znode {
     }
 }
 
-fn digest_of(content: Content) -> Digest {
+pub fn digest_of(content: Content) -> Digest {
     crate::world::digest(content.value)
 }
 

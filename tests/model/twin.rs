@@ -21,6 +21,11 @@ pub struct Mile {
 }
 
 impl Mile {
+    pub fn of(milestone: Option<Milestone>) -> Mile {
+        let small = |number: u64| u8::try_from(number).unwrap();
+        milestone.map_or(Mile::default(), |is| Mile { branch: small(is.branch), number: small(is.number) })
+    }
+
     pub fn get(self) -> Option<Milestone> {
         (self.branch != 0).then(|| Milestone { branch: u64::from(self.branch), number: u64::from(self.number) })
     }

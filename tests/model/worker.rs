@@ -2,12 +2,13 @@
 //! which `src/pipeline` does these.
 
 use crate::config::{Bug, Config};
+use crate::news::Hint;
 use crate::round::{begin_look, read_walked, see_both};
 use crate::truth::Effects;
 use crate::twin::{self, Code, Mile};
-use crate::world::{Comparison, Hint, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
+use crate::world::{Comparison, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
 use keepstep::plan::Base;
-use keepstep::plan::guard::{self, Late, Remembered};
+use keepstep::plan::guard::{self, Late, Milestone, Remembered};
 
 /// It ends, and with it whatever it knew.
 pub fn die(world: &mut World, i: usize) {
@@ -22,13 +23,13 @@ pub fn note_hint(worker: &mut Worker, hint: Hint) {
 
 /// The pair's round ends; `again`: what is still to be done.
 pub fn finish(cfg: &Config, worker: &mut Worker, again: Option<Hint>) {
-    let is_owed = worker.look.comparing && !cfg.has(Bug::SkippedPairTakenAsCompared);
+    let forgets = worker.look.comparing && cfg.has(Bug::SkippedPairTakenAsCompared);
     worker.busy = false;
     worker.pc = Pc::Idle;
     worker.look = Look::default();
     worker.todo = Default::default();
     let later = std::mem::take(&mut worker.later);
-    let mut hint = again.map(|again| Hint { owed: again.owed || is_owed, ..again }).unwrap_or_default();
+    let mut hint = again.map(|again| Hint { owed: again.owed && !forgets, ..again }).unwrap_or_default();
     if !cfg.has(Bug::HintDuringARoundDropped) {
         hint.merge(later);
     }
@@ -206,8 +207,8 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
     world.workers[i].life = Life::Marking;
 }
 
-/// As `store/redis/state.rs`; answers the milestone if it is behind what this worker has read of the pair.
-pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Mile {
+/// As `store/redis/state.rs`; answers the milestone, and the life of the data set in which it was left.
+pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Option<(Milestone, u64)> {
     connect(world, i);
     if world.workers[i].branch == 0 {
         world.nonces += 1;
@@ -219,15 +220,15 @@ pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Mile {
     if worker.left > 0 && !is_there && !cfg.has(Bug::MilestonePutWhateverWasThere) {
         let worker = &mut world.workers[i];
         (worker.branch, worker.given, worker.left) = (0, 0, 0);
-        return Mile::default();
+        return None;
     }
     let milestone = Mile { branch: worker.branch, number: worker.given };
-    let is_of_this_life = worker.look.life == worker.lives || cfg.has(Bug::MilestoneOfAnotherLife);
     if !note_in_redis(cfg, world, i, |state| state.milestone = milestone) {
-        return Mile::default();
+        return None;
     }
     world.workers[i].left = milestone.number;
-    if is_of_this_life { milestone } else { Mile::default() }
+    let life = if cfg.has(Bug::MilestoneOfAnotherLife) { worker.look.life } else { worker.lives };
+    milestone.get().map(|milestone| (milestone, u64::from(life)))
 }
 
 /// Every write of what Redis remembers, as `store/redis/state.rs`: a newer owner's is left alone, and how far the ensemble has come
@@ -361,6 +362,7 @@ fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
     }
     begin_look(worker, heard, Hint { on: true, ..Hint::default() }, true);
     if !is_there {
+        worker.pc = Pc::Znode;
         see_both(cfg, world, i, 0);
         return;
     }

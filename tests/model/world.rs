@@ -3,9 +3,10 @@
 //! Numbers are small so that states stay small: a value is one byte, its digest twenty times that byte; a zxid, an epoch, a
 //! nonce is one byte, 0 for none.
 
+use crate::news::{Event, Hint};
 use crate::twin::{Bucket, Mile};
 use keepstep::change::{Digest, ZkVersion};
-use keepstep::plan::{Base, Known, Named, Removal};
+use keepstep::plan::{Base, Known};
 
 /// No application has written this.
 pub const NOBODY: u8 = 0;
@@ -115,69 +116,6 @@ pub struct Data {
     pub state: State,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Event {
-    #[default]
-    None,
-    Set,
-    Del,
-    Expired,
-    Evicted,
-}
-
-impl Event {
-    pub fn name(self) -> Option<&'static str> {
-        match self {
-            Event::None => None,
-            Event::Set => Some("set"),
-            Event::Del => Some("del"),
-            Event::Expired => Some("expired"),
-            Event::Evicted => Some("evicted"),
-        }
-    }
-
-    pub fn removal(self) -> Option<Removal> {
-        self.name().and_then(keepstep::store::removal_of)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Hint {
-    pub on: bool,
-    pub znode: bool,
-    /// `u8::MAX`: the server does not tell.
-    pub zxid: u8,
-    pub key: bool,
-    pub slow: bool,
-    pub event: Event,
-    pub waited: bool,
-    pub approved: bool,
-    /// A comparison waits until the pair is settled.
-    pub owed: bool,
-}
-
-impl Hint {
-    /// As `pipeline::dirty` merges.
-    pub fn merge(&mut self, newer: Hint) {
-        self.on |= newer.on;
-        self.znode |= newer.znode;
-        self.zxid = self.zxid.max(newer.zxid);
-        self.key |= newer.key;
-        self.slow |= newer.slow;
-        if newer.key && newer.event != Event::None {
-            self.event = newer.event;
-        }
-        self.waited |= newer.waited;
-        self.approved |= newer.approved;
-        self.owed |= newer.owed;
-    }
-
-    pub fn named(self) -> Named {
-        let zxid = if self.zxid == u8::MAX { i64::MAX } else { i64::from(self.zxid) };
-        Named { znode: self.znode, zxid, key: self.key, slow: self.slow }
-    }
-}
-
 /// Where a worker is in its ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Life {
@@ -197,6 +135,8 @@ pub enum Life {
 pub enum Pc {
     #[default]
     Idle,
+    /// The znode, on the session of the source.
+    ZnodeNext,
     /// The znode was read by the fast path and is as the base has it: the key next.
     KeyNext,
     /// Both, the znode first.
@@ -446,7 +386,7 @@ pub fn some(value: u8) -> Option<Digest> {
     (value != 0).then(|| digest(value))
 }
 
-fn small(number: i64) -> u8 {
+pub fn small(number: i64) -> u8 {
     u8::try_from(number).unwrap()
 }
 

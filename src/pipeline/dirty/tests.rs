@@ -2,8 +2,12 @@
 
 use super::*;
 
+fn about(news: News) -> Hint {
+    Hint::new(0).with(news)
+}
+
 fn named(hint: &mut Hint) -> Hint {
-    hint.key = true;
+    hint.news.key = true;
     hint.hints = 1;
     *hint
 }
@@ -76,23 +80,23 @@ fn a_paused_route_keeps_its_hints() {
 #[test]
 fn an_event_without_a_name_does_not_hide_what_was_said_before() {
     let mut hint = Hint::new(0);
-    hint.merge(Hint { key: true, removal: Some(Removal::Expired), event: Some("expired"), ..Hint::new(0) });
-    hint.merge(Hint { key: true, ..Hint::new(0) });
-    assert_eq!(hint.removal, Some(Removal::Expired));
+    hint.merge(about(News { key: true, removal: Some(Removal::Expired), event: Some("expired"), ..News::default() }));
+    hint.merge(about(News { key: true, ..News::default() }));
+    assert_eq!(hint.news.removal, Some(Removal::Expired));
 }
 
 #[test]
 fn a_pair_is_owed_until_the_round_that_was_asked_for_has_settled_it() {
     let dirty = Arc::new(DirtySet::default());
     let turn = dirty.turn();
-    let owed = Hint { owed: true, slow: true, ..Hint::new(0) };
+    let owed = Hint::new(0).owed().slow();
     dirty.note(b"a", Hint::new(0));
     let first = dirty.take(&turn, 1).remove(0);
     dirty.note(b"a", owed);
     dirty.finish(first.0, None);
     assert!(dirty.owes(), "the round that was under way was not the one that was asked for");
     let (name, hint) = dirty.take(&turn, 1).remove(0);
-    assert!(hint.owed);
+    assert!(hint.news.owed);
     dirty.note(b"a", Hint::new(0));
     dirty.finish(name, Some((hint, Duration::ZERO)));
     assert!(dirty.owes(), "it is to be looked at again");
@@ -106,17 +110,17 @@ fn a_pair_is_owed_until_the_round_that_was_asked_for_has_settled_it() {
 fn a_removal_explains_nothing_once_a_later_event_is_known_or_events_were_lost() {
     let dirty = Arc::new(DirtySet::default());
     let turn = dirty.turn();
-    let told = |event, removal| Hint { key: true, event: Some(event), removal, ..Hint::new(0) };
+    let told = |event, removal| about(News { key: true, event: Some(event), removal, ..News::default() });
     dirty.note(b"a", told("del", Some(Removal::Deleted)));
     let (name, hint) = dirty.take(&turn, 1).remove(0);
-    assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Deleted));
+    assert_eq!(dirty.with_newest_event(&name, hint).news.removal, Some(Removal::Deleted));
     dirty.note(b"a", told("evicted", Some(Removal::Lost)));
-    assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Lost));
+    assert_eq!(dirty.with_newest_event(&name, hint).news.removal, Some(Removal::Lost));
     dirty.lost_events(Side::Redis);
     let blind = dirty.with_newest_event(&name, hint);
-    assert_eq!((blind.event, blind.removal), (None, None));
+    assert_eq!((blind.news.event, blind.news.removal), (None, None));
     dirty.note(b"a", told("del", Some(Removal::Deleted)));
-    assert_eq!(dirty.with_newest_event(&name, hint).removal, Some(Removal::Deleted));
+    assert_eq!(dirty.with_newest_event(&name, hint).news.removal, Some(Removal::Deleted));
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn what_a_turn_has_not_finished_goes_back_and_after_a_panic_each_pair_alone() {
     let mut alone = Vec::new();
     while alone.len() < 2 {
         let some = dirty.take(&next, 10);
-        assert!(some.len() <= 1 && some.iter().all(|(_, hint)| hint.slow && hint.key), "{some:?}");
+        assert!(some.len() <= 1 && some.iter().all(|(_, hint)| hint.news.slow && hint.news.key), "{some:?}");
         alone.extend(some);
         std::thread::yield_now();
     }
@@ -172,13 +176,13 @@ fn a_removal_was_told_where_an_event_named_the_pair_since_the_last_gap_or_said_s
     let dirty = Arc::new(DirtySet::default());
     let turn = dirty.turn();
     let told = |name: &[u8], hint| dirty.told(name, hint);
-    let znode = |znode_deleted| Hint { znode: true, znode_deleted, ..Hint::new(0) };
-    let key = |removal| Hint { key: true, event: Some("an event"), removal, ..Hint::new(0) };
+    let znode = |znode_deleted| about(News { znode: true, znode_deleted, ..News::default() });
+    let key = |removal| about(News { key: true, event: Some("an event"), removal, ..News::default() });
     dirty.note(b"changed", znode(false));
     dirty.note(b"deleted", znode(true));
     dirty.note(b"set", key(None));
     dirty.note(b"del", key(Some(Removal::Deleted)));
-    dirty.note(b"owed", Hint { slow: true, owed: true, ..Hint::new(0) });
+    dirty.note(b"owed", Hint::new(0).owed().slow());
     let taken = dirty.take(&turn, 10);
     let all = |znode: [bool; 5], key: [bool; 5]| {
         for ((name, hint), (znode, key)) in taken.iter().zip(znode.into_iter().zip(key)) {
@@ -198,7 +202,7 @@ fn a_removal_was_told_where_an_event_named_the_pair_since_the_last_gap_or_said_s
 fn what_a_comparison_left_is_counted_once_whether_or_not_it_is_settled() {
     let dirty = Arc::new(DirtySet::default());
     let turn = dirty.turn();
-    let owed = Hint { owed: true, slow: true, ..Hint::new(1) };
+    let owed = Hint::new(1).owed().slow();
     dirty.note(b"before", owed);
     dirty.begin_comparison();
     dirty.note(b"before", owed);

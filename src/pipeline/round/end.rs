@@ -1,0 +1,208 @@
+//! How a pair's round ends, and what that changes in what the worker keeps of the pair: one function, in one order.
+
+use crate::change::Side;
+use crate::pipeline::hint::News;
+use crate::plan::Base;
+use std::time::Duration;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its events report what the base has already.
+    Echo,
+    /// Nothing is to be done.
+    AsItIs {
+        /// What it was compared with.
+        base: Option<Base>,
+        /// Both sides were read.
+        is_whole: bool,
+        /// There is neither znode nor base.
+        is_gone: bool,
+        /// For what it was read.
+        news: News,
+    },
+    /// A write left the pair with this base.
+    InStep {
+        /// `None`: it has none any more.
+        base: Option<Base>,
+        /// It had one before.
+        had_base: bool,
+        /// For what it was read.
+        news: News,
+    },
+    /// This side lost its data and nothing flows there.
+    Lost(Side),
+    /// It is left as it is until somebody does something about it.
+    Quarantine {
+        /// For what it was read.
+        news: News,
+        /// Why.
+        reason: Reason,
+        /// What Redis lost is not forgotten while the pair is there.
+        strands: bool,
+    },
+    /// A delete that no event reported: it is counted before it is carried out.
+    Guarded,
+    /// A compare-and-set found another state.
+    Refused(Again),
+    /// The pair is looked at again.
+    Again(Again),
+}
+
+/// Why a pair is left as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Both sides changed, and nobody may settle it.
+    Conflict,
+    /// The key stands for an ephemeral znode that this route may not write.
+    NotOurs,
+    /// What was read cannot be mirrored.
+    Unfit,
+    /// What is to be written fits into no request or record.
+    TooLarge,
+    /// A store never takes the write.
+    Impossible,
+}
+
+/// How long a pair waits before it is looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pause {
+    /// Not at all.
+    None,
+    /// Until the key's event may have arrived.
+    Event,
+    /// After an eviction.
+    Evicted,
+    /// So long, while Redis has no room.
+    Room(Duration),
+    /// As long as the stream's failures call for.
+    Stream,
+    /// As long as ZooKeeper's failures call for.
+    Zookeeper,
+    /// As long as Redis' failures call for.
+    Redis,
+    /// As long as the failures of a look at both sides call for, where either may be what does not answer.
+    Either,
+}
+
+/// A pair that is looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// For what.
+    pub news: News,
+    /// When.
+    pub pause: Pause,
+}
+
+impl Again {
+    /// Both sides are read, and the comparison that found the pair waits for that.
+    #[must_use]
+    pub fn both(news: News, comparing: bool, pause: Pause) -> Again {
+        let waited = news.waited || matches!(pause, Pause::Event | Pause::Evicted | Pause::Room(_));
+        Again { news: News { slow: true, waited, owed: news.owed || comparing, ..news }, pause }
+    }
+}
+
+/// What a worker keeps of a pair, as far as the end of a round changes it.
+pub trait Leaves {
+    /// Remembers the base, or forgets it.
+    fn remember(&mut self, base: Option<Base>);
+
+    /// A compare-and-set was refused: what is remembered of the base is forgotten.
+    fn refused(&mut self);
+
+    /// Counts the pair among those in step, or no more.
+    fn count(&mut self, had_base: bool, has_base: bool);
+
+    /// The pair leaves the quarantine.
+    fn release(&mut self);
+
+    /// The pair goes into quarantine; `is_news`: an event named it, which is news even of a pair that was dropped.
+    fn quarantine(&mut self, reason: Reason, is_news: bool);
+
+    /// The pair goes into quarantine, as this side lost its data.
+    fn quarantine_lost(&mut self, side: Side);
+
+    /// What Redis lost is not forgotten while the pair is as it is.
+    fn strand(&mut self);
+
+    /// The pair's delete is counted among those that no event reported.
+    fn infer(&mut self);
+
+    /// There is nothing to be deleted of the pair any more.
+    fn not_inferred(&mut self);
+
+    /// What is on the stream of the pair is in the stores.
+    fn is_written(&mut self);
+
+    /// The pair's round ends, with neither znode nor base: whoever takes it next must find that what was read of its znode before
+    /// may be older, so this and the end are one step.
+    fn finish_gone(&mut self, news: News);
+
+    /// The pair's round ends; it is looked at again only if it was named meanwhile.
+    fn finish(&mut self);
+
+    /// The pair's round ends, and it is looked at again.
+    fn finish_again(&mut self, again: Again);
+}
+
+impl End {
+    /// Applies the end of a pair's round. The pair is given back last: whoever takes it next finds everything as it is.
+    pub fn settle(self, leaves: &mut impl Leaves) {
+        match self {
+            End::Echo => leaves.finish(),
+            End::AsItIs { base, is_whole, is_gone, news } => {
+                leaves.release();
+                if is_whole {
+                    leaves.remember(base);
+                    leaves.count(base.is_some(), base.is_some());
+                }
+                if base.is_some() {
+                    leaves.not_inferred();
+                }
+                give_back(leaves, is_gone, news);
+            }
+            End::InStep { base, had_base, news } => {
+                leaves.remember(base);
+                if base.is_some_and(|base| base.lost) {
+                    leaves.quarantine_lost(Side::Redis);
+                } else {
+                    leaves.is_written();
+                    leaves.release();
+                }
+                leaves.not_inferred();
+                leaves.count(had_base, base.is_some());
+                give_back(leaves, base.is_none(), news);
+            }
+            End::Lost(side) => {
+                leaves.quarantine_lost(side);
+                leaves.not_inferred();
+                leaves.finish();
+            }
+            End::Quarantine { news, reason, strands } => {
+                if strands {
+                    leaves.strand();
+                }
+                leaves.quarantine(reason, reason == Reason::Unfit && (news.znode || news.key));
+                leaves.finish();
+            }
+            End::Guarded => {
+                leaves.infer();
+                leaves.finish();
+            }
+            End::Refused(again) => {
+                leaves.refused();
+                leaves.finish_again(again);
+            }
+            End::Again(again) => leaves.finish_again(again),
+        }
+    }
+}
+
+fn give_back(leaves: &mut impl Leaves, is_gone: bool, news: News) {
+    if is_gone {
+        leaves.finish_gone(news);
+    } else {
+        leaves.finish();
+    }
+}

@@ -1,0 +1,78 @@
+//! What a round asks of its worker about one pair. Every answer is at hand: none waits for a store.
+
+use crate::pipeline::hint::News;
+use crate::plan::{Ensemble, Known, Policy, Seen, Task, Told};
+use std::time::Duration;
+
+/// What the newest record of the pair on the stream says of the state that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewestRecord {
+    /// It holds the value that the key was read with.
+    pub is_key: bool,
+    /// It holds the value that the znode was read with. A znode that is empty since its pair was deleted has none.
+    pub is_znode: bool,
+}
+
+/// Why a write cannot be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// No request can hold it.
+    TooLarge,
+    /// Redis evicts keys as fast as they are restored: wait so long.
+    NoRoom(Duration),
+}
+
+/// See the module. The round calls these between answers; where the moment of a call matters, it says so.
+pub trait Facts {
+    /// The rules of the pair's route.
+    fn policy(&self) -> &Policy;
+
+    /// The name of the pair's path ([`crate::plan::path_id`]).
+    fn path_id(&self) -> u32;
+
+    /// The lineage of the ensemble in this ownership.
+    fn ensemble(&self) -> Ensemble;
+
+    /// Whether deletes that no event reported are counted before they are carried out.
+    fn guards_deletes(&self) -> bool;
+
+    /// Whether every change of the znode since its base was reported ([`crate::pipeline::sources::Sources::is_watched`]).
+    fn is_watched(&self) -> bool;
+
+    /// Whether a comparison has ended that began in this life of Redis' data set.
+    fn is_compared(&self, life: u64) -> bool;
+
+    /// The same, for a comparison that passed over paused routes but not over this pair's.
+    fn is_looked_at(&self, life: u64) -> bool;
+
+    /// Whether events of keys arrive.
+    fn hears_redis(&self) -> bool;
+
+    /// Whether the pair is in quarantine: its base may be older than what was read of it.
+    fn is_quarantined(&self) -> bool;
+
+    /// What is remembered of the pair's base.
+    fn known(&self) -> Known;
+
+    /// The newest zxid seen when a pair last lost its base. Asked after the znode was read.
+    fn gone_zxid(&self) -> i64;
+
+    /// These news with the newest event of the key, those included that arrived since the pair was taken; without any if events
+    /// may have been lost since. Asked after the key was read.
+    fn newest_event(&self, news: News) -> News;
+
+    /// On which sides an event reported what is there now. Asked after both were read.
+    fn told(&self, news: News) -> Told;
+
+    /// The newest record of the pair, where it is sure to be the last state that was agreed on or recorded.
+    fn newest_record(&self) -> Option<NewestRecord>;
+
+    /// Whether the newest record of the pair is a delete.
+    fn is_deleted_on_record(&self) -> bool;
+
+    /// When and how often the key changed, as far as a rule asks for it.
+    fn times(&self, news: News, comparing: bool) -> Seen;
+
+    /// Whether this write cannot be made now; `is_restore`: a key is put back that no application changed.
+    fn hindrance(&self, task: &Task, is_restore: bool) -> Option<Hindrance>;
+}

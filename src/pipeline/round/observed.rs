@@ -1,0 +1,125 @@
+//! A pair of which enough was read, and what is decided about it.
+
+use super::end::{Again, End, Pause, Reason};
+use super::facts::{Facts, Hindrance};
+use super::write::Write;
+use crate::change::{Digest, Side};
+use crate::pipeline::hint::News;
+use crate::plan::{
+    Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Step, Task, Told, Wait, Znode, agreed, lost, note,
+    plan, step,
+};
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    /// For what it was read, with the newest event of the key.
+    pub news: News,
+    /// A comparison found it.
+    pub comparing: bool,
+    /// What was read.
+    pub observation: Observation,
+    /// The key's bytes were read.
+    pub has_value: bool,
+    /// The life of the data set in which the key was read; 0 if it was not.
+    pub life: u64,
+}
+
+/// What is decided about a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing is written: the pair's round ends.
+    End(End),
+    /// This goes on the stream, then the write is made.
+    Write(Record, Write),
+}
+
+impl Observed {
+    /// What is to be done with the pair.
+    #[must_use]
+    pub fn plan(&self, policy: &Policy) -> Action {
+        plan(policy, &self.observation)
+    }
+
+    /// Turns the action that was planned for the pair into what is done.
+    #[must_use]
+    pub fn decide(self, action: Action, facts: &impl Facts) -> Decision {
+        let policy = facts.policy();
+        let about = Circumstances {
+            has_value: self.has_value,
+            was_evicted: self.news.event == Some("evicted"),
+            has_waited: self.news.waited,
+            comparing: self.comparing,
+            told: if self.is_gone() { facts.told(self.news) } else { Told::default() },
+            guards_deletes: facts.guards_deletes() && !self.news.approved,
+            key_named: self.news.key,
+            hears_redis: facts.hears_redis(),
+            path_id: facts.path_id(),
+        };
+        let end = match step(action, policy, &self.observation, &about) {
+            Step::Nothing => End::AsItIs {
+                base: self.observation.base,
+                is_whole: self.observation.znode != Znode::AsBase && self.observation.key != Key::AsBase,
+                is_gone: self.observation.base.is_none() && matches!(self.observation.znode, Znode::Absent(_)),
+                news: self.news,
+            },
+            Step::Lost(side) => End::Lost(side),
+            Step::Quarantine => self.quarantine(Reason::Conflict),
+            Step::NotOurs => self.quarantine(Reason::NotOurs),
+            Step::Again(Wait::Read) => self.again(Pause::None),
+            Step::Again(Wait::Event) => self.again(Pause::Event),
+            Step::Again(Wait::Evicted) => self.again(Pause::Evicted),
+            Step::Guarded => End::Guarded,
+            // Before it is put on the stream: what cannot be written is no change that was made.
+            Step::Do(record, task) => match facts.hindrance(&task, self.is_restore(&task)) {
+                Some(Hindrance::TooLarge) => self.quarantine(Reason::TooLarge),
+                Some(Hindrance::NoRoom(wait)) => self.again(Pause::Room(wait)),
+                None => return Decision::Write(record, self.write(task)),
+            },
+        };
+        Decision::End(end)
+    }
+
+    /// Leaves the pair as it is until either side changes: both states become its base.
+    #[must_use]
+    pub fn keep_apart(&self, path_id: u32) -> Write {
+        self.write(note(Some(agreed(&self.observation, path_id, true))))
+    }
+
+    /// Whether this puts a key back that no application changed. Its sidecar may have been evicted with it, so it has a base or none.
+    fn is_restore(&self, task: &Task) -> bool {
+        matches!(task, Task::Redis { op: KeyOp::Set, .. })
+            && matches!(self.observation.key, Key::Absent(_))
+            && !self.news.znode
+    }
+
+    /// Whether either side's value is gone.
+    fn is_gone(&self) -> bool {
+        let is_gone = match self.observation.znode {
+            Znode::Absent(_) => true,
+            Znode::Present { digest, .. } => digest == Digest::EMPTY,
+            Znode::AsBase => false,
+        };
+        is_gone || matches!(self.observation.key, Key::Absent(_))
+    }
+
+    fn write(&self, task: Task) -> Write {
+        Write {
+            news: self.news,
+            comparing: self.comparing,
+            task,
+            life: self.life,
+            had_base: self.observation.base.is_some(),
+            is_lost: lost(&self.observation) == Some(Side::Redis),
+            milestone: None,
+        }
+    }
+
+    fn quarantine(&self, reason: Reason) -> End {
+        End::Quarantine { news: self.news, reason, strands: false }
+    }
+
+    fn again(&self, pause: Pause) -> End {
+        End::Again(Again::both(self.news, self.comparing, pause))
+    }
+}

@@ -1,0 +1,362 @@
+//! What is read of a pair, and when enough is known to decide.
+//!
+//! - An event named the znode: it is read on the source's session; the key is assumed to be as the base has it, even if
+//!   an event named it as well (our own writes do), since the compare-and-set checks that. If the znode is as the base
+//!   has it, the key is read next. An event that is not newer than the base is an echo and needs no read.
+//! - An event named the key: it is read with its sidecar; the znode is assumed to be as the base has it. Only while the
+//!   watch stands, has not named the znode, and a comparison has ended since it was laid.
+//! - Otherwise, or when an assumption was refused, or when the pair is in quarantine (its base may be older than what was
+//!   read of it): ZooKeeper first, after `sync`, then Redis. A znode that is absent or older than the base is believed only
+//!   after a second such observation.
+
+use super::end::{Again, End, Pause, Reason};
+use super::facts::{Facts, NewestRecord};
+use super::observed::Observed;
+
+use crate::change::{Digest, Side, ZkVersion};
+use crate::pipeline::hint::News;
+use crate::plan::{
+    Base, Flow, Key, Known, Next as Follows, Observation, Path, Removal, Seen, Vanished, Znode, after_key, after_znode,
+    is_doubtful, path,
+};
+use crate::store::Moment;
+
+/// What is asked of a store next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// The znode, on the session of the source.
+    Znode,
+    /// The znode, after `sync`.
+    SyncedZnode,
+    /// The key with its sidecar.
+    Key,
+}
+
+/// What was read of a znode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundZnode {
+    /// The znode; [`Znode::AsBase`] where it may not be read, or is too large to be.
+    pub znode: Znode,
+    /// Whether it can be mirrored.
+    pub fits: bool,
+}
+
+impl FoundZnode {
+    fn is_unreadable(&self) -> bool {
+        self.znode == Znode::AsBase
+    }
+
+    fn version(&self) -> Option<ZkVersion> {
+        match self.znode {
+            Znode::Present { version, .. } => Some(version),
+            Znode::Absent(_) | Znode::AsBase => None,
+        }
+    }
+}
+
+/// What was read of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundKey {
+    /// There is none.
+    Absent,
+    /// A string.
+    Value {
+        /// Its digest.
+        digest: Digest,
+        /// Its expiry time, milliseconds since the epoch.
+        expires_ms: Option<i64>,
+        /// Its bytes were read.
+        has_bytes: bool,
+    },
+    /// Answers had no room for it: it is asked for again.
+    Later,
+    /// It cannot be mirrored. `is_denied`: it may not be read, nor what its sidecar says.
+    Unfit {
+        /// See there.
+        is_denied: bool,
+    },
+}
+
+/// A key with its sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyAnswer {
+    /// The key.
+    pub key: FoundKey,
+    /// The base in the sidecar, if it was agreed for this path.
+    pub base: Option<Base>,
+    /// Whether there is a sidecar at all.
+    pub has_sidecar: bool,
+    /// The life of the data set in which it was read.
+    pub life: u64,
+    /// When that was, and what absence may mean.
+    pub moment: Moment,
+}
+
+/// What was read before, and what is asked now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The znode; the key is assumed.
+    Znode,
+    /// The key; the znode is assumed.
+    Key,
+    /// The znode, after `sync`; `again`: what was read of both the first time was doubted.
+    SyncedZnode {
+        /// See there.
+        again: bool,
+    },
+    /// The key, behind the znode.
+    KeyBehind {
+        /// As read after `sync`.
+        znode: FoundZnode,
+        /// As for [`Stage::SyncedZnode`].
+        again: bool,
+    },
+    /// The key, behind the znode that a comparison's walk met.
+    KeyBehindWalk {
+        /// As the walk read it.
+        znode: FoundZnode,
+        /// Pairs have lost their base since the walk read it, so nothing shows whether it is older than that.
+        may_be_old: bool,
+    },
+}
+
+/// A pair that is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// For what.
+    pub news: News,
+    /// A comparison found it.
+    pub comparing: bool,
+    /// Where it is.
+    pub stage: Stage,
+}
+
+/// What follows an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More is read: see [`Reading::ask`].
+    Read(Reading),
+    /// Enough is known.
+    Observed(Observed),
+    /// The pair's round ends.
+    End(End),
+}
+
+impl Reading {
+    /// A round takes a pair.
+    #[must_use]
+    pub fn begin(news: News, facts: &impl Facts) -> Next {
+        let slow = news.slow || facts.is_quarantined();
+        let named = News { slow, ..news }.named();
+        let stage = match path(named, facts.known(), facts.ensemble().id, facts.is_watched()) {
+            Path::Echo => return Next::End(End::Echo),
+            Path::Znode => Stage::Znode,
+            Path::Key => Stage::Key,
+            Path::Both => Stage::SyncedZnode { again: false },
+        };
+        Next::Read(Reading { news, comparing: false, stage })
+    }
+
+    /// Both sides are read, whatever is known.
+    #[must_use]
+    pub fn both(news: News, comparing: bool) -> Reading {
+        Reading { news, comparing, stage: Stage::SyncedZnode { again: false } }
+    }
+
+    /// A comparison's walk met the znode.
+    #[must_use]
+    pub fn walked(news: News, znode: FoundZnode, may_be_old: bool) -> Reading {
+        Reading { news, comparing: true, stage: Stage::KeyBehindWalk { znode, may_be_old } }
+    }
+
+    /// A comparison's walk met the znode, and Redis holds next to nothing: the value is written on the guess that there is neither
+    /// key nor base; what the compare-and-set refuses is observed like everything else.
+    #[must_use]
+    pub fn guessed_absent(news: News, znode: Znode, facts: &impl Facts) -> Observed {
+        Reading { news, comparing: true, stage: Stage::Znode }.observed(None, znode, Key::AsBase, facts)
+    }
+
+    /// What is asked of a store.
+    #[must_use]
+    pub fn ask(&self) -> Ask {
+        match self.stage {
+            Stage::Znode => Ask::Znode,
+            Stage::SyncedZnode { .. } => Ask::SyncedZnode,
+            Stage::Key | Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. } => Ask::Key,
+        }
+    }
+
+    /// The store failed as a whole.
+    #[must_use]
+    pub fn failed(self) -> End {
+        let pause = match self.stage {
+            Stage::Znode => Pause::Zookeeper,
+            Stage::Key => Pause::Redis,
+            Stage::SyncedZnode { .. } | Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. } => Pause::Either,
+        };
+        End::Again(Again::both(self.news, self.comparing, pause))
+    }
+
+    /// Whether the znode was read, and the key is read behind it.
+    #[must_use]
+    pub fn is_behind_znode(&self) -> bool {
+        matches!(self.stage, Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. })
+    }
+
+    fn to(self, stage: Stage) -> Next {
+        Next::Read(Reading { stage, ..self })
+    }
+
+    fn to_both(self, again: bool) -> Next {
+        self.to(Stage::SyncedZnode { again })
+    }
+
+    /// The znode was read. Not called for a pair that asked for its key.
+    #[must_use]
+    pub fn znode(self, found: FoundZnode, facts: &impl Facts) -> Next {
+        match self.stage {
+            Stage::Znode => self.after_znode(found, facts),
+            Stage::SyncedZnode { again } => self.to(Stage::KeyBehind { znode: found, again }),
+            Stage::Key | Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. } => {
+                debug_assert!(false, "the key was asked for");
+                self.to_both(false)
+            }
+        }
+    }
+
+    fn after_znode(self, found: FoundZnode, facts: &impl Facts) -> Next {
+        let known = facts.known();
+        let follows = match found.is_unreadable() {
+            // Whatever the base says, it goes into quarantine.
+            true if known != Known::Unknown && !self.news.key => Follows::Decide,
+            true => Follows::Both,
+            false => after_znode(known, found.version(), self.news.key, facts.ensemble().id, facts.gone_zxid()),
+        };
+        match follows {
+            Follows::Key => self.to(Stage::Key),
+            Follows::Both => self.to_both(false),
+            Follows::Decide if !found.fits => Next::End(self.unfit(false)),
+            Follows::Decide => {
+                let base = match known {
+                    Known::Base(base) => Some(base),
+                    Known::None | Known::Unknown => None,
+                };
+                Next::Observed(self.observed(base, found.znode, Key::AsBase, facts))
+            }
+        }
+    }
+
+    /// The key was read, or the store answered for it. Not called for a pair that asked for its znode.
+    #[must_use]
+    pub fn key(self, answer: KeyAnswer, facts: &impl Facts) -> Next {
+        let KeyAnswer { base, has_sidecar, life, moment, .. } = answer;
+        let ensemble = facts.ensemble().id;
+        let (found, is_behind) = match self.stage {
+            Stage::Key => {
+                let is_compared = facts.is_compared(life);
+                if after_key(base.as_ref(), has_sidecar, ensemble, is_compared) == Follows::Both {
+                    return self.to_both(false);
+                }
+                (FoundZnode { znode: Znode::AsBase, fits: true }, false)
+            }
+            Stage::KeyBehind { znode, again } => {
+                if !again && is_doubted(base.as_ref(), &znode, ensemble) {
+                    return self.to_both(true);
+                }
+                (znode, true)
+            }
+            Stage::KeyBehindWalk { znode, may_be_old } => {
+                if may_be_old && base.is_none() || is_doubted(base.as_ref(), &znode, ensemble) {
+                    // Read before a write of ours, or older for a bad reason: a round decides.
+                    let news = News { slow: true, owed: true, ..self.news };
+                    return Next::End(End::Again(Again { news, pause: Pause::None }));
+                }
+                (znode, true)
+            }
+            Stage::Znode | Stage::SyncedZnode { .. } => {
+                debug_assert!(false, "the znode was asked for");
+                return self.to_both(false);
+            }
+        };
+        if is_behind && !found.fits {
+            // Of the key it is noted whether it is lost.
+            return Next::End(self.unfit(has_sidecar && !moment.intact));
+        }
+        self.with_key(found.znode, answer, facts)
+    }
+
+    fn with_key(mut self, znode: Znode, answer: KeyAnswer, facts: &impl Facts) -> Next {
+        let KeyAnswer { key, base, life, moment, .. } = answer;
+        let key = match key {
+            FoundKey::Absent => {
+                self.news = facts.newest_event(self.news);
+                Key::Absent(self.vanished(life, moment, facts))
+            }
+            FoundKey::Value { digest, expires_ms, has_bytes } => {
+                // Nothing is written from a digest: the key is looked at again, with its value.
+                let may_be_older = has_bytes && is_as_base(base.as_ref(), digest, znode) && may_be_older(moment, facts);
+                Key::Present { digest, expires_ms, may_be_older }
+            }
+            FoundKey::Later => {
+                let news = News { owed: self.news.owed || self.comparing, ..self.news };
+                return Next::End(End::Again(Again { news, pause: Pause::None }));
+            }
+            // Nobody knows what a sidecar holds that may not be read.
+            FoundKey::Unfit { is_denied } => return Next::End(self.unfit(is_denied && !moment.intact)),
+        };
+        let has_value = matches!(answer.key, FoundKey::Value { has_bytes: true, .. });
+        Next::Observed(Observed { has_value, life, ..self.observed(base, znode, key, facts) })
+    }
+
+    /// What is known of the disappearance of a key.
+    fn vanished(&self, life: u64, moment: Moment, facts: &impl Facts) -> Vanished {
+        let seen = self.news.removal.filter(|_| self.news.event.is_some() && moment.told);
+        // The delete was seen and recorded before Redis was restarted, and could not be carried out then.
+        let is_recorded = || self.news.unwritten && facts.is_deleted_on_record();
+        let seen = seen.or_else(|| is_recorded().then_some(Removal::Deleted));
+        // Whatever is there once a comparison has looked at all was put there since.
+        let older = moment.older && !facts.is_looked_at(life);
+        Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }
+    }
+
+    fn unfit(&self, strands: bool) -> End {
+        End::Quarantine { news: self.news, reason: Reason::Unfit, strands }
+    }
+
+    fn observed(&self, base: Option<Base>, znode: Znode, key: Key, facts: &impl Facts) -> Observed {
+        let seen = if key == Key::AsBase { Seen::default() } else { facts.times(self.news, self.comparing) };
+        let observation = Observation { base, znode, key, ensemble: facts.ensemble(), seen };
+        Observed { news: self.news, comparing: self.comparing, observation, has_value: false, life: 0 }
+    }
+}
+
+/// [`is_doubtful`] for what was read: what may not be read is not doubted, it goes into quarantine.
+fn is_doubted(base: Option<&Base>, found: &FoundZnode, ensemble: u32) -> bool {
+    !found.is_unreadable() && is_doubtful(base, found.version(), ensemble)
+}
+
+/// Whether the key is as the base has it, and the znode is not.
+fn is_as_base(base: Option<&Base>, key: Digest, znode: Znode) -> bool {
+    base.is_some_and(|base| {
+        let has_moved = match znode {
+            Znode::AsBase => false,
+            Znode::Absent(_) => base.zookeeper.is_some(),
+            Znode::Present { version, .. } => base.zookeeper != Some(version),
+        };
+        base.redis == Some(key) && has_moved
+    })
+}
+
+/// Whether a key that is as its base has it may be an older state: the newest record of the pair is another value, and the znode
+/// holds that one. In a data set that was not compared since it may have come back older, that other value is enough; and where
+/// the stream cannot tell, that Redis did come back older. Where only Redis is written from, nothing else distinguishes this
+/// from a change at the destination.
+fn may_be_older(moment: Moment, facts: &impl Facts) -> bool {
+    if facts.policy().flow != Flow::From(Side::Redis) {
+        return false;
+    }
+    match facts.newest_record() {
+        Some(NewestRecord { is_key, is_znode }) => !is_key && (!moment.compared || is_znode),
+        None => moment.older && !moment.compared,
+    }
+}

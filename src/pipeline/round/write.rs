@@ -1,0 +1,137 @@
+//! What was decided about a pair, on its way through the stream and the stores.
+//!
+//! ```text
+//!   Recording --recorded--> key:    written ----------------------------------> End
+//!                    \----> znode:  milestone --> written --> sidecar, marks --> End
+//! ```
+//!
+//! The order is what makes it safe: the stream has a change (and with it the loser of a conflict) before any store is
+//! touched; a store has the value before its sidecar says so, or in the same atomic step; and a pair is given back only
+//! when its outcome is known.
+
+use super::end::{Again, End, Pause, Reason};
+use crate::pipeline::hint::News;
+use crate::plan::guard::Milestone;
+use crate::plan::{Base, Task};
+use crate::store::LeftMilestone;
+use std::ops::ControlFlow;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Write {
+    /// For what the pair was read.
+    pub news: News,
+    /// A comparison found it.
+    pub comparing: bool,
+    /// What is done.
+    pub task: Task,
+    /// The life of the data set in which the key was read; 0 if it was not.
+    pub life: u64,
+    /// The pair had a base.
+    pub had_base: bool,
+    /// Redis lost the key: that is not forgotten where nothing can be done about it.
+    pub is_lost: bool,
+    /// Left in Redis behind what was observed.
+    pub milestone: Option<Milestone>,
+}
+
+/// What became of a write to Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// The state was another one.
+    Refused,
+    /// It can never be done.
+    Impossible,
+    /// The server takes no writes now, or did not answer.
+    NotNow,
+}
+
+/// What became of a write to ZooKeeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ZnodeWritten {
+    /// Done, and this is what its sidecar is to say.
+    Done(Option<Base>),
+    /// The state was another one.
+    Refused,
+    /// It can never be done.
+    Impossible,
+    /// The ensemble did not answer.
+    NotNow,
+}
+
+impl Write {
+    /// A change was made of it: until the write is done the pair is one whose newest record may not be in the stores.
+    #[must_use]
+    pub fn with_change(self) -> Write {
+        Write { news: News { unwritten: true, ..self.news }, ..self }
+    }
+
+    /// The stream took nothing.
+    #[must_use]
+    pub fn not_recorded(self) -> End {
+        self.again(Pause::Stream)
+    }
+
+    /// The stream never takes this change.
+    #[must_use]
+    pub fn too_large(self) -> End {
+        self.quarantine(Reason::TooLarge)
+    }
+
+    /// What was left in Redis, which is done before anything is written to ZooKeeper. Without it, or in another data set
+    /// than the one in which the key was read, the pair is looked at again: Redis was restarted or went away since, perhaps
+    /// has taken back what was read, and nobody could distinguish that from what an application writes next.
+    pub fn left(self, left: Option<LeftMilestone>, pause: Pause) -> ControlFlow<End, Write> {
+        let left = left.filter(|left| left.life == self.life);
+        match left {
+            None if self.life != 0 => ControlFlow::Break(self.again(pause)),
+            left => ControlFlow::Continue(Write { milestone: left.map(|left| left.milestone), ..self }),
+        }
+    }
+
+    /// The key, or the sidecar alone, was written.
+    #[must_use]
+    pub fn key_written(self, outcome: Outcome) -> End {
+        let base = match self.task {
+            Task::Redis { base, .. } => base,
+            Task::Znode { base, .. } => Some(base),
+        };
+        self.sidecar_written(base, outcome)
+    }
+
+    /// The znode was written; answers what its sidecar is to say.
+    pub fn znode_written(self, written: ZnodeWritten) -> ControlFlow<End, Option<Base>> {
+        match written {
+            ZnodeWritten::Done(base) => ControlFlow::Continue(base),
+            ZnodeWritten::Refused => ControlFlow::Break(self.refused()),
+            ZnodeWritten::Impossible => ControlFlow::Break(self.quarantine(Reason::Impossible)),
+            ZnodeWritten::NotNow => ControlFlow::Break(self.again(Pause::Zookeeper)),
+        }
+    }
+
+    /// The sidecar of a write was written, and with one to ZooKeeper its journal slot is marked. Where it was refused the bucket was
+    /// lost meanwhile: without a base the pair is looked at again.
+    #[must_use]
+    pub fn sidecar_written(self, base: Option<Base>, outcome: Outcome) -> End {
+        match outcome {
+            Outcome::Done => End::InStep { base, had_base: self.had_base, news: self.news },
+            Outcome::Refused => self.refused(),
+            Outcome::Impossible => self.quarantine(Reason::Impossible),
+            Outcome::NotNow => self.again(Pause::Redis),
+        }
+    }
+
+    fn refused(self) -> End {
+        End::Refused(Again::both(self.news, self.comparing, Pause::None))
+    }
+
+    fn again(self, pause: Pause) -> End {
+        End::Again(Again::both(self.news, self.comparing, pause))
+    }
+
+    fn quarantine(self, reason: Reason) -> End {
+        End::Quarantine { news: self.news, reason, strands: self.is_lost }
+    }
+}

@@ -1,0 +1,14 @@
+//! What of an ownership's high-water mark was raised and confirmed.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+
+/// What was done in this ownership.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// The newest zxid for which the tide was raised.
+    pub(super) raised: AtomicI64,
+    /// Redis has not confirmed the last raise.
+    pub(super) is_ahead: AtomicBool,
+    /// Everything below this position of the stream was written when it was remembered.
+    pub(super) written: AtomicU64,
+}
