@@ -13,7 +13,7 @@
 //! Deletes that nobody saw are counted first, with those that its rounds meet (`inferred.rs`): many of them wait for `approve`.
 
 use super::asked::Reason;
-use super::conclusion::Found;
+use super::comparison::{Busy, Comparison};
 use super::dirty::Gone;
 use super::engine::{Engine, lock};
 use super::hint::{Hint, PairName};
@@ -60,12 +60,11 @@ impl Engine {
         // Where there is something to conclude, pairs that are under way are looked at on both sides as well. Asked after the mark:
         // what happens in between makes the mark an old one.
         let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_behind();
-        let is_routine = asked.is_empty() && is_settled;
         let life = self.keys.as_ref().map_or(0, |keys| keys.life());
         self.mark_settled_slots().await?;
-        let sources = self.sources();
         let were_paused = lock(&self.live).paused.clone();
-        let begun_so = sources.begin(life, were_paused.is_empty());
+        let begun_so = self.sources().begin(life, were_paused.is_empty());
+        let comparison = Comparison::begin(!asked.is_empty(), is_settled, mark, begun_so);
         let event_gaps = self.dirty.gaps();
         self.dirty.begin_comparison();
         self.quarantine.begin_comparison();
@@ -75,15 +74,15 @@ impl Engine {
         let counted = self.counts.mark();
         self.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: Set<KeyedHash> = Set::default();
-        self.walk_znodes(is_routine, &mut met, &mut total).await?;
+        self.walk_znodes(comparison, &mut met, &mut total).await?;
         crash_point!("c12-znodes-compared");
-        self.scan_keys(is_routine, &mut met, &mut total).await?;
-        if !is_routine {
-            self.scan_sidecars(&met, &mut total).await?;
+        self.scan_keys(comparison, &mut met, &mut total).await?;
+        if !comparison.is_routine() {
+            self.scan_sidecars(comparison, &met, &mut total).await?;
         }
         let gone = self.gone_pairs(&met).await?;
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
-        let every_route = self.sources().covers_every_route(&begun_so);
+        let every_route = self.sources().covers_every_route(comparison.begun());
         if every_route {
             let not_met = self.quarantine.not_met(|name, _| met.contains(&KeyedHash::of(name)));
             for (name, route) in not_met {
@@ -93,9 +92,9 @@ impl Engine {
         drop(met);
         let paused_since = lock(&self.live).paused.clone();
         *lock(&self.conclusion.passed_over) = were_paused.iter().chain(&paused_since).copied().collect();
-        self.note_compared(&begun_so);
+        let has_missed = self.conclusion.missed.load(Ordering::Relaxed) != 0;
+        let found = self.with_sources(|sources| comparison.ended(sources, has_missed, !gone.is_empty()));
         self.blank.store(false, Ordering::Relaxed);
-        let has_gone = !gone.is_empty();
         for (name, route) in gone {
             self.inferred.infer(name, route);
             if let Some(count) = total.inferred.get_mut(route) {
@@ -107,7 +106,7 @@ impl Engine {
         self.pairs.end(|route| paused.contains(&route));
         // What went on in a gap was perhaps seen in part: the comparison that follows it counts anew.
         let sources = self.sources();
-        if sources.is_unpaused_since(&begun_so) && self.dirty.gaps() == event_gaps {
+        if sources.is_unpaused_since(comparison.begun()) && self.dirty.gaps() == event_gaps {
             let left = self.dirty.left(self.settings.routes.len());
             let counts = total.inferred.iter().zip(left).enumerate();
             for (route, (inferred, (left, _))) in counts.filter(|(route, _)| !were_paused.contains(route)) {
@@ -119,9 +118,7 @@ impl Engine {
             self.counts.compared(counted);
         }
         crash_point!("c12-all-compared");
-        let has_missed = self.conclusion.missed.load(Ordering::Relaxed) != 0;
-        let mark = (every_route && !has_missed).then_some(mark);
-        *lock(&self.conclusion.waits) = Some(Found { mark, has_gone });
+        *lock(&self.conclusion.waits) = Some(found);
         if self.keys.is_some() {
             // What a pair that was missed lost would be taken for deleted. Another comparison meets it: one at once, and if that
             // misses some as well, the next at its interval.
@@ -165,20 +162,17 @@ impl Engine {
         if self.dirty.owes() || self.inferred.is_open() {
             return Ok(());
         }
-        let Some(Found { mark, has_gone }) = lock(&self.conclusion.waits).take() else { return Ok(()) };
-        if self.inferred.any_held() {
-            return Ok(());
-        }
-        if has_gone {
+        let Some(found) = lock(&self.conclusion.waits).take() else { return Ok(()) };
+        let concluded = found.conclude(self.inferred.any_held(), !lock(&self.conclusion.stranded).is_empty());
+        if concluded.asks_again {
             self.ask_comparison(None, "the stream was left behind, and pairs were gone");
         }
-        let Some(mark) = mark else { return Ok(()) };
-        if !has_gone {
+        if concluded.is_stream_complete {
             self.compared_all();
         }
-        match &self.keys {
-            Some(keys) if lock(&self.conclusion.stranded).is_empty() => keys.compared(mark).await,
-            Some(_) | None => Ok(()),
+        match (&self.keys, concluded.mark) {
+            (Some(keys), Some(mark)) => keys.compared(mark).await,
+            _ => Ok(()),
         }
     }
 
@@ -200,7 +194,7 @@ impl Engine {
     /// Phase 1.
     async fn walk_znodes(
         self: &Arc<Self>,
-        is_routine: bool,
+        comparison: Comparison,
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
@@ -209,7 +203,7 @@ impl Engine {
         // end with the ownership, and not before they have given their pairs back.
         let mut under_way = Tasks::default();
         let mut result = self
-            .start_batches(znodes.walk(self.map.roots(), false).as_mut(), is_routine, &mut under_way, met, total)
+            .start_batches(znodes.walk(self.map.roots(), false).as_mut(), comparison, &mut under_way, met, total)
             .await;
         while let Some(ended) = under_way.join_next().await {
             result = result.and(absorb(total, batch(ended)));
@@ -220,7 +214,7 @@ impl Engine {
     async fn start_batches(
         self: &Arc<Self>,
         walk: &mut dyn Walk,
-        is_routine: bool,
+        comparison: Comparison,
         under_way: &mut Tasks<Result<Settled, StoreError>>,
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
@@ -239,7 +233,7 @@ impl Engine {
             for (path, reason) in walk.denied() {
                 if let Some(name) = self.deny(&path, &reason, &mut denied) {
                     // Else the next two phases meet its key or its sidecar, which may say that it is lost.
-                    if is_routine || self.is_behind() {
+                    if comparison.is_routine() || self.is_behind() {
                         met.insert(KeyedHash::of(&name));
                     }
                     self.pairs.met(&name);
@@ -266,7 +260,7 @@ impl Engine {
             }
             self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let engine = Arc::clone(self);
-            under_way.spawn(engine.compare_walked(items, is_routine, gone));
+            under_way.spawn(engine.compare_walked(items, comparison, gone));
         }
     }
 
@@ -274,14 +268,14 @@ impl Engine {
     async fn compare_walked(
         self: Arc<Self>,
         mut items: Vec<WalkedItem>,
-        is_routine: bool,
+        comparison: Comparison,
         gone: Gone,
     ) -> Result<Settled, StoreError> {
         let turn = self.dirty.turn();
         let free = self.dirty.try_take(&turn, &mut items.iter().map(|(item, ..)| (&item.name, item.hint)));
         let was_forgotten = self.dirty.gone() != gone;
         let mut free = free.into_iter();
-        items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), is_routine));
+        items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), comparison));
         let mut batch = Batch::default();
         if self.blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
             items = self.guess_absent(items, &mut batch);
@@ -325,7 +319,7 @@ impl Engine {
     /// Phase 2.
     async fn scan_keys(
         self: &Arc<Self>,
-        is_routine: bool,
+        comparison: Comparison,
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
@@ -344,7 +338,7 @@ impl Engine {
                 }
                 cursor = next;
                 if batch.len() >= SCAN_BATCH || (cursor == 0 && !batch.is_empty()) {
-                    absorb(total, self.compare_batch(std::mem::take(&mut batch), is_routine).await)?;
+                    absorb(total, self.compare_batch(std::mem::take(&mut batch), comparison).await)?;
                     self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
                 }
                 if cursor == 0 {
@@ -356,7 +350,12 @@ impl Engine {
     }
 
     /// Phase 3.
-    async fn scan_sidecars(self: &Arc<Self>, met: &Set<KeyedHash>, total: &mut Settled) -> Result<(), StoreError> {
+    async fn scan_sidecars(
+        self: &Arc<Self>,
+        comparison: Comparison,
+        met: &Set<KeyedHash>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else { return Ok(()) };
         let mut cursor = 0;
         loop {
@@ -368,7 +367,7 @@ impl Engine {
             });
             let items: Vec<Item> = items.collect();
             if !items.is_empty() {
-                absorb(total, self.compare_batch(items, false).await)?;
+                absorb(total, self.compare_batch(items, comparison).await)?;
             }
             cursor = next;
             if cursor == 0 {
@@ -378,21 +377,21 @@ impl Engine {
     }
 
     /// Compares pairs of which nothing is read yet, in a task of its own: a panic there ends this comparison and not the pipeline.
-    async fn compare_batch(self: &Arc<Self>, items: Vec<Item>, is_routine: bool) -> Result<Settled, StoreError> {
+    async fn compare_batch(self: &Arc<Self>, items: Vec<Item>, comparison: Comparison) -> Result<Settled, StoreError> {
         let mut task = Tasks::default();
         let engine = Arc::clone(self);
-        task.spawn(async move { Ok(engine.compare_both(items, is_routine).await) });
+        task.spawn(async move { Ok(engine.compare_both(items, comparison).await) });
         let ended = task.join_next().await;
         ended.map_or_else(|| Ok(Settled::default()), batch)
     }
 
-    async fn compare_both(&self, mut items: Vec<Item>, is_routine: bool) -> Settled {
+    async fn compare_both(&self, mut items: Vec<Item>, comparison: Comparison) -> Settled {
         let paused = lock(&self.live).paused.clone();
         items.retain(|item| !paused.contains(&item.hint.route));
         let turn = self.dirty.turn();
         let free = self.dirty.try_take(&turn, &mut items.iter().map(|item| (&item.name, item.hint)));
         let mut free = free.into_iter();
-        items.retain(|item| self.is_left_to_us(item, free.next(), is_routine));
+        items.retain(|item| self.is_left_to_us(item, free.next(), comparison));
         let mut batch = Batch::default();
         let pending = items.into_iter().map(|item| Pending::new(Reading::both(item.hint.news, true), item));
         self.read(pending.collect(), &mut batch).await;
@@ -401,17 +400,18 @@ impl Engine {
 
     /// Whether a comparison has taken this pair. One that waits or is in a round will be looked at or is being looked at, but
     /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
-    fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, is_routine: bool) -> bool {
+    fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, comparison: Comparison) -> bool {
         let is_free = is_free.unwrap_or(false);
         match self.cache.get(&item.name) {
             // Whoever has it will tell only what changes, if anything.
             Known::Base(_) if !is_free => self.pairs.left(&item.name, item.hint.route),
             _ => self.pairs.met(&item.name),
         }
-        if !is_free && (!is_routine || !self.sources().is_watched()) {
-            self.dirty.note(&item.name, item.hint.slow().owed());
-        } else if !is_free {
-            self.dirty.leave(&item.name, item.hint.route);
+        if !is_free {
+            match comparison.busy(&self.sources()) {
+                Busy::Again => self.dirty.note(&item.name, item.hint.slow().owed()),
+                Busy::Left => self.dirty.leave(&item.name, item.hint.route),
+            }
         }
         is_free
     }

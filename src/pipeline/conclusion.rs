@@ -1,5 +1,6 @@
 //! What is concluded of the stores as a whole once a comparison has ended and everything that it left to the rounds is settled.
 
+use super::comparison::Found;
 use super::hint::PairName;
 use crate::env::Set;
 use std::sync::Mutex;
@@ -20,12 +21,4 @@ pub(super) struct Conclusion {
     pub(super) stranded: Mutex<Set<PairName>>,
     /// Routes that the last comparison did not look at, since they were paused.
     pub(super) passed_over: Mutex<Set<usize>>,
-}
-
-/// What a comparison found.
-pub(super) struct Found {
-    /// As [`crate::store::Keyspace::mark`] answered before it began; `None`: it says nothing of the stores as a whole.
-    pub(super) mark: Option<u64>,
-    /// Pairs of the stream were gone from both stores.
-    pub(super) has_gone: bool,
 }

@@ -20,7 +20,7 @@ use super::inferred::Inferred;
 use super::pressure::Pressure;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
-use super::sources::{Begun, Sources};
+use super::sources::Sources;
 use super::stream_lag::Behind;
 use super::unwritten::Unwritten;
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
@@ -274,9 +274,9 @@ impl Engine {
         lock(&self.sources).pause();
     }
 
-    /// A comparison that began so has looked at everything.
-    pub(super) fn note_compared(&self, begun: &Begun) {
-        lock(&self.sources).compared(begun);
+    /// Changes what is known of the sources, in one step.
+    pub(super) fn with_sources<T>(&self, change: impl FnOnce(&mut Sources) -> T) -> T {
+        change(&mut lock(&self.sources))
     }
 
     /// The lineage of the ensemble.

@@ -17,13 +17,14 @@ use super::quarantine::Quarantine;
 use super::retry::Pauses;
 use super::stillness::Stillness;
 use super::stream_lag;
+use super::takeover::{Marking, Owning};
 use super::unheard::Unheard;
 use crate::change::{LossCause, Side};
-use crate::env::{self, Instant, Set};
+use crate::env::{self, Instant};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
-use crate::store::{Claim, Hints, JournalEntry, Keyspace, Lease, Lost, Remembered, Slot, StoreError, Taken, Znodes};
+use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{PipelineMetrics, Said};
 use futures::future::BoxFuture;
@@ -143,13 +144,6 @@ fn refused_or_away(error: StreamError) -> StoreError {
         StreamError::Refused(why) => StoreError::Refused(why),
         error => StoreError::Away(error.to_string()),
     }
-}
-
-/// Whether marks of journal slots are missing that were written: a slot is used again only when its mark is there, so the last use of
-/// one may have been on its way when its owner ended, and the one before may not.
-fn is_behind(slots: &Set<Slot>, marked: &Set<Slot>) -> bool {
-    let mark = |number: usize| marked.iter().find(|slot| slot.number == number).map_or(0, |slot| slot.version);
-    slots.iter().any(|slot| slot.version.wrapping_sub(mark(slot.number)) > 1)
 }
 
 /// A Redis that has lost what it remembers of the pipeline, and nothing else, holds bases.
@@ -480,63 +474,49 @@ impl Pipeline {
     /// Takes the ownership in every store, and completes what the owner before left in the journal. Answers as well whether
     /// both stores are still those of the last owner.
     async fn lease(&self, stream: &dyn Stream, captures: bool) -> Result<(Lease, bool), StoreError> {
-        let mut remembered = match &self.keys {
-            Some(keys) if !captures => keys.remembered().await?,
-            _ => Remembered::default(),
+        let redis = self.keys.as_ref().filter(|_| !captures);
+        let in_redis = match redis {
+            Some(keys) => keys.remembered().await?,
+            None => Remembered::default(),
         };
-        let in_redis = remembered;
         let mut blank = false;
-        if let (Some(keys), true, false) = (&self.keys, remembered == Remembered::default(), captures) {
+        if let (Some(keys), true) = (redis, in_redis == Remembered::default()) {
             // Where it may not be asked, every key is looked at.
             blank = keys.key_count().await.is_ok_and(|count| count < BLANK_BELOW) && has_no_base(keys.as_ref()).await;
         }
         self.blank.store(blank, Ordering::Relaxed);
-        {
-            let known = lock(&self.remembered);
-            if remembered.ensemble == 0 || remembered.ensemble == known.ensemble {
-                remembered.ensemble = remembered.ensemble.max(known.ensemble);
-                remembered.zxid = remembered.zxid.max(known.zxid);
-                remembered.tide = remembered.tide.max(known.tide);
-            }
-        }
-        let taken = Taken::on_stream(stream.newest_epoch());
+        let owning = Owning::new(in_redis, *lock(&self.remembered), Taken::on_stream(stream.newest_epoch()));
         let lease = match &self.znodes {
-            Some(znodes) => znodes.own(remembered, taken).await?,
+            Some(znodes) => znodes.own(owning.remembered(), owning.taken()).await?,
             None => {
                 let ensemble = Ensemble { id: 0, since_zxid: 0 };
-                Lease { epoch: taken.next(remembered.epoch), ensemble, lost: None }
+                Lease { epoch: owning.taken().next(in_redis.epoch), ensemble, lost: None }
             }
         };
-        // An owner of a later epoch than Redis remembers has written the stream: the stores are not as that one left them, or the
-        // stream is of others. Either way what is missing in them says nothing of the pairs of this stream.
-        let has_kept = in_redis.ensemble == lease.ensemble.id && taken.is_known(in_redis);
+        let owned = owning.owned(lease);
         crash_point!("c10-fenced-in-zookeeper");
-        if let (Some(keys), false) = (&self.keys, captures) {
+        if let Some(keys) = redis {
             keys.begin(lease.so_far(self.znodes.as_deref())).await?;
         }
-        let redis = self.keys.as_ref().filter(|_| !captures);
-        let is_gone = in_redis == Remembered::default() && stream.extent().last > 0;
+        let is_gone = owned.is_first() && stream.extent().last > 0;
         self.counters.losses.notice_at_start(
             lease.lost,
             redis.and_then(|keys| if is_gone { Some(LossCause::Flushed) } else { keys.lost_since_compared() }),
         );
         crash_point!("c10-begun-in-redis");
+        let has_kept = owned.has_kept;
         if let Some(znodes) = &self.znodes {
             let entries = znodes.journal().await?;
-            if let (Some(keys), false) = (&self.keys, captures) {
-                let marked: Set<Slot> = keys.marked_slots().await?.into_iter().collect();
-                let slots: Set<Slot> = entries.iter().map(|entry| entry.slot).collect();
-                let left: Vec<JournalEntry> =
-                    entries.into_iter().filter(|entry| !marked.contains(&entry.slot)).collect();
-                let has_fallen_back = keys.complete(left).await?;
-                // Before these are marked: nothing shows it any more then.
-                let is_older = has_fallen_back || is_behind(&slots, &marked) || in_redis.tide + 1 < znodes.tide();
+            if let Some(keys) = redis {
+                let marked = keys.marked_slots().await?;
+                let mut completing = owned.journal(entries, |entry| entry.slot, &marked);
+                let has_fallen_back = keys.complete(std::mem::take(&mut completing.left)).await?;
+                let Marking { is_older, slots } = completing.completed(has_fallen_back, znodes.tide());
                 if is_older && !keys.is_life_compared() {
                     keys.note_older();
                 }
                 crash_point!("c10-journal-completed");
-                let so_far = lease.so_far(Some(znodes.as_ref()));
-                keys.mark_slots(&slots.into_iter().collect::<Vec<_>>(), so_far).await?;
+                keys.mark_slots(&slots, lease.so_far(Some(znodes.as_ref()))).await?;
             }
         }
         Ok((lease, has_kept))

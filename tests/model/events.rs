@@ -4,6 +4,7 @@ use crate::config::{Bug, Config};
 use crate::news::{Event, Hint};
 use crate::worker::{die, note_hint};
 use crate::world::{Budget, Content, Data, Ky, Life, NOBODY, Worker, World, Zn};
+use keepstep::change::Side;
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -200,7 +201,9 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
                 // A session that the copy knows lives on.
                 worker.has_session &= cfg.new_epoch && worker.life == Life::Live && worker.fence == copy.fence;
                 worker.znode_heard = u8::from(worker.life == Life::Live);
-                worker.gap += u8::from(worker.has_session);
+                if worker.has_session {
+                    watch_again(worker);
+                }
                 worker.comparison.asked |= worker.has_session;
             }
             changed(world);
@@ -330,7 +333,7 @@ fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         Step::ZnodeGap(_) => {
             spend(&mut world.left.gaps)?;
             worker.znode_heard = znode_events;
-            worker.gap += 1;
+            watch_again(&mut worker);
             worker.comparison.asked = !cfg.has(Bug::GapNotCompared);
         }
         Step::KeyGap(_) => {
@@ -412,4 +415,10 @@ fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
 /// A budget as it is while a worker is left alone to finish.
 pub fn finishing() -> Budget {
     Budget { starts: 1, ..crate::config::NOTHING }
+}
+
+/// The watch ended and was laid again.
+fn watch_again(worker: &mut Worker) {
+    worker.sources.link(Side::Zookeeper, false);
+    worker.sources.link(Side::Zookeeper, true);
 }

@@ -58,15 +58,15 @@ impl Facts for Knows<'_> {
     }
 
     fn is_compared(&self, life: u64) -> bool {
-        life == u64::from(self.worker().life_compared) || self.cfg.has(Bug::SidecarOfAnOlderLifeTrusted)
+        self.worker().sources.is_compared(life) || self.cfg.has(Bug::SidecarOfAnOlderLifeTrusted)
     }
 
     fn is_looked_at(&self, life: u64) -> bool {
-        life == u64::from(self.worker().life_compared)
+        self.worker().sources.is_looked_at(life)
     }
 
     fn hears_redis(&self) -> bool {
-        true
+        self.worker().sources.hears(Side::Redis)
     }
 
     fn is_quarantined(&self) -> bool {

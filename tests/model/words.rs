@@ -97,7 +97,7 @@ fn at(worker: &Worker) -> String {
     if worker.comparison.asked || worker.comparison.stage != Default::default() {
         text += &format!(" comparison {:?}", worker.comparison.stage);
     }
-    if worker.gap_compared != worker.gap {
+    if !worker.sources.is_watched() {
         text += " unwatched";
     }
     text

@@ -7,8 +7,13 @@ use crate::round::{begin_look, read_walked, see_both};
 use crate::truth::Effects;
 use crate::twin::{self, Code, Mile};
 use crate::world::{Comparison, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
-use keepstep::plan::Base;
+use keepstep::change::Side;
+use keepstep::pipeline::comparison::{self, Busy};
+use keepstep::pipeline::sources::Sources;
+use keepstep::pipeline::takeover::Owning;
 use keepstep::plan::guard::{self, Late, Milestone, Remembered};
+use keepstep::plan::{Base, Ensemble};
+use keepstep::store::Lease;
 
 /// It ends, and with it whatever it knew.
 pub fn die(world: &mut World, i: usize) {
@@ -131,6 +136,17 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     Some(())
 }
 
+/// The shipped take-over, before it owns the ensemble; what a process knows of an ownership before is not modelled.
+fn owning(in_redis: &State, on_stream: u8) -> Owning {
+    let in_redis = Remembered {
+        epoch: u64::from(in_redis.epoch),
+        ensemble: u32::from(in_redis.ensemble),
+        zxid: i64::from(in_redis.zxid),
+        tide: i32::from(in_redis.tide),
+    };
+    Owning::new(in_redis, Remembered::default(), guard::Taken::on_stream(i64::from(on_stream)))
+}
+
 fn own(cfg: &Config, world: &mut World, i: usize) {
     // The place in line of a worker that is not the newest is gone.
     if !world.workers[i].has_session || usize::from(world.newest) != i {
@@ -154,7 +170,7 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
         age(zk.epoch, zk.lineage, zk.zxid, zk.tide),
         age(remembered_epoch, remembered.ensemble, remembered.zxid, remembered.tide),
     );
-    let taken = guard::Taken::on_stream(i64::from(world.on_stream));
+    let taken = owning(&worker.remembered, world.on_stream).taken();
     zk.epoch = u8::try_from(taken.next(u64::from(zk.epoch.max(remembered.epoch)))).unwrap();
     world.on_stream = zk.epoch;
     zk.fence += 1;
@@ -173,9 +189,18 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
     connect(world, i);
     let worker = world.workers[i];
     let may_be_older = worker.compared_run != worker.run;
-    for (slot, marked) in worker.journal.into_iter().zip(world.redis.state.marks) {
-        let is_marked = slot.kind == 0 || marked == slot.version;
-        if is_marked || cfg.has(Bug::JournalNotCompleted) {
+    let owned = owning(&worker.remembered, 0).owned(Lease {
+        epoch: epoch(world, i),
+        ensemble: Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
+        lost: None,
+    });
+    let at = |number: usize, version: u8| keepstep::store::Slot { number, version: i32::from(version) };
+    let entries = worker.journal.into_iter().enumerate().filter(|(_, slot)| slot.kind != 0);
+    let marked = world.redis.state.marks;
+    let marked: Vec<_> = marked.into_iter().enumerate().map(|(number, version)| at(number, version)).collect();
+    let completing = owned.journal(entries.collect(), |(number, slot)| at(*number, slot.version), &marked);
+    for (_, slot) in completing.left {
+        if cfg.has(Bug::JournalNotCompleted) {
             continue;
         }
         let mut later =
@@ -286,7 +311,9 @@ fn go_live(world: &mut World, i: usize) {
     worker.journal = Default::default();
     worker.remembered = State::default();
     (worker.znode_heard, worker.key_heard) = (znode_heard, key_heard);
-    (worker.gap_compared, worker.life_compared) = (u8::MAX, u8::MAX);
+    worker.sources = Sources::default();
+    worker.sources.link(Side::Zookeeper, true);
+    worker.sources.link(Side::Redis, true);
     worker.comparison.asked = true;
 }
 
@@ -318,18 +345,17 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
             }
             let worker = &mut world.workers[i];
             let is_settled = worker.compared_run == worker.run && worker.compared_evicted == worker.evicted;
-            worker.concludes = 0;
+            worker.concludes = None;
             worker.inferred = false;
+            let (is_asked_for, mark) = (worker.comparison.asked, u64::from(worker.generation));
+            let begun = worker.sources.begin(u64::from(worker.lives), true);
             worker.comparison = Comparison {
                 asked: false,
                 due: false,
-                routine: !worker.comparison.asked && is_settled,
                 stage: Stage::Walked,
                 znode: world.zk.znode,
-                was_watched: true,
-                gap: worker.gap,
+                shipped: Some(comparison::Comparison::begin(is_asked_for, is_settled, mark, begun)),
                 life: worker.lives,
-                generation: worker.generation,
                 ended: worker.ended,
             };
             if world.zk.znode.is.value != 0 {
@@ -344,7 +370,6 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
 }
 
 fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
-    let is_watched = is_watched(cfg, &world.workers[i]);
     let heard = world.heard(i);
     let worker = &mut world.workers[i];
     let walked = std::mem::take(&mut worker.comparison.znode);
@@ -353,8 +378,8 @@ fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
     (worker.ended, worker.comparison.ended) = (0, 0);
     let is_there = walked.is.value != 0;
     if worker.busy || worker.hint.on {
-        let is_thorough = !worker.comparison.routine && !cfg.has(Bug::BusyPairSkipped);
-        if is_thorough || (is_there && !is_watched) {
+        let busy = worker.comparison.shipped.unwrap().busy(&worker.sources);
+        if busy == Busy::Again && !cfg.has(Bug::BusyPairSkipped) {
             let owed = !cfg.has(Bug::SkippedPairTakenAsCompared);
             note_hint(worker, Hint { on: true, slow: true, owed, ..Hint::default() });
         }
@@ -375,11 +400,14 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     let worker = &mut world.workers[i];
     let comparison = std::mem::take(&mut worker.comparison);
     (worker.comparison.asked, worker.comparison.due) = (comparison.asked, comparison.due);
-    worker.gap_compared = if cfg.has(Bug::ComparisonVouchesForALaterGap) { worker.gap } else { comparison.gap };
-    worker.life_compared = comparison.life;
+    let mut shipped = comparison.shipped.unwrap();
+    if cfg.has(Bug::ComparisonVouchesForALaterGap) {
+        let begun = worker.sources.begin(u64::from(comparison.life), true);
+        shipped = comparison::Comparison::begin(true, false, u64::from(worker.generation), begun);
+    }
     worker.blank = false;
     worker.cache.complete = cfg.cache;
-    worker.concludes = comparison.generation + 1;
+    worker.concludes = Some(shipped.ended(&mut worker.sources, false, false));
     conclude(cfg, world, i);
     if world.workers[i].run == world.run && !note_in_redis(cfg, world, i, |_| {}) {
         die(world, i);
@@ -391,16 +419,16 @@ pub fn conclude(cfg: &Config, world: &mut World, i: usize) {
     let worker = &mut world.workers[i];
     let is_owed = worker.hint.owed || worker.later.owed || (worker.busy && worker.look.hint.owed);
     // Nothing is carried out before a comparison has ended in which no event was lost.
-    let has_ended = worker.comparison.stage == Stage::None && worker.gap_compared == worker.gap;
+    let has_ended = worker.comparison.stage == Stage::None && worker.sources.is_watched();
     if worker.inferred && has_ended && !is_owed {
         worker.inferred = false;
         note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
     }
-    if worker.concludes == 0 || is_owed {
+    if is_owed {
         return;
     }
-    let generation = std::mem::take(&mut worker.concludes) - 1;
-    if worker.generation == generation {
+    let Some(found) = worker.concludes.take() else { return };
+    if found.conclude(false, false).mark == Some(u64::from(worker.generation)) {
         (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
         // The answer is waited for on the connection of the comparison: with another server it fails.
         let (run, evicted) = (worker.run, worker.evicted);
@@ -410,7 +438,6 @@ pub fn conclude(cfg: &Config, world: &mut World, i: usize) {
     }
 }
 
-/// As `Engine::is_watched`.
 pub fn is_watched(cfg: &Config, worker: &Worker) -> bool {
-    worker.gap_compared == worker.gap || cfg.has(Bug::FastPathWhileUnwatched)
+    worker.sources.is_watched() || cfg.has(Bug::FastPathWhileUnwatched)
 }

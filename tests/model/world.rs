@@ -6,6 +6,8 @@
 use crate::news::{Event, Hint};
 use crate::twin::{Bucket, Mile};
 use keepstep::change::{Digest, ZkVersion};
+use keepstep::pipeline::comparison::{self, Found};
+use keepstep::pipeline::sources::Sources;
 use keepstep::plan::{Base, Known};
 
 /// No application has written this.
@@ -234,11 +236,9 @@ pub struct Comparison {
     pub due: bool,
     pub stage: Stage,
     pub znode: Zn,
-    pub was_watched: bool,
-    pub gap: u8,
+    /// The shipped one; nothing while none is under way.
+    pub shipped: Option<comparison::Comparison>,
     pub life: u8,
-    pub generation: u8,
-    pub routine: bool,
     /// Rounds that had ended when the znode was read.
     pub ended: u8,
 }
@@ -275,10 +275,7 @@ pub struct Worker {
     /// Events up to these were delivered.
     pub znode_heard: u8,
     pub key_heard: u8,
-    pub gap: u8,
-    /// The gap of the last comparison that ended; `u8::MAX`: none.
-    pub gap_compared: u8,
-    pub life_compared: u8,
+    pub sources: Sources,
     pub slots: [u8; SLOTS],
     pub free: [bool; SLOTS],
     /// The newest zxid seen when the pair last lost its base.
@@ -297,8 +294,8 @@ pub struct Worker {
     pub branch: u8,
     pub given: u8,
     pub left: u8,
-    /// A comparison of this generation has ended and waits for the pair; 0: none.
-    pub concludes: u8,
+    /// A comparison has ended and waits for the pair.
+    pub concludes: Option<Found>,
     pub ended: u8,
     /// The newest zxid that it has seen.
     pub zxid: u8,

@@ -19,6 +19,9 @@ mod observed;
 mod reading;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use end::{Again, End, Leaves, Pause, Reason};
 pub use facts::{Facts, Hindrance, NewestRecord};
 pub use observed::{Decision, Observed};
