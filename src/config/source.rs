@@ -1,4 +1,4 @@
-//! The text of a file: what of it must not be shown, and the line that goes with a problem.
+//! The text of a file: the parts of it that must not be shown, and the line that is shown with a problem.
 
 use super::problem::{Problem, Snippet};
 use super::tree::{Fault, Node, Scalar, Span, quoted, visible};
@@ -13,7 +13,7 @@ pub(super) struct Source<'a> {
     file: &'a Path,
     lines: Vec<&'a str>,
     hidden: Vec<Span>,
-    /// Whether there is a tree, so that `hidden` is to be trusted.
+    /// Whether there is a tree, so that `hidden` is complete.
     read: bool,
 }
 
@@ -31,12 +31,12 @@ impl<'a> Source<'a> {
         self.file.parent().unwrap_or(Path::new(""))
     }
 
-    /// What a scalar says, for a message: as written, so that the value of a variable is never shown.
+    /// A scalar for a message: as written, so that the value of a variable is never shown.
     pub(super) fn quote(&self, scalar: &Scalar) -> String {
         if self.hidden.contains(&scalar.span) { "`***`".to_owned() } else { quoted(&without_password(&scalar.text)) }
     }
 
-    /// Where `token` stands in a scalar of one line, or all of it.
+    /// The place of `token` in a scalar of one line, or the whole scalar.
     pub(super) fn find(&self, scalar: &Scalar, token: &str) -> Span {
         let span = scalar.span;
         let line = self.lines.get(span.line.saturating_sub(1)).copied().unwrap_or_default();
@@ -56,8 +56,8 @@ impl<'a> Source<'a> {
         Problem { file: self.file.to_owned(), line: span.line, column: span.column, message, help, snippet }
     }
 
-    /// Notes every scalar that could be a secret: what stands under a key that sounds like one, unless it is a
-    /// reference, and a URL that is not plainly one without a password.
+    /// Notes every scalar that could be a secret: a value under a key that sounds like a secret, unless it is a reference, and a URL unless it
+    /// clearly has no password.
     fn hide(&mut self, node: &Node, secret: bool, address: bool) {
         match node {
             Node::Scalar(scalar) => {
@@ -126,8 +126,7 @@ impl<'a> Source<'a> {
             let start = before.chars().count() + 3;
             masks.push((start, start + password.chars().count()));
         }
-        // Without a tree nobody knows what is a value: behind the first name that sounds like a secret nothing is
-        // shown.
+        // Without a tree, values are not known: nothing is shown after the first name that sounds like a secret.
         if !self.read && sounds_secret(&text.to_lowercase()) {
             let start = line.iter().position(|character| !character.is_whitespace()).unwrap_or(0);
             masks.push((start, line.len()));

@@ -1,4 +1,4 @@
-//! The numbers that a status already holds, as gauges of one scrape.
+//! The values of the statuses as gauges, at each scrape.
 
 use super::names;
 use crate::pipeline::control::{PipelineState, PipelineStatus};
@@ -58,7 +58,7 @@ const STATES: [(PipelineState, &str); 9] = [
     (PipelineState::Stopping, "stopping"),
 ];
 
-/// Adds the gauges of these statuses. Of the figures of a pipeline only its owner tells.
+/// Adds the gauges of these statuses. Only the owner serves the figures of a pipeline.
 pub(super) fn register(registry: &mut Registry, statuses: &[PipelineStatus]) {
     register_pipelines(registry, statuses);
     let owned: Vec<&PipelineStatus> = statuses.iter().filter(|status| status.state != PipelineState::Standby).collect();
@@ -149,7 +149,7 @@ fn register_stores(registry: &mut Registry, statuses: &[PipelineStatus]) {
     registry.register(names::STORE_CONNECTED, "1 if the connection stands", connected);
 }
 
-/// What is beyond 2^63 is shown as that; no count here gets there.
+/// A count above 2^63 is shown as 2^63; no count here reaches it.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

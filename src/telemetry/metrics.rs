@@ -1,4 +1,4 @@
-//! The counters that the pipeline moves, and the text that Prometheus reads.
+//! The counters of the pipelines, and the text that Prometheus reads.
 
 use super::names::{self, stem};
 use super::{gauges, process};
@@ -13,13 +13,13 @@ use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
-/// A count that only grows. Cloning it is cheap and counts on the same number.
+/// A count that only grows. A clone is cheap and counts on the same number.
 pub type Count = Counter<u64, AtomicU64>;
 
 /// A number that goes up and down.
 pub type Number = Gauge<f64, AtomicU64>;
 
-/// Upper bounds of the buckets of `keepstep_apply_seconds`: from a batch on the same machine to one that met a retry.
+/// Upper bounds of the buckets of `keepstep_apply_seconds`: from a batch on the same machine to one that was retried.
 const APPLY_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,10 +54,10 @@ struct ByCause {
     cause: String,
 }
 
-/// The text format a scraper asked for.
+/// The text format that a scraper requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposition {
-    /// Prometheus' own, version 0.0.4: what is served unless something else is asked for.
+    /// Prometheus' own, version 0.0.4: the default.
     Plain,
     /// OpenMetrics 1.0.0.
     OpenMetrics,
@@ -111,7 +111,7 @@ pub struct PipelineMetrics {
     lost_pairs: Family<ByCause, Count>,
     /// Values that were replaced before Keepstep saw them.
     pub collapsed: Count,
-    /// Times in which a source could not see every change.
+    /// Gaps: periods in which a source missed changes.
     pub gaps: Count,
     /// Lookups answered from memory.
     pub cache_hits: Count,
@@ -123,7 +123,7 @@ pub struct PipelineMetrics {
     pub comparison_seconds: Number,
     /// Znodes replaced although they had been recreated at the very same version.
     pub recreate_overwrites: Count,
-    /// Writes that a store refused because its state was not the one they were decided on.
+    /// Writes that a store refused because its state had changed since the decision.
     pub refused: Count,
     /// How long a batch took to apply, seconds.
     pub apply_seconds: Histogram,
@@ -165,7 +165,7 @@ impl Metrics {
             registry.register(stem(name), help, counts.clone());
         };
         add(names::COLLAPSED_TOTAL, "Values that were replaced before Keepstep saw them", &metrics.collapsed);
-        add(names::GAPS_TOTAL, "Times in which a source could not see every change", &metrics.gaps);
+        add(names::GAPS_TOTAL, "Gaps: periods in which a source missed changes", &metrics.gaps);
         add(names::CACHE_HITS_TOTAL, "Lookups answered from memory", &metrics.cache_hits);
         add(names::CACHE_MISSES_TOTAL, "Lookups that had to ask a store or the stream", &metrics.cache_misses);
         add(names::COMPARISONS_TOTAL, "Full comparisons that ended", &metrics.comparisons);
@@ -176,7 +176,7 @@ impl Metrics {
         );
         add(
             names::REFUSED_TOTAL,
-            "Writes that a store refused because its state was not the one they were decided on",
+            "Writes that a store refused because its state had changed since the decision",
             &metrics.refused,
         );
         registry.register(
@@ -184,18 +184,14 @@ impl Metrics {
             "Changes recorded on the stream; op is r, c, u, d or m",
             metrics.changes.clone(),
         );
-        registry.register(stem(names::WRITES_TOTAL), "Writes that a store took", metrics.writes.clone());
-        registry.register(stem(names::CONFLICTS_TOTAL), "Settled conflicts", metrics.conflicts.clone());
+        registry.register(stem(names::WRITES_TOTAL), "Writes that a store accepted", metrics.writes.clone());
+        registry.register(stem(names::CONFLICTS_TOTAL), "Resolved conflicts", metrics.conflicts.clone());
         registry.register(
             stem(names::LOSSES_TOTAL),
             "Times in which a store lost data; cause is flushed, replaced, evicted, older or emptied",
             metrics.losses.clone(),
         );
-        registry.register(
-            stem(names::LOST_PAIRS_TOTAL),
-            "Pairs that these losses concerned",
-            metrics.lost_pairs.clone(),
-        );
+        registry.register(stem(names::LOST_PAIRS_TOTAL), "Pairs in these losses", metrics.lost_pairs.clone());
         registry.register(
             names::COMPARISON_SECONDS,
             "How long the last full comparison took",
@@ -236,8 +232,8 @@ impl Metrics {
         process::register(&mut scrape);
         let mut counters = String::with_capacity(8 * 1024);
         let mut page = String::with_capacity(16 * 1024);
-        // Writing to a String cannot fail; a label that could not be encoded leaves the page short, which a scraper
-        // notices by the missing end.
+        // Writing to a String cannot fail. A label that could not be encoded would leave the page short, which a scraper detects by the missing
+        // end mark.
         let written = text::encode_registry(&mut counters, &self.registry)
             .map(|()| page.push_str(&without_standbys(&counters, statuses)))
             .and_then(|()| text::encode_registry(&mut page, &scrape))
@@ -260,13 +256,13 @@ impl PipelineMetrics {
         self.changes.get_or_create_owned(&ByRouteOp { pipeline, route, op })
     }
 
-    /// Writes that this store took.
+    /// Writes that this store accepted.
     #[must_use]
     pub fn writes(&self, store: &str) -> Count {
         self.writes.get_or_create_owned(&ByStore { pipeline: self.pipeline.clone(), store: store.to_owned() })
     }
 
-    /// Conflicts settled by this rule in favour of this store. The rule is as the pipeline file writes it.
+    /// Conflicts that this rule resolved in favour of this store. The rule is written as in the pipeline file.
     #[must_use]
     pub fn conflicts(&self, rule: &str, winner: &str) -> Count {
         let (pipeline, rule, winner) = (self.pipeline.clone(), rule.to_owned(), winner.to_owned());
@@ -279,7 +275,7 @@ impl PipelineMetrics {
         self.losses.get_or_create_owned(&self.by_cause(store, cause))
     }
 
-    /// Pairs that these concerned.
+    /// Pairs in these losses.
     #[must_use]
     pub fn lost_pairs(&self, store: &str, cause: LossCause) -> Count {
         self.lost_pairs.get_or_create_owned(&self.by_cause(store, cause))
@@ -309,10 +305,10 @@ impl PipelineMetrics {
     }
 }
 
-/// The page without the counters of pipelines for which this worker only stands by: what they say is the owner's to say.
+/// The page without the counters of pipelines for which this worker is a standby: only the owner serves them.
 fn without_standbys(page: &str, statuses: &[PipelineStatus]) -> String {
     let standbys = statuses.iter().filter(|status| status.state == PipelineState::Standby);
-    // No name of a pipeline needs to be escaped, and a quote inside another label is.
+    // The name of a pipeline never needs escaping, and a quote inside another label is escaped.
     let labels: Vec<[String; 2]> =
         standbys.map(|status| ["{", ","].map(|before| format!("{before}pipeline=\"{}\"", status.pipeline))).collect();
     let mut out = String::with_capacity(page.len());
@@ -323,8 +319,7 @@ fn without_standbys(page: &str, statuses: &[PipelineStatus]) -> String {
     out
 }
 
-/// OpenMetrics text as Prometheus 0.0.4 writes it: a counter's comments name the series with its `_total`, and there
-/// is no end mark.
+/// OpenMetrics text converted to the format of Prometheus 0.0.4: the comments of a counter include `_total`, and there is no end mark.
 fn plain(page: &str) -> String {
     let counters: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
