@@ -21,7 +21,7 @@
 //! 7. [`pipeline`]: dirty set, rounds, comparisons, ownership, quarantine; knows no concrete store or stream.
 //! 8. [`history`]: the fold of a stream, restoring states, comparing both stores; acts as an application does.
 //! 9. [`config`]: the pipeline file as plain data, each error with its place.
-//! 10. [`telemetry`]: the names of metrics, counters, the log.
+//! 10. [`telemetry`]: the names of metrics, counters, spans, the log.
 //! 11. [`http`]: the endpoints of a worker, its Unix socket, the client of both.
 //! 12. [`cli`]: one file for each command, and the exit codes.
 //! 13. [`assembly`]: from plain data to stores, streams and pipelines.

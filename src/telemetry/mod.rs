@@ -1,4 +1,4 @@
-//! The names of all metrics, the counters behind them, and the set-up of logging.
+//! The names of all metrics, the counters behind them, spans, and the set-up of logging.
 //!
 //! ```text
 //!   pipeline --inc/observe--> Metrics ---\
@@ -15,6 +15,7 @@ pub mod logs;
 mod metrics;
 pub mod names;
 mod process;
+pub mod spans;
 mod throttle;
 
 pub use metrics::{Count, Exposition, Metrics, Number, PipelineMetrics};
