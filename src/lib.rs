@@ -1,6 +1,7 @@
 //! Keepstep keeps Apache ZooKeeper and Redis synchronized.
 //!
-//! The map: what each module owns, in reading order. `docs/ARCHITECTURE.md` has entry points and an hour's reading path.
+//! The map: what each module owns, in reading order. `docs/ARCHITECTURE.md` has entry points and an
+//! hour's reading path.
 //!
 //! ```text
 //!   change   route   plan       pure: the datum, the map between paths and keys, the decision
@@ -18,8 +19,10 @@
 //! 4. [`codec`]: a change as Avro bytes, and as the JSON that commands print.
 //! 5. [`stream`]: the contract of the durable log, and the embedded log and Kafka behind it.
 //! 6. [`store`]: the contracts `Znodes`, `Keyspace` and `Hints`, and the two stores behind them.
-//! 7. [`pipeline`]: dirty set, rounds, comparisons, ownership, quarantine; knows no concrete store or stream.
-//! 8. [`history`]: the fold of a stream, restoring states, comparing both stores; acts as an application does.
+//! 7. [`pipeline`]: dirty set, rounds, comparisons, ownership, quarantine; knows no concrete store
+//!    or stream.
+//! 8. [`history`]: the fold of a stream, restoring states, comparing both stores; acts as an
+//!    application does.
 //! 9. [`config`]: the pipeline file as plain data, each error with its place.
 //! 10. [`telemetry`]: the names of metrics, counters, spans, the log.
 //! 11. [`http`]: the endpoints of a worker, its Unix socket, the client of both.

@@ -1,8 +1,10 @@
-//! The HTTP client of this program, for workers and schema registries: dials, sends one HTTP/1.1 request, reads the answer, and closes.
+//! The HTTP client of this program, for workers and schema registries: dials, sends one HTTP/1.1
+//! request, reads the answer, and closes.
 //!
-//! hyper's own connection with a connector over [`env::dial`], without a pool: a command sends a handful of requests in its life. A task
-//! of its own drives the connection, so the answer counts even if the server closes, or resets, the connection behind it: a caller that
-//! waited for either of the two would sometimes take the end for the answer.
+//! hyper's own connection with a connector over [`env::dial`], without a pool: a command sends a
+//! handful of requests in its life. A task of its own drives the connection, so the answer counts
+//! even if the server closes, or resets, the connection behind it: a caller that waited for either
+//! of the two would sometimes take the end for the answer.
 
 use crate::env::{self, Tasks};
 use bytes::Bytes;
@@ -54,8 +56,8 @@ pub enum CallError {
     Exchange(Box<dyn Error + Send + Sync>),
 }
 
-/// Sends the request; returns the status and the body, of which at most `bytes_max` bytes are read. Without a time limit: the caller
-/// has one. May be cancelled; then the connection is closed.
+/// Sends the request; returns the status and the body, of which at most `bytes_max` bytes are read.
+/// Without a time limit: the caller has one. May be cancelled; then the connection is closed.
 ///
 /// # Errors
 /// See [`CallError`].

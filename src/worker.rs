@@ -1,7 +1,8 @@
 //! This process among the workers: a name for people, and an identity that no other process has.
 //!
-//! Containers of one image may have the same host name and the same process numbers, so several workers may have one `host:pid`. Code
-//! that compares workers compares identities, which are random and kept until the process ends.
+//! Containers of one image may have the same host name and the same process numbers, so several
+//! workers may have one `host:pid`. Code that compares workers compares identities, which are
+//! random and kept until the process ends.
 
 use crate::env;
 use crate::store::random_identity;

@@ -13,8 +13,8 @@ use futures::FutureExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// Looks at the stores and at the stream of a pipeline, and waits at most `timeout` for one that is away. What was found is
-/// returned beside the error of a store that cannot be looked at.
+/// Looks at the stores and at the stream of a pipeline, and waits at most `timeout` for one that is
+/// away. What was found is returned beside the error of a store that cannot be looked at.
 pub async fn check_connections(
     pipeline: &model::Pipeline,
     data_dir: &Path,

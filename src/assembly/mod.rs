@@ -1,5 +1,6 @@
-//! The composition root: from a pipeline file to stores, streams and pipelines. Only wiring, no rules: what is decided with these
-//! parts is decided in [`crate::pipeline`] and [`crate::history`].
+//! The composition root: from a pipeline file to stores, streams and pipelines. Only wiring, no
+//! rules: what is decided with these parts is decided in [`crate::pipeline`] and
+//! [`crate::history`].
 //!
 //! ```text
 //!   config::Pipeline --parts------> map, routes, settings, claims, stores (not connected)

@@ -1,4 +1,5 @@
-//! The parts of a pipeline, each built from what the pipeline file says about it. Nothing here connects.
+//! The parts of a pipeline, each built from what the pipeline file says about it. Nothing here
+//! connects.
 
 use crate::change::{Digest, Side};
 use crate::codec::json::StoreNames;
@@ -153,7 +154,8 @@ pub(super) fn settings(pipeline: &model::Pipeline, once: bool) -> Settings {
     }
 }
 
-/// Bytes of all routes of a pipeline that its owner shows to other workers. Beyond them it shows one digest.
+/// Bytes of all routes of a pipeline that its owner shows to other workers. Beyond them it shows
+/// one digest.
 const ROUTES_BYTES_MAX: usize = 64 * 1024;
 
 /// Each route as one line, so that workers can compare their files.
@@ -204,8 +206,8 @@ pub(super) fn password(secret: &model::Secret) -> Password {
     Password::new(secret.reveal().to_owned(), move || known.now())
 }
 
-/// How long a claim in Redis lasts. It is renewed every four seconds; the claim of a worker that has died blocks no other
-/// worker for longer than its ZooKeeper session would.
+/// How long a claim in Redis lasts. It is renewed every four seconds; the claim of a worker that
+/// has died blocks no other worker for longer than its ZooKeeper session would.
 fn claim_ttl(pipeline: &model::Pipeline) -> Duration {
     let session = pipeline.zookeeper.as_ref().map_or(Duration::from_secs(10), |store| store.session_timeout);
     session + Duration::from_secs(5)

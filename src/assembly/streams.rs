@@ -1,4 +1,5 @@
-//! The streams of a pipeline: for its owner, for a command that archives values, and for reading only.
+//! The streams of a pipeline: for its owner, for a command that archives values, and for reading
+//! only.
 
 use super::parts::{folder, password, uses};
 use crate::change::Side;
@@ -43,8 +44,8 @@ fn open_embedded(dir: &Path, retention: Retention, holder: &str) -> Result<Arc<d
     Ok(Arc::new(stream))
 }
 
-/// Opens the pipeline's stream for [`Stream::keep`], for a command that runs without a worker. An owner elsewhere that writes a
-/// stream in Kafka is not disturbed.
+/// Opens the pipeline's stream for [`Stream::keep`], for a command that runs without a worker. An
+/// owner elsewhere that writes a stream in Kafka is not disturbed.
 ///
 /// # Errors
 /// The stream cannot be opened: another process owns it, the disk or the broker fails.
@@ -59,7 +60,8 @@ pub async fn open_to_archive(pipeline: &model::Pipeline, data_dir: &Path) -> Res
     stream_opener(pipeline, &folder)().await
 }
 
-/// Opens the stream of a pipeline for reading only, beside a worker or without one; `None` if there is none yet.
+/// Opens the stream of a pipeline for reading only, beside a worker or without one; `None` if there
+/// is none yet.
 ///
 /// # Errors
 /// As [`EmbeddedStream::open_read_only`] and [`KafkaStream::open_read_only`].

@@ -1,5 +1,5 @@
-//! Records the values that a command is about to replace on the stream: through the worker that owns the stream, or directly if no
-//! worker owns it.
+//! Records the values that a command is about to replace on the stream: through the worker that
+//! owns the stream, or directly if no worker owns it.
 
 use crate::assembly;
 use crate::change::Change;
@@ -17,7 +17,8 @@ use std::time::Duration;
 
 /// Bytes of values in one request to a worker, which takes several times more.
 const REQUEST_BYTES: usize = 4 * 1024 * 1024;
-/// Pause before the next search for the owner of the stream: a worker that takes over opens its socket within a second.
+/// Pause before the next search for the owner of the stream: a worker that takes over opens its
+/// socket within a second.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Who writes the stream.
@@ -116,7 +117,8 @@ impl StreamArchive {
             let body = replaced::pack(some).map_err(|error| HistoryError::Failed(error.to_string()))?;
             match client::send_body(&self.worker, "POST", &self.path, body).await {
                 Ok((200, _)) => rest = others,
-                // A standby, or a worker that is not ready: another worker may own the stream, or none.
+                // A standby, or a worker that is not ready: another worker may own the stream, or
+                // none.
                 Ok((404 | 409, why)) => return Ok(Some(String::from_utf8_lossy(&why).trim().to_owned())),
                 Ok((code, why)) => {
                     let why = String::from_utf8_lossy(&why);

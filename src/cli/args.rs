@@ -33,7 +33,8 @@ pub(super) struct Global {
     #[arg(long, global = true, env = "KEEPSTEP_LOG_LEVEL", value_enum, value_name = "LEVEL", default_value = "info")]
     #[arg(hide_possible_values = true)]
     pub(super) log_level: LogLevel,
-    /// The folder with a worker's data: one folder for each pipeline, with its stream and its socket
+    /// The folder with a worker's data: one folder for each pipeline, with its stream and its
+    /// socket
     #[arg(long, global = true, env = "KEEPSTEP_DATA_DIR", value_name = "FOLDER", default_value = "./data")]
     pub(super) data_dir: PathBuf,
 }
@@ -42,7 +43,8 @@ pub(super) struct Global {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Remote {
     /// Address of a worker elsewhere, as in its `run --http`: `http://HOST:PORT`
-    // A plain text that is parsed later, because clap would quote a wrong value, and the value may hold a password.
+    // A plain text that is parsed later, because clap would quote a wrong value, and the value may
+    // hold a password.
     #[arg(long, env = "KEEPSTEP_URL", value_name = "URL", hide_env_values = true)]
     pub(super) url: Option<String>,
     /// With --url: file with the token from the worker's --http-token-file

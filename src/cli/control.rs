@@ -55,7 +55,8 @@ pub(super) async fn approve(args: &Approve, global: &Global) -> Result<Exit, Fai
 pub(super) struct Pause {
     #[command(flatten)]
     selected: Selected,
-    /// Resume automatically after this time; without it the pause lasts until `keepstep resume`, also after restarts and takeovers
+    /// Resume automatically after this time; without it the pause lasts until `keepstep resume`,
+    /// also after restarts and takeovers
     #[arg(long = "for", env = "KEEPSTEP_FOR", value_name = "TIME", value_parser = args::duration)]
     length: Option<Duration>,
 }

@@ -52,7 +52,8 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     let mut count = 0_u64;
     while let Some(differences) = differ.next().await? {
         progress.at(differ.numbers.pairs);
-        // Only the text form shows which side is newer, and a topic must be read to its end for that.
+        // Only the text form shows which side is newer, and a topic must be read to its end for
+        // that.
         if history.is_none() && !differences.is_empty() && !out.json() {
             let opened = assembly::open_stream_with_pairs(&pipeline, &global.data_dir).await;
             history = Some(
@@ -93,7 +94,8 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     Ok(if count > 0 { Exit::Differs } else { Exit::Done })
 }
 
-/// Prints the znodes that cannot be read and are no pairs, although pairs may be below them. No other row shows them.
+/// Prints the znodes that cannot be read and are no pairs, although pairs may be below them. No
+/// other row shows them.
 pub(super) fn show_unreadable(differ: &Differ<'_>, scope: &Scope, out: &mut Output) -> Result<(), Failure> {
     for znode in &differ.unreadable {
         let pair = Pair { zookeeper: Some(znode.path.clone()), redis: None };
@@ -121,7 +123,8 @@ pub(super) fn show_unreadable(differ: &Differ<'_>, scope: &Scope, out: &mut Outp
     Ok(())
 }
 
-/// Refuses a glob that matches nothing. It may be misspelt, and then "no difference" would be a wrong answer.
+/// Refuses a glob that matches nothing. It may be misspelt, and then "no difference" would be a
+/// wrong answer.
 pub(super) fn none_matched(pairs: &Pairs, compared: u64, differ: u64) -> Result<(), Failure> {
     match &pairs.key {
         Some(key) if compared == 0 && differ == 0 => {
@@ -190,8 +193,9 @@ pub(super) fn row(scope: &Scope, difference: &Difference) -> Value {
     Value::Object(row)
 }
 
-/// The store that changed after the pair was last recorded, if the stream shows it. A side without a value may have been changed or may
-/// have lost its value, and a side that still has the value before that record may not have received it yet. In both cases: `None`.
+/// The store that changed after the pair was last recorded, if the stream shows it. A side without
+/// a value may have been changed or may have lost its value, and a side that still has the value
+/// before that record may not have received it yet. In both cases: `None`.
 async fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> Option<&'a str> {
     let latest = stream.latest(&difference.pair).ok().flatten()?;
     let recorded = |found: &Found| match &latest.after {

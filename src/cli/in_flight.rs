@@ -11,7 +11,8 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-/// The shortest wait between two looks. Without a worker on this machine, the changes of a worker elsewhere finish within it.
+/// The shortest wait between two looks. Without a worker on this machine, the changes of a worker
+/// elsewhere finish within it.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often a worker that lags is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -46,7 +47,8 @@ impl InFlight for WorkerInFlight {
     fn landed(&self, since: Instant) -> BoxFuture<'_, ()> {
         async move {
             env::sleep(PAUSE.saturating_sub(since.elapsed())).await;
-            // A change that has been pending since before the first look may be the reason why a pair differs; a later one is not.
+            // A change that has been pending since before the first look may be the reason why a
+            // pair differs; a later one is not.
             while since.elapsed() < LONGEST {
                 match self.lag().await {
                     Some(lag) if lag >= since.elapsed() => env::sleep(AGAIN).await,

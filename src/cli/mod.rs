@@ -90,7 +90,8 @@ enum Command {
     Quarantine(quarantine::Quarantine),
     /// Apply bulk deletes held by the delete guard
     Approve(control::Approve),
-    /// Stop applying changes, also after a restart; changes made meanwhile are recorded and applied at `resume`
+    /// Stop applying changes, also after a restart; changes made meanwhile are recorded and applied
+    /// at `resume`
     Pause(control::Pause),
     /// Resume after a pause
     Resume(control::Selected),
@@ -163,7 +164,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Makes each flag ignore its environment variable if that is empty: empty counts as unset, as in a shell.
+/// Makes each flag ignore its environment variable if that is empty: empty counts as unset, as in a
+/// shell.
 fn unset_empty(command: clap::Command) -> clap::Command {
     let without = |flag: clap::Arg| match flag.get_env().and_then(std::env::var_os) {
         // clap cannot remove a flag's variable, but can replace it by one that nobody can set.

@@ -52,10 +52,11 @@ impl Output {
     }
 }
 
-/// Resolves when the reader of stdout has closed it, so that `tail … | head -1` also ends on an idle stream. Never resolves if stdout is
-/// a file.
+/// Resolves when the reader of stdout has closed it, so that `tail … | head -1` also ends on an
+/// idle stream. Never resolves if stdout is a file.
 pub(super) async fn closed() {
-    // This copy is never written to, only checked for an error. So stdout may stay in blocking mode, as other code expects.
+    // This copy is never written to, only checked for an error. So stdout may stay in blocking
+    // mode, as other code expects.
     if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
         && let Ok(pipe) = pipe::Sender::from_file_unchecked(File::from(stdout))
         && pipe.ready(Interest::ERROR).await.is_ok()

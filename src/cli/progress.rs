@@ -73,8 +73,8 @@ impl Drop for Progress {
     }
 }
 
-/// Shows the first comparison of each pipeline until it is dropped. The number of pairs is not known before the end, so there is no
-/// time left.
+/// Shows the first comparison of each pipeline until it is dropped. The number of pairs is not
+/// known before the end, so there is no time left.
 pub(super) async fn first_comparisons(state: &AppState) {
     let terminal = std::io::stderr().is_terminal();
     let mut bars: Map<String, ProgressBar> = Map::default();

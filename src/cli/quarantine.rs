@@ -38,7 +38,8 @@ pub(super) struct Quarantine {
 enum Verb {
     /// List the pairs, one line each; works with and without a running worker
     List(Which),
-    /// Show each pair in full, with its values in both stores; works with and without a running worker
+    /// Show each pair in full, with its values in both stores; works with and without a running
+    /// worker
     Show(Which),
     /// Check the pairs again now
     Retry(Which),
@@ -59,7 +60,8 @@ struct Which {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x (paths, for a pair without a key)
+    /// Only keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x (paths, for
+    /// a pair without a key)
     #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
     key: Option<Glob>,
     #[command(flatten)]
@@ -119,8 +121,8 @@ async fn show(which: &Which, global: &Global, in_full: bool) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// The rows of the worker that owns the pipeline, if it runs here or `--url` names it; else those in the file of the last worker.
-/// `None` if no worker has run here.
+/// The rows of the worker that owns the pipeline, if it runs here or `--url` names it; else those
+/// in the file of the last worker. `None` if no worker has run here.
 async fn rows_of(
     which: &Which,
     pipeline: &Pipeline,
@@ -209,7 +211,8 @@ fn name_of(row: &Value, store: &Option<String>) -> Option<Vec<u8>> {
     }
 }
 
-/// Adds what both stores hold now, and what to do. The state in a store that is away is shown as not known.
+/// Adds what both stores hold now, and what to do. The state in a store that is away is shown as
+/// not known.
 async fn add_states(rows: &mut [Value], pipeline: &Pipeline, names: &StoreNames) {
     if rows.is_empty() {
         return;

@@ -105,11 +105,13 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     Ok(if tally.failed > 0 || unreadable > 0 { Exit::Differs } else { Exit::Done })
 }
 
-/// If the preferred store lacks its identity, although the other one remembers it, the store has lost its data: the pairs that it lacks
-/// were not deleted by anybody. At another address it may never have been a store of this pipeline, and then repair is refused.
+/// If the preferred store lacks its identity, although the other one remembers it, the store has
+/// lost its data: the pairs that it lacks were not deleted by anybody. At another address it may
+/// never have been a store of this pipeline, and then repair is refused.
 async fn warn_about_loss(compared: &Compared, prefer: Side, name: &str) -> Result<(), Failure> {
     let Some((znodes, keys)) = compared.stores.both() else { return Ok(()) };
-    // A user who may not read the identities can still repair, and a store that is away is reported by the comparison.
+    // A user who may not read the identities can still repair, and a store that is away is reported
+    // by the comparison.
     let Ok((zookeeper, redis)) = futures::future::try_join(znodes.ties(), keys.ties()).await else { return Ok(()) };
     let (preferred, other) = if prefer == Side::Zookeeper { (zookeeper, redis) } else { (redis, zookeeper) };
     let Some(known) = other.other.filter(|_| preferred.own.identity.is_empty()) else { return Ok(()) };
@@ -150,7 +152,8 @@ async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Outpu
     Ok(count)
 }
 
-/// Compares, and repairs each batch at once. Returns the number of compared pairs, and of znodes that cannot be read and are no pairs.
+/// Compares, and repairs each batch at once. Returns the number of compared pairs, and of znodes
+/// that cannot be read and are no pairs.
 async fn repair(
     compared: &Compared,
     restorer: &Restorer<'_>,

@@ -51,7 +51,8 @@ pub(super) struct Replay {
     /// The store to write, by its name in the file
     #[arg(long, env = "KEEPSTEP_TO", value_name = "STORE")]
     to: String,
-    /// Up to and including this position (42), time (2026-11-22T17:00:00Z) or time before now (10m) [default: the end]
+    /// Up to and including this position (42), time (2026-11-22T17:00:00Z) or time before now (10m)
+    /// [default: the end]
     #[arg(long, env = "KEEPSTEP_UNTIL", value_name = "WHEN", value_parser = until)]
     until: Option<Until>,
     #[command(flatten)]
@@ -61,12 +62,14 @@ pub(super) struct Replay {
     /// Show what would be done, and write nothing
     #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
     dry_run: bool,
-    /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or HOST:PORT/CHROOT of an ensemble
-    // A plain text that is parsed later, because clap would quote a wrong value, and the value may hold a password.
-    // Without a variable: KEEPSTEP_URL is a worker's address.
+    /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or
+    /// HOST:PORT/CHROOT of an ensemble
+    // A plain text that is parsed later, because clap would quote a wrong value, and the value may
+    // hold a password. Without a variable: KEEPSTEP_URL is a worker's address.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Continue although records of the stream cannot be read: their pairs get the state before those records
+    /// Continue although records of the stream cannot be read: their pairs get the state before
+    /// those records
     #[arg(long, env = "KEEPSTEP_SKIP_DAMAGED", value_parser = clap::builder::BoolishValueParser::new())]
     skip_damaged: bool,
     /// How long to wait for a store
@@ -238,7 +241,8 @@ async fn write(
         }
         let Some(done) = in_flight.next().await else { return Ok(()) };
         let done = done?;
-        // Whether the store is almost empty is guessed from the last batch: a wrong guess costs a refused write.
+        // Whether the store is almost empty is guessed from the last batch: a wrong guess costs a
+        // refused write.
         let created = done.iter().filter(|(.., outcome)| *outcome == Outcome::Created).count();
         expect_empty = !restorer.dry_run && created * 10 >= done.len() * 9;
         for (desired, found, outcome) in done {

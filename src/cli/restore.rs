@@ -49,7 +49,7 @@ pub(super) async fn run(args: Restore, global: &Global) -> Result<Exit, Failure>
     let change = find(stream.as_ref(), args.position).await?;
     let names = assembly::names(&pipeline);
     let Some(shown) = json::conflicts(args.position, &change, &names) else {
-        return Err(Failure::Failed(format!("position {} is not a conflict; see `keepstep conflicts`", args.position)));
+        return Err(Failure::Failed(format!("position {} has no conflict; see `keepstep conflicts`", args.position)));
     };
     let (side, desired) = desired_state(&scope, &change, args.position)?;
     let value = text::value(&json::value(desired.value.as_deref(), change.value));

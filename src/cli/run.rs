@@ -41,16 +41,19 @@ pub(super) struct Run {
     /// The pipeline files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// End when one full comparison finds nothing to do: exit 0, or 1 if pairs are quarantined, wait for approval, cannot be read or are paused
+    /// End when one full comparison finds nothing to do: exit 0, or 1 if pairs are quarantined,
+    /// wait for approval, cannot be read or are paused
     #[arg(long, env = "KEEPSTEP_ONCE", value_parser = clap::builder::BoolishValueParser::new())]
     once: bool,
     /// With --once: give up with the reason when nothing has moved for this time
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
     timeout: Duration,
-    /// Address that serves /live, /ready, /metrics, /status and a human-readable page; `off` serves nothing
+    /// Address that serves /live, /ready, /metrics, /status and a human-readable page; `off` serves
+    /// nothing
     #[arg(long, env = "KEEPSTEP_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:9464")]
     http: Listen,
-    /// File with the token that POST /pause, /resume, /reconcile and /approve require; without it they are off
+    /// File with the token that POST /pause, /resume, /reconcile and /approve require; without it
+    /// they are off
     #[arg(long, env = "KEEPSTEP_HTTP_TOKEN_FILE", value_name = "FILE")]
     http_token_file: Option<PathBuf>,
 }
@@ -83,7 +86,8 @@ pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
         }
         None => Ok(Exit::Done),
     };
-    // The sockets are removed with their servers: a command that comes now finds no worker, instead of one that does not answer.
+    // The sockets are removed with their servers: a command that comes now finds no worker, instead
+    // of one that does not answer.
     servers.shutdown().await;
     ended
 }
@@ -193,7 +197,8 @@ fn serve(
     servers
 }
 
-/// Registers the counters of these pipelines, so that they are served as zero before the first event.
+/// Registers the counters of these pipelines, so that they are served as zero before the first
+/// event.
 fn register_counters(metrics: &Metrics, pipelines: &[Pipeline]) {
     for pipeline in pipelines {
         let of = metrics.of(&pipeline.name);
@@ -224,7 +229,8 @@ fn texts(pipelines: &[Pipeline]) -> Vec<(String, String)> {
 }
 
 impl Files {
-    /// At each SIGHUP, logs which files have changed. Changes are not applied yet, and a bad file changes nothing.
+    /// At each SIGHUP, logs which files have changed. Changes are not applied yet, and a bad file
+    /// changes nothing.
     async fn log_changes_at(&self, hangups: &mut Option<Signal>) {
         let Some(hangups) = hangups else { return std::future::pending().await };
         while hangups.recv().await.is_some() {
@@ -260,8 +266,9 @@ impl Files {
     }
 }
 
-/// SIGXFSZ: a file would grow beyond the limit of the process. Without a handler the signal ends the process. With one, the write fails,
-/// and the worker waits as it does for a full disk. The number is the same on Linux and macOS.
+/// SIGXFSZ: a file would grow beyond the limit of the process. Without a handler the signal ends
+/// the process. With one, the write fails, and the worker waits as it does for a full disk. The
+/// number is the same on Linux and macOS.
 const FILE_TOO_LARGE: i32 = 25;
 
 /// SIGINT and SIGTERM. With a `Signals`, they no longer end the process by themselves.

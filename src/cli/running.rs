@@ -30,7 +30,8 @@ impl Running {
         self.pipelines.iter().map(|pipeline| Arc::clone(pipeline) as Arc<dyn Handle>).collect()
     }
 
-    /// Resolves when the last pipeline of `--once` is done, or when the start of one was refused. Cancel-safe.
+    /// Resolves when the last pipeline of `--once` is done, or when the start of one was refused.
+    /// Cancel-safe.
     pub(super) async fn finished(&mut self) -> Result<Exit, Failure> {
         while let Some(ended) = self.tasks.join_next().await {
             match ended {

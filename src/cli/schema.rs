@@ -1,4 +1,5 @@
-//! `keepstep schema`: the schemas of a pipeline file and of a change, for editors and for readers of the stream.
+//! `keepstep schema`: the schemas of a pipeline file and of a change, for editors and for readers
+//! of the stream.
 
 use super::args::Global;
 use super::exit::{Exit, Failure};

@@ -14,7 +14,8 @@ pub(super) struct Pairs {
     /// Only pairs of this route
     #[arg(long, env = "KEEPSTEP_ROUTE", value_name = "NAME")]
     pub(super) route: Option<String>,
-    /// Only keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x (paths, for a pair without a key)
+    /// Only keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x (paths, for
+    /// a pair without a key)
     #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
     pub(super) key: Option<Glob>,
 }

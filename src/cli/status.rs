@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Status {
     #[command(flatten)]
     selected: Selected,
-    /// Exit 1 unless everything is live and nothing is blocked, paused, quarantined or waiting for approval
+    /// Exit 1 unless everything is live and nothing is blocked, paused, quarantined or waiting for
+    /// approval
     #[arg(long, env = "KEEPSTEP_CHECK", value_parser = clap::builder::BoolishValueParser::new())]
     check: bool,
 }
@@ -69,8 +70,8 @@ pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure>
     Ok(ended)
 }
 
-/// Why the check fails; `None` if everything is live and nothing waits for an operator. A standby is not live, because it does not know
-/// whether the owner is.
+/// Why the check fails; `None` if everything is live and nothing waits for an operator. A standby
+/// is not live, because it does not know whether the owner is.
 fn fault(status: &PipelineStatus) -> Option<String> {
     if status.state != PipelineState::Live {
         return Some(format!("the pipeline is {}, not live", pipeline_state(status.state).1));

@@ -10,7 +10,8 @@ use crate::env::disk;
 use crate::stream::Stream;
 use std::path::Path;
 
-/// The error where no worker has run with this data folder. An empty answer would look like "nothing happened".
+/// The error where no worker has run with this data folder. An empty answer would look like
+/// "nothing happened".
 pub(super) fn no_folder(pipeline: &Pipeline, data_dir: &Path) -> Failure {
     let (name, folder) = (&pipeline.name, data_dir.display());
     Failure::Failed(format!(
@@ -18,7 +19,8 @@ pub(super) fn no_folder(pipeline: &Pipeline, data_dir: &Path) -> Failure {
     ))
 }
 
-/// The error of a command that finds no stream; `None` if a worker has run here and its stream is still empty.
+/// The error of a command that finds no stream; `None` if a worker has run here and its stream is
+/// still empty.
 pub(super) fn no_stream(pipeline: &Pipeline, data_dir: &Path) -> Option<Failure> {
     let never_ran = pipeline.stream.kafka.is_none() && !disk::is_dir(&assembly::folder(data_dir, &pipeline.name));
     never_ran.then(|| no_folder(pipeline, data_dir))

@@ -41,7 +41,8 @@ pub(super) struct Tail {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where to begin: earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time before now (10m) [default: latest; with --no-follow earliest]
+    /// Where to begin: earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time
+    /// before now (10m) [default: latest; with --no-follow earliest]
     #[arg(long, env = "KEEPSTEP_FROM", value_name = "WHERE")]
     from: Option<From>,
     /// Begin with the last N changes that match the other flags
@@ -49,7 +50,8 @@ pub(super) struct Tail {
     last: Option<usize>,
     #[command(flatten)]
     filter: Filter,
-    /// Only these operations: read, create, update, delete, marker, or their first letters; separate several with commas
+    /// Only these operations: read, create, update, delete, marker, or their first letters;
+    /// separate several with commas
     #[arg(long, env = "KEEPSTEP_OP", value_name = "OP", value_delimiter = ',', value_parser = op)]
     op: Vec<Op>,
     /// End after this many changes
@@ -86,7 +88,8 @@ pub(super) struct Filter {
     /// Only changes of this route
     #[arg(long, env = "KEEPSTEP_ROUTE", value_name = "NAME")]
     pub(super) route: Option<String>,
-    /// Only changes of keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x (of paths, for a pair without a key)
+    /// Only changes of keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x
+    /// (of paths, for a pair without a key)
     #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
     pub(super) key: Option<Glob>,
 }
@@ -180,8 +183,8 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     Ok(Exit::Done)
 }
 
-/// The position of the first of the last `count` selected changes. The stream is read backwards in growing portions, and only positions
-/// are kept in memory.
+/// The position of the first of the last `count` selected changes. The stream is read backwards in
+/// growing portions, and only positions are kept in memory.
 async fn last(stream: &dyn Stream, args: &Tail, count: usize) -> Result<Position, Failure> {
     let end = stream.extent().last;
     let mut portion = u64::try_from(count).unwrap_or(u64::MAX).max(PORTION);

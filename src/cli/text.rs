@@ -1,4 +1,5 @@
-//! Names, values and times as text for people. A terminal shows the text and is never controlled by it.
+//! Names, values and times as text for people. A terminal shows the text and is never controlled by
+//! it.
 
 pub(super) use crate::change::brief::printable;
 use serde_json::Value;
@@ -70,7 +71,8 @@ pub(super) fn ago(ms: i64, now_ms: i64) -> String {
     }
 }
 
-/// A duration as a pipeline file writes it: in the largest unit that divides it, except that one minute is `60s` and one hour `60m`.
+/// A duration as a pipeline file writes it: in the largest unit that divides it, except that one
+/// minute is `60s` and one hour `60m`.
 pub(super) fn duration(duration: std::time::Duration) -> String {
     let ms = duration.as_millis();
     for (unit, size, least) in [("d", 86_400_000, 1), ("h", 3_600_000, 2), ("m", 60_000, 2), ("s", 1000, 1)] {
@@ -84,12 +86,14 @@ pub(super) fn duration(duration: std::time::Duration) -> String {
 /// A wider cell does not widen its column: it moves the rest of its own row. A cell is never cut.
 const CELL_WIDTH_MAX: usize = 60;
 
-/// Columns that a terminal needs for the text: two for a wide character (as in Chinese), none for a combining one.
+/// Columns that a terminal needs for the text: two for a wide character (as in Chinese), none for a
+/// combining one.
 pub(super) fn width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 
-/// The cell, followed by spaces up to this width. (A width in a format string ends at 65,535, and names may be longer.)
+/// The cell, followed by spaces up to this width. (A width in a format string ends at 65,535, and
+/// names may be longer.)
 pub(super) fn padded(cell: &str, to: usize) -> String {
     let blanks = to.saturating_sub(width(cell));
     let mut out = String::with_capacity(cell.len() + blanks);

@@ -8,7 +8,8 @@ use crate::env;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-/// Shows the state of running workers repeatedly, until Ctrl-C. Exits 75 if no worker answers at the start.
+/// Shows the state of running workers repeatedly, until Ctrl-C. Exits 75 if no worker answers at
+/// the start.
 #[derive(Debug, clap::Args)]
 pub(super) struct Top {
     #[command(flatten)]

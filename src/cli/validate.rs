@@ -83,7 +83,8 @@ fn route_text(row: &Value, paint: Paint) -> String {
     lines
 }
 
-/// Checks the stores of every pipeline before it returns: an unreachable store hides no finding of the others.
+/// Checks the stores of every pipeline before it returns: an unreachable store hides no finding of
+/// the others.
 async fn connect(
     pipelines: &[Pipeline],
     data_dir: &Path,

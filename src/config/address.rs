@@ -1,4 +1,5 @@
-//! Addresses: a Redis URL, a ZooKeeper connect string, brokers, a schema registry. Errors never quote them, since a URL may hold a password.
+//! Addresses: a Redis URL, a ZooKeeper connect string, brokers, a schema registry. Errors never
+//! quote them, since a URL may hold a password.
 
 /// A Redis URL, parsed and percent-decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

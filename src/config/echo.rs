@@ -9,8 +9,8 @@ use std::time::Duration;
 /// The mask of a secret. Reading it back is an error, like every text in the place of a secret.
 const MASK: &str = "***";
 
-/// The pipeline as YAML in the shape of the pipeline file. It reads back as the same pipeline, apart from masked
-/// secrets.
+/// The pipeline as YAML in the shape of the pipeline file. It reads back as the same pipeline,
+/// apart from masked secrets.
 #[must_use]
 pub fn echo(pipeline: &Pipeline) -> String {
     let mut out = String::new();
@@ -227,8 +227,8 @@ fn write_flow(value: &Value) -> String {
     }
 }
 
-/// A text: without quotes if every YAML reader takes it for a text, else in double quotes. A `$` is doubled, because a single one would
-/// begin a variable.
+/// A text: without quotes if every YAML reader takes it for a text, else in double quotes. A `$` is
+/// doubled, because a single one would begin a variable.
 fn write_text(text: &str) -> String {
     if is_bare(text) {
         return text.to_owned();

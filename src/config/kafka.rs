@@ -1,4 +1,5 @@
-//! `stream: {kafka: …}` of a pipeline file: brokers, topic, schema registry, and librdkafka's properties.
+//! `stream: {kafka: …}` of a pipeline file: brokers, topic, schema registry, and librdkafka's
+//! properties.
 
 use super::address;
 use super::model::{Kafka, Property, SchemaRegistry, Secret};

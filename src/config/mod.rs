@@ -6,11 +6,13 @@
 //!                                     └──faults──> source: mask secrets, cut the line out ──> Problems
 //! ```
 //!
-//! - Variables are replaced inside scalars *after* parsing, so that a value can never change the file's structure.
+//! - Variables are replaced inside scalars *after* parsing, so that a value can never change the
+//!   file's structure.
 //! - A fault never ends the walk: all problems of a file, and of all files, are reported together.
-//! - Errors quote the text of the file, never the content of a variable or a secret. A text that could be a secret written inline is also
-//!   masked in the line that is shown.
-//! - A feature that the contract describes and this version lacks is refused with "not supported yet", never ignored.
+//! - Errors quote the text of the file, never the content of a variable or a secret. A text that
+//!   could be a secret written inline is also masked in the line that is shown.
+//! - A feature that the contract describes and this version lacks is refused with "not supported
+//!   yet", never ignored.
 
 mod address;
 mod echo;
@@ -71,8 +73,8 @@ pub enum Secrets {
     None,
 }
 
-/// [`load`] without the secrets that the command does not need; these are empty. A user who only asks a worker for its status need not
-/// have them.
+/// [`load`] without the secrets that the command does not need; these are empty. A user who only
+/// asks a worker for its status need not have them.
 ///
 /// # Errors
 /// As [`load`].
@@ -104,8 +106,8 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Pipeline>, Problems> {
     if problems.is_empty() { Ok(pipelines) } else { Err(Problems::new(problems)) }
 }
 
-/// Reads the text of a pipeline file. Errors name `file`, and files of secrets are relative to its folder; `env` gives the value of a
-/// variable.
+/// Reads the text of a pipeline file. Errors name `file`, and files of secrets are relative to its
+/// folder; `env` gives the value of a variable.
 ///
 /// # Errors
 /// All problems of the file.
@@ -128,7 +130,8 @@ fn read_file(path: &Path) -> Result<String, Problems> {
     };
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        // A file that is too large may have been cut inside a character. Its size is the problem then.
+        // A file that is too large may have been cut inside a character. Its size is the problem
+        // then.
         Err(error) if error.as_bytes().len() > FILE_BYTES_MAX => unreadable(too_large()),
         Err(error) => {
             let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
@@ -179,7 +182,8 @@ fn parse_knowing(
     reader.finish(pipeline)
 }
 
-/// YAML takes NUL as the end, and no editor shows the other control characters: a file with one may mean less than it shows.
+/// YAML takes NUL as the end, and no editor shows the other control characters: a file with one may
+/// mean less than it shows.
 fn control_character(text: &str) -> Option<tree::Fault> {
     text.lines().enumerate().find_map(|(line, content)| {
         let column = content.chars().position(|character| character.is_control() && character != '\t')?;
@@ -217,7 +221,8 @@ fn read_pipeline(
         routes: routes?,
         worker,
     };
-    // Every pattern was checked in its place. This check guarantees that a pipeline always has its map.
+    // Every pattern was checked in its place. This check guarantees that a pipeline always has its
+    // map.
     if reader.is_clean()
         && let Err(error) = RouteMap::new(&pipeline.route_specs())
     {

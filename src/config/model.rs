@@ -182,7 +182,8 @@ pub struct Route {
     pub value: ValueKind,
     /// Who wins a conflict. Default: the store named first in `flow`.
     pub on_conflict: OnConflict,
-    /// `on_conflict` as the file writes it or would write its default (`prefer zk`), for the conflict log.
+    /// `on_conflict` as the file writes it or would write its default (`prefer zk`), for the
+    /// conflict log.
     pub on_conflict_text: String,
     /// Default `propagate`.
     pub on_delete: OnRemoval,

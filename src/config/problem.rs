@@ -19,7 +19,8 @@ pub struct Problem {
     pub message: String,
     /// What is allowed instead, and the nearest name.
     pub help: Option<String>,
-    /// The line with a mark under the wrong text, secrets masked. `None` if the file could not be read.
+    /// The line with a mark under the wrong text, secrets masked. `None` if the file could not be
+    /// read.
     #[serde(skip)]
     pub snippet: Option<Snippet>,
 }
@@ -143,7 +144,8 @@ pub(super) fn allowed<T: AsRef<str>>(names: &[T], written: Option<&str>) -> Stri
     help
 }
 
-/// The name that was most likely intended: at most a third of it mistyped, or equal except for case and dashes.
+/// The name that was most likely intended: at most a third of it mistyped, or equal except for case
+/// and dashes.
 pub(super) fn nearest<'a, T: AsRef<str>>(written: &str, names: &'a [T]) -> Option<&'a str> {
     let written = written.trim().to_lowercase().replace('-', "_");
     if written.is_empty() || written.len() > 64 {

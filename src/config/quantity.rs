@@ -48,7 +48,8 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
-/// Writes a duration: in days or hours if that is exact, else in seconds (`60s`, as the contract has it), else in milliseconds.
+/// Writes a duration: in days or hours if that is exact, else in seconds (`60s`, as the contract
+/// has it), else in milliseconds.
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let fitting = [("d", 86_400_000), ("h", 3_600_000), ("s", 1_000)];

@@ -1,4 +1,5 @@
-//! `routes:` of a pipeline file: flow, patterns and policies of each route, checked against the stores.
+//! `routes:` of a pipeline file: flow, patterns and policies of each route, checked against the
+//! stores.
 
 use super::keys;
 use super::model::{Acl, Ephemeral, Flow, OnConflict, OnRemoval, Route};
@@ -368,7 +369,8 @@ fn bad_rule(reader: &mut Reader<'_>, text: &Text<'_>, stores: &Stores) -> Option
     }
     let mut rules: Vec<String> = stores.names.iter().map(|(name, _)| format!("prefer {name}")).collect();
     rules.extend(["latest", "higher_version", "quarantine"].map(str::to_owned));
-    // A store that is named by its kind is no typing error: the nearest name may be that of the other store.
+    // A store that is named by its kind is no typing error: the nearest name may be that of the
+    // other store.
     let kind = match text.text.split_whitespace().nth(1) {
         Some("zookeeper") => Some(Side::Zookeeper),
         Some("redis") => Some(Side::Redis),

@@ -4,8 +4,8 @@ use super::address::{self, UrlFault};
 use super::model::{Pipeline, Secret};
 use crate::change::Side;
 
-/// The pipeline with one store at this address instead of its own, and whether it is another store. Errors do not quote the address: it
-/// may hold a password.
+/// The pipeline with one store at this address instead of its own, and whether it is another store.
+/// Errors do not quote the address: it may hold a password.
 ///
 /// # Errors
 /// The fault of the address, one sentence.

@@ -1,11 +1,13 @@
-//! A secret of a pipeline file: masked wherever it is printed, and read again where a file holds it.
+//! A secret of a pipeline file: masked wherever it is printed, and read again where a file holds
+//! it.
 
 use std::path::{Path, PathBuf};
 
 /// Longest secret that is read from a file, in bytes. A wrong path may lead to anything.
 const SECRET_BYTES_MAX: usize = 65_536;
 
-/// A secret. It has no `Display`, and its `Debug` is a mask, so that it cannot end in a log by accident.
+/// A secret. It has no `Display`, and its `Debug` is a mask, so that it cannot end in a log by
+/// accident.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
@@ -26,7 +28,8 @@ impl Secret {
         Secret { text, file: Some(file) }
     }
 
-    /// The secret itself, as it was when the pipeline file was read. Empty if the command needs none.
+    /// The secret itself, as it was when the pipeline file was read. Empty if the command needs
+    /// none.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.text
@@ -50,7 +53,8 @@ impl std::fmt::Debug for Secret {
 
 /// The secret in a file, without its line end; or the fault of the file.
 pub(super) fn in_file(file: &Path) -> Result<String, String> {
-    // It is read again at each login, so it must not be a pipe; and reading a pipe without a writer would wait for ever.
+    // It is read again at each login, so it must not be a pipe; and reading a pipe without a writer
+    // would wait for ever.
     if crate::env::disk::facts(file).is_ok_and(|facts| !facts.is_file) {
         return Err("is no regular file".to_owned());
     }

@@ -1,4 +1,5 @@
-//! The text of a file: the parts of it that must not be shown, and the line that is shown with a problem.
+//! The text of a file: the parts of it that must not be shown, and the line that is shown with a
+//! problem.
 
 use super::problem::{Problem, Snippet};
 use super::tree::{Fault, Node, Scalar, Span, quoted, visible};
@@ -56,8 +57,8 @@ impl<'a> Source<'a> {
         Problem { file: self.file.to_owned(), line: span.line, column: span.column, message, help, snippet }
     }
 
-    /// Notes every scalar that could be a secret: a value under a key that sounds like a secret, unless it is a reference, and a URL unless it
-    /// clearly has no password.
+    /// Notes every scalar that could be a secret: a value under a key that sounds like a secret,
+    /// unless it is a reference, and a URL unless it clearly has no password.
     fn hide(&mut self, node: &Node, secret: bool, address: bool) {
         match node {
             Node::Scalar(scalar) => {
@@ -119,14 +120,16 @@ impl<'a> Source<'a> {
             masks.push((start, end.min(line.len())));
         }
         let text: String = line.iter().collect();
-        // A password inside any URL. The last `@` of the line, because a badly written password may hold one itself.
+        // A password inside any URL. The last `@` of the line, because a badly written password may
+        // hold one itself.
         if let Some((before, rest)) = text.split_once("://")
             && let Some((password, _)) = rest.rsplit_once('@')
         {
             let start = before.chars().count() + 3;
             masks.push((start, start + password.chars().count()));
         }
-        // Without a tree, values are not known: nothing is shown after the first name that sounds like a secret.
+        // Without a tree, values are not known: nothing is shown after the first name that sounds
+        // like a secret.
         if !self.read && sounds_secret(&text.to_lowercase()) {
             let start = line.iter().position(|character| !character.is_whitespace()).unwrap_or(0);
             masks.push((start, line.len()));
@@ -159,7 +162,8 @@ fn sounds_like_address(name: &str) -> bool {
 /// Whether an address is anything but hosts with numeric ports, a database and variables.
 fn may_hold_password(text: &str) -> bool {
     let rest = match text.rsplit_once("://") {
-        // With an `@` behind the scheme the mask of the line takes exactly the user and the password.
+        // With an `@` behind the scheme the mask of the line takes exactly the user and the
+        // password.
         Some((_, rest)) if rest.contains('@') => return false,
         Some((_, rest)) => rest,
         None if text.contains("${") => return text.contains('@'),

@@ -9,12 +9,12 @@ use super::tree::{Node, quoted};
 use crate::change::Side;
 use std::time::Duration;
 
-/// The ensemble may change it (to 2 to 20 of its ticks). Below 100 ms a session expires by chance; above ten minutes the lease of a dead
-/// worker lasts that long.
+/// The ensemble may change it (to 2 to 20 of its ticks). Below 100 ms a session expires by chance;
+/// above ten minutes the lease of a dead worker lasts that long.
 const SESSION_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
-/// Reserved names: keys of the rows of `diff`, `conflicts`, `quarantine` and `replay`, in which the name of a store is a key too, and
-/// words in the place of a store in a conflict.
+/// Reserved names: keys of the rows of `diff`, `conflicts`, `quarantine` and `replay`, in which the
+/// name of a store is a key too, and words in the place of a store in a conflict.
 const RESERVED: &[&str] = &[
     "route", "pair", "position", "winner", "rule", "reason", "ts_ms", "state", "detail", "since_ms", "help", "stream",
     "scratch",

@@ -1,7 +1,8 @@
 //! YAML text to a small tree in which every node has its place in the text.
 //!
-//! Only what a pipeline file needs: one document of mappings, lists and scalars. Anchors, aliases, tags and merge keys are refused, so
-//! each part of a file has its meaning in one place, and a file cannot expand beyond its size.
+//! Only what a pipeline file needs: one document of mappings, lists and scalars. Anchors, aliases,
+//! tags and merge keys are refused, so each part of a file has its meaning in one place, and a file
+//! cannot expand beyond its size.
 
 use crate::env::Map;
 use saphyr_parser::{Event, Parser, ScalarStyle};
@@ -94,7 +95,8 @@ enum Open {
     Mapping { entries: Vec<Entry>, key: Option<Key>, seen: Map<String, usize>, span: Span },
 }
 
-/// A key that waits for its value. `Unusable` was a collection; the fault is recorded and the value is dropped.
+/// A key that waits for its value. `Unusable` was a collection; the fault is recorded and the value
+/// is dropped.
 enum Key {
     Name(Scalar),
     Unusable,
@@ -106,7 +108,8 @@ struct Builder {
     faults: Vec<Fault>,
 }
 
-/// Reads one document. `None` if there is none or it is not YAML; faults that leave a tree come with the tree.
+/// Reads one document. `None` if there is none or it is not YAML; faults that leave a tree come
+/// with the tree.
 pub(super) fn read(text: &str) -> (Option<Node>, Vec<Fault>) {
     let mut builder = Builder { open: Vec::new(), root: None, faults: Vec::new() };
     let mut documents = 0;
@@ -237,7 +240,8 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}`")
 }
 
-/// A character in a form that is safe for a terminal: a control character, or one that changes the direction of the text, is escaped.
+/// A character in a form that is safe for a terminal: a control character, or one that changes the
+/// direction of the text, is escaped.
 pub(super) fn visible(character: char) -> impl Iterator<Item = char> {
     let hostile = character.is_control()
         || matches!(character, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -12,8 +12,8 @@ pub(super) struct VariableFault {
 /// How a variable is written, for errors.
 const FORMS: &str = "allowed: `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, and `$$` for a dollar sign";
 
-/// The scalar with its variables replaced by their values or their defaults. An empty variable counts as one without a value, as for `:-`
-/// and `:?` in a shell.
+/// The scalar with its variables replaced by their values or their defaults. An empty variable
+/// counts as one without a value, as for `:-` and `:?` in a shell.
 pub(super) fn resolve(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Vec<VariableFault>> {
     let mut out = String::with_capacity(text.len());
     let mut faults = Vec::new();

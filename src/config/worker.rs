@@ -1,4 +1,5 @@
-//! `stream:` and `worker:` of a pipeline file: both optional, every key with its default and its bounds.
+//! `stream:` and `worker:` of a pipeline file: both optional, every key with its default and its
+//! bounds.
 
 use super::kafka;
 use super::keys;

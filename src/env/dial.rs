@@ -44,8 +44,8 @@ pub fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(&address.path)
 }
 
-/// A path in the form of a socket address. A long one goes through its open folder (`/proc/self/fd/N/name`), which stays open while
-/// the address is used.
+/// A path in the form of a socket address. A long one goes through its open folder
+/// (`/proc/self/fd/N/name`), which stays open while the address is used.
 struct UnixAddress {
     path: PathBuf,
     _folder: Option<File>,

@@ -1,4 +1,5 @@
-//! A client of one store that does what an application does: it reads plain values and changes them by compare-and-set.
+//! A client of one store that does what an application does: it reads plain values and changes them
+//! by compare-and-set.
 
 use crate::change::{Digest, Pair, Side, ZkStat};
 use crate::store::{
@@ -64,7 +65,8 @@ impl Found {
         matches!(self, Found::Key { .. }) || self.value().is_some()
     }
 
-    /// Whether this is the wanted value. A persistent znode with empty data equals both no value and the empty value.
+    /// Whether this is the wanted value. A persistent znode with empty data equals both no value
+    /// and the empty value.
     #[must_use]
     pub fn is(&self, wanted: Option<&[u8]>) -> bool {
         match (self, wanted) {
@@ -83,7 +85,8 @@ impl Found {
         matches!(self, Found::Znode { stat, .. } if stat.is_ephemeral())
     }
 
-    /// Whether both are the same state. A znode is the same if nobody wrote it in between, even if its data is equal.
+    /// Whether both are the same state. A znode is the same if nobody wrote it in between, even if
+    /// its data is equal.
     pub(super) fn same(&self, other: &Found) -> bool {
         match (self, other) {
             (Found::Znode { stat: one, .. }, Found::Znode { stat: two, .. }) => one.mzxid == two.mzxid,
@@ -179,7 +182,8 @@ impl StoreClient {
         }
     }
 
-    /// What the store has under these names, in order. Long values of keys come as digests unless `values` is set.
+    /// What the store has under these names, in order. Long values of keys come as digests unless
+    /// `values` is set.
     ///
     /// # Errors
     /// The store is away, or refuses the request.

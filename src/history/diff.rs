@@ -1,14 +1,15 @@
-//! Compares both sides pair by pair, and checks each difference twice. Memory grows with the number of names (8 bytes each), never with
-//! values.
+//! Compares both sides pair by pair, and checks each difference twice. Memory grows with the number
+//! of names (8 bytes each), never with values.
 //!
 //! ```text
 //!   walk ZooKeeper, look at the keys,   --\
 //!     and scan Redis beside it             +--> suspects --> wait for the changes in flight --> look again
 //! ```
 //!
-//! *No false alarms.* A change in flight makes its pair differ for a moment. So a suspect is looked at again after all changes that were
-//! in flight at the first look have finished ([`InFlight`]). A pair that changed in between stays a suspect; only a pair that differs and
-//! has not changed is reported.
+//! *No false alarms.* A change in flight makes its pair differ for a moment. So a suspect is looked
+//! at again after all changes that were in flight at the first look have finished ([`InFlight`]). A
+//! pair that changed in between stays a suspect; only a pair that differs and has not changed is
+//! reported.
 
 use super::client::{Found, found_znode, look_keys};
 use super::restore::{Cause, DesiredState};
@@ -34,7 +35,8 @@ const SECOND: usize = 64;
 /// Keys of one batch of the scan.
 const SCAN: usize = 512;
 
-/// Looks at keys in flight during the walk, and the scan beside them: enough that none waits for another.
+/// Looks at keys in flight during the walk, and the scan beside them: enough that none waits for
+/// another.
 const UNDER_WAY: usize = 5;
 
 /// How often a pair that keeps changing is looked at.
@@ -102,8 +104,8 @@ impl Difference {
 
 /// Knows the changes in flight between the stores.
 pub trait InFlight: Send + Sync {
-    /// Resolves when the changes that were in flight at `since` have finished, as far as can be known, or when that takes too long.
-    /// May be cancelled.
+    /// Resolves when the changes that were in flight at `since` have finished, as far as can be
+    /// known, or when that takes too long. May be cancelled.
     fn landed(&self, since: Instant) -> BoxFuture<'_, ()>;
 }
 
@@ -234,7 +236,8 @@ impl<'a> Differ<'a> {
         Ok(Some(Vec::new()))
     }
 
-    /// One step of the walk, while the keys of the znodes before are looked at and Redis is scanned.
+    /// One step of the walk, while the keys of the znodes before are looked at and Redis is
+    /// scanned.
     async fn step_znodes(&mut self) -> Result<(), HistoryError> {
         let mut finished = Vec::new();
         let mut walked = None;
@@ -432,7 +435,8 @@ impl<'a> Differ<'a> {
             return None;
         }
         let is_listed = pair.redis.as_deref().is_some_and(|key| self.quarantined.contains(&KeyedHash::of(key)));
-        // A worker quarantines such a pair before it asks a store. So does this comparison, which may run without a worker.
+        // A worker quarantines such a pair before it asks a store. So does this comparison, which
+        // may run without a worker.
         let cannot_be_created = || match (&pair.zookeeper, &pair.redis) {
             (Some(path), Some(name)) if !znode.exists() && flow.leads_to(Side::Zookeeper) => {
                 let bytes = key.value().map_or(0, <[u8]>::len);

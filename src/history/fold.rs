@@ -1,13 +1,14 @@
-//! The fold of a stream: the state of each pair at a position, in memory that does not grow with the values.
+//! The fold of a stream: the state of each pair at a position, in memory that does not grow with
+//! the values.
 //!
 //! ```text
 //!   pass 1   the whole stream                            pair -> position of its state, and as many states as fit into a budget
 //!   pass 2   from the first state that did not fit       the other states, in the order of the stream
 //! ```
 //!
-//! *Compaction.* Before the start of full history, only the newest record of each pair is left. If that record is after the requested
-//! position, its `before` is the state at that position. If the value was too long to be repeated there, the state is lost, and is
-//! reported as lost.
+//! *Compaction.* Before the start of full history, only the newest record of each pair is left. If
+//! that record is after the requested position, its `before` is the state at that position. If the
+//! value was too long to be repeated there, the state is lost, and is reported as lost.
 
 use super::restore::{Cause, DesiredState};
 use super::scope::{HistoryError, Scope};
@@ -20,11 +21,12 @@ use std::sync::Arc;
 /// Records of one read, and its bytes.
 const READ: (usize, usize) = (2_000, 4 * 1024 * 1024);
 
-/// Bytes of states that are held between the passes. A state that is not held is read twice. All states of a hundred thousand pairs
-/// of a hundred bytes fit, and a part of a million.
+/// Bytes of states that are held between the passes. A state that is not held is read twice. All
+/// states of a hundred thousand pairs of a hundred bytes fit, and a part of a million.
 const HELD_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes of a held state beside its names and its value: the struct, three allocations, its place in the table.
+/// Bytes of a held state beside its names and its value: the struct, three allocations, its place
+/// in the table.
 const HELD_EACH: usize = 300;
 
 /// How many records that cannot be read are listed.
@@ -237,7 +239,8 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// The next states: at most `count`, and at most `bytes` bytes of values; `None` at the end. Each pair comes once.
+    /// The next states: at most `count`, and at most `bytes` bytes of values; `None` at the end.
+    /// Each pair comes once.
     ///
     /// # Errors
     /// The stream cannot be read.
@@ -256,8 +259,9 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Retention may compact a record between the two passes, because the pair has changed since. For a fold to the end of the stream
-    /// that does no harm; for a fold to an earlier moment it is an error.
+    /// Retention may compact a record between the two passes, because the pair has changed since.
+    /// For a fold to the end of the stream that does no harm; for a fold to an earlier moment it is
+    /// an error.
     fn all_found(&self) -> Result<(), HistoryError> {
         match self.spots.len() {
             missing if missing > 0 && self.until < self.stream_end => Err(HistoryError::Failed(format!(

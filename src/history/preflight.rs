@@ -1,4 +1,5 @@
-//! The checks of `validate --connect`: every store and the stream at the same time, then what needs both stores.
+//! The checks of `validate --connect`: every store and the stream at the same time, then what needs
+//! both stores.
 
 use super::reach::{Deadline, StartError};
 use super::stores::{Named, Stores};
@@ -57,8 +58,9 @@ impl Findings {
     }
 }
 
-/// Looks at everything once, and waits at most `timeout` for a store that is away. Closes the stores at the end. What was found is
-/// returned beside the error of a store that cannot be looked at.
+/// Looks at everything once, and waits at most `timeout` for a store that is away. Closes the
+/// stores at the end. What was found is returned beside the error of a store that cannot be looked
+/// at.
 pub async fn preflight(preflight: Preflight, timeout: Duration) -> (Vec<Finding>, Result<(), StartError>) {
     let Preflight { pipeline, map, stores, claims, captured_file, stream } = &preflight;
     let deadline = &Deadline::new(timeout);
@@ -109,8 +111,9 @@ pub async fn preflight(preflight: Preflight, timeout: Duration) -> (Vec<Finding>
     (findings.found, findings.error.map_or(Ok(()), Err))
 }
 
-/// Whether the two stores belong to this pipeline, and whether another pipeline owns what the routes match. A capture of one store
-/// conflicts with nobody, and stores that are refused need no claim.
+/// Whether the two stores belong to this pipeline, and whether another pipeline owns what the
+/// routes match. A capture of one store conflicts with nobody, and stores that are refused need no
+/// claim.
 async fn check_both(
     pipeline: &str,
     (znodes, keys): (&Named<dyn Znodes>, &Named<dyn Keyspace>),

@@ -1,5 +1,5 @@
-//! Waiting for a store until a deadline, and why a command could not start. What a store's error means for a command is decided
-//! here and in `scope.rs`.
+//! Waiting for a store until a deadline, and why a command could not start. What a store's error
+//! means for a command is decided here and in `scope.rs`.
 
 use crate::env::{self, Instant};
 use crate::pipeline::retry::Pauses;
@@ -16,7 +16,8 @@ pub enum StartError {
     /// A store was not reachable in time. Exit 75.
     #[error("{0}")]
     Unreachable(String),
-    /// A store answered and could not do its work in time, or was not asked before the deadline. Exit 1.
+    /// A store answered and could not do its work in time, or was not asked before the deadline.
+    /// Exit 1.
     #[error("{0}")]
     Stuck(String),
 }
@@ -32,7 +33,8 @@ impl Deadline {
         Deadline { timeout, at: Instant::now() + timeout }
     }
 
-    /// Tries until `attempt` succeeds. An error names the store by its label and gives the reason of the last attempt.
+    /// Tries until `attempt` succeeds. An error names the store by its label and gives the reason
+    /// of the last attempt.
     ///
     /// # Errors
     /// [`StartError::Refused`] at once; the other kinds at the deadline.
@@ -56,7 +58,8 @@ impl Deadline {
                 match attempt().await {
                     Ok(answer) => return Ok(answer),
                     Err(StoreError::Refused(why)) => return Err(StartError::Refused(why)),
-                    // `Fenced` too: a command owns nothing, and a session that has ended is replaced.
+                    // `Fenced` too: a command owns nothing, and a session that has ended is
+                    // replaced.
                     Err(error) => last = error,
                 }
                 env::sleep(pauses.pause()).await;

@@ -1,5 +1,5 @@
-//! Gives pairs the values that a command wants in one store: reads, archives what it is about to replace, and writes by
-//! compare-and-set.
+//! Gives pairs the values that a command wants in one store: reads, archives what it is about to
+//! replace, and writes by compare-and-set.
 
 use super::client::{Edit, Found, StoreClient};
 use super::scope::{HistoryError, Scope};
@@ -11,8 +11,9 @@ use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often a pair is read again because an application changed it between the read and the write. With some milliseconds
-/// between the two, only a pair that changes hundreds of times a second reaches this.
+/// How often a pair is read again because an application changed it between the read and the write.
+/// With some milliseconds between the two, only a pair that changes hundreds of times a second
+/// reaches this.
 const TRIES: usize = 20;
 
 /// The value that a pair is to have.
@@ -26,7 +27,8 @@ pub struct DesiredState {
     pub value: Option<Vec<u8>>,
     /// The reason that the conflict log gives for the replaced value.
     pub cause: Cause,
-    /// The value was that of an ephemeral znode. No stream can restore the session on which it depends.
+    /// The value was that of an ephemeral znode. No stream can restore the session on which it
+    /// depends.
     pub ephemeral: bool,
 }
 
@@ -73,8 +75,9 @@ pub type Done = (DesiredState, Found, Outcome);
 
 /// Where replaced values are recorded.
 pub trait Archive: Send + Sync {
-    /// Puts these records on the stream. Called before the values are replaced. `Ok` means that the records are durable; after an
-    /// error some of them may be. May be repeated: the same record twice does no harm.
+    /// Puts these records on the stream. Called before the values are replaced. `Ok` means that the
+    /// records are durable; after an error some of them may be. May be repeated: the same record
+    /// twice does no harm.
     fn record_replaced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), HistoryError>>;
 }
 
@@ -123,11 +126,13 @@ struct Attempt {
 }
 
 impl Restorer<'_> {
-    /// Gives these pairs their values and answers with each pair's outcome and what it had before. `expect_empty`: the store
-    /// probably has none of them, so the first read is left out; a wrong guess costs a refused write.
+    /// Gives these pairs their values and answers with each pair's outcome and what it had before.
+    /// `expect_empty`: the store probably has none of them, so the first read is left out; a wrong
+    /// guess costs a refused write.
     ///
     /// # Errors
-    /// [`HistoryError::Away`] if the store is away for longer than `patience`; or the error of the archive.
+    /// [`HistoryError::Away`] if the store is away for longer than `patience`; or the error of the
+    /// archive.
     pub async fn restore(&self, desired: Vec<DesiredState>, expect_empty: bool) -> Result<Vec<Done>, HistoryError> {
         let mut done: Vec<Option<Done>> = Vec::new();
         done.resize_with(desired.len(), || None);
@@ -215,7 +220,8 @@ impl Restorer<'_> {
         let edited = match edited {
             Ok(edited) => edited,
             Err(error) => {
-                // Pairs that needed no write are read again with the rest: an equal pair is still equal.
+                // Pairs that needed no write are read again with the rest: an equal pair is still
+                // equal.
                 let done = done.into_iter().map(|(pending, ..)| pending);
                 return Err((done.chain(to_write.into_iter().map(|(pending, _)| pending)).collect(), error.into()));
             }
@@ -280,8 +286,8 @@ impl Restorer<'_> {
         self.dry_run.then(|| outcome(desired, found))
     }
 
-    /// The record of the value that is replaced; `None` if none is. A marker with a conflict: it is in the conflict log and is
-    /// no state of the pair.
+    /// The record of the value that is replaced; `None` if none is. A marker with a conflict: it is
+    /// in the conflict log and is no state of the pair.
     fn replaced(&self, desired: &DesiredState, found: &Found) -> Option<Change> {
         let lost = found.value()?;
         let route = self.scope.routes.get(desired.route)?;

@@ -77,7 +77,8 @@ impl Scope {
         has_name.then_some(mapped)
     }
 
-    /// The names of the selected routes to which this store is only a destination: a value written there is reverted.
+    /// The names of the selected routes to which this store is only a destination: a value written
+    /// there is reverted.
     #[must_use]
     pub fn destinations_only(&self, side: Side) -> Vec<&str> {
         let selected = self.routes.iter().enumerate().filter(|(at, _)| self.route.is_none_or(|route| route == *at));

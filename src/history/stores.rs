@@ -1,5 +1,6 @@
-//! The stores of a command, connected. Before a command writes, it checks that they are the stores of its pipeline, as a worker
-//! does: with a mistyped chroot or database number, `repair` would delete everything.
+//! The stores of a command, connected. Before a command writes, it checks that they are the stores
+//! of its pipeline, as a worker does: with a mistyped chroot or database number, `repair` would
+//! delete everything.
 
 use super::client::StoreClient;
 use super::reach::{Deadline, StartError};
@@ -8,8 +9,9 @@ use crate::store::{Keyspace, StoreError, Znodes, difference};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a command waits for the store that it does not use. That store only confirms that the other one belongs to the
-/// pipeline, and a command must work where this store is the one that was lost.
+/// How long a command waits for the store that it does not use. That store only confirms that the
+/// other one belongs to the pipeline, and a command must work where this store is the one that was
+/// lost.
 const OTHER_STORE: Duration = Duration::from_secs(3);
 
 /// A store and its names.
@@ -75,11 +77,12 @@ pub async fn open(stores: Stores, timeout: Duration) -> Result<Stores, StartErro
     Ok(stores)
 }
 
-/// [`open`], and refuses stores that are not this pipeline's. `others` are the stores of the pipeline that the command does not
-/// use, not connected.
+/// [`open`], and refuses stores that are not this pipeline's. `others` are the stores of the
+/// pipeline that the command does not use, not connected.
 ///
 /// # Errors
-/// As [`open`]; or what each store remembers of the other one shows that they are not the pipeline's.
+/// As [`open`]; or what each store remembers of the other one shows that they are not the
+/// pipeline's.
 pub async fn open_own(pipeline: &str, stores: Stores, others: Stores, timeout: Duration) -> Result<Stores, StartError> {
     let stores = open(stores, timeout).await?;
     let refused = refuse_others(pipeline, &stores, others).await;
@@ -111,7 +114,8 @@ async fn refuse_others(pipeline: &str, stores: &Stores, others: Stores) -> Resul
         Some(Ok((zookeeper, redis))) => {
             difference(pipeline, &zookeeper, &redis).map_or(Ok(()), |why| Err(StartError::Refused(why)))
         }
-        // A user who may not read Keepstep's own data may not own the pipeline, and may still compare.
+        // A user who may not read Keepstep's own data may not own the pipeline, and may still
+        // compare.
         Some(Err(StoreError::Refused(error))) => {
             tracing::warn!(pipeline, error, "cannot check that the stores belong to the pipeline");
             Ok(())

@@ -9,9 +9,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest time that a request may take. A worker answers from memory; one that does not answer is frozen or has ended.
+/// The longest time that a request may take. A worker answers from memory; one that does not answer
+/// is frozen or has ended.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer that is read: 10,000 quarantined pairs with a kilobyte of names and detail each, several times over.
+/// The largest answer that is read: 10,000 quarantined pairs with a kilobyte of names and detail
+/// each, several times over.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The address of a worker.
@@ -89,7 +91,8 @@ pub enum ClientError {
     Failed(String),
 }
 
-/// Sends a request without a body; `path` begins with `/` and includes the query. Returns the status and the body.
+/// Sends a request without a body; `path` begins with `/` and includes the query. Returns the
+/// status and the body.
 ///
 /// # Errors
 ///

@@ -19,8 +19,8 @@ pub(super) enum Action {
     Drop,
 }
 
-/// The parameters of a request, from its query or from a JSON body. An unknown one is refused: a misspelt `route` must not pause
-/// everything.
+/// The parameters of a request, from its query or from a JSON body. An unknown one is refused: a
+/// misspelt `route` must not pause everything.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Parameters {
@@ -116,8 +116,9 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Sends the command to every selected pipeline, and answers in sentences, one on each line.
 ///
-/// Without `pipeline`, all pipelines are selected. The request succeeds if one of them executed the command. Otherwise the answer is the
-/// refusal of the first pipeline that this worker does not own, or else the first refusal.
+/// Without `pipeline`, all pipelines are selected. The request succeeds if one of them executed the
+/// command. Otherwise the answer is the refusal of the first pipeline that this worker does not
+/// own, or else the first refusal.
 pub(super) async fn execute(state: &AppState, parameters: &Parameters, action: Action) -> Response {
     let selected = match selected(state, parameters.pipeline.as_deref()) {
         Ok(selected) => selected,
@@ -148,7 +149,8 @@ pub(super) async fn execute(state: &AppState, parameters: &Parameters, action: A
             None => not_started(),
         };
     }
-    // That a pipeline does not have the route is no failure if another one has it. That another worker owns it is.
+    // That a pipeline does not have the route is no failure if another one has it. That another
+    // worker owns it is.
     done.extend(refused.into_iter().filter_map(|error| match error {
         CommandError::NotOwner(text) | CommandError::Failed(text) => Some(format!("not done: {text}")),
         CommandError::UnknownRoute(_) | CommandError::Nothing(_) => None,

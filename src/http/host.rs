@@ -1,7 +1,9 @@
-//! Protection against DNS rebinding: a web page can point its own name to 127.0.0.1 and then read what a server there answers.
+//! Protection against DNS rebinding: a web page can point its own name to 127.0.0.1 and then read
+//! what a server there answers.
 //!
-//! A worker that serves only its own machine answers to `localhost`, to addresses and to the name of `--http`, and to no other name. A
-//! worker that serves the network answers to every name, since everybody who can reach it may read its pages anyway.
+//! A worker that serves only its own machine answers to `localhost`, to addresses and to the name
+//! of `--http`, and to no other name. A worker that serves the network answers to every name, since
+//! everybody who can reach it may read its pages anyway.
 
 use axum::Router;
 use axum::extract::Request;

@@ -6,9 +6,10 @@
 //!   keepstep status, pause … --Unix---> router(Listener::Unix) -/
 //! ```
 //!
-//! Over TCP, everybody who can connect may read; endpoints that control the worker require the bearer token, and do not exist without
-//! one. The Unix socket is protected by the mode of its file (0600). No handler waits for a store: a handle answers from memory, so a
-//! worker whose stores are away still shows its state.
+//! Over TCP, everybody who can connect may read; endpoints that control the worker require the
+//! bearer token, and do not exist without one. The Unix socket is protected by the mode of its file
+//! (0600). No handler waits for a store: a handle answers from memory, so a worker whose stores are
+//! away still shows its state.
 
 pub mod client;
 mod control;

@@ -1,5 +1,6 @@
-//! The human-readable page: the content of `/status` as HTML, without scripts and without anything from elsewhere. Texts are escaped by
-//! their type: only [`PreEscaped`] is not, and only constants are that.
+//! The human-readable page: the content of `/status` as HTML, without scripts and without anything
+//! from elsewhere. Texts are escaped by their type: only [`PreEscaped`] is not, and only constants
+//! are that.
 
 use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteStatus, StoreStatus};
 use maud::{Markup, PreEscaped, html};

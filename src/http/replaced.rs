@@ -1,10 +1,12 @@
-//! The body of a request in which a command gives replaced values to the worker that owns the stream: each as Avro bytes, after their
-//! length (`u32`, big-endian). Only the Unix socket accepts it.
+//! The body of a request in which a command gives replaced values to the worker that owns the
+//! stream: each as Avro bytes, after their length (`u32`, big-endian). Only the Unix socket accepts
+//! it.
 
 use crate::change::Change;
 use crate::codec::{self, CodecError};
 
-/// The largest body. A record holds at most two values of 1,000,000 bytes, and a command sends some megabytes at a time.
+/// The largest body. A record holds at most two values of 1,000,000 bytes, and a command sends some
+/// megabytes at a time.
 pub(super) const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Makes the body.

@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 
 /// How often a busy address is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(3);
-/// A client that has not sent its headers within this time is cut off, and so is an idle connection.
+/// A client that has not sent its headers within this time is cut off, and so is an idle
+/// connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that reads nothing of its answer for this time is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,8 +28,8 @@ const CONNECTIONS_MAX: usize = 128;
 /// Pause after `accept` failed, so that a process without free file descriptors does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// Serves this address until the future is dropped, and its connections with it. A busy address causes a warning and is retried every few
-/// seconds; it never ends the worker.
+/// Serves this address until the future is dropped, and its connections with it. A busy address
+/// causes a warning and is retried every few seconds; it never ends the worker.
 pub async fn serve_tcp(address: String, router: Router) {
     serve_when_free(&address, router, BIND_RETRY).await;
 }
@@ -83,8 +84,8 @@ struct Connection {
 }
 
 impl Connections {
-    /// Waits a moment. A listener survives every failure of `accept`: each concerns one connection, or a resource that becomes free again
-    /// (accept(2)).
+    /// Waits a moment. A listener survives every failure of `accept`: each concerns one connection,
+    /// or a resource that becomes free again (accept(2)).
     pub(super) async fn accept_failed(&mut self, error: &io::Error) {
         if self.throttle.is_due(&error.to_string()) {
             tracing::warn!(%error, "a connection could not be accepted");
@@ -92,8 +93,8 @@ impl Connections {
         env::sleep(ACCEPT_RETRY).await;
     }
 
-    /// Serves one more connection. If there are too many, the one that was inactive for longest is closed, so that no client can keep others
-    /// out by holding connections open.
+    /// Serves one more connection. If there are too many, the one that was inactive for longest is
+    /// closed, so that no client can keep others out by holding connections open.
     pub(super) fn serve<S>(&mut self, stream: S, router: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,4 +1,5 @@
-//! The state behind all endpoints: the pipelines of this worker, its metrics, and who may control it.
+//! The state behind all endpoints: the pipelines of this worker, its metrics, and who may control
+//! it.
 
 use crate::change::Digest;
 use crate::pipeline::control::{Handle, PipelineStatus};
@@ -6,7 +7,8 @@ use crate::telemetry::Metrics;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// What the endpoints show. The pipelines are added after the servers have started: a worker answers `/live` before its pipelines start.
+/// What the endpoints show. The pipelines are added after the servers have started: a worker
+/// answers `/live` before its pipelines start.
 pub struct AppState {
     handles: OnceLock<Vec<Arc<dyn Handle>>>,
     /// The metrics that `/metrics` serves.
@@ -106,7 +108,8 @@ impl Token {
         &self.text
     }
 
-    /// Whether this is the token. The digests are compared in a time that does not depend on where they differ.
+    /// Whether this is the token. The digests are compared in a time that does not depend on where
+    /// they differ.
     #[must_use]
     pub fn admits(&self, offered: &[u8]) -> bool {
         let offered = Digest::of(offered);

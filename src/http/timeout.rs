@@ -1,4 +1,5 @@
-//! Timeouts of connections: when a connection was last active, and an end for a client that does not read its answer.
+//! Timeouts of connections: when a connection was last active, and an end for a client that does
+//! not read its answer.
 
 use crate::env::{self, Instant};
 use futures::future::BoxFuture;

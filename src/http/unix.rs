@@ -1,7 +1,9 @@
-//! The Unix socket of a worker: only its user may open it, and one worker of a data folder serves it at a time.
+//! The Unix socket of a worker: only its user may open it, and one worker of a data folder serves
+//! it at a time.
 //!
-//! The worker that holds the lock on `worker.sock.lock` serves the socket. The kernel releases the lock when the process ends, in
-//! whatever way, so the holder may replace the socket, and a standby with the same data folder takes it over.
+//! The worker that holds the lock on `worker.sock.lock` serves the socket. The kernel releases the
+//! lock when the process ends, in whatever way, so the holder may replace the socket, and a standby
+//! with the same data folder takes it over.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_methods, reason = "a socket is a name on the real disk, which no simulator has")
@@ -17,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixListener;
 
-/// How often a worker tries to take over the socket of another one: a standby answers within a second after its takeover.
+/// How often a worker tries to take over the socket of another one: a standby answers within a
+/// second after its takeover.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The socket of the worker of a pipeline.
@@ -26,8 +29,9 @@ pub fn socket_path(data_dir: &Path, pipeline: &str) -> PathBuf {
     data_dir.join(pipeline).join("worker.sock")
 }
 
-/// Serves this socket until the future is dropped, and its connections with it; then the socket is removed. While another worker serves
-/// the socket, this one waits. A socket that is removed, alone or with its folder, is created again.
+/// Serves this socket until the future is dropped, and its connections with it; then the socket is
+/// removed. While another worker serves the socket, this one waits. A socket that is removed, alone
+/// or with its folder, is created again.
 pub async fn serve_unix(path: PathBuf, router: Router) {
     let mut connections = Connections::default();
     loop {
@@ -44,8 +48,8 @@ pub async fn serve_unix(path: PathBuf, router: Router) {
     }
 }
 
-/// A socket that this worker serves. It is removed while the lock is still held, so never that of the next holder. A file that somebody
-/// else has put in its place is not removed.
+/// A socket that this worker serves. It is removed while the lock is still held, so never that of
+/// the next holder. A file that somebody else has put in its place is not removed.
 struct Owned {
     path: PathBuf,
     lock_path: PathBuf,
@@ -114,8 +118,8 @@ fn try_claim(path: &Path) -> Result<(UnixListener, Owned), Claim> {
         Err(TryLockError::WouldBlock) => return Err(Claim::OfAnother),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    // Bound under another name, closed to other users, and renamed only then: nobody can connect before, and a stale socket is replaced in
-    // one step.
+    // Bound under another name, closed to other users, and renamed only then: nobody can connect
+    // before, and a stale socket is replaced in one step.
     let draft = beside(path, ".", &format!(".{}", env::process::id()));
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

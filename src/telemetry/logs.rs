@@ -61,8 +61,9 @@ pub fn screen() -> &'static MultiProgress {
 
 /// Sends the log to stderr. Called once, before anything else; a second call has no effect.
 ///
-/// Dependencies never log below `warn`, whatever the level: at `debug` a client may print what it sends, and that may be a password. The
-/// ZooKeeper client's line for each attempt to connect appears only from `debug` on: the pipeline logs once that the store is away.
+/// Dependencies never log below `warn`, whatever the level: at `debug` a client may print what it
+/// sends, and that may be a password. The ZooKeeper client's line for each attempt to connect
+/// appears only from `debug` on: the pipeline logs once that the store is away.
 pub fn install(format: LogFormat, level: LogLevel) {
     let ours = level.filter();
     let attempts = if ours >= LevelFilter::DEBUG { LevelFilter::WARN } else { ours.min(LevelFilter::ERROR) };
@@ -82,8 +83,8 @@ pub fn install(format: LogFormat, level: LogLevel) {
     }
 }
 
-/// Bytes of a log line, its end included. Code that logs keeps names and texts short, so that nothing important is cut; this limit is for
-/// lines of dependencies.
+/// Bytes of a log line, its end included. Code that logs keeps names and texts short, so that
+/// nothing important is cut; this limit is for lines of dependencies.
 const LINE_BYTES: usize = 1023;
 
 /// Writes to stderr, one line at a time, while no progress bar is drawn.
@@ -94,7 +95,8 @@ struct Stderr {
 }
 
 impl Stderr {
-    /// The line with control characters escaped, since it may contain texts of servers. In JSON they are escaped already.
+    /// The line with control characters escaped, since it may contain texts of servers. In JSON
+    /// they are escaped already.
     fn tidied(self, line: &[u8]) -> Cow<'_, [u8]> {
         let is_plain = |byte: &u8| (b' '..0x7f).contains(byte);
         let Some((end, text)) = line.split_last() else { return Cow::Borrowed(line) };
@@ -133,7 +135,8 @@ impl Write for Stderr {
 fn shortened(line: &[u8]) -> Vec<u8> {
     let mut short = match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
         Ok(mut fields) => {
-            // Halved until it fits: how many bytes the quotation marks in a text add is not known beforehand.
+            // Halved until it fits: how many bytes the quotation marks in a text add is not known
+            // beforehand.
             let mut bytes = brief::TEXT_BYTES;
             loop {
                 for text in fields.values_mut() {

@@ -19,7 +19,8 @@ pub type Count = Counter<u64, AtomicU64>;
 /// A number that goes up and down.
 pub type Number = Gauge<f64, AtomicU64>;
 
-/// Upper bounds of the buckets of `keepstep_apply_seconds`: from a batch on the same machine to one that was retried.
+/// Upper bounds of the buckets of `keepstep_apply_seconds`: from a batch on the same machine to one
+/// that was retried.
 const APPLY_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -232,8 +233,8 @@ impl Metrics {
         process::register(&mut scrape);
         let mut counters = String::with_capacity(8 * 1024);
         let mut page = String::with_capacity(16 * 1024);
-        // Writing to a String cannot fail. A label that could not be encoded would leave the page short, which a scraper detects by the missing
-        // end mark.
+        // Writing to a String cannot fail. A label that could not be encoded would leave the page
+        // short, which a scraper detects by the missing end mark.
         let written = text::encode_registry(&mut counters, &self.registry)
             .map(|()| page.push_str(&without_standbys(&counters, statuses)))
             .and_then(|()| text::encode_registry(&mut page, &scrape))
@@ -262,7 +263,8 @@ impl PipelineMetrics {
         self.writes.get_or_create_owned(&ByStore { pipeline: self.pipeline.clone(), store: store.to_owned() })
     }
 
-    /// Conflicts that this rule resolved in favour of this store. The rule is written as in the pipeline file.
+    /// Conflicts that this rule resolved in favour of this store. The rule is written as in the
+    /// pipeline file.
     #[must_use]
     pub fn conflicts(&self, rule: &str, winner: &str) -> Count {
         let (pipeline, rule, winner) = (self.pipeline.clone(), rule.to_owned(), winner.to_owned());
@@ -285,7 +287,8 @@ impl PipelineMetrics {
         ByCause { pipeline: self.pipeline.clone(), store: store.to_owned(), cause: cause.word().to_owned() }
     }
 
-    /// Makes a route's counters appear at zero, so that a rate over them is right from the first change on.
+    /// Makes a route's counters appear at zero, so that a rate over them is right from the first
+    /// change on.
     pub fn introduce_route(&self, route: &str) {
         for op in [Op::Read, Op::Create, Op::Update, Op::Delete] {
             let _ = self.changes(route, op);
@@ -305,7 +308,8 @@ impl PipelineMetrics {
     }
 }
 
-/// The page without the counters of pipelines for which this worker is a standby: only the owner serves them.
+/// The page without the counters of pipelines for which this worker is a standby: only the owner
+/// serves them.
 fn without_standbys(page: &str, statuses: &[PipelineStatus]) -> String {
     let standbys = statuses.iter().filter(|status| status.state == PipelineState::Standby);
     // The name of a pipeline never needs escaping, and a quote inside another label is escaped.
@@ -319,7 +323,8 @@ fn without_standbys(page: &str, statuses: &[PipelineStatus]) -> String {
     out
 }
 
-/// OpenMetrics text converted to the format of Prometheus 0.0.4: the comments of a counter include `_total`, and there is no end mark.
+/// OpenMetrics text converted to the format of Prometheus 0.0.4: the comments of a counter include
+/// `_total`, and there is no end mark.
 fn plain(page: &str) -> String {
     let counters: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
@@ -366,7 +371,8 @@ mod tests {
         metrics
     }
 
-    /// The rules of the text format 0.0.4 that a scraper enforces, a line at a time; answers the names of the series.
+    /// The rules of the text format 0.0.4 that a scraper enforces, a line at a time; answers the
+    /// names of the series.
     fn parsed(page: &str) -> Result<Set<String>, String> {
         const TYPES: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
         let is_name = |name: &str| {

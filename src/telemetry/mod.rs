@@ -6,9 +6,10 @@
 //!   Handle::status --> gauges of a scrape /
 //! ```
 //!
-//! Events that only the pipeline sees (changes, writes, conflicts) are counted where they happen, through handles that cost one atomic
-//! addition. Values that a status contains (lag, pairs, quarantine, positions) are read from the statuses at the time of a scrape: so
-//! `/status` and `/metrics` cannot disagree, and no value is stale.
+//! Events that only the pipeline sees (changes, writes, conflicts) are counted where they happen,
+//! through handles that cost one atomic addition. Values that a status contains (lag, pairs,
+//! quarantine, positions) are read from the statuses at the time of a scrape: so `/status` and
+//! `/metrics` cannot disagree, and no value is stale.
 
 mod gauges;
 pub mod logs;

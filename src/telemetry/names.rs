@@ -1,4 +1,5 @@
-//! The names of all metrics. Every metric of a pipeline has the label `pipeline` besides those given here.
+//! The names of all metrics. Every metric of a pipeline has the label `pipeline` besides those
+//! given here.
 
 /// Changes recorded on the stream, by route and op.
 pub const CHANGES_TOTAL: &str = "keepstep_changes_total";

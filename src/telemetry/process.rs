@@ -8,10 +8,12 @@ use prometheus_client::registry::Registry;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-/// Clock ticks a second in `/proc`: `USER_HZ` is 100 on every architecture that Linux runs on today.
+/// Clock ticks a second in `/proc`: `USER_HZ` is 100 on every architecture that Linux runs on
+/// today.
 const TICKS: f64 = 100.0;
 
-/// Adds the figures that can be read. If a file is missing, its metrics are left out: a wrong zero would be worse.
+/// Adds the figures that can be read. If a file is missing, its metrics are left out: a wrong zero
+/// would be worse.
 pub(super) fn register(registry: &mut Registry) {
     let gauge = |value: f64| {
         let gauge = Gauge::<f64, AtomicU64>::default();
@@ -48,8 +50,9 @@ struct Times {
     started_after_boot: f64,
 }
 
-/// `utime`, `stime` and `starttime` are fields 14, 15 and 22 of `/proc/self/stat` (proc(5)); the second field is the
-/// program's name in parentheses and may hold anything, so fields are counted from the last `)`.
+/// `utime`, `stime` and `starttime` are fields 14, 15 and 22 of `/proc/self/stat` (proc(5)); the
+/// second field is the program's name in parentheses and may hold anything, so fields are counted
+/// from the last `)`.
 fn times() -> Option<Times> {
     let stat = disk::read_to_string(Path::new("/proc/self/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;

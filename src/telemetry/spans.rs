@@ -1,5 +1,6 @@
-//! Spans for developers, from `--log-level debug` on: every log line inside one shows which ownership, comparison or round it
-//! belongs to. At the default level they are disabled and cost one comparison each.
+//! Spans for developers, from `--log-level debug` on: every log line inside one shows which
+//! ownership, comparison or round it belongs to. At the default level they are disabled and cost
+//! one comparison each.
 
 use tracing::Span;
 
@@ -28,7 +29,8 @@ mod tests {
 
     #[test]
     fn a_span_has_its_fields_at_debug_and_is_disabled_at_info() {
-        let at = |level| tracing_subscriber::registry().with(tracing_subscriber::filter::LevelFilter::from_level(level));
+        let at =
+            |level| tracing_subscriber::registry().with(tracing_subscriber::filter::LevelFilter::from_level(level));
         tracing::subscriber::with_default(at(tracing::Level::DEBUG), || {
             let fields = |span: Span| span.metadata().map(|metadata| metadata.fields().iter().count());
             assert_eq!(fields(ownership("settings", 3)), Some(2));

@@ -1,16 +1,19 @@
-//! Rate-limited logging: a reason that lasts is one log line when it begins and one each minute, not one for each attempt.
+//! Rate-limited logging: a reason that lasts is one log line when it begins and one each minute,
+//! not one for each attempt.
 
 use crate::env::Instant;
 use std::time::Duration;
 
-/// A reason that lasts is logged again after this time, so that the newest part of a log still names what is blocking.
+/// A reason that lasts is logged again after this time, so that the newest part of a log still
+/// names what is blocking.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// A reason that returns within this time had not ended: two connections to one server, of which one still works, alternate many times a
-/// second.
+/// A reason that returns within this time had not ended: two connections to one server, of which
+/// one still works, alternate many times a second.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How many reasons may alternate without being logged each time: two stores, a stream and its brokers.
+/// How many reasons may alternate without being logged each time: two stores, a stream and its
+/// brokers.
 const REASONS_MAX: usize = 8;
 
 /// The reasons that were logged in the last 60 s.
@@ -59,7 +62,8 @@ impl LogThrottle {
         true
     }
 
-    /// The reason has ended. Returns whether to log that: not if it had returned too soon to be logged.
+    /// The reason has ended. Returns whether to log that: not if it had returned too soon to be
+    /// logged.
     pub fn end(&mut self, reason: &str) -> bool {
         self.end_at(reason, Instant::now())
     }

@@ -1,4 +1,5 @@
-//! Errors: their place, the offending text, what is allowed, the nearest name, and all of a file at once.
+//! Errors: their place, the offending text, what is allowed, the nearest name, and all of a file at
+//! once.
 
 use super::super::*;
 use super::{ROUTES, STORES, changed, good, no_env, problem, problems, read, short, with_route, with_top};

@@ -1,4 +1,5 @@
-//! YAML: what of it a pipeline file may use, and that nothing in a file can make the reader stumble.
+//! YAML: what of it a pipeline file may use, and that nothing in a file can make the reader
+//! stumble.
 
 use super::super::*;
 use super::{changed, no_env, problem, problems, short, with_top};
