@@ -66,6 +66,29 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        rooms: &["telemetry"],
+        never: &[
+            CLIENTS,
+            &["crate::store", "crate::stream", "crate::pipeline", "crate::history", "crate::config"],
+            &["crate::http", "crate::cli", "crate::assembly"],
+        ],
+    },
+    Rule {
+        rooms: &["http"],
+        never: &[
+            &[
+                "redis",
+                "zookeeper_client",
+                "rdkafka",
+                "crate::config",
+                "crate::history",
+                "crate::cli",
+                "crate::assembly",
+            ],
+            &["crate::store::zookeeper", "crate::store::redis", "crate::stream::embedded", "crate::stream::kafka"],
+        ],
+    },
+    Rule {
         rooms: &["config"],
         never: &[
             &["tokio"],

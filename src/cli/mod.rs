@@ -43,12 +43,12 @@ is kept.";
 const EXAMPLES: &str = "\
 Examples:
   keepstep validate --connect settings.yaml      check the file and the stores
-  keepstep run settings.yaml                     keep them in step until Ctrl-C
+  keepstep run settings.yaml                     synchronize until Ctrl-C
   keepstep run --once settings.yaml              synchronize once, then end
   keepstep tail settings.yaml                    follow the changes
   keepstep tail settings.yaml --from earliest --no-follow --key 'settings:db:*' --format json
   keepstep status                                show the running workers
-  keepstep quarantine list settings.yaml         list the pairs that cannot be synchronized, with reasons
+  keepstep quarantine list settings.yaml         list the quarantined pairs, with reasons
   keepstep diff settings.yaml                    show the differences between the stores
   keepstep replay settings.yaml --to cache --until 2026-11-22T14:03:00Z --dry-run
 

@@ -168,7 +168,7 @@ const FREE: &[&str] = &[
     "topic.metadata.refresh.sparse",
 ];
 
-/// Reads what stands in `kafka:` beside the retention. `pipeline` gives the topic its name.
+/// Reads the keys of `kafka:` except the retention. `pipeline` gives the topic its name.
 pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>, pipeline: &str) -> Option<Kafka> {
     let brokers = reader.required(fields, "brokers").and_then(|value| brokers(reader, &value));
     let topic = match fields.get("topic") {

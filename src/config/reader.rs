@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         self.fault(span, format!("`{}` is {found}, expected {expected}", value.place), None);
     }
 
-    /// A scalar that is not what it should be.
+    /// A scalar with a wrong value.
     pub(super) fn bad(&mut self, text: &Text<'_>, is_not: &str, help: impl Into<Option<String>>) {
         let message = format!("{} is not {is_not}", self.source.quote(text.scalar));
         self.fault(text.scalar.span, message, help);

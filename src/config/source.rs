@@ -80,7 +80,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The line of the span with what is hidden in it masked, and the mark moved accordingly.
+    /// The line of the span with its secrets masked, and the mark moved accordingly.
     fn snippet(&self, span: Span) -> Option<Snippet> {
         let line: Vec<char> = self.lines.get(span.line.checked_sub(1)?)?.chars().collect();
         let end = if span.end_line == span.line { span.end_column } else { line.len() + 1 };

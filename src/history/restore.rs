@@ -81,7 +81,7 @@ pub trait Archive: Send + Sync {
     fn record_replaced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), HistoryError>>;
 }
 
-/// What the conflict log says about who replaced a value.
+/// The parts of an entry of the conflict log that are the same for all pairs of a command.
 #[derive(Debug, Clone)]
 pub struct Reasons {
     /// Whose value stays: a store's name, or `stream`.

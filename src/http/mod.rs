@@ -13,8 +13,10 @@
 
 pub mod client;
 mod control;
+mod exposition;
 #[cfg(test)]
 pub(crate) mod fake;
+mod gauges;
 mod host;
 mod page;
 pub mod replaced;

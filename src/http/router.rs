@@ -1,13 +1,13 @@
 //! The endpoints, by path.
 
 use super::control::{self, Action, Parameters};
+use super::exposition::{self, Exposition};
 use super::page;
 use super::replaced;
 use super::rows;
 use super::state::{AppState, Listener};
 use crate::env;
 use crate::pipeline::control::{PipelineStatus, RouteState};
-use crate::telemetry::Exposition;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -134,7 +134,7 @@ fn away(status: &PipelineStatus) -> Vec<&str> {
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let exposition = Exposition::accepted(accept);
-    let text = shared.state.metrics.text(&shared.state.statuses(), exposition);
+    let text = exposition::page(&shared.state.metrics, &shared.state.statuses(), exposition);
     ([(header::CONTENT_TYPE, exposition.content_type())], text).into_response()
 }
 

@@ -1,9 +1,8 @@
 //! The names of all metrics, the counters behind them, spans, and the set-up of logging.
 //!
 //! ```text
-//!   pipeline --inc/observe--> Metrics ---\
-//!                                         +--> text --> GET /metrics
-//!   Handle::status --> gauges of a scrape /
+//!   pipeline --count--> Metrics --encode--> http/exposition.rs --> GET /metrics
+//!   Handle::status --> http/gauges.rs ------^      process.rs ^
 //! ```
 //!
 //! Events that only the pipeline sees (changes, writes, conflicts) are counted where they happen,
@@ -11,15 +10,14 @@
 //! quarantine, positions) are read from the statuses at the time of a scrape: so `/status` and
 //! `/metrics` cannot disagree, and no value is stale.
 
-mod gauges;
 pub mod logs;
 mod metrics;
 pub mod names;
-mod process;
+pub mod process;
 pub mod spans;
 mod throttle;
 
-pub use metrics::{Count, Exposition, Metrics, Number, PipelineMetrics};
+pub use metrics::{Count, Metrics, Number, PipelineMetrics};
 pub use throttle::LogThrottle;
 /// The former name of [`LogThrottle`], which other modules still use.
 pub use throttle::LogThrottle as Said;

@@ -34,7 +34,7 @@ pub const APPLY_SECONDS: &str = "keepstep_apply_seconds";
 pub const LAG_SECONDS: &str = "keepstep_lag_seconds";
 /// Pairs in quarantine, by route.
 pub const QUARANTINED: &str = "keepstep_quarantined";
-/// See [`crate::pipeline::control::RouteStatus::unreadable`].
+/// Znodes that may not be read, and pairs without a permission, by route.
 pub const UNREADABLE: &str = "keepstep_unreadable";
 /// Pairs that are in step, by route.
 pub const PAIRS: &str = "keepstep_pairs";

@@ -14,7 +14,7 @@ const TICKS: f64 = 100.0;
 
 /// Adds the figures that can be read. If a file is missing, its metrics are left out: a wrong zero
 /// would be worse.
-pub(super) fn register(registry: &mut Registry) {
+pub fn register(registry: &mut Registry) {
     let gauge = |value: f64| {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(value);
