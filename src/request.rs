@@ -1,29 +1,94 @@
-//! One HTTP/1.1 request over a connection that is open: the one client for workers and schema registries.
+//! The HTTP client of this program, for workers and schema registries: dials, sends one HTTP/1.1
+//! request, reads the answer, and closes.
 //!
-//! The connection is driven by a task of its own, so the answer counts even if the other end closes, or resets, the connection
-//! behind it: whoever waited for either of the two would sometimes take the end for the answer.
+//! hyper's own connection with a connector over [`env::dial`], without a pool: a command sends a
+//! handful of requests in its life. A task of its own drives the connection, so the answer counts
+//! even if the server closes, or resets, the connection behind it: a caller that waited for either
+//! of the two would sometimes take the end for the answer.
 
-use crate::env::Tasks;
+use crate::env::{self, Tasks};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::Request;
 use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use std::error::Error;
+use std::io;
+use std::path::PathBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Sends the request; answers with the status and the body, of which at most so many bytes are read.
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// On a Unix socket.
+    Unix(PathBuf),
+    /// On a TCP port.
+    Tcp {
+        /// Host name or address; one of IPv6 in brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query, beginning with `/`.
+    pub path: String,
+    /// Headers beside `Host`.
+    pub headers: Vec<(hyper::header::HeaderName, &'a str)>,
+    /// The body; may be empty.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens there, or this user may not connect.
+    #[error(transparent)]
+    Connect(io::Error),
+    /// The connection ended before the answer did, the answer is not HTTP, or it is too long.
+    #[error(transparent)]
+    Exchange(Box<dyn Error + Send + Sync>),
+}
+
+/// Sends the request; returns the status and the body, of which at most `bytes_max` bytes are read.
+/// Without a time limit: the caller has one. May be cancelled; then the connection is closed.
 ///
 /// # Errors
-/// The connection ended before the answer did, or the answer is no HTTP or longer than that.
-pub async fn send<S>(
+/// See [`CallError`].
+pub async fn send(endpoint: &Endpoint, call: Call<'_>, bytes_max: usize) -> Result<(u16, Bytes), CallError> {
+    match endpoint {
+        Endpoint::Unix(socket) => {
+            let stream = env::dial::connect_unix(socket).await.map_err(CallError::Connect)?;
+            exchange(stream, "localhost", call, bytes_max).await.map_err(CallError::Exchange)
+        }
+        Endpoint::Tcp { host, port } => {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            let stream = env::dial::connect((bare, *port)).await.map_err(CallError::Connect)?;
+            exchange(stream, &format!("{host}:{port}"), call, bytes_max).await.map_err(CallError::Exchange)
+        }
+    }
+}
+
+async fn exchange<S>(
     stream: S,
-    request: Request<Full<Bytes>>,
+    host: &str,
+    call: Call<'_>,
     bytes_max: usize,
 ) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut request = Request::builder().method(call.method).uri(call.path).body(Full::new(call.body))?;
+    request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
+    for (name, value) in call.headers {
+        request.headers_mut().insert(name, HeaderValue::from_str(value)?);
+    }
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with this call.
     let mut driver = Tasks::default();
@@ -53,8 +118,10 @@ mod tests {
                 read.is_ok() && wrote.is_ok()
             };
             let served = crate::env::spawn(server);
-            let request = Request::builder().uri("/subjects").header("host", "registry").body(Full::default())?;
-            let (status, body) = send(ours, request, 100).await.map_err(|error| format!("turn {turn}: {error}"))?;
+            let (method, path) = (Method::GET, "/subjects".to_owned());
+            let call = Call { method, path, headers: Vec::new(), body: Bytes::new() };
+            let answer = exchange(ours, "registry", call, 100).await;
+            let (status, body) = answer.map_err(|error| format!("turn {turn}: {error}"))?;
             assert_eq!((status, body.as_ref()), (200, b"{}".as_slice()));
             assert!(served.await?);
         }

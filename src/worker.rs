@@ -1,7 +1,8 @@
-//! Who this process is among the workers: a name for people, and an identity that no other process has.
+//! This process among the workers: a name for people, and an identity that no other process has.
 //!
-//! Containers of one image may have the same host name, and each its own process numbers, so `host:pid` names several workers.
-//! Whatever compares workers compares identities: random, and kept for the life of the process.
+//! Containers of one image may have the same host name and the same process numbers, so several
+//! workers may have one `host:pid`. Code that compares workers compares identities, which are
+//! random and kept until the process ends.
 
 use crate::env;
 use crate::store::random_identity;

@@ -1,114 +1,46 @@
-//! The stores of a pipeline, opened for a command: they own nothing and claim nothing. Whose stores they are is looked at first, as a
-//! worker does: with a chroot or a database that is another one by a slip of the pen, `repair` would delete everything.
+//! The stores of a command. They own nothing and claim nothing.
 
-use super::look::Deadline;
-use super::{Member, StartError, map, redis_place, redis_store, zookeeper_place, zookeeper_store};
+use super::parts::{self, Connections};
 use crate::change::Side;
 use crate::config::model;
-use crate::store::{Keyspace, StoreError, Znodes, difference};
+use crate::history::{self, Named, StartError, Stores};
+use crate::store::{Keyspace, Znodes};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the other store is waited for, which only says whether the one that is written is the pipeline's: a command must do its
-/// work where the other one is what was lost.
-const OTHER_STORE: Duration = Duration::from_secs(3);
-
-/// The stores of a pipeline, connected, for a command.
-#[derive(Clone, Default)]
-pub struct Stores {
-    /// The ZooKeeper store, if it was asked for.
-    pub znodes: Option<Arc<dyn Znodes>>,
-    /// The Redis store, if it was asked for.
-    pub keys: Option<Arc<dyn Keyspace>>,
+/// The declared stores among these sides, not connected.
+pub(super) fn stores(pipeline: &model::Pipeline, sides: &[Side]) -> Result<Stores, StartError> {
+    let map = parts::map(pipeline)?;
+    let connections = Connections::default();
+    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| sides.contains(&Side::Zookeeper));
+    let redis = pipeline.redis.as_ref().filter(|_| sides.contains(&Side::Redis));
+    Ok(Stores {
+        znodes: zookeeper.map(|store| Named {
+            name: store.name.clone(),
+            label: parts::zookeeper_label(store),
+            store: Arc::new(parts::zookeeper_store(pipeline, store, &map, (&connections, true))) as Arc<dyn Znodes>,
+        }),
+        keys: redis.map(|store| Named {
+            name: store.name.clone(),
+            label: parts::redis_label(store),
+            store: Arc::new(parts::redis_store(pipeline, store, &map, &connections)) as Arc<dyn Keyspace>,
+        }),
+    })
 }
 
-impl Stores {
-    /// Gives the connections back.
-    pub async fn close(&self) {
-        if let Some(znodes) = &self.znodes {
-            znodes.close().await;
-        }
-        if let Some(keys) = &self.keys {
-            keys.close().await;
-        }
-    }
-}
-
-/// Connects to these stores of a pipeline; waits for one that is away, at most so long.
+/// Connects to these stores of a pipeline and waits at most `timeout` for one that is away.
 ///
 /// # Errors
-/// One is not reachable in time, or the stores are not those of the pipeline.
+/// A store is not reachable in time, or the stores are not those of the pipeline.
 pub async fn open_stores(pipeline: &model::Pipeline, sides: &[Side], timeout: Duration) -> Result<Stores, StartError> {
-    let stores = open_scratch(pipeline, sides, timeout).await?;
-    let refused = refuse_others(pipeline, &stores).await;
-    if refused.is_err() {
-        stores.close().await;
-    }
-    refused.map(|()| stores)
+    let others: Vec<Side> = [Side::Zookeeper, Side::Redis].into_iter().filter(|side| !sides.contains(side)).collect();
+    history::open_own(&pipeline.name, stores(pipeline, sides)?, stores(pipeline, &others)?, timeout).await
 }
 
-/// As [`open_stores`], whosever they are.
+/// As [`open_stores`], for stores that may belong to anybody.
 ///
 /// # Errors
-/// One is not reachable in time, or not there at all.
+/// A store is not reachable in time, or does not exist.
 pub async fn open_scratch(pipeline: &model::Pipeline, sides: &[Side], timeout: Duration) -> Result<Stores, StartError> {
-    let map = map(pipeline)?;
-    let member = Member { once: true, ..Member::default() };
-    let wanted = |side| sides.contains(&side);
-    let zookeeper = pipeline.zookeeper.as_ref().filter(|_| wanted(Side::Zookeeper));
-    let redis = pipeline.redis.as_ref().filter(|_| wanted(Side::Redis));
-    let stores = Stores {
-        znodes: zookeeper.map(|store| Arc::new(zookeeper_store(pipeline, store, &map, &member)) as Arc<dyn Znodes>),
-        keys: redis.map(|store| Arc::new(redis_store(pipeline, store, &map, &member)) as Arc<dyn Keyspace>),
-    };
-    let deadline = Deadline::new(timeout);
-    if let (Some(znodes), Some(store)) = (&stores.znodes, zookeeper) {
-        deadline.reach(&zookeeper_place(store), || znodes.connect()).await?;
-        deadline.reach(&zookeeper_place(store), || znodes.find_root()).await?;
-    }
-    if let (Some(keys), Some(store)) = (&stores.keys, redis) {
-        deadline.reach(&redis_place(store), || keys.connect()).await?;
-    }
-    Ok(stores)
-}
-
-/// Refuses stores that are not this pipeline's, by what each remembers of the other. A capture has one only.
-async fn refuse_others(pipeline: &model::Pipeline, open: &Stores) -> Result<(), StartError> {
-    let missing: Vec<Side> = [(Side::Zookeeper, open.znodes.is_none()), (Side::Redis, open.keys.is_none())]
-        .into_iter()
-        .filter_map(|(side, is_missing)| is_missing.then_some(side))
-        .collect();
-    let others = match missing.is_empty() {
-        true => Stores::default(),
-        false => match open_scratch(pipeline, &missing, OTHER_STORE).await {
-            Ok(others) => others,
-            // A slip of the pen in the file, which no waiting mends.
-            Err(error @ StartError::Refused(_)) => return Err(error),
-            Err(error) => {
-                tracing::warn!("whether the store that is written is the pipeline's is not known: {error}");
-                return Ok(());
-            }
-        },
-    };
-    let znodes = open.znodes.as_ref().or(others.znodes.as_ref());
-    let keys = open.keys.as_ref().or(others.keys.as_ref());
-    let refused = match (znodes, keys) {
-        (Some(znodes), Some(keys)) => {
-            match futures::future::try_join(znodes.ties(), keys.ties()).await {
-                Ok((zookeeper, redis)) => difference(&pipeline.name, &zookeeper, &redis),
-                // Who may not read what is ours may not own the pipeline, and may still compare.
-                Err(StoreError::Refused(why)) => {
-                    tracing::warn!("whether the stores are the pipeline's is not known: {why}");
-                    None
-                }
-                Err(error) => {
-                    others.close().await;
-                    return Err(StartError::Unreachable(error.to_string()));
-                }
-            }
-        }
-        _ => None,
-    };
-    others.close().await;
-    refused.map_or(Ok(()), |why| Err(StartError::Refused(why)))
+    history::open(stores(pipeline, sides)?, timeout).await
 }

@@ -1,4 +1,4 @@
-//! Flags that several commands have, and how their values read.
+//! Flags that several commands have, and the form of their values.
 
 use super::exit::Failure;
 use crate::env;
@@ -17,7 +17,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// Flags of every command, before or after its name.
+/// Flags of every command. They may stand before or after its name.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(super) struct Global {
@@ -29,11 +29,12 @@ pub(super) struct Global {
     #[arg(long, global = true, env = "KEEPSTEP_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
     #[arg(hide_possible_values = true)]
     pub(super) log_format: LogFormat,
-    /// What is logged: off, error, warn, info, debug or trace
+    /// The lowest level that is logged: off, error, warn, info, debug or trace
     #[arg(long, global = true, env = "KEEPSTEP_LOG_LEVEL", value_enum, value_name = "LEVEL", default_value = "info")]
     #[arg(hide_possible_values = true)]
     pub(super) log_level: LogLevel,
-    /// What a worker keeps: a folder per pipeline, with its stream and its socket
+    /// The folder with a worker's data: one folder for each pipeline, with its stream and its
+    /// socket
     #[arg(long, global = true, env = "KEEPSTEP_DATA_DIR", value_name = "FOLDER", default_value = "./data")]
     pub(super) data_dir: PathBuf,
 }
@@ -41,17 +42,18 @@ pub(super) struct Global {
 /// Flags of commands that talk to a running worker.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Remote {
-    /// Reach a worker elsewhere, at the address of its `run --http`: `http://HOST:PORT`
-    // Taken as it is and read later: what is wrong with it may be a password in it, which clap would quote.
+    /// Address of a worker elsewhere, as in its `run --http`: `http://HOST:PORT`
+    // A plain text that is parsed later, because clap would quote a wrong value, and the value may
+    // hold a password.
     #[arg(long, env = "KEEPSTEP_URL", value_name = "URL", hide_env_values = true)]
     pub(super) url: Option<String>,
-    /// With --url: file with the token of the worker's --http-token-file
+    /// With --url: file with the token from the worker's --http-token-file
     #[arg(long, env = "KEEPSTEP_TOKEN_FILE", value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 }
 
 impl Remote {
-    /// Where the worker of this pipeline answers.
+    /// The address of the worker of this pipeline.
     pub(super) fn target(&self, data_dir: &Path, pipeline: &str) -> Result<Target, Failure> {
         Ok(match self.elsewhere()? {
             Some(target) => target,
@@ -71,7 +73,7 @@ impl Remote {
 
 pub(super) use crate::http::duration;
 
-/// Where to begin to read a stream.
+/// Where reading a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum From {
     /// At the oldest record.
@@ -94,7 +96,7 @@ impl std::str::FromStr for From {
             _ => {}
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return text.parse().map(From::Position).map_err(|_| "there is no such position".to_owned());
+            return text.parse().map(From::Position).map_err(|_| "this number is too large for a position".to_owned());
         }
         if let Ok(time) = text.parse::<jiff::Timestamp>() {
             return Ok(From::Time(time.as_millisecond()));
@@ -107,7 +109,7 @@ impl std::str::FromStr for From {
     }
 }
 
-/// Where HTTP is served: `HOST:PORT`, or `off`.
+/// The address of the HTTP endpoints: `HOST:PORT`, or `off`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Listen {
     /// Nowhere.
@@ -123,7 +125,7 @@ impl std::str::FromStr for Listen {
         if text == "off" {
             return Ok(Listen::Off);
         }
-        let wrong = || "an address reads HOST:PORT, as 127.0.0.1:9464; `off` serves nothing".to_owned();
+        let wrong = || "give HOST:PORT, such as 127.0.0.1:9464, or `off` to serve nothing".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let fits = match bare {

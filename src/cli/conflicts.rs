@@ -1,11 +1,11 @@
-//! `keepstep conflicts`: the settled conflicts, oldest first.
+//! `keepstep conflicts`: the resolved conflicts, oldest first.
 
 use super::args::{From, Global};
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::restore::{self, Restore};
 use super::tail::{self, Filter};
-use super::{place, text};
+use super::{selection, stream_position, text};
 use crate::assembly;
 use crate::codec::json;
 use crate::config::{self, Secrets};
@@ -16,13 +16,13 @@ use std::path::PathBuf;
 /// Arguments of `conflicts`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Oldest first. They are kept for the stream's `retention.age`. It reads the stream itself: with a running worker or \
-without one.
+Lists the resolved conflicts, oldest first. They are kept for the stream's `retention.age`. The command reads the stream directly, \
+so it works with and without a running worker.
 
 Examples:
-  keepstep conflicts settings.yaml                                all of them
+  keepstep conflicts settings.yaml                                all conflicts
   keepstep conflicts settings.yaml --from 2026-11-22T17:00:00Z --key 'settings:db:*' --format json
-  keepstep conflicts restore settings.yaml 4711 --yes             the value that lost comes back")]
+  keepstep conflicts restore settings.yaml 4711 --yes             bring back the value that lost")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Conflicts {
     #[command(subcommand)]
@@ -39,33 +39,33 @@ pub(super) struct Conflicts {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Make the value that lost the current one
+    /// Make the value that lost the current value
     Restore(Restore),
 }
 
 pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failure> {
     let file = match (args.verb, args.file) {
         (Some(Verb::Restore(args)), _) => return restore::run(args, global).await,
-        (None, None) => return Err(Failure::Usage("which pipeline? give its FILE".to_owned())),
+        (None, None) => return Err(Failure::Usage("give the FILE of the pipeline".to_owned())),
         (None, Some(file)) => file,
     };
     let pipeline = config::load_with(&file, Secrets::OfStream)?;
-    place::known_route(&pipeline, args.filter.route.as_deref())?;
-    place::warn_of_a_path(&pipeline, args.filter.key.as_ref());
+    selection::known_route(&pipeline, args.filter.route.as_deref())?;
+    selection::warn_about_path(&pipeline, args.filter.key.as_ref());
     let names = assembly::names(&pipeline);
     let now = env::unix_ms();
     if let From::Time(ms) = args.from {
-        place::not_in_future(ms, now)?;
+        stream_position::not_in_future(ms, now)?;
     }
     let Some(stream) = assembly::open_stream(&pipeline, &global.data_dir).await? else {
-        return match (place::no_stream(&pipeline, &global.data_dir), args.from) {
+        return match (stream_position::no_stream(&pipeline, &global.data_dir), args.from) {
             (Some(failure), _) => Err(failure),
-            (None, From::Position(position)) if position > 1 => Err(place::beyond(position, 0)),
+            (None, From::Position(position)) if position > 1 => Err(stream_position::beyond(position, 0)),
             (None, _) => Ok(Exit::Done),
         };
     };
     let mut out = Output::new(global.format);
-    let next = place::position(stream.as_ref(), args.from, now).await?;
+    let next = stream_position::position(stream.as_ref(), args.from, now).await?;
     tail::read_all(stream.as_ref(), next, |position, change| match json::conflicts(position, change, &names) {
         Some(row) if args.filter.takes(change) => out.row(&row, line),
         _ => Ok(()),

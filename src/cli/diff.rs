@@ -1,18 +1,18 @@
-//! `keepstep diff`: what the two stores do not have in common.
+//! `keepstep diff`: the differences between the two stores.
 
 use super::args::{self, Global};
 use super::exit::{Exit, Failure};
-use super::meter::Meter;
+use super::in_flight::WorkerInFlight;
 use super::output::{Colour, Output, Paint};
-use super::settling::WorkerSettling;
-use super::which::Pairs;
+use super::progress::Progress;
+use super::selection::Pairs;
 use super::{quarantine, text};
-use crate::assembly::{self, Stores};
+use crate::assembly;
 use crate::change::{KeyedHash, Op, Pair, Side};
 use crate::codec::json;
 use crate::config::{self, Pipeline};
 use crate::env::Set;
-use crate::history::{DiffState, Differ, Difference, Found, Scope};
+use crate::history::{DiffState, Differ, Difference, Found, Scope, Stores};
 use crate::store::{Keyspace, Znodes};
 use crate::stream::{LatestValue, Stream};
 use serde_json::{Map, Value, json};
@@ -23,9 +23,9 @@ use std::time::Duration;
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Both sides are read as they are; with a running worker or without one. What differs is looked at again once changes that were \
-under way have landed. `missing` is what the second store of a flow (or its destination) lacks, `extra` what the first one \
-lacks. It exits with 1 if anything differs.
+Compares both sides pair by pair, with or without a running worker. Each difference is checked again once the changes in flight have \
+finished. `missing` marks a pair that the second store of the flow (or the destination) lacks, `extra` one that the first store \
+lacks. Exits with 1 if anything differs.
 
 Examples:
   keepstep diff settings.yaml
@@ -48,14 +48,21 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     let mut history = None;
     let mut out = Output::new(global.format);
     let mut differ = compared.differ(&scope);
-    let meter = Meter::new("comparing", "pairs", None);
+    let progress = Progress::new("comparing", "pairs", None);
     let mut count = 0_u64;
     while let Some(differences) = differ.next().await? {
-        meter.at(differ.numbers.pairs);
-        // Only text tells which side is newer, and a topic is read to its end for it.
+        progress.at(differ.numbers.pairs);
+        // Only the text form shows which side is newer, and a topic must be read to its end for
+        // that.
         if history.is_none() && !differences.is_empty() && !out.json() {
             let opened = assembly::open_stream_with_pairs(&pipeline, &global.data_dir).await;
-            history = Some(opened.inspect_err(|error| tracing::warn!("which side is newer is not told: {error}")).ok());
+            history = Some(
+                opened
+                    .inspect_err(
+                        |error| tracing::warn!(%error, "cannot show which side is newer: the stream cannot be read"),
+                    )
+                    .ok(),
+            );
         }
         let history = history.iter().flatten().flatten().next();
         for difference in &differences {
@@ -70,7 +77,7 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
             out.flush()?;
         }
     }
-    drop(meter);
+    drop(progress);
     let numbers = differ.numbers;
     show_unreadable(&differ, &scope, &mut out)?;
     count += numbers.unreadable;
@@ -79,7 +86,7 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     if !out.json() {
         let busy = match numbers.unsettled {
             0 => String::new(),
-            busy => format!("; {busy} changed at every look, and nothing is said of them"),
+            busy => format!("; {busy} changed at every look and could not be compared"),
         };
         out.line(&format!("{}: {} pairs compared, {count} differ{busy}", pipeline.name, numbers.pairs))?;
     }
@@ -87,7 +94,8 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
     Ok(if count > 0 { Exit::Differs } else { Exit::Done })
 }
 
-/// Shows the znodes that hide pairs: they are in no other row.
+/// Prints the znodes that cannot be read and are no pairs, although pairs may be below them. No
+/// other row shows them.
 pub(super) fn show_unreadable(differ: &Differ<'_>, scope: &Scope, out: &mut Output) -> Result<(), Failure> {
     for znode in &differ.unreadable {
         let pair = Pair { zookeeper: Some(znode.path.clone()), redis: None };
@@ -104,7 +112,7 @@ pub(super) fn show_unreadable(differ: &Differ<'_>, scope: &Scope, out: &mut Outp
             let state = paint.with(Colour::Bad, "unreadable ");
             let path = paint.with(Colour::Strong, &text::printable(&znode.path));
             let reason = text::printable(&znode.reason);
-            format!("{state}  {}  {path}: {reason}; nothing is known of what is below it", text::field(row, "route"))
+            format!("{state}  {}  {path}: {reason}; the znodes below it cannot be compared", text::field(row, "route"))
         })?;
     }
     let listed = u64::try_from(differ.unreadable.len()).unwrap_or(u64::MAX);
@@ -115,7 +123,8 @@ pub(super) fn show_unreadable(differ: &Differ<'_>, scope: &Scope, out: &mut Outp
     Ok(())
 }
 
-/// A glob that matches nothing may be misspelt; "no difference" would be a wrong answer then.
+/// Refuses a glob that matches nothing. It may be misspelt, and then "no difference" would be a
+/// wrong answer.
 pub(super) fn none_matched(pairs: &Pairs, compared: u64, differ: u64) -> Result<(), Failure> {
     match &pairs.key {
         Some(key) if compared == 0 && differ == 0 => {
@@ -125,11 +134,11 @@ pub(super) fn none_matched(pairs: &Pairs, compared: u64, differ: u64) -> Result<
     }
 }
 
-/// Both stores, open, and what else a comparison needs.
+/// Both stores, open, and everything else that a comparison needs.
 pub(super) struct Compared {
     sides: (Arc<dyn Znodes>, Arc<dyn Keyspace>),
     pub(super) stores: Stores,
-    settling: WorkerSettling,
+    in_flight: WorkerInFlight,
     quarantined: Set<KeyedHash>,
 }
 
@@ -140,27 +149,29 @@ impl Compared {
         global: &Global,
         timeout: Duration,
     ) -> Result<Compared, Failure> {
-        let joins = |at: usize| scope.route.is_none_or(|route| route == at);
-        let mut meant = scope.routes.iter().enumerate().filter(|(at, _)| joins(*at)).map(|(_, route)| route);
-        if meant.all(|route| matches!(route.policy.flow, crate::plan::Flow::Capture(_))) {
+        let is_selected = |at: usize| scope.route.is_none_or(|route| route == at);
+        let mut selected = scope.routes.iter().enumerate().filter(|(at, _)| is_selected(*at)).map(|(_, route)| route);
+        if selected.all(|route| matches!(route.policy.flow, crate::plan::Flow::Capture(_))) {
             let file = pipeline.file.display();
-            return Err(Failure::Usage(format!("{file} captures one store: there is nothing to compare it with")));
+            return Err(Failure::Usage(format!(
+                "{file} captures one store, so there is no other store to compare it with"
+            )));
         }
         let listed = quarantine::keys(pipeline, global).await?;
         let stores = assembly::open_stores(pipeline, &[Side::Zookeeper, Side::Redis], timeout).await?;
-        let (Some(znodes), Some(keys)) = (stores.znodes.clone(), stores.keys.clone()) else {
+        let Some(sides) = stores.both() else {
             return Err(Failure::Usage(format!("{} declares one store only", pipeline.file.display())));
         };
         Ok(Compared {
-            sides: (znodes, keys),
+            sides,
             stores,
-            settling: WorkerSettling::new(&global.data_dir, &pipeline.name),
+            in_flight: WorkerInFlight::new(&global.data_dir, &pipeline.name),
             quarantined: listed.iter().map(|key| KeyedHash::of(key)).collect(),
         })
     }
 
     pub(super) fn differ<'a>(&'a self, scope: &'a Scope) -> Differ<'a> {
-        Differ::new(scope, self.sides.clone(), &self.settling, self.quarantined.clone())
+        Differ::new(scope, self.sides.clone(), &self.in_flight, self.quarantined.clone())
     }
 
     pub(super) async fn close(&self) {
@@ -182,8 +193,9 @@ pub(super) fn row(scope: &Scope, difference: &Difference) -> Value {
     Value::Object(row)
 }
 
-/// The side that changed after the pair was last recorded, as far as the stream can tell. A side that has nothing may have been changed
-/// or may have lost what it had; one that is as it was before that record may still wait for it. Of either nothing is said.
+/// The store that changed after the pair was last recorded, if the stream shows it. A side without
+/// a value may have been changed or may have lost its value, and a side that still has the value
+/// before that record may not have received it yet. In both cases: `None`.
 async fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Difference) -> Option<&'a str> {
     let latest = stream.latest(&difference.pair).ok().flatten()?;
     let recorded = |found: &Found| match &latest.after {
@@ -198,9 +210,9 @@ async fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Differenc
     };
     let record = stream.read(latest.position, 1, 1).await.ok()?.records.into_iter().next()?.change;
     // A large value is not repeated in the next record.
-    let may_wait = record.before.is_none() || changed.is(record.before.as_deref());
-    let may_wait = may_wait && matches!(record.op, Op::Update | Op::Delete);
-    (changed.exists() && !may_wait).then(|| scope.name(side))
+    let may_be_pending = record.before.is_none() || changed.is(record.before.as_deref());
+    let may_be_pending = may_be_pending && matches!(record.op, Op::Update | Op::Delete);
+    (changed.exists() && !may_be_pending).then(|| scope.name(side))
 }
 
 /// `state  route  path = key  zk="a"  cache="b"  zk is newer`.

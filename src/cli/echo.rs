@@ -1,4 +1,4 @@
-//! `keepstep echo`: the pipeline as it is understood.
+//! `keepstep echo`: the resolved pipeline.
 
 use super::args::Global;
 use super::exit::{Exit, Failure};
@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::config;
 use std::path::PathBuf;
 
-/// Prints the pipeline as it is understood: variables replaced, defaults filled in, secrets masked.
+/// Prints the resolved pipeline: variables replaced, defaults filled in, secrets masked.
 #[derive(Debug, clap::Args)]
 pub(super) struct Echo {
     /// The pipeline file

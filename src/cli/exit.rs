@@ -1,39 +1,39 @@
-//! How a command ends, and the number that says so to a shell.
+//! How a command ends, and its exit code.
 
-use crate::assembly::StartError;
 use crate::change::brief;
 use crate::config::Problems;
+use crate::history::{HistoryError, StartError};
 use crate::http::client::ClientError;
 use crate::stream::StreamError;
 use std::process::ExitCode;
 
-/// How a command ended that did what it was asked.
+/// How a command ended that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     /// It is done.
     Done,
-    /// It looked, and what it looked at is not in step.
+    /// It compared, and found differences.
     Differs,
-    /// It was told to stop at once.
-    Cut,
+    /// A second signal stopped it at once.
+    Interrupted,
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// It was asked for something that makes no sense.
+    /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// The pipeline file cannot be used. The text is a compiler's, with file, line and column.
+    /// The pipeline file cannot be used. The text has file, line and column, like a compiler's.
     #[error("{0}")]
     File(Problems),
-    /// It went wrong.
+    /// The work failed.
     #[error("{0}")]
     Failed(String),
     /// A store or a worker does not answer.
     #[error("{0}")]
     Unreachable(String),
-    /// Whoever read stdout has gone: there is nothing left to do, and nothing to complain about.
+    /// The reader of stdout has closed it, so there is nothing left to do. This is not an error.
     #[error("stdout is closed")]
     Closed,
 }
@@ -42,7 +42,7 @@ impl Exit {
     pub(super) fn code(self) -> ExitCode {
         match self {
             Exit::Done => ExitCode::SUCCESS,
-            Exit::Differs | Exit::Cut => ExitCode::from(1),
+            Exit::Differs | Exit::Interrupted => ExitCode::from(1),
         }
     }
 }
@@ -58,13 +58,13 @@ impl Failure {
         }
     }
 
-    /// Says on stderr what went wrong.
-    pub(super) fn tell(&self) {
+    /// Prints the error on stderr.
+    pub(super) fn print(&self) {
         match self {
             Failure::Closed => {}
-            // Several lines, of which each is made for a terminal.
+            // Several lines, each already safe for a terminal.
             Failure::File(problems) => eprintln!("{}", problems.to_string().trim_end()),
-            // What a server or a worker answered may be in it.
+            // It may contain the answer of a server or of a worker.
             other => eprintln!("error: {}", brief::line(other.to_string().trim_end())),
         }
     }
@@ -81,6 +81,15 @@ impl From<StartError> for Failure {
         match error {
             StartError::Refused(text) | StartError::Stuck(text) => Failure::Failed(text),
             StartError::Unreachable(text) => Failure::Unreachable(text),
+        }
+    }
+}
+
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Failure {
+        match error {
+            HistoryError::Away(text) => Failure::Unreachable(text),
+            HistoryError::Failed(text) => Failure::Failed(text),
         }
     }
 }

@@ -1,24 +1,14 @@
-//! What a route guarantees, in sentences: what `validate` prints.
+//! The guarantees of a route in sentences, for `validate`.
 
 use super::text;
 use crate::change::Side;
 use crate::config::{Ephemeral, Flow, OnConflict, OnRemoval, Pipeline, Route};
 use std::time::Duration;
 
-/// What a full comparison may take beyond its interval (contract, guarantee 1).
+/// How much longer a full comparison may take than its interval (contract, guarantee 1).
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// The route's flow as the file writes it.
-pub(super) fn flow(pipeline: &Pipeline, route: &Route) -> String {
-    let name = |side| store(pipeline, side);
-    match route.flow {
-        Flow::Both(first) => format!("{} <-> {}", name(first), name(first.other())),
-        Flow::From(source) => format!("{} -> {}", name(source), name(source.other())),
-        Flow::Capture(side) => name(side).to_owned(),
-    }
-}
-
-/// What holds for the pairs of this route.
+/// The guarantees for the pairs of this route.
 pub(super) fn of(pipeline: &Pipeline, route: &Route) -> Vec<String> {
     let mut sentences = match route.flow {
         Flow::Both(first) => both_ways(pipeline, route, first),
@@ -31,17 +21,18 @@ pub(super) fn of(pipeline: &Pipeline, route: &Route) -> Vec<String> {
         }
     };
     sentences.push(
-        "Values that are replaced before they are seen are collapsed into the next one, and counted where they can be."
+        "A value that is replaced before Keepstep sees it is collapsed into the next one, and counted where possible."
             .to_owned(),
     );
     if let Some(sentence) = ephemerals(pipeline, route) {
         sentences.push(sentence);
     }
     if let Some(channel) = &route.publish {
-        sentences.push(format!("Each change that is written to Redis is published on the channel {channel}."));
+        sentences.push(format!("Each change that Keepstep writes to Redis is published on the channel {channel}."));
     }
     if route.match_zookeeper.is_some() {
-        sentences.push("A znode called `_keepstep`, at any depth, and what lies below it is never mapped.".to_owned());
+        sentences
+            .push("A znode called `_keepstep`, at any depth, and the znodes below it are never mapped.".to_owned());
     }
     if !matches!(route.flow, Flow::Capture(_)) {
         sentences.push(
@@ -55,7 +46,7 @@ fn both_ways(pipeline: &Pipeline, route: &Route, first: Side) -> Vec<String> {
     let (one, other) = (store(pipeline, first), store(pipeline, first.other()));
     let mut sentences = vec![
         format!(
-            "When writes stop and faults are healed, {one} and {other} hold the same within {}, but for quarantined pairs.",
+            "After writes have stopped and faults are over, {one} and {other} hold the same values within {}, except for quarantined pairs.",
             within(pipeline)
         ),
         conflicts(pipeline, route, one),
@@ -70,12 +61,12 @@ fn one_way(pipeline: &Pipeline, route: &Route, source: Side) -> Vec<String> {
     let (from, to) = (store(pipeline, source), store(pipeline, source.other()));
     let mut sentences = vec![
         format!(
-            "When writes stop and faults are healed, {to} holds what {from} holds within {}, but for quarantined pairs.",
+            "After writes have stopped and faults are over, {to} holds the values of {from} within {}, except for quarantined pairs.",
             within(pipeline)
         ),
         format!(
-            "A change in {to} is put back, at the latest by the next comparison (every {}); its value is kept in the \
-             conflict log for {}. What only {to} has is left alone.",
+            "A change in {to} is reverted, at the latest by the next comparison (every {}); its value is kept in the \
+             conflict log for {}. Data that only {to} has is left alone.",
             text::duration(pipeline.worker.reconcile),
             text::duration(pipeline.stream.retention_age)
         ),
@@ -92,21 +83,25 @@ fn conflicts(pipeline: &Pipeline, route: &Route, first: &str) -> String {
     let winner = match route.on_conflict {
         OnConflict::Quarantine => return "In a conflict neither side is touched: the pair is quarantined.".to_owned(),
         OnConflict::Prefer(side) => format!("In a conflict {} wins", store(pipeline, side)),
-        OnConflict::Latest => format!("In a conflict the later change wins, or {first} where clocks cannot tell"),
+        OnConflict::Latest => {
+            format!("In a conflict the later change wins, or {first} if the times cannot be compared")
+        }
         OnConflict::HigherVersion => {
-            format!(
-                "In a conflict the side with more writes wins, or {first} where they cannot be counted or are equal"
-            )
+            format!("In a conflict the side with more writes wins, or {first} if they cannot be counted or are equal")
         }
     };
     let kept = text::duration(pipeline.stream.retention_age);
-    format!("{winner}; a change beats a delete. What loses is on the stream first, and kept for {kept}.")
+    format!(
+        "{winner}; a change beats a delete. The value that loses is on the stream before it is replaced, and is kept for {kept}."
+    )
 }
 
 fn removals(route: &Route, place: &str, kept: &str) -> String {
     match route.on_delete {
         OnRemoval::Propagate => {
-            format!("A delete {place} is carried over; a loss of data is not: it is restored or reported.")
+            format!(
+                "A delete {place} is applied on the other side; a loss of data is never a delete: it is restored or reported."
+            )
         }
         OnRemoval::Keep => {
             format!("A delete {place} leaves {kept} as it is, until either changes again (on_delete: keep).")
@@ -125,11 +120,11 @@ fn expiries(route: &Route) -> String {
 
 fn guard(pipeline: &Pipeline) -> String {
     if pipeline.worker.delete_guard {
-        "If a comparison (at a start, after a gap) infers more than 100 deletes, and of more than half of the route, they wait for \
-         `keepstep approve`; deletes that are seen as they happen do not."
+        "If a comparison (at a start, after a gap) infers deletes of more than 100 pairs and of more than half of the route, they wait \
+         for `keepstep approve`; deletes that are observed as they happen do not wait."
             .to_owned()
     } else {
-        "Deletes that a comparison infers are applied however many they are (delete_guard: off).".to_owned()
+        "Deletes that a comparison infers are applied, whatever their number (delete_guard: off).".to_owned()
     }
 }
 
@@ -143,7 +138,9 @@ fn ephemerals(pipeline: &Pipeline, route: &Route) -> Option<String> {
         Flow::Both(_) | Flow::From(_) => store(pipeline, Side::Redis),
     };
     leaves_zookeeper.then(|| match route.ephemeral {
-        Ephemeral::Mirror => format!("Ephemeral znodes flow to {to} and go when they go; nothing flows back to them."),
+        Ephemeral::Mirror => {
+            format!("Ephemeral znodes flow to {to}, and their keys are removed with them; nothing flows back to them.")
+        }
         Ephemeral::Skip => "Ephemeral znodes are not mapped (ephemeral: skip).".to_owned(),
     })
 }

@@ -1,30 +1,31 @@
-//! The command line: what can be asked, and who answers it. One file a command.
+//! The command line: one file for each command, and the files that commands share.
 
+mod archive;
 mod args;
+mod confirmation;
 mod conflicts;
+mod control;
 mod diff;
 mod echo;
 mod exit;
 mod guarantees;
-mod keeper;
-mod meter;
+mod in_flight;
 mod output;
-mod place;
 mod progress;
 mod quarantine;
 mod repair;
 mod replay;
 mod restore;
 mod run;
+mod running;
 mod schema;
-mod settling;
+mod selection;
 mod status;
-mod steer;
+mod stream_position;
 mod tail;
 mod text;
 mod top;
 mod validate;
-mod which;
 
 use crate::telemetry::logs;
 use args::Global;
@@ -35,27 +36,27 @@ use std::process::ExitCode;
 const ABOUT: &str = "\
 Keeps Apache ZooKeeper and Redis in step.
 
-A pipeline file (YAML) says which znodes belong to which keys and which way changes flow. `keepstep run` carries them \
-over, in both directions if you like, and keeps a durable stream of every change it saw. Conflicts are settled by rule, \
-and the value that loses is kept.";
+A pipeline file (YAML) maps znodes to keys and defines the direction in which changes flow. `keepstep run` synchronizes them, in one \
+direction or in both, and records every change it sees on a durable stream. Conflicts are resolved by rule, and the value that loses \
+is kept.";
 
 const EXAMPLES: &str = "\
 Examples:
-  keepstep validate --connect settings.yaml      is the file right, and will the stores do?
-  keepstep run settings.yaml                     keep them in step until Ctrl-C
-  keepstep run --once settings.yaml              bring them in step once, then end
-  keepstep tail settings.yaml                    follow what changes
+  keepstep validate --connect settings.yaml      check the file and the stores
+  keepstep run settings.yaml                     synchronize until Ctrl-C
+  keepstep run --once settings.yaml              synchronize once, then end
+  keepstep tail settings.yaml                    follow the changes
   keepstep tail settings.yaml --from earliest --no-follow --key 'settings:db:*' --format json
-  keepstep status                                how is it going?
-  keepstep quarantine list settings.yaml         which pairs could not be brought in step, and why?
-  keepstep diff settings.yaml                    what do the stores not have in common?
+  keepstep status                                show the running workers
+  keepstep quarantine list settings.yaml         list the quarantined pairs, with reasons
+  keepstep diff settings.yaml                    show the differences between the stores
   keepstep replay settings.yaml --to cache --until 2026-11-22T14:03:00Z --dry-run
 
 Exit codes:
   0 done    1 failed, or the stores differ    2 wrong usage
-  75 a store or a worker does not answer      78 the pipeline file cannot be used
+  75 a store or a worker does not answer      78 bad pipeline file
 
-Every flag can be given as a variable: --data-dir is KEEPSTEP_DATA_DIR.";
+Every flag has an environment variable: --data-dir is KEEPSTEP_DATA_DIR.";
 
 #[derive(Debug, clap::Parser)]
 #[command(name = "keepstep", version, about = ABOUT, after_help = EXAMPLES)]
@@ -73,39 +74,40 @@ enum Command {
     Run(run::Run),
     /// Check pipeline files, and with --connect the stores as well
     Validate(validate::Validate),
-    /// Print the pipeline as it is understood, with defaults, secrets masked
+    /// Print the resolved pipeline with defaults, secrets masked
     Echo(echo::Echo),
     /// Follow the stream of changes
     Tail(tail::Tail),
-    /// Make a store what the stream says, up to now or up to a moment
+    /// Restore a store from the stream, to the latest state or a point in time
     Replay(replay::Replay),
     /// Compare both sides pair by pair
     Diff(diff::Diff),
     /// Make one side equal to the other, deletes included
     Repair(repair::Repair),
-    /// Show the settled conflicts, with both values and the winner; bring back a value that lost
+    /// List the resolved conflicts with both values and the winner; restore a value that lost
     Conflicts(conflicts::Conflicts),
-    /// Show and steer the pairs that could not be brought in step
+    /// Show and handle the pairs that cannot be synchronized
     Quarantine(quarantine::Quarantine),
-    /// Carry out the deletes in mass that a worker holds back
-    Approve(steer::Approve),
-    /// Stop applying changes, also after a restart; what changes meanwhile is remembered, and recorded at `resume`
-    Pause(steer::Pause),
-    /// Go on after a pause
-    Resume(steer::Steer),
+    /// Apply bulk deletes held by the delete guard
+    Approve(control::Approve),
+    /// Stop applying changes, also after a restart; changes made meanwhile are recorded and applied
+    /// at `resume`
+    Pause(control::Pause),
+    /// Resume after a pause
+    Resume(control::Selected),
     /// Compare both sides in full now
-    Reconcile(steer::Steer),
-    /// Show how running workers are doing, once
+    Reconcile(control::Selected),
+    /// Show the state of running workers once
     Status(status::Status),
-    /// Show how running workers are doing, live
+    /// Show the state of running workers, live
     Top(top::Top),
     /// Print the JSON Schema of a pipeline file, or the Avro schema of a change
     Schema(schema::Schema),
-    // Known already, so that nobody is sent to another command that is spelled alike.
-    /// Read the files again (not supported yet)
+    // Listed already, so that clap does not suggest another command with a similar name.
+    /// Re-read the pipeline files (not supported yet)
     #[command(hide = true, disable_help_flag = true)]
     Reload(Later),
-    /// Show the pair of a key or path (not supported yet)
+    /// Show the pair of a key or a path (not supported yet)
     #[command(hide = true, disable_help_flag = true)]
     Map(Later),
     /// Print manual pages (not supported yet)
@@ -116,7 +118,7 @@ enum Command {
     Completions(Later),
 }
 
-/// Arguments of a command that is still to come.
+/// Arguments of a command that is not supported yet.
 #[derive(Debug, clap::Args)]
 struct Later {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -127,7 +129,7 @@ fn later(name: &str) -> Result<Exit, Failure> {
     Err(Failure::Usage(format!("`keepstep {name}` is not supported yet")))
 }
 
-/// Reads the arguments, does what they ask, and answers with the exit code.
+/// Reads the arguments, runs the command, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     crate::env::private::close();
@@ -135,7 +137,7 @@ pub fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
-            // Help goes to stdout, which may be closed; then there is nobody to tell.
+            // Help goes to stdout. If that is closed, nobody can read the error either.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -145,34 +147,35 @@ pub fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            let failure = Failure::Failed(format!("the program cannot start: {error}"));
-            failure.tell();
+            let failure = Failure::Failed(format!("cannot start the runtime: {error}"));
+            failure.print();
             return failure.code();
         }
     };
-    let ended = runtime.block_on(carry_out(cli));
-    // Whatever still waits for a server or a disk is not waited for.
+    let ended = runtime.block_on(execute(cli));
+    // Tasks that still wait for a server or a disk are cut off.
     runtime.shutdown_background();
     match ended {
         Ok(exit) => exit.code(),
         Err(failure) => {
-            failure.tell();
+            failure.print();
             failure.code()
         }
     }
 }
 
-/// The command line, on which a flag whose variable is empty does not look at it: empty counts as unset, as it does in a shell.
+/// Makes each flag ignore its environment variable if that is empty: empty counts as unset, as in a
+/// shell.
 fn unset_empty(command: clap::Command) -> clap::Command {
     let without = |flag: clap::Arg| match flag.get_env().and_then(std::env::var_os) {
-        // A variable cannot be taken away from a flag again, but it can be given another, which nobody can set.
+        // clap cannot remove a flag's variable, but can replace it by one that nobody can set.
         Some(value) if value.is_empty() => flag.env("(empty)"),
         _ => flag,
     };
     command.mut_args(without).mut_subcommands(unset_empty)
 }
 
-async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
+async fn execute(cli: Cli) -> Result<Exit, Failure> {
     let global = cli.global;
     match cli.command {
         Command::Run(args) => run::run(args, &global).await,
@@ -184,10 +187,10 @@ async fn carry_out(cli: Cli) -> Result<Exit, Failure> {
         Command::Repair(args) => repair::run(args, &global).await,
         Command::Conflicts(args) => conflicts::run(args, &global).await,
         Command::Quarantine(args) => quarantine::run(args, &global).await,
-        Command::Approve(args) => steer::approve(&args, &global).await,
-        Command::Pause(args) => steer::pause(&args, &global).await,
-        Command::Resume(args) => steer::run("resume", &args, &global).await,
-        Command::Reconcile(args) => steer::run("reconcile", &args, &global).await,
+        Command::Approve(args) => control::approve(&args, &global).await,
+        Command::Pause(args) => control::pause(&args, &global).await,
+        Command::Resume(args) => control::run("resume", &args, &global).await,
+        Command::Reconcile(args) => control::run("reconcile", &args, &global).await,
         Command::Status(args) => status::run(&args, &global).await,
         Command::Top(args) => top::run(&args, &global).await,
         Command::Schema(args) => schema::run(&args, &global),

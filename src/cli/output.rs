@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
-/// stdout. What is written stays in memory until [`Output::flush`].
+/// stdout. Output stays in memory until [`Output::flush`].
 pub(super) struct Output {
     out: BufWriter<Stdout>,
     format: Format,
@@ -28,7 +28,7 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Writes this object as one line of JSON, or else what `text` makes of it.
+    /// Writes this object as one line of JSON, or as the text that `text` makes of it.
     pub(super) fn row(&mut self, row: &Value, text: impl FnOnce(&Value, Paint) -> String) -> Result<(), Failure> {
         match self.format {
             Format::Json => writeln!(self.out, "{row}")?,
@@ -52,10 +52,11 @@ impl Output {
     }
 }
 
-/// Resolves when whoever reads stdout has gone, so that `tail … | head -1` ends on an idle stream as well. Never, if
-/// stdout is a file.
+/// Resolves when the reader of stdout has closed it, so that `tail … | head -1` also ends on an
+/// idle stream. Never resolves if stdout is a file.
 pub(super) async fn closed() {
-    // Only asked whether it is in error, never written to: so it may stay in blocking mode, as others expect of it.
+    // This copy is never written to, only checked for an error. So stdout may stay in blocking
+    // mode, as other code expects.
     if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
         && let Ok(pipe) = pipe::Sender::from_file_unchecked(File::from(stdout))
         && pipe.ready(Interest::ERROR).await.is_ok()
@@ -71,7 +72,7 @@ pub(super) struct Paint {
     on: bool,
 }
 
-/// What a colour says.
+/// The meaning of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Colour {
     Good,

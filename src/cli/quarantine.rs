@@ -1,30 +1,33 @@
-//! `keepstep quarantine`: pairs that could not be brought in step, and why.
+//! `keepstep quarantine`: the pairs that cannot be synchronized, each with its reason.
 
 use super::args::{Global, Remote};
+use super::confirmation::Confirmation;
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
-use super::which::Confirmation;
-use super::{place, steer, text};
+use super::{control, stream_position, text};
 use crate::assembly;
 use crate::change::{Pair, Side};
 use crate::codec::json::{StoreNames, text as shown_bytes};
 use crate::config::{self, Pipeline, Secrets};
-use crate::history::{Found, Hand};
+use crate::env::disk;
+use crate::history::Found;
 use crate::http::client::{self, ClientError, Target};
 use crate::http::rows;
+use crate::pipeline::control::Quarantined;
 use crate::route::glob::Glob;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long `show` waits for a store: what the worker knows is told without it.
+/// How long `show` waits for a store. What the worker knows is shown in any case.
 const LOOK: Duration = Duration::from_secs(3);
-/// Pairs whose states `show` reads; it is meant for some, not for ten thousand.
+/// How many pairs `show` reads from the stores: it is meant for a few, not for ten thousand.
 const SHOWN_MAX: usize = 200;
 
-/// Shows and steers the pairs that could not be brought in step. All others flow on.
+/// Shows and handles the pairs that cannot be synchronized. All other pairs flow.
 #[derive(Debug, clap::Args)]
 pub(super) struct Quarantine {
     #[command(subcommand)]
@@ -33,13 +36,14 @@ pub(super) struct Quarantine {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// One line a pair; with a worker or without one
+    /// List the pairs, one line each; works with and without a running worker
     List(Which),
-    /// All that is known of each pair; with a worker or without one
+    /// Show each pair in full, with its values in both stores; works with and without a running
+    /// worker
     Show(Which),
-    /// Look at the pairs again now
+    /// Check the pairs again now
     Retry(Which),
-    /// Be silent about the pairs until either side changes
+    /// Suppress reports about the pairs until either side changes
     Drop(Drop),
 }
 
@@ -56,7 +60,8 @@ struct Which {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only keys that match, as Redis' MATCH does: * ? [abc] [^a] [a-z] \x (paths, where a pair has no key)
+    /// Only keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x (paths, for
+    /// a pair without a key)
     #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
     key: Option<Glob>,
     #[command(flatten)]
@@ -67,22 +72,22 @@ pub(super) async fn run(args: Quarantine, global: &Global) -> Result<Exit, Failu
     match args.verb {
         Verb::List(which) => show(&which, global, false).await,
         Verb::Show(which) => show(&which, global, true).await,
-        Verb::Retry(which) => tell("retry", &which, global).await,
+        Verb::Retry(which) => send("retry", &which, global).await,
         Verb::Drop(drop) => {
             if drop.which.key.is_none() {
-                drop.confirmation.ask("Be silent about every quarantined pair?")?;
+                drop.confirmation.ask("Suppress reports about every quarantined pair?")?;
             }
-            tell("drop", &drop.which, global).await
+            send("drop", &drop.which, global).await
         }
     }
 }
 
-async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failure> {
+async fn send(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load_with(&which.file, Secrets::None)?;
     let target = which.remote.target(&global.data_dir, &pipeline.name)?;
     let key = which.key.as_ref().map(Glob::text);
     let parameter = key.as_deref().map(|key| ("key", key));
-    let sentence = steer::tell(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter.as_slice()).await?;
+    let sentence = control::send(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter.as_slice()).await?;
     let mut out = Output::new(global.format);
     let row =
         json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
@@ -91,21 +96,21 @@ async fn tell(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failure> {
-    let pipeline = config::load_with(&which.file, if whole { Secrets::All } else { Secrets::None })?;
+async fn show(which: &Which, global: &Global, in_full: bool) -> Result<Exit, Failure> {
+    let pipeline = config::load_with(&which.file, if in_full { Secrets::All } else { Secrets::None })?;
     let names = assembly::names(&pipeline);
     let mut rows = match rows_of(which, &pipeline, &names, global).await? {
         Some(rows) => rows,
-        None => return Err(place::no_folder(&pipeline, &global.data_dir)),
+        None => return Err(stream_position::no_folder(&pipeline, &global.data_dir)),
     };
     if let Some(key) = &which.key {
         rows.retain(|row| name_bytes(row, &names).is_some_and(|name| key.matches(&name)));
     }
-    if whole {
+    if in_full {
         add_states(&mut rows, &pipeline, &names).await;
     }
     let mut out = Output::new(global.format);
-    if out.json() || whole {
+    if out.json() || in_full {
         for row in &rows {
             out.row(row, block)?;
         }
@@ -116,8 +121,8 @@ async fn show(which: &Which, global: &Global, whole: bool) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// From the worker that owns the pipeline, if it runs here or a `--url` was given; else from what the last one left. `None` if there
-/// never was one here.
+/// The rows of the worker that owns the pipeline, if it runs here or `--url` names it; else those
+/// in the file of the last worker. `None` if no worker has run here.
 async fn rows_of(
     which: &Which,
     pipeline: &Pipeline,
@@ -140,13 +145,38 @@ async fn rows_of(
             Err(Failure::Unreachable(format!("the worker at {target} does not own the pipeline {}", pipeline.name)))
         }
         None => {
-            let rows = place::quarantine(&global.data_dir, &pipeline.name)?;
+            let rows = from_file(&global.data_dir, &pipeline.name)?;
             Ok(rows.map(|rows| rows.iter().map(|row| rows::quarantined(row, names)).collect()))
         }
     }
 }
 
-/// The keys of all listed pairs, from the worker or from what the last one left.
+/// The quarantine in the file of the last worker; `None` if no worker has run here.
+fn from_file(data_dir: &Path, pipeline: &str) -> Result<Option<Vec<Quarantined>>, Failure> {
+    let folder = data_dir.join(pipeline);
+    let path = folder.join("quarantine.json");
+    let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+    let text = match disk::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(disk::is_dir(&folder).then(Vec::new)),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut rows = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str(line) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), line = index + 1, %error, "a line of the quarantine file cannot be read and is skipped")
+            }
+        }
+    }
+    Ok(Some(rows))
+}
+
+/// The keys of all quarantined pairs.
 pub(super) async fn keys(pipeline: &Pipeline, global: &Global) -> Result<Vec<Vec<u8>>, Failure> {
     let names = assembly::names(pipeline);
     let remote = Remote { url: None, token_file: None };
@@ -155,20 +185,20 @@ pub(super) async fn keys(pipeline: &Pipeline, global: &Global) -> Result<Vec<Vec
     Ok(rows.iter().filter_map(|row| name_bytes(row, &names)).collect())
 }
 
-/// The rows that an owner told; `None` from a standby, which knows none.
+/// The rows in the answer of an owner; `None` for a standby, which has none.
 fn owned(body: &[u8]) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(body).ok()?;
-    let told = answer.get_mut("pipelines")?.get_mut(0)?;
-    if matches!(told.get("state")?.as_str()?, "standby" | "connecting") {
+    let pipeline = answer.get_mut("pipelines")?.get_mut(0)?;
+    if matches!(pipeline.get("state")?.as_str()?, "standby" | "connecting") {
         return None;
     }
-    match told.get_mut("quarantine")?.take() {
+    match pipeline.get_mut("quarantine")?.take() {
         Value::Array(rows) => Some(rows),
         _ => None,
     }
 }
 
-/// The key of a row, or the path where it has none.
+/// The key of a row, or the path if it has no key.
 fn name_bytes(row: &Value, names: &StoreNames) -> Option<Vec<u8>> {
     name_of(row, &names.redis).or_else(|| name_of(row, &names.zookeeper))
 }
@@ -181,7 +211,8 @@ fn name_of(row: &Value, store: &Option<String>) -> Option<Vec<u8>> {
     }
 }
 
-/// Adds what stands on both sides now, and what to do. A store that is away is said to be not known.
+/// Adds what both stores hold now, and what to do. The state in a store that is away is shown as
+/// not known.
 async fn add_states(rows: &mut [Value], pipeline: &Pipeline, names: &StoreNames) {
     if rows.is_empty() {
         return;
@@ -190,18 +221,14 @@ async fn add_states(rows: &mut [Value], pipeline: &Pipeline, names: &StoreNames)
     for (side, name) in sides {
         let Some(name) = name else { continue };
         let stores = assembly::open_stores(pipeline, &[side], LOOK).await.unwrap_or_default();
-        let hand = match (stores.znodes.clone(), stores.keys.clone()) {
-            (Some(znodes), _) => Some(Hand::Znodes(znodes)),
-            (_, Some(keys)) => Some(Hand::Keys(keys)),
-            _ => None,
-        };
+        let client = stores.client(side);
         for row in rows.iter_mut().take(SHOWN_MAX) {
             let pair = Pair {
                 zookeeper: name_of(row, &names.zookeeper).and_then(|name| String::from_utf8(name).ok()),
                 redis: name_of(row, &names.redis),
             };
-            let found = match &hand {
-                Some(hand) => hand.look(&[&pair], true).await.ok().and_then(|mut found| found.pop()),
+            let found = match &client {
+                Some(client) => client.look(&[&pair], true).await.ok().and_then(|mut found| found.pop()),
                 None => None,
             };
             if let Some(row) = row.as_object_mut() {
@@ -230,7 +257,7 @@ fn state(found: Option<&Found>) -> String {
             let bytes = bytes.as_deref().unwrap_or_default();
             format!("{}, {} bytes", text::value(&shown_bytes(bytes)), bytes.len())
         }
-        Some(Found::Unfit(_, detail)) => detail.clone(),
+        Some(Found::Unsupported(_, detail)) => detail.clone(),
     }
 }
 
@@ -240,14 +267,16 @@ fn help(reason: &str) -> &'static str {
         "too_large" => {
             "make the value at most 1,000,000 bytes or the name shorter and less deep, as the detail says, or exclude the pair from its route"
         }
-        "wrong_type" => "make the key what the route carries, or exclude the pair",
-        "no_permission" => "give the user the permission that is named",
+        "wrong_type" => "make the key a value of the kind that the route carries, or exclude the pair",
+        "no_permission" => "grant the user the permission that the detail names",
         "conflict" => "make both sides equal, by hand or with `keepstep repair FILE --prefer STORE --key KEY`",
-        "ephemeral" => "remove the key; ephemeral znodes flow only to Redis",
-        "ephemeral_parent" => "an ephemeral znode can have no children: move one of the two",
+        "ephemeral" => "remove the key: ephemeral znodes flow only from ZooKeeper to Redis",
+        "ephemeral_parent" => "an ephemeral znode cannot have children: move the parent or the child",
         "lost" => "write the value again, or bring it back with `keepstep replay FILE --to STORE --key KEY`",
         "quota" => "raise the quota of the subtree",
-        _ => "remove the cause; the pair heals by itself, and `keepstep quarantine retry FILE` looks now",
+        _ => {
+            "remove the cause: the pair then recovers by itself, and `keepstep quarantine retry FILE` checks it at once"
+        }
     }
 }
 
@@ -283,11 +312,37 @@ fn block(row: &Value, paint: Paint) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
     use super::*;
 
     fn names() -> StoreNames {
         StoreNames { zookeeper: Some("zk".to_owned()), redis: Some("cache".to_owned()) }
+    }
+
+    #[test]
+    fn a_pipeline_that_never_ran_here_has_no_quarantine_and_one_that_did_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(from_file(folder.path(), "p").unwrap(), None);
+        std::fs::create_dir(folder.path().join("p")).unwrap();
+        assert_eq!(from_file(folder.path(), "p").unwrap(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_quarantine_is_read_line_by_line_and_a_torn_line_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("p")).unwrap();
+        let row = Quarantined {
+            route: "settings".to_owned(),
+            zookeeper: Some("/a".to_owned()),
+            redis: Some(vec![0xff]),
+            reason: "too_large".to_owned(),
+            detail: "big".to_owned(),
+            since_ms: 1,
+        };
+        let text = format!("{}\n{{\"route\":", serde_json::to_string(&row).unwrap());
+        std::fs::write(folder.path().join("p/quarantine.json"), text).unwrap();
+        assert_eq!(from_file(folder.path(), "p").unwrap(), Some(vec![row]));
     }
 
     #[test]
@@ -300,10 +355,10 @@ mod tests {
 
     #[test]
     fn a_standby_is_not_believed() {
-        let told =
+        let answer =
             |state: &str| json!({"pipelines": [{"pipeline": "p", "state": state, "quarantine": []}]}).to_string();
-        assert_eq!(owned(told("live").as_bytes()), Some(Vec::new()));
-        assert_eq!(owned(told("standby").as_bytes()), None);
+        assert_eq!(owned(answer("live").as_bytes()), Some(Vec::new()));
+        assert_eq!(owned(answer("standby").as_bytes()), None);
         assert_eq!(owned(b"{\"pipelines\":[]}"), None);
     }
 

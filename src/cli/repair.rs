@@ -1,31 +1,32 @@
 //! `keepstep repair`: makes one side equal to the other.
 
+use super::archive::StreamArchive;
 use super::args::{self, Global};
+use super::confirmation::Confirmation;
 use super::diff::{self, Compared};
 use super::exit::{Exit, Failure};
-use super::keeper::StreamKeeper;
-use super::meter::Meter;
 use super::output::Output;
+use super::progress::Progress;
 use super::replay::{self, Tally};
+use super::selection::{self, Pairs};
 use super::text;
-use super::which::{self, Confirmation, Pairs};
 use crate::change::Side;
 use crate::codec::json;
 use crate::config;
-use crate::history::{Hand, Made, Maker, Reasons, Scope};
+use crate::history::{Outcome, Reasons, Restorer, Scope};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Pairs that are shown before the question is asked, or by a dry run as text.
+/// How many pairs are shown before the question, or by a dry run as text.
 const SAMPLE: u64 = 10;
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It compares as `diff` does and gives the other side what the preferred store has; what that lacks is deleted there. Every write \
-is a compare-and-set, and what it replaces is in the conflict log first. To the routes it is an application's write that both \
-sides agree on. It runs beside a worker or without one.
+Compares like `diff` and gives each pair that differs the preferred store's value in the other store; a pair that the preferred store \
+lacks is deleted there. Every write is a compare-and-set, and a replaced value is in the conflict log first. The routes treat it as \
+an application's write after which both sides agree. Works with and without a running worker.
 
 Examples:
   keepstep repair settings.yaml --prefer zk --dry-run
@@ -34,14 +35,14 @@ pub(super) struct Repair {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The store that stays as it is, by its name in the file
+    /// The store whose values are used, by its name in the file; it is not written
     #[arg(long, env = "KEEPSTEP_PREFER", value_name = "STORE")]
     prefer: String,
     #[command(flatten)]
     pairs: Pairs,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and write nothing
     #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
     dry_run: bool,
     /// How long to wait for a store
@@ -51,13 +52,13 @@ pub(super) struct Repair {
 
 pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load(&args.file)?;
-    let prefer = which::side(&pipeline, &args.prefer)?;
+    let prefer = selection::side(&pipeline, &args.prefer)?;
     let scope = args.pairs.scope(&pipeline)?;
     if !args.dry_run {
         args.confirmation.check(&format!("repair makes the other side equal to {}", args.prefer))?;
     }
     let compared = Compared::open(&pipeline, &scope, global, args.timeout).await?;
-    if let Err(failure) = look_for_a_loss(&compared, prefer, &args.prefer).await {
+    if let Err(failure) = warn_about_loss(&compared, prefer, &args.prefer).await {
         compared.close().await;
         return Err(failure);
     }
@@ -73,24 +74,22 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
         }
     }
     let other = prefer.other();
-    let hand = match (other, &compared.stores.znodes, &compared.stores.keys) {
-        (Side::Zookeeper, Some(znodes), _) => Hand::Znodes(znodes.clone()),
-        (Side::Redis, _, Some(keys)) => Hand::Keys(keys.clone()),
-        _ => return Err(Failure::Usage("there is no other store".to_owned())),
+    let Some(client) = compared.stores.client(other) else {
+        return Err(Failure::Usage("there is no other store".to_owned()));
     };
-    let keeper = StreamKeeper::new(&pipeline, &global.data_dir, args.timeout);
+    let archive = StreamArchive::new(&pipeline, &global.data_dir, args.timeout);
     let rule = format!("repair --prefer {}", args.prefer);
-    let maker = Maker {
-        hand,
+    let restorer = Restorer {
+        client,
         scope: &scope,
-        keeper: &keeper,
+        archive: &archive,
         reasons: Reasons { winner: args.prefer.clone(), loser: scope.name(other).to_owned(), rule: rule.clone() },
         dry_run: args.dry_run,
         with_ephemerals: false,
         patience: args.timeout,
     };
     let mut tally = Tally { pipeline: pipeline.name.clone(), ..Tally::default() };
-    let (compared_pairs, unreadable) = repair(&compared, &maker, (prefer, &rule), &mut tally, &mut out).await?;
+    let (compared_pairs, unreadable) = repair(&compared, &restorer, (prefer, &rule), &mut tally, &mut out).await?;
     compared.close().await;
     diff::none_matched(&args.pairs, compared_pairs, tally.pairs)?;
     let mut row = Map::new();
@@ -106,35 +105,37 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     Ok(if tally.failed > 0 || unreadable > 0 { Exit::Differs } else { Exit::Done })
 }
 
-/// A store that lacks its identity, though the other one remembers it, has lost what it held: then what it lacks was not deleted. At
-/// another address it may never have been this pipeline's.
-async fn look_for_a_loss(compared: &Compared, prefer: Side, name: &str) -> Result<(), Failure> {
-    let (Some(znodes), Some(keys)) = (&compared.stores.znodes, &compared.stores.keys) else { return Ok(()) };
-    // A login that may not read them can still repair; a store that is away says so itself.
+/// If the preferred store lacks its identity, although the other one remembers it, the store has
+/// lost its data: the pairs that it lacks were not deleted by anybody. At another address it may
+/// never have been a store of this pipeline, and then repair is refused.
+async fn warn_about_loss(compared: &Compared, prefer: Side, name: &str) -> Result<(), Failure> {
+    let Some((znodes, keys)) = compared.stores.both() else { return Ok(()) };
+    // A user who may not read the identities can still repair, and a store that is away is reported
+    // by the comparison.
     let Ok((zookeeper, redis)) = futures::future::try_join(znodes.ties(), keys.ties()).await else { return Ok(()) };
     let (preferred, other) = if prefer == Side::Zookeeper { (zookeeper, redis) } else { (redis, zookeeper) };
     let Some(known) = other.other.filter(|_| preferred.own.identity.is_empty()) else { return Ok(()) };
     if known.address != preferred.own.address {
         return Err(Failure::Failed(format!(
-            "{name} is {} here, the pipeline was last at work with {}, and nothing in it says that it is the same store: run a worker with \
-             this file first, which restores what a store has lost, or mend the address",
+            "{name} is {} here, the pipeline was last at work with {}, and nothing shows that the two are the same store: run a worker with \
+             this file first, which restores lost data, or correct the address",
             preferred.own.address, known.address
         )));
     }
     tracing::warn!(
-        "{name} has lost what Keepstep keeps in it: it was emptied, or is another store, since the pipeline was last at work. What \
-         it lacks was not deleted there; `keepstep run` restores it from the other side"
+        "{name} has lost Keepstep's own data since the pipeline was last at work: it was emptied, or is another store. The pairs \
+         that it lacks were not deleted by an application; `keepstep run` restores them from the other side"
     );
     Ok(())
 }
 
-/// Shows the first pairs that differ, and counts all.
+/// Shows the first pairs that differ, and returns the number of all.
 async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Output) -> Result<u64, Failure> {
     let mut differ = compared.differ(scope);
-    let meter = Meter::new("comparing", "pairs", None);
+    let progress = Progress::new("comparing", "pairs", None);
     let mut count = 0;
     while let Some(differences) = differ.next().await? {
-        meter.at(differ.numbers.pairs);
+        progress.at(differ.numbers.pairs);
         for difference in &differences {
             count += 1;
             if count <= SAMPLE && !out.json() {
@@ -142,7 +143,7 @@ async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Outpu
             }
         }
     }
-    drop(meter);
+    drop(progress);
     diff::none_matched(&args.pairs, differ.numbers.pairs, count)?;
     if count > SAMPLE && !out.json() {
         out.line(&format!("… and {} more", count - SAMPLE))?;
@@ -151,38 +152,39 @@ async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Outpu
     Ok(count)
 }
 
-/// Compares and repairs as it goes; answers how many pairs were compared, and how many znodes hide others.
+/// Compares, and repairs each batch at once. Returns the number of compared pairs, and of znodes
+/// that cannot be read and are no pairs.
 async fn repair(
     compared: &Compared,
-    maker: &Maker<'_>,
+    restorer: &Restorer<'_>,
     (prefer, rule): (Side, &str),
     tally: &mut Tally,
     out: &mut Output,
 ) -> Result<(u64, u64), Failure> {
-    let scope = maker.scope;
+    let scope = restorer.scope;
     let mut differ = compared.differ(scope);
-    let meter = Meter::new("comparing", "pairs", None);
+    let progress = Progress::new("comparing", "pairs", None);
     while let Some(differences) = differ.next().await? {
-        meter.at(differ.numbers.pairs);
-        let mut wishes = Vec::with_capacity(differences.len());
+        progress.at(differ.numbers.pairs);
+        let mut desired = Vec::with_capacity(differences.len());
         for difference in &differences {
-            if maker.dry_run && (out.json() || tally.shown < SAMPLE) {
+            if restorer.dry_run && (out.json() || tally.shown < SAMPLE) {
                 tally.shown += 1;
                 out.row(&diff::row(scope, difference), |row, paint| diff::line(row, None, paint))?;
             }
             match difference.repaired(prefer, rule) {
-                Ok(wish) => wishes.push(wish),
+                Ok(state) => desired.push(state),
                 Err((error, detail)) => {
-                    tally.count(&Made::Failed(error, String::new()));
+                    tally.count(&Outcome::Failed(error, String::new()));
                     let pair = json::pair(&difference.pair, &scope.names);
                     out.row(&json!({ "pair": pair, "error": error, "detail": detail }), replay::problem)?;
                 }
             }
         }
-        for (wish, _, made) in maker.make(wishes, false).await? {
-            tally.count(&made);
-            if let Made::Failed(error, detail) = made {
-                let pair = json::pair(&wish.pair, &scope.names);
+        for (desired, _, outcome) in restorer.restore(desired, false).await? {
+            tally.count(&outcome);
+            if let Outcome::Failed(error, detail) = outcome {
+                let pair = json::pair(&desired.pair, &scope.names);
                 out.row(&json!({ "pair": pair, "error": error, "detail": detail }), replay::problem)?;
             }
         }

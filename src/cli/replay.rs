@@ -1,18 +1,19 @@
-//! `keepstep replay`: makes a store what the stream says.
+//! `keepstep replay`: restores a store from the stream.
 
+use super::archive::StreamArchive;
 use super::args::{self, Global};
+use super::confirmation::Confirmation;
 use super::exit::{Exit, Failure};
-use super::keeper::StreamKeeper;
-use super::meter::Meter;
 use super::output::{Colour, Output, Paint};
+use super::progress::Progress;
+use super::selection::{self, Pairs};
 use super::text;
-use super::which::{self, Confirmation, Pairs};
 use crate::assembly;
 use crate::change::{Position, Side};
 use crate::codec::json;
 use crate::config;
 use crate::env::{self, Instant};
-use crate::history::{Fold, Found, Hand, Made, Maker, Reasons, Scope, Until, Wish};
+use crate::history::{DesiredState, Fold, Found, Outcome, Reasons, Restorer, Scope, Until};
 use crate::stream::Stream;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Map, Value, json};
@@ -20,52 +21,55 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pairs of one batch, and bytes of their values.
+/// The largest batch: pairs, and bytes of their values.
 const BATCH: (usize, usize) = (512, 2 * 1024 * 1024);
-/// Batches under way at a time: one is looked at while another is written and a third is on its way.
+/// Batches in flight: one is read while another is written and a third is on its way.
 const BATCHES: usize = 4;
-/// Pairs that a dry run shows.
+/// How many pairs a dry run shows.
 const SAMPLE: u64 = 10;
-/// Pairs that could not be written and are told one by one; more are counted.
-const TOLD_MAX: u64 = 1_000;
+/// How many pairs that could not be written are listed. The others are only counted.
+const LISTED_MAX: u64 = 1_000;
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each pair gets the last state that the stream has of it, or had at --until. A pair whose last change is a delete is deleted; \
-one that the stream does not know is left alone. Every write is a compare-and-set, and what it replaces is in the conflict \
-log first. To the routes it is an application's write: old values flow on to the other side. It runs beside a worker or \
-without one; cut off and run again, it ends in the same state.
+Gives each pair its last state on the stream, or its state at --until. A pair whose last change is a delete is deleted; a pair that \
+the stream does not know is left alone. Every write is a compare-and-set, and a replaced value is in the conflict log first. The \
+routes treat it as an application's write, so old values flow on to the other side. Works with and without a running worker. If \
+interrupted, run it again: it ends in the same state.
 
 Examples:
-  keepstep replay settings.yaml --to cache --dry-run                             what would change?
+  keepstep replay settings.yaml --to cache --dry-run                             show what would change
   keepstep replay settings.yaml --to cache --yes                                 fill an empty Redis
   keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 2026-11-22T14:03:00Z
-  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 10m         as it was ten minutes ago
+  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 10m         the state of ten minutes ago
   keepstep replay settings.yaml --to cache --until 4711 --url redis://127.0.0.1:6380/0   into a scratch store")]
 pub(super) struct Replay {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The store that is written, by its name in the file
+    /// The store to write, by its name in the file
     #[arg(long, env = "KEEPSTEP_TO", value_name = "STORE")]
     to: String,
-    /// Up to and with this position (42), time (2026-11-22T17:00:00Z) or time before now (10m) [default: the end]
+    /// Up to and including this position (42), time (2026-11-22T17:00:00Z) or time before now (10m)
+    /// [default: the end]
     #[arg(long, env = "KEEPSTEP_UNTIL", value_name = "WHEN", value_parser = until)]
     until: Option<Until>,
     #[command(flatten)]
     pairs: Pairs,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and write nothing
     #[arg(long, env = "KEEPSTEP_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new())]
     dry_run: bool,
-    /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or HOST:PORT/CHROOT of an ensemble
-    // Taken as it is and read later: what is wrong with it may be a password in it, which clap would quote.
-    // Without a variable: KEEPSTEP_URL is a worker's address.
+    /// Write a scratch store at this address instead: redis://HOST:PORT/DATABASE, or
+    /// HOST:PORT/CHROOT of an ensemble
+    // A plain text that is parsed later, because clap would quote a wrong value, and the value may
+    // hold a password. Without a variable: KEEPSTEP_URL is a worker's address.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Go on although records of the stream cannot be read: their pairs get the state before
+    /// Continue although records of the stream cannot be read: their pairs get the state before
+    /// those records
     #[arg(long, env = "KEEPSTEP_SKIP_DAMAGED", value_parser = clap::builder::BoolishValueParser::new())]
     skip_damaged: bool,
     /// How long to wait for a store
@@ -83,15 +87,18 @@ fn until(text: &str) -> Result<Until, String> {
 
 pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> {
     let mut pipeline = config::load(&args.file)?;
-    let side = which::side(&pipeline, &args.to)?;
+    let side = selection::side(&pipeline, &args.to)?;
     let scope = args.pairs.scope(&pipeline)?;
     let until = args.until.unwrap_or(Until::End);
     if let Until::Time(ms) = until
         && ms > env::unix_ms()
     {
-        return Err(Failure::Usage(format!("{} is in the future; without --until it is the end", text::time(ms))));
+        return Err(Failure::Usage(format!(
+            "{} is in the future; leave out --until to replay up to the end",
+            text::time(ms)
+        )));
     }
-    let keeper = StreamKeeper::new(&pipeline, &global.data_dir, args.timeout);
+    let archive = StreamArchive::new(&pipeline, &global.data_dir, args.timeout);
     let mut is_scratch = false;
     if let Some(url) = &args.url {
         let (changed, is_other) =
@@ -104,7 +111,9 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     let Some(stream) = assembly::open_stream(&pipeline, &global.data_dir).await? else {
         let folder = assembly::folder(&global.data_dir, &pipeline.name);
         let place = pipeline.stream.kafka.as_ref().map_or(folder.display().to_string(), |kafka| kafka.topic.clone());
-        return Err(Failure::Failed(format!("there is no stream in {place}; see --data-dir and `stream`")));
+        return Err(Failure::Failed(format!(
+            "there is no stream in {place}; see --data-dir, and `stream` in the pipeline file"
+        )));
     };
     refuse_damage(&stream.damage(), &args)?;
     let target = if is_scratch { "the scratch store" } else { args.to.as_str() };
@@ -115,24 +124,21 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     let mut fold = read(stream, &scope, side, position, &args).await?;
     if !args.dry_run {
         let pairs = fold.pairs();
-        args.confirmation
-            .ask(&format!("Make {pairs} pairs in {target} what the stream says at position {position}?"))?;
+        args.confirmation.ask(&format!("Give {pairs} pairs in {target} their state at position {position}?"))?;
     }
-    // Another store on purpose is nobody's.
+    // A scratch store belongs to no pipeline.
     let stores = match is_scratch {
         true => assembly::open_scratch(&pipeline, &[side], args.timeout).await?,
         false => assembly::open_stores(&pipeline, &[side], args.timeout).await?,
     };
-    let hand = match (side, &stores.znodes, &stores.keys) {
-        (Side::Zookeeper, Some(znodes), _) => Hand::Znodes(Arc::clone(znodes)),
-        (Side::Redis, _, Some(keys)) => Hand::Keys(Arc::clone(keys)),
-        _ => return Err(Failure::Usage(format!("{} is not declared", args.to))),
+    let Some(client) = stores.client(side) else {
+        return Err(Failure::Usage(format!("the file declares no store {}", args.to)));
     };
     let loser = if is_scratch { "scratch".to_owned() } else { args.to.clone() };
-    let maker = Maker {
-        hand,
+    let restorer = Restorer {
+        client,
         scope: &scope,
-        keeper: &keeper,
+        archive: &archive,
         reasons: Reasons { winner: "stream".to_owned(), loser, rule: "replay".to_owned() },
         dry_run: args.dry_run,
         with_ephemerals: is_scratch,
@@ -143,10 +149,10 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     let mut out = Output::new(global.format);
     for lost in fold.lost.drain(..) {
         tally.failed += 1;
-        let detail = "the value that it had then was too long to be kept twice, and its record is thinned";
+        let detail = "its value at that position was too long to be stored twice, and its record is compacted";
         out.row(&json!({ "key": lost, "error": "not_kept", "detail": detail }), problem)?;
     }
-    let ended = write(&mut fold, &maker, &mut tally, &mut out).await;
+    let ended = write(&mut fold, &restorer, &mut tally, &mut out).await;
     stores.close().await;
     ended?;
     let row = tally.row(&args, position, begun.elapsed());
@@ -155,14 +161,14 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     Ok(if tally.failed > 0 { Exit::Differs } else { Exit::Done })
 }
 
-/// With `--until` what is written shall stay; where a store is only a destination, it is put back.
+/// A replay with `--until` is to last. In a store that is only a destination it would be reverted.
 fn refuse_destination(scope: &Scope, side: Side, store: &str) -> Result<(), Failure> {
     let routes = scope.destinations_only(side);
     if routes.is_empty() {
         return Ok(());
     }
     Err(Failure::Usage(format!(
-        "{store} is only a destination of {}: what --until brings back there would be put back; replay to the other store, or \
+        "{store} is only a destination of {}: values restored there with --until would be reverted; replay to the other store, or \
          to a scratch store with --url{}",
         routes.join(", "),
         if scope.route.is_none() && scope.routes.len() > routes.len() {
@@ -173,7 +179,7 @@ fn refuse_destination(scope: &Scope, side: Side, store: &str) -> Result<(), Fail
     )))
 }
 
-/// Folds the stream, and says what is wrong with it before anything is written.
+/// Folds the stream. Any fault of the stream is reported before anything is written.
 async fn read<'a>(
     stream: Arc<dyn Stream>,
     scope: &'a Scope,
@@ -181,9 +187,9 @@ async fn read<'a>(
     position: Position,
     args: &Replay,
 ) -> Result<Fold<'a>, Failure> {
-    let meter = Meter::new("reading the stream", "positions", Some(position));
-    let fold = Fold::new(stream, scope, side, position, &|at| meter.at(at)).await?;
-    drop(meter);
+    let progress = Progress::new("reading the stream", "positions", Some(position));
+    let fold = Fold::new(stream, scope, side, position, &|at| progress.at(at)).await?;
+    drop(progress);
     refuse_damage(&fold.damaged, args)?;
     if fold.pairs() > 0 || !fold.lost.is_empty() {
         return Ok(fold);
@@ -191,7 +197,7 @@ async fn read<'a>(
     let file = args.file.display();
     Err(Failure::Failed(match (&args.pairs.key, &args.pairs.route) {
         _ if fold.unmapped > 0 => format!(
-            "none of {} changes belongs to a pair that {file} maps: is it the stream of another pipeline?",
+            "none of {} changes belongs to a pair that {file} maps; this may be the stream of another pipeline",
             fold.unmapped
         ),
         (Some(key), _) => format!("no pair on the stream matches {}", text::printable(&key.text())),
@@ -200,74 +206,80 @@ async fn read<'a>(
     }))
 }
 
-/// What cannot be read may have been the newest state of a pair.
+/// A record that cannot be read may have been the newest state of a pair.
 fn refuse_damage(damaged: &[String], args: &Replay) -> Result<(), Failure> {
     match damaged.first() {
         Some(what) if !args.skip_damaged => Err(Failure::Failed(format!(
             "records of the stream cannot be read ({} places, such as: {what}); they may be damaged, or of a newer version \
-             of this program. Nothing is written; --skip-damaged goes on without them",
+             of this program. Nothing is written; --skip-damaged continues without them",
             damaged.len()
         ))),
         _ => Ok(()),
     }
 }
 
-async fn write(fold: &mut Fold<'_>, maker: &Maker<'_>, tally: &mut Tally, out: &mut Output) -> Result<(), Failure> {
-    let meter = Meter::new(if maker.dry_run { "looking" } else { "writing" }, "pairs", Some(fold.pairs()));
-    let mut under_way = FuturesUnordered::new();
-    let mut blank = false;
+async fn write(
+    fold: &mut Fold<'_>,
+    restorer: &Restorer<'_>,
+    tally: &mut Tally,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let progress = Progress::new(if restorer.dry_run { "reading" } else { "writing" }, "pairs", Some(fold.pairs()));
+    let mut in_flight = FuturesUnordered::new();
+    let mut expect_empty = false;
     let mut is_read = false;
     loop {
-        if !is_read && under_way.len() < BATCHES {
+        if !is_read && in_flight.len() < BATCHES {
             match fold.next(BATCH.0, BATCH.1).await? {
-                Some(wishes) => under_way.push(maker.make(wishes, blank)),
+                Some(states) => in_flight.push(restorer.restore(states, expect_empty)),
                 None => is_read = true,
             }
-            // The first batch is looked at alone: it tells whether the store is blank.
+            // The first batch goes alone: it shows whether the store is empty.
             if tally.pairs > 0 || is_read {
                 continue;
             }
         }
-        let Some(done) = under_way.next().await else { return Ok(()) };
+        let Some(done) = in_flight.next().await else { return Ok(()) };
         let done = done?;
-        // That a store has next to nothing is found out, never asked for: a wrong guess costs a refused write.
-        let created = done.iter().filter(|(.., made)| *made == Made::Created).count();
-        blank = !maker.dry_run && created * 10 >= done.len() * 9;
-        for (wish, found, made) in done {
-            tally.count(&made);
-            tell(&wish, &found, &made, maker, tally, out)?;
+        // Whether the store is almost empty is guessed from the last batch: a wrong guess costs a
+        // refused write.
+        let created = done.iter().filter(|(.., outcome)| *outcome == Outcome::Created).count();
+        expect_empty = !restorer.dry_run && created * 10 >= done.len() * 9;
+        for (desired, found, outcome) in done {
+            tally.count(&outcome);
+            print(&desired, &found, &outcome, restorer, tally, out)?;
         }
-        meter.at(tally.pairs);
+        progress.at(tally.pairs);
     }
 }
 
-fn tell(
-    wish: &Wish,
+fn print(
+    desired: &DesiredState,
     found: &Found,
-    made: &Made,
-    maker: &Maker<'_>,
+    outcome: &Outcome,
+    restorer: &Restorer<'_>,
     tally: &mut Tally,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let scope = maker.scope;
-    let pair = json::pair(&wish.pair, &scope.names);
-    let route = scope.routes.get(wish.route);
+    let scope = restorer.scope;
+    let pair = json::pair(&desired.pair, &scope.names);
+    let route = scope.routes.get(desired.route);
     let name = route.map(|route| route.name.as_str()).unwrap_or_default();
-    match made {
-        Made::Failed(error, detail) if tally.failed <= TOLD_MAX => {
+    match outcome {
+        Outcome::Failed(error, detail) if tally.failed <= LISTED_MAX => {
             out.row(&json!({ "route": name, "pair": pair, "error": error, "detail": detail }), problem)
         }
-        Made::Created | Made::Updated | Made::Deleted if maker.dry_run && tally.shown < SAMPLE => {
+        Outcome::Created | Outcome::Updated | Outcome::Deleted if restorer.dry_run && tally.shown < SAMPLE => {
             tally.shown += 1;
             let kind = route.map(|route| route.value).unwrap_or(crate::change::ValueKind::String);
-            let op = match made {
-                Made::Created => "c",
-                Made::Updated => "u",
+            let op = match outcome {
+                Outcome::Created => "c",
+                Outcome::Updated => "u",
                 _ => "d",
             };
             let row = json!({
                 "route": name, "pair": pair, "op": op, "before": json::value(found.value(), kind),
-                "after": json::value(wish.value.as_deref(), kind),
+                "after": json::value(desired.value.as_deref(), kind),
             });
             out.row(&row, sample)
         }
@@ -275,7 +287,7 @@ fn tell(
     }
 }
 
-/// What became of the pairs.
+/// How many pairs had which outcome.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) pipeline: String,
@@ -290,17 +302,17 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, made: &Made) {
+    pub(super) fn count(&mut self, outcome: &Outcome) {
         self.pairs += 1;
-        let place = match made {
-            Made::Equal => &mut self.equal,
-            Made::Created => &mut self.created,
-            Made::Updated => &mut self.updated,
-            Made::Deleted => &mut self.deleted,
-            Made::Skipped(_) => &mut self.skipped,
-            Made::Failed(..) => &mut self.failed,
+        let count = match outcome {
+            Outcome::Equal => &mut self.equal,
+            Outcome::Created => &mut self.created,
+            Outcome::Updated => &mut self.updated,
+            Outcome::Deleted => &mut self.deleted,
+            Outcome::Skipped(_) => &mut self.skipped,
+            Outcome::Failed(..) => &mut self.failed,
         };
-        *place += 1;
+        *count += 1;
     }
 
     /// The numbers, as the last row has them.
@@ -384,10 +396,12 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_counts_what_became_of_the_pairs() {
+    fn a_summary_counts_the_outcomes() {
         let mut tally = Tally::default();
-        for made in [Made::Created, Made::Equal, Made::Failed("busy", String::new()), Made::Skipped("ephemeral")] {
-            tally.count(&made);
+        for outcome in
+            [Outcome::Created, Outcome::Equal, Outcome::Failed("busy", String::new()), Outcome::Skipped("ephemeral")]
+        {
+            tally.count(&outcome);
         }
         let row = Value::Object(tally.numbers());
         assert_eq!(counts(&row), "1 created, 0 updated, 0 deleted, 1 as they should be, 1 skipped, 1 failed");

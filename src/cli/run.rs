@@ -1,14 +1,15 @@
-//! `keepstep run`: a worker, from its first line to its last.
+//! `keepstep run`: a worker, from its start to its end.
 
 use super::args::{self, Global, Listen};
 use super::exit::{Exit, Failure};
 use super::output::Output;
+use super::running::Running;
 use super::{progress, text};
-use crate::assembly::{self, Finished, RunOptions, StartError, Worker};
+use crate::assembly;
 use crate::change::Side;
 use crate::config::{self, Pipeline};
 use crate::env::{self, Tasks};
-use crate::http::{self, Door, Site, Token};
+use crate::http::{self, AppState, Listener, Token};
 use crate::pipeline::control::{PipelineStatus, RouteState};
 use crate::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -17,39 +18,42 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long changes that are under way may take to land once the worker is told to end.
+/// How long changes in flight may take to finish after the worker was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// What a shutdown may take beyond the drain before the process ends without it.
+/// How much longer a shutdown may take than the drain. After that the process ends without waiting.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
-/// Characters of what is wrong with the files that a line of the log shows.
+/// How many characters of the problems of the files a log line shows.
 const PROBLEMS_MAX: usize = 800;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Stores that are away are waited for. SIGHUP reads the files again and says what changed in them. On SIGINT or SIGTERM what is under way is brought to its end, for at most 10 s; a \
-second signal stops at once.
+The worker waits for stores that are away. SIGHUP re-reads the files and logs which of them changed. On SIGINT or SIGTERM the worker \
+drains changes in flight for at most 10 s; a second signal stops it at once.
 
 Examples:
-  keepstep run settings.yaml                         until Ctrl-C
+  keepstep run settings.yaml                         run until Ctrl-C
   keepstep run settings.yaml sessions.yaml           two pipelines in one worker
-  keepstep run --once --timeout 1m settings.yaml     bring the stores in step, then end
+  keepstep run --once --timeout 1m settings.yaml     synchronize once, then end
   keepstep run --http 0.0.0.0:9464 --http-token-file token settings.yaml")]
 pub(super) struct Run {
     /// The pipeline files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// End when one full comparison finds nothing to do: 0, or 1 if pairs are quarantined, wait for approval, cannot be read or are paused
+    /// End when one full comparison finds nothing to do: exit 0, or 1 if pairs are quarantined,
+    /// wait for approval, cannot be read or are paused
     #[arg(long, env = "KEEPSTEP_ONCE", value_parser = clap::builder::BoolishValueParser::new())]
     once: bool,
-    /// With --once: how long nothing may move before it ends with the reason
+    /// With --once: give up with the reason when nothing has moved for this time
     #[arg(long, env = "KEEPSTEP_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = args::duration)]
     timeout: Duration,
-    /// Where /live, /ready, /metrics, /status and a page to read are served; `off` serves nothing
+    /// Address that serves /live, /ready, /metrics, /status and a human-readable page; `off` serves
+    /// nothing
     #[arg(long, env = "KEEPSTEP_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:9464")]
     http: Listen,
-    /// File with the token that POST /pause, /resume, /reconcile and /approve need; without one they are off
+    /// File with the token that POST /pause, /resume, /reconcile and /approve require; without it
+    /// they are off
     #[arg(long, env = "KEEPSTEP_HTTP_TOKEN_FILE", value_name = "FILE")]
     http_token_file: Option<PathBuf>,
 }
@@ -66,74 +70,70 @@ pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
         .and_then(Signals::with_hangup)
         .map_err(|error| Failure::Failed(format!("signals: {error}")))?;
     let metrics = Arc::new(Metrics::new());
-    introduce(&metrics, &pipelines);
-    let site = Site::new(Arc::clone(&metrics));
-    let mut doors = open_doors(&site, &args.http, token, &global.data_dir, &pipelines);
-    let options = RunOptions { data_dir: global.data_dir.clone(), once: args.once, timeout: args.timeout };
+    register_counters(&metrics, &pipelines);
+    let state = AppState::new(Arc::clone(&metrics));
+    let mut servers = serve(&state, &args.http, token, &global.data_dir, &pipelines);
     let started = tokio::select! {
         biased;
-        // A signal counts before a start that it makes pointless.
+        // A signal that has arrived already makes the start pointless.
         () = signals.next() => None,
-        started = assembly::start(pipelines, options, metrics) => Some(started?),
+        started = async { assembly::pipelines(&pipelines, &global.data_dir, args.once, &metrics) } => Some(started?),
     };
     let ended = match started {
-        Some(worker) => attend(worker, &site, &files, &mut signals, global).await,
+        Some(started) => {
+            let running = Running::start(started, args.timeout);
+            attend(running, &state, &files, &mut signals, global).await
+        }
         None => Ok(Exit::Done),
     };
-    // Sockets go with their doors: a command that comes now finds no worker, not one that hangs.
-    doors.shutdown().await;
+    // The sockets are removed with their servers: a command that comes now finds no worker, instead
+    // of one that does not answer.
+    servers.shutdown().await;
     ended
 }
 
-/// Stays with the worker to its end.
+/// Waits for the end of the pipelines, or for a signal, and shuts down.
 async fn attend(
-    mut worker: Worker,
-    site: &Site,
+    mut running: Running,
+    state: &AppState,
     files: &Files,
     signals: &mut Signals,
     global: &Global,
 ) -> Result<Exit, Failure> {
-    site.open(worker.handles.clone());
+    state.show(running.handles());
     let mut hangups = signals.hangups();
     let finished = tokio::select! {
         biased;
         () = signals.next() => None,
-        finished = worker.finished() => Some(finished),
-        () = progress::show(site) => None,
-        () = files.read_again_at(&mut hangups) => None,
+        finished = running.finished() => Some(finished),
+        () = progress::first_comparisons(state) => None,
+        () = files.log_changes_at(&mut hangups) => None,
     };
-    let statuses = site.statuses();
-    tracing::info!("ending: what is under way is brought to its end");
+    let statuses = state.statuses();
+    tracing::info!("shutting down: draining changes in flight");
     let drained = tokio::select! {
         biased;
         () = signals.next() => false,
-        drained = env::timeout(DRAIN + DRAIN_SLACK, worker.shut_down(DRAIN)) => {
+        drained = env::timeout(DRAIN + DRAIN_SLACK, running.shut_down(DRAIN)) => {
             if drained.is_err() {
-                tracing::warn!("not everything came to its end in time; the next start goes on from there");
+                tracing::warn!("drain timed out; the next start resumes");
             }
             true
         }
     };
     match (drained, finished) {
         (false, _) => {
-            tracing::warn!("a second signal: stopped at once");
-            Ok(Exit::Cut)
+            tracing::warn!("second signal: stopped at once");
+            Ok(Exit::Interrupted)
         }
         (true, None) => Ok(Exit::Done),
         (true, Some(finished)) => report(finished, &statuses, global),
     }
 }
 
-/// Says how `--once` went.
-fn report(
-    finished: Result<Finished, StartError>,
-    statuses: &[PipelineStatus],
-    global: &Global,
-) -> Result<Exit, Failure> {
-    let exit = match finished? {
-        Finished::Done => Exit::Done,
-        Finished::Differs => Exit::Differs,
-    };
+/// Prints the result of `--once`.
+fn report(finished: Result<Exit, Failure>, statuses: &[PipelineStatus], global: &Global) -> Result<Exit, Failure> {
+    let exit = finished?;
     let mut out = Output::new(global.format);
     for status in statuses {
         out.row(&summary(status), |row, _| {
@@ -142,7 +142,7 @@ fn report(
                 vec![format!("{}: {pairs} pairs in step, {quarantined} quarantined", text::field(row, "pipeline"))];
             lines.extend(status.routes.iter().filter(|route| route.awaiting_approval > 0).map(|route| {
                 let (route, deletes) = (text::printable(&route.route), route.awaiting_approval);
-                format!("  route {route}: {deletes} deletes wait for `keepstep approve`, and are not carried out")
+                format!("  route {route}: {deletes} deletes wait for `keepstep approve` and are not applied")
             }));
             lines.extend(status.routes.iter().flat_map(super::status::unreadable));
             lines.extend(
@@ -152,7 +152,7 @@ fn report(
         })?;
     }
     match out.flush() {
-        // The work is done, whether somebody reads of it or not.
+        // The work is done, even if nobody reads the result.
         Ok(()) | Err(Failure::Closed) => Ok(exit),
         Err(failure) => Err(failure),
     }
@@ -177,27 +177,29 @@ fn summary(status: &PipelineStatus) -> Value {
     })
 }
 
-fn open_doors(
-    site: &Arc<Site>,
+/// Serves HTTP on the address of `--http` and on one Unix socket for each pipeline.
+fn serve(
+    state: &Arc<AppState>,
     listen: &Listen,
     token: Option<Token>,
     data_dir: &Path,
     pipelines: &[Pipeline],
 ) -> Tasks<()> {
-    let mut doors = Tasks::default();
+    let mut servers = Tasks::default();
     if let Listen::At(address) = listen {
-        let router = http::guard_host(http::router(Arc::clone(site), Door::Tcp(token)), address);
-        doors.spawn(http::serve_tcp(address.clone(), router));
+        let router = http::guard_host(http::router(Arc::clone(state), Listener::Tcp(token)), address);
+        servers.spawn(http::serve_tcp(address.clone(), router));
     }
     for pipeline in pipelines {
-        let router = http::router(Arc::clone(site), Door::Unix);
-        doors.spawn(http::serve_unix(http::socket_path(data_dir, &pipeline.name), router));
+        let router = http::router(Arc::clone(state), Listener::Unix);
+        servers.spawn(http::serve_unix(http::socket_path(data_dir, &pipeline.name), router));
     }
-    doors
+    servers
 }
 
-/// Makes the counters of these pipelines appear at zero.
-fn introduce(metrics: &Metrics, pipelines: &[Pipeline]) {
+/// Registers the counters of these pipelines, so that they are served as zero before the first
+/// event.
+fn register_counters(metrics: &Metrics, pipelines: &[Pipeline]) {
     for pipeline in pipelines {
         let of = metrics.of(&pipeline.name);
         let zookeeper = pipeline.zookeeper.as_ref().map(|store| (Side::Zookeeper, store.name.as_str()));
@@ -215,7 +217,7 @@ fn introduce(metrics: &Metrics, pipelines: &[Pipeline]) {
     }
 }
 
-/// The pipeline files, and what they said when the worker started.
+/// The pipeline files, and their content when the worker started.
 struct Files {
     paths: Vec<PathBuf>,
     /// Name and resolved text of each.
@@ -227,44 +229,49 @@ fn texts(pipelines: &[Pipeline]) -> Vec<(String, String)> {
 }
 
 impl Files {
-    /// At each SIGHUP: says what has changed in the files. Nothing of it is taken over yet, and a bad file changes nothing.
-    async fn read_again_at(&self, hangups: &mut Option<Signal>) {
+    /// At each SIGHUP, logs which files have changed. Changes are not applied yet, and a bad file
+    /// changes nothing.
+    async fn log_changes_at(&self, hangups: &mut Option<Signal>) {
         let Some(hangups) = hangups else { return std::future::pending().await };
         while hangups.recv().await.is_some() {
             match config::load_all(&self.paths) {
-                Ok(pipelines) => self.say_what_changed(&texts(&pipelines)),
+                Ok(pipelines) => self.log_changes(&texts(&pipelines)),
                 Err(problems) => {
                     let text = problems.to_string();
                     let text = text
                         .char_indices()
                         .nth(PROBLEMS_MAX)
                         .map_or(text.as_str(), |(end, _)| text.get(..end).unwrap_or_default());
-                    tracing::error!("SIGHUP: the files cannot be used, and nothing is changed:\n{}", text.trim_end());
+                    tracing::error!(
+                        "SIGHUP: the files cannot be used; the worker continues unchanged:\n{}",
+                        text.trim_end()
+                    );
                 }
             }
         }
         std::future::pending().await
     }
 
-    fn say_what_changed(&self, now: &[(String, String)]) {
+    fn log_changes(&self, now: &[(String, String)]) {
         let changed: Vec<&str> =
             now.iter().filter(|pipeline| !self.known.contains(pipeline)).map(|(name, _)| name.as_str()).collect();
         let gone = self.known.iter().filter(|(name, _)| !now.iter().any(|(known, _)| known == name));
         let gone: Vec<&str> = gone.map(|(name, _)| name.as_str()).collect();
         if changed.is_empty() && gone.is_empty() {
-            tracing::info!("SIGHUP: the files say what they said at the start");
+            tracing::info!("SIGHUP: the files have not changed since the start");
         } else {
             let changed = [changed, gone].concat().join(", ");
-            tracing::warn!("SIGHUP: {changed} changed; a running worker does not take this over yet: restart it");
+            tracing::warn!("SIGHUP: {changed} changed; a running worker does not apply changes yet: restart it");
         }
     }
 }
 
-/// SIGXFSZ: a file would grow beyond the limit of the process. Without a listener the signal ends the process; with one the
-/// write fails, which is a full disk to us and waited out. The number is the same on Linux and macOS.
+/// SIGXFSZ: a file would grow beyond the limit of the process. Without a handler the signal ends
+/// the process. With one, the write fails, and the worker waits as it does for a full disk. The
+/// number is the same on Linux and macOS.
 const FILE_TOO_LARGE: i32 = 25;
 
-/// SIGINT and SIGTERM. From here on they no longer end the process by themselves.
+/// SIGINT and SIGTERM. With a `Signals`, they no longer end the process by themselves.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -282,13 +289,13 @@ impl Signals {
         })
     }
 
-    /// SIGHUP too does not end the process from here on.
+    /// SIGHUP does not end the process either from here on.
     fn with_hangup(mut self) -> std::io::Result<Signals> {
         self.hangup = Some(signal(SignalKind::hangup())?);
         Ok(self)
     }
 
-    /// Those that come from here on, and came since [`Signals::with_hangup`]; for whoever asks first.
+    /// All hangups since [`Signals::with_hangup`]; `None` after the first call.
     fn hangups(&mut self) -> Option<Signal> {
         self.hangup.take()
     }
@@ -307,7 +314,7 @@ impl Signals {
 pub(super) async fn interrupted() {
     match Signals::listen() {
         Ok(mut signals) => signals.next().await,
-        // Then they end the process, as they do without a listener.
+        // Then a signal ends the process, as it does without a handler.
         Err(_) => std::future::pending().await,
     }
 }

@@ -1,4 +1,5 @@
-//! `keepstep schema`: what a pipeline file and a change look like, for editors and for readers of the stream.
+//! `keepstep schema`: the schemas of a pipeline file and of a change, for editors and for readers
+//! of the stream.
 
 use super::args::Global;
 use super::exit::{Exit, Failure};
@@ -8,16 +9,16 @@ use crate::{codec, config};
 /// Prints the JSON Schema of a pipeline file, or the Avro schema of a change.
 #[derive(Debug, clap::Args)]
 pub(super) struct Schema {
-    /// Of what
+    /// Which schema
     #[arg(value_enum, value_name = "WHAT")]
     what: What,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum What {
-    /// The pipeline file: JSON Schema
+    /// The JSON Schema of a pipeline file
     Pipeline,
-    /// A change on the stream: Avro
+    /// The Avro schema of a change on the stream
     Change,
 }
 

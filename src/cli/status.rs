@@ -1,4 +1,4 @@
-//! `keepstep status`: how running workers are doing, once.
+//! `keepstep status`: the state of running workers, once.
 
 use super::args::{Global, Remote};
 use super::exit::{Exit, Failure};
@@ -12,36 +12,38 @@ use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteS
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Shows how running workers are doing. Exits 75 when none answers.
+/// Shows the state of running workers. Exits 75 if no worker answers.
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
     #[command(flatten)]
-    which: Which,
-    /// Exit 1 unless everything is live and nothing is blocked, paused, quarantined or waiting for approval
+    selected: Selected,
+    /// Exit 1 unless everything is live and nothing is blocked, paused, quarantined or waiting for
+    /// approval
     #[arg(long, env = "KEEPSTEP_CHECK", value_parser = clap::builder::BoolishValueParser::new())]
     check: bool,
 }
 
-/// Which workers are asked.
+/// Flags that select workers.
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
-    /// The pipeline file; without one, every pipeline under --data-dir, or at --url
+pub(super) struct Selected {
+    /// The pipeline file; default: every pipeline under --data-dir, or at --url
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
     remote: Remote,
 }
 
-/// Asks each worker about one pipeline, or about all.
+/// The workers that are asked, each about one pipeline or about all.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct Workers {
     targets: Vec<(Target, Option<String>)>,
-    nobody: String,
+    /// The error if no worker answers.
+    no_answer: String,
 }
 
-/// One pipeline as its worker tells it.
+/// The status of one pipeline, as its worker gives it.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Answer {
     /// The row that `--format json` prints.
     pub(super) row: Value,
     status: PipelineStatus,
@@ -49,27 +51,28 @@ pub(super) struct Told {
 }
 
 pub(super) async fn run(args: &Status, global: &Global) -> Result<Exit, Failure> {
-    let told = Watched::find(&args.which, global)?.ask().await?;
+    let answers = Workers::find(&args.selected, global)?.ask().await?;
     let mut out = Output::new(global.format);
-    for (index, told) in told.iter().enumerate() {
+    for (index, answer) in answers.iter().enumerate() {
         if index > 0 && !out.json() {
             out.line("")?;
         }
-        out.row(&told.row, |_, paint| told.text(paint, env::unix_ms()))?;
+        out.row(&answer.row, |_, paint| answer.text(paint, env::unix_ms()))?;
     }
     out.flush()?;
     let mut ended = Exit::Done;
-    for told in told.iter().filter(|_| args.check) {
-        if let Some(why) = what_is_wrong(&told.status) {
-            tracing::warn!(pipeline = told.status.pipeline, "the check fails: {why}");
+    for answer in answers.iter().filter(|_| args.check) {
+        if let Some(why) = fault(&answer.status) {
+            tracing::warn!(pipeline = answer.status.pipeline, "the check failed: {why}");
             ended = Exit::Differs;
         }
     }
     Ok(ended)
 }
 
-/// `None` if everything is live, and nothing waits for anybody. A standby is not live: whether the owner is, it does not know.
-fn what_is_wrong(status: &PipelineStatus) -> Option<String> {
+/// Why the check fails; `None` if everything is live and nothing waits for an operator. A standby
+/// is not live, because it does not know whether the owner is.
+fn fault(status: &PipelineStatus) -> Option<String> {
     if status.state != PipelineState::Live {
         return Some(format!("the pipeline is {}, not live", pipeline_state(status.state).1));
     }
@@ -84,55 +87,58 @@ fn what_is_wrong(status: &PipelineStatus) -> Option<String> {
         _ => None,
     };
     let of_routes = status.routes.iter().find_map(of_route);
-    of_routes.or_else(|| (!status.ready).then(|| format!("it is not ready: {}", status.note)))
+    of_routes.or_else(|| (!status.ready).then(|| format!("the pipeline is not ready: {}", status.note)))
 }
 
-impl Watched {
-    pub(super) fn find(which: &Which, global: &Global) -> Result<Watched, Failure> {
-        let pipeline = which
+impl Workers {
+    pub(super) fn find(selected: &Selected, global: &Global) -> Result<Workers, Failure> {
+        let pipeline = selected
             .file
             .as_deref()
             .map(|file| config::load_with(file, Secrets::None))
             .transpose()?
             .map(|pipeline| pipeline.name);
-        if let Some(target) = which.remote.elsewhere()? {
-            let nobody = format!("no worker of such a pipeline answers at {target}");
-            return Ok(Watched { targets: vec![(target, pipeline)], nobody });
+        if let Some(target) = selected.remote.elsewhere()? {
+            let no_answer = match &pipeline {
+                Some(name) => format!("no worker of the pipeline {name} answers at {target}"),
+                None => format!("no worker with a pipeline answers at {target}"),
+            };
+            return Ok(Workers { targets: vec![(target, pipeline)], no_answer });
         }
         let here = global.data_dir.display();
         let names = match pipeline {
             Some(name) => vec![name],
             None => pipelines_in(&global.data_dir),
         };
-        let nobody = match names.as_slice() {
+        let no_answer = match names.as_slice() {
             [name] => format!("no worker of the pipeline {name} answers under {here}"),
-            _ => format!("no worker answers under {here}; --data-dir names the folder that it runs with"),
+            _ => format!("no worker answers under {here}; give the worker's data folder with --data-dir"),
         };
         let targets = names.into_iter().map(|name| (Target::Unix(socket_path(&global.data_dir, &name)), Some(name)));
-        Ok(Watched { targets: targets.collect(), nobody })
+        Ok(Workers { targets: targets.collect(), no_answer })
     }
 
-    /// What those say that answer; at least one.
-    pub(super) async fn ask(&self) -> Result<Vec<Told>, Failure> {
+    /// The answers of all workers that answer; at least one.
+    pub(super) async fn ask(&self) -> Result<Vec<Answer>, Failure> {
         let asked = self.targets.iter().map(|(target, pipeline)| ask(target, pipeline.as_deref()));
         let mut all = Vec::new();
         for (answer, (_, pipeline)) in futures::future::join_all(asked).await.into_iter().zip(&self.targets) {
             match answer {
-                Ok(told) => all.extend(told),
-                // One that is gone leaves its folder; the others are still worth a look.
+                Ok(answers) => all.extend(answers),
+                // A worker that has ended leaves its folder. The others are still shown.
                 Err(Failure::Unreachable(text)) => tracing::debug!(?pipeline, "{text}"),
                 Err(failure) if self.targets.len() == 1 => return Err(failure),
                 Err(failure) => tracing::warn!(?pipeline, "{failure}"),
             }
         }
         if all.is_empty() {
-            return Err(Failure::Unreachable(self.nobody.clone()));
+            return Err(Failure::Unreachable(self.no_answer.clone()));
         }
         Ok(all)
     }
 }
 
-/// Folders of the data folder in which there is a worker's socket.
+/// The folders in the data folder that contain a worker's socket.
 fn pipelines_in(data_dir: &Path) -> Vec<String> {
     let entries = env::disk::list(data_dir).unwrap_or_default();
     entries
@@ -142,10 +148,10 @@ fn pipelines_in(data_dir: &Path) -> Vec<String> {
         .collect()
 }
 
-async fn ask(target: &Target, pipeline: Option<&str>) -> Result<Vec<Told>, Failure> {
+async fn ask(target: &Target, pipeline: Option<&str>) -> Result<Vec<Answer>, Failure> {
     let (code, body) = client::request(target, "GET", "/status").await?;
     let wrong =
-        || Failure::from(ClientError::Failed(format!("what answers at {target} is no Keepstep worker ({code})")));
+        || Failure::from(ClientError::Failed(format!("the server at {target} is not a Keepstep worker ({code})")));
     let answer: Value = serde_json::from_slice(&body).map_err(|_| wrong())?;
     let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (worker, version) = (field("worker"), field("version"));
@@ -161,12 +167,12 @@ async fn ask(target: &Target, pipeline: Option<&str>) -> Result<Vec<Told>, Failu
             row.insert("worker".to_owned(), Value::from(worker.clone()));
             row.insert("version".to_owned(), Value::from(version.clone()));
         }
-        all.push(Told { row, status, worker: format!("{worker}, version {version}") });
+        all.push(Answer { row, status, worker: format!("{worker}, version {version}") });
     }
     Ok(all)
 }
 
-impl Told {
+impl Answer {
     /// A block of lines.
     pub(super) fn text(&self, paint: Paint, now_ms: i64) -> String {
         let status = &self.status;
@@ -261,7 +267,7 @@ fn route_cells(route: &RouteStatus) -> Vec<String> {
     cells
 }
 
-/// What a permission is missing for, a line each.
+/// The names for which a permission is missing, one line each.
 pub(super) fn unreadable(route: &RouteStatus) -> Vec<String> {
     let shown = route.unreadable_names.iter().map(|one| {
         let (name, reason) = (text::printable(&one.name), text::printable(&one.reason));
@@ -309,8 +315,8 @@ mod tests {
             let (name, reason) = ("/limits/api".to_owned(), "the session may not read it".to_owned());
             route.unreadable_names = vec![crate::pipeline::control::Unreadable { name, reason }];
         }
-        let told = Told { row: Value::Null, status, worker: "host:1, version 0.1.0".to_owned() };
-        let block = told.text(Paint::OFF, 1_700_000_005_000);
+        let answer = Answer { row: Value::Null, status, worker: "host:1, version 0.1.0".to_owned() };
+        let block = answer.text(Paint::OFF, 1_700_000_005_000);
         for expected in ["p  live, ready", "  Redis is away", "5 s ago", "store cache", "3 pairs", "1 quarantined"] {
             assert!(block.contains(expected), "{expected} is not in {block}");
         }

@@ -3,7 +3,7 @@
 use super::args::{From, Global};
 use super::exit::{Exit, Failure};
 use super::output::{self, Colour, Output, Paint};
-use super::{place, text};
+use super::{selection, stream_position, text};
 use crate::assembly;
 use crate::change::{Change, Op, Position};
 use crate::codec::json;
@@ -17,39 +17,41 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Records of one read, and its bytes: enough to be quick, little enough to begin printing at once.
+/// Records and bytes of one read: enough to be fast, few enough to begin printing at once.
 const BATCH: (usize, usize) = (500, 4 * 1024 * 1024);
-/// Positions that are looked through first for the last changes.
+/// How many positions are searched first for the last changes.
 const PORTION: u64 = 1_000;
-/// How often to look whether a stream has come into being.
-const BIRTH_POLL: Duration = Duration::from_millis(200);
+/// How often to check whether a worker has begun the stream.
+const BEGIN_POLL: Duration = Duration::from_millis(200);
 
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It reads the stream itself: with a running worker or without one.
+Reads the stream directly, so it works with and without a running worker.
 
 Examples:
-  keepstep tail settings.yaml                                     what changes from now on
-  keepstep tail settings.yaml --no-follow                         everything so far, then end
-  keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a time on
-  keepstep tail settings.yaml --from 10m                          from ten minutes ago on
+  keepstep tail settings.yaml                                     changes from now on
+  keepstep tail settings.yaml --no-follow                         all changes so far, then end
+  keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a point in time
+  keepstep tail settings.yaml --from 10m                          from ten minutes ago
   keepstep tail settings.yaml -n 20 --no-follow                   the last twenty changes
   keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change below db
-  keepstep tail settings.yaml --op delete --no-follow             what was deleted so far")]
+  keepstep tail settings.yaml --op delete --no-follow             all deletes so far")]
 pub(super) struct Tail {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where to begin: earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time before now (10m) [default: latest; with --no-follow earliest]
+    /// Where to begin: earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time
+    /// before now (10m) [default: latest; with --no-follow earliest]
     #[arg(long, env = "KEEPSTEP_FROM", value_name = "WHERE")]
     from: Option<From>,
-    /// Begin with the last N changes, of those that are asked for
+    /// Begin with the last N changes that match the other flags
     #[arg(short = 'n', long, env = "KEEPSTEP_LAST", value_name = "N", conflicts_with = "from")]
     last: Option<usize>,
     #[command(flatten)]
     filter: Filter,
-    /// Only these operations: read, create, update, delete, marker, or their letters; several with commas
+    /// Only these operations: read, create, update, delete, marker, or their first letters;
+    /// separate several with commas
     #[arg(long, env = "KEEPSTEP_OP", value_name = "OP", value_delimiter = ',', value_parser = op)]
     op: Vec<Op>,
     /// End after this many changes
@@ -70,7 +72,7 @@ fn op(text: &str) -> Result<Op, String> {
         "u" | "update" => Ok(Op::Update),
         "d" | "delete" => Ok(Op::Delete),
         "m" | "marker" => Ok(Op::Marker),
-        _ => Err("there are read, create, update, delete and marker (r, c, u, d, m)".to_owned()),
+        _ => Err("allowed: read, create, update, delete and marker (r, c, u, d, m)".to_owned()),
     }
 }
 
@@ -80,19 +82,20 @@ impl Tail {
     }
 }
 
-/// Which changes are meant.
+/// Flags that select changes.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Filter {
     /// Only changes of this route
     #[arg(long, env = "KEEPSTEP_ROUTE", value_name = "NAME")]
     pub(super) route: Option<String>,
-    /// Only changes of keys that match, as Redis' MATCH does: * ? [abc] [^a] [a-z] \x (of paths, where a pair has no key)
+    /// Only changes of keys that match this glob, as MATCH does in Redis: * ? [abc] [^a] [a-z] \x
+    /// (of paths, for a pair without a key)
     #[arg(long, env = "KEEPSTEP_KEY", value_name = "GLOB")]
     pub(super) key: Option<Glob>,
 }
 
 impl Filter {
-    /// Whether this change is meant. A marker has neither a route nor a key.
+    /// Whether this change is selected. A marker has neither a route nor a key.
     pub(super) fn takes(&self, change: &Change) -> bool {
         let name = change.pair.redis.as_deref().or(change.pair.zookeeper.as_deref().map(str::as_bytes));
         self.route.as_ref().is_none_or(|route| *route == change.route)
@@ -102,12 +105,12 @@ impl Filter {
 
 pub(super) async fn run(args: Tail, global: &Global) -> Result<Exit, Failure> {
     let pipeline = config::load_with(&args.file, Secrets::OfStream)?;
-    place::known_route(&pipeline, args.filter.route.as_deref())?;
-    place::warn_of_a_path(&pipeline, args.filter.key.as_ref());
+    selection::known_route(&pipeline, args.filter.route.as_deref())?;
+    selection::warn_about_path(&pipeline, args.filter.key.as_ref());
     let mut out = Output::new(global.format);
     tokio::select! {
         biased;
-        // The reader's end counts before the stream's next record.
+        // First whether the reader of stdout is still there, then the next record of the stream.
         () = output::closed() => Err(Failure::Closed),
         ended = follow(&args, &pipeline, global, &mut out) => ended,
     }
@@ -117,24 +120,27 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     let now = env::unix_ms();
     let from = args.from.unwrap_or(if args.no_follow { From::Earliest } else { From::Latest });
     if let From::Time(ms) = from {
-        place::not_in_future(ms, now)?;
+        stream_position::not_in_future(ms, now)?;
     }
     let existed = assembly::open_stream(pipeline, &global.data_dir).await?;
     let (stream, mut next) = match existed {
         Some(stream) => {
             let next = match args.last {
                 Some(count) => last(stream.as_ref(), args, count).await?,
-                None => place::position(stream.as_ref(), from, now).await?,
+                None => stream_position::position(stream.as_ref(), from, now).await?,
             };
             (stream, next)
         }
         None => match from {
             From::Position(position) if position > 1 => {
-                return Err(place::no_stream(pipeline, &global.data_dir).unwrap_or_else(|| place::beyond(position, 0)));
+                return Err(stream_position::no_stream(pipeline, &global.data_dir)
+                    .unwrap_or_else(|| stream_position::beyond(position, 0)));
             }
-            _ if args.no_follow => return place::no_stream(pipeline, &global.data_dir).map_or(Ok(Exit::Done), Err),
-            // Whatever such a stream will hold is new.
-            _ => (born(pipeline, global).await?, 1),
+            _ if args.no_follow => {
+                return stream_position::no_stream(pipeline, &global.data_dir).map_or(Ok(Exit::Done), Err);
+            }
+            // Every change of such a stream is new.
+            _ => (begun(pipeline, global).await?, 1),
         },
     };
     let end = stream.extent().last;
@@ -177,8 +183,8 @@ async fn follow(args: &Tail, pipeline: &Pipeline, global: &Global, out: &mut Out
     Ok(Exit::Done)
 }
 
-/// The position of the first of the last `count` changes that are asked for. The stream is read backwards in growing portions,
-/// and only positions are kept.
+/// The position of the first of the last `count` selected changes. The stream is read backwards in
+/// growing portions, and only positions are kept in memory.
 async fn last(stream: &dyn Stream, args: &Tail, count: usize) -> Result<Position, Failure> {
     let end = stream.extent().last;
     let mut portion = u64::try_from(count).unwrap_or(u64::MAX).max(PORTION);
@@ -209,7 +215,8 @@ async fn last(stream: &dyn Stream, args: &Tail, count: usize) -> Result<Position
     }
 }
 
-async fn born(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, StreamError> {
+/// Waits until a worker has begun the stream.
+async fn begun(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, StreamError> {
     let folder = assembly::folder(&global.data_dir, &pipeline.name);
     let folder = folder.display();
     tracing::info!(pipeline = pipeline.name, %folder, "there is no stream yet; waiting for a worker to begin one");
@@ -217,7 +224,7 @@ async fn born(pipeline: &Pipeline, global: &Global) -> Result<Arc<dyn Stream>, S
         if let Some(stream) = assembly::open_stream(pipeline, &global.data_dir).await? {
             return Ok(stream);
         }
-        env::sleep(BIRTH_POLL).await;
+        env::sleep(BEGIN_POLL).await;
     }
 }
 
@@ -239,7 +246,7 @@ struct Columns {
     pair: usize,
 }
 
-/// A pair wider than this breaks the line rather than making all others as wide.
+/// A wider pair moves the rest of its own line instead of widening the column.
 const PAIR_WIDTH_MAX: usize = 60;
 
 impl Columns {
@@ -270,7 +277,7 @@ impl Columns {
             return format!("{head}  loss of {} pairs: {}", text::field(loss, "pairs"), text::field(loss, "cause"));
         }
         let pair = text::pair(row);
-        let wide = pair.chars().count().min(PAIR_WIDTH_MAX);
+        let wide = text::width(&pair).min(PAIR_WIDTH_MAX);
         self.pair = self.pair.max(wide);
         let mut line = format!("{head}  {}", paint.with(Colour::Strong, &text::padded(&pair, self.pair)));
         let version = ["version", "revision"].iter().find_map(|name| source.get(*name)).and_then(Value::as_i64);
@@ -298,13 +305,13 @@ impl Columns {
     }
 }
 
-/// The cell, as wide as the widest one of its column so far.
+/// The cell, padded to the widest cell of its column so far.
 fn padded(cell: &str, width: &mut usize) -> String {
-    *width = (*width).max(cell.chars().count().min(PAIR_WIDTH_MAX));
+    *width = (*width).max(text::width(cell).min(PAIR_WIDTH_MAX));
     text::padded(cell, *width)
 }
 
-/// One past the last position that a command which does not follow shall read.
+/// Reads all records from `next` to the present end of the stream.
 pub(super) async fn read_all(
     stream: &dyn Stream,
     mut next: Position,

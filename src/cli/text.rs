@@ -1,7 +1,9 @@
-//! What people read: names, values and times as text that no terminal can be misled by.
+//! Names, values and times as text for people. A terminal shows the text and is never controlled by
+//! it.
 
 pub(super) use crate::change::brief::printable;
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
 /// Characters of a value that the text form shows; `--format json` shows all.
 const VALUE_CHARACTERS_MAX: usize = 200;
@@ -18,7 +20,7 @@ pub(super) fn name(name: &Value) -> String {
     }
 }
 
-/// A pair: both names, or the one that it has.
+/// A pair: both names, or the only one.
 pub(super) fn pair(row: &Value) -> String {
     let names = row.get("pair").and_then(Value::as_object);
     let known: Vec<String> =
@@ -26,7 +28,7 @@ pub(super) fn pair(row: &Value) -> String {
     known.join(" = ")
 }
 
-/// A value: quoted, shortened, `absent` where there is none.
+/// A value: quoted and shortened, or `absent`.
 pub(super) fn value(value: &Value) -> String {
     let full = match value {
         Value::Null => return "absent".to_owned(),
@@ -39,7 +41,7 @@ pub(super) fn value(value: &Value) -> String {
     }
 }
 
-/// A field as text; empty where it is absent.
+/// A field as text; empty if it is absent.
 pub(super) fn field(row: &Value, name: &str) -> String {
     match row.get(name) {
         Some(Value::String(text)) => printable(text),
@@ -58,7 +60,7 @@ pub(super) fn time_of(row: &Value, name: &str) -> String {
     row.get(name).and_then(Value::as_i64).map_or_else(String::new, time)
 }
 
-/// How long ago that was, to the second.
+/// How long ago `ms` was.
 pub(super) fn ago(ms: i64, now_ms: i64) -> String {
     let seconds = now_ms.saturating_sub(ms).max(0) / 1000;
     match seconds {
@@ -69,7 +71,8 @@ pub(super) fn ago(ms: i64, now_ms: i64) -> String {
     }
 }
 
-/// A length of time as a pipeline file writes it: the largest unit that divides it, but no single minute or hour.
+/// A duration as a pipeline file writes it: in the largest unit that divides it, except that one
+/// minute is `60s` and one hour `60m`.
 pub(super) fn duration(duration: std::time::Duration) -> String {
     let ms = duration.as_millis();
     for (unit, size, least) in [("d", 86_400_000, 1), ("h", 3_600_000, 2), ("m", 60_000, 2), ("s", 1000, 1)] {
@@ -80,24 +83,31 @@ pub(super) fn duration(duration: std::time::Duration) -> String {
     format!("{ms}ms")
 }
 
-/// A cell that is wider than this moves its own row only; it is never cut.
+/// A wider cell does not widen its column: it moves the rest of its own row. A cell is never cut.
 const CELL_WIDTH_MAX: usize = 60;
 
-/// The cell, followed by blanks up to this width. The formatter's own width ends at 65,535, and names do not.
-pub(super) fn padded(cell: &str, width: usize) -> String {
-    let blanks = width.saturating_sub(cell.chars().count());
+/// Columns that a terminal needs for the text: two for a wide character (as in Chinese), none for a
+/// combining one.
+pub(super) fn width(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// The cell, followed by spaces up to this width. (A width in a format string ends at 65,535, and
+/// names may be longer.)
+pub(super) fn padded(cell: &str, to: usize) -> String {
+    let blanks = to.saturating_sub(width(cell));
     let mut out = String::with_capacity(cell.len() + blanks);
     out.push_str(cell);
     out.extend(std::iter::repeat_n(' ', blanks));
     out
 }
 
-/// Rows as columns, each as wide as its widest cell (60 characters at most). The last column is not padded.
+/// Rows in columns, each as wide as its widest cell (60 at most). The last column is not padded.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
-            let wide = cell.chars().count().min(CELL_WIDTH_MAX);
+            let wide = width(cell).min(CELL_WIDTH_MAX);
             match widths.get_mut(column) {
                 Some(width) => *width = (*width).max(wide),
                 None => widths.push(wide),
@@ -107,8 +117,8 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&padded(cell, *width));
+        for (cell, to) in row.iter().zip(&widths) {
+            line.push_str(&padded(cell, *to));
             line.push_str("  ");
         }
         out.push_str(line.trim_end());
@@ -124,7 +134,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_terminal_cannot_be_steered_by_a_value() {
+    fn a_value_cannot_control_a_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d"), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
         assert!(!value(&json!("\u{1b}]0;x\u{7}")).contains('\u{1b}'));
     }
@@ -152,6 +162,16 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(columns(&rows), "a    bb\nccc  d\n");
+    }
+
+    #[test]
+    fn columns_line_up_by_the_width_that_a_terminal_shows() {
+        let rows = [
+            vec!["設定".to_owned(), "x".to_owned()],
+            vec!["ab".to_owned(), "y".to_owned()],
+            vec!["e\u{301}".to_owned(), "z".to_owned()],
+        ];
+        assert_eq!(columns(&rows), "設定  x\nab    y\ne\u{301}     z\n");
     }
 
     #[test]

@@ -1,19 +1,20 @@
-//! `keepstep top`: how running workers are doing, live.
+//! `keepstep top`: the state of running workers, live.
 
 use super::args::Global;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
-use super::status::{Watched, Which};
+use super::status::{Selected, Workers};
 use crate::env;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-/// Shows how running workers are doing, again and again, until Ctrl-C. Exits 75 when none answers at first.
+/// Shows the state of running workers repeatedly, until Ctrl-C. Exits 75 if no worker answers at
+/// the start.
 #[derive(Debug, clap::Args)]
 pub(super) struct Top {
     #[command(flatten)]
-    which: Which,
-    /// How often
+    selected: Selected,
+    /// How often the state is read
     #[arg(long, env = "KEEPSTEP_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = super::args::duration)]
     interval: Duration,
 }
@@ -22,13 +23,13 @@ pub(super) struct Top {
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 const CLEAR: &str = "\x1b[H\x1b[2J";
-/// More often than that tells nothing new: a lag is counted in tenths of a second.
+/// Shorter intervals would show nothing new: a lag is counted in tenths of a second.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: &Top, global: &Global) -> Result<Exit, Failure> {
-    let watched = Watched::find(&args.which, global)?;
+    let workers = Workers::find(&args.selected, global)?;
     let mut out = Output::new(global.format);
-    watched.ask().await?;
+    workers.ask().await?;
     let screen = std::io::stdout().is_terminal() && !out.json();
     if screen {
         out.raw(ENTER)?;
@@ -37,7 +38,7 @@ pub(super) async fn run(args: &Top, global: &Global) -> Result<Exit, Failure> {
         biased;
         () = output::closed() => Err(Failure::Closed),
         () = super::run::interrupted() => Ok(Exit::Done),
-        ended = redraw(args, &watched, screen, &mut out) => ended,
+        ended = redraw(args, &workers, screen, &mut out) => ended,
     };
     if screen {
         out.raw(LEAVE)?;
@@ -46,16 +47,16 @@ pub(super) async fn run(args: &Top, global: &Global) -> Result<Exit, Failure> {
     ended
 }
 
-async fn redraw(args: &Top, watched: &Watched, screen: bool, out: &mut Output) -> Result<Exit, Failure> {
+async fn redraw(args: &Top, workers: &Workers, screen: bool, out: &mut Output) -> Result<Exit, Failure> {
     loop {
-        let asked = watched.ask().await;
+        let asked = workers.ask().await;
         if screen {
             out.raw(CLEAR)?;
         }
         match asked {
             Ok(all) => {
-                for told in all {
-                    out.row(&told.row, |_, paint| told.text(paint, env::unix_ms()))?;
+                for answer in all {
+                    out.row(&answer.row, |_, paint| answer.text(paint, env::unix_ms()))?;
                     if !out.json() {
                         out.line("")?;
                     }

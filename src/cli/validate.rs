@@ -1,11 +1,13 @@
-//! `keepstep validate`: is the file right, will the stores do, and what is guaranteed then?
+//! `keepstep validate`: checks files and stores, and prints what each route guarantees.
 
 use super::args::{self, Global};
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::{guarantees, text};
-use crate::assembly::{self, Finding, Level, StartError};
+use crate::assembly;
 use crate::config::{self, Pipeline};
+use crate::history::StartError;
+use crate::store::preflight::{Finding, Level};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,8 +15,8 @@ use std::time::Duration;
 /// Arguments of `validate`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It says what each route guarantees. With --connect it looks at the stores as well: versions, permissions, notifications, \
-eviction, limits, clocks; a warning does not fail. Nothing is changed anywhere.
+Prints the guarantees of each route. With --connect, it also checks the stores: versions, permissions, notifications, eviction, limits, \
+clocks; a warning does not fail the check. It changes nothing.
 
 Examples:
   keepstep validate settings.yaml
@@ -23,7 +25,7 @@ pub(super) struct Validate {
     /// The pipeline files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Check the stores as well
+    /// Also check the stores
     #[arg(long, env = "KEEPSTEP_CONNECT", value_parser = clap::builder::BoolishValueParser::new())]
     connect: bool,
     /// With --connect: how long to wait for a store
@@ -60,14 +62,13 @@ fn describe(pipeline: &Pipeline, out: &mut Output) -> Result<(), Failure> {
     }
     for route in &pipeline.routes {
         let row = json!({
-            "file": file, "pipeline": pipeline.name, "route": route.name, "flow": guarantees::flow(pipeline, route),
+            "file": file, "pipeline": pipeline.name, "route": route.name, "flow": pipeline.flow_text(route.flow),
             "guarantees": guarantees::of(pipeline, route),
         });
         out.row(&row, route_text)?;
     }
     for doubt in pipeline.doubts() {
-        let finding =
-            Finding::new(Level::Warning, "routes", doubt, "the first route that matches a name has it, on both sides");
+        let finding = Finding::new(Level::Warning, "routes", doubt, "the first matching route wins, on both sides");
         out.row(&finding_row(pipeline, &finding), finding_text)?;
     }
     Ok(())
@@ -82,7 +83,8 @@ fn route_text(row: &Value, paint: Paint) -> String {
     lines
 }
 
-/// Looks at the stores of every pipeline before it says how that went: an unreachable one hides nothing of the others.
+/// Checks the stores of every pipeline before it returns: an unreachable store hides no finding of
+/// the others.
 async fn connect(
     pipelines: &[Pipeline],
     data_dir: &Path,

@@ -1,6 +1,7 @@
-//! Addresses: a Redis URL, a ZooKeeper connect string, brokers, a schema registry. Errors never quote them, since a URL may hold a password.
+//! Addresses: a Redis URL, a ZooKeeper connect string, brokers, a schema registry. Errors never
+//! quote them, since a URL may hold a password.
 
-/// A Redis URL, taken apart and percent-decoded.
+/// A Redis URL, parsed and percent-decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RedisUrl {
     pub host: String,
@@ -10,10 +11,10 @@ pub(super) struct RedisUrl {
     pub password: Option<String>,
 }
 
-/// What is wrong with a URL.
+/// Why a URL is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum UrlFault {
-    /// `rediss://`: a fine URL, for which there is no TLS yet.
+    /// `rediss://`: a correct URL, but TLS is not supported yet.
     Tls,
     /// The reason, one sentence.
     Bad(&'static str),
@@ -24,11 +25,11 @@ const REDIS_PORT: u16 = 6379;
 
 /// Reads `redis://[[user]:password@]host[:port][/database]`.
 pub(super) fn redis_url(text: &str) -> Result<RedisUrl, UrlFault> {
-    let (scheme, rest) = text.split_once("://").ok_or(UrlFault::Bad("it begins with `redis://`"))?;
+    let (scheme, rest) = text.split_once("://").ok_or(UrlFault::Bad("it must begin with `redis://`"))?;
     match scheme {
         "redis" => {}
         "rediss" => return Err(UrlFault::Tls),
-        _ => return Err(UrlFault::Bad("it begins with `redis://`")),
+        _ => return Err(UrlFault::Bad("it must begin with `redis://`")),
     }
     let (login, place) = match rest.rsplit_once('@') {
         Some((login, place)) => (Some(login), place),
@@ -36,7 +37,7 @@ pub(super) fn redis_url(text: &str) -> Result<RedisUrl, UrlFault> {
     };
     let (authority, database) = place.split_once('/').unwrap_or((place, ""));
     if place.contains(['?', '#']) {
-        return Err(UrlFault::Bad("it has no `?` and no `#`; in a password they are `%3F` and `%23`"));
+        return Err(UrlFault::Bad("`?` and `#` are not allowed; in a password, write `%3F` and `%23`"));
     }
     let (host, port) = host_and_port(authority).map_err(UrlFault::Bad)?;
     let database = match database {
@@ -44,15 +45,15 @@ pub(super) fn redis_url(text: &str) -> Result<RedisUrl, UrlFault> {
         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().map_err(|_| UrlFault::Bad("the database number is too large"))?
         }
-        _ => return Err(UrlFault::Bad("behind the host stands `/` and the number of a database")),
+        _ => return Err(UrlFault::Bad("after the host, only `/` and a database number may follow")),
     };
     let (mut username, mut password) = (None, None);
     if let Some(login) = login {
         let (user, secret) = login.split_once(':').map_or((login, None), |(user, secret)| (user, Some(secret)));
         if secret == Some("") || user.is_empty() && secret.is_none() {
-            return Err(UrlFault::Bad("it has an `@` and no password before it"));
+            return Err(UrlFault::Bad("it has an `@` without a password before it"));
         }
-        let bad = UrlFault::Bad("in a user or a password `%` has two hexadecimal digits behind it");
+        let bad = UrlFault::Bad("in a user or a password, two hexadecimal digits must follow `%`");
         let Some(user) = percent_decode(user) else { return Err(bad) };
         let Some(secret) = secret.map(percent_decode).map_or(Some(None), |decoded| decoded.map(Some)) else {
             return Err(bad);
@@ -72,23 +73,23 @@ pub(super) fn connect(text: &str) -> Result<String, &'static str> {
     let is_host =
         |part: &str| host_and_port(part.split('/').next().unwrap_or(part)).is_ok_and(|(_, port)| port.is_some());
     if chroot.split(',').skip(1).any(is_host) {
-        return Err("the chroot stands once, behind the last host, and holds for all of them");
+        return Err("the chroot is written once, after the last host, and applies to all of them");
     }
     for host in hosts.split(',') {
         if host_and_port(host)?.1.is_none() {
-            return Err("every host has its port");
+            return Err("every host needs a port");
         }
     }
     if !chroot.is_empty() && (chroot.contains('*') || crate::route::Pattern::of_znodes(chroot).is_err()) {
-        return Err("the chroot is no path that a znode can have");
+        return Err("the chroot is not a valid znode path");
     }
     if chroot.split('/').any(|name| name == "_keepstep") {
-        return Err("the chroot lies in `_keepstep`, which is Keepstep's own");
+        return Err("the chroot is inside `_keepstep`, which is reserved for Keepstep");
     }
     Ok(format!("{hosts}{chroot}"))
 }
 
-/// A schema registry's URL, taken apart and percent-decoded.
+/// A schema registry's URL, parsed and percent-decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RegistryUrl {
     pub host: String,
@@ -103,13 +104,13 @@ const REGISTRY_PORT: u16 = 8081;
 
 /// Reads `http://[user:password@]host[:port][/path]`.
 pub(super) fn registry(text: &str) -> Result<RegistryUrl, &'static str> {
-    let rest = text.strip_prefix("http://").ok_or("it begins with `http://`")?;
+    let rest = text.strip_prefix("http://").ok_or("it must begin with `http://`")?;
     let (login, place) = match rest.rsplit_once('@') {
         Some((login, place)) => (Some(login), place),
         None => (None, rest),
     };
     if place.contains(['?', '#']) || place.chars().any(|character| !character.is_ascii_graphic()) {
-        return Err("it has no `?`, no `#` and no spaces");
+        return Err("`?`, `#` and spaces are not allowed");
     }
     let (authority, path) = place.split_once('/').map_or((place, ""), |(authority, path)| (authority, path));
     let (host, port) = host_and_port(authority)?;
@@ -117,8 +118,8 @@ pub(super) fn registry(text: &str) -> Result<RegistryUrl, &'static str> {
     let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
     let (mut username, mut password) = (None, None);
     if let Some(login) = login {
-        let (user, secret) = login.split_once(':').ok_or("before its `@` stand a user, `:` and a password")?;
-        let bad = "in a user or a password `%` has two hexadecimal digits behind it";
+        let (user, secret) = login.split_once(':').ok_or("before `@`, give a user, `:` and a password")?;
+        let bad = "in a user or a password, two hexadecimal digits must follow `%`";
         username = Some(percent_decode(user).ok_or(bad)?);
         password = Some(percent_decode(secret).ok_or(bad)?);
     }
@@ -136,11 +137,11 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), &'static str> {
         Some(bracketed) => {
             let (host, behind) = bracketed.split_once(']').ok_or("a `[` has no `]`")?;
             if host.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err("between `[` and `]` stands an IPv6 address");
+                return Err("between `[` and `]`, give an IPv6 address");
             }
             let port = behind.strip_prefix(':');
             if port.is_none() && !behind.is_empty() {
-                return Err("behind `]` stands `:` and a port");
+                return Err("after `]`, give `:` and a port");
             }
             (host, port)
         }
@@ -151,7 +152,7 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), &'static str> {
                 return Err("a host is missing");
             }
             if !host.bytes().all(named) {
-                return Err("a host has letters, digits, `.`, `-` and `_`");
+                return Err("a host may have letters, digits, `.`, `-` and `_`");
             }
             (host, port)
         }

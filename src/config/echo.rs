@@ -1,16 +1,16 @@
 //! The resolved pipeline, written as a pipeline file again: with all defaults, secrets masked.
 
-use super::model::{Acl, Ephemeral, Flow, Kafka, OnRemoval, Pipeline, Property, RedisStore, Route, ZookeeperStore};
+use super::model::{Acl, Ephemeral, Kafka, OnRemoval, Pipeline, Property, RedisStore, Route, ZookeeperStore};
 use super::quantity::{show_duration, show_size};
 use crate::change::Side;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// What stands for a secret. Reading it back is an error, as it is for every text in the place of a secret.
+/// The mask of a secret. Reading it back is an error, like every text in the place of a secret.
 const MASK: &str = "***";
 
-/// The pipeline as YAML in the shape of the pipeline file. It reads back as the same pipeline, apart from masked
-/// secrets.
+/// The pipeline as YAML in the shape of the pipeline file. It reads back as the same pipeline,
+/// apart from masked secrets.
 #[must_use]
 pub fn echo(pipeline: &Pipeline) -> String {
     let mut out = String::new();
@@ -119,19 +119,9 @@ fn kafka(place: &Kafka, age: Duration) -> Value {
 fn route(pipeline: &Pipeline, route: &Route) -> Value {
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    let name = |side: Side| match side {
-        Side::Zookeeper => pipeline.zookeeper.as_ref().map_or("", |store| store.name.as_str()),
-        Side::Redis => pipeline.redis.as_ref().map_or("", |store| store.name.as_str()),
-    };
+    let name = |side: Side| pipeline.store_name(side);
     put("name", json!(route.name));
-    put(
-        "flow",
-        json!(match route.flow {
-            Flow::Both(first) => format!("{} <-> {}", name(first), name(first.other())),
-            Flow::From(first) => format!("{} -> {}", name(first), name(first.other())),
-            Flow::Capture(only) => name(only).to_owned(),
-        }),
-    );
+    put("flow", json!(pipeline.flow_text(route.flow)));
     let patterns = [(Side::Zookeeper, &route.match_zookeeper), (Side::Redis, &route.match_redis)];
     let patterns =
         patterns.into_iter().filter_map(|(side, pattern)| Some((name(side).to_owned(), json!(pattern.as_ref()?))));
@@ -237,8 +227,8 @@ fn write_flow(value: &Value) -> String {
     }
 }
 
-/// A text: bare where every reader of YAML takes it for one, else in double quotes. A `$` is doubled, since the file's
-/// own variables would take it for one of theirs.
+/// A text: without quotes if every YAML reader takes it for a text, else in double quotes. A `$` is
+/// doubled, because a single one would begin a variable.
 fn write_text(text: &str) -> String {
     if is_bare(text) {
         return text.to_owned();
@@ -260,7 +250,7 @@ fn write_text(text: &str) -> String {
     quoted
 }
 
-/// Whether a text needs no quotes, inside braces neither.
+/// Whether a text needs no quotes, not even inside braces.
 fn is_bare(text: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-.:*<> ".contains(&byte);
     if !text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/' || first == '_')
@@ -269,7 +259,7 @@ fn is_bare(text: &str) -> bool {
     {
         return false;
     }
-    // A colon inside a word, as in an address, is no mark of a mapping.
+    // A colon inside a word, as in an address, does not begin a mapping.
     let inner_colon = |behind: &str| behind.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '/');
     if !text.split(':').skip(1).all(inner_colon) {
         return false;

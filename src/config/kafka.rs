@@ -1,4 +1,5 @@
-//! `stream: {kafka: …}` of a pipeline file: brokers, topic, schema registry, and librdkafka's properties.
+//! `stream: {kafka: …}` of a pipeline file: brokers, topic, schema registry, and librdkafka's
+//! properties.
 
 use super::address;
 use super::model::{Kafka, Property, SchemaRegistry, Secret};
@@ -11,18 +12,18 @@ const REPLICATION: &str = "replication.factor";
 
 /// Properties without which the stream would not be correct, and why.
 const OWNED: &[(&[&str], &str)] = &[
-    (&["bootstrap.servers", "metadata.broker.list"], "the brokers stand under `brokers`"),
-    (&["acks", "request.required.acks"], "a change counts only once every replica in step has it"),
+    (&["bootstrap.servers", "metadata.broker.list"], "give the brokers under `brokers`"),
+    (&["acks", "request.required.acks"], "a change counts only after every in-sync replica has it"),
     (
         &["enable.idempotence", "message.send.max.retries", "retries", "enable.gapless.guarantee"],
         "a retry must neither double nor reorder changes",
     ),
     (&["transactional.id", "transaction.timeout.ms"], "the stream is fenced by order, not by transactions"),
-    (&["delivery.report.only.error"], "the place of every change is needed"),
+    (&["delivery.report.only.error"], "the position of every change is needed"),
     (&["partitioner", "sticky.partitioning.linger.ms"], "the topic has one partition"),
     (&["message.max.bytes"], "it follows the topic's max.message.bytes"),
-    (&["queue.buffering.max.messages", "queue.buffering.max.kbytes"], "what may wait is bounded by the stream"),
-    (&["allow.auto.create.topics"], "the topic is created as the stream needs it"),
+    (&["queue.buffering.max.messages", "queue.buffering.max.kbytes"], "the stream bounds how much may wait"),
+    (&["allow.auto.create.topics"], "the stream creates the topic with the settings that it needs"),
     (&["client.id"], "it names the worker"),
     (
         &[
@@ -36,12 +37,12 @@ const OWNED: &[(&[&str], &str)] = &[
             "heartbeat.interval.ms",
             "max.poll.interval.ms",
         ],
-        "groups are used for the lease only",
+        "a group is used for the lease only",
     ),
     (&["enable.auto.commit", "auto.commit.interval.ms", "enable.auto.offset.store"], "nothing is committed"),
     (
         &["auto.offset.reset", "enable.partition.eof", "isolation.level"],
-        "records are read from places that Keepstep names, never from `latest`",
+        "records are read from positions that Keepstep names, never from `latest`",
     ),
     (&["plugin.library.paths"], "it loads code into the worker"),
 ];
@@ -167,7 +168,7 @@ const FREE: &[&str] = &[
     "topic.metadata.refresh.sparse",
 ];
 
-/// Reads what stands in `kafka:` beside the retention. `pipeline` gives the topic its name.
+/// Reads the keys of `kafka:` except the retention. `pipeline` gives the topic its name.
 pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>, pipeline: &str) -> Option<Kafka> {
     let brokers = reader.required(fields, "brokers").and_then(|value| brokers(reader, &value));
     let topic = match fields.get("topic") {
@@ -191,7 +192,7 @@ fn brokers(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
         Ok(()) => Some(text.text),
         Err(reason) => {
             let help = "allowed: `host[:port][,host[:port]…]`".to_owned();
-            reader.fault(text.scalar.span, format!("these are no brokers: {reason}"), help);
+            reader.fault(text.scalar.span, format!("this is not a list of brokers: {reason}"), help);
             None
         }
     }

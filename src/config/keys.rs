@@ -1,4 +1,5 @@
-//! Every key of a pipeline file, by the place where it stands. The schema's test compares these lists with the schema.
+//! Every key of a pipeline file, by the place where it stands. The schema's test compares these
+//! lists with the schema.
 
 pub(super) const PIPELINE: &[&str] = &["version", "pipeline", "stores", "stream", "routes", "worker"];
 pub(super) const STORE: &[&str] = &["zookeeper", "redis"];

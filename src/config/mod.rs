@@ -6,11 +6,13 @@
 //!                                     └──faults──> source: mask secrets, cut the line out ──> Problems
 //! ```
 //!
-//! - Variables are replaced inside scalars *after* parsing, so that a value can never change the file's structure.
-//! - A fault never ends the walk: all problems of a file, and of all files, come in one go.
-//! - Errors quote what is written, never what a variable or a secret holds; what could be a secret written inline is
-//!   masked in the line that is shown, too.
-//! - What the contract describes and this version cannot do is refused with "not supported yet", never ignored.
+//! - Variables are replaced inside scalars *after* parsing, so that a value can never change the
+//!   file's structure.
+//! - A fault never ends the walk: all problems of a file, and of all files, are reported together.
+//! - Errors quote the text of the file, never the content of a variable or a secret. A text that
+//!   could be a secret written inline is also masked in the line that is shown.
+//! - A feature that the contract describes and this version lacks is refused with "not supported
+//!   yet", never ignored.
 
 mod address;
 mod echo;
@@ -22,6 +24,7 @@ mod quantity;
 mod reader;
 mod routes;
 mod scratch;
+mod secret;
 mod source;
 mod stores;
 mod tree;
@@ -48,13 +51,13 @@ pub const SCHEMA: &str = include_str!("../../schemas/pipeline.v1.schema.json");
 /// Largest pipeline file, in bytes. A thousand routes take a fifth of it.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// What a pipeline and a route may be called, for errors.
+/// The form of the name of a pipeline or a route, for errors.
 const NAME_FORM: &str = "allowed: a letter from a to z or a digit, then letters, digits and `-`, 63 at most";
 
-/// Reads a pipeline file, with variables and secrets of the process' environment.
+/// Reads a pipeline file, with variables and secrets from the environment of the process.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All problems of the file.
 pub fn load(path: &Path) -> Result<Pipeline, Problems> {
     load_with(path, Secrets::All)
 }
@@ -70,7 +73,8 @@ pub enum Secrets {
     None,
 }
 
-/// [`load`] without the secrets that are not needed: nobody has to have them who only asks a worker how it is. Those are empty.
+/// [`load`] without the secrets that the command does not need; these are empty. A user who only
+/// asks a worker for its status need not have them.
 ///
 /// # Errors
 /// As [`load`].
@@ -82,7 +86,7 @@ pub fn load_with(path: &Path, secrets: Secrets) -> Result<Pipeline, Problems> {
 /// Reads pipeline files. Two pipelines of one name are a problem of the second.
 ///
 /// # Errors
-/// Everything that is wrong with any of them.
+/// All problems of all files.
 pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Pipeline>, Problems> {
     let mut pipelines: Vec<Pipeline> = Vec::new();
     let mut problems = Vec::new();
@@ -102,11 +106,11 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Pipeline>, Problems> {
     if problems.is_empty() { Ok(pipelines) } else { Err(Problems::new(problems)) }
 }
 
-/// Reads the text of a pipeline file. `file` is what errors name, and its folder is where the files of secrets are
-/// looked for; `env` gives the value of a variable.
+/// Reads the text of a pipeline file. Errors name `file`, and files of secrets are relative to its
+/// folder; `env` gives the value of a variable.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All problems of the file.
 pub fn parse(file: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Pipeline, Problems> {
     parse_knowing(file, text, env, &[], Secrets::All).map_err(Problems::new)
 }
@@ -118,7 +122,7 @@ fn environment(name: &str) -> Option<String> {
 fn read_file(path: &Path) -> Result<String, Problems> {
     let unreadable = |message: String| Err(Problems::of_file(path, message));
     if crate::env::disk::is_dir(path) {
-        return unreadable("a folder of pipeline files is not supported yet: name the files in it".to_owned());
+        return unreadable("a folder of pipeline files is not supported yet: give the files in it".to_owned());
     }
     let bytes = match crate::env::disk::read_at_most(path, FILE_BYTES_MAX + 1) {
         Ok(bytes) => bytes,
@@ -126,12 +130,13 @@ fn read_file(path: &Path) -> Result<String, Problems> {
     };
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        // A file that is too large may have been cut inside a character; its size is what is wrong with it.
+        // A file that is too large may have been cut inside a character. Its size is the problem
+        // then.
         Err(error) if error.as_bytes().len() > FILE_BYTES_MAX => unreadable(too_large()),
         Err(error) => {
             let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
             let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-            unreadable(format!("the pipeline file is not UTF-8, see line {line}"))
+            unreadable(format!("the pipeline file is not UTF-8: see line {line}"))
         }
     }
 }
@@ -160,7 +165,7 @@ fn parse_knowing(
     let mut reader = Reader::new(Source::new(file, text, root.as_ref()), env, faults);
     let Some(root) = &root else {
         if reader.is_clean() {
-            reader.fault(start, "the file is empty", "it begins with `version: 1`".to_owned());
+            reader.fault(start, "the file is empty", "a pipeline file begins with `version: 1`".to_owned());
         }
         return reader.finish(None);
     };
@@ -177,8 +182,8 @@ fn parse_knowing(
     reader.finish(pipeline)
 }
 
-/// YAML takes NUL as the end, and no editor shows the others: a file with control characters may say less than one
-/// sees.
+/// YAML takes NUL as the end, and no editor shows the other control characters: a file with one may
+/// mean less than it shows.
 fn control_character(text: &str) -> Option<tree::Fault> {
     text.lines().enumerate().find_map(|(line, content)| {
         let column = content.chars().position(|character| character.is_control() && character != '\t')?;
@@ -216,7 +221,8 @@ fn read_pipeline(
         routes: routes?,
         worker,
     };
-    // Every pattern was checked where it stands; this only keeps the promise that a pipeline always has its map.
+    // Every pattern was checked in its place. This check guarantees that a pipeline always has its
+    // map.
     if reader.is_clean()
         && let Err(error) = RouteMap::new(&pipeline.route_specs())
     {

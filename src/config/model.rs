@@ -1,58 +1,16 @@
-//! A pipeline as plain data: what the YAML file says after variables, defaults and checks.
+//! A pipeline as plain data: the content of the YAML file after variables, defaults and checks.
 
-use crate::change::ValueKind;
+pub use super::secret::Secret;
+use crate::change::{Side, ValueKind};
 pub use crate::plan::{Ephemeral, Flow, OnConflict, OnRemoval};
 use crate::route::RouteSpec;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A secret. It has no `Display`, and its `Debug` is a mask, so that it cannot end in a log by accident.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret {
-    text: String,
-    /// Where it is read again.
-    file: Option<PathBuf>,
-}
-
-impl Secret {
-    /// Wraps the secret.
-    #[must_use]
-    pub fn new(text: String) -> Secret {
-        Secret { text, file: None }
-    }
-
-    /// One that a file holds, which may come to hold another.
-    #[must_use]
-    pub(super) fn in_file(text: String, file: PathBuf) -> Secret {
-        Secret { text, file: Some(file) }
-    }
-
-    /// The secret itself, as it was when the pipeline file was read. Empty where none was asked for.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.text
-    }
-
-    /// The secret as it is now, for the client that logs in.
-    ///
-    /// # Errors
-    /// A file that cannot be read now, since it is being replaced; with the reason.
-    pub fn now(&self) -> Result<String, String> {
-        let Some(file) = &self.file else { return Ok(self.text.clone()) };
-        super::reader::secret_in(file).map_err(|reason| format!("the secret file {} {reason}", file.display()))
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("***")
-    }
-}
-
 /// One pipeline file.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    /// The file it was read from.
+    /// Its file.
     pub file: PathBuf,
     /// Its name: `[a-z0-9][a-z0-9-]{0,62}`.
     pub name: String,
@@ -69,7 +27,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The routes as the map between paths and keys takes them, in their order.
+    /// The routes in the form that the map between paths and keys needs, in their order.
     #[must_use]
     pub fn route_specs(&self) -> Vec<RouteSpec> {
         let spec = |route: &Route| RouteSpec {
@@ -82,11 +40,32 @@ impl Pipeline {
         self.routes.iter().map(spec).collect()
     }
 
-    /// What is probably not meant, and works: a sentence each.
+    /// The name of the store on this side; empty if the file declares none.
+    #[must_use]
+    pub fn store_name(&self, side: Side) -> &str {
+        let name = match side {
+            Side::Zookeeper => self.zookeeper.as_ref().map(|store| store.name.as_str()),
+            Side::Redis => self.redis.as_ref().map(|store| store.name.as_str()),
+        };
+        name.unwrap_or_default()
+    }
+
+    /// The flow of a route as the file writes it: `zk <-> cache`, `zk -> cache` or `zk`.
+    #[must_use]
+    pub fn flow_text(&self, flow: Flow) -> String {
+        let name = |side| self.store_name(side);
+        match flow {
+            Flow::Both(first) => format!("{} <-> {}", name(first), name(first.other())),
+            Flow::From(source) => format!("{} -> {}", name(source), name(source.other())),
+            Flow::Capture(side) => name(side).to_owned(),
+        }
+    }
+
+    /// Parts of the file that work and are probably a mistake, one sentence each.
     #[must_use]
     pub fn doubts(&self) -> Vec<String> {
         let names: Vec<&str> = self.routes.iter().map(|route| route.name.as_str()).collect();
-        // Patterns that cannot be used are errors of the file, and told there.
+        // Patterns that cannot be used are reported as errors of the file.
         crate::route::doubts(&self.route_specs(), &names).unwrap_or_default()
     }
 }
@@ -98,7 +77,7 @@ pub struct ZookeeperStore {
     pub name: String,
     /// `host:port[,host:port…][/chroot]`.
     pub connect: String,
-    /// Session timeout asked of the ensemble. Default 10 s.
+    /// Session timeout requested from the ensemble. Default 10 s.
     pub session_timeout: Duration,
     /// `user:password` of the `digest` scheme.
     pub digest: Option<Secret>,
@@ -124,9 +103,9 @@ pub struct RedisStore {
 /// Where changes are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
-    /// Full history is kept this long. Default 7 days.
+    /// How long full history is kept. Default 7 days.
     pub retention_age: Duration,
-    /// Bytes on disk above which history is thinned. Default 1 GiB. Embedded only.
+    /// Bytes on disk above which history is compacted. Default 1 GiB. Embedded only.
     pub retention_size: u64,
     /// In Kafka; `None`: embedded.
     pub kafka: Option<Kafka>,
@@ -141,7 +120,7 @@ pub struct Kafka {
     pub topic: String,
     /// The schema registry, if records have its wire format.
     pub schema_registry: Option<SchemaRegistry>,
-    /// Replicas of a topic that is created; `None`: as the broker is configured.
+    /// Replicas of a topic that Keepstep creates; `None`: the broker's default.
     pub replication: Option<i32>,
     /// librdkafka's properties, in the order of the file.
     pub config: Vec<(String, Property)>,
@@ -150,7 +129,7 @@ pub struct Kafka {
 /// Value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Property {
-    /// As the file writes it.
+    /// A text, as in the file.
     Text(String),
     /// From the environment or a file.
     Secret(Secret),
@@ -163,9 +142,9 @@ pub struct SchemaRegistry {
     pub host: String,
     /// Port. Default 8081.
     pub port: u16,
-    /// What stands before every path; empty or `/…`.
+    /// The prefix of every path; empty or `/…`.
     pub prefix: String,
-    /// The user, if it asks for one.
+    /// The user, if the registry requires a login.
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<Secret>,
@@ -187,7 +166,7 @@ pub enum Acl {
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// Which way changes go.
+    /// The direction of changes.
     pub flow: Flow,
     /// Pattern of znodes; `None` in a capture of Redis.
     pub match_zookeeper: Option<String>,
@@ -199,11 +178,12 @@ pub struct Route {
     pub exclude_redis: Vec<String>,
     /// What `/` becomes in a key. Default `:`.
     pub separator: String,
-    /// How values read.
+    /// The kind of its values.
     pub value: ValueKind,
     /// Who wins a conflict. Default: the store named first in `flow`.
     pub on_conflict: OnConflict,
-    /// `on_conflict` as the file writes it or would write its default (`prefer zk`), for the conflict log.
+    /// `on_conflict` as the file writes it or would write its default (`prefer zk`), for the
+    /// conflict log.
     pub on_conflict_text: String,
     /// Default `propagate`.
     pub on_delete: OnRemoval,
@@ -230,6 +210,6 @@ pub struct Worker {
     pub queue_bytes: usize,
     /// Interval of the full comparison. Default 60 s.
     pub reconcile: Duration,
-    /// Whether deletes in mass that a comparison infers wait for `approve`. Default on.
+    /// Whether bulk deletes that a comparison infers wait for `approve`. Default on.
     pub delete_guard: bool,
 }

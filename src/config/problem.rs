@@ -1,11 +1,11 @@
-//! What is wrong with a pipeline file, and how it is shown: like a compiler would.
+//! The problems of a pipeline file, shown as a compiler shows errors.
 
 use crate::change::brief::printable;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong with a pipeline file.
+/// One problem of a pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file, as it was named.
@@ -15,19 +15,20 @@ pub struct Problem {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong, with the offending text unless it could be a secret.
+    /// The problem, with the wrong text unless that could be a secret.
     pub message: String,
     /// What is allowed instead, and the nearest name.
     pub help: Option<String>,
-    /// The line with a mark under the offending text; secrets in it are masked. `None` if the file could not be read.
+    /// The line with a mark under the wrong text, secrets masked. `None` if the file could not be
+    /// read.
     #[serde(skip)]
     pub snippet: Option<Snippet>,
 }
 
-/// A line of the file and the part of it that is meant.
+/// A line of the file and the marked part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
-    /// The line, fit for a terminal.
+    /// The line, safe for a terminal.
     pub text: String,
     /// Characters before the mark.
     pub indent: usize,
@@ -35,7 +36,7 @@ pub struct Snippet {
     pub width: usize,
 }
 
-/// Everything that is wrong, in the order of the files and of their lines. Never empty when it is an error.
+/// All problems, in the order of the files and of their lines. Never empty when it is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);
@@ -54,7 +55,7 @@ impl Problems {
         Problems(problems)
     }
 
-    /// One that belongs to no place in the file, such as a file that is not there.
+    /// A problem without a place in the file, such as a missing file.
     pub(super) fn of_file(file: &Path, message: String) -> Problems {
         Problems(vec![Problem { file: file.to_owned(), line: 1, column: 1, message, help: None, snippet: None }])
     }
@@ -64,13 +65,13 @@ impl Problems {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// The number of problems.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no problem.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -117,7 +118,7 @@ impl fmt::Display for Problem {
 }
 
 impl fmt::Display for Problems {
-    /// Without a line end behind the last.
+    /// Without a line end after the last line.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, problem) in self.0.iter().enumerate() {
             if at > 0 {
@@ -133,7 +134,7 @@ fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
     serializer.collect_str(&path.display())
 }
 
-/// `allowed: …`, with the nearest of them to what was written.
+/// `allowed: …`, with the allowed word nearest to the given one.
 pub(super) fn allowed<T: AsRef<str>>(names: &[T], written: Option<&str>) -> String {
     let list: Vec<String> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
     let mut help = format!("allowed: {}", list.join(", "));
@@ -143,7 +144,8 @@ pub(super) fn allowed<T: AsRef<str>>(names: &[T], written: Option<&str>) -> Stri
     help
 }
 
-/// The name that a person most likely meant: at most a third of it mistyped, or the same but for case and dashes.
+/// The name that was most likely intended: at most a third of it mistyped, or equal except for case
+/// and dashes.
 pub(super) fn nearest<'a, T: AsRef<str>>(written: &str, names: &'a [T]) -> Option<&'a str> {
     let written = written.trim().to_lowercase().replace('-', "_");
     if written.is_empty() || written.len() > 64 {

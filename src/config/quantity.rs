@@ -41,14 +41,15 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-/// The number and the unit behind it; a space between them is allowed.
+/// The number and the unit after it; a space between them is allowed.
 fn split(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(end)?;
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
-/// The way back: days and hours where they fit, else seconds (`60s`, as the contract writes it), else milliseconds.
+/// Writes a duration: in days or hours if that is exact, else in seconds (`60s`, as the contract
+/// has it), else in milliseconds.
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let fitting = [("d", 86_400_000), ("h", 3_600_000), ("s", 1_000)];
@@ -58,7 +59,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// The way back, in the largest binary unit that fits.
+/// Writes a size in the largest binary unit that is exact.
 pub(super) fn show_size(bytes: u64) -> String {
     let fitting = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match fitting.iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {

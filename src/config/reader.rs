@@ -1,22 +1,18 @@
-//! Walks the tree of a file and collects everything that is wrong; a fault never ends the walk.
+//! Walks the tree of a file and collects all faults. A fault never ends the walk.
 
-use super::model::Secret;
 use super::problem::{Problem, Problems, allowed};
 use super::quantity::{self, DURATION_FORM, SIZE_FORM};
+use super::secret::{self, Secret};
 use super::source::Source;
 use super::tree::{Entry, Fault, Node, Scalar, Span, quoted};
 use super::{keys, variables};
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
-
-/// Longest secret that is read from a file, in bytes. A wrong path may lead to anything.
-const SECRET_BYTES_MAX: usize = 65_536;
 
 /// The walk: the file, the environment and the faults so far.
 pub(super) struct Reader<'a> {
     pub(super) source: Source<'a>,
-    /// Whether secrets are read here; where not, each is empty.
+    /// Whether secrets are read here; otherwise each is empty.
     pub(super) reads_secrets: bool,
     env: &'a dyn Fn(&str) -> Option<String>,
     faults: Vec<Fault>,
@@ -27,7 +23,7 @@ pub(super) struct Reader<'a> {
 pub(super) struct Value<'n> {
     pub(super) node: &'n Node,
     pub(super) place: String,
-    /// What to point at when something is missing in it: its key.
+    /// Where errors point when something is missing in it: its key.
     pub(super) span: Span,
 }
 
@@ -39,7 +35,7 @@ pub(super) struct Fields<'n> {
     span: Span,
 }
 
-/// A scalar after variables. `scalar` is what is quoted in errors.
+/// A scalar after variables are replaced. Errors quote `scalar`.
 #[derive(Debug, Clone)]
 pub(super) struct Text<'n> {
     pub(super) text: String,
@@ -100,7 +96,7 @@ impl<'a> Reader<'a> {
         self.faults.push(Fault { span, message: message.into(), help: help.into() });
     }
 
-    /// What later versions bring. Refused rather than ignored.
+    /// A feature of a later version. It is refused rather than ignored.
     pub(super) fn unsupported(&mut self, span: Span, what: &str, instead: &str) {
         self.fault(span, format!("`{what}` is not supported yet"), format!("allowed for now: {instead}"));
     }
@@ -112,13 +108,13 @@ impl<'a> Reader<'a> {
         self.fault(span, format!("`{}` is {found}, expected {expected}", value.place), None);
     }
 
-    /// A scalar that is not what it should be.
+    /// A scalar with a wrong value.
     pub(super) fn bad(&mut self, text: &Text<'_>, is_not: &str, help: impl Into<Option<String>>) {
         let message = format!("{} is not {is_not}", self.source.quote(text.scalar));
         self.fault(text.scalar.span, message, help);
     }
 
-    /// A mapping with these keys and no others. `None` if it is none.
+    /// A mapping with these keys and no others; `None` if the value is no mapping.
     pub(super) fn fields<'n>(&mut self, value: &Value<'n>, keys: &[&str]) -> Option<Fields<'n>> {
         let fields = self.entries(value, "a mapping")?;
         for (key, _) in fields.all() {
@@ -142,7 +138,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An optional mapping: absent, or there and without content, it stands for all defaults.
+    /// An optional mapping. If it is absent or empty, all defaults apply.
     pub(super) fn optional_fields<'n>(&mut self, fields: &Fields<'n>, key: &str, keys: &[&str]) -> Option<Fields<'n>> {
         let value = fields.get(key)?;
         match value.node {
@@ -151,7 +147,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A key that must be there.
+    /// A required key.
     pub(super) fn required<'n>(&mut self, fields: &Fields<'n>, key: &str) -> Option<Value<'n>> {
         let value = fields.get(key);
         if value.is_none() {
@@ -286,7 +282,7 @@ impl<'a> Reader<'a> {
                 Node::Scalar(scalar) if scalar.is_null() => value.span,
                 node => node.span(),
             };
-            let message = format!("`{}` is a secret and does not stand in the file itself", value.place);
+            let message = format!("`{}` is a secret and must not be in the file itself", value.place);
             self.fault(span, message, FORM.to_owned());
             return None;
         };
@@ -296,7 +292,7 @@ impl<'a> Reader<'a> {
             (Some(name), None) => self.secret_from_env(&name),
             (None, Some(path)) => self.secret_from_file(&path),
             _ => {
-                self.fault(value.span, format!("`{}` comes from one place", value.place), FORM.to_owned());
+                self.fault(value.span, format!("`{}` must come from one place", value.place), FORM.to_owned());
                 None
             }
         }
@@ -315,28 +311,12 @@ impl<'a> Reader<'a> {
     fn secret_from_file(&mut self, value: &Value<'_>) -> Option<Secret> {
         let path = self.text(value, "the path of a file")?;
         let file = self.source.folder().join(&path.text);
-        let reason = match secret_in(&file) {
-            Ok(text) => return Some(Secret::in_file(text, file)),
+        let reason = match secret::in_file(&file) {
+            Ok(text) => return Some(Secret::from_file(text, file)),
             Err(reason) => reason,
         };
         let message = format!("the secret file {} {reason}", self.source.quote(path.scalar));
         self.fault(path.scalar.span, message, "a path is relative to the pipeline file".to_owned());
         None
     }
-}
-
-/// The secret that a file holds, without the end of its line; or what is wrong with the file.
-pub(super) fn secret_in(file: &Path) -> Result<String, String> {
-    // One that is read again at each login, so no pipe; and a pipe that nobody writes would be waited for.
-    if crate::env::disk::facts(file).is_ok_and(|facts| !facts.is_file) {
-        return Err("is no regular file".to_owned());
-    }
-    let bytes = crate::env::disk::read_at_most(file, SECRET_BYTES_MAX + 1)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() > SECRET_BYTES_MAX {
-        return Err(format!("has more than {SECRET_BYTES_MAX} bytes"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
-    let secret = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    if secret.is_empty() { Err("is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }

@@ -1,4 +1,5 @@
-//! `routes:` of a pipeline file: flow, patterns and policies of each route, checked against the stores.
+//! `routes:` of a pipeline file: flow, patterns and policies of each route, checked against the
+//! stores.
 
 use super::keys;
 use super::model::{Acl, Ephemeral, Flow, OnConflict, OnRemoval, Route};
@@ -9,7 +10,7 @@ use super::tree::quoted;
 use crate::change::{Side, ValueKind};
 use crate::route::{Pattern, PatternError, check_separator, same_wildcards};
 
-/// What every pattern may hold, for errors.
+/// The form of a pattern, for errors.
 const WILDCARDS: &str =
     "allowed: `*` for exactly one segment, `**` as the last one for one or more, and literal segments";
 
@@ -29,7 +30,8 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>, stores: &Stores) 
         if let Some(first) = routes.first()
             && captured(first.flow) != captured(route.flow)
         {
-            let message = format!("the flow of `{}` does not go with that of `{}`", route.name, first.name);
+            let message =
+                format!("the flow of `{}` cannot be in one pipeline with that of `{}`", route.name, first.name);
             let help = "a pipeline joins two stores, or captures one of them: give this route a pipeline of its own";
             reader.fault(item.span, message, help.to_owned());
         }
@@ -92,13 +94,13 @@ fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>, names: &mut Vec<Strin
     }
     if names.contains(&text.text) {
         let message = format!("a second route is called {}", reader.source.quote(text.scalar));
-        reader.fault(text.scalar.span, message, "every route of a pipeline has a name of its own".to_owned());
+        reader.fault(text.scalar.span, message, "every route of a pipeline needs a name of its own".to_owned());
     }
     names.push(text.text.clone());
     Some(text.text)
 }
 
-/// A flow and the names of its stores, the first first.
+/// A flow and the names of its stores, in the order of the flow.
 struct FlowOf {
     flow: Flow,
     first: String,
@@ -151,7 +153,7 @@ fn possible_flows(stores: &Stores) -> Vec<String> {
 
 fn side_of(reader: &mut Reader<'_>, text: &Text<'_>, name: &str, stores: &Stores, help: &str) -> Option<Side> {
     match stores.names.iter().find(|(declared, _)| declared == name) {
-        // Without a side its declaration is wrong, which was told there.
+        // Without a side, its declaration is wrong and was reported there.
         Some((_, side)) => *side,
         None if stores.names.is_empty() => None,
         None => {
@@ -162,7 +164,7 @@ fn side_of(reader: &mut Reader<'_>, text: &Text<'_>, name: &str, stores: &Stores
                 reader.bad(text, "a flow between declared stores", help);
             } else {
                 let span = reader.source.find(text.scalar, name);
-                reader.fault(span, format!("no store is called {}", quoted(name)), help);
+                reader.fault(span, format!("there is no store {}", quoted(name)), help);
             }
             None
         }
@@ -206,7 +208,7 @@ fn by_side<'n>(
                 reader.fault(key.span, message, allowed(&names, None));
             }
             None => {
-                let message = format!("no store is called {}", quoted(&key.text));
+                let message = format!("there is no store {}", quoted(&key.text));
                 reader.fault(key.span, message, allowed(&names, Some(&key.text)));
             }
         }
@@ -253,7 +255,7 @@ fn read_match(
     Some((zookeeper.map(|(text, _)| text.text), redis.map(|(text, _)| text.text)))
 }
 
-/// The patterns of both sides that a route leaves out.
+/// The patterns of both sides that a route excludes.
 #[derive(Default)]
 struct Exclude {
     zookeeper: Vec<String>,
@@ -304,7 +306,7 @@ fn read_pattern(reader: &mut Reader<'_>, side: Side, text: &Text<'_>, separator:
     }
     let help = match (side, &error) {
         (Side::Redis, PatternError::PartialWildcard(_)) => {
-            format!("{WILDCARDS}; between segments stands the separator, {}", quoted(separator.unwrap_or(":")))
+            format!("{WILDCARDS}; the separator between segments is {}", quoted(separator.unwrap_or(":")))
         }
         _ => WILDCARDS.to_owned(),
     };
@@ -367,7 +369,8 @@ fn bad_rule(reader: &mut Reader<'_>, text: &Text<'_>, stores: &Stores) -> Option
     }
     let mut rules: Vec<String> = stores.names.iter().map(|(name, _)| format!("prefer {name}")).collect();
     rules.extend(["latest", "higher_version", "quarantine"].map(str::to_owned));
-    // A store that is named by its kind is no slip of the pen: the name that is nearest may be the other one's.
+    // A store that is named by its kind is no typing error: the nearest name may be that of the
+    // other store.
     let kind = match text.text.split_whitespace().nth(1) {
         Some("zookeeper") => Some(Side::Zookeeper),
         Some("redis") => Some(Side::Redis),

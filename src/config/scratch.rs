@@ -1,20 +1,20 @@
-//! A store at another address than the file's: what a command is told by `--url`.
+//! A store at another address than the file's, from `--url`.
 
 use super::address::{self, UrlFault};
 use super::model::{Pipeline, Secret};
 use crate::change::Side;
 
-/// The pipeline with one store at this address instead of its own, and whether that is another one. What is given is not
-/// quoted in errors: it may hold a password.
+/// The pipeline with one store at this address instead of its own, and whether it is another store.
+/// Errors do not quote the address: it may hold a password.
 ///
 /// # Errors
-/// One sentence on what is wrong with the address.
+/// The fault of the address, one sentence.
 pub fn with_store_at(pipeline: &Pipeline, side: Side, url: &str) -> Result<(Pipeline, bool), String> {
     let mut changed = pipeline.clone();
     let mut is_other = false;
     match side {
         Side::Redis => {
-            let form = "the address of a scratch store reads redis://[[user]:password@]HOST[:PORT][/DATABASE]";
+            let form = "the address of a scratch store has the form redis://[[user]:password@]HOST[:PORT][/DATABASE]";
             let url = address::redis_url(url).map_err(|fault| match fault {
                 UrlFault::Tls => format!("{form}; rediss:// is not supported yet"),
                 UrlFault::Bad(reason) => format!("{form}: {reason}"),
@@ -27,7 +27,7 @@ pub fn with_store_at(pipeline: &Pipeline, side: Side, url: &str) -> Result<(Pipe
         }
         Side::Zookeeper => {
             let connect = address::connect(url).map_err(|reason| {
-                format!("the address of a scratch ensemble reads HOST:PORT[,HOST:PORT…][/CHROOT]: {reason}")
+                format!("the address of a scratch ensemble has the form HOST:PORT[,HOST:PORT…][/CHROOT]: {reason}")
             })?;
             if let Some(store) = &mut changed.zookeeper {
                 is_other = store.connect != connect;

@@ -1,4 +1,5 @@
-//! The text of a file: what of it must not be shown, and the line that goes with a problem.
+//! The text of a file: the parts of it that must not be shown, and the line that is shown with a
+//! problem.
 
 use super::problem::{Problem, Snippet};
 use super::tree::{Fault, Node, Scalar, Span, quoted, visible};
@@ -13,7 +14,7 @@ pub(super) struct Source<'a> {
     file: &'a Path,
     lines: Vec<&'a str>,
     hidden: Vec<Span>,
-    /// Whether there is a tree, so that `hidden` is to be trusted.
+    /// Whether there is a tree, so that `hidden` is complete.
     read: bool,
 }
 
@@ -31,12 +32,12 @@ impl<'a> Source<'a> {
         self.file.parent().unwrap_or(Path::new(""))
     }
 
-    /// What a scalar says, for a message: as written, so that the value of a variable is never shown.
+    /// A scalar for a message: as written, so that the value of a variable is never shown.
     pub(super) fn quote(&self, scalar: &Scalar) -> String {
         if self.hidden.contains(&scalar.span) { "`***`".to_owned() } else { quoted(&without_password(&scalar.text)) }
     }
 
-    /// Where `token` stands in a scalar of one line, or all of it.
+    /// The place of `token` in a scalar of one line, or the whole scalar.
     pub(super) fn find(&self, scalar: &Scalar, token: &str) -> Span {
         let span = scalar.span;
         let line = self.lines.get(span.line.saturating_sub(1)).copied().unwrap_or_default();
@@ -56,8 +57,8 @@ impl<'a> Source<'a> {
         Problem { file: self.file.to_owned(), line: span.line, column: span.column, message, help, snippet }
     }
 
-    /// Notes every scalar that could be a secret: what stands under a key that sounds like one, unless it is a
-    /// reference, and a URL that is not plainly one without a password.
+    /// Notes every scalar that could be a secret: a value under a key that sounds like a secret,
+    /// unless it is a reference, and a URL unless it clearly has no password.
     fn hide(&mut self, node: &Node, secret: bool, address: bool) {
         match node {
             Node::Scalar(scalar) => {
@@ -79,7 +80,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The line of the span with what is hidden in it masked, and the mark moved accordingly.
+    /// The line of the span with its secrets masked, and the mark moved accordingly.
     fn snippet(&self, span: Span) -> Option<Snippet> {
         let line: Vec<char> = self.lines.get(span.line.checked_sub(1)?)?.chars().collect();
         let end = if span.end_line == span.line { span.end_column } else { line.len() + 1 };
@@ -119,15 +120,16 @@ impl<'a> Source<'a> {
             masks.push((start, end.min(line.len())));
         }
         let text: String = line.iter().collect();
-        // A password inside any URL. The last `@` of the line, because a badly written password may hold one itself.
+        // A password inside any URL. The last `@` of the line, because a badly written password may
+        // hold one itself.
         if let Some((before, rest)) = text.split_once("://")
             && let Some((password, _)) = rest.rsplit_once('@')
         {
             let start = before.chars().count() + 3;
             masks.push((start, start + password.chars().count()));
         }
-        // Without a tree nobody knows what is a value: behind the first name that sounds like a secret nothing is
-        // shown.
+        // Without a tree, values are not known: nothing is shown after the first name that sounds
+        // like a secret.
         if !self.read && sounds_secret(&text.to_lowercase()) {
             let start = line.iter().position(|character| !character.is_whitespace()).unwrap_or(0);
             masks.push((start, line.len()));
@@ -160,7 +162,8 @@ fn sounds_like_address(name: &str) -> bool {
 /// Whether an address is anything but hosts with numeric ports, a database and variables.
 fn may_hold_password(text: &str) -> bool {
     let rest = match text.rsplit_once("://") {
-        // With an `@` behind the scheme the mask of the line takes exactly the user and the password.
+        // With an `@` behind the scheme the mask of the line takes exactly the user and the
+        // password.
         Some((_, rest)) if rest.contains('@') => return false,
         Some((_, rest)) => rest,
         None if text.contains("${") => return text.contains('@'),

@@ -9,23 +9,23 @@ use super::tree::{Node, quoted};
 use crate::change::Side;
 use std::time::Duration;
 
-/// The ensemble has the last word (2 to 20 of its ticks). Below 100 ms a session expires by chance, and one of more
-/// than ten minutes keeps the lease of a dead worker that long.
+/// The ensemble may change it (to 2 to 20 of its ticks). Below 100 ms a session expires by chance;
+/// above ten minutes the lease of a dead worker lasts that long.
 const SESSION_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
-/// What rows of `diff`, `conflicts`, `quarantine` and `replay` have beside the values, which stand under the stores' names;
-/// and the names of what is no store of a pipeline and may win or lose.
+/// Reserved names: keys of the rows of `diff`, `conflicts`, `quarantine` and `replay`, in which the
+/// name of a store is a key too, and words in the place of a store in a conflict.
 const RESERVED: &[&str] = &[
     "route", "pair", "position", "winner", "rule", "reason", "ts_ms", "state", "detail", "since_ms", "help", "stream",
     "scratch",
 ];
 
-/// The stores, as far as they could be read, and the names under which routes may speak of them.
+/// The stores that could be read, and the names that routes may use for them.
 #[derive(Debug, Default)]
 pub(super) struct Stores {
     pub(super) zookeeper: Option<ZookeeperStore>,
     pub(super) redis: Option<RedisStore>,
-    /// Every declared name; the side is `None` where the declaration does not say.
+    /// Every declared name; the side is `None` if the declaration has none.
     pub(super) names: Vec<(String, Option<Side>)>,
 }
 
@@ -40,8 +40,8 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Stores {
             reader.fault(key.span, format!("{} is not a name of a store", quoted(&name)), help);
         }
         if RESERVED.contains(&name.as_str()) {
-            let help = "the rows that commands print name their values by the stores; choose another name".to_owned();
-            reader.fault(key.span, format!("no store can be called {}", quoted(&name)), help);
+            let help = "commands use this name for another column of their output; choose another name".to_owned();
+            reader.fault(key.span, format!("a store cannot be called {}", quoted(&name)), help);
         }
         let side = read_store(reader, &name, &store, &mut stores);
         stores.names.push((name, side));
@@ -68,9 +68,13 @@ fn read_store(reader: &mut Reader<'_>, name: &str, value: &Value<'_>, stores: &m
             return None;
         }
         (None, None) => {
-            // An unknown key was told already, and it was meant to say the kind.
+            // An unknown key was reported already; it was probably meant to be the kind.
             if fields.all().next().is_none() {
-                reader.fault(value.span, format!("the store `{name}` has no kind"), allowed(keys::STORE, None));
+                reader.fault(
+                    value.span,
+                    format!("the store `{name}` is neither `zookeeper` nor `redis`"),
+                    allowed(keys::STORE, None),
+                );
             }
             return None;
         }
@@ -142,10 +146,10 @@ fn redis(reader: &mut Reader<'_>, name: &str, fields: &Fields<'_>) -> Option<Red
     let value = reader.required(fields, "url")?;
     let url = redis_url(reader, &value)?;
     if let (Some((place, _)), Some(_)) = (&username, &url.username) {
-        reader.fault(place.span, "the user stands both here and in `url`", None);
+        reader.fault(place.span, "the user is given both here and in `url`", None);
     }
     if let (Some((_, place)), Some(_)) = (&password, &url.password) {
-        reader.fault(place.span, "a password stands both here and in `url`", None);
+        reader.fault(place.span, "a password is given both here and in `url`", None);
     }
     let needs_password =
         username.as_ref().map(|(place, _)| place.span).or(url.username.is_some().then_some(value.span));
@@ -180,13 +184,13 @@ fn redis_url(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<RedisUrl> {
         }
         Err(UrlFault::Bad(reason)) => {
             let help = "allowed: `redis://[[user]:password@]host[:port][/database]`".to_owned();
-            reader.fault(text.scalar.span, format!("this is not the URL of a Redis: {reason}"), help);
+            reader.fault(text.scalar.span, format!("this is not a Redis URL: {reason}"), help);
             None
         }
     }
 }
 
-/// A key with one mode that there is and others that later versions bring, written as a word or as a mapping.
+/// A key with one supported mode and others of later versions, written as a word or as a mapping.
 fn mode(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
@@ -223,7 +227,7 @@ fn mode(
     reader.bad(&text, &format!("a value of `{}`", value.place), help);
 }
 
-/// Keys are checked also inside of what is not supported yet: a file is told everything at once.
+/// Keys inside unsupported features are checked too, so that all problems are reported at once.
 pub(super) fn check_keys<'n>(reader: &mut Reader<'_>, value: &Value<'n>, keys: &[&str]) -> Option<Fields<'n>> {
     match value.node {
         Node::Mapping { .. } => reader.fields(value, keys),

@@ -1,8 +1,8 @@
-//! YAML text to a small tree in which everything knows where it stands.
+//! YAML text to a small tree in which every node has its place in the text.
 //!
-//! Only what a pipeline file needs: one document of mappings, lists and scalars. Anchors, aliases, tags and merge keys
-//! are refused, so a file never means more than what is written where one looks, and cannot expand into more than its
-//! size.
+//! Only what a pipeline file needs: one document of mappings, lists and scalars. Anchors, aliases,
+//! tags and merge keys are refused, so each part of a file has its meaning in one place, and a file
+//! cannot expand beyond its size.
 
 use crate::env::Map;
 use saphyr_parser::{Event, Parser, ScalarStyle};
@@ -33,7 +33,7 @@ impl From<saphyr_parser::Span> for Span {
     }
 }
 
-/// Something wrong, not yet tied to a file and its lines.
+/// A fault that is not yet tied to a file and its lines.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub span: Span,
@@ -51,7 +51,7 @@ pub(super) struct Scalar {
 }
 
 impl Scalar {
-    /// Whether it stands for no value: nothing at all, `~` or `null`.
+    /// Whether it means no value: empty, `~` or `null`.
     pub(super) fn is_null(&self) -> bool {
         self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }
@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// What a person would call it.
+    /// Its name in messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Node::Scalar(scalar) if scalar.is_null() => "nothing",
@@ -95,7 +95,8 @@ enum Open {
     Mapping { entries: Vec<Entry>, key: Option<Key>, seen: Map<String, usize>, span: Span },
 }
 
-/// A key that waits for its value. `Unusable` was a collection; the fault is recorded and the value is dropped.
+/// A key that waits for its value. `Unusable` was a collection; the fault is recorded and the value
+/// is dropped.
 enum Key {
     Name(Scalar),
     Unusable,
@@ -107,7 +108,8 @@ struct Builder {
     faults: Vec<Fault>,
 }
 
-/// Reads one document. `None` if there is none or it is not YAML; faults that leave a tree come with the tree.
+/// Reads one document. `None` if there is none or it is not YAML; faults that leave a tree come
+/// with the tree.
 pub(super) fn read(text: &str) -> (Option<Node>, Vec<Fault>) {
     let mut builder = Builder { open: Vec::new(), root: None, faults: Vec::new() };
     let mut documents = 0;
@@ -125,7 +127,7 @@ pub(super) fn read(text: &str) -> (Option<Node>, Vec<Fault>) {
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;
             if documents > 1 {
-                builder.fault(span, "a pipeline file is one YAML document, and here begins a second".to_owned());
+                builder.fault(span, "a pipeline file is one YAML document, and a second one begins here".to_owned());
                 break;
             }
         }
@@ -138,13 +140,13 @@ pub(super) fn read(text: &str) -> (Option<Node>, Vec<Fault>) {
     (builder.root, builder.faults)
 }
 
-/// What most likely went wrong with the line, for the two things of a pipeline file that YAML takes for its own.
+/// The most likely fault of the line: two parts of a pipeline file have a special meaning in YAML.
 fn syntax_help(line: &str, info: &str) -> Option<String> {
     if info.contains("anchor") || info.contains("alias") {
         return Some("a text that begins with `*` or `&` needs quotes, as in `\"**\"`".to_owned());
     }
     // `{a: ${B}}` reads as a `$` and a second mapping.
-    line.contains("${").then(|| "inside `{ }` and `[ ]` quote a variable: `\"${NAME}\"`".to_owned())
+    line.contains("${").then(|| "quote a variable inside `{ }` and `[ ]`: `\"${NAME}\"`".to_owned())
 }
 
 impl Builder {
@@ -154,7 +156,7 @@ impl Builder {
 
     fn refuse(&mut self, span: Span, what: &str) {
         let message = format!("{what} not part of a pipeline file");
-        self.faults.push(Fault { span, message, help: Some("write the value out where it is meant".to_owned()) });
+        self.faults.push(Fault { span, message, help: Some("write the value out in each place".to_owned()) });
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) {
@@ -194,7 +196,7 @@ impl Builder {
         }
     }
 
-    /// Puts a complete node where it belongs.
+    /// Puts a complete node into its parent.
     fn place(&mut self, node: Node) {
         match self.open.last_mut() {
             None => self.root = Some(node),
@@ -203,7 +205,7 @@ impl Builder {
                 Some(Key::Name(name)) => {
                     if let Some(line) = seen.get(&name.text) {
                         let message = format!("duplicate key {}", quoted(&name.text));
-                        let help = Some(format!("it already stands in line {line}"));
+                        let help = Some(format!("it is already in line {line}"));
                         self.faults.push(Fault { span: name.span, message, help });
                     } else {
                         seen.insert(name.text.clone(), name.span.line);
@@ -219,8 +221,8 @@ impl Builder {
                     Node::Scalar(name) => *key = Some(Key::Name(name)),
                     Node::Sequence { span, .. } | Node::Mapping { span, .. } => {
                         *key = Some(Key::Unusable);
-                        let help = "inside `{ }` and `[ ]` quote a text that has braces or brackets".to_owned();
-                        self.faults.push(Fault { span, message: "a key is a name".to_owned(), help: Some(help) });
+                        let help = "quote a text that contains braces or brackets inside `{ }` and `[ ]`".to_owned();
+                        self.faults.push(Fault { span, message: "a key must be a name".to_owned(), help: Some(help) });
                     }
                 },
             },
@@ -238,7 +240,8 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}`")
 }
 
-/// A character as a terminal may be sent it: a control character, or one that turns the writing around, is escaped.
+/// A character in a form that is safe for a terminal: a control character, or one that changes the
+/// direction of the text, is escaped.
 pub(super) fn visible(character: char) -> impl Iterator<Item = char> {
     let hostile = character.is_control()
         || matches!(character, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -1,9 +1,9 @@
 //! Variables inside a scalar: `${NAME}`, `${NAME:-default}`, `${NAME:?message}` and `$$`.
 
-/// What is wrong with one variable.
+/// The fault of one variable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct VariableFault {
-    /// The text by which it is found in the scalar.
+    /// Its text in the scalar, to find its place.
     pub token: String,
     pub message: String,
     pub help: Option<String>,
@@ -12,8 +12,8 @@ pub(super) struct VariableFault {
 /// How a variable is written, for errors.
 const FORMS: &str = "allowed: `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, and `$$` for a dollar sign";
 
-/// The scalar with its variables replaced, by what the environment says or by their defaults. An empty variable counts
-/// as one without a value, as it does for `:-` and `:?` in a shell.
+/// The scalar with its variables replaced by their values or their defaults. An empty variable
+/// counts as one without a value, as for `:-` and `:?` in a shell.
 pub(super) fn resolve(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Vec<VariableFault>> {
     let mut out = String::with_capacity(text.len());
     let mut faults = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn resolve(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Resul
         } else {
             let message = match behind.starts_with('{') {
                 true => "a variable has no closing `}`",
-                false => "a `$` that begins no variable",
+                false => "a `$` that does not begin a variable",
             };
             faults.push(malformed("$", message.to_owned()));
             rest = behind;
@@ -42,16 +42,19 @@ pub(super) fn resolve(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Resul
     if faults.is_empty() { Ok(out) } else { Err(faults) }
 }
 
-/// The value of what stands between the braces.
+/// The value of the text between the braces.
 fn variable(inside: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, VariableFault> {
     let end = inside.find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
     let (name, modifier) = inside.split_at_checked(end.unwrap_or(inside.len())).unwrap_or((inside, ""));
     let token = format!("${{{name}");
     if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
-        return Err(malformed("${", "a variable has a name of letters, digits and `_`".to_owned()));
+        return Err(malformed("${", "the name of a variable has letters, digits and `_`".to_owned()));
     }
     if inside.contains("${") {
-        return Err(malformed(&token, format!("inside the variable `{name}` stands another, which is not replaced")));
+        return Err(malformed(
+            &token,
+            format!("the variable `{name}` contains another variable, which is not replaced"),
+        ));
     }
     let value = env(name).filter(|value| !value.is_empty());
     if modifier.is_empty() {
@@ -67,7 +70,7 @@ fn variable(inside: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String
             let message = format!("the variable `{name}` has no value{reason}");
             value.ok_or(VariableFault { token, message, help: None })
         }
-        None => Err(malformed(&token, format!("the variable `{name}` is not written as one"))),
+        None => Err(malformed(&token, format!("the variable `{name}` has a wrong form"))),
     }
 }
 
@@ -117,12 +120,12 @@ mod tests {
             ("${NONE:?say where it is}", "the variable `NONE` has no value: say where it is"),
             ("${NONE:?}", "the variable `NONE` has no value"),
             ("${HOST", "a variable has no closing `}`"),
-            ("${}", "a variable has a name of letters, digits and `_`"),
-            ("${1}", "a variable has a name of letters, digits and `_`"),
-            ("${HOST-x}", "the variable `HOST` is not written as one"),
-            ("$HOST", "a `$` that begins no variable"),
-            ("costs 5$", "a `$` that begins no variable"),
-            ("${A:-${B}}", "inside the variable `A` stands another, which is not replaced"),
+            ("${}", "the name of a variable has letters, digits and `_`"),
+            ("${1}", "the name of a variable has letters, digits and `_`"),
+            ("${HOST-x}", "the variable `HOST` has a wrong form"),
+            ("$HOST", "a `$` that does not begin a variable"),
+            ("costs 5$", "a `$` that does not begin a variable"),
+            ("${A:-${B}}", "the variable `A` contains another variable, which is not replaced"),
         ] {
             assert_eq!(resolved(text), Err(vec![expected.to_owned()]), "{text}");
         }

@@ -1,4 +1,5 @@
-//! `stream:` and `worker:` of a pipeline file: both optional, every key with its default and its bounds.
+//! `stream:` and `worker:` of a pipeline file: both optional, every key with its default and its
+//! bounds.
 
 use super::kafka;
 use super::keys;
@@ -15,12 +16,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Reads `stream:`; the embedded one with its defaults if it is not there. `pipeline`: its name.
 pub(super) fn read_stream(reader: &mut Reader<'_>, fields: &Fields<'_>, pipeline: &str) -> Stream {
     let mut stream = Stream { retention_age: 7 * DAY, retention_size: GIB, kafka: None };
-    // The least is what still makes sense in a test; ten years and 64 TiB are beyond any use.
+    // The lower bounds are for tests; ten years and 64 TiB are beyond any use.
     let age = Duration::from_millis(1)..=3650 * DAY;
     let Some(fields) = reader.optional_fields(fields, "stream", keys::STREAM) else { return stream };
     if let Some(value) = fields.get("kafka") {
         if let Some(embedded) = fields.get("embedded") {
-            reader.fault(embedded.span, "a stream is in one place", "allowed: `embedded` or `kafka`".to_owned());
+            reader.fault(embedded.span, "a stream has one place", "allowed: `embedded` or `kafka`".to_owned());
         }
         let Some(fields) = reader.fields(&value, keys::KAFKA) else { return stream };
         stream.kafka = kafka::read(reader, &fields, pipeline);

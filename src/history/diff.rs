@@ -1,16 +1,19 @@
-//! Both sides compared, pair by pair, in bounded memory: what differs is looked at twice.
+//! Compares both sides pair by pair, and checks each difference twice. Memory grows with the number
+//! of names (8 bytes each), never with values.
 //!
 //! ```text
 //!   walk ZooKeeper, look at the keys,   --\
-//!     and scan Redis beside it             +--> suspects --> wait until what was under way has landed --> look again
+//!     and scan Redis beside it             +--> suspects --> wait for the changes in flight --> look again
 //! ```
 //!
-//! *No false alarms.* A change that is on its way makes its pair differ for a moment. So a suspect is looked at again once
-//! everything that was known to be under way at the first look has been carried over ([`Settling`]). One whose sides
-//! changed in between is in flux and stays a suspect; only what stands still and differs is told.
+//! *No false alarms.* A change in flight makes its pair differ for a moment. So a suspect is looked
+//! at again after all changes that were in flight at the first look have finished ([`InFlight`]). A
+//! pair that changed in between stays a suspect; only a pair that differs and has not changed is
+//! reported.
 
-use super::hand::{Found, found_znode, look_keys};
-use super::make::{Why, Wish};
+use super::client::{Found, found_znode, look_keys};
+use super::restore::{Cause, DesiredState};
+use super::scan::KeyScan;
 use super::scope::{HistoryError, Scope};
 use crate::change::{KeyedHash, Pair, Side};
 use crate::env::{Instant, Set};
@@ -23,19 +26,20 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Suspects that are gathered before they are looked at again: some megabytes of names.
+/// Suspects that are collected before the second look: some megabytes of names.
 const SUSPECTS: usize = 20_000;
 
-/// Suspects of one second look, with both values: 64 of the largest pairs are 128 MB.
+/// Suspects in one second look, with both values: 64 of the largest pairs are 128 MB.
 const SECOND: usize = 64;
 
 /// Keys of one batch of the scan.
 const SCAN: usize = 512;
 
-/// Looks at keys that are under way while the walk goes on, and the scan beside them: enough that none waits for another.
+/// Looks at keys in flight during the walk, and the scan beside them: enough that none waits for
+/// another.
 const UNDER_WAY: usize = 5;
 
-/// Times that a pair in flux is looked at again.
+/// How often a pair that keeps changing is looked at.
 const LOOKS: u8 = 6;
 
 /// How a pair differs.
@@ -47,12 +51,12 @@ pub enum DiffState {
     Extra,
     /// Both have it, and differ.
     Different,
-    /// It is in quarantine, or cannot be compared for a reason that puts it there.
+    /// It is in quarantine, or cannot be compared for a reason of the quarantine.
     Quarantined,
 }
 
 impl DiffState {
-    /// As it is printed.
+    /// The word in the output.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -64,7 +68,7 @@ impl DiffState {
     }
 }
 
-/// A pair that differs.
+/// A pair whose sides differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Index of its route.
@@ -80,28 +84,29 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// What makes the other side equal to this one.
+    /// The state that makes the other side equal to the preferred one.
     ///
     /// # Errors
-    /// Why the preferred side has nothing that could be written: reason and detail.
-    pub fn repaired(&self, prefer: Side, rule: &str) -> Result<Wish, (&'static str, String)> {
+    /// The preferred side has no value that could be written: reason and detail.
+    pub fn repaired(&self, prefer: Side, rule: &str) -> Result<DesiredState, (&'static str, String)> {
         let found = match prefer {
             Side::Zookeeper => &self.zookeeper,
             Side::Redis => &self.redis,
         };
-        if let Found::Unfit(reason, detail) = found {
+        if let Found::Unsupported(reason, detail) = found {
             return Err((reason, detail.clone()));
         }
         let (pair, value) = (self.pair.clone(), found.value().map(<[u8]>::to_vec));
-        let why = Why::Asked(format!("the other store was preferred: {rule}"));
-        Ok(Wish { route: self.route, pair, value, why, ephemeral: false })
+        let cause = Cause::Command(format!("the other store was preferred: {rule}"));
+        Ok(DesiredState { route: self.route, pair, value, cause, ephemeral: false })
     }
 }
 
-/// Knows what is under way between the stores.
-pub trait Settling: Send + Sync {
-    /// Resolves when whatever was under way at `since` has landed, as far as can be known, or when it takes too long.
-    fn settled(&self, since: Instant) -> BoxFuture<'_, ()>;
+/// Knows the changes in flight between the stores.
+pub trait InFlight: Send + Sync {
+    /// Resolves when the changes that were in flight at `since` have finished, as far as can be
+    /// known, or when that takes too long. May be cancelled.
+    fn landed(&self, since: Instant) -> BoxFuture<'_, ()>;
 }
 
 /// Numbers of a comparison.
@@ -109,13 +114,13 @@ pub trait Settling: Send + Sync {
 pub struct Comparison {
     /// Pairs that were looked at.
     pub pairs: u64,
-    /// Pairs that changed at every look, so that nothing can be said of them.
+    /// Pairs that changed at every look, so that they could not be compared.
     pub unsettled: u64,
-    /// Znodes that are no pairs and may not be read, though pairs may be below them.
+    /// Znodes that are no pairs and may not be read, although pairs may be below them.
     pub unreadable: u64,
 }
 
-/// Such znodes that are listed. The others are counted.
+/// How many of these znodes are listed. The others are counted.
 const UNREADABLE_LISTED: usize = 100;
 
 /// A znode that is no pair and may not be read.
@@ -125,25 +130,25 @@ pub struct UnreadableZnode {
     pub route: usize,
     /// Its path.
     pub path: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 struct Suspect {
     route: usize,
     pair: Pair,
-    /// As last seen; `None`: this side was not looked at.
+    /// The last state seen; `None`: this side was not looked at.
     zookeeper: Option<Found>,
     redis: Option<Found>,
     since: Instant,
     looks: u8,
-    /// Neither side has ever changed between two looks.
+    /// For each side: it has never changed between two looks.
     still: (bool, bool),
 }
 
-/// What was under way beside the walk.
-enum Landed {
-    /// Znodes and the keys beside them.
+/// The result of a task beside the walk.
+enum Finished {
+    /// Znodes with their keys.
     Looked(Vec<(usize, Pair, Found, Found)>),
     /// All keys that are compared.
     Scanned(Set<KeyedHash>),
@@ -154,18 +159,18 @@ pub struct Differ<'a> {
     scope: &'a Scope,
     znodes: Arc<dyn Znodes>,
     keys: Arc<dyn Keyspace>,
-    settling: &'a dyn Settling,
+    in_flight: &'a dyn InFlight,
     quarantined: Set<KeyedHash>,
     walk: Option<Box<dyn Walk>>,
-    under_way: FuturesUnordered<BoxFuture<'a, Result<Landed, StoreError>>>,
-    /// Keys that the scan beside the walk has seen, as hashes.
+    under_way: FuturesUnordered<BoxFuture<'a, Result<Finished, StoreError>>>,
+    /// Hashes of the keys that the scan beside the walk has found.
     scanned: Set<KeyedHash>,
-    prefixes: VecDeque<Vec<u8>>,
-    cursor: u64,
+    /// The second scan, which names the keys that the walk did not meet.
+    scan: KeyScan,
     met: Set<KeyedHash>,
     suspects: VecDeque<Suspect>,
     confirming: bool,
-    told: VecDeque<Difference>,
+    found: VecDeque<Difference>,
     /// Numbers so far.
     pub numbers: Comparison,
     /// The first znodes that are no pairs and may not be read.
@@ -173,31 +178,31 @@ pub struct Differ<'a> {
 }
 
 impl<'a> Differ<'a> {
-    /// A comparison that has not begun. `quarantined`: hashes of the keys that are in quarantine.
+    /// A comparison that has not begun. `quarantined`: hashes of the quarantined keys.
     pub fn new(
         scope: &'a Scope,
         (znodes, keys): (Arc<dyn Znodes>, Arc<dyn Keyspace>),
-        settling: &'a dyn Settling,
+        in_flight: &'a dyn InFlight,
         quarantined: Set<KeyedHash>,
     ) -> Differ<'a> {
         let walk = znodes.walk(scope.map.roots(), true);
         let under_way = FuturesUnordered::new();
         under_way.push(scan(scope, Arc::clone(&keys)).boxed());
+        let scan = KeyScan::new(Arc::clone(&keys), scope.map.key_prefixes());
         Differ {
             scope,
             znodes,
             keys,
-            settling,
+            in_flight,
             quarantined,
             walk: Some(walk),
             under_way,
             scanned: Set::default(),
-            prefixes: scope.map.key_prefixes().into(),
-            cursor: 0,
+            scan,
             met: Set::default(),
             suspects: VecDeque::new(),
             confirming: false,
-            told: VecDeque::new(),
+            found: VecDeque::new(),
             numbers: Comparison::default(),
             unreadable: Vec::new(),
         }
@@ -209,9 +214,9 @@ impl<'a> Differ<'a> {
     /// A store is away, or refuses.
     pub async fn next(&mut self) -> Result<Option<Vec<Difference>>, HistoryError> {
         let is_walking = self.walk.is_some() || !self.under_way.is_empty();
-        let all_seen = !is_walking && self.prefixes.is_empty();
-        if !self.told.is_empty() {
-            return Ok(Some(self.told.drain(..).collect()));
+        let all_seen = !is_walking && self.scan.is_done();
+        if !self.found.is_empty() {
+            return Ok(Some(self.found.drain(..).collect()));
         }
         if self.suspects.is_empty() {
             self.confirming = false;
@@ -231,9 +236,10 @@ impl<'a> Differ<'a> {
         Ok(Some(Vec::new()))
     }
 
-    /// Walks on, while the keys of what was walked before are looked at and Redis is scanned.
+    /// One step of the walk, while the keys of the znodes before are looked at and Redis is
+    /// scanned.
     async fn step_znodes(&mut self) -> Result<(), HistoryError> {
-        let mut landed = Vec::new();
+        let mut finished = Vec::new();
         let mut walked = None;
         {
             let (walk, under_way) = (&mut self.walk, &mut self.under_way);
@@ -244,12 +250,12 @@ impl<'a> Differ<'a> {
                     None => None,
                 }
             });
-            // A step of the walk that has begun is never given up: its names would be lost.
+            // A step of the walk that has begun must not be dropped: its names would be lost.
             loop {
                 tokio::select! {
                     biased;
                     Some(done) = under_way.next(), if !under_way.is_empty() => {
-                        landed.push(done?);
+                        finished.push(done?);
                         if !walks {
                             break;
                         }
@@ -262,10 +268,10 @@ impl<'a> Differ<'a> {
                 }
             }
         }
-        for landed in landed {
-            match landed {
-                Landed::Scanned(scanned) => self.scanned = scanned,
-                Landed::Looked(pairs) => self.looked(pairs),
+        for finished in finished {
+            match finished {
+                Finished::Scanned(scanned) => self.scanned = scanned,
+                Finished::Looked(pairs) => self.looked(pairs),
             }
         }
         if let Some((step, denied)) = walked {
@@ -281,9 +287,9 @@ impl<'a> Differ<'a> {
             }
         }
         if self.walk.is_none() && self.under_way.is_empty() {
-            // Only where Redis has a key that the walk did not meet are names asked for.
+            // The second scan is needed only if Redis has a key that the walk did not meet.
             if self.scanned.is_subset(&self.met) {
-                self.prefixes.clear();
+                self.scan.stop();
             }
             self.scanned = Set::default();
         }
@@ -311,17 +317,17 @@ impl<'a> Differ<'a> {
             if let Some(key) = &mapped.pair.redis {
                 self.met.insert(KeyedHash::of(key));
             }
-            self.told.push_back(Difference {
+            self.found.push_back(Difference {
                 route: mapped.route,
                 pair: mapped.pair,
                 state: DiffState::Quarantined,
-                zookeeper: Found::Unfit("no_permission", reason),
+                zookeeper: Found::Unsupported("no_permission", reason),
                 redis: Found::Nothing,
             });
         }
     }
 
-    /// Nothing can be said of what is below this znode.
+    /// The znodes below this one cannot be compared.
     fn hidden(&mut self, path: String, reason: String) {
         let Some(route) = self.scope.map.reaching(&path) else { return };
         if self.scope.route.is_some_and(|wanted| wanted != route) {
@@ -350,32 +356,18 @@ impl<'a> Differ<'a> {
         taken
     }
 
-    /// Scans on for keys that the walk did not meet.
+    /// Continues the scan for keys that the walk did not meet.
     async fn step_keys(&mut self) -> Result<(), HistoryError> {
-        let Some(prefix) = self.prefixes.front() else { return Ok(()) };
         let mut found = 0;
         while found < SCAN {
-            let (next, keys) = self.keys.scan(self.cursor, prefix).await?;
+            let Some(keys) = self.scan.next().await? else { return Ok(()) };
             for key in keys {
                 let Some(mapped) = compared_key(self.scope, &key) else { continue };
                 if self.met.insert(KeyedHash::of(&key)) {
                     self.numbers.pairs += 1;
                     found += 1;
-                    self.suspects.push_back(Suspect {
-                        route: mapped.route,
-                        pair: mapped.pair,
-                        zookeeper: Some(Found::Nothing),
-                        redis: None,
-                        since: Instant::now(),
-                        looks: 1,
-                        still: (true, true),
-                    });
+                    self.suspect(mapped.route, mapped.pair, Some(Found::Nothing), None);
                 }
-            }
-            self.cursor = next;
-            if next == 0 {
-                self.prefixes.pop_front();
-                return Ok(());
             }
         }
         Ok(())
@@ -395,9 +387,9 @@ impl<'a> Differ<'a> {
         let count = self.suspects.len().min(SECOND);
         let some: Vec<Suspect> = self.suspects.drain(..count).collect();
         let Some(since) = some.iter().map(|suspect| suspect.since).max() else { return Ok(Vec::new()) };
-        self.settling.settled(since).await;
+        self.in_flight.landed(since).await;
         let looked = Instant::now();
-        // ZooKeeper first: what is absent there is absent after `sync`.
+        // ZooKeeper first: an absent znode is absent only after `sync`.
         let paths: Vec<String> =
             some.iter().map(|suspect| suspect.pair.zookeeper.clone().unwrap_or_default()).collect();
         let znodes = one_for_one("znodes", paths.len(), self.znodes.read(&paths, Look::Synced).await?)?;
@@ -433,17 +425,18 @@ impl<'a> Differ<'a> {
                 return None;
             }
         }
-        let is_unfit = matches!(znode, Found::Unfit(..)) || matches!(key, Found::Unfit(..));
+        let is_unsupported = matches!(znode, Found::Unsupported(..)) || matches!(key, Found::Unsupported(..));
         let is_equal = match (znode, key) {
             (Found::Znode { data, .. }, Found::Key { .. }) => key.is(Some(data)),
             (znode, Found::Nothing) => !znode.exists(),
             _ => false,
         };
-        if is_equal && !is_unfit {
+        if is_equal && !is_unsupported {
             return None;
         }
         let is_listed = pair.redis.as_deref().is_some_and(|key| self.quarantined.contains(&KeyedHash::of(key)));
-        // A worker refuses it before it asks a store, so without one it is told as well.
+        // A worker quarantines such a pair before it asks a store. So does this comparison, which
+        // may run without a worker.
         let cannot_be_created = || match (&pair.zookeeper, &pair.redis) {
             (Some(path), Some(name)) if !znode.exists() && flow.leads_to(Side::Zookeeper) => {
                 let bytes = key.value().map_or(0, <[u8]>::len);
@@ -451,7 +444,7 @@ impl<'a> Differ<'a> {
             }
             _ => false,
         };
-        if is_unfit || is_listed || cannot_be_created() {
+        if is_unsupported || is_listed || cannot_be_created() {
             return Some(DiffState::Quarantined);
         }
         let first = match flow {
@@ -469,33 +462,26 @@ impl<'a> Differ<'a> {
     }
 }
 
-/// The keys of what was walked.
-async fn look_beside(keys: Arc<dyn Keyspace>, walked: Vec<(usize, Pair, Found)>) -> Result<Landed, StoreError> {
+/// Looks at the keys of znodes from the walk.
+async fn look_beside(keys: Arc<dyn Keyspace>, walked: Vec<(usize, Pair, Found)>) -> Result<Finished, StoreError> {
     let names: Vec<&[u8]> = walked.iter().map(|(_, pair, _)| pair.redis.as_deref().unwrap_or_default()).collect();
     let founds = look_keys(keys.as_ref(), &names, false).await?;
     let pairs = walked.into_iter().zip(founds).map(|((route, pair, znode), key)| (route, pair, znode, key));
-    Ok(Landed::Looked(pairs.collect()))
+    Ok(Finished::Looked(pairs.collect()))
 }
 
-/// All keys that are compared.
-async fn scan(scope: &Scope, keys: Arc<dyn Keyspace>) -> Result<Landed, StoreError> {
+/// Finds all keys that are compared.
+async fn scan(scope: &Scope, keys: Arc<dyn Keyspace>) -> Result<Finished, StoreError> {
     let mut scanned = Set::default();
-    for prefix in scope.map.key_prefixes() {
-        let mut cursor = 0;
-        loop {
-            let (next, names) = keys.scan(cursor, &prefix).await?;
-            let compared = names.iter().filter(|name| compared_key(scope, name).is_some());
-            scanned.extend(compared.map(|name| KeyedHash::of(name)));
-            cursor = next;
-            if next == 0 {
-                break;
-            }
-        }
+    let mut scan = KeyScan::new(keys, scope.map.key_prefixes());
+    while let Some(names) = scan.next().await? {
+        let compared = names.iter().filter(|name| compared_key(scope, name).is_some());
+        scanned.extend(compared.map(|name| KeyedHash::of(name)));
     }
-    Ok(Landed::Scanned(scanned))
+    Ok(Finished::Scanned(scanned))
 }
 
-/// The pair of a key, if it is compared.
+/// The pair of a key, if the pair is compared.
 fn compared_key(scope: &Scope, key: &[u8]) -> Option<Mapped> {
     let mapped = scope.map.of_key(key).filter(|mapped| scope.takes(mapped))?;
     let flow = scope.routes.get(mapped.route).map(|route| route.policy.flow);

@@ -1,15 +1,16 @@
-//! The fold of a stream: to each pair its state at a position, in memory that does not grow with values.
+//! The fold of a stream: the state of each pair at a position, in memory that does not grow with
+//! the values.
 //!
 //! ```text
-//!   pass 1   the whole stream     pair -> where its state stands; and the states themselves, as far as a budget goes
-//!   pass 2   from the first state that is not held     the others, in the order of the stream
+//!   pass 1   the whole stream                            pair -> position of its state, and as many states as fit into a budget
+//!   pass 2   from the first state that did not fit       the other states, in the order of the stream
 //! ```
 //!
-//! *Thinning.* Before full history only the newest record of each pair is left, and the newest may be behind the position
-//! that is asked for; then the state at that position is what the pair's next record has as `before`. Where that was too
-//! long to be repeated the state is lost, and told.
+//! *Compaction.* Before the start of full history, only the newest record of each pair is left. If
+//! that record is after the requested position, its `before` is the state at that position. If the
+//! value was too long to be repeated there, the state is lost, and is reported as lost.
 
-use super::make::{Why, Wish};
+use super::restore::{Cause, DesiredState};
 use super::scope::{HistoryError, Scope};
 use crate::change::{Change, KeyedHash, Op, Position, Side};
 use crate::env::Map;
@@ -20,17 +21,18 @@ use std::sync::Arc;
 /// Records of one read, and its bytes.
 const READ: (usize, usize) = (2_000, 4 * 1024 * 1024);
 
-/// Bytes of states that are held between the passes. What is not held is read twice; what is held costs memory: a
-/// hundred thousand pairs of a hundred bytes are held whole, of a million some.
+/// Bytes of states that are held between the passes. A state that is not held is read twice. All
+/// states of a hundred thousand pairs of a hundred bytes fit, and a part of a million.
 const HELD_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a held state takes beside its bytes: the wish itself, three allocations, its place in the table.
+/// Bytes of a held state beside its names and its value: the struct, three allocations, its place
+/// in the table.
 const HELD_EACH: usize = 300;
 
-/// Sentences on records that cannot be read that are told.
+/// How many records that cannot be read are listed.
 const DAMAGED_MAX: usize = 20;
 
-/// Up to where a stream is folded.
+/// How far a stream is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// All of it.
@@ -42,10 +44,10 @@ pub enum Until {
 }
 
 impl Until {
-    /// The position that is meant; it is in full history.
+    /// The position, which lies in full history.
     ///
     /// # Errors
-    /// The stream has no such position, or only single states are left of that time.
+    /// The stream has no such position, or is compacted there.
     pub async fn position(self, stream: &dyn Stream, shown: &dyn Fn(i64) -> String) -> Result<Position, HistoryError> {
         let extent = stream.extent();
         if extent.first == 0 {
@@ -66,12 +68,12 @@ impl Until {
             if extent.full_from <= 1 {
                 let since = shown(extent.full_from_ms);
                 return Err(HistoryError::Failed(format!(
-                    "full history begins at position 1 ({since}), where the stream begins: before that it says nothing"
+                    "full history begins at position 1 ({since}), where the stream begins; nothing is known of the time before"
                 )));
             }
             return Err(HistoryError::Failed(format!(
                 "full history begins at position {} ({}); before it only the newest state of each pair is kept, so \
-                 nothing says what they were then",
+                 the states at an earlier time are not known",
                 extent.full_from,
                 shown(extent.full_from_ms)
             )));
@@ -80,14 +82,14 @@ impl Until {
     }
 }
 
-/// Where the state of a pair stands.
+/// Which record has the state of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spot {
     /// The `after` of this record.
     After(Position),
-    /// The `before` of this record, the first one behind the position that is asked for.
+    /// The `before` of this record, the first one after the requested position.
     Before(Position),
-    /// There was none then.
+    /// The pair had no state then.
     None,
 }
 
@@ -98,11 +100,11 @@ pub struct Fold<'a> {
     side: Side,
     until: Position,
     spots: Map<KeyedHash, Spot>,
-    held: Map<KeyedHash, Wish>,
+    held: Map<KeyedHash, DesiredState>,
     held_bytes: usize,
-    /// Cut into batches as they are asked for.
-    waiting: VecDeque<Wish>,
-    /// Where pass 2 goes on; `None` before it began.
+    /// States that are ready, and not yet cut into batches.
+    waiting: VecDeque<DesiredState>,
+    /// The next position of pass 2; `None` before it begins.
     next: Option<Position>,
     /// The last position that pass 2 must read.
     end: Position,
@@ -110,16 +112,16 @@ pub struct Fold<'a> {
     stream_end: Position,
     /// Records read in pass 1.
     pub records: u64,
-    /// Records of pairs that no route of the file maps.
+    /// Records of pairs that no route of the pipeline file maps.
     pub unmapped: u64,
-    /// Pairs whose state then is lost.
+    /// Pairs whose state at the position is lost.
     pub lost: Vec<String>,
     /// Records that cannot be read: one sentence each, the first ones.
     pub damaged: Vec<String>,
 }
 
 impl<'a> Fold<'a> {
-    /// Pass 1. `progress` is told the position reached.
+    /// Runs pass 1. `progress` is called with the position reached.
     ///
     /// # Errors
     /// The stream cannot be read.
@@ -131,7 +133,7 @@ impl<'a> Fold<'a> {
         progress: &(dyn Fn(Position) + Sync),
     ) -> Result<Fold<'a>, HistoryError> {
         let extent = stream.extent();
-        // In whole history nothing behind `until` tells of it.
+        // In full history no record after `until` is needed.
         let end = if extent.full_from > 1 { extent.last } else { until };
         let mut fold = Fold {
             stream,
@@ -166,7 +168,7 @@ impl<'a> Fold<'a> {
                 break;
             }
             next = batch.next;
-            // A long fold must not keep others from their turn.
+            // A long fold must not block other tasks.
             tokio::task::yield_now().await;
         }
         fold.spots.shrink_to_fit();
@@ -210,12 +212,12 @@ impl<'a> Fold<'a> {
             };
             self.spots.insert(hash, spot);
             if spot != Spot::None {
-                self.hold(hash, wish(change, mapped, position, spot));
+                self.hold(hash, desired(change, mapped, position, spot));
             }
             return;
         }
         self.spots.insert(hash, Spot::After(position));
-        self.hold(hash, wish(change, mapped, position, Spot::After(position)));
+        self.hold(hash, desired(change, mapped, position, Spot::After(position)));
     }
 
     fn hash(&self, pair: &crate::change::Pair) -> KeyedHash {
@@ -225,28 +227,30 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Holds a state if it fits, in the place of the pair's older one.
-    fn hold(&mut self, hash: KeyedHash, wish: Wish) {
-        let bytes = cost(&wish);
+    /// Holds a state if it fits, in place of the pair's older one.
+    fn hold(&mut self, hash: KeyedHash, desired: DesiredState) {
+        let bytes = cost(&desired);
         if let Some(old) = self.held.remove(&hash) {
             self.held_bytes = self.held_bytes.saturating_sub(cost(&old));
         }
         if self.held_bytes + bytes <= HELD_BYTES {
             self.held_bytes += bytes;
-            self.held.insert(hash, wish);
+            self.held.insert(hash, desired);
         }
     }
 
-    /// The next states, at most so many and so many bytes; `None` at the end. Each pair comes once.
+    /// The next states: at most `count`, and at most `bytes` bytes of values; `None` at the end.
+    /// Each pair comes once.
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub async fn next(&mut self, count: usize, bytes: usize) -> Result<Option<Vec<Wish>>, HistoryError> {
+    pub async fn next(&mut self, count: usize, bytes: usize) -> Result<Option<Vec<DesiredState>>, HistoryError> {
         loop {
-            let held: usize = self.waiting.iter().take(count).map(|wish| wish.value.as_ref().map_or(0, Vec::len)).sum();
+            let held: usize =
+                self.waiting.iter().take(count).map(|desired| desired.value.as_ref().map_or(0, Vec::len)).sum();
             let enough = self.waiting.len() >= count || held >= bytes || self.waiting_is_all();
             if enough && !self.waiting.is_empty() {
-                return Ok(Some(super::make::batch(&mut self.waiting, count, bytes)));
+                return Ok(Some(super::restore::batch(&mut self.waiting, count, bytes)));
             }
             if self.waiting_is_all() {
                 return self.all_found().map(|()| None);
@@ -255,12 +259,13 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Retention may thin what pass 1 has seen before pass 2 reads it: the pair has changed since then. Up to the end of
-    /// the stream that is as well; up to a moment it must not go unsaid.
+    /// Retention may compact a record between the two passes, because the pair has changed since.
+    /// For a fold to the end of the stream that does no harm; for a fold to an earlier moment it is
+    /// an error.
     fn all_found(&self) -> Result<(), HistoryError> {
         match self.spots.len() {
             missing if missing > 0 && self.until < self.stream_end => Err(HistoryError::Failed(format!(
-                "{missing} pairs were thinned while the stream was read, and keep what they have; run it again"
+                "the records of {missing} pairs were compacted while the stream was read; these pairs keep their values; run it again"
             ))),
             _ => Ok(()),
         }
@@ -272,7 +277,7 @@ impl<'a> Fold<'a> {
 
     async fn fill(&mut self) -> Result<(), HistoryError> {
         let Some(next) = self.next else {
-            // Between the passes: where does the first state stand that is not held?
+            // Between the passes: find the first and the last state that are not held.
             let places = self.spots.iter().filter(|(hash, _)| !self.held.contains_key(*hash));
             let places = places.filter_map(|(_, spot)| match spot {
                 Spot::After(position) | Spot::Before(position) => Some(*position),
@@ -297,7 +302,7 @@ impl<'a> Fold<'a> {
             match self.spots.get(&hash).copied() {
                 Some(spot @ (Spot::After(at) | Spot::Before(at))) if at == position && change.op != Op::Marker => {
                     self.spots.remove(&hash);
-                    self.waiting.push_back(wish(change, mapped, position, spot));
+                    self.waiting.push_back(desired(change, mapped, position, spot));
                 }
                 _ => {}
             }
@@ -307,18 +312,19 @@ impl<'a> Fold<'a> {
     }
 }
 
-fn cost(wish: &Wish) -> usize {
-    let names = wish.pair.zookeeper.as_ref().map_or(0, String::len) + wish.pair.redis.as_ref().map_or(0, Vec::len);
-    HELD_EACH + names + wish.value.as_ref().map_or(0, Vec::len)
+fn cost(desired: &DesiredState) -> usize {
+    let names =
+        desired.pair.zookeeper.as_ref().map_or(0, String::len) + desired.pair.redis.as_ref().map_or(0, Vec::len);
+    HELD_EACH + names + desired.value.as_ref().map_or(0, Vec::len)
 }
 
-fn wish(change: Change, mapped: crate::route::Mapped, position: Position, spot: Spot) -> Wish {
-    let (value, why) = match spot {
-        Spot::Before(_) => (change.before, Why::Before(position)),
-        Spot::After(_) | Spot::None => (change.after, Why::After(position)),
+fn desired(change: Change, mapped: crate::route::Mapped, position: Position, spot: Spot) -> DesiredState {
+    let (value, cause) = match spot {
+        Spot::Before(_) => (change.before, Cause::Before(position)),
+        Spot::After(_) | Spot::None => (change.after, Cause::After(position)),
     };
     let ephemeral = value.is_some() && change.source.ephemeral_owner.is_some_and(|owner| owner != 0);
-    Wish { route: mapped.route, pair: mapped.pair, value, why, ephemeral }
+    DesiredState { route: mapped.route, pair: mapped.pair, value, cause, ephemeral }
 }
 
 fn shown(pair: &crate::change::Pair) -> String {

@@ -1,4 +1,4 @@
-//! Which pairs of a pipeline a command of history is about, and why it did not do what it was asked.
+//! The pairs of a pipeline that a command works on, and why a command failed.
 
 use crate::change::{Change, Pair, Side};
 use crate::codec::json::StoreNames;
@@ -9,13 +9,13 @@ use crate::route::{Mapped, RouteMap};
 use crate::store::StoreError;
 use crate::stream::StreamError;
 
-/// Why a command of history did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// A store is away for longer than is waited for; exit 75.
+    /// A store is away for longer than the command waits. Exit 75.
     #[error("{0}")]
     Away(String),
-    /// It cannot be done; exit 1. What was done before stays.
+    /// The command cannot do its work. Exit 1. Writes made before the error stay.
     #[error("{0}")]
     Failed(String),
 }
@@ -35,7 +35,7 @@ impl From<StreamError> for HistoryError {
     }
 }
 
-/// Which pairs of a pipeline are meant.
+/// The selected pairs of a pipeline.
 pub struct Scope {
     /// The map between paths and keys.
     pub map: RouteMap,
@@ -45,12 +45,12 @@ pub struct Scope {
     pub names: StoreNames,
     /// Only this route.
     pub route: Option<usize>,
-    /// Only pairs whose key matches (the path, where there is no key).
+    /// Only pairs whose key matches; for a pair without a key, its path.
     pub key: Option<Glob>,
 }
 
 impl Scope {
-    /// Whether this pair is meant.
+    /// Whether this pair is selected.
     #[must_use]
     pub fn takes(&self, mapped: &Mapped) -> bool {
         self.route.is_none_or(|route| route == mapped.route) && self.takes_name(&mapped.pair)
@@ -62,7 +62,7 @@ impl Scope {
         name.is_some_and(|name| key.matches(name))
     }
 
-    /// The pair of a change as the file maps it now, if it has a name in this store.
+    /// The pair of a change by the present map, if it has a name in this store.
     pub(super) fn mapped(&self, change: &Change, side: Side) -> Option<Mapped> {
         let by_key = || change.pair.redis.as_deref().and_then(|key| self.map.of_key(key));
         let by_path = || change.pair.zookeeper.as_deref().and_then(|path| self.map.of_path(path));
@@ -77,11 +77,12 @@ impl Scope {
         has_name.then_some(mapped)
     }
 
-    /// The routes that are meant and only ever lead to this store, by name: what is written there is put back.
+    /// The names of the selected routes to which this store is only a destination: a value written
+    /// there is reverted.
     #[must_use]
     pub fn destinations_only(&self, side: Side) -> Vec<&str> {
-        let meant = self.routes.iter().enumerate().filter(|(at, _)| self.route.is_none_or(|route| route == *at));
-        let only = meant.filter(|(_, route)| route.policy.flow == Flow::From(side.other()));
+        let selected = self.routes.iter().enumerate().filter(|(at, _)| self.route.is_none_or(|route| route == *at));
+        let only = selected.filter(|(_, route)| route.policy.flow == Flow::From(side.other()));
         only.map(|(_, route)| route.name.as_str()).collect()
     }
 

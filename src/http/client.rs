@@ -1,32 +1,31 @@
-//! One request to a running worker, over its Unix socket or over TCP.
+//! Requests to a running worker, over its Unix socket or over TCP.
 
-use super::site::Token;
-use super::unix;
+use super::state::Token;
 use crate::env;
-use crate::request;
+use crate::request::{self, Call, CallError, Endpoint};
 use axum::body::Bytes;
-use axum::http::{Method, Request, Uri, header};
-use http_body_util::Full;
+use axum::http::{Method, Uri, header};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The longest that a request may take. A worker answers from memory; one that does not is frozen or gone.
+/// The longest time that a request may take. A worker answers from memory; one that does not answer
+/// is frozen or has ended.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer that is read: 10,000 quarantined pairs of a kilobyte of names and detail, with room.
+/// The largest answer that is read: 10,000 quarantined pairs with a kilobyte of names and detail
+/// each, several times over.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where a worker answers.
+/// The address of a worker.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// On its Unix socket.
+    /// Its Unix socket.
     Unix(PathBuf),
-    /// At an address `http://host:port[/prefix]`.
+    /// Its HTTP address.
     Url {
         /// The address.
         url: Address,
-        /// The token of its `--http-token-file`.
+        /// The token from its `--http-token-file`.
         token: Option<Token>,
     },
 }
@@ -43,8 +42,8 @@ impl std::str::FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Address, String> {
-        // What was given is not quoted: it may hold a password.
-        let form = "a worker's address reads http://HOST:PORT";
+        // The text is not quoted: it may hold a password.
+        let form = "the address of a worker has the form http://HOST:PORT";
         let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
         let authority = uri.authority().ok_or(form)?;
         if authority.as_str().contains('@') {
@@ -84,24 +83,25 @@ impl std::fmt::Display for Target {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// No worker listens there, or it does not answer in time.
+    /// No worker listens at this address, or it does not answer in time.
     #[error("{0}")]
     NoWorker(String),
-    /// A worker may be there, but the talk with it failed.
+    /// A worker may listen there, but the request failed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Sends a request without a body; `path` begins with `/` and carries its query. Answers with the status and the body.
+/// Sends a request without a body; `path` begins with `/` and includes the query. Returns the
+/// status and the body.
 ///
 /// # Errors
 ///
-/// If nobody answers within ten seconds, or the answer is no HTTP.
+/// No worker answers within ten seconds, or the answer is not HTTP.
 pub async fn request(target: &Target, method: &str, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
     send_body(target, method, path, Vec::new()).await
 }
 
-/// As [`request`], with a body.
+/// [`request`] with a body.
 ///
 /// # Errors
 ///
@@ -122,57 +122,45 @@ pub async fn send_body(
 }
 
 async fn exchange(target: &Target, method: &str, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), ClientError> {
-    match target {
-        Target::Unix(socket) => {
-            let stream = unix::connect(socket).await.map_err(|error| refused(target, &error))?;
-            send(stream, target, "localhost", method, path.to_owned(), None, body).await
-        }
+    let failed = |error: &dyn std::fmt::Display| {
+        ClientError::Failed(format!("the request to the worker at {target} failed: {error}"))
+    };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|error| failed(&error))?;
+    let (endpoint, prefix, token) = match target {
+        Target::Unix(socket) => (Endpoint::Unix(socket.clone()), "", None),
         Target::Url { url, token } => {
-            let bare = url.host.trim_start_matches('[').trim_end_matches(']');
-            let stream = env::dial::connect((bare, url.port)).await.map_err(|error| refused(target, &error))?;
-            let host = format!("{}:{}", url.host, url.port);
-            send(stream, target, &host, method, format!("{}{path}", url.prefix), token.as_ref(), body).await
+            (Endpoint::Tcp { host: url.host.clone(), port: url.port }, url.prefix.as_str(), token.as_ref())
         }
+    };
+    let bearer = token.map(|token| format!("Bearer {}", token.reveal()));
+    let call = Call {
+        method,
+        path: format!("{prefix}{path}"),
+        headers: bearer.iter().map(|bearer| (header::AUTHORIZATION, bearer.as_str())).collect(),
+        body: Bytes::from(body),
+    };
+    let (status, body) = match request::send(&endpoint, call, ANSWER_BYTES_MAX).await {
+        Ok(answer) => answer,
+        Err(CallError::Connect(error)) => return Err(refused(target, &error)),
+        Err(CallError::Exchange(error)) => return Err(failed(&error)),
+    };
+    if status == hyper::StatusCode::MISDIRECTED_REQUEST.as_u16() {
+        // The worker does not accept the name in `Host` for itself, whatever the request was.
+        return Err(failed(&String::from_utf8_lossy(&body).trim()));
     }
+    Ok((status, body.to_vec()))
 }
 
 fn refused(target: &Target, error: &io::Error) -> ClientError {
     match (target, error.kind()) {
         (_, io::ErrorKind::PermissionDenied) => {
-            ClientError::Failed(format!("the worker at {target} may not be asked by this user: {error}"))
+            ClientError::Failed(format!("this user may not connect to the worker at {target}: {error}"))
         }
         (Target::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             ClientError::NoWorker(format!("no worker answers at {target}"))
         }
         _ => ClientError::NoWorker(format!("no worker answers at {target}: {error}")),
     }
-}
-
-async fn send<S>(
-    stream: S,
-    target: &Target,
-    host: &str,
-    method: &str,
-    path: String,
-    token: Option<&Token>,
-    body: Vec<u8>,
-) -> Result<(u16, Vec<u8>), ClientError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let failed = |error: &dyn std::fmt::Display| ClientError::Failed(format!("asking the worker at {target}: {error}"));
-    let method = Method::from_bytes(method.as_bytes()).map_err(|error| failed(&error))?;
-    let mut builder = Request::builder().method(method).uri(path).header(header::HOST, host);
-    if let Some(token) = token {
-        builder = builder.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
-    }
-    let request = builder.body(Full::new(Bytes::from(body))).map_err(|error| failed(&error))?;
-    let (status, body) = request::send(stream, request, ANSWER_BYTES_MAX).await.map_err(|error| failed(&error))?;
-    if status == hyper::StatusCode::MISDIRECTED_REQUEST.as_u16() {
-        // Whatever was asked, this worker does not take it for itself.
-        return Err(failed(&String::from_utf8_lossy(&body).trim()));
-    }
-    Ok((status, body.to_vec()))
 }
 
 /// A query parameter's value, percent-encoded.

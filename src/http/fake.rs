@@ -1,4 +1,4 @@
-//! A pipeline that is nothing but its handle, for tests of the doors.
+//! A pipeline that is only a handle, for tests of the endpoints.
 
 use crate::pipeline::control::{
     Command, CommandError, Handle, PipelineState, PipelineStatus, Quarantined, RouteState, RouteStatus, StoreStatus,
@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) struct Fake {
     pub(crate) status: PipelineStatus,
-    pub(crate) told: Mutex<Vec<Command>>,
+    pub(crate) received: Mutex<Vec<Command>>,
     pub(crate) standby: bool,
 }
 
 impl Fake {
     pub(crate) fn new(pipeline: &str) -> Arc<Fake> {
-        Arc::new(Fake { status: status(pipeline), told: Mutex::new(Vec::new()), standby: false })
+        Arc::new(Fake { status: status(pipeline), received: Mutex::new(Vec::new()), standby: false })
     }
 
-    pub(crate) fn told(&self) -> Vec<Command> {
-        self.told.lock().map(|told| told.clone()).unwrap_or_default()
+    pub(crate) fn received(&self) -> Vec<Command> {
+        self.received.lock().map(|received| received.clone()).unwrap_or_default()
     }
 }
 
@@ -53,8 +53,8 @@ impl Handle for Fake {
             {
                 return Err(CommandError::UnknownRoute("the routes are: settings".to_owned()));
             }
-            if let Ok(mut told) = self.told.lock() {
-                told.push(command);
+            if let Ok(mut received) = self.received.lock() {
+                received.push(command);
             }
             Ok("done".to_owned())
         })

@@ -1,7 +1,9 @@
-//! Whether a browser may have been led here: a web page can point its own name to 127.0.0.1 and then read what it finds there.
+//! Protection against DNS rebinding: a web page can point its own name to 127.0.0.1 and then read
+//! what a server there answers.
 //!
-//! Where a worker serves its own machine only, it answers to `localhost`, to addresses and to the name of `--http`, and to no
-//! other. Where it serves the network, it answers to whatever it is called there, since whoever can reach it may look anyway.
+//! A worker that serves only its own machine answers to `localhost`, to addresses and to the name
+//! of `--http`, and to no other name. A worker that serves the network answers to every name, since
+//! everybody who can reach it may read its pages anyway.
 
 use axum::Router;
 use axum::extract::Request;
@@ -10,10 +12,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use std::net::IpAddr;
 
-const REFUSAL: &str = "a worker that serves its own machine answers to localhost, to 127.0.0.1 and [::1], and to the name of \
-                       --http; the header `Host` names another\n";
+const REFUSAL: &str = "the header `Host` has a name that this worker does not answer to: it serves its own machine, so it answers to \
+                       localhost, to addresses and to the name of --http\n";
 
-/// Refuses requests to other names, if this address is one of this machine only.
+/// Refuses requests to other names if this address is reachable from this machine only.
 pub fn guard_host(router: Router, address: &str) -> Router {
     let own = name_of(address).to_owned();
     let is_local = own == "localhost" || own.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -30,7 +32,7 @@ fn refusal() -> Response {
     (StatusCode::MISDIRECTED_REQUEST, REFUSAL).into_response()
 }
 
-/// A request without the header comes from no browser.
+/// A request without the header does not come from a browser.
 fn is_ours(headers: &HeaderMap, own: &str) -> bool {
     headers.get_all(header::HOST).iter().all(|host| {
         let Ok(host) = host.to_str() else { return false };

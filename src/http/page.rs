@@ -1,9 +1,11 @@
-//! The page that a person reads: what `/status` says, as HTML without scripts and without anything from elsewhere.
+//! The human-readable page: the content of `/status` as HTML, without scripts and without anything
+//! from elsewhere. Texts are escaped by their type: only [`PreEscaped`] is not, and only constants
+//! are that.
 
 use crate::pipeline::control::{PipelineState, PipelineStatus, RouteState, RouteStatus, StoreStatus};
-use std::fmt::Write as _;
+use maud::{Markup, PreEscaped, html};
 
-/// How often a browser asks again, seconds.
+/// How often a browser reloads the page, seconds.
 const REFRESH_SECONDS: u32 = 3;
 
 const STYLE: &str = "\
@@ -17,124 +19,131 @@ th{font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .wait{color:var(--wait)}dl{display:flex;flex-wrap:wrap;gap:.2rem 2rem;margin:.5rem 0}dt{opacity:.7}dd{margin:0}\
 .scroll{overflow-x:auto}footer{margin-top:2rem;opacity:.7}";
 
-/// The whole page.
+/// The page.
 pub(super) fn render(worker: &str, statuses: &[PipelineStatus]) -> String {
-    let mut out = String::with_capacity(4096);
-    let _ = write!(
-        out,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Keepstep</title>\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS}\"><style>{STYLE}</style></head><body>\
-         <h1>Keepstep {} on {}</h1>",
-        env!("CARGO_PKG_VERSION"),
-        escape(worker)
-    );
-    if statuses.is_empty() {
-        out.push_str("<p class=\"note\">The pipelines have not started yet.</p>");
-    }
-    for status in statuses {
-        pipeline(&mut out, status);
-    }
-    out.push_str(
-        "<footer><a href=\"status\">status</a> · <a href=\"quarantine\">quarantine</a> · \
-         <a href=\"metrics\">metrics</a> · <a href=\"ready\">ready</a></footer></body></html>\n",
-    );
-    out
+    let page = html! {
+        (PreEscaped("<!doctype html>\n"))
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { "Keepstep" }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="refresh" content=(REFRESH_SECONDS);
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "Keepstep " (env!("CARGO_PKG_VERSION")) " on " (worker) }
+                @if statuses.is_empty() {
+                    p.note { "The pipelines have not started yet." }
+                }
+                @for status in statuses {
+                    (pipeline(status))
+                }
+                footer {
+                    a href="status" { "status" } " · " a href="quarantine" { "quarantine" } " · "
+                    a href="metrics" { "metrics" } " · " a href="ready" { "ready" }
+                }
+            }
+        }
+    };
+    page.into_string()
 }
 
-fn pipeline(out: &mut String, status: &PipelineStatus) {
+fn pipeline(status: &PipelineStatus) -> Markup {
     let (class, state) = pipeline_state(status.state);
-    let _ = write!(out, "<h2>{} <span class=\"{class}\">{state}</span></h2>", escape(&status.pipeline));
-    note(out, &status.note);
-    out.push_str("<dl>");
+    html! {
+        h2 { (status.pipeline) " " span class=(class) { (state) } }
+        (note(&status.note))
+        dl {
+            @for (name, value) in facts(status) {
+                div { dt { (name) } dd { (value) } }
+            }
+        }
+        (routes(&status.routes))
+        (stores(&status.stores))
+    }
+}
+
+fn facts(status: &PipelineStatus) -> Vec<(&'static str, String)> {
     let owner = if status.owner.is_empty() { "unknown" } else { &status.owner };
-    fact(out, "owner", owner);
+    let mut facts = vec![("owner", owner.to_owned())];
     if status.epoch > 0 {
-        fact(out, "epoch", &status.epoch.to_string());
+        facts.push(("epoch", status.epoch.to_string()));
     }
-    fact(out, "standbys", &status.standbys.to_string());
-    fact(out, "position", &status.position.to_string());
+    facts.push(("standbys", status.standbys.to_string()));
+    facts.push(("position", status.position.to_string()));
     if let Some(history) = status.history.filter(|history| history.last > 0) {
-        fact(out, "full history from", &format!("{} ({})", history.full_from, time(history.full_from_ms)));
-        // Of a stream in Kafka it is not known.
+        facts.push(("full history from", format!("{} ({})", history.full_from, time(history.full_from_ms))));
+        // The size of a stream in Kafka is not known.
         if history.bytes > 0 {
-            fact(out, "on disk", &bytes(history.bytes));
+            facts.push(("on disk", bytes(history.bytes)));
         }
     }
-    fact(out, "changes", &status.changes.to_string());
-    fact(out, "changes a second", &format!("{:.1}", status.rate));
-    fact(out, "conflicts", &status.conflicts.to_string());
-    fact(out, "gaps", &status.gaps.to_string());
-    fact(out, "losses", &status.losses.to_string());
-    fact(
-        out,
-        "last comparison",
-        &if status.compared_ms == 0 { "none yet".to_owned() } else { time(status.compared_ms) },
-    );
+    facts.push(("changes", status.changes.to_string()));
+    facts.push(("changes a second", format!("{:.1}", status.rate)));
+    facts.push(("conflicts", status.conflicts.to_string()));
+    facts.push(("gaps", status.gaps.to_string()));
+    facts.push(("losses", status.losses.to_string()));
+    let compared = if status.compared_ms == 0 { "none yet".to_owned() } else { time(status.compared_ms) };
+    facts.push(("last comparison", compared));
     if status.state == PipelineState::Snapshotting {
-        fact(out, "first comparison", &format!("{} pairs so far", status.snapshot_done));
+        facts.push(("first comparison", format!("{} pairs so far", status.snapshot_done)));
     }
-    out.push_str("</dl>");
-    routes(out, &status.routes);
-    stores(out, &status.stores);
+    facts
 }
 
-fn routes(out: &mut String, routes: &[RouteStatus]) {
-    out.push_str(
-        "<h3>Routes</h3><div class=\"scroll\"><table><tr><th>route<th>flow<th>state<th class=\"n\">pairs\
-         <th class=\"n\">pending<th class=\"n\">lag<th class=\"n\">quarantined<th class=\"n\">awaiting approval</tr>",
-    );
-    for route in routes {
-        let (class, state) = route_state(route.state);
-        let quarantined = if route.quarantined > 0 { "n bad" } else { "n" };
-        let _ = write!(
-            out,
-            "<tr><td>{}<td>{}<td class=\"{class}\">{state}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{:.1} s\
-             <td class=\"{quarantined}\">{}<td class=\"n\">{}</tr>",
-            escape(&route.route),
-            escape(&route.flow),
-            route.pairs,
-            route.pending,
-            route.lag_seconds,
-            route.quarantined,
-            route.awaiting_approval
-        );
-    }
-    out.push_str("</table></div>");
-    for route in routes {
-        for one in &route.unreadable_names {
-            note(out, &format!("{}: no permission for {}: {}", route.route, one.name, one.reason));
+fn routes(routes: &[RouteStatus]) -> Markup {
+    html! {
+        h3 { "Routes" }
+        div.scroll {
+            table {
+                tr {
+                    th { "route" } th { "flow" } th { "state" } th.n { "pairs" } th.n { "pending" } th.n { "lag" }
+                    th.n { "quarantined" } th.n { "awaiting approval" }
+                }
+                @for route in routes {
+                    @let (class, state) = route_state(route.state);
+                    tr {
+                        td { (route.route) } td { (route.flow) } td class=(class) { (state) } td.n { (route.pairs) }
+                        td.n { (route.pending) } td.n { (format!("{:.1} s", route.lag_seconds)) }
+                        td.n.bad[route.quarantined > 0] { (route.quarantined) } td.n { (route.awaiting_approval) }
+                    }
+                }
+            }
         }
-        if route.unreadable > u64::try_from(route.unreadable_names.len()).unwrap_or(u64::MAX) {
-            note(out, &format!("{}: no permission for {} in all", route.route, route.unreadable));
+        @for route in routes {
+            @for one in &route.unreadable_names {
+                (note(&format!("{}: no permission for {}: {}", route.route, one.name, one.reason)))
+            }
+            @if route.unreadable > u64::try_from(route.unreadable_names.len()).unwrap_or(u64::MAX) {
+                (note(&format!("{}: no permission for {} in all", route.route, route.unreadable)))
+            }
         }
     }
 }
 
-fn stores(out: &mut String, stores: &[StoreStatus]) {
-    out.push_str("<h3>Stores</h3><div class=\"scroll\"><table><tr><th>store<th>server<th>connection<th>note</tr>");
-    for store in stores {
-        let server = if store.server.is_empty() { &store.kind } else { &store.server };
-        let (class, stands) = if store.connected { ("good", "connected") } else { ("bad", "away") };
-        let _ = write!(
-            out,
-            "<tr><td>{}<td>{}<td class=\"{class}\">{stands}<td>{}</tr>",
-            escape(&store.name),
-            escape(server),
-            escape(&store.note)
-        );
-    }
-    out.push_str("</table></div>");
-}
-
-fn note(out: &mut String, text: &str) {
-    if !text.is_empty() {
-        let _ = write!(out, "<p class=\"note\">{}</p>", escape(text));
+fn stores(stores: &[StoreStatus]) -> Markup {
+    html! {
+        h3 { "Stores" }
+        div.scroll {
+            table {
+                tr { th { "store" } th { "server" } th { "connection" } th { "note" } }
+                @for store in stores {
+                    @let server = if store.server.is_empty() { &store.kind } else { &store.server };
+                    @let (class, connection) = if store.connected { ("good", "connected") } else { ("bad", "away") };
+                    tr { td { (store.name) } td { (server) } td class=(class) { (connection) } td { (store.note) } }
+                }
+            }
+        }
     }
 }
 
-fn fact(out: &mut String, name: &str, value: &str) {
-    let _ = write!(out, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(value));
+fn note(text: &str) -> Markup {
+    html! {
+        @if !text.is_empty() {
+            p.note { (text) }
+        }
+    }
 }
 
 fn pipeline_state(state: PipelineState) -> (&'static str, &'static str) {
@@ -175,22 +184,6 @@ fn bytes(count: u64) -> String {
         unit = next;
     }
     if unit == "B" { format!("{count} B") } else { format!("{size:.1} {unit}") }
-}
-
-/// Text that cannot leave the place where it is put, element or quoted attribute.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

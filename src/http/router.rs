@@ -1,13 +1,13 @@
-//! Which address shows what.
+//! The endpoints, by path.
 
-use super::keep;
+use super::control::{self, Action, Parameters};
+use super::exposition::{self, Exposition};
 use super::page;
+use super::replaced;
 use super::rows;
-use super::site::{Door, Site};
-use super::steer::{self, Ask, Verb};
+use super::state::{AppState, Listener};
 use crate::env;
 use crate::pipeline::control::{PipelineStatus, RouteState};
-use crate::telemetry::Exposition;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -28,19 +28,19 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
 struct Shared {
-    site: Arc<Site>,
-    door: Door,
+    state: Arc<AppState>,
+    listener: Listener,
 }
 
-/// The pages of a worker as one door shows them.
-pub fn router(site: Arc<Site>, door: Door) -> Router {
-    let steering = |verb: Verb| {
+/// The endpoints of a worker, as one listener serves them.
+pub fn router(state: Arc<AppState>, listener: Listener) -> Router {
+    let controlling = |action: Action| {
         post(
             move |State(shared): State<Shared>,
                   headers: HeaderMap,
-                  query: Result<Query<Ask>, QueryRejection>,
+                  query: Result<Query<Parameters>, QueryRejection>,
                   body: Result<Bytes, BytesRejection>| async move {
-                steer(&shared, verb, &headers, query, body).await
+                control(&shared, action, &headers, query, body).await
             },
         )
     };
@@ -51,20 +51,20 @@ pub fn router(site: Arc<Site>, door: Door) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/quarantine", get(quarantine))
-        .route("/pause", steering(Verb::Pause))
-        .route("/resume", steering(Verb::Resume))
-        .route("/reconcile", steering(Verb::Reconcile))
-        .route("/approve", steering(Verb::Approve))
-        .route("/quarantine/retry", steering(Verb::Retry))
-        .route("/quarantine/drop", steering(Verb::Drop))
-        .route("/keep", post(keep_values).layer(DefaultBodyLimit::max(keep::BODY_BYTES_MAX)))
-        .fallback(nothing)
+        .route("/pause", controlling(Action::Pause))
+        .route("/resume", controlling(Action::Resume))
+        .route("/reconcile", controlling(Action::Reconcile))
+        .route("/approve", controlling(Action::Approve))
+        .route("/quarantine/retry", controlling(Action::Retry))
+        .route("/quarantine/drop", controlling(Action::Drop))
+        .route("/keep", post(record_replaced).layer(DefaultBodyLimit::max(replaced::BODY_BYTES_MAX)))
+        .fallback(not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(guard))
-        .with_state(Shared { site, door })
+        .with_state(Shared { state, listener })
 }
 
-/// Bounds the time of a request, and says to browsers what these pages are not.
+/// Limits the time of a request, and adds headers that protect browsers.
 async fn guard(request: Request, next: Next) -> Response {
     let mut response = match env::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -80,24 +80,24 @@ async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-/// Only commands on this machine keep values; on other doors it is not there.
-async fn keep_values(
+/// Records replaced values for commands on this machine. On TCP this endpoint does not exist.
+async fn record_replaced(
     State(shared): State<Shared>,
-    query: Result<Query<Ask>, QueryRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if !matches!(shared.door, Door::Unix) {
-        return nothing().await;
+    if !matches!(shared.listener, Listener::Unix) {
+        return not_found().await;
     }
     match (query, body) {
-        (Ok(Query(ask)), Ok(body)) => steer::keep(&shared.site, &ask, &body).await,
+        (Ok(Query(parameters)), Ok(body)) => control::record_replaced(&shared.state, &parameters, &body).await,
         (Err(rejection), _) => rejection.into_response(),
         (_, Err(rejection)) => rejection.into_response(),
     }
 }
 
-async fn nothing() -> Response {
-    let text = "there is nothing here; see /live, /ready, /metrics, /status, /quarantine and /\n";
+async fn not_found() -> Response {
+    let text = "no such endpoint; see /live, /ready, /metrics, /status, /quarantine and /\n";
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
@@ -106,8 +106,8 @@ async fn live() -> &'static str {
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {
-    let statuses = shared.site.statuses();
-    let ready = shared.site.ready(&statuses);
+    let statuses = shared.state.statuses();
+    let ready = shared.state.ready(&statuses);
     let pipelines: Vec<Value> = statuses
         .iter()
         .map(|status| {
@@ -134,38 +134,38 @@ fn away(status: &PipelineStatus) -> Vec<&str> {
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let exposition = Exposition::accepted(accept);
-    let text = shared.site.metrics.text(&shared.site.statuses(), exposition);
+    let text = exposition::page(&shared.state.metrics, &shared.state.statuses(), exposition);
     ([(header::CONTENT_TYPE, exposition.content_type())], text).into_response()
 }
 
 async fn status(State(shared): State<Shared>) -> Response {
     let body = json!({
-        "version": env!("CARGO_PKG_VERSION"), "worker": shared.site.worker, "pipelines": shared.site.statuses(),
+        "version": env!("CARGO_PKG_VERSION"), "worker": shared.state.worker, "pipelines": shared.state.statuses(),
     });
     json_page(&body)
 }
 
 async fn index(State(shared): State<Shared>) -> Response {
-    Html(page::render(&shared.site.worker, &shared.site.statuses())).into_response()
+    Html(page::render(&shared.state.worker, &shared.state.statuses())).into_response()
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct Selected {
     pipeline: Option<String>,
 }
 
-async fn quarantine(State(shared): State<Shared>, which: Result<Query<Which>, QueryRejection>) -> Response {
-    let which = match which {
-        Ok(Query(which)) => which,
+async fn quarantine(State(shared): State<Shared>, selected: Result<Query<Selected>, QueryRejection>) -> Response {
+    let selected = match selected {
+        Ok(Query(selected)) => selected,
         Err(rejection) => return bad_request(&rejection.body_text()),
     };
-    let meant = |name: &str| which.pipeline.as_deref().is_none_or(|pipeline| pipeline == name);
+    let is_selected = |name: &str| selected.pipeline.as_deref().is_none_or(|pipeline| pipeline == name);
     let pipelines: Vec<Value> = shared
-        .site
+        .state
         .handles()
         .iter()
-        .filter(|handle| meant(handle.name()))
+        .filter(|handle| is_selected(handle.name()))
         .map(|handle| {
             let status = handle.status();
             let names = rows::names(&status);
@@ -176,14 +176,14 @@ async fn quarantine(State(shared): State<Shared>, which: Result<Query<Which>, Qu
     json_page(&json!({ "pipelines": pipelines }))
 }
 
-async fn steer(
+async fn control(
     shared: &Shared,
-    verb: Verb,
+    action: Action,
     headers: &HeaderMap,
-    query: Result<Query<Ask>, QueryRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Some(refusal) = steer::refusal(&shared.door, headers) {
+    if let Some(refusal) = control::refusal(&shared.listener, headers) {
         return refusal;
     }
     let query = match query {
@@ -194,9 +194,9 @@ async fn steer(
         Ok(body) => body,
         Err(rejection) => return rejection.into_response(),
     };
-    match Ask::read(Some(query), &body) {
-        Ok(ask) => steer::carry_out(&shared.site, &ask, verb).await,
-        Err(error) => bad_request(&format!("the body is not what is expected, a JSON object: {error}")),
+    match Parameters::read(Some(query), &body) {
+        Ok(parameters) => control::execute(&shared.state, &parameters, action).await,
+        Err(error) => bad_request(&format!("the body must be a JSON object: {error}")),
     }
 }
 

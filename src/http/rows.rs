@@ -1,11 +1,11 @@
-//! The JSON of quarantined pairs, as the contract gives it.
+//! Quarantined pairs as JSON rows.
 
 use crate::change::Pair;
 use crate::codec::json::{self, StoreNames};
 use crate::pipeline::control::{PipelineStatus, Quarantined};
 use serde_json::{Value, json};
 
-/// The stores' names in the pipeline file, as a status tells them.
+/// The names of the stores in the pipeline file, from a status.
 #[must_use]
 pub fn names(status: &PipelineStatus) -> StoreNames {
     let named = |kind| status.stores.iter().find(|store| store.kind == kind).map(|store| store.name.clone());

@@ -1,10 +1,10 @@
-//! HTTP/1.1 over TCP: listening, and connections that can neither pile up nor hang.
+//! HTTP/1.1 over TCP: a listener, and connections that neither accumulate nor hang.
 
-use super::patience::{Moved, Patient};
+use super::timeout::{Activity, WriteTimeout};
 use crate::env;
 use crate::env::Tasks;
 use crate::env::tasks::Abort;
-use crate::telemetry::Said;
+use crate::telemetry::LogThrottle;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,17 +18,18 @@ use tokio::net::TcpListener;
 
 /// How often a busy address is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(3);
-/// A client that has not sent its headers by then is cut off, and so is an idle connection.
+/// A client that has not sent its headers within this time is cut off, and so is an idle
+/// connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A client that takes nothing of its answer for so long is cut off.
+/// A client that reads nothing of its answer for this time is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections at once. A scraper, a browser and a handful of commands need ten.
+/// Connections at the same time. A scraper, a browser and a handful of commands need ten.
 const CONNECTIONS_MAX: usize = 128;
 /// Pause after `accept` failed, so that a process without free file descriptors does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// Serves this address until it is dropped, and its connections with it. A busy address is a warning and is tried
-/// again every few seconds; it never ends the worker.
+/// Serves this address until the future is dropped, and its connections with it. A busy address
+/// causes a warning and is retried every few seconds; it never ends the worker.
 pub async fn serve_tcp(address: String, router: Router) {
     serve_when_free(&address, router, BIND_RETRY).await;
 }
@@ -61,7 +62,7 @@ async fn bind(address: &str, retry: Duration) -> TcpListener {
             Ok(listener) => return listener,
             Err(error) if !warned => {
                 warned = true;
-                tracing::warn!(address, %error, "HTTP is not served: the address cannot be used; trying again every {retry:?}");
+                tracing::warn!(address, %error, "HTTP is not served: the address cannot be used; retrying every {retry:?}");
             }
             Err(error) => tracing::debug!(address, %error, "the address still cannot be used"),
         }
@@ -69,31 +70,31 @@ async fn bind(address: &str, retry: Duration) -> TcpListener {
     }
 }
 
-/// The open connections of one door. Dropping it cuts them.
+/// The open connections of one listener. Dropping it closes them.
 #[derive(Default)]
 pub(super) struct Connections {
     tasks: Tasks<()>,
     open: Vec<Connection>,
-    said: Said,
+    throttle: LogThrottle,
 }
 
 struct Connection {
     task: Abort,
-    moved: Arc<Moved>,
+    activity: Arc<Activity>,
 }
 
 impl Connections {
-    /// Waits a moment; a listener outlives every failure of `accept` (accept(2): all of them are of one connection, or
-    /// of a resource that comes back).
+    /// Waits a moment. A listener survives every failure of `accept`: each concerns one connection,
+    /// or a resource that becomes free again (accept(2)).
     pub(super) async fn accept_failed(&mut self, error: &io::Error) {
-        if self.said.is_due(&error.to_string()) {
+        if self.throttle.is_due(&error.to_string()) {
             tracing::warn!(%error, "a connection could not be accepted");
         }
         env::sleep(ACCEPT_RETRY).await;
     }
 
-    /// Serves one more. Where there is no room, the one that has stood still for longest has to go: nobody can keep others out
-    /// by holding on to connections.
+    /// Serves one more connection. If there are too many, the one that was inactive for longest is
+    /// closed, so that no client can keep others out by holding connections open.
     pub(super) fn serve<S>(&mut self, stream: S, router: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -101,13 +102,13 @@ impl Connections {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|connection| !connection.task.is_finished());
         if self.open.len() >= CONNECTIONS_MAX {
-            let stillest = self.open.iter().enumerate().min_by_key(|(_, connection)| connection.moved.at());
-            if let Some(at) = stillest.map(|(at, _)| at) {
+            let least_active = self.open.iter().enumerate().min_by_key(|(_, connection)| connection.activity.at());
+            if let Some(at) = least_active.map(|(at, _)| at) {
                 self.open.swap_remove(at).task.abort();
             }
         }
-        let moved = Moved::now();
-        let stream = Patient::new(stream, Arc::clone(&moved), WRITE_TIMEOUT);
+        let activity = Activity::now();
+        let stream = WriteTimeout::new(stream, Arc::clone(&activity), WRITE_TIMEOUT);
         let task = self.tasks.spawn(async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -118,7 +119,7 @@ impl Connections {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
-        self.open.push(Connection { task, moved });
+        self.open.push(Connection { task, activity });
     }
 }
 

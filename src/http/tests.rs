@@ -1,7 +1,7 @@
 //! What each address answers, through either door.
 
 use super::fake::{self, Fake};
-use super::{Door, Site, Token, router};
+use super::{AppState, Listener, Token, router};
 use crate::env;
 use crate::pipeline::control::{Command, Handle};
 use crate::telemetry::Metrics;
@@ -25,14 +25,14 @@ impl Answer {
     }
 }
 
-fn site(pipelines: &[Arc<Fake>]) -> Arc<Site> {
-    let site = Site::new(Arc::new(Metrics::new()));
-    site.open(pipelines.iter().map(|fake| Arc::clone(fake) as Arc<dyn Handle>).collect());
-    site
+fn state(pipelines: &[Arc<Fake>]) -> Arc<AppState> {
+    let state = AppState::new(Arc::new(Metrics::new()));
+    state.show(pipelines.iter().map(|fake| Arc::clone(fake) as Arc<dyn Handle>).collect());
+    state
 }
 
-fn guarded(site: &Arc<Site>) -> Router {
-    router(Arc::clone(site), Door::Tcp(Token::new("s3cret")))
+fn guarded(state: &Arc<AppState>) -> Router {
+    router(Arc::clone(state), Listener::Tcp(Token::new("s3cret")))
 }
 
 async fn ask(router: &Router, method: &str, path: &str, token: Option<&str>, body: &str) -> Answer {
@@ -53,12 +53,12 @@ async fn get(router: &Router, path: &str) -> Answer {
 
 #[tokio::test]
 async fn a_worker_is_live_before_it_has_pipelines_and_ready_only_with_them() {
-    let site = Site::new(Arc::new(Metrics::new()));
-    let router = router(Arc::clone(&site), Door::Tcp(None));
+    let state = AppState::new(Arc::new(Metrics::new()));
+    let router = router(Arc::clone(&state), Listener::Tcp(None));
     assert_eq!(get(&router, "/live").await.code, 200);
     assert_eq!(get(&router, "/ready").await.code, 503);
     assert_eq!(get(&router, "/metrics").await.code, 200);
-    site.open(vec![Fake::new("p")]);
+    state.show(vec![Fake::new("p")]);
     assert_eq!(get(&router, "/ready").await.code, 200);
 }
 
@@ -67,8 +67,8 @@ async fn a_worker_with_one_pipeline_that_is_not_ready_says_which_and_why() {
     let mut status = fake::status("q");
     status.ready = false;
     status.note = "ZooKeeper is away".to_owned();
-    let waiting = Arc::new(Fake { status, told: std::sync::Mutex::default(), standby: false });
-    let answer = get(&router(site(&[Fake::new("p"), waiting]), Door::Tcp(None)), "/ready").await;
+    let waiting = Arc::new(Fake { status, received: std::sync::Mutex::default(), standby: false });
+    let answer = get(&router(state(&[Fake::new("p"), waiting]), Listener::Tcp(None)), "/ready").await;
     assert_eq!(answer.code, 503);
     let body: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
     assert_eq!(body.pointer("/pipelines/1/note").and_then(|it| it.as_str()), Some("ZooKeeper is away"));
@@ -77,7 +77,7 @@ async fn a_worker_with_one_pipeline_that_is_not_ready_says_which_and_why() {
 
 #[tokio::test]
 async fn the_status_names_the_worker_and_its_pipelines() {
-    let answer = get(&router(site(&[Fake::new("p")]), Door::Tcp(None)), "/status").await;
+    let answer = get(&router(state(&[Fake::new("p")]), Listener::Tcp(None)), "/status").await;
     let body: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
     assert_eq!(body.pointer("/pipelines/0/pipeline").and_then(|it| it.as_str()), Some("p"));
     assert_eq!(body.pointer("/pipelines/0/state").and_then(|it| it.as_str()), Some("live"));
@@ -87,7 +87,7 @@ async fn the_status_names_the_worker_and_its_pipelines() {
 
 #[tokio::test]
 async fn metrics_are_plain_text_unless_open_metrics_is_asked_for() {
-    let router = router(site(&[Fake::new("p")]), Door::Tcp(None));
+    let router = router(state(&[Fake::new("p")]), Listener::Tcp(None));
     let answer = get(&router, "/metrics").await;
     assert!(answer.header(header::CONTENT_TYPE).starts_with("text/plain; version=0.0.4"));
     assert!(answer.text.contains("keepstep_pairs{pipeline=\"p\",route=\"settings\"} 3"), "{}", answer.text);
@@ -96,32 +96,32 @@ async fn metrics_are_plain_text_unless_open_metrics_is_asked_for() {
 #[tokio::test]
 async fn without_a_token_file_nothing_can_be_steered_over_tcp() {
     let fake = Fake::new("p");
-    let router = router(site(std::slice::from_ref(&fake)), Door::Tcp(None));
+    let router = router(state(std::slice::from_ref(&fake)), Listener::Tcp(None));
     for path in ["/pause", "/resume", "/reconcile", "/approve", "/quarantine/retry", "/quarantine/drop"] {
         assert_eq!(ask(&router, "POST", path, Some("s3cret"), "").await.code, 404, "{path}");
     }
-    assert_eq!(fake.told(), []);
+    assert_eq!(fake.received(), []);
 }
 
 #[tokio::test]
 async fn a_wrong_token_is_401_and_the_right_one_steers() {
     let fake = Fake::new("p");
-    let router = guarded(&site(std::slice::from_ref(&fake)));
+    let router = guarded(&state(std::slice::from_ref(&fake)));
     for token in [None, Some(""), Some("s3cre"), Some("other")] {
         let answer = ask(&router, "POST", "/pause", token, "").await;
         assert_eq!(answer.code, 401, "{token:?}");
         assert_eq!(answer.header(header::WWW_AUTHENTICATE), "Bearer");
     }
-    assert_eq!(fake.told(), []);
+    assert_eq!(fake.received(), []);
     let answer = ask(&router, "POST", "/pause?route=settings", Some("s3cret"), "").await;
     assert_eq!((answer.code, answer.text.as_str()), (200, "done\n"));
-    assert_eq!(fake.told(), [Command::Pause(Some("settings".to_owned()), None)]);
+    assert_eq!(fake.received(), [Command::Pause(Some("settings".to_owned()), None)]);
 }
 
 #[tokio::test]
 async fn the_unix_socket_needs_no_token() {
     let fake = Fake::new("p");
-    let router = router(site(std::slice::from_ref(&fake)), Door::Unix);
+    let router = router(state(std::slice::from_ref(&fake)), Listener::Unix);
     assert_eq!(ask(&router, "POST", "/approve", None, "").await.code, 200);
     assert_eq!(ask(&router, "POST", "/quarantine/retry?key=a%3A*", None, "").await.code, 200);
     assert_eq!(ask(&router, "POST", "/quarantine/drop", None, r#"{"key":"b"}"#).await.code, 200);
@@ -130,26 +130,26 @@ async fn the_unix_socket_needs_no_token() {
         Command::QuarantineRetry(Some(b"a:*".to_vec())),
         Command::QuarantineDrop(Some(b"b".to_vec())),
     ];
-    assert_eq!(fake.told(), expected);
+    assert_eq!(fake.received(), expected);
 }
 
 #[tokio::test]
 async fn an_unknown_pipeline_or_route_is_404_and_a_misspelt_parameter_400() {
     let fake = Fake::new("p");
-    let router = router(site(std::slice::from_ref(&fake)), Door::Unix);
+    let router = router(state(std::slice::from_ref(&fake)), Listener::Unix);
     let answer = ask(&router, "POST", "/pause?pipeline=q", None, "").await;
-    assert!(answer.code == 404 && answer.text.contains("these do: p"), "{}", answer.text);
+    assert!(answer.code == 404 && answer.text.contains("the pipelines here are: p"), "{}", answer.text);
     assert_eq!(ask(&router, "POST", "/pause?route=nope", None, "").await.code, 404);
     assert_eq!(ask(&router, "POST", "/pause?rout=settings", None, "").await.code, 400);
     assert_eq!(ask(&router, "POST", "/pause", None, "{\"rout\":1}").await.code, 400);
     assert_eq!(ask(&router, "POST", "/pause", None, &"x".repeat(20_000)).await.code, 413);
-    assert_eq!(fake.told(), []);
+    assert_eq!(fake.received(), []);
 }
 
 #[tokio::test]
 async fn a_standby_answers_409() {
-    let standby = Arc::new(Fake { status: fake::status("p"), told: std::sync::Mutex::default(), standby: true });
-    let router = router(site(&[standby]), Door::Unix);
+    let standby = Arc::new(Fake { status: fake::status("p"), received: std::sync::Mutex::default(), standby: true });
+    let router = router(state(&[standby]), Listener::Unix);
     let answer = ask(&router, "POST", "/resume", None, "").await;
     assert!(answer.code == 409 && answer.text.contains("owned by host:2"), "{}", answer.text);
 }
@@ -157,23 +157,23 @@ async fn a_standby_answers_409() {
 #[tokio::test]
 async fn without_a_pipeline_name_every_pipeline_is_told() {
     let (p, q) = (Fake::new("p"), Fake::new("q"));
-    let router = router(site(&[Arc::clone(&p), Arc::clone(&q)]), Door::Unix);
+    let router = router(state(&[Arc::clone(&p), Arc::clone(&q)]), Listener::Unix);
     let answer = ask(&router, "POST", "/reconcile", None, "").await;
     assert_eq!((answer.code, answer.text.as_str()), (200, "p: done\nq: done\n"));
     assert_eq!(ask(&router, "POST", "/reconcile?pipeline=q", None, "").await.code, 200);
-    assert_eq!((p.told().len(), q.told().len()), (1, 2));
+    assert_eq!((p.received().len(), q.received().len()), (1, 2));
 }
 
 #[tokio::test]
 async fn steering_takes_post_only() {
-    let router = guarded(&site(&[Fake::new("p")]));
+    let router = guarded(&state(&[Fake::new("p")]));
     assert_eq!(ask(&router, "GET", "/pause", Some("s3cret"), "").await.code, 405);
     assert_eq!(get(&router, "/nothing").await.code, 404);
 }
 
 #[tokio::test]
 async fn the_quarantine_is_told_with_the_names_of_the_stores() {
-    let router = router(site(&[Fake::new("p"), Fake::new("q")]), Door::Tcp(None));
+    let router = router(state(&[Fake::new("p"), Fake::new("q")]), Listener::Tcp(None));
     let answer = get(&router, "/quarantine?pipeline=q").await;
     let body: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
     assert_eq!(body.pointer("/pipelines/0/pipeline").and_then(|it| it.as_str()), Some("q"));
@@ -183,7 +183,7 @@ async fn the_quarantine_is_told_with_the_names_of_the_stores() {
 
 #[tokio::test]
 async fn the_page_is_html_that_may_run_nothing() {
-    let answer = get(&router(site(&[Fake::new("p")]), Door::Tcp(None)), "/").await;
+    let answer = get(&router(state(&[Fake::new("p")]), Listener::Tcp(None)), "/").await;
     assert!(answer.header(header::CONTENT_TYPE).starts_with("text/html"));
     assert!(answer.header(header::CONTENT_SECURITY_POLICY).starts_with("default-src 'none'"));
     assert!(answer.text.starts_with("<!doctype html>"));

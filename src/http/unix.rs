@@ -1,7 +1,9 @@
-//! The Unix socket of a worker: only its user may open it, and one worker of a data folder serves it at a time.
+//! The Unix socket of a worker: only its user may open it, and one worker of a data folder serves
+//! it at a time.
 //!
-//! A lock on `worker.sock.lock` says whose the socket is. The kernel gives it back when its holder ends, however it
-//! ends; so whoever holds the lock may replace the socket, and a standby with the same data folder takes it over.
+//! The worker that holds the lock on `worker.sock.lock` serves the socket. The kernel releases the
+//! lock when the process ends, in whatever way, so the holder may replace the socket, and a standby
+//! with the same data folder takes it over.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_methods, reason = "a socket is a name on the real disk, which no simulator has")
@@ -12,25 +14,24 @@ use crate::env;
 use axum::Router;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
-/// How often a socket that is not ours is tried again: a standby answers within a second of taking over.
+/// How often a worker tries to take over the socket of another one: a standby answers within a
+/// second after its takeover.
 const RETRY: Duration = Duration::from_secs(1);
-/// `sun_path` holds 108 bytes with its NUL (unix(7)).
-const PATH_BYTES_MAX: usize = 107;
 
-/// Where the worker of a pipeline answers.
+/// The socket of the worker of a pipeline.
 #[must_use]
 pub fn socket_path(data_dir: &Path, pipeline: &str) -> PathBuf {
     data_dir.join(pipeline).join("worker.sock")
 }
 
-/// Serves this socket until it is dropped, and its connections with it; then the socket is gone. While another worker
-/// serves it, that one is left alone. One that is removed, or whose folder is, is bound anew.
+/// Serves this socket until the future is dropped, and its connections with it; then the socket is
+/// removed. While another worker serves the socket, this one waits. A socket that is removed, alone
+/// or with its folder, is created again.
 pub async fn serve_unix(path: PathBuf, router: Router) {
     let mut connections = Connections::default();
     loop {
@@ -43,18 +44,12 @@ pub async fn serve_unix(path: PathBuf, router: Router) {
                 Err(_) => {}
             }
         }
-        tracing::warn!(path = %path.display(), "the worker's socket was removed; it is made anew");
+        tracing::warn!(path = %path.display(), "the worker's socket was removed; creating it again");
     }
 }
 
-/// Connects to a worker's socket, however long its path.
-pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
-    let place = Place::of(path)?;
-    UnixStream::connect(&place.address).await
-}
-
-/// A socket that is ours. It is removed while the lock is still held, so never one of the next holder; one that somebody
-/// else has put in its place is left alone.
+/// A socket that this worker serves. It is removed while the lock is still held, so never that of
+/// the next holder. A file that somebody else has put in its place is not removed.
 struct Owned {
     path: PathBuf,
     lock_path: PathBuf,
@@ -63,7 +58,7 @@ struct Owned {
     _lock: File,
 }
 
-/// Names a file, whatever it is called.
+/// Identifies a file independently of its name.
 type Inode = (u64, u64);
 
 fn inode(path: &Path) -> Option<Inode> {
@@ -71,7 +66,7 @@ fn inode(path: &Path) -> Option<Inode> {
 }
 
 impl Owned {
-    /// Whether commands still find it, and other workers the lock on it.
+    /// Whether commands still find the socket, and other workers the lock.
     fn is_there(&self) -> bool {
         self.socket.is_some() && inode(&self.path) == self.socket && inode(&self.lock_path) == self.lock
     }
@@ -90,10 +85,10 @@ async fn claim(path: &Path) -> (UnixListener, Owned) {
     loop {
         match try_claim(path) {
             Ok(claimed) => return claimed,
-            Err(Claim::OfAnother) => tracing::debug!(path = %path.display(), "the socket is another worker's"),
+            Err(Claim::OfAnother) => tracing::debug!(path = %path.display(), "another worker serves the socket"),
             Err(Claim::Failed(error)) if !warned => {
                 warned = true;
-                tracing::warn!(path = %path.display(), %error, "the worker's socket cannot be served; commands will not find it; trying again every second");
+                tracing::warn!(path = %path.display(), %error, "the worker's socket cannot be served, so commands do not find this worker; retrying every second");
             }
             Err(Claim::Failed(_)) => {}
         }
@@ -123,14 +118,14 @@ fn try_claim(path: &Path) -> Result<(UnixListener, Owned), Claim> {
         Err(TryLockError::WouldBlock) => return Err(Claim::OfAnother),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    // Bound under another name, closed to others, and only then given its own: nobody meets it half done, and a stale
-    // socket is replaced in one step.
+    // Bound under another name, closed to other users, and renamed only then: nobody can connect
+    // before, and a stale socket is replaced in one step.
     let draft = beside(path, ".", &format!(".{}", env::process::id()));
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let listener = UnixListener::bind(&Place::of(&draft)?.address)?;
+    let listener = env::dial::listen_unix(&draft)?;
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
     fs::rename(&draft, path)?;
     let (socket, lock_file) = (inode(path), lock.metadata().ok().map(|found| (found.dev(), found.ino())));
@@ -143,27 +138,6 @@ fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
     path.with_file_name(format!("{before}{name}{after}"))
 }
 
-/// A path as a socket address takes it. A long one goes through an open folder (`/proc/self/fd/N/name`), which must
-/// stay open while the address is used.
-struct Place {
-    address: PathBuf,
-    _folder: Option<File>,
-}
-
-impl Place {
-    fn of(path: &Path) -> io::Result<Place> {
-        if path.as_os_str().len() <= PATH_BYTES_MAX {
-            return Ok(Place { address: path.to_path_buf(), _folder: None });
-        }
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::Error::from(io::ErrorKind::InvalidFilename));
-        };
-        let folder = File::open(folder)?;
-        let address = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-        Ok(Place { address, _folder: Some(folder) })
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
@@ -172,7 +146,7 @@ mod tests {
     use crate::env::Instant;
     use axum::routing::get;
 
-    fn says(text: &'static str) -> Router {
+    fn answers(text: &'static str) -> Router {
         Router::new().route("/", get(move || async move { text }))
     }
 
@@ -184,7 +158,7 @@ mod tests {
     async fn ask_until(path: &Path, expected: &str) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while ask(path).await.as_deref() != Some(expected) {
-            assert!(Instant::now() < deadline, "nobody says {expected}");
+            assert!(Instant::now() < deadline, "nobody answers {expected}");
             env::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -193,7 +167,7 @@ mod tests {
     async fn only_its_user_may_open_the_socket_and_it_goes_with_the_worker() {
         let folder = tempfile::tempdir().unwrap();
         let path = socket_path(folder.path(), "p");
-        let served = env::spawn(serve_unix(path.clone(), says("one")));
+        let served = env::spawn(serve_unix(path.clone(), answers("one")));
         ask_until(&path, "one").await;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         served.abort();
@@ -207,18 +181,18 @@ mod tests {
         let path = folder.path().join("worker.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let served = env::spawn(serve_unix(path.clone(), says("one")));
+        let served = env::spawn(serve_unix(path.clone(), answers("one")));
         ask_until(&path, "one").await;
         served.abort();
     }
 
     #[tokio::test]
-    async fn a_live_socket_is_left_alone_and_taken_over_when_its_worker_goes() {
+    async fn a_live_socket_is_left_alone_and_taken_over_when_its_worker_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.sock");
-        let first = env::spawn(serve_unix(path.clone(), says("one")));
+        let first = env::spawn(serve_unix(path.clone(), answers("one")));
         ask_until(&path, "one").await;
-        let second = env::spawn(serve_unix(path.clone(), says("two")));
+        let second = env::spawn(serve_unix(path.clone(), answers("two")));
         env::sleep(Duration::from_millis(50)).await;
         assert_eq!(ask(&path).await.as_deref(), Some("one"));
         first.abort();
@@ -230,7 +204,7 @@ mod tests {
     async fn a_path_longer_than_a_socket_address_works() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x".repeat(200)).join("worker.sock");
-        let served = env::spawn(serve_unix(path.clone(), says("far")));
+        let served = env::spawn(serve_unix(path.clone(), answers("far")));
         ask_until(&path, "far").await;
         served.abort();
     }
@@ -239,13 +213,13 @@ mod tests {
     async fn a_socket_that_is_removed_comes_back_and_so_does_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = socket_path(folder.path(), "p");
-        let served = env::spawn(serve_unix(path.clone(), says("one")));
+        let served = env::spawn(serve_unix(path.clone(), answers("one")));
         ask_until(&path, "one").await;
         fs::remove_file(&path).unwrap();
         ask_until(&path, "one").await;
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
         ask_until(&path, "one").await;
-        // A stranger in its place is replaced as well.
+        // A foreign file in its place is replaced as well.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         ask_until(&path, "one").await;

@@ -1,4 +1,4 @@
-//! Where the log goes: to stderr, above a progress bar if there is one.
+//! Logging: to stderr, above a progress bar if there is one.
 
 use crate::change::brief;
 use indicatif::MultiProgress;
@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// How a line of the log looks.
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -25,14 +25,14 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Nothing.
     Off,
-    /// What needs somebody's hands.
+    /// Events on which somebody must act.
     Error,
-    /// What will need them if it goes on.
+    /// Events on which somebody must act if they last.
     Warn,
-    /// What an operator wants to have seen.
+    /// Events that an operator wants to find in the log.
     #[default]
     Info,
-    /// What a developer asks for.
+    /// Details for developers.
     Debug,
     /// Everything.
     Trace,
@@ -53,17 +53,17 @@ impl LogLevel {
 
 static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Where progress bars are drawn. A line of the log is written above them.
+/// Where progress bars are drawn. Log lines are written above them.
 #[must_use]
 pub fn screen() -> &'static MultiProgress {
     &SCREEN
 }
 
-/// Sends the log to stderr. Called once, first thing; a second call changes nothing.
+/// Sends the log to stderr. Called once, before anything else; a second call has no effect.
 ///
-/// Dependencies never log below `warn`, whatever level is asked for: at `debug` a client may print what it sends, and
-/// that may be a password. What the ZooKeeper client says of each attempt to connect is for whoever asks for `debug`: the
-/// pipeline says once that the store is away.
+/// Dependencies never log below `warn`, whatever the level: at `debug` a client may print what it
+/// sends, and that may be a password. The ZooKeeper client's line for each attempt to connect
+/// appears only from `debug` on: the pipeline logs once that the store is away.
 pub fn install(format: LogFormat, level: LogLevel) {
     let ours = level.filter();
     let attempts = if ours >= LevelFilter::DEBUG { LevelFilter::WARN } else { ours.min(LevelFilter::ERROR) };
@@ -83,11 +83,11 @@ pub fn install(format: LogFormat, level: LogLevel) {
     }
 }
 
-/// Bytes of a line of the log, its end included. Whoever writes a line keeps names and texts short, so that its sense is kept; this is
-/// for what others write.
+/// Bytes of a log line, its end included. Code that logs keeps names and texts short, so that
+/// nothing important is cut; this limit is for lines of dependencies.
 const LINE_BYTES: usize = 1023;
 
-/// Writes to stderr while no progress bar is in the way. It is given one line at a time.
+/// Writes to stderr, one line at a time, while no progress bar is drawn.
 #[derive(Debug, Clone, Copy)]
 struct Stderr {
     format: LogFormat,
@@ -95,7 +95,8 @@ struct Stderr {
 }
 
 impl Stderr {
-    /// The line as text of others may stand in it. In JSON it is escaped already.
+    /// The line with control characters escaped, since it may contain texts of servers. In JSON
+    /// they are escaped already.
     fn tidied(self, line: &[u8]) -> Cow<'_, [u8]> {
         let is_plain = |byte: &u8| (b' '..0x7f).contains(byte);
         let Some((end, text)) = line.split_last() else { return Cow::Borrowed(line) };
@@ -104,7 +105,7 @@ impl Stderr {
         }
         let text = String::from_utf8_lossy(text);
         let mut out = if self.colours {
-            // Those that begin a colour are ours: the subscriber escapes those of others.
+            // An escape character begins one of our colours: the subscriber escapes those in texts.
             text.split('\u{1b}').map(brief::printable).collect::<Vec<_>>().join("\u{1b}").into_bytes()
         } else {
             brief::printable(&text).into_bytes()
@@ -130,11 +131,12 @@ impl Write for Stderr {
     }
 }
 
-/// A line without what makes it long; one of JSON stays JSON.
+/// A line with its long parts shortened. A line of JSON stays JSON.
 fn shortened(line: &[u8]) -> Vec<u8> {
     let mut short = match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
         Ok(mut fields) => {
-            // Halved until it fits: how much the quotation marks in a text add is not known beforehand.
+            // Halved until it fits: how many bytes the quotation marks in a text add is not known
+            // beforehand.
             let mut bytes = brief::TEXT_BYTES;
             loop {
                 for text in fields.values_mut() {

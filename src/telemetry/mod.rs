@@ -1,21 +1,23 @@
-//! Every metric and span name, the numbers behind them, and the one place that sets logging up.
+//! The names of all metrics, the counters behind them, spans, and the set-up of logging.
 //!
 //! ```text
-//!   pipeline --inc/observe--> Metrics ---\
-//!                                         +--> text --> GET /metrics
-//!   Handle::status --> gauges of a scrape /
+//!   pipeline --count--> Metrics --encode--> http/exposition.rs --> GET /metrics
+//!   Handle::status --> http/gauges.rs ------^      process.rs ^
 //! ```
 //!
-//! What only the pipeline can count (changes, writes, conflicts) is counted where it happens, through handles that
-//! cost one atomic addition. What a status already says (lag, pairs, quarantine, positions) is read from the
-//! statuses at the time of a scrape: `/status` and `/metrics` cannot disagree, and nothing goes stale.
+//! Events that only the pipeline sees (changes, writes, conflicts) are counted where they happen,
+//! through handles that cost one atomic addition. Values that a status contains (lag, pairs,
+//! quarantine, positions) are read from the statuses at the time of a scrape: so `/status` and
+//! `/metrics` cannot disagree, and no value is stale.
 
-mod gauges;
 pub mod logs;
 mod metrics;
 pub mod names;
-mod process;
-mod said;
+pub mod process;
+pub mod spans;
+mod throttle;
 
-pub use metrics::{Count, Exposition, Metrics, Number, PipelineMetrics};
-pub use said::Said;
+pub use metrics::{Count, Metrics, Number, PipelineMetrics};
+pub use throttle::LogThrottle;
+/// The former name of [`LogThrottle`], which other modules still use.
+pub use throttle::LogThrottle as Said;

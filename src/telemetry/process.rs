@@ -1,4 +1,4 @@
-//! What the kernel says about this process, under the names that every Prometheus client gives it.
+//! The kernel's figures of this process, under the usual names of Prometheus clients.
 
 use super::names::{self, stem};
 use crate::env::disk;
@@ -8,11 +8,13 @@ use prometheus_client::registry::Registry;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-/// Clock ticks a second in `/proc`: `USER_HZ` is 100 on every architecture that Linux runs on today.
+/// Clock ticks a second in `/proc`: `USER_HZ` is 100 on every architecture that Linux runs on
+/// today.
 const TICKS: f64 = 100.0;
 
-/// Adds what can be read. A file that is missing leaves its metrics out: a wrong zero would be worse.
-pub(super) fn register(registry: &mut Registry) {
+/// Adds the figures that can be read. If a file is missing, its metrics are left out: a wrong zero
+/// would be worse.
+pub fn register(registry: &mut Registry) {
     let gauge = |value: f64| {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(value);
@@ -39,7 +41,7 @@ pub(super) fn register(registry: &mut Registry) {
         registry.register(names::PROCESS_OPEN_FDS, "Open file descriptors", gauge(open.len() as f64));
     }
     if let Some(most) = disk::read_to_string(Path::new("/proc/self/limits")).ok().as_deref().and_then(max_fds) {
-        registry.register(names::PROCESS_MAX_FDS, "How many file descriptors may be open", gauge(most));
+        registry.register(names::PROCESS_MAX_FDS, "Limit of open file descriptors", gauge(most));
     }
 }
 
@@ -48,8 +50,9 @@ struct Times {
     started_after_boot: f64,
 }
 
-/// `utime`, `stime` and `starttime` are fields 14, 15 and 22 of `/proc/self/stat` (proc(5)); the second field is the
-/// program's name in parentheses and may hold anything, so fields are counted from the last `)`.
+/// `utime`, `stime` and `starttime` are fields 14, 15 and 22 of `/proc/self/stat` (proc(5)); the
+/// second field is the program's name in parentheses and may hold anything, so fields are counted
+/// from the last `)`.
 fn times() -> Option<Times> {
     let stat = disk::read_to_string(Path::new("/proc/self/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;

@@ -20,13 +20,13 @@ async fn a_hangup_reads_the_files_again_and_ends_nothing() {
     scene.settle().await;
     let file = std::fs::read_to_string(scene.keepstep.file()).unwrap();
     scene.keepstep.hang_up();
-    logged(&scene, "the files say what they said at the start").await;
+    logged(&scene, "the files have not changed since the start").await;
     scene.keepstep.rewrite(format!("{file}worker:\n  reconcile: 5s\n"));
     scene.keepstep.hang_up();
-    logged(&scene, "settings changed; a running worker does not take this over yet: restart it").await;
+    logged(&scene, "settings changed; a running worker does not apply changes yet: restart it").await;
     scene.keepstep.rewrite(format!("{file}wrker: {{}}\n"));
     scene.keepstep.hang_up();
-    logged(&scene, "the files cannot be used, and nothing is changed").await;
+    logged(&scene, "the files cannot be used; the worker continues unchanged").await;
     assert!(scene.keepstep.log().contains("wrker"), "{}", scene.keepstep.log());
     scene.keepstep.rewrite(file);
     scene.settle().await;

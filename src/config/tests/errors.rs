@@ -1,4 +1,5 @@
-//! Errors: their place, the offending text, what is allowed, the nearest name, and all of a file at once.
+//! Errors: their place, the offending text, what is allowed, the nearest name, and all of a file at
+//! once.
 
 use super::super::*;
 use super::{ROUTES, STORES, changed, good, no_env, problem, problems, read, short, with_route, with_top};
@@ -58,7 +59,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         ),
         ("pipeline: p", "pipeline: [p]", "2:11 `pipeline` is a list, expected the name of the pipeline"),
         ("pipeline: p", "pipeline:", "2:1 `pipeline` is nothing, expected the name of the pipeline"),
-        ("pipeline: p", "pipeline: p\npipeline: q", "3:1 duplicate key `pipeline` | it already stands in line 2"),
+        ("pipeline: p", "pipeline: p\npipeline: q", "3:1 duplicate key `pipeline` | it is already in line 2"),
         (
             "pipeline: p",
             "pipeline: p\nwrker: {}",
@@ -73,7 +74,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         (
             "\"zk1:2181\"",
             "zk1",
-            "4:29 `zk1` is not a connect string: every host has its port | allowed: `host:port[,host:port…][/chroot]`",
+            "4:29 `zk1` is not a connect string: every host needs a port | allowed: `host:port[,host:port…][/chroot]`",
         ),
         (
             "\"zk1:2181\"",
@@ -93,7 +94,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         (
             "\"redis://cache\"",
             "\"http://cache\"",
-            "5:24 this is not the URL of a Redis: it begins with `redis://` | allowed: `redis://[[user]:password@]host[:port][/database]`",
+            "5:24 this is not a Redis URL: it must begin with `redis://` | allowed: `redis://[[user]:password@]host[:port][/database]`",
         ),
         (
             "\"redis://cache\"",
@@ -114,7 +115,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         (
             "zk <-> cache",
             "zk <-> cach",
-            "8:18 no store is called `cach` | allowed: `zk -> cache`, `cache -> zk`, `zk <-> cache`, `zk`, `cache`; did you mean `cache`?",
+            "8:18 there is no store `cach` | allowed: `zk -> cache`, `cache -> zk`, `zk <-> cache`, `zk`, `cache`; did you mean `cache`?",
         ),
         (
             "zk <-> cache",
@@ -155,7 +156,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         (
             "\"settings:**\"",
             "settings/**",
-            "9:38 `settings/**` is not a pattern: a wildcard is a whole segment, so `settings/**` means nothing | allowed: `*` for exactly one segment, `**` as the last one for one or more, and literal segments; between segments stands the separator, `:`",
+            "9:38 `settings/**` is not a pattern: a wildcard is a whole segment, so `settings/**` means nothing | allowed: `*` for exactly one segment, `**` as the last one for one or more, and literal segments; the separator between segments is `:`",
         ),
         (
             "zk: /settings/**",
@@ -175,7 +176,7 @@ fn a_wrong_key_or_value_says_what_is_allowed_and_offers_the_nearest() {
         (
             "{zk: /settings/**,",
             "{zk: /settings/**, cahe: x,",
-            "9:31 no store is called `cahe` | allowed: `zk`, `cache`; did you mean `cache`?",
+            "9:31 there is no store `cahe` | allowed: `zk`, `cache`; did you mean `cache`?",
         ),
     ] {
         assert_eq!(problem(&changed(from, to)), expected, "{to}");
@@ -277,7 +278,10 @@ fn a_store_is_not_called_like_a_key_of_the_rows_that_commands_print() {
         let text = changed("  zk:", &format!("  {name}:")).replace("zk <-> cache", &format!("{name} <-> cache"));
         let text = text.replace("{zk:", &format!("{{{name}:"));
         let found: Vec<String> = problems(&text).iter().map(short).collect();
-        assert!(found.iter().any(|problem| problem.contains(&format!("no store can be called `{name}`"))), "{found:?}");
+        assert!(
+            found.iter().any(|problem| problem.contains(&format!("a store cannot be called `{name}`"))),
+            "{found:?}"
+        );
     }
 }
 
@@ -290,10 +294,11 @@ fn stores_are_at_most_one_of_each_kind_and_flows_need_theirs() {
     let text = format!("version: 1\npipeline: p\n{only}{ROUTES}");
     assert_eq!(
         problems(&text).iter().map(short).collect::<Vec<_>>(),
-        ["7:18 no store is called `cache` | allowed: `zk`", "8:31 no store is called `cache` | allowed: `zk`"]
+        ["7:18 there is no store `cache` | allowed: `zk`", "8:31 there is no store `cache` | allowed: `zk`"]
     );
     assert!(
-        problem(&changed("{zookeeper: {connect: \"zk1:2181\"}}", "{}")).starts_with("4:3 the store `zk` has no kind")
+        problem(&changed("{zookeeper: {connect: \"zk1:2181\"}}", "{}"))
+            .starts_with("4:3 the store `zk` is neither `zookeeper` nor `redis`")
     );
     let capital = problems(&changed("  zk:", "  Zk:"));
     assert_eq!(
@@ -319,12 +324,12 @@ fn routes_are_at_least_one_and_have_names_of_their_own() {
     let second = "  - {name: settings, flow: zk -> cache, match: {zk: /b/**, cache: \"b:**\"}}\n";
     assert!(problem(&with_route(second)).starts_with("10:12 a second route is called `settings`"));
     let capture = problem(&with_route("  - {name: b, flow: zk, match: {zk: /b/**}}\n"));
-    assert!(capture.contains("the flow of `b` does not go with that of `settings`"), "{capture}");
+    assert!(capture.contains("the flow of `b` cannot be in one pipeline with that of `settings`"), "{capture}");
     let text = with_route("  - {name: b, flow: zk, match: {zk: /b/**, cache: \"b:**\"}, exclude: {cache: []}}\n");
     assert_eq!(
         problems(&text).iter().map(short).collect::<Vec<_>>(),
         [
-            "10:5 the flow of `b` does not go with that of `settings` | a pipeline joins two stores, or captures one of \
+            "10:5 the flow of `b` cannot be in one pipeline with that of `settings` | a pipeline joins two stores, or captures one of \
              them: give this route a pipeline of its own",
             "10:44 the flow of this route does not touch `cache` | allowed: `zk`",
             "10:70 the flow of this route does not touch `cache` | allowed: `zk`"
@@ -397,7 +402,9 @@ fn a_variable_without_a_value_is_an_error_at_its_place() {
     let found: Vec<String> =
         problems(&text).iter().map(|problem| format!("{}:{}", problem.line, problem.column)).collect();
     assert_eq!(found, ["2:13", "2:18"]);
-    assert!(problem(&changed("name: settings", "name: cost$")).starts_with("7:15 a `$` that begins no variable"));
+    assert!(
+        problem(&changed("name: settings", "name: cost$")).starts_with("7:15 a `$` that does not begin a variable")
+    );
 }
 
 #[test]
@@ -441,7 +448,7 @@ fn files_that_cannot_be_read_are_problems_of_their_first_place() {
     assert!(load(folder.path()).unwrap_err().to_string().contains("not supported yet"), "a folder");
     let binary = folder.path().join("binary.yaml");
     std::fs::write(&binary, b"version: 1\nname: \xff\n").unwrap();
-    assert!(load(&binary).unwrap_err().to_string().contains("the pipeline file is not UTF-8, see line 2"));
+    assert!(load(&binary).unwrap_err().to_string().contains("the pipeline file is not UTF-8: see line 2"));
     let large = folder.path().join("large.yaml");
     std::fs::write(&large, "é".repeat(700_000)).unwrap();
     assert!(load(&large).unwrap_err().to_string().contains("a pipeline file has at most 1024 KiB"));

@@ -53,7 +53,7 @@ fn what_would_break_the_stream_is_refused_with_the_reason() {
         ),
         (
             "acks: 1",
-            "14:7 `acks` is set by Keepstep: a change counts only once every replica in step has it | leave it out",
+            "14:7 `acks` is set by Keepstep: a change counts only after every in-sync replica has it | leave it out",
         ),
         (
             "transactional.id: x",
@@ -61,11 +61,11 @@ fn what_would_break_the_stream_is_refused_with_the_reason() {
         ),
         (
             "bootstrap.servers: x",
-            "14:7 `bootstrap.servers` is set by Keepstep: the brokers stand under `brokers` | leave it out",
+            "14:7 `bootstrap.servers` is set by Keepstep: give the brokers under `brokers` | leave it out",
         ),
         (
             "auto.offset.reset: latest",
-            "14:7 `auto.offset.reset` is set by Keepstep: records are read from places that Keepstep names, never from \
+            "14:7 `auto.offset.reset` is set by Keepstep: records are read from positions that Keepstep names, never from \
              `latest` | leave it out",
         ),
         (
@@ -75,7 +75,7 @@ fn what_would_break_the_stream_is_refused_with_the_reason() {
         ),
         (
             "sasl.password: hunter2",
-            "14:22 `stream.kafka.config.sasl.password` is a secret and does not stand in the file itself | allowed: `{env: \
+            "14:22 `stream.kafka.config.sasl.password` is a secret and must not be in the file itself | allowed: `{env: \
              NAME}`, `{file: PATH}`",
         ),
         (
@@ -104,11 +104,11 @@ fn an_inline_secret_is_never_quoted() {
 fn places_that_are_none_are_refused() {
     for (lines, expected) in [
         ("    topic: t\n", "11:3 the key `brokers` is missing in `stream.kafka`"),
-        ("    brokers: \"a:1,\"\n", "12:14 these are no brokers: a host is missing"),
+        ("    brokers: \"a:1,\"\n", "12:14 this is not a list of brokers: a host is missing"),
         ("    brokers: a:1\n    topic: a b\n", "13:12 `a b` is not the name of a topic"),
         (
             "    brokers: a:1\n    schema_registry: registry:8081\n",
-            "13:22 this is not the URL of a schema registry: it begins with `http://`",
+            "13:22 this is not the URL of a schema registry: it must begin with `http://`",
         ),
         ("    brokers: a:1\n    schema_registry: https://a\n", "13:22 `https://` is not supported yet"),
         ("    brokers: a:1\n    retention: {size: 1GiB}\n", "13:17 unknown key `size` in `stream.kafka.retention`"),
@@ -117,5 +117,5 @@ fn places_that_are_none_are_refused() {
         assert!(found.starts_with(expected), "{found}");
     }
     let both = with_top("stream:\n  embedded: {}\n  kafka: {brokers: \"a:1\"}\n");
-    assert!(problem(&both).contains("a stream is in one place"));
+    assert!(problem(&both).contains("a stream has one place"));
 }

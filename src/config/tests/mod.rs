@@ -1,4 +1,5 @@
-//! The pipeline file: the sample of the contract, every error with its place, secrets, echo and schema.
+//! The pipeline file: the sample of the contract, every error with its place, secrets, echo and
+//! schema.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
 
 mod echoes;

@@ -1,4 +1,5 @@
-//! The JSON Schema: it knows the keys that the parser knows, and the examples and every echo conform to it.
+//! The JSON Schema: it knows the keys that the parser knows, and the examples and every echo
+//! conform to it.
 
 use super::super::tree::{self, Node};
 use super::super::*;
@@ -93,7 +94,8 @@ fn to_json(node: &Node) -> Json {
     }
 }
 
-/// As much of JSON Schema as ours uses, apart from most patterns; a word that is not known here fails the test.
+/// As much of JSON Schema as ours uses, apart from most patterns; a word that is not known here
+/// fails the test.
 fn conform(root: &Json, schema: &Json, value: &Json, place: &str) -> Result<(), String> {
     let words = schema.as_object().ok_or("a schema is an object")?;
     let fields = value.as_object();

@@ -128,7 +128,7 @@ fn a_secret_shows_in_no_debug_output_and_in_no_echo() {
 fn a_password_stands_in_one_place() {
     let env = |_: &str| Some("other".to_owned());
     for (extra, expected) in
-        [("password: {env: A}", "a password stands both here"), ("username: you", "the user stands both here")]
+        [("password: {env: A}", "a password is given both here"), ("username: you", "the user is given both here")]
     {
         let text = changed("\"redis://cache\"", &format!("\"redis://me:hunter2@cache\", {extra}"));
         let found = shown(&parse(Path::new("test.yaml"), &text, &env).unwrap_err());

@@ -1,4 +1,5 @@
-//! YAML: what of it a pipeline file may use, and that nothing in a file can make the reader stumble.
+//! YAML: what of it a pipeline file may use, and that nothing in a file can make the reader
+//! stumble.
 
 use super::super::*;
 use super::{changed, no_env, problem, problems, short, with_top};
@@ -42,7 +43,7 @@ fn what_is_not_yaml_is_one_error_with_its_place() {
 #[test]
 fn an_unquoted_variable_inside_braces_is_told_to_be_quoted() {
     let text = changed("\"zk1:2181\"", "${ZOOKEEPER}");
-    assert!(problem(&text).ends_with("| inside `{ }` and `[ ]` quote a variable: `\"${NAME}\"`"), "{}", problem(&text));
+    assert!(problem(&text).ends_with("| quote a variable inside `{ }` and `[ ]`: `\"${NAME}\"`"), "{}", problem(&text));
 }
 
 #[test]

@@ -4,13 +4,12 @@
 
 use crate::change::brief;
 use crate::env;
-use crate::request;
+use crate::request::{self, Call, CallError, Endpoint};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
+use hyper::Method;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -127,27 +126,21 @@ impl Registry {
         }
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(u16, Value), Box<dyn std::error::Error + Send + Sync>> {
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), CallError> {
         let RegistryAddress { host, port, prefix, login } = &self.address;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = env::dial::connect((bare, *port)).await?;
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{prefix}{path}"))
-            .header(HOST, format!("{host}:{port}"))
-            .header(ACCEPT, JSON)
-            .header(CONTENT_TYPE, JSON);
-        if let Some((user, password)) = login {
-            request = request.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
-        }
-        let request = request.body(Full::new(body))?;
-        let (status, bytes) = request::send(stream, request, ANSWER_BYTES_MAX).await?;
+        let login = login.as_ref().map(|(user, password)| STANDARD.encode(format!("{user}:{password}")));
+        let login = login.map(|login| format!("Basic {login}"));
+        let call = Call {
+            method,
+            path: format!("{prefix}{path}"),
+            headers: [(ACCEPT, JSON), (CONTENT_TYPE, JSON)]
+                .into_iter()
+                .chain(login.as_deref().map(|login| (AUTHORIZATION, login)))
+                .collect(),
+            body: body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string())),
+        };
+        let endpoint = Endpoint::Tcp { host: host.clone(), port: *port };
+        let (status, bytes) = request::send(&endpoint, call, ANSWER_BYTES_MAX).await?;
         Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 }

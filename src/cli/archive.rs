@@ -1,14 +1,13 @@
-//! Where a command puts the values that it is about to replace: on the stream, through the worker that owns it, or by
-//! itself where no worker does.
+//! Records the values that a command is about to replace on the stream: through the worker that
+//! owns the stream, or directly if no worker owns it.
 
-use super::exit::Failure;
 use crate::assembly;
 use crate::change::Change;
 use crate::config::Pipeline;
 use crate::env::{self, Instant};
-use crate::history::{HistoryError, Keeper};
+use crate::history::{Archive, HistoryError};
 use crate::http::client::{self, ClientError, Target};
-use crate::http::{keep, socket_path};
+use crate::http::{replaced, socket_path};
 use crate::stream::{Stream, StreamError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -16,91 +15,96 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of values in one request to a worker; it takes some times more.
+/// Bytes of values in one request to a worker, which takes several times more.
 const REQUEST_BYTES: usize = 4 * 1024 * 1024;
-/// Pause before the stream's owner is looked for again: a worker that takes over opens its socket within a second.
+/// Pause before the next search for the owner of the stream: a worker that takes over opens its
+/// socket within a second.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Who writes the stream.
-enum Way {
+enum Writer {
     Unknown,
     Worker,
-    /// This command, which owns nothing.
-    Own(Arc<dyn Stream>),
+    /// This command. It does not own the pipeline.
+    Command(Arc<dyn Stream>),
 }
 
 /// See the module.
-pub(super) struct StreamKeeper {
+pub(super) struct StreamArchive {
     pipeline: Pipeline,
     data_dir: PathBuf,
     worker: Target,
     path: String,
     patience: Duration,
-    way: tokio::sync::Mutex<Way>,
+    writer: tokio::sync::Mutex<Writer>,
 }
 
-impl StreamKeeper {
-    /// Nothing is opened before the first value is to be kept.
-    pub(super) fn new(pipeline: &Pipeline, data_dir: &Path, patience: Duration) -> StreamKeeper {
-        StreamKeeper {
+impl StreamArchive {
+    /// Opens nothing before the first value is to be recorded.
+    pub(super) fn new(pipeline: &Pipeline, data_dir: &Path, patience: Duration) -> StreamArchive {
+        StreamArchive {
             pipeline: pipeline.clone(),
             data_dir: data_dir.to_owned(),
             worker: Target::Unix(socket_path(data_dir, &pipeline.name)),
             path: format!("/keep?pipeline={}", client::encode(&pipeline.name)),
             patience,
-            way: tokio::sync::Mutex::new(Way::Unknown),
+            writer: tokio::sync::Mutex::new(Writer::Unknown),
         }
     }
 
-    async fn put(&self, changes: Vec<Change>) -> Result<(), HistoryError> {
-        let mut way = self.way.lock().await;
+    async fn record(&self, changes: Vec<Change>) -> Result<(), HistoryError> {
+        let mut writer = self.writer.lock().await;
         let begun = Instant::now();
         loop {
-            let trouble = match &*way {
-                Way::Worker => match self.tell(&changes).await? {
+            let trouble = match &*writer {
+                Writer::Worker => match self.send(&changes).await? {
                     None => return Ok(()),
                     Some(why) => {
-                        *way = Way::Unknown;
+                        *writer = Writer::Unknown;
                         why
                     }
                 },
-                Way::Own(stream) => return Ok(stream.keep(changes).await.map(|_| ())?),
-                Way::Unknown => match self.tell(&changes).await? {
+                Writer::Command(stream) => return Ok(stream.keep(changes).await.map(|_| ())?),
+                Writer::Unknown => match self.send(&changes).await? {
                     None => {
-                        *way = Way::Worker;
+                        *writer = Writer::Worker;
                         return Ok(());
                     }
                     Some(why) => match self.open(&why).await {
                         Ok(stream) => {
-                            *way = Way::Own(stream);
+                            *writer = Writer::Command(stream);
                             continue;
                         }
-                        Err(StreamError::Owned(who)) => format!("{who} writes the stream, and does not take values"),
+                        Err(StreamError::Owned(who)) => {
+                            format!("{who} owns the stream and does not accept values from this command")
+                        }
                         Err(error) => return Err(error.into()),
                     },
                 },
             };
             if begun.elapsed() >= self.patience {
-                return Err(HistoryError::Failed(format!("{trouble}; nothing is replaced that cannot be kept")));
+                return Err(HistoryError::Failed(format!(
+                    "{trouble}; a value that cannot be archived is not replaced"
+                )));
             }
             env::sleep(AGAIN).await;
         }
     }
 
-    /// Opens the stream for ourselves, since no worker does.
+    /// Opens the stream in this process, since no worker has it open.
     async fn open(&self, why: &str) -> Result<Arc<dyn Stream>, StreamError> {
         let folder = assembly::folder(&self.data_dir, &self.pipeline.name).join("stream");
         if self.pipeline.stream.kafka.is_none() && !env::disk::is_dir(&folder) {
             tracing::warn!(
                 folder = %folder.display(),
-                "{why}, and there is no stream here: a new one begins, for what is replaced; see --data-dir"
+                "{why}, and there is no stream here: a new stream begins, for the values that are replaced; see --data-dir"
             );
         }
-        assembly::open_to_keep(&self.pipeline, &self.data_dir).await
+        assembly::open_to_archive(&self.pipeline, &self.data_dir).await
     }
 
-    /// Hands the values to the worker; `Some` says why there is none that owns the stream.
-    async fn tell(&self, changes: &[Change]) -> Result<Option<String>, HistoryError> {
+    /// Sends the values to the worker. `Some`: no worker owns the stream, with the reason.
+    async fn send(&self, changes: &[Change]) -> Result<Option<String>, HistoryError> {
         let mut rest = changes;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -110,14 +114,18 @@ impl StreamKeeper {
                 bytes <= REQUEST_BYTES
             });
             let (some, others) = rest.split_at(fits.count().max(1));
-            let body = keep::pack(some).map_err(|error| HistoryError::Failed(error.to_string()))?;
+            let body = replaced::pack(some).map_err(|error| HistoryError::Failed(error.to_string()))?;
             match client::send_body(&self.worker, "POST", &self.path, body).await {
                 Ok((200, _)) => rest = others,
-                // A standby, or one that is not ready: somebody else may own the stream, or nobody.
+                // A standby, or a worker that is not ready: another worker may own the stream, or
+                // none.
                 Ok((404 | 409, why)) => return Ok(Some(String::from_utf8_lossy(&why).trim().to_owned())),
                 Ok((code, why)) => {
                     let why = String::from_utf8_lossy(&why);
-                    return Err(HistoryError::Failed(format!("the worker keeps no value ({code}): {}", why.trim())));
+                    return Err(HistoryError::Failed(format!(
+                        "the worker does not record the replaced value ({code}): {}",
+                        why.trim()
+                    )));
                 }
                 Err(ClientError::NoWorker(why)) => return Ok(Some(why)),
                 Err(ClientError::Failed(why)) => return Err(HistoryError::Failed(why)),
@@ -127,17 +135,8 @@ impl StreamKeeper {
     }
 }
 
-impl Keeper for StreamKeeper {
-    fn keep(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), HistoryError>> {
-        self.put(changes).boxed()
-    }
-}
-
-impl From<HistoryError> for Failure {
-    fn from(error: HistoryError) -> Failure {
-        match error {
-            HistoryError::Away(text) => Failure::Unreachable(text),
-            HistoryError::Failed(text) => Failure::Failed(text),
-        }
+impl Archive for StreamArchive {
+    fn record_replaced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), HistoryError>> {
+        self.record(changes).boxed()
     }
 }

@@ -1,4 +1,5 @@
-//! A connection that says when it last moved, and that does not wait for ever for a client that reads nothing.
+//! Timeouts of connections: when a connection was last active, and an end for a client that does
+//! not read its answer.
 
 use crate::env::{self, Instant};
 use futures::future::BoxFuture;
@@ -10,17 +11,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// When a connection last moved.
+/// When a connection was last active.
 #[derive(Debug)]
-pub(super) struct Moved {
+pub(super) struct Activity {
     opened: Instant,
-    /// Milliseconds after that.
+    /// Milliseconds between the opening and the last activity.
     after: AtomicU64,
 }
 
-impl Moved {
-    pub(super) fn now() -> Arc<Moved> {
-        Arc::new(Moved { opened: Instant::now(), after: AtomicU64::new(0) })
+impl Activity {
+    pub(super) fn now() -> Arc<Activity> {
+        Arc::new(Activity { opened: Instant::now(), after: AtomicU64::new(0) })
     }
 
     fn note(&self) {
@@ -33,38 +34,40 @@ impl Moved {
     }
 }
 
-/// See the module.
-pub(super) struct Patient<S> {
+/// A connection with a limit on how long a write may stall.
+pub(super) struct WriteTimeout<S> {
     stream: S,
-    moved: Arc<Moved>,
+    activity: Arc<Activity>,
     limit: Duration,
-    /// Runs while the client takes nothing of what is written.
-    waits: Option<BoxFuture<'static, ()>>,
+    /// Runs while the client reads nothing.
+    stalled: Option<BoxFuture<'static, ()>>,
 }
 
-impl<S> Patient<S> {
-    /// A client that takes nothing for so long has its connection ended.
-    pub(super) fn new(stream: S, moved: Arc<Moved>, limit: Duration) -> Patient<S> {
-        Patient { stream, moved, limit, waits: None }
+impl<S> WriteTimeout<S> {
+    /// The connection of a client that reads nothing for this time is closed.
+    pub(super) fn new(stream: S, activity: Arc<Activity>, limit: Duration) -> WriteTimeout<S> {
+        WriteTimeout { stream, activity, limit, stalled: None }
     }
 
-    /// What a write came to, once the client's patience with us is taken into account.
+    /// The result of a write, or an error once it has stalled for too long.
     fn bounded<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waits = None;
-            self.moved.note();
+            self.stalled = None;
+            self.activity.note();
             return written;
         }
         let limit = self.limit;
-        let waits = self.waits.get_or_insert_with(|| Box::pin(env::sleep(limit)));
-        match waits.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing"))),
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(env::sleep(limit)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -72,13 +75,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() {
-            self.moved.note();
+            self.activity.note();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.bounded(context, written)
@@ -115,20 +118,20 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     #[tokio::test]
-    async fn a_client_that_reads_nothing_is_not_waited_for() {
+    async fn a_client_that_reads_nothing_is_cut_off() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut ours = Patient::new(ours, Moved::now(), Duration::from_millis(20));
+        let mut ours = WriteTimeout::new(ours, Activity::now(), Duration::from_millis(20));
         let error = ours.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
-    async fn what_moves_is_noted() {
+    async fn activity_is_noted() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let moved = Moved::now();
-        let before = moved.at();
+        let activity = Activity::now();
+        let before = activity.at();
         env::sleep(Duration::from_millis(5)).await;
-        Patient::new(ours, Arc::clone(&moved), Duration::from_secs(1)).write_all(b"a").await.unwrap();
-        assert!(moved.at() > before);
+        WriteTimeout::new(ours, Arc::clone(&activity), Duration::from_secs(1)).write_all(b"a").await.unwrap();
+        assert!(activity.at() > before);
     }
 }

@@ -1,7 +1,7 @@
-//! The numbers that a status already holds, as gauges of one scrape.
+//! The values of the statuses as gauges, at each scrape.
 
-use super::names;
 use crate::pipeline::control::{PipelineState, PipelineStatus};
+use crate::telemetry::names;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -58,7 +58,7 @@ const STATES: [(PipelineState, &str); 9] = [
     (PipelineState::Stopping, "stopping"),
 ];
 
-/// Adds the gauges of these statuses. Of the figures of a pipeline only its owner tells.
+/// Adds the gauges of these statuses. Only the owner serves the figures of a pipeline.
 pub(super) fn register(registry: &mut Registry, statuses: &[PipelineStatus]) {
     register_pipelines(registry, statuses);
     let owned: Vec<&PipelineStatus> = statuses.iter().filter(|status| status.state != PipelineState::Standby).collect();
@@ -91,13 +91,13 @@ fn register_routes(registry: &mut Registry, statuses: &[&PipelineStatus]) {
     }
     registry.register(
         names::LAG_SECONDS,
-        "Age of the oldest change that is not yet settled, or for how long a source has not been heard",
+        "Age of the oldest pending change, or the time for which a source has not been watched",
         lag,
     );
     registry.register(names::QUARANTINED, "Pairs in quarantine", quarantined);
     registry.register(names::UNREADABLE, "Znodes that may not be read, and pairs without a permission", unreadable);
     registry.register(names::PAIRS, "Pairs that are in step", pairs);
-    registry.register(names::PENDING, "Pairs known to have changed and not yet settled", pending);
+    registry.register(names::PENDING, "Pairs with a pending change", pending);
     registry.register(names::AWAITING_APPROVAL, "Deletes that wait for keepstep approve", awaiting);
     registry.register(names::STREAM_POSITION, "Newest position of the stream", position);
     registry.register(names::STREAM_BYTES, "Bytes that the stream takes on disk", bytes);
@@ -133,7 +133,7 @@ fn register_pipelines(registry: &mut Registry, statuses: &[PipelineStatus]) {
     registry.register(names::BUILD_INFO, "Which version runs", build);
     registry.register(names::PIPELINE_READY, "1 if the pipeline is ready", ready);
     registry.register(names::PIPELINE_STATE, "1 in the state that the pipeline is in", state);
-    registry.register(names::EPOCH, "Epoch of the owner, told by the owner", epoch);
+    registry.register(names::EPOCH, "Epoch of the owner, served by the owner only", epoch);
     registry.register(names::STANDBYS, "Workers that stand by", standbys);
     registry.register(names::OWNER_INFO, "1 for the owner, as this worker knows it", owner);
 }
@@ -149,15 +149,16 @@ fn register_stores(registry: &mut Registry, statuses: &[PipelineStatus]) {
     registry.register(names::STORE_CONNECTED, "1 if the connection stands", connected);
 }
 
-/// What is beyond 2^63 is shown as that; no count here gets there.
+/// A count above 2^63 is shown as 2^63; no count here reaches it.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Exposition, Metrics};
+    use crate::http::exposition::{Exposition, page};
     use crate::http::fake;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn a_route_shows_its_lag_pairs_and_quarantine() {
@@ -167,7 +168,7 @@ mod tests {
             route.pairs = 7;
             route.quarantined = 2;
         }
-        let page = Metrics::new().text(&[status], Exposition::Plain);
+        let page = page(&Metrics::new(), &[status], Exposition::Plain);
         for series in [
             r#"keepstep_lag_seconds{pipeline="p",route="settings"} 1.5"#,
             r#"keepstep_pairs{pipeline="p",route="settings"} 7"#,
@@ -192,7 +193,7 @@ mod tests {
                 route.pairs = pairs;
             }
         }
-        let page = Metrics::new().text(&statuses, Exposition::Plain);
+        let page = page(&Metrics::new(), &statuses, Exposition::Plain);
         assert!(page.contains(r#"keepstep_lag_seconds{pipeline="p",route="settings"} 3"#), "{page}");
         assert!(page.contains(r#"keepstep_pairs{pipeline="q",route="settings"} 5"#), "{page}");
     }

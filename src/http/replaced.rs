@@ -1,13 +1,15 @@
-//! Replaced values on their way from a command to the worker that owns the stream: each as its Avro bytes, with their
-//! number before them (`u32`, big-endian). Only the Unix socket takes them.
+//! The body of a request in which a command gives replaced values to the worker that owns the
+//! stream: each as Avro bytes, after their length (`u32`, big-endian). Only the Unix socket accepts
+//! it.
 
 use crate::change::Change;
 use crate::codec::{self, CodecError};
 
-/// The largest body. A record holds at most two values of 1,000,000 bytes, and a command sends some megabytes at a time.
+/// The largest body. A record holds at most two values of 1,000,000 bytes, and a command sends some
+/// megabytes at a time.
 pub(super) const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The body of a request.
+/// Makes the body.
 ///
 /// # Errors
 /// A change that does not fit the schema.
@@ -22,17 +24,17 @@ pub fn pack(changes: &[Change]) -> Result<Vec<u8>, CodecError> {
     Ok(body)
 }
 
-/// What [`pack`] packed.
+/// Reads the body.
 pub(super) fn unpack(body: &[u8]) -> Result<Vec<Change>, CodecError> {
     let cut = || CodecError::Malformed("the body is cut short".to_owned());
     let mut changes = Vec::new();
     let mut rest = body;
     while !rest.is_empty() {
-        let (length, behind) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        let (one, behind) = behind.split_at_checked(length).ok_or_else(cut)?;
+        let (one, after) = after.split_at_checked(length).ok_or_else(cut)?;
         changes.push(codec::decode(one)?);
-        rest = behind;
+        rest = after;
     }
     Ok(changes)
 }

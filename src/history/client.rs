@@ -1,4 +1,5 @@
-//! An application's hand in one of the stores: reads plain values, and changes them by compare-and-set.
+//! A client of one store that does what an application does: it reads plain values and changes them
+//! by compare-and-set.
 
 use crate::change::{Digest, Pair, Side, ZkStat};
 use crate::store::{
@@ -9,14 +10,14 @@ use std::sync::Arc;
 
 /// One store.
 #[derive(Clone)]
-pub enum Hand {
+pub enum StoreClient {
     /// A ZooKeeper.
     Znodes(Arc<dyn Znodes>),
     /// A Redis.
     Keys(Arc<dyn Keyspace>),
 }
 
-/// What stands under a pair's name in one store.
+/// What a store has under the name of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// Neither znode nor key.
@@ -32,14 +33,14 @@ pub enum Found {
     Key {
         /// SHA-1 of the value.
         digest: Digest,
-        /// The value, where it was asked for or is short.
+        /// The value, if it is short or was asked for.
         bytes: Option<Vec<u8>>,
     },
-    /// Something that cannot be mirrored: reason (one word) and detail (one sentence).
-    Unfit(&'static str, String),
+    /// A value that cannot be mirrored: reason (one word) and detail (one sentence).
+    Unsupported(&'static str, String),
 }
 
-/// One change of one pair, decided on what was found.
+/// One change of one pair. It is made only if the store still has what was found.
 pub(super) struct Edit<'a> {
     pub(super) pair: &'a Pair,
     pub(super) found: &'a Found,
@@ -48,13 +49,13 @@ pub(super) struct Edit<'a> {
 }
 
 impl Found {
-    /// The value, where it is known. A persistent znode with empty data has none.
+    /// The value, if it is known. A persistent znode with empty data has none.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         match self {
             Found::Znode { data, stat } => Some(data.as_slice()).filter(|_| !data.is_empty() || stat.is_ephemeral()),
             Found::Key { bytes, .. } => bytes.as_deref(),
-            Found::Nothing | Found::Unfit(..) => None,
+            Found::Nothing | Found::Unsupported(..) => None,
         }
     }
 
@@ -64,7 +65,8 @@ impl Found {
         matches!(self, Found::Key { .. }) || self.value().is_some()
     }
 
-    /// Whether this is that value. A persistent znode with empty data is no value, and the empty one.
+    /// Whether this is the wanted value. A persistent znode with empty data equals both no value
+    /// and the empty value.
     #[must_use]
     pub fn is(&self, wanted: Option<&[u8]>) -> bool {
         match (self, wanted) {
@@ -83,7 +85,8 @@ impl Found {
         matches!(self, Found::Znode { stat, .. } if stat.is_ephemeral())
     }
 
-    /// Whether both are the same state: of a znode, that nobody wrote it in between.
+    /// Whether both are the same state. A znode is the same if nobody wrote it in between, even if
+    /// its data is equal.
     pub(super) fn same(&self, other: &Found) -> bool {
         match (self, other) {
             (Found::Znode { stat: one, .. }, Found::Znode { stat: two, .. }) => one.mzxid == two.mzxid,
@@ -92,7 +95,7 @@ impl Found {
         }
     }
 
-    /// Without the bytes, for a later [`Found::same`].
+    /// Without the bytes, enough for a later [`Found::same`].
     pub(super) fn bare(&self) -> Found {
         match self {
             Found::Znode { stat, .. } => Found::Znode { data: Vec::new(), stat: *stat },
@@ -102,21 +105,21 @@ impl Found {
     }
 }
 
-/// A znode as it was read.
+/// From the reading of a znode.
 pub(super) fn found_znode(reading: ZnodeReading) -> Found {
     match reading {
         ZnodeReading::Absent(_) => Found::Nothing,
         ZnodeReading::Present { data, .. } if data.len() > VALUE_BYTES_MAX => {
             let detail = format!("the znode holds {} bytes, and at most {VALUE_BYTES_MAX} are mirrored", data.len());
-            Found::Unfit("too_large", detail)
+            Found::Unsupported("too_large", detail)
         }
         ZnodeReading::Present { data, stat } => Found::Znode { data, stat },
-        ZnodeReading::Denied(detail) => Found::Unfit("no_permission", detail),
-        ZnodeReading::TooLarge(detail) => Found::Unfit("too_large", detail),
+        ZnodeReading::Denied(detail) => Found::Unsupported("no_permission", detail),
+        ZnodeReading::TooLarge(detail) => Found::Unsupported("too_large", detail),
     }
 }
 
-/// A key as it was read; `None`: ask again.
+/// From the state of a key; `None`: ask again.
 pub(super) fn found_key(state: KeyState) -> Option<Found> {
     Some(match state {
         KeyState::Absent => Found::Nothing,
@@ -124,19 +127,19 @@ pub(super) fn found_key(state: KeyState) -> Option<Found> {
         KeyState::Digest { digest, .. } => Found::Key { digest, bytes: None },
         KeyState::TooLarge(bytes) => {
             let detail = format!("the key holds {bytes} bytes, and at most {VALUE_BYTES_MAX} are mirrored");
-            Found::Unfit("too_large", detail)
+            Found::Unsupported("too_large", detail)
         }
         KeyState::WrongType(kind) => {
-            Found::Unfit("wrong_type", format!("the key is a {kind}, and this route carries strings"))
+            Found::Unsupported("wrong_type", format!("the key is a {kind}, and this route carries strings"))
         }
-        KeyState::Denied(detail) => Found::Unfit("no_permission", detail),
-        KeyState::Obstructed(bucket) => Found::Unfit("wrong_type", KeyState::obstructed_by(&bucket)),
-        KeyState::Unasked(detail) => Found::Unfit("too_large", detail),
+        KeyState::Denied(detail) => Found::Unsupported("no_permission", detail),
+        KeyState::Obstructed(bucket) => Found::Unsupported("wrong_type", KeyState::obstructed_by(&bucket)),
+        KeyState::Unasked(detail) => Found::Unsupported("too_large", detail),
         KeyState::Later => return None,
     })
 }
 
-/// What stands under these keys; `None` where the answer was full before their turn came.
+/// What these keys hold. Keys for which an answer had no room are asked for again.
 pub(super) async fn look_keys(
     keyspace: &dyn Keyspace,
     names: &[&[u8]],
@@ -150,7 +153,7 @@ pub(super) async fn look_keys(
         if left.is_empty() {
             return Ok(founds.into_iter().flatten().collect());
         }
-        // An answer holds at least one value, so this comes to an end.
+        // Every answer holds at least one value, so this ends.
         let again: Vec<&[u8]> = left.iter().filter_map(|at| names.get(*at).copied()).collect();
         let states = one_for_one("keys", again.len(), keyspace.look(&again, values).await?)?;
         for (at, state) in left.into_iter().zip(states) {
@@ -161,46 +164,47 @@ pub(super) async fn look_keys(
     }
 }
 
-impl Hand {
+impl StoreClient {
     /// Which kind of store it is.
     #[must_use]
     pub fn side(&self) -> Side {
         match self {
-            Hand::Znodes(_) => Side::Zookeeper,
-            Hand::Keys(_) => Side::Redis,
+            StoreClient::Znodes(_) => Side::Zookeeper,
+            StoreClient::Keys(_) => Side::Redis,
         }
     }
 
-    /// Connects, or connects anew.
+    /// Connects, or reconnects.
     pub(super) async fn connect(&self) -> Result<(), StoreError> {
         match self {
-            Hand::Znodes(znodes) => znodes.connect().await,
-            Hand::Keys(keys) => keys.connect().await,
+            StoreClient::Znodes(znodes) => znodes.connect().await,
+            StoreClient::Keys(keys) => keys.connect().await,
         }
     }
 
-    /// What stands under these names, in order; keys above some size as digests unless `values` is set.
+    /// What the store has under these names, in order. Long values of keys come as digests unless
+    /// `values` is set.
     ///
     /// # Errors
-    /// The store is away, or refuses.
+    /// The store is away, or refuses the request.
     pub async fn look(&self, pairs: &[&Pair], values: bool) -> Result<Vec<Found>, StoreError> {
         match self {
-            Hand::Znodes(znodes) => {
+            StoreClient::Znodes(znodes) => {
                 let paths: Vec<String> = pairs.iter().map(|pair| pair.zookeeper.clone().unwrap_or_default()).collect();
                 let readings = one_for_one("znodes", paths.len(), znodes.read(&paths, Look::Synced).await?)?;
                 Ok(readings.into_iter().map(found_znode).collect())
             }
-            Hand::Keys(keys) => {
+            StoreClient::Keys(keys) => {
                 let names: Vec<&[u8]> = pairs.iter().map(|pair| pair.redis.as_deref().unwrap_or_default()).collect();
                 look_keys(keys.as_ref(), &names, values).await
             }
         }
     }
 
-    /// Changes pairs, each by its own compare-and-set.
+    /// Changes pairs, each by its own compare-and-set. One outcome for each edit, in order.
     pub(super) async fn edit(&self, edits: &[Edit<'_>]) -> Result<Vec<KeyOutcome>, StoreError> {
         match self {
-            Hand::Keys(keys) => {
+            StoreClient::Keys(keys) => {
                 let changes: Vec<KeyEdit<'_>> = edits
                     .iter()
                     .map(|edit| KeyEdit {
@@ -214,7 +218,7 @@ impl Hand {
                     .collect();
                 one_for_one("edits of keys", changes.len(), keys.edit(&changes).await?)
             }
-            Hand::Znodes(znodes) => {
+            StoreClient::Znodes(znodes) => {
                 let mut order: Vec<usize> = (0..edits.len()).collect();
                 // Parents are created before children, and children are deleted before parents.
                 order.sort_by_key(|at| {

@@ -1,6 +1,6 @@
-//! What a worker can be told over its doors: who may, what was asked, and what came of it.
+//! The endpoints that control a worker: who may use them, their parameters, and their answers.
 
-use super::site::{Door, Site};
+use super::state::{AppState, Listener};
 use crate::pipeline::control::{Command, CommandError, Handle};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -8,9 +8,9 @@ use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which of the things that a worker can be told.
+/// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(super) enum Action {
     Pause,
     Resume,
     Reconcile,
@@ -19,24 +19,25 @@ pub(super) enum Verb {
     Drop,
 }
 
-/// The parameters of a request, from its query or from a JSON body. An unknown one is refused: a misspelt `route`
-/// must not pause everything.
+/// The parameters of a request, from its query or from a JSON body. An unknown one is refused: a
+/// misspelt `route` must not pause everything.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Ask {
+pub(super) struct Parameters {
     pipeline: Option<String>,
     route: Option<String>,
     key: Option<String>,
-    /// With `pause`: how long.
+    /// With `pause`: its length.
     r#for: Option<String>,
 }
 
-impl Ask {
-    /// From the body, and from the query where the body is silent.
-    pub(super) fn read(query: Option<Ask>, body: &[u8]) -> Result<Ask, serde_json::Error> {
+impl Parameters {
+    /// The parameters of the body, completed by those of the query.
+    pub(super) fn read(query: Option<Parameters>, body: &[u8]) -> Result<Parameters, serde_json::Error> {
         let query = query.unwrap_or_default();
-        let body: Ask = if body.trim_ascii().is_empty() { Ask::default() } else { serde_json::from_slice(body)? };
-        Ok(Ask {
+        let body: Parameters =
+            if body.trim_ascii().is_empty() { Parameters::default() } else { serde_json::from_slice(body)? };
+        Ok(Parameters {
             pipeline: body.pipeline.or(query.pipeline),
             route: body.route.or(query.route),
             key: body.key.or(query.key),
@@ -44,38 +45,38 @@ impl Ask {
         })
     }
 
-    /// What is asked; the error says what is wrong with it.
-    fn command(&self, verb: Verb) -> Result<Command, String> {
+    /// The command; the error explains which parameter is wrong.
+    fn command(&self, action: Action) -> Result<Command, String> {
         let (route, key) = (self.route.clone(), self.key.clone().map(String::into_bytes));
         let length = self.r#for.as_deref().map(duration).transpose()?;
-        if length.is_some() && verb != Verb::Pause {
+        if length.is_some() && action != Action::Pause {
             return Err("only a pause has a `for`".to_owned());
         }
         if length.is_some_and(|length| length.is_zero()) {
-            return Err("a pause lasts longer than no time: give `for` a length such as 10m".to_owned());
+            return Err("a pause cannot have the length 0: give `for` a length such as 10m".to_owned());
         }
-        Ok(match verb {
-            Verb::Pause => Command::Pause(route, length),
-            Verb::Resume => Command::Resume(route),
-            Verb::Reconcile => Command::Reconcile(route),
-            Verb::Approve => Command::Approve(route),
-            Verb::Retry => Command::QuarantineRetry(key),
-            Verb::Drop => Command::QuarantineDrop(key),
+        Ok(match action {
+            Action::Pause => Command::Pause(route, length),
+            Action::Resume => Command::Resume(route),
+            Action::Reconcile => Command::Reconcile(route),
+            Action::Approve => Command::Approve(route),
+            Action::Retry => Command::QuarantineRetry(key),
+            Action::Drop => Command::QuarantineDrop(key),
         })
     }
 }
 
-/// A length of time: `30s`, `500ms`, `2m`, `1m30s`, `7d`; a plain number is seconds.
+/// A duration: `30s`, `500ms`, `2m`, `1m30s`, `7d`; a plain number is seconds.
 ///
 /// # Errors
 ///
-/// How it reads, where it does not.
+/// The expected form.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
-    let wrong = || "a length of time reads 30s, 500ms, 2m, 1h or 7d".to_owned();
-    // The calendar's days are no length; ours have 24 hours.
+    let wrong = || "give a duration such as 30s, 500ms, 2m, 1h or 7d".to_owned();
+    // jiff's days depend on a calendar; these have 24 hours.
     let (days, rest) = text.split_once('d').unwrap_or(("0", text));
     let days: u64 = days.parse().map_err(|_| wrong())?;
     let rest = match rest {
@@ -87,16 +88,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     days.checked_mul(86_400).and_then(|days| Duration::from_secs(days).checked_add(rest)).ok_or_else(wrong)
 }
 
-/// `Some` is the refusal.
+/// The refusal of a request that may not control the worker; `None`: it may.
 #[must_use]
-pub(super) fn refusal(door: &Door, headers: &HeaderMap) -> Option<Response> {
-    let token = match door {
-        Door::Unix => return None,
-        Door::Tcp(None) => {
-            let text = "steering over HTTP is off; `keepstep run --http-token-file FILE` turns it on\n";
+pub(super) fn refusal(listener: &Listener, headers: &HeaderMap) -> Option<Response> {
+    let token = match listener {
+        Listener::Unix => return None,
+        Listener::Tcp(None) => {
+            let text = "control over HTTP is off; `keepstep run --http-token-file FILE` turns it on\n";
             return Some((StatusCode::NOT_FOUND, text).into_response());
         }
-        Door::Tcp(Some(token)) => token,
+        Listener::Tcp(Some(token)) => token,
     };
     if bearer(headers).is_some_and(|offered| token.admits(offered)) {
         return None;
@@ -113,23 +114,24 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Tells every pipeline that is meant, and answers in sentences, one a line.
+/// Sends the command to every selected pipeline, and answers in sentences, one on each line.
 ///
-/// Without `pipeline` all of them are meant; with a `route` then those that have it. It is a success if one carried it
-/// out; else the answer is the refusal of the first that is not the owner, or of the first.
-pub(super) async fn carry_out(site: &Site, ask: &Ask, verb: Verb) -> Response {
-    let meant = match meant(site, ask.pipeline.as_deref()) {
-        Ok(meant) => meant,
+/// Without `pipeline`, all pipelines are selected. The request succeeds if one of them executed the
+/// command. Otherwise the answer is the refusal of the first pipeline that this worker does not
+/// own, or else the first refusal.
+pub(super) async fn execute(state: &AppState, parameters: &Parameters, action: Action) -> Response {
+    let selected = match selected(state, parameters.pipeline.as_deref()) {
+        Ok(selected) => selected,
         Err(refusal) => return refusal,
     };
-    let command = match ask.command(verb) {
+    let command = match parameters.command(action) {
         Ok(command) => command,
         Err(wrong) => return (StatusCode::BAD_REQUEST, line(&wrong)).into_response(),
     };
-    let several = meant.len() > 1;
+    let several = selected.len() > 1;
     let mut done = Vec::new();
     let mut refused: Vec<CommandError> = Vec::new();
-    for handle in meant {
+    for handle in selected {
         match handle.command(command.clone()).await {
             Ok(sentence) if several => done.push(format!("{}: {sentence}", handle.name())),
             Ok(sentence) => done.push(sentence),
@@ -147,7 +149,8 @@ pub(super) async fn carry_out(site: &Site, ask: &Ask, verb: Verb) -> Response {
             None => not_started(),
         };
     }
-    // A route of another pipeline is no refusal worth telling; another owner is.
+    // That a pipeline does not have the route is no failure if another one has it. That another
+    // worker owns it is.
     done.extend(refused.into_iter().filter_map(|error| match error {
         CommandError::NotOwner(text) | CommandError::Failed(text) => Some(format!("not done: {text}")),
         CommandError::UnknownRoute(_) | CommandError::Nothing(_) => None,
@@ -155,16 +158,16 @@ pub(super) async fn carry_out(site: &Site, ask: &Ask, verb: Verb) -> Response {
     (StatusCode::OK, line(&done.join("\n"))).into_response()
 }
 
-/// Hands replaced values to the pipeline that is named.
-pub(super) async fn keep(site: &Site, ask: &Ask, body: &[u8]) -> Response {
-    let meant = match meant(site, ask.pipeline.as_deref()) {
-        Ok(meant) => meant,
+/// Puts replaced values on the stream of the pipeline that the parameters name.
+pub(super) async fn record_replaced(state: &AppState, parameters: &Parameters, body: &[u8]) -> Response {
+    let selected = match selected(state, parameters.pipeline.as_deref()) {
+        Ok(selected) => selected,
         Err(refusal) => return refusal,
     };
-    let [handle] = meant.as_slice() else {
-        return (StatusCode::BAD_REQUEST, "name the pipeline\n").into_response();
+    let [handle] = selected.as_slice() else {
+        return (StatusCode::BAD_REQUEST, "give the parameter `pipeline`\n").into_response();
     };
-    let changes = match super::keep::unpack(body) {
+    let changes = match super::replaced::unpack(body) {
         Ok(changes) => changes,
         Err(error) => return (StatusCode::BAD_REQUEST, line(&error.to_string())).into_response(),
     };
@@ -176,18 +179,18 @@ pub(super) async fn keep(site: &Site, ask: &Ask, body: &[u8]) -> Response {
 }
 
 #[expect(clippy::result_large_err, reason = "the error is the response itself, made once a request")]
-fn meant<'a>(site: &'a Site, pipeline: Option<&str>) -> Result<Vec<&'a Arc<dyn Handle>>, Response> {
-    let all = site.handles();
+fn selected<'a>(state: &'a AppState, pipeline: Option<&str>) -> Result<Vec<&'a Arc<dyn Handle>>, Response> {
+    let all = state.handles();
     let Some(pipeline) = pipeline else { return Ok(all.iter().collect()) };
-    let meant: Vec<_> = all.iter().filter(|handle| handle.name() == pipeline).collect();
-    if !meant.is_empty() {
-        return Ok(meant);
+    let selected: Vec<_> = all.iter().filter(|handle| handle.name() == pipeline).collect();
+    if !selected.is_empty() {
+        return Ok(selected);
     }
     if all.is_empty() {
         return Err(not_started());
     }
     let names: Vec<&str> = all.iter().map(|handle| handle.name()).collect();
-    let text = format!("no pipeline of that name runs here; these do: {}\n", names.join(", "));
+    let text = format!("no pipeline of that name runs here; the pipelines here are: {}\n", names.join(", "));
     Err((StatusCode::NOT_FOUND, text).into_response())
 }
 
@@ -206,15 +209,15 @@ mod tests {
 
     #[test]
     fn the_body_decides_before_the_query() {
-        let query = Ask { pipeline: Some("p".to_owned()), route: Some("a".to_owned()), ..Ask::default() };
-        let ask = Ask::read(Some(query), br#"{"route": "b"}"#).unwrap();
-        assert_eq!((ask.pipeline.as_deref(), ask.route.as_deref()), (Some("p"), Some("b")));
+        let query = Parameters { pipeline: Some("p".to_owned()), route: Some("a".to_owned()), ..Parameters::default() };
+        let parameters = Parameters::read(Some(query), br#"{"route": "b"}"#).unwrap();
+        assert_eq!((parameters.pipeline.as_deref(), parameters.route.as_deref()), (Some("p"), Some("b")));
     }
 
     #[test]
     fn a_misspelt_parameter_is_refused() {
-        assert!(Ask::read(None, br#"{"rout": "b"}"#).is_err());
-        assert!(Ask::read(None, b" ").is_ok());
+        assert!(Parameters::read(None, br#"{"rout": "b"}"#).is_err());
+        assert!(Parameters::read(None, b" ").is_ok());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What the doors show: the pipelines of this worker, its numbers, and who may steer.
+//! The state behind all endpoints: the pipelines of this worker, its metrics, and who may control
+//! it.
 
 use crate::change::Digest;
 use crate::pipeline::control::{Handle, PipelineStatus};
@@ -6,53 +7,53 @@ use crate::telemetry::Metrics;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// Everything a door needs. The pipelines come later than the doors: a worker answers `/live` while its stores are
-/// still away.
-pub struct Site {
+/// What the endpoints show. The pipelines are added after the servers have started: a worker
+/// answers `/live` before its pipelines start.
+pub struct AppState {
     handles: OnceLock<Vec<Arc<dyn Handle>>>,
-    /// The numbers behind `/metrics`.
+    /// The metrics that `/metrics` serves.
     pub metrics: Arc<Metrics>,
     /// `host:pid` of this worker.
     pub worker: String,
 }
 
-impl Site {
+impl AppState {
     /// A worker without pipelines yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Arc<Site> {
-        Arc::new(Site { handles: OnceLock::new(), metrics, worker: crate::worker::this().name.clone() })
+    pub fn new(metrics: Arc<Metrics>) -> Arc<AppState> {
+        Arc::new(AppState { handles: OnceLock::new(), metrics, worker: crate::worker::this().name.clone() })
     }
 
-    /// Shows these pipelines from now on. A second call changes nothing.
-    pub fn open(&self, handles: Vec<Arc<dyn Handle>>) {
+    /// Shows these pipelines from now on. A second call has no effect.
+    pub fn show(&self, handles: Vec<Arc<dyn Handle>>) {
         let _ = self.handles.set(handles);
     }
 
-    /// The pipelines; none before [`Site::open`].
+    /// The pipelines; none before [`AppState::show`].
     #[must_use]
     pub fn handles(&self) -> &[Arc<dyn Handle>] {
         self.handles.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Where each pipeline stands now.
+    /// The status of each pipeline now.
     #[must_use]
     pub fn statuses(&self) -> Vec<PipelineStatus> {
         self.handles().iter().map(|handle| handle.status()).collect()
     }
 
-    /// Whether every pipeline is ready; not before there is one.
+    /// Whether every pipeline is ready; `false` before there is one.
     #[must_use]
     pub fn ready(&self, statuses: &[PipelineStatus]) -> bool {
         !statuses.is_empty() && statuses.iter().all(|status| status.ready)
     }
 }
 
-/// Through which door a request came, and so who may steer.
+/// Where a request came in, which decides who may control the worker.
 #[derive(Debug, Clone)]
-pub enum Door {
-    /// TCP: what steers needs this token; without one it is not there.
+pub enum Listener {
+    /// TCP: control endpoints require this token; without a token they do not exist.
     Tcp(Option<Token>),
-    /// The Unix socket: whoever can open it may steer.
+    /// The Unix socket: any user who can open it may control the worker.
     Unix,
 }
 
@@ -71,10 +72,10 @@ pub enum TokenError {
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// It holds no token, or one that no header can carry.
+    /// It holds no token, or one that cannot stand in a header.
     #[error("the token file {0} must hold one word of visible ASCII characters")]
     Unfit(String),
 }
@@ -87,11 +88,11 @@ impl Token {
         fit.then(|| Token { text: Arc::from(text), digest: Digest::of(text.as_bytes()) })
     }
 
-    /// The token that a file holds; space around it does not count.
+    /// Reads the token from a file, without the whitespace around it.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or holds no token. What it holds is not quoted.
+    /// The file cannot be read or holds no token. Its content is not quoted.
     pub fn read(path: &Path) -> Result<Token, TokenError> {
         let shown = path.display().to_string();
         let text = crate::env::disk::read_to_string(path).map_err(|error| match error.kind() {
@@ -107,7 +108,8 @@ impl Token {
         &self.text
     }
 
-    /// Whether this is the token. Digests are compared, in a time that does not depend on where they differ.
+    /// Whether this is the token. The digests are compared in a time that does not depend on where
+    /// they differ.
     #[must_use]
     pub fn admits(&self, offered: &[u8]) -> bool {
         let offered = Digest::of(offered);
