@@ -3,8 +3,8 @@
 //! A message goes out in the step that writes its change, and so only with it: also where the change was recorded long before, by
 //! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing.
 
+use super::blockers::Cause;
 use super::engine::Engine;
-use super::held::Held;
 use super::hint::PairName;
 use super::pair::{Loaded, Misfit};
 use super::retry::Pauses;
@@ -36,7 +36,7 @@ impl Engine {
         };
         drop(writes);
         let takes_none = outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_)));
-        self.works_if(!takes_none && outcomes.contains(&KeyOutcome::Done));
+        self.unblock_if(!takes_none && outcomes.contains(&KeyOutcome::Done));
         // A server without memory still takes deletes.
         let is_set = |work: &Work| matches!(work.write.task, Task::Redis { op: KeyOp::Set, .. });
         if !takes_none
@@ -64,7 +64,7 @@ impl Engine {
             KeyOutcome::Done => (Outcome::Done, None),
             KeyOutcome::Refused => (Outcome::Refused, None),
             KeyOutcome::NotNow(why) => {
-                self.held_up(Held::Writes, &why);
+                self.block(Cause::Writes, &why);
                 (Outcome::NotNow, None)
             }
             KeyOutcome::Impossible(reason, detail) => (Outcome::Impossible, Some((reason, detail))),
@@ -151,7 +151,7 @@ impl Engine {
             let applied = keys.apply(&notes).await;
             match applied.and_then(|outcomes| one_for_one("sidecars", notes.len(), outcomes)) {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
-                    self.held_up(Held::Writes, "Redis takes no writes now; the sidecars wait");
+                    self.block(Cause::Writes, "Redis takes no writes now; the sidecars wait");
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
@@ -174,7 +174,7 @@ impl Engine {
         };
         crash_point!("c7-slots-marked");
         znodes.release(&batch.slots);
-        self.works_if(!outcomes.is_empty());
+        self.unblock_if(!outcomes.is_empty());
         for ((pair, write, base), outcome) in done.into_iter().zip(outcomes) {
             if outcome == KeyOutcome::Done {
                 self.count_agreed(&pair, 0);
@@ -218,10 +218,10 @@ impl Engine {
         }
     }
 
-    fn works_if(&self, it_works: bool) {
+    fn unblock_if(&self, it_works: bool) {
         if it_works {
-            self.works(Held::Writes);
-            self.works(Held::Reads);
+            self.unblock(Cause::Writes);
+            self.unblock(Cause::Reads);
         }
     }
 }

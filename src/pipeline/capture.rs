@@ -4,8 +4,8 @@
 //! change. A key that is gone because Redis lost its data is no delete: it stays known, and only the loss is on the stream.
 
 use super::asked::Reason;
+use super::blockers::Cause;
 use super::engine::{Engine, lock};
-use super::held::Held;
 use super::hint::{Hint, PairName};
 use super::known::{KnownPairs, Recorded};
 use super::record::zookeeper_source;
@@ -71,7 +71,7 @@ impl Engine {
         let names: Vec<(PairName, Hint)> = taken;
         match self.record_states(&names, false).await {
             Ok(_) => {
-                self.works(Held::Reads);
+                self.unblock(Cause::Reads);
                 for (name, _) in names {
                     self.dirty.finish(name, None);
                 }

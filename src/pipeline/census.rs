@@ -160,7 +160,7 @@ mod tests {
         census.begin();
         census.met(A);
         census.settled(A, 0, true, true);
-        // Behind the comparison, ahead of it, and where it never comes.
+        // StreamLag the comparison, ahead of it, and where it never comes.
         census.settled(A, 0, true, false);
         census.settled(B, 0, true, true);
         census.settled(C, 0, false, true);

@@ -53,13 +53,13 @@ impl Engine {
         *lock(&self.conclusion.waits) = None;
         // Found again by this comparison, which is thorough while anything is lost; a pair that has gone meanwhile holds nothing back. One
         // that looks for what the stream lacks passes over what may not be read.
-        if !self.is_behind() {
+        if !self.is_lagging() {
             lock(&self.conclusion.stranded).clear();
         }
         let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
         // Where there is something to conclude, pairs that are under way are looked at on both sides as well. Asked after the mark:
         // what happens in between makes the mark an old one.
-        let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_behind();
+        let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_lagging();
         let life = self.keys.as_ref().map_or(0, |keys| keys.life());
         self.mark_settled_slots().await?;
         let were_paused = lock(&self.live).paused.clone();
@@ -168,7 +168,7 @@ impl Engine {
             self.ask_comparison(None, "the stream was left behind, and pairs were gone");
         }
         if concluded.is_stream_complete {
-            self.compared_all();
+            self.note_stream_complete();
         }
         match (&self.keys, concluded.mark) {
             (Some(keys), Some(mark)) => keys.compared(mark).await,
@@ -233,7 +233,7 @@ impl Engine {
             for (path, reason) in walk.denied() {
                 if let Some(name) = self.deny(&path, &reason, &mut denied) {
                     // Else the next two phases meet its key or its sidecar, which may say that it is lost.
-                    if comparison.is_routine() || self.is_behind() {
+                    if comparison.is_routine() || self.is_lagging() {
                         met.insert(KeyedHash::of(&name));
                     }
                     self.pairs.met(&name);

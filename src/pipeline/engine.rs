@@ -10,18 +10,18 @@
 //! the next one gathers, for at most `batch.wait`.
 
 use super::asked::{Asked, Reason};
+use super::blockers::{Blockers, Cause};
 use super::cache::Cache;
 use super::counts::Counts;
 use super::dirty::DirtySet;
 use super::event::event_name;
-use super::held::{Held, Holds};
 use super::hint::{Hint, News};
 use super::inferred::Inferred;
 use super::pressure::Pressure;
 use super::quarantine::Quarantine;
 use super::retry::SharedPauses;
 use super::sources::Sources;
-use super::stream_lag::Behind;
+use super::stream_lag::StreamLag;
 use super::unwritten::Unwritten;
 use crate::change::{Change, Gap, GapState, LossCause, Side, ValueKind};
 use crate::codec::json::StoreNames;
@@ -32,11 +32,12 @@ use crate::route::RouteMap;
 use crate::store::clock::steady_ms;
 use crate::store::{Hints, Keyspace, Lease, Link, StoreError, ZnodeAcl, Znodes, removal_of};
 use crate::stream::Stream;
-use crate::telemetry::PipelineMetrics;
+use crate::telemetry::{PipelineMetrics, spans};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
+use tracing::Instrument as _;
 
 /// Rounds that are under way at a time: one reads while another syncs the stream and a third applies.
 pub(super) const ROUNDS: usize = 4;
@@ -104,7 +105,7 @@ pub struct Parts {
     /// The stream.
     pub stream: Arc<dyn Stream>,
     /// Whether it was left behind.
-    pub behind: Behind,
+    pub lag: StreamLag,
     /// Where counts go.
     pub metrics: Arc<PipelineMetrics>,
 }
@@ -115,7 +116,7 @@ pub(super) struct Live {
     /// Why each store is not connected; `None` while it is.
     pub(super) zookeeper_down: Option<StoreError>,
     pub(super) redis_down: Option<StoreError>,
-    pub(super) holds: Holds,
+    pub(super) blockers: Blockers,
     /// What the last comparison could not read.
     pub(super) unreadable: super::unreadable::Denied,
     pub(super) paused: env::Set<usize>,
@@ -159,7 +160,7 @@ pub struct Engine {
     pub(super) znodes: Option<Arc<dyn Znodes>>,
     pub(super) keys: Option<Arc<dyn Keyspace>>,
     pub(super) stream: Arc<dyn Stream>,
-    pub(super) behind: Behind,
+    pub(super) lag: StreamLag,
     pub(super) metrics: Arc<PipelineMetrics>,
     pub(super) dirty: Arc<DirtySet>,
     pub(super) cache: Cache,
@@ -179,7 +180,7 @@ pub struct Engine {
     rounds: Semaphore,
     rounds_max: usize,
     pub(super) conclusion: super::conclusion::Conclusion,
-    pub(super) memory: super::watermark::Memory,
+    pub(super) watermark: super::watermark::Watermark,
     /// What is on the stream and perhaps not in the stores.
     pub(super) unwritten: Unwritten,
     /// Size of the larger values seen lately.
@@ -234,8 +235,8 @@ impl Engine {
             znodes: parts.znodes,
             keys: parts.keys,
             stream: parts.stream,
-            unwritten: parts.behind.take_left(),
-            behind: parts.behind,
+            unwritten: parts.lag.take_left(),
+            lag: parts.lag,
             metrics: parts.metrics,
             dirty: Arc::new(dirty),
             cache: Cache::new(if caches_are_off() { 0 } else { super::cache::PAIRS_MAX }),
@@ -247,7 +248,7 @@ impl Engine {
             rounds: Semaphore::new(rounds_max),
             rounds_max,
             conclusion: super::conclusion::Conclusion::default(),
-            memory: super::watermark::Memory::default(),
+            watermark: super::watermark::Watermark::default(),
             value_bytes: AtomicUsize::new(0),
             round_ended: Notify::new(),
             asked: Mutex::default(),
@@ -406,7 +407,8 @@ impl Engine {
                     tracing::error!(pipeline = self.settings.pipeline, %error, "a round did not end by itself");
                 }
             }
-            tasks.spawn(async move {
+            let span = spans::round(&self.settings.pipeline, taken.len());
+            let round = async move {
                 // Given back however the round ends.
                 let _end = RoundEnd(Arc::clone(&engine));
                 // What it does not finish goes back.
@@ -416,7 +418,8 @@ impl Engine {
                 } else {
                     engine.round(taken).await;
                 }
-            });
+            };
+            tasks.spawn(round.instrument(span));
         }
     }
 
@@ -549,7 +552,7 @@ impl Hints for Engine {
                     tracing::warn!(pipeline = self.settings.pipeline, store = self.store_name(side), "{why}");
                     self.ask_for(Reason::gap(side, why.to_string()), true);
                 } else {
-                    self.held_up_by(Held::Reads, why);
+                    self.block_by(Cause::Reads, why);
                 }
             }
         }

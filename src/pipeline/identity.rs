@@ -12,7 +12,7 @@
 use crate::env;
 use crate::store::preflight::{Finding, Level};
 use crate::store::{HeldClaim, Keyspace, StoreError, Ties, Znodes, difference};
-use crate::telemetry::Said;
+use crate::telemetry::LogThrottle;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) struct Identity {
     pub(super) proven: AtomicBool,
     /// How the owner's routes differ from those of our file; empty: not at all, as far as is known.
     pub(super) other_routes: Mutex<String>,
-    pub(super) said: Mutex<Said>,
+    pub(super) said: Mutex<LogThrottle>,
     /// Redis as this owner tied it.
     pub(super) tied: Mutex<Option<Ties>>,
 }

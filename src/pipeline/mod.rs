@@ -1,9 +1,10 @@
 //! The hallway: hints to rounds, rounds to effects, and the life of an ownership. It knows the doors, never the houses
 //! behind them.
 
+mod advance;
 mod apply;
 mod asked;
-mod behind;
+mod blockers;
 mod cache;
 mod capture;
 pub mod captured_store;
@@ -17,12 +18,12 @@ mod denied;
 mod dirty;
 mod engine;
 mod event;
-mod held;
 pub mod hint;
 pub mod identity;
 mod inferred;
 mod keep;
 mod known;
+mod lagging;
 mod loss;
 mod losses;
 mod observe;
@@ -46,7 +47,6 @@ mod status;
 mod stillness;
 mod stream_lag;
 pub mod takeover;
-mod tide;
 mod unheard;
 mod unreadable;
 mod unwritten;

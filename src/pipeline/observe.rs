@@ -6,8 +6,8 @@
 //!
 //! A pair moves on as its answers come; what it is read for, and when enough is known, is decided in [`super::round`].
 
+use super::blockers::Cause;
 use super::engine::Engine;
-use super::held::Held;
 use super::pair::{Item, Loaded, Misfit, PairLeaves, ZnodeData};
 use super::round::{Ask, End, FoundKey, FoundZnode, KeyAnswer, Next, Reading};
 use super::sources::Sources;
@@ -255,7 +255,7 @@ impl Engine {
         let asks = |pending: &Pending| !pending.reading.comparing && self.asks_for_times(&pending.item);
         let Some(znodes) = self.znodes.as_ref().filter(|_| pending.iter().any(asks)) else { return };
         if znodes.clock().is_older_than(CLOCK_FRESH_MS, steady_ms())
-            && let Err(error) = self.raise_tide_now().await
+            && let Err(error) = self.advance_watermark().await
         {
             self.failed(&error);
         }
@@ -277,7 +277,7 @@ impl Engine {
     pub(super) fn failed(&self, error: &StoreError) {
         match error {
             StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_) => {
-                self.held_up_by(Held::Reads, error.clone());
+                self.block_by(Cause::Reads, error.clone());
             }
             StoreError::Fenced(_) => self.halt(error.clone()),
         }

@@ -80,7 +80,7 @@ impl Pipeline {
         let Some(engine) = engine else { return last.cloned() };
         let live = lock(&engine.live);
         let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
-        down.or_else(|| live.holds.error()).or_else(|| {
+        down.or_else(|| live.blockers.error()).or_else(|| {
             let pending = engine.dirty.len();
             let what = || format!("pipeline `{pipeline}`: {pending} pairs wait, and none of them came further");
             (for_long >= SILENCE).then(|| StoreError::NotNow(what()))

@@ -26,13 +26,14 @@ use crate::plan::Ensemble;
 use crate::route::RouteMap;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
-use crate::telemetry::{PipelineMetrics, Said};
+use crate::telemetry::{LogThrottle, PipelineMetrics, spans};
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 /// Opens the pipeline's stream; called once for each ownership.
 pub type StreamOpener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Stream>, StreamError>> + Send + Sync>;
@@ -90,7 +91,7 @@ pub(super) struct State {
     pub(super) pairs: Vec<u64>,
     /// ZooKeeper and Redis, as the last attempt to connect found them.
     pub(super) reached: [Reach; 2],
-    said: Said,
+    said: LogThrottle,
 }
 
 /// How a connection stands.
@@ -183,7 +184,7 @@ impl Pipeline {
             compared: false,
             pairs: Vec::new(),
             reached: <[Reach; 2]>::default(),
-            said: Said::new(),
+            said: LogThrottle::new(),
         };
         Pipeline {
             settings,
@@ -244,7 +245,7 @@ impl Pipeline {
     pub async fn run(&self, patience: Duration) -> Ended {
         let mut stop = self.stop.subscribe();
         let mut pauses = Pauses::default();
-        let mut said = Said::new();
+        let mut said = LogThrottle::new();
         let mut still = Stillness::default();
         let mut last: Option<StoreError> = None;
         let mut has_started = false;
@@ -383,7 +384,7 @@ impl Pipeline {
             _ => None,
         };
         let (lease, has_kept) = self.lease(stream.as_ref(), captures).await?;
-        let behind = stream_lag::begin(stream.as_ref(), lease, has_kept, written).await.map_err(refused_or_away)?;
+        let lag = stream_lag::begin(stream.as_ref(), lease, has_kept, written).await.map_err(refused_or_away)?;
         *has_started = true;
         self.find_pauses().await?;
         let parts = Parts {
@@ -391,7 +392,7 @@ impl Pipeline {
             znodes: self.znodes.clone(),
             keys: self.keys.clone(),
             stream,
-            behind,
+            lag,
             metrics: Arc::clone(&self.metrics),
         };
         let engine = Arc::new(Engine::new(
@@ -410,7 +411,8 @@ impl Pipeline {
         }
         tracing::info!(pipeline = self.settings.pipeline, epoch = lease.epoch, "this worker owns the pipeline");
         self.set(PipelineState::Snapshotting, "");
-        self.live(&engine).await
+        let span = spans::ownership(&self.settings.pipeline, lease.epoch);
+        self.live(&engine).instrument(span).await
     }
 
     /// Connects to both stores, so that each is known by its own error; before a start asks as well whether they can do what is

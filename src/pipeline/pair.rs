@@ -135,7 +135,7 @@ impl Facts for PairFacts<'_> {
     }
 
     fn newest_record(&self) -> Option<NewestRecord> {
-        if self.engine.is_behind() || self.engine.unwritten.holds(self.name) {
+        if self.engine.is_lagging() || self.engine.unwritten.holds(self.name) {
             return None;
         }
         let newest = self.engine.newest(self.pair)?.after;

@@ -5,7 +5,7 @@ use super::control::Quarantined;
 use super::retry::Pauses;
 use crate::change::brief;
 use crate::env::{self, Instant, Map};
-use crate::telemetry::Said;
+use crate::telemetry::LogThrottle;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,7 @@ struct Inner {
     /// After a failure: when the next attempt is due.
     not_before: Option<Instant>,
     pauses: Pauses,
-    said: Option<Said>,
+    said: Option<LogThrottle>,
 }
 
 /// A pair that was dropped, as its file has it.
@@ -249,7 +249,7 @@ impl Quarantine {
             Err(error) => {
                 inner.is_saved = false;
                 inner.not_before = Some(Instant::now() + inner.pauses.pause());
-                if inner.said.get_or_insert_with(Said::new).is_due(&error.to_string()) {
+                if inner.said.get_or_insert_with(LogThrottle::new).is_due(&error.to_string()) {
                     tracing::warn!(file = %self.file.display(), %error, "the quarantine list could not be saved; trying again");
                 }
             }

@@ -52,7 +52,7 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         None => previous.is_none_or(|previous| !previous.is(after.as_deref())),
     };
     // The stream may have been left behind: then a restore or a put-back tells it what was agreed on meanwhile.
-    let is_late = engine.may_be_behind(&seen.name) && previous.is_some_and(|previous| !previous.is(after.as_deref()));
+    let is_late = engine.may_lag(&seen.name) && previous.is_some_and(|previous| !previous.is(after.as_deref()));
     let is_change = verdict.is_some() || has_moved || !is_known || is_late;
     let may_wait = seen.observed.observation.base.is_none() && engine.may_be_unwritten(seen);
     if !is_change && !may_wait {
@@ -271,7 +271,7 @@ impl Engine {
     pub(super) fn agreed_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
         let base_differs = seen.observed.observation.base.is_some_and(|base| moved(seen, &base, Side::Redis));
         let is_known = self.stream.knows(&seen.pair);
-        let may_differ = base_differs || seen.observed.news.unwritten || self.may_be_behind(&seen.name);
+        let may_differ = base_differs || seen.observed.news.unwritten || self.may_lag(&seen.name);
         if is_known && seen.observed.observation.base.is_some() && !may_differ {
             return None;
         }
@@ -299,8 +299,7 @@ impl Engine {
     /// it and ended, and Redis has kept everything since.
     fn may_be_unwritten(&self, seen: &Loaded) -> bool {
         let is_first_look = !self.sources().has_compared();
-        let has_kept =
-            self.behind.absence_counts && self.keys.as_ref().is_some_and(|keys| keys.life() == self.life_begun);
+        let has_kept = self.lag.absence_counts && self.keys.as_ref().is_some_and(|keys| keys.life() == self.life_begun);
         let was_lost =
             matches!(seen.observed.observation.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));
         !was_lost && (seen.observed.news.unwritten || self.quarantine.holds(&seen.name) || is_first_look && has_kept)

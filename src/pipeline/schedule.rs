@@ -1,15 +1,16 @@
 //! When an owner compares, and what its state is meanwhile.
 
 use super::asked::{Reason, Rumours};
+use super::blockers::Cause;
 use super::control::PipelineState;
 use super::engine::{Engine, lock};
-use super::held::Held;
 use super::owner::{Ended, Pipeline, TICK};
 use super::retry::Pauses;
 use super::unheard::Unheard;
 use crate::change::{GapState, Side};
 use crate::env::{self, Instant};
 use crate::store::StoreError;
+use crate::telemetry::spans;
 use std::sync::Arc;
 
 impl Pipeline {
@@ -38,7 +39,7 @@ impl Pipeline {
             engine.tell_losses().await;
             self.end_pauses(engine).await;
             if !engine.pressure.is_tight() {
-                engine.works(Held::Room);
+                engine.unblock(Cause::Room);
             }
             let news = engine.comparison_asked();
             is_urgent |= news.is_urgent;
@@ -60,8 +61,13 @@ impl Pipeline {
             let reasons = std::mem::take(&mut asked);
             // The first comparison after a start is never routine: sidecars are looked through as well.
             let reasons = if due && reasons.is_empty() { vec![Reason::of(None, "the start")] } else { reasons };
-            let compared =
-                if engine.captures() { engine.compare_capture(&reasons).await } else { engine.compare(&reasons).await };
+            let why = reasons.first().map_or("the interval", |reason| reason.why.as_str());
+            let span = spans::comparison(&self.settings.pipeline, why);
+            let compared = if engine.captures() {
+                engine.compare_capture(&reasons).instrument(span).await
+            } else {
+                engine.compare(&reasons).instrument(span).await
+            };
             match compared {
                 Ok(acted) => {
                     let is_rumour = !std::mem::take(&mut is_urgent) && !reasons.is_empty();
@@ -69,14 +75,14 @@ impl Pipeline {
                     engine.catch_up().await;
                     pauses.reset();
                     last = Instant::now();
-                    engine.works(Held::Reads);
+                    engine.unblock(Cause::Reads);
                     if self.is_up(engine) {
                         *lock(&self.counters.unheard) = Unheard::default();
                     }
                     if engine.dirty.is_empty() {
                         // Nothing is left that could show that it works.
-                        engine.works(Held::Stream);
-                        engine.works(Held::Writes);
+                        engine.unblock(Cause::Stream);
+                        engine.unblock(Cause::Writes);
                     }
                     lock(&self.state).compared = true;
                     self.show_state(engine);
@@ -111,7 +117,7 @@ impl Pipeline {
         let note = {
             let live = lock(&engine.live);
             let down = live.zookeeper_down.as_ref().or(live.redis_down.as_ref());
-            down.map_or_else(|| live.holds.reason(), ToString::to_string)
+            down.map_or_else(|| live.blockers.reason(), ToString::to_string)
         };
         let state = match (compared, self.is_up(engine)) {
             (true, true) => PipelineState::Live,

@@ -4,8 +4,8 @@
 //! touched; a store has the value before its sidecar says so, or in the same atomic step; and a pair is given back only
 //! when its outcome is known. A write that is refused, or whose store went away, is observed again.
 
+use super::blockers::Cause;
 use super::engine::{Engine, Route};
-use super::held::Held;
 use super::hint::{Hint, PairName};
 use super::observe::{Batch, Ended, Pending};
 use super::pair::{Item, Loaded, Misfit, PairLeaves};
@@ -207,7 +207,7 @@ impl Engine {
 
     /// An append failed: says so, and ends the ownership where the stream must be opened anew.
     pub(super) fn not_recorded(&self, error: &StreamError) {
-        self.held_up(Held::Stream, &format!("capture is paused: {error}"));
+        self.block(Cause::Stream, &format!("capture is paused: {error}"));
         if error.ends_opening() {
             self.halt(StoreError::Away(error.to_string()));
         }
@@ -269,7 +269,7 @@ impl Engine {
         let change = match pair.observed.comparing {
             true if !self.stream.knows(&pair.pair) => self.first_record(pair, route),
             // What was recorded and could not be written may have been taken back since.
-            _ if news.approved || news.unwritten || self.may_be_behind(&pair.name) => self.late_record(pair, route),
+            _ if news.approved || news.unwritten || self.may_lag(&pair.name) => self.late_record(pair, route),
             _ => None,
         };
         if change.is_none() {
@@ -299,8 +299,8 @@ impl Engine {
         let taken = self.pressure.take();
         if taken.is_err() && self.pressure.is_tight() {
             let store = self.store_name(Side::Redis);
-            self.held_up(
-                Held::Room,
+            self.block(
+                Cause::Room,
                 &format!(
                     "store {store} evicts keys as fast as they are restored: the data does not fit, and restores slow down so that they \
                      push out fewer other keys; raise maxmemory, choose a maxmemory-policy that spares keys without expiry (noeviction, \
@@ -341,7 +341,7 @@ impl Engine {
 
     /// Counts what the stream has taken.
     pub(super) fn recorded(&self, changes: &[Change]) {
-        self.works(Held::Stream);
+        self.unblock(Cause::Stream);
         self.retries.stream.worked();
         self.counters.changes.fetch_add(u64::try_from(changes.len()).unwrap_or(0), Ordering::Relaxed);
         for change in changes {

@@ -1,8 +1,8 @@
 //! What an ownership is asked for, and what holds it up, as its parts say it.
 
 use super::asked::{Asked, Reason};
+use super::blockers::Cause;
 use super::engine::{Engine, lock};
-use super::held::Held;
 use crate::change::Side;
 use crate::store::StoreError;
 
@@ -30,28 +30,28 @@ impl Engine {
     }
 
     /// Says what holds things up.
-    pub(super) fn held_up(&self, what: Held, reason: &str) {
-        self.held_up_by(
+    pub(super) fn block(&self, what: Cause, reason: &str) {
+        self.block_by(
             what,
             match what {
                 // A store that takes no writes is there.
-                Held::Writes | Held::Room => StoreError::NotNow(reason.to_owned()),
-                Held::Stream | Held::Reads => StoreError::Away(reason.to_owned()),
+                Cause::Writes | Cause::Room => StoreError::NotNow(reason.to_owned()),
+                Cause::Stream | Cause::Reads => StoreError::Away(reason.to_owned()),
             },
         );
     }
 
-    /// [`Engine::held_up`] by an error of a known kind.
-    pub(super) fn held_up_by(&self, what: Held, error: StoreError) {
+    /// [`Engine::block`] by an error of a known kind.
+    pub(super) fn block_by(&self, what: Cause, error: StoreError) {
         let reason = error.to_string();
-        if lock(&self.live).holds.hold(what, error) {
+        if lock(&self.live).blockers.block(what, error) {
             tracing::warn!(pipeline = self.settings.pipeline, "{reason}");
         }
     }
 
     /// This works.
-    pub(super) fn works(&self, what: Held) {
-        let reason = lock(&self.live).holds.release(what);
+    pub(super) fn unblock(&self, what: Cause) {
+        let reason = lock(&self.live).blockers.clear(what);
         if let Some(reason) = reason {
             tracing::info!(pipeline = self.settings.pipeline, "goes on, after: {reason}");
         }

@@ -1,11 +1,11 @@
 //! What a pipeline tells of itself, and how it is steered.
 
+use super::blockers::Cause;
 use super::control::{
     Command, CommandError, Handle, PipelineState, PipelineStatus, Quarantined, RouteState, RouteStatus, StoreStatus,
     Unreadable,
 };
 use super::engine::{Engine, lock};
-use super::held::Held;
 use super::hint::{Hint, PairName};
 use super::owner::{Pipeline, Reach};
 use super::unreadable::LISTED_MAX;
@@ -113,7 +113,7 @@ impl Pipeline {
 
     /// What is true of the pipeline as a whole while its changes flow: the worst of what holds something up, in words.
     fn headline(engine: &Engine, routes: &[RouteStatus]) -> (PipelineState, String) {
-        let held = lock(&engine.live).holds.reason();
+        let held = lock(&engine.live).blockers.reason();
         if !held.is_empty() {
             return (PipelineState::Blocked, held);
         }
@@ -293,7 +293,7 @@ impl Handle for Pipeline {
             _ => (state, note),
         };
         // Without the stream nothing is recorded, and so nothing is carried over.
-        let can_record = engine.is_none_or(|engine| !lock(&engine.live).holds.has(Held::Stream));
+        let can_record = engine.is_none_or(|engine| !lock(&engine.live).blockers.has(Cause::Stream));
         let ready = is_standby || (compared && can_record && stores.iter().all(|store| store.connected));
         let since_start = |count: &AtomicU64| if is_standby { 0 } else { count.load(Ordering::Relaxed) };
         PipelineStatus {

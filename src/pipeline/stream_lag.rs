@@ -26,9 +26,9 @@ use std::sync::atomic::AtomicBool;
 
 /// What an ownership knows of its stream.
 #[derive(Debug, Default)]
-pub struct Behind {
+pub struct StreamLag {
     /// The newest records may be older than what was agreed on.
-    pub(super) is_behind: AtomicBool,
+    pub(super) is_lagging: AtomicBool,
     /// A comparison has looked at every pair, and what it left to the rounds is not done yet.
     pub(super) is_compared: AtomicBool,
     /// Records that the owner before may not have written: pair and position.
@@ -60,7 +60,7 @@ pub(super) async fn begin(
     lease: Lease,
     has_kept: bool,
     written: Option<Position>,
-) -> Result<Behind, StreamError> {
+) -> Result<StreamLag, StreamError> {
     let now = up_to(lease);
     let whole = stream.whole();
     // Before it was said, the lineage was taken to be the same.
@@ -75,16 +75,16 @@ pub(super) async fn begin(
         Some(written) if written <= last + 1 => left_since(stream, written).await?,
         Some(_) | None => None,
     };
-    let is_behind = last > 0 && (!is_whole || left.is_none());
+    let is_lagging = last > 0 && (!is_whole || left.is_none());
     let absence_counts = has_kept && is_ours && whole.epoch != AFTER_A_LOSS;
-    let whole = match (is_behind, absence_counts) {
+    let whole = match (is_lagging, absence_counts) {
         (false, _) => now,
         (true, true) => whole,
         (true, false) => Whole { epoch: AFTER_A_LOSS, ..now },
     };
     stream.begin(now.epoch, whole).await?;
     let left = left.unwrap_or_default();
-    Ok(Behind { is_behind: AtomicBool::new(is_behind), left, absence_counts, ..Behind::default() })
+    Ok(StreamLag { is_lagging: AtomicBool::new(is_lagging), left, absence_counts, ..StreamLag::default() })
 }
 
 /// The pairs of the records from this position on, oldest first; `None` if there are too many.
@@ -113,7 +113,7 @@ pub(super) fn up_to(lease: Lease) -> Whole {
     Whole { epoch: i64::try_from(lease.epoch).unwrap_or(i64::MAX), ensemble: lease.ensemble.id }
 }
 
-impl Behind {
+impl StreamLag {
     /// What the owner before has left.
     pub(super) fn take_left(&mut self) -> Unwritten {
         let unwritten = Unwritten::default();

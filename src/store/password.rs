@@ -1,6 +1,6 @@
 //! A password that may change while a worker runs: it is asked for at each login.
 
-use crate::telemetry::Said;
+use crate::telemetry::LogThrottle;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,14 +15,14 @@ pub struct Password {
 struct Kept {
     /// What was read last.
     last: String,
-    said: Said,
+    said: LogThrottle,
 }
 
 impl Password {
     /// It was `first`; `read` tells what it is, and may read a file.
     #[must_use]
     pub fn new(first: String, read: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Password {
-        let kept = Kept { last: first.clone(), said: Said::new() };
+        let kept = Kept { last: first.clone(), said: LogThrottle::new() };
         Password { first, read: Arc::new(read), kept: Arc::new(Mutex::new(kept)) }
     }
 

@@ -19,5 +19,3 @@ mod throttle;
 
 pub use metrics::{Count, Metrics, Number, PipelineMetrics};
 pub use throttle::LogThrottle;
-/// The former name of [`LogThrottle`], which other modules still use.
-pub use throttle::LogThrottle as Said;

@@ -2,7 +2,7 @@
 
 use super::Settings;
 use crate::stream::StreamError;
-use crate::telemetry::Said;
+use crate::telemetry::LogThrottle;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was said of brokers: librdkafka reports each attempt of each client to connect, and a worker has many clients.
-static SAID: Mutex<Said> = Mutex::new(Said::new());
+static SAID: Mutex<LogThrottle> = Mutex::new(LogThrottle::new());
 
 /// Where a client's log lines and errors go.
 #[derive(Clone)]

@@ -23,16 +23,16 @@ impl Engine {
     pub(super) async fn remember(&self) -> Result<(), StoreError> {
         let (Some(znodes), Some(keys), false) = (&self.znodes, &self.keys, self.captures()) else { return Ok(()) };
         let zxid = znodes.zxid();
-        if self.memory.raised.load(Ordering::Relaxed) != zxid && self.raise(znodes.as_ref()).await? {
-            self.memory.raised.store(zxid, Ordering::Relaxed);
+        if self.watermark.raised.load(Ordering::Relaxed) != zxid && self.raise(znodes.as_ref()).await? {
+            self.watermark.raised.store(zxid, Ordering::Relaxed);
             crash_point!("c16-tide-raised");
         }
         let written = self.written();
-        let is_new = self.memory.written.load(Ordering::Relaxed) != written;
-        if is_new || self.memory.is_ahead.load(Ordering::Relaxed) {
+        let is_new = self.watermark.written.load(Ordering::Relaxed) != written;
+        if is_new || self.watermark.is_ahead.load(Ordering::Relaxed) {
             keys.remember(self.lease.so_far(Some(znodes.as_ref())), written).await?;
-            self.memory.is_ahead.store(false, Ordering::Relaxed);
-            self.memory.written.store(written, Ordering::Relaxed);
+            self.watermark.is_ahead.store(false, Ordering::Relaxed);
+            self.watermark.written.store(written, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -40,7 +40,7 @@ impl Engine {
     /// Raises the tide, unless Redis has not confirmed the last raise; whether it did. At most one ahead, however long Redis is away: by
     /// more than that, the next owner takes it for an older one.
     async fn raise(&self, znodes: &dyn Znodes) -> Result<bool, StoreError> {
-        if self.memory.is_ahead.swap(true, Ordering::Relaxed) {
+        if self.watermark.is_ahead.swap(true, Ordering::Relaxed) {
             return Ok(false);
         }
         znodes.raise_tide().await?;
@@ -54,7 +54,7 @@ impl Engine {
     }
 
     /// Raises the tide in between, for a measurement of the clocks.
-    pub(super) async fn raise_tide_now(&self) -> Result<(), StoreError> {
+    pub(super) async fn advance_watermark(&self) -> Result<(), StoreError> {
         match &self.znodes {
             Some(znodes) => self.raise(znodes.as_ref()).await.map(|_| ()),
             None => Ok(()),

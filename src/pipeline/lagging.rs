@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering;
 impl Engine {
     /// Whether the stream's newest record of this pair may be older than what was agreed on: the stream was left behind, or
     /// nobody could look at the pair when it was.
-    pub(super) fn may_be_behind(&self, name: &[u8]) -> bool {
-        self.behind.is_behind.load(Ordering::Acquire) || self.quarantine.holds(name) || self.unwritten.holds(name)
+    pub(super) fn may_lag(&self, name: &[u8]) -> bool {
+        self.lag.is_lagging.load(Ordering::Acquire) || self.quarantine.holds(name) || self.unwritten.holds(name)
     }
 
     /// The record of a pair in step of which the stream's newest is another state.
@@ -25,7 +25,7 @@ impl Engine {
             (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
             // An empty znode that only stands above others has no key.
             (Znode::Present { digest: Digest::EMPTY, ephemeral: false, .. }, _, Key::Absent(_))
-                if self.behind.absence_counts && base.is_none_or(|base| base.redis.is_none()) =>
+                if self.lag.absence_counts && base.is_none_or(|base| base.redis.is_none()) =>
             {
                 None
             }
@@ -61,7 +61,7 @@ impl Engine {
             // What was recorded and not written yet was only where it came from, and has gone there.
             None if seen.observed.news.unwritten && latest.czxid.is_some() => true,
             None if seen.observed.news.unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
-            None => self.behind.absence_counts && seen.observed.news.approved,
+            None => self.lag.absence_counts && seen.observed.news.approved,
         };
         was_deleted.then(|| self.plain_record(seen, route, Op::Delete, latest.after.kept(), None))
     }
@@ -69,13 +69,13 @@ impl Engine {
     /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
     /// on the stream is left alone. Memory grows with these pairs.
     pub(super) async fn gone_pairs(&self, met: &Set<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
-        let left = self.unwritten.left_from().filter(|_| !self.behind.has_looked.load(Ordering::Relaxed));
-        let mut from = match (self.is_behind(), left) {
+        let left = self.unwritten.left_from().filter(|_| !self.lag.has_looked.load(Ordering::Relaxed));
+        let mut from = match (self.is_lagging(), left) {
             (true, _) => 1,
             (false, Some(left)) => left,
             (false, None) => return Ok(Vec::new()),
         };
-        let is_meant = |key: &[u8]| self.is_behind() || self.unwritten.holds(key);
+        let is_meant = |key: &[u8]| self.is_lagging() || self.unwritten.holds(key);
         let paused = lock(&self.live).paused.clone();
         let mut gone: Map<PairName, usize> = Map::default();
         loop {
@@ -99,7 +99,7 @@ impl Engine {
                 };
             }
         }
-        if self.behind.absence_counts || gone.is_empty() {
+        if self.lag.absence_counts || gone.is_empty() {
             return Ok(gone.into_iter().collect());
         }
         let pairs = gone.len();
@@ -112,25 +112,25 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    pub(super) fn is_behind(&self) -> bool {
-        self.behind.is_behind.load(Ordering::Acquire)
+    pub(super) fn is_lagging(&self) -> bool {
+        self.lag.is_lagging.load(Ordering::Acquire)
     }
 
     /// A comparison has looked at every pair, and what it left to the rounds is settled.
-    pub(super) fn compared_all(&self) {
-        self.behind.is_compared.store(true, Ordering::Release);
+    pub(super) fn note_stream_complete(&self) {
+        self.lag.is_compared.store(true, Ordering::Release);
     }
 
     /// Ends it after that.
     pub(super) async fn catch_up(&self) {
-        let is_over = self.behind.is_compared.load(Ordering::Acquire);
-        self.behind.has_looked.fetch_or(is_over, Ordering::Relaxed);
-        if !self.is_behind() || !is_over {
+        let is_over = self.lag.is_compared.load(Ordering::Acquire);
+        self.lag.has_looked.fetch_or(is_over, Ordering::Relaxed);
+        if !self.is_lagging() || !is_over {
             return;
         }
         match self.stream.set_whole(up_to(self.lease)).await {
             Ok(()) => {
-                self.behind.is_behind.store(false, Ordering::Release);
+                self.lag.is_lagging.store(false, Ordering::Release);
                 tracing::info!(pipeline = self.settings.pipeline, "the stream, which was left behind, is whole again");
             }
             Err(error) => self.not_recorded(&error),
