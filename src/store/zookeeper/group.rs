@@ -9,13 +9,13 @@
 //! that is out of date costs a needless move and nothing else, because ownership itself is the place in line and the
 //! fence.
 
+use super::session::{Error, Session};
 use super::{Shared, explain};
 use crate::env::{Instant, Map};
 use crate::store::StoreError;
 use futures::stream::{self, StreamExt as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use zookeeper_client::{Client, Error};
 
 /// A look serves all pipelines of a worker that come first in line within this time: far below the time in which a
 /// take-over must be done.
@@ -109,10 +109,14 @@ impl Wanted {
 }
 
 /// The worker that should own our pipeline, `None` where that cannot be told; by a look that is at most so old.
-pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) -> Result<Option<Wanted>, StoreError> {
+pub(super) async fn wanted(
+    shared: &Shared,
+    session: &dyn Session,
+    fresh: Duration,
+) -> Result<Option<Wanted>, StoreError> {
     let mut seen = shared.settings.sessions.group.seen.lock().await;
     if seen.at.is_none_or(|at| at.elapsed() >= fresh) {
-        look(shared, client, &mut seen).await?;
+        look(shared, session, &mut seen).await?;
     }
     let identity = seen.wanted.get(&shared.settings.pipeline).cloned();
     Ok(identity.and_then(|identity| {
@@ -121,14 +125,14 @@ pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) ->
     }))
 }
 
-async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), StoreError> {
+async fn look(shared: &Shared, session: &dyn Session, seen: &mut Seen) -> Result<(), StoreError> {
     let wrong = |error: &Error| explain(shared, error);
-    let names = client.list_children("/_keepstep").await.map_err(|error| wrong(&error))?;
+    let names = session.children("/_keepstep").await.map_err(|error| wrong(&error))?;
     let pipelines: Vec<String> = names.into_iter().filter(|name| !name.starts_with('_')).collect();
     let lines = stream::iter(pipelines).map(|pipeline| async move {
         let line = format!("/_keepstep/{pipeline}/election");
         // Another user's line may be closed to us: then we share nothing with them.
-        let mut places = client.list_children(&line).await.unwrap_or_default();
+        let mut places = session.children(&line).await.unwrap_or_default();
         places.sort();
         (pipeline, places.into_iter().map(|place| format!("{line}/{place}")).collect::<Vec<_>>())
     });
@@ -136,7 +140,7 @@ async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), S
     let places: Vec<&String> = lines.iter().flat_map(|(_, places)| places).collect();
     let unknown: Vec<String> = places.into_iter().filter(|place| !seen.cards.contains_key(*place)).cloned().collect();
     let read = stream::iter(unknown).map(|place| async move {
-        let data = client.get_data(&place).await.map(|(data, _)| data);
+        let data = session.data(&place).await.map(|(data, _)| data);
         (place, data)
     });
     for (place, data) in read.buffered(READS).collect::<Vec<_>>().await {

@@ -4,6 +4,7 @@
 //! above all that there were. So the owner writes its lineage znode again whenever something has changed, and remembers the version
 //! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
+use super::session::{Acl, CreateMode, Error, MultiWriteError, MultiWriteResult, Session, WriteOp};
 use super::{Shared, explain, lock};
 use crate::change::LossCause;
 use crate::env;
@@ -11,7 +12,6 @@ use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
 use crate::store::{Remembered, StoreError};
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, MultiWriter};
 
 /// Attempts to raise the tide: only our own raises come in between, of which two can be under way, and lost answers.
 const TRIES: usize = 4;
@@ -51,13 +51,17 @@ enum How {
 }
 
 impl Named {
-    /// Puts what has to be written into the transaction in which the ownership begins.
-    pub(super) fn write(&self, shared: &Shared, multi: &mut MultiWriter<'_>, acl: &[Acl]) -> Result<(), Error> {
-        let (path, data) = (path(shared), encode(self.ensemble));
+    /// What the lineage znode then holds.
+    pub(super) fn data(&self) -> Vec<u8> {
+        encode(self.ensemble)
+    }
+
+    /// What has to be written in the transaction in which the ownership begins: this data, with this ACL if the znode is created.
+    pub(super) fn write<'a>(&self, path: &'a str, data: &'a [u8], acl: &'a [Acl]) -> WriteOp<'a> {
         match self.how {
-            How::Known(version) => multi.add_check_version(&path, version),
-            How::Replaces(version) => multi.add_set_data(&path, &data, Some(version)),
-            How::Creates => multi.add_create(&path, &data, &CreateMode::Persistent.with_acls(Acls::new(acl))),
+            How::Known(version) => WriteOp::Check { path, version },
+            How::Replaces(version) => WriteOp::Set { path, data, version: Some(version) },
+            How::Creates => WriteOp::Create { path, data, mode: CreateMode::Persistent, acl },
         }
     }
 
@@ -74,11 +78,11 @@ impl Named {
 /// Finds out the lineage, a new one if the ensemble is an older copy or has none; writes nothing. `found`: what it shows so far.
 pub(super) async fn look(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     found: Remembered,
     remembered: Remembered,
 ) -> Result<Named, StoreError> {
-    let known = match client.get_data(&path(shared)).await {
+    let known = match session.data(&path(shared)).await {
         Ok((data, stat)) => Some((decode(&data), stat.version)),
         Err(Error::NoNode) => None,
         Err(error) => return Err(explain(shared, &error)),
@@ -127,11 +131,11 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
         else {
             return Err(StoreError::Fenced(format!("{}: not the owner", shared.place())));
         };
-        let mut multi = tenure.session.new_multi_writer();
-        multi.add_check_version(&epoch_path, version).map_err(wrong)?;
-        multi.add_set_data(&path(shared), &data, Some(tide)).map_err(wrong)?;
+        let path = path(shared);
+        let fence = WriteOp::Check { path: &epoch_path, version };
+        let raise = WriteOp::Set { path: &path, data: &data, version: Some(tide) };
         let sent_ms = steady_ms();
-        match multi.commit().await {
+        match tenure.session.write_all(&[fence, raise]).await {
             Ok(results) => {
                 let Some(MultiWriteResult::SetData { stat }) = results.last() else {
                     return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
@@ -148,7 +152,7 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
             }
             // We raised it meanwhile, or the answer to that was lost; or this is an older copy.
             Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
-                check(shared, &tenure.session).await?;
+                check(shared, tenure.session.handle()).await?;
             }
             Err(error) => return Err(wrong(error.into())),
         }
@@ -163,10 +167,10 @@ pub(super) fn mark(shared: &Shared) -> (String, i32) {
 
 /// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
 /// do versions. Nor under another lineage: that is of a later owner, whose epoch may have our version if the znode was deleted by hand.
-pub(super) async fn check(shared: &Shared, client: &Client) -> Result<(), StoreError> {
+pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), StoreError> {
     let known = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide));
     let Some((ours, tide)) = known else { return Ok(()) };
-    match client.get_data(&path(shared)).await {
+    match session.data(&path(shared)).await {
         Ok((_, stat)) if stat.version < tide => {
             Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place())))
         }

@@ -9,8 +9,10 @@
 //! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it. All
 //! pipelines of a worker share the two (`session.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
 
+mod acl;
 mod ancestors;
 mod claims;
+mod client;
 mod edit;
 mod election;
 mod fault;
@@ -23,7 +25,8 @@ mod parents;
 mod pauses;
 mod preflight;
 mod read;
-mod session;
+pub mod session;
+mod sessions;
 mod sink;
 mod size;
 mod source;
@@ -39,18 +42,20 @@ use super::{
 use crate::change::ZkStat;
 use crate::env::{self, Task};
 use crate::worker::Worker;
+pub use client::RealEnsemble;
 use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parents::Parents;
-use session::Session;
-pub use session::{Access, Sessions};
+pub use session::Access;
+use session::{Ensemble, Error, Stat};
+use sessions::OpenSession;
+pub use sessions::Sessions;
 use size::Sizes;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tenure::Tenure;
-use zookeeper_client::{Error, Stat};
 
 /// How an ensemble is reached and which part of it a pipeline uses.
 #[derive(Clone)]
@@ -101,7 +106,7 @@ struct Shared {
     tenure: Mutex<Option<Arc<Tenure>>>,
     /// A tenure may have left znodes of ours behind.
     owes: AtomicBool,
-    source: Mutex<Option<Arc<Session>>>,
+    source: Mutex<Option<Arc<OpenSession>>>,
     parents: Mutex<Parents>,
     sizes: Sizes,
     newest_zxid: AtomicI64,
@@ -144,6 +149,10 @@ impl Shared {
 
     fn access(&self) -> &Access {
         self.settings.sessions.access()
+    }
+
+    fn ensemble(&self) -> &dyn Ensemble {
+        self.settings.sessions.ensemble()
     }
 
     fn user(&self) -> &str {

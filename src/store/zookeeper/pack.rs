@@ -9,6 +9,7 @@
 //! Ancestors that are created so carry the fence, and no journal: an empty znode is no state of a pair, and it remains.
 
 use super::parents::{Place, look_up};
+use super::session::{Acl, CreateMode, Error, MultiWriteError, Session, WriteOp};
 use super::tenure::Tenure;
 use super::{Shared, is_broken, lineage, size};
 use crate::change::brief;
@@ -16,7 +17,6 @@ use crate::env::Set;
 use crate::store::request::Verdict;
 use crate::store::{StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
 use std::sync::Arc;
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError};
 
 /// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a refused member costs more. For each
 /// znode that is created the server looks at every ancestor for a recursive watch: hundreds of them, one below the other, in one
@@ -96,7 +96,7 @@ pub(super) async fn pack<'a>(
     let is_created = |write: &ZnodeWrite<'_>| write.op == ZnodeOp::Create && is_creatable(write.path).is_ok();
     let creates: Vec<(&str, ZnodeAcl)> =
         order.iter().filter(|(_, write)| is_created(write)).map(|(_, write)| (write.path, write.acl)).collect();
-    let mut places = look_up(shared, &tenure.session, &creates).await?.into_iter();
+    let mut places = look_up(shared, tenure.session.handle(), &creates).await?.into_iter();
     let limit = &shared.settings.sessions.limit;
     let fixed = shared.multi_bytes();
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
@@ -178,7 +178,7 @@ async fn create_ancestors_of(
     member: &Member<'_>,
     left: &mut usize,
 ) -> Result<Option<ZnodeOutcome>, StoreError> {
-    let (client, path): (&Client, _) = (&tenure.session, member.write.path);
+    let (session, path) = (tenure.session.handle(), member.write.path);
     let limit = &shared.settings.sessions.limit;
     let acl = size::acl(&member.acl);
     let mut trial = limit.trial();
@@ -197,17 +197,15 @@ async fn create_ancestors_of(
         if !limit.takes(bytes) {
             return Ok(Some(too_large(shared, path, &limit.why(bytes, "jute.maxbuffer"))));
         }
-        let wrong = |error: Error| super::explain(shared, &error);
-        let mut multi = client.new_multi_writer();
         let (epoch_path, epoch_version) = tenure.fence();
-        multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
         let (lineage_path, tide) = lineage::mark(shared);
-        multi.add_check_version(&lineage_path, tide).map_err(wrong)?;
-        let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
-        for ancestor in part.iter().filter_map(|end| path.get(..*end)) {
-            multi.add_create(ancestor, b"", &options).map_err(wrong)?;
-        }
-        match multi.commit().await {
+        let mut writes = vec![
+            WriteOp::Check { path: &epoch_path, version: epoch_version },
+            WriteOp::Check { path: &lineage_path, version: tide },
+        ];
+        let ancestors = part.iter().filter_map(|end| path.get(..*end));
+        writes.extend(ancestors.map(|ancestor| create_empty(ancestor, &member.acl)));
+        match session.write_all(&writes).await {
             Ok(_) => {
                 trial.passed(bytes);
                 for ancestor in part.iter().filter_map(|end| path.get(..*end)) {
@@ -220,7 +218,7 @@ async fn create_ancestors_of(
             Err(MultiWriteError::OperationFailed { index: 0, source }) => return Err(another_owns(shared, &source)),
             Err(MultiWriteError::OperationFailed { index: 1, .. }) => {
                 tries += 1;
-                lineage::check(shared, client).await?;
+                lineage::check(shared, session).await?;
             }
             // Somebody was quicker, or removes what is above.
             Err(MultiWriteError::OperationFailed { source: Error::NodeExists | Error::NoNode, .. }) => tries += 1,
@@ -241,10 +239,15 @@ async fn create_ancestors_of(
         }
         // Carried out or not: what is there now tells.
         shared.parents().forget_above(path);
-        let places = look_up(shared, client, &[(path, member.write.acl)]).await?;
+        let places = look_up(shared, session, &[(path, member.write.acl)]).await?;
         missing = places.into_iter().next().map(|place| place.missing).unwrap_or_default();
     }
     Ok(None)
+}
+
+/// Creates an ancestor.
+pub(super) fn create_empty<'a>(path: &'a str, acl: &'a [Acl]) -> WriteOp<'a> {
+    WriteOp::Create { path, data: b"", mode: CreateMode::Persistent, acl }
 }
 
 /// Leaves the larger ones of these, at least one and about half of the bytes; the others are handed back.
@@ -265,13 +268,13 @@ pub(super) fn halve(shared: &Shared, members: &mut Vec<Member<'_>>) {
 /// Looks up anew what these create above themselves, each ancestor once.
 pub(super) async fn look_up_again(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     members: &mut [Member<'_>],
 ) -> Result<(), StoreError> {
     let is_create = |member: &Member<'_>| member.write.op == ZnodeOp::Create;
     let creates: Vec<(&str, ZnodeAcl)> =
         members.iter().filter(|member| is_create(member)).map(|member| (member.write.path, member.write.acl)).collect();
-    let mut places = look_up(shared, client, &creates).await?.into_iter();
+    let mut places = look_up(shared, session, &creates).await?.into_iter();
     let mut created: Set<&str> = Set::default();
     for member in members {
         let place = if is_create(member) { places.next() } else { None };

@@ -3,14 +3,15 @@
 //! A znode's ACL may be changed at any time, and no event tells. So what is known of an ancestor holds for [`FRESH`]: a user whose right
 //! was taken away may be given it on new znodes for so long, and not longer.
 
+use super::acl::{CREATOR, OPEN, is_masked};
 use super::ancestors::{Ancestors, unknown};
+use super::session::{Acl, Error, Session};
 use super::{READS_MAX, Shared, explain};
 use crate::env::{Instant, Map};
 use crate::store::request::split;
 use crate::store::{StoreError, ZnodeAcl};
 use std::sync::Arc;
 use std::time::Duration;
-use zookeeper_client::{Acl, Acls, Client, Error};
 
 /// Bytes of the paths of known ancestors; beyond it everything is forgotten and asked for again.
 const KNOWN_BYTES: usize = 8 << 20;
@@ -76,7 +77,7 @@ pub(super) struct Place {
 /// Looks up the ancestors of what is to be created, up to the nearest that exist: those of all together, in some round trips.
 pub(super) async fn look_up(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     creates: &[(&str, ZnodeAcl)],
 ) -> Result<Vec<Place>, StoreError> {
     let mut all: Vec<Ancestors<'_>> = creates.iter().map(|(path, _)| Ancestors::of(path)).collect();
@@ -97,10 +98,10 @@ pub(super) async fn look_up(
             break;
         }
         for together in split(&ask, 2 * READS_MAX, LOOKUP_BYTES, |path| path.len()) {
-            let answers = together.iter().map(|path| client.get_acl(path));
+            let answers = together.iter().map(|path| session.acl(path));
             for (path, answer) in together.iter().zip(futures::future::join_all(answers).await) {
                 let acl = match answer {
-                    Ok((acl, _)) => Some(Arc::new(acl)),
+                    Ok(acl) => Some(Arc::new(acl)),
                     // It is there, and its ACL may not be read: no ACL to copy.
                     Err(Error::NoAuth) => Some(Arc::default()),
                     Err(Error::NoNode) => None,
@@ -127,23 +128,9 @@ fn given(acl: ZnodeAcl, nearest: Option<Arc<Vec<Acl>>>) -> Option<Arc<Vec<Acl>>>
         (ZnodeAcl::Parent, Some(nearest)) if nearest.is_empty() || is_masked(&nearest) => None,
         (ZnodeAcl::Parent, Some(nearest)) => Some(nearest),
         // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
-        (ZnodeAcl::Creator, _) => Some(Arc::new(creator())),
-        (ZnodeAcl::Open, _) | (ZnodeAcl::Parent, None) => Some(Arc::new(open())),
+        (ZnodeAcl::Creator, _) => Some(Arc::new(CREATOR.to_vec())),
+        (ZnodeAcl::Open, _) | (ZnodeAcl::Parent, None) => Some(Arc::new(OPEN.to_vec())),
     }
-}
-
-/// Whether an ACL was shown with its digests masked (`user:x`), as it is without ADMIN (ZOOKEEPER-1392): copied as it
-/// is shown, it would lock everybody out.
-fn is_masked(acls: &[Acl]) -> bool {
-    acls.iter().any(|acl| acl.scheme() == "digest" && acl.id().ends_with(":x"))
-}
-
-pub(super) fn open() -> Vec<Acl> {
-    Acls::anyone_all().to_vec()
-}
-
-pub(super) fn creator() -> Vec<Acl> {
-    Acls::creator_all().to_vec()
 }
 
 #[cfg(test)]
@@ -153,7 +140,7 @@ mod tests {
     #[test]
     fn what_is_known_of_ancestors_is_bounded_by_the_bytes_of_their_paths() {
         let mut parents = Parents::default();
-        let acl = Arc::new(open());
+        let acl = Arc::new(OPEN.to_vec());
         for number in 0..200 {
             parents.insert(&format!("/{number}/{}", "x".repeat(100_000)), Arc::clone(&acl));
             parents.insert("/a", Arc::clone(&acl));

@@ -1,9 +1,9 @@
 //! What is paused: a znode that one owner leaves for the next, written under its fence.
 
 use super::ours::private;
+use super::session::{CreateMode, Error, MultiWriteError, WriteOp};
 use super::{Shared, explain};
 use crate::store::StoreError;
-use zookeeper_client::{Acls, CreateMode, Error, MultiWriteError};
 
 fn path(shared: &Shared) -> String {
     shared.under("paused")
@@ -11,7 +11,7 @@ fn path(shared: &Shared) -> String {
 
 /// Empty if nothing was left.
 pub(super) async fn find(shared: &Shared) -> Result<Vec<u8>, StoreError> {
-    match shared.control()?.get_data(&path(shared)).await {
+    match shared.control()?.data(&path(shared)).await {
         Ok((data, _)) => Ok(data),
         Err(Error::NoNode) => Ok(Vec::new()),
         Err(error) => Err(explain(shared, &error)),
@@ -39,16 +39,12 @@ async fn write(shared: &Shared, data: &[u8], creates: bool) -> Result<Written, S
     let (epoch_path, version) = tenure.fence();
     let wrong = |error: Error| explain(shared, &error);
     let path = path(shared);
-    let acl = private(shared);
-    let mut multi = tenure.session.new_multi_writer();
-    multi.add_check_version(&epoch_path, version).map_err(wrong)?;
-    if creates {
-        let options = CreateMode::Persistent.with_acls(Acls::new(&acl));
-        multi.add_create(&path, data, &options).map_err(wrong)?;
+    let write = if creates {
+        WriteOp::Create { path: &path, data, mode: CreateMode::Persistent, acl: private(shared) }
     } else {
-        multi.add_set_data(&path, data, None).map_err(wrong)?;
-    }
-    match multi.commit().await {
+        WriteOp::Set { path: &path, data, version: None }
+    };
+    match tenure.session.write_all(&[WriteOp::Check { path: &epoch_path, version }, write]).await {
         Ok(_) => Ok(Written::Done),
         Err(MultiWriteError::OperationFailed { index: 0, source }) => {
             Err(StoreError::Fenced(format!("{}: another worker owns the pipeline ({source})", shared.place())))

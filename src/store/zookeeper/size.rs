@@ -9,9 +9,9 @@
 //!
 //! A test compares these with what the client sends.
 
+use super::session::Acl;
 use super::{Shared, journal, lineage};
 use crate::store::{ZnodeOp, ZnodeWrite};
-use zookeeper_client::Acl;
 
 /// What each request begins with.
 const REQUEST: usize = 8;
@@ -107,10 +107,12 @@ impl Shared {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
+    use super::super::client::RealEnsemble;
+    use super::super::session::{Access, AuthId, CreateMode, Ensemble as _, Permission, ReadOp, Session, WriteOp};
     use super::*;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use zookeeper_client::{Acls, AuthId, Client, CreateMode, Permission};
 
     /// Reads one request; its bytes.
     async fn request(stream: &mut TcpStream) -> usize {
@@ -121,7 +123,7 @@ mod tests {
     }
 
     /// A session with a server that only counts, and the server's end of it.
-    async fn session(chroot: &str) -> (Client, TcpStream) {
+    async fn session(chroot: &str) -> (Arc<dyn Session>, TcpStream) {
         let listener = crate::env::dial::listen("127.0.0.1:0").await.unwrap();
         let servers = format!("{}{chroot}", listener.local_addr().unwrap());
         let serve = async {
@@ -138,46 +140,46 @@ mod tests {
             stream.write_all(&[&(-2_i32).to_be_bytes()[..], &[0; 12]].concat()).await.unwrap();
             stream
         };
-        let (client, stream) = tokio::join!(Client::connect(&servers), serve);
-        (client.unwrap(), stream)
+        let session_timeout = std::time::Duration::from_secs(10);
+        let access = Access { connect: servers, session_timeout, digest: None };
+        let (session, stream) = tokio::join!(RealEnsemble.open(&access), serve);
+        (session.unwrap(), stream)
     }
 
     #[tokio::test]
     async fn the_bytes_that_are_computed_are_the_bytes_that_are_sent() {
         for chroot in ["", "/some/chroot"] {
-            let (client, mut server) = session(chroot).await;
+            let (session, mut server) = session(chroot).await;
             let sizes = Sizes::below(&format!("a:1,b:2{chroot}"));
             let entries = [
                 Acl::new(Permission::ALL, AuthId::new("digest", "user:hash")),
                 Acl::new(Permission::READ, AuthId::anyone()),
             ];
-            let (options, acl) = (CreateMode::Persistent.with_acls(Acls::new(&entries)), acl(&entries));
+            let (mode, acl) = (CreateMode::Persistent, acl(&entries));
 
-            let mut multi = client.new_multi_writer();
-            multi.add_check_version("/a/check", 3).unwrap();
-            multi.add_create("/a/create", b"", &options).unwrap();
-            multi.add_create("/a/create/é", b"some data", &options).unwrap();
-            multi.add_set_data("/a/set", &[7; 1000], Some(2)).unwrap();
+            let writes = [
+                WriteOp::Check { path: "/a/check", version: 3 },
+                WriteOp::Create { path: "/a/create", data: b"", mode, acl: &entries },
+                WriteOp::Create { path: "/a/create/é", data: b"some data", mode, acl: &entries },
+                WriteOp::Set { path: "/a/set", data: &[7; 1000], version: Some(2) },
+            ];
             let computed = MULTI
                 + sizes.check(8)
                 + sizes.create(9, 0, acl)
                 + sizes.create("/a/create/é".len(), 9, acl)
                 + sizes.set(6, 1000);
-            let sent = multi.commit();
+            let sent = session.write_all(&writes);
             assert_eq!(request(&mut server).await, computed, "a multi below `{chroot}`");
             drop(sent);
 
-            let mut reader = client.new_multi_reader();
-            reader.add_get_data("/a").unwrap();
-            reader.add_get_data("/a/bcd").unwrap();
-            let sent = reader.commit();
+            let sent = session.read_all(&[ReadOp::Data("/a"), ReadOp::Data("/a/bcd")]);
             assert_eq!(request(&mut server).await, MULTI + sizes.read(2) + sizes.read(6));
             drop(sent);
 
-            let sent = client.create("/a/create", b"some data", &options);
+            let sent = session.create("/a/create", b"some data", mode, &entries);
             assert_eq!(request(&mut server).await, Sizes::alone(sizes.create(9, 9, acl)));
             drop(sent);
-            let sent = client.set_data("/a/set", b"some data", Some(1));
+            let sent = session.set("/a/set", b"some data", Some(1));
             assert_eq!(request(&mut server).await, Sizes::alone(sizes.set(6, 9)));
             drop(sent);
         }

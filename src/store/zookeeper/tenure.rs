@@ -6,18 +6,18 @@
 
 use super::journal::SLOTS;
 use super::ours::CLAIMS;
-use super::session::Session;
+use super::session::{Error, MultiReadResult, ReadOp, Session, Stat};
+use super::sessions::OpenSession;
 use super::{Shared, claims, lock};
 use crate::env::Set;
 use crate::store::{Slot, StoreError};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
-use zookeeper_client::{Client, Error, MultiReadResult, Stat};
 
 /// See the module.
 pub(super) struct Tenure {
-    pub(super) session: Arc<Session>,
+    pub(super) session: Arc<OpenSession>,
     pub(super) place_in_line: Mutex<Option<String>>,
     pub(super) claim: Mutex<Option<String>>,
     /// Path and version of the epoch znode.
@@ -33,7 +33,7 @@ struct Slots {
 }
 
 impl Tenure {
-    pub(super) fn new(session: Arc<Session>) -> Tenure {
+    pub(super) fn new(session: Arc<OpenSession>) -> Tenure {
         Tenure {
             session,
             place_in_line: Mutex::new(None),
@@ -107,7 +107,7 @@ impl Shared {
     }
 
     /// The session for everything but watches.
-    pub(super) fn control(&self) -> Result<Arc<Session>, StoreError> {
+    pub(super) fn control(&self) -> Result<Arc<OpenSession>, StoreError> {
         self.tenure().map(|tenure| Arc::clone(&tenure.session))
     }
 }
@@ -161,12 +161,9 @@ pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut Set<String>
     let always = paths.len();
     // A pipeline of one store has none of these.
     paths.extend([super::ties::path(shared), super::ties::IDENTITY.to_owned()]);
-    let mut reader = tenure.session.new_multi_reader();
-    reader.add_get_children(&line).map_err(wrong)?;
-    for path in &paths {
-        reader.add_get_data(path).map_err(wrong)?;
-    }
-    let mut results = reader.commit().await.map_err(wrong)?.into_iter();
+    let reads = paths.iter().map(|path| ReadOp::Data(path));
+    let reads: Vec<ReadOp<'_>> = std::iter::once(ReadOp::Children(&line)).chain(reads).collect();
+    let mut results = tenure.session.read_all(&reads).await.map_err(wrong)?.into_iter();
     let names = match results.next() {
         Some(MultiReadResult::Children { children }) => children,
         Some(MultiReadResult::Error { err: Error::NoNode }) => Vec::new(),
@@ -195,7 +192,7 @@ pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut Set<String>
 
 /// Removes what this session holds for the pipeline. It asks the ensemble what that is: a create whose answer nobody
 /// waited for may have been carried out, and requests of one session are served in order.
-async fn give_back(shared: &Shared, session: &Session) -> Result<(), Error> {
+async fn give_back(shared: &Shared, session: &OpenSession) -> Result<(), Error> {
     let claim = format!("{}-", shared.settings.pipeline);
     // A pipeline's name may begin with another's: only digits follow ours.
     let is_claim = |name: &str| name.strip_prefix(&claim).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
@@ -204,21 +201,26 @@ async fn give_back(shared: &Shared, session: &Session) -> Result<(), Error> {
     let Some((own, around)) = places.split_first() else { return Ok(()) };
     // Those outside of the chroot first: a worker of the version before that is next in line would take them for another pipeline's.
     for place in around {
-        match remove_ours(&place.client, owner, CLAIMS, is_claim).await {
+        match remove_ours(&*place.session, owner, CLAIMS, is_claim).await {
             // Where we may not look we have laid nothing.
             Ok(()) | Err(Error::NoAuth) => {}
             Err(error) => return Err(error),
         }
     }
-    remove_ours(&own.client, owner, &shared.under("election"), |_| true).await?;
-    remove_ours(&own.client, owner, CLAIMS, is_claim).await?;
+    remove_ours(&*own.session, owner, &shared.under("election"), |_| true).await?;
+    remove_ours(&*own.session, owner, CLAIMS, is_claim).await?;
     shared.owes.store(false, Ordering::Relaxed);
     Ok(())
 }
 
 /// Removes the children of this znode that are named so and are this owner's: its session's.
-async fn remove_ours(client: &Client, owner: i64, parent: &str, is_named: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let mut names = match client.list_children(parent).await {
+async fn remove_ours(
+    session: &dyn Session,
+    owner: i64,
+    parent: &str,
+    is_named: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    let mut names = match session.children(parent).await {
         Ok(names) => names,
         Err(Error::NoNode) => return Ok(()),
         Err(error) => return Err(error),
@@ -226,8 +228,8 @@ async fn remove_ours(client: &Client, owner: i64, parent: &str, is_named: impl F
     names.retain(|name| is_named(name));
     for name in names {
         let path = format!("{parent}/{name}");
-        if client.check_stat(&path).await?.is_some_and(|stat| stat.ephemeral_owner == owner) {
-            match client.delete(&path, None).await {
+        if session.stat(&path).await?.is_some_and(|stat| stat.ephemeral_owner == owner) {
+            match session.delete(&path, None).await {
                 Ok(()) | Err(Error::NoNode) => {}
                 Err(error) => return Err(error),
             }
