@@ -134,7 +134,7 @@ pub trait Session: Send + Sync {
     /// Reads data and versions, as the server of this connection has them; it may lag behind the others, see [`Session::sync`].
     fn data<'a>(&'a self, path: &'a str) -> Answer<'a, (Vec<u8>, Stat)>;
 
-    /// The versions of a znode, `None` if there is none. Asks for no permission.
+    /// The versions of a znode, `None` if there is none. From 3.8.4 and 3.9.2 on it asks for READ where there is one (ZOOKEEPER-2590).
     fn stat<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Stat>>;
 
     /// As [`Session::stat`]; the future resolves at the next change of the znode, or when the session ends. Dropping it takes the watch

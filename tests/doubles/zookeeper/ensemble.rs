@@ -428,10 +428,8 @@ impl Ensemble {
 
     /// One event for each connection that watches the znode, or recursively one above it.
     fn trigger(&mut self, server: usize, kind: EventType, path: &str, zxid: i64, acl: &[Right]) {
-        let version = self.settings.version;
-        let zxid = if version >= (3, 9, 0) { zxid } else { -1 };
-        // ZOOKEEPER-4799.
-        let hides = version >= (3, 9, 2) || (version >= (3, 8, 4) && version < (3, 9, 0));
+        let zxid = if self.settings.version >= (3, 9, 0) { zxid } else { -1 };
+        let hides = self.hides();
         for connection in self.connections.values_mut().filter(|connection| connection.server == server) {
             let mut is_watched = false;
             let mut above = Some(path);
@@ -449,6 +447,13 @@ impl Ensemble {
                 connection.out.push_back(Output::Event { kind, path: path.to_owned(), zxid });
             }
         }
+    }
+
+    /// Whether znodes that a connection may not read are hidden from it: their events (ZOOKEEPER-4799), and that they are there
+    /// (ZOOKEEPER-2590).
+    fn hides(&self) -> bool {
+        let version = self.settings.version;
+        version >= (3, 9, 2) || (version >= (3, 8, 4) && version < (3, 9, 0))
     }
 
     /// Answers what can be answered on this connection, in order.
@@ -475,13 +480,14 @@ impl Ensemble {
         let tree = &self.servers[connection.server].tree;
         match request {
             Request::Read(read) => {
-                if let Read::Exists { path, watch: true } = read {
+                let shown = show(tree, read, &connection.who, self.hides());
+                if let (Read::Exists { path, watch: true }, Reply::Exists(_)) = (read, &shown) {
                     self.watch(connection, path, false);
                 }
-                show(tree, read, &connection.who)
+                shown
             }
             Request::MultiRead(reads) => {
-                Reply::Found(reads.iter().map(|read| show(tree, read, &connection.who)).collect())
+                Reply::Found(reads.iter().map(|read| show(tree, read, &connection.who, self.hides())).collect())
             }
             Request::Watch(_) if self.settings.version < (3, 6, 0) => Reply::Refused(Refusal::Unimplemented),
             Request::Watch(path) => {

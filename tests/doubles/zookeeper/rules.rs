@@ -127,8 +127,8 @@ pub fn decide(
                 return Err(Refusal::BadArguments);
             }
             let (parent, _) = split(path);
-            let (parent, znode) = (there(tree, parent)?, there(tree, path)?);
-            may(parent, DELETE, who)?;
+            may(there(tree, parent)?, DELETE, who)?;
+            let znode = there(tree, path)?;
             next(znode.version, *version)?;
             if tree.child_count(path) > 0 {
                 return Err(Refusal::NotEmpty);
@@ -157,8 +157,9 @@ pub fn decide(
     }
 }
 
-/// What a server shows.
-pub fn show(tree: &Tree, read: &Read, who: &[Identity]) -> Reply {
+/// What a server shows. `hides_existence`: whether a znode is there is only told to whoever may read it (ZOOKEEPER-2590: from 3.8.4 and
+/// 3.9.2).
+pub fn show(tree: &Tree, read: &Read, who: &[Identity], hides_existence: bool) -> Reply {
     let shown = match read {
         Read::Data(path) => there(tree, path).and_then(|znode| {
             may(znode, READ, who)?;
@@ -169,7 +170,10 @@ pub fn show(tree: &Tree, read: &Read, who: &[Identity]) -> Reply {
             may(znode, READ, who)?;
             Ok(Reply::Children(tree.children(path)))
         }),
-        Read::Exists { path, .. } => Ok(Reply::Exists(tree.stat(path))),
+        Read::Exists { path, .. } => match tree.get(path) {
+            Some(znode) if hides_existence => may(znode, READ, who).map(|()| Reply::Exists(tree.stat(path))),
+            _ => Ok(Reply::Exists(tree.stat(path))),
+        },
         Read::Acl(path) => there(tree, path).and_then(|znode| {
             may(znode, READ | ADMIN, who)?;
             let masks = !allows(&znode.acl, ADMIN, who);
