@@ -7,17 +7,19 @@
 //! own chroot and in all around it, where the login may read them.
 
 use super::acl::OPEN;
+use super::fault::explain;
+use super::lock::lock;
 use super::ours::{CLAIMS, create};
 use super::session::{CreateMode, Error, Session};
 use super::sessions::OpenSession;
-use super::{Shared, explain, lock};
+use super::shared::Shared;
 use crate::store::{Claim, StoreError, overlaps, owned_by_another};
 use std::sync::Arc;
 
-/// A place where claims are laid: our chroot, or one around it.
-pub(super) struct Place {
+/// A root below which claims are laid: our chroot, or one around it.
+pub(super) struct ClaimRoot {
     pub(super) session: Arc<dyn Session>,
-    /// Our chroot, as it reads from this place: empty for our chroot itself.
+    /// Our chroot, as it reads from this root: empty for our chroot itself.
     chroot: String,
 }
 
@@ -31,7 +33,7 @@ struct Written {
     chroot: String,
 }
 
-impl Place {
+impl ClaimRoot {
     /// The claim as it is written here.
     fn written(&self, claim: &Claim) -> Written {
         let patterns = claim.patterns.iter().map(|pattern| format!("{}{pattern}", self.chroot)).collect();
@@ -46,11 +48,11 @@ impl Place {
         let mut laid = lay().await;
         // Not made beforehand: who may lay a claim need not be allowed to make the place.
         if matches!(laid, Err(Error::NoNode)) {
-            create(shared, &*self.session, "/_keepstep", b"", &OPEN).await?;
-            create(shared, &*self.session, CLAIMS, b"", &OPEN).await?;
+            create(&shared.place, &*self.session, "/_keepstep", b"", &OPEN).await?;
+            create(&shared.place, &*self.session, CLAIMS, b"", &OPEN).await?;
             laid = lay().await;
         }
-        laid.map(|created| created.path).map_err(|error| explain(shared, &error))
+        laid.map(|created| created.path).map_err(|error| explain(&shared.place, &error))
     }
 
     /// All claims that lie here. What goes meanwhile, or may not be read, is left out.
@@ -74,15 +76,15 @@ impl Place {
 }
 
 /// Our chroot, and those around it; the root of the ensemble is the last.
-pub(super) fn places(shared: &Shared, session: &OpenSession) -> Vec<Place> {
-    let (_, chroot) = shared.address();
-    let mut places = vec![Place { session: session.share(), chroot: String::new() }];
+pub(super) fn places(shared: &Shared, session: &OpenSession) -> Vec<ClaimRoot> {
+    let (_, chroot) = shared.place.address();
+    let mut places = vec![ClaimRoot { session: session.share(), chroot: String::new() }];
     let mut outer = chroot;
     while let Some((above, _)) = outer.rsplit_once('/').filter(|_| outer != "/") {
         outer = above;
         if let Some(session) = session.rooted(if above.is_empty() { "/" } else { above }) {
             let ours = chroot.strip_prefix(above).unwrap_or(chroot);
-            places.push(Place { session, chroot: ours.to_owned() });
+            places.push(ClaimRoot { session, chroot: ours.to_owned() });
         }
     }
     places
@@ -121,19 +123,19 @@ pub(super) async fn lay(shared: &Shared, claim: &Claim) -> Result<(), StoreError
 /// Whether [`lay`] would be refused now; nothing is laid.
 pub(super) async fn look(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
     let session = shared.control()?;
-    session.sync().await.map_err(|error| explain(shared, &error))?;
+    session.sync().await.map_err(|error| explain(&shared.place, &error))?;
     compare(shared, &places(shared, &session), claim).await
 }
 
 /// Refused if a claim of another pipeline overlaps this one.
-async fn compare(shared: &Shared, places: &[Place], claim: &Claim) -> Result<(), StoreError> {
+async fn compare(shared: &Shared, places: &[ClaimRoot], claim: &Claim) -> Result<(), StoreError> {
     for place in places {
         let ours = place.written(claim);
-        for other in place.claims().await.map_err(|error| explain(shared, &error))? {
+        for other in place.claims().await.map_err(|error| explain(&shared.place, &error))? {
             // One of the same name in another chroot is another pipeline.
             let is_ours = other.claim.pipeline == ours.claim.pipeline && other.chroot == ours.chroot;
             if !is_ours && overlaps(&ours.claim, &other.claim) {
-                return Err(owned_by_another(&shared.place(), &ours.claim, &other.claim));
+                return Err(owned_by_another(&shared.place.to_string(), &ours.claim, &other.claim));
             }
         }
     }

@@ -3,11 +3,12 @@
 //! Requests of one session are served in their order, so a batch is sent at once and a parent that is created first, or
 //! a child that is deleted first, is there, or gone, when the next one comes.
 
+use super::fault::{explain, is_broken};
 use super::pack::{no_acl, refusal, too_large};
-use super::parents::{Place, look_up};
+use super::parents::{Creation, look_up};
 use super::session::{CreateMode, Error, Session};
+use super::shared::Shared;
 use super::size::{self, Sizes};
-use super::{Shared, explain, is_broken};
 use crate::env::{Map, Set};
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{StoreError, ZnodeAcl, ZnodeEdit, ZnodeOp, ZnodeOutcome, is_creatable};
@@ -22,7 +23,7 @@ const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 const DONE: ZnodeOutcome = ZnodeOutcome::Done { base: None, recreated: false };
 
 /// Where each znode is created.
-type Places<'a> = Map<&'a str, Place>;
+type Creations<'a> = Map<&'a str, Creation>;
 
 /// See [`crate::store::Znodes::edit`].
 pub(super) async fn edit(shared: &Shared, edits: &[ZnodeEdit<'_>]) -> Result<Vec<ZnodeOutcome>, StoreError> {
@@ -53,7 +54,7 @@ pub(super) async fn edit(shared: &Shared, edits: &[ZnodeEdit<'_>]) -> Result<Vec
 async fn all(
     shared: &Shared,
     session: &dyn Session,
-    places: &Places<'_>,
+    places: &Creations<'_>,
     edits: &[ZnodeEdit<'_>],
 ) -> Result<Vec<ZnodeOutcome>, Fault> {
     let requests = edits.iter().map(|edit| one(shared, session, places, edit));
@@ -64,16 +65,16 @@ async fn look_up_all<'a>(
     shared: &Shared,
     session: &dyn Session,
     edits: &[ZnodeEdit<'a>],
-) -> Result<Places<'a>, StoreError> {
+) -> Result<Creations<'a>, StoreError> {
     let creates = edits.iter().filter(|edit| edit.op == ZnodeOp::Create && is_creatable(edit.path).is_ok());
     let creates: Vec<(&str, ZnodeAcl)> = creates.map(|edit| (edit.path, edit.acl)).collect();
-    let places = look_up(shared, session, &creates).await?;
+    let places = look_up(&shared.place, &shared.parents, session, &creates).await?;
     Ok(creates.into_iter().map(|(path, _)| path).zip(places).collect())
 }
 
 /// Creates what is missing above the znodes that are to be created, empty. What fails here fails again below, where it
 /// is told by its path.
-async fn create_ancestors(shared: &Shared, session: &dyn Session, places: &Places<'_>) -> Result<(), StoreError> {
+async fn create_ancestors(shared: &Shared, session: &dyn Session, places: &Creations<'_>) -> Result<(), StoreError> {
     let mut made: Set<&str> = Set::default();
     for (path, place) in places {
         let Some(acl) = &place.acl else { continue };
@@ -83,8 +84,8 @@ async fn create_ancestors(shared: &Shared, session: &dyn Session, places: &Place
             let answers = together.iter().map(|path| session.create(path, b"", CreateMode::Persistent, acl));
             for (path, answer) in together.iter().zip(futures::future::join_all(answers).await) {
                 match answer {
-                    Ok(_) | Err(Error::NodeExists) => shared.parents().insert(path, std::sync::Arc::clone(acl)),
-                    Err(error) if is_unknown(&error) => return Err(explain(shared, &error)),
+                    Ok(_) | Err(Error::NodeExists) => shared.parents.insert(path, std::sync::Arc::clone(acl)),
+                    Err(error) if is_unknown(&error) => return Err(explain(&shared.place, &error)),
                     Err(_) => {}
                 }
             }
@@ -96,7 +97,7 @@ async fn create_ancestors(shared: &Shared, session: &dyn Session, places: &Place
 async fn one(
     shared: &Shared,
     session: &dyn Session,
-    places: &Places<'_>,
+    places: &Creations<'_>,
     edit: &ZnodeEdit<'_>,
 ) -> Result<ZnodeOutcome, Fault> {
     let answer = match edit.op {
@@ -119,12 +120,12 @@ async fn one(
         Ok(()) => Ok(DONE),
         Err(Error::NoNode) if edit.op == ZnodeOp::Create => {
             // An ancestor went meanwhile: looked up again at the next try.
-            shared.parents().forget_above(edit.path);
+            shared.parents.forget_above(edit.path);
             Ok(ZnodeOutcome::Refused)
         }
         Err(Error::NodeExists | Error::BadVersion | Error::NoNode) => Ok(ZnodeOutcome::Refused),
-        Err(error) if is_broken(&error) => Err(Fault::Broke(explain(shared, &error))),
-        Err(error) if is_unknown(&error) => Err(explain(shared, &error).into()),
+        Err(error) if is_broken(&error) => Err(Fault::Broke(explain(&shared.place, &error))),
+        Err(error) if is_unknown(&error) => Err(explain(&shared.place, &error).into()),
         Err(error) => Ok(refusal(shared, edit.path, &error)),
     }
 }

@@ -7,13 +7,18 @@
 //!   /_keepstep/<pipeline>/journal/00 … 15
 //! ```
 
+use super::fault::explain;
 use super::group::Card;
 use super::journal::{self, SLOTS};
-use super::ours::{ensure, private};
+use super::lock::lock;
+use super::ours::ensure;
+use super::ownership::Stands;
 use super::session::{CreateMode, Error, MultiWriteError, MultiWriteResult, Session, SessionState, Stat, WriteOp};
 use super::sessions::Probe;
-use super::tenure::{self, Stands, Tenure};
-use super::{Shared, explain, group, lineage};
+use super::shared::{RETRY_PAUSE, Shared};
+use super::tenure::Tenure;
+use super::watermark::Lineage;
+use super::{group, lineage, ownership};
 use crate::env::{self, Instant, Set};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
@@ -39,9 +44,9 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send + Sync)) -> Result<(), StoreError> {
     let tenure = shared.tenure()?;
     let session = tenure.session.handle();
-    let line = shared.under("election");
-    ensure(shared, session, &line, b"").await?;
-    let known = super::lock(&tenure.place_in_line).clone();
+    let line = shared.place.under("election");
+    ensure(&shared.place, session, &line, b"").await?;
+    let known = lock(&tenure.place_in_line).clone();
     let mut mine = match known {
         Some(path) if is_ours(shared, &tenure, &path).await? => path,
         _ => line_up(shared, &tenure, &line).await?,
@@ -53,8 +58,8 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
         let at = names.iter().position(|name| format!("{line}/{name}") == mine);
         let Some(at) = at.filter(|_| is_held) else {
             tracing::warn!(pipeline = shared.settings.pipeline, "our place in line was deleted; we line up again");
-            env::sleep(super::RETRY_PAUSE).await;
-            ensure(shared, session, &line, b"").await?;
+            env::sleep(RETRY_PAUSE).await;
+            ensure(&shared.place, session, &line, b"").await?;
             mine = line_up(shared, &tenure, &line).await?;
             continue;
         };
@@ -63,7 +68,7 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             if may_step_back && !should_own(shared, session).await? {
                 steps_back += 1;
                 let left = std::mem::replace(&mut mine, line_up(shared, &tenure, &line).await?);
-                session.delete(&left, None).await.map_err(|error| explain(shared, &error))?;
+                session.delete(&left, None).await.map_err(|error| explain(&shared.place, &error))?;
                 continue;
             }
             return Ok(());
@@ -86,7 +91,7 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
 
 /// Whether this place in line is there, and ours.
 async fn is_ours(shared: &Shared, tenure: &Tenure, place: &str) -> Result<bool, StoreError> {
-    let stat = tenure.session.stat(place).await.map_err(|error| explain(shared, &error))?;
+    let stat = tenure.session.stat(place).await.map_err(|error| explain(&shared.place, &error))?;
     Ok(stat.is_some_and(|stat| tenure.holds(&stat)))
 }
 
@@ -94,7 +99,7 @@ async fn is_ours(shared: &Shared, tenure: &Tenure, place: &str) -> Result<bool, 
 pub(super) async fn owner(shared: &Shared) -> Result<Option<String>, StoreError> {
     let session = shared.control()?;
     let session = session.handle();
-    let line = shared.under("election");
+    let line = shared.place.under("election");
     loop {
         let names = line_of(shared, session, &line).await?;
         if names.is_empty() {
@@ -118,24 +123,35 @@ async fn first_of(
     match session.data(&first).await {
         Ok((data, _)) => Ok(Some((first, Card::read(&String::from_utf8_lossy(&data))))),
         Err(Error::NoNode) => Ok(None),
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 /// Takes a place at the end of the line.
 async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String, StoreError> {
     let prefix = format!("{line}/w-");
-    let card = Card::of(shared, env::process::machine()).text();
-    let created =
-        tenure.session.create(&prefix, card.as_bytes(), CreateMode::EphemeralSequential, private(shared)).await;
-    let path = created.map_err(|error| explain(shared, &error))?.path;
-    *super::lock(&tenure.place_in_line) = Some(path.clone());
+    let settings = &shared.settings;
+    let card = Card {
+        name: settings.worker.name.clone(),
+        machine: env::process::machine(),
+        once: settings.once,
+        identity: settings.worker.identity.clone(),
+        routes: settings.routes_digest.clone(),
+    };
+    let card = card.text();
+    let created = tenure
+        .session
+        .create(&prefix, card.as_bytes(), CreateMode::EphemeralSequential, shared.place.private_acl())
+        .await;
+    let path = created.map_err(|error| explain(&shared.place, &error))?.path;
+    *lock(&tenure.place_in_line) = Some(path.clone());
     Ok(path)
 }
 
 /// Whether the pipelines are spread evenly if this worker owns this one.
 async fn should_own(shared: &Shared, session: &dyn Session) -> Result<bool, StoreError> {
-    Ok(group::wanted(shared, session, group::FRESH).await?.is_none_or(|wanted| wanted.is(shared)))
+    let wanted = group::wanted(&shared.settings.sessions.group, &shared.place, session, group::FRESH).await?;
+    Ok(wanted.is_none_or(|wanted| wanted.is(&shared.settings.worker)))
 }
 
 /// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Were this wrong, the
@@ -154,7 +170,7 @@ async fn line_of(shared: &Shared, session: &dyn Session, line: &str) -> Result<V
             Ok(names)
         }
         Err(Error::NoNode) => Ok(Vec::new()),
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
@@ -171,31 +187,30 @@ async fn line_of(shared: &Shared, session: &dyn Session, line: &str) -> Result<V
 pub(super) async fn own(shared: &Shared, remembered: Remembered, taken: Taken) -> Result<Lease, StoreError> {
     let tenure = shared.tenure()?;
     let session = tenure.session.handle();
-    let wrong = |error: Error| explain(shared, &error);
-    let epoch_path = shared.under("epoch");
-    ensure(shared, session, &epoch_path, b"0").await?;
+    let wrong = |error: Error| explain(&shared.place, &error);
+    let epoch_path = shared.place.under("epoch");
+    ensure(&shared.place, session, &epoch_path, b"0").await?;
     let (data, stat) = session.data(&epoch_path).await.map_err(wrong)?;
     let last: u64 = std::str::from_utf8(&data).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
+    let mine = lock(&tenure.place_in_line).clone().unwrap_or_default();
     let sent_ms = steady_ms();
     let stands = WriteOp::Check { path: &mine, version: 0 };
     let fence = WriteOp::Set { path: &epoch_path, data: &data, version: Some(stat.version) };
     let stat = written(shared, session.write_all(&[stands, fence]).await, 1)?;
-    super::lock(&shared.clock).measure(sent_ms, steady_ms(), stat.mtime);
+    shared.watermark.measure_clock(sent_ms, stat.mtime);
     crash_point!("c10-found-in-zookeeper");
     let found = Remembered { epoch: last, zxid: stat.mzxid, ..Remembered::default() };
     let named = lineage::look(shared, session, found, remembered).await?;
     let epoch = taken.next(last.max(remembered.epoch));
     let raised = epoch.to_string();
     let raise = WriteOp::Set { path: &epoch_path, data: raised.as_bytes(), version: Some(stat.version) };
-    let (lineage_path, lineage_data) = (lineage::path(shared), named.data());
-    let name = named.write(&lineage_path, &lineage_data, private(shared));
+    let (lineage_path, lineage_data) = (shared.place.lineage_path(), named.data());
+    let name = named.write(&lineage_path, &lineage_data, shared.place.private_acl());
     let results = session.write_all(&[stands, raise, name]).await;
     let tide = named.tide(results.as_ref().ok().and_then(|results| results.get(2)));
     let stat = written(shared, results, 1)?;
-    *super::lock(&tenure.fence) = (epoch_path, stat.version);
-    *super::lock(&shared.lineage) = Some(lineage::Lineage::new(named.ensemble, tide));
-    shared.newest_zxid.store(stat.mzxid, Ordering::Relaxed);
+    *lock(&tenure.fence) = (epoch_path, stat.version);
+    shared.watermark.begin(Lineage::new(named.ensemble, tide), stat.mzxid);
     Ok(Lease { epoch, ensemble: named.ensemble, lost: named.lost })
 }
 
@@ -205,9 +220,9 @@ fn written(
     committed: Result<Vec<MultiWriteResult>, MultiWriteError>,
     at: usize,
 ) -> Result<Stat, StoreError> {
-    match committed.map_err(|error| explain(shared, &error.into()))?.into_iter().nth(at) {
+    match committed.map_err(|error| explain(&shared.place, &error.into()))?.into_iter().nth(at) {
         Some(MultiWriteResult::SetData { stat }) => Ok(stat),
-        _ => Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place()))),
+        _ => Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place))),
     }
 }
 
@@ -217,16 +232,16 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     let session = tenure.session.handle();
     let mut entries = Vec::new();
     for slot in 0..SLOTS {
-        let path = shared.slot_path(slot);
+        let path = shared.place.slot_path(slot);
         // Looked at first: a create that is refused is a transaction of the ensemble, too, and a take-over has to be quick.
         let (data, stat) = match session.data(&path).await {
             Err(Error::NoNode) => {
-                ensure(shared, session, &path, b"").await?;
+                ensure(&shared.place, session, &path, b"").await?;
                 session.data(&path).await
             }
             read => read,
         }
-        .map_err(|error| explain(shared, &error))?;
+        .map_err(|error| explain(&shared.place, &error))?;
         tenure.note_slot(slot, stat.version);
         entries.extend(journal::read(Slot { number: slot, version: stat.version }, &data, stat.mzxid));
     }
@@ -237,7 +252,7 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
 /// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile. What an operator deletes of ours ends it as
 /// well: the next one, here or elsewhere, makes it again.
 pub(super) async fn lost(shared: &Shared) -> Lost {
-    let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place())));
+    let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place)));
     let Ok(tenure) = shared.tenure() else { return gone("there is no session".to_owned()) };
     let session = &tenure.session;
     let mut states = session.states();
@@ -255,7 +270,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
         {
             // Neither session would be taken back.
             session.give_up();
-            if let Some(source) = super::lock(&shared.source).as_ref() {
+            if let Some(source) = lock(&shared.source).as_ref() {
                 source.give_up();
             }
             return Lost::Gone(StoreError::Fenced(why));
@@ -265,7 +280,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             _ = states.next() => {}
             () = env::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
             () = env::sleep(LOOK_EVERY), if away_since.is_none() => {
-                let look = tenure::look(shared, &tenure, &mut met);
+                let look = ownership::look(shared, &tenure, &mut met);
                 let standbys = match env::timeout(LOOK_EVERY, look).await {
                     Ok(Ok(Stands::With(standbys))) => standbys,
                     Ok(Ok(Stands::Without(what))) => return gone(what),
@@ -274,10 +289,11 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 shared.standbys.store(standbys, Ordering::Relaxed);
                 let look = async {
                     let has_others = standbys > 0 && !shared.settings.once;
-                    if has_others { group::wanted(shared, session.handle(), OWNERS_FRESH).await } else { Ok(None) }
+                    let group = &shared.settings.sessions.group;
+                    if has_others { group::wanted(group, &shared.place, session.handle(), OWNERS_FRESH).await } else { Ok(None) }
                 };
                 let Ok(Ok(wanted)) = env::timeout(LOOK_EVERY, look).await else { continue };
-                let wanted = wanted.filter(|wanted| !wanted.is(shared));
+                let wanted = wanted.filter(|wanted| !wanted.is(&shared.settings.worker));
                 // Twice the same: workers that start stand in one line after the other.
                 if let Some(other) = &wanted
                     && before == wanted
@@ -294,13 +310,13 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
 /// that is behind what a session has seen closes its connections without a word, so ours would only learn it by expiring.
 /// A wrong yes costs nothing but a take-over by ourselves.
 async fn came_back_older(shared: &Shared) -> Option<String> {
-    let newest = shared.newest_zxid.load(Ordering::Relaxed);
-    let how = match shared.settings.sessions.probe(&shared.under("probe-")).await {
+    let newest = shared.watermark.zxid();
+    let how = match shared.settings.sessions.probe(&shared.place.under("probe-")).await {
         Probe::Zxid(zxid) if zxid < newest => "older",
         Probe::Blank => "without our state",
         Probe::Zxid(_) | Probe::Silent => return None,
     };
-    Some(format!("{}: the ensemble came back {how}", shared.place()))
+    Some(format!("{}: the ensemble came back {how}", shared.place))
 }
 
 #[cfg(test)]

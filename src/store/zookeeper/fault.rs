@@ -1,8 +1,7 @@
 //! What the errors of an ensemble mean, and why none of its servers gives a session.
 
-use super::Shared;
+use super::place::Place;
 use super::session::{Ensemble, Error};
-use super::sessions::Unopened;
 use crate::env;
 use crate::store::StoreError;
 use crate::store::remedy::Remedy;
@@ -35,9 +34,8 @@ fn remedy(error: &Error) -> Remedy {
 }
 
 /// What an error of a whole request means for the store.
-pub(super) fn explain(shared: &Shared, error: &Error) -> StoreError {
-    let place = shared.place();
-    let user = shared.user();
+pub(super) fn explain(place: &Place, error: &Error) -> StoreError {
+    let user = place.user();
     let text = match error {
         Error::AuthFailed => format!("{place} refused the login of user `{user}`: check auth"),
         Error::NoAuth => format!("{place}: user `{user}` lacks a permission below /_keepstep"),
@@ -61,12 +59,20 @@ pub(super) fn explain(shared: &Shared, error: &Error) -> StoreError {
     remedy(error).of_call(text)
 }
 
+/// Why no session was opened; without an error there was no answer.
+pub(super) type Unopened = Option<Error>;
+
+/// Whether the connection broke under a request, so that nothing is known of what became of it.
+pub(super) fn is_broken(error: &Error) -> bool {
+    matches!(error, Error::ConnectionLoss | Error::Custom(_))
+}
+
 /// Why no session was opened, as the pipeline that asks reports it.
-pub(super) async fn unopened(asking: &Shared, why: Unopened) -> StoreError {
+pub(super) async fn unopened(asking: &Place, ensemble: &dyn Ensemble, why: Unopened) -> StoreError {
     match why {
-        Some(Error::SessionExpired | Error::ClientClosed | Error::NoHosts | Error::Timeout) | None => StoreError::Away(
-            format!("{}: {}", asking.place(), no_session(asking.ensemble(), &asking.access().connect).await),
-        ),
+        Some(Error::SessionExpired | Error::ClientClosed | Error::NoHosts | Error::Timeout) | None => {
+            StoreError::Away(format!("{}: {}", asking, no_session(ensemble, &asking.access.connect).await))
+        }
         Some(error) => explain(asking, &error),
     }
 }

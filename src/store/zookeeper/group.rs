@@ -9,10 +9,12 @@
 //! that is out of date costs a needless move and nothing else, because ownership itself is the place in line and the
 //! fence.
 
+use super::fault::explain;
+use super::place::Place;
 use super::session::{Error, Session};
-use super::{Shared, explain};
 use crate::env::{Instant, Map};
 use crate::store::StoreError;
+use crate::worker::Worker;
 use futures::stream::{self, StreamExt as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,16 +64,6 @@ pub(super) struct Card {
 }
 
 impl Card {
-    pub(super) fn of(shared: &Shared, machine: String) -> Card {
-        Card {
-            name: shared.settings.worker.name.clone(),
-            machine,
-            once: shared.settings.once,
-            identity: shared.settings.worker.identity.clone(),
-            routes: shared.settings.routes_digest.clone(),
-        }
-    }
-
     /// A line each. Versions before read the first three.
     pub(super) fn text(&self) -> String {
         let kind = if self.once { "once" } else { "stays" };
@@ -103,30 +95,31 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Whether it is this worker.
-    pub(super) fn is(&self, shared: &Shared) -> bool {
-        self.identity == shared.settings.worker.identity
+    pub(super) fn is(&self, worker: &Worker) -> bool {
+        self.identity == worker.identity
     }
 }
 
 /// The worker that should own our pipeline, `None` where that cannot be told; by a look that is at most so old.
 pub(super) async fn wanted(
-    shared: &Shared,
+    group: &Group,
+    place: &Place,
     session: &dyn Session,
     fresh: Duration,
 ) -> Result<Option<Wanted>, StoreError> {
-    let mut seen = shared.settings.sessions.group.seen.lock().await;
+    let mut seen = group.seen.lock().await;
     if seen.at.is_none_or(|at| at.elapsed() >= fresh) {
-        look(shared, session, &mut seen).await?;
+        look(place, session, &mut seen).await?;
     }
-    let identity = seen.wanted.get(&shared.settings.pipeline).cloned();
+    let identity = seen.wanted.get(&place.pipeline).cloned();
     Ok(identity.and_then(|identity| {
         let card = seen.cards.values().find(|card| card.identity == identity)?;
         Some(Wanted { name: card.name.clone(), identity })
     }))
 }
 
-async fn look(shared: &Shared, session: &dyn Session, seen: &mut Seen) -> Result<(), StoreError> {
-    let wrong = |error: &Error| explain(shared, error);
+async fn look(place: &Place, session: &dyn Session, seen: &mut Seen) -> Result<(), StoreError> {
+    let wrong = |error: &Error| explain(place, error);
     let names = session.children("/_keepstep").await.map_err(|error| wrong(&error))?;
     let pipelines: Vec<String> = names.into_iter().filter(|name| !name.starts_with('_')).collect();
     let lines = stream::iter(pipelines).map(|pipeline| async move {

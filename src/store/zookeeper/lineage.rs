@@ -4,8 +4,10 @@
 //! above all that there were. So the owner writes its lineage znode again whenever something has changed, and remembers the version
 //! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
+use super::fault::explain;
 use super::session::{Acl, CreateMode, Error, MultiWriteError, MultiWriteResult, Session, WriteOp};
-use super::{Shared, explain, lock};
+use super::shared::Shared;
+use super::watermark::{Lineage, encode};
 use crate::change::LossCause;
 use crate::env;
 use crate::plan::Ensemble;
@@ -15,23 +17,6 @@ use crate::store::{Remembered, StoreError};
 
 /// Attempts to raise the tide: only our own raises come in between, of which two can be under way, and lost answers.
 const TRIES: usize = 4;
-
-/// The lineage znode as this owner left it.
-pub(super) struct Lineage {
-    data: Vec<u8>,
-    /// Its version.
-    pub(super) tide: i32,
-}
-
-pub(super) fn path(shared: &Shared) -> String {
-    shared.under("lineage")
-}
-
-impl Lineage {
-    pub(super) fn new(ensemble: Ensemble, tide: i32) -> Lineage {
-        Lineage { data: encode(ensemble), tide }
-    }
-}
 
 /// The lineage that the next owner works in, and what has to be written for it.
 pub(super) struct Named {
@@ -82,10 +67,10 @@ pub(super) async fn look(
     found: Remembered,
     remembered: Remembered,
 ) -> Result<Named, StoreError> {
-    let known = match session.data(&path(shared)).await {
+    let known = match session.data(&shared.place.lineage_path()).await {
         Ok((data, stat)) => Some((decode(&data), stat.version)),
         Err(Error::NoNode) => None,
-        Err(error) => return Err(explain(shared, &error)),
+        Err(error) => return Err(explain(&shared.place, &error)),
     };
     let store = &shared.settings.name;
     Ok(match known {
@@ -106,10 +91,6 @@ pub(super) async fn look(
     })
 }
 
-fn encode(ensemble: Ensemble) -> Vec<u8> {
-    serde_json::to_vec(&(ensemble.id, ensemble.since_zxid)).unwrap_or_default()
-}
-
 fn decode(data: &[u8]) -> Option<(u32, i64)> {
     serde_json::from_slice(data).ok()
 }
@@ -125,29 +106,28 @@ fn fresh(zxid: i64) -> Ensemble {
 pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     let tenure = shared.tenure()?;
     let (epoch_path, version) = tenure.fence();
-    let wrong = |error: Error| explain(shared, &error);
+    let wrong = |error: Error| explain(&shared.place, &error);
     for _ in 0..TRIES {
-        let Some((data, tide)) = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide))
-        else {
-            return Err(StoreError::Fenced(format!("{}: not the owner", shared.place())));
+        let Some(Lineage { data, tide }) = shared.watermark.lineage() else {
+            return Err(StoreError::Fenced(format!("{}: not the owner", shared.place)));
         };
-        let path = path(shared);
+        let path = shared.place.lineage_path();
         let fence = WriteOp::Check { path: &epoch_path, version };
         let raise = WriteOp::Set { path: &path, data: &data, version: Some(tide) };
         let sent_ms = steady_ms();
         match tenure.session.write_all(&[fence, raise]).await {
             Ok(results) => {
                 let Some(MultiWriteResult::SetData { stat }) = results.last() else {
-                    return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
+                    return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place)));
                 };
-                lock(&shared.clock).measure(sent_ms, steady_ms(), stat.mtime);
-                note(shared, stat.version);
+                shared.watermark.measure_clock(sent_ms, stat.mtime);
+                shared.watermark.note_tide(stat.version);
                 return Ok(());
             }
             Err(MultiWriteError::OperationFailed { index: 0, source }) => {
                 return Err(StoreError::Fenced(format!(
                     "{}: another worker owns the pipeline ({source})",
-                    shared.place()
+                    shared.place
                 )));
             }
             // We raised it meanwhile, or the answer to that was lost; or this is an older copy.
@@ -157,41 +137,29 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
             Err(error) => return Err(wrong(error.into())),
         }
     }
-    Err(StoreError::Away(format!("{}: the tide could not be raised", shared.place())))
-}
-
-/// The lineage znode and the version that it has, as far as this owner knows: what each write checks.
-pub(super) fn mark(shared: &Shared) -> (String, i32) {
-    (path(shared), lock(&shared.lineage).as_ref().map_or(0, |lineage| lineage.tide))
+    Err(StoreError::Away(format!("{}: the tide could not be raised", shared.place)))
 }
 
 /// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
 /// do versions. Nor under another lineage: that is of a later owner, whose epoch may have our version if the znode was deleted by hand.
 pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), StoreError> {
-    let known = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide));
-    let Some((ours, tide)) = known else { return Ok(()) };
-    match session.data(&path(shared)).await {
+    let Some(Lineage { data: ours, tide }) = shared.watermark.lineage() else { return Ok(()) };
+    match session.data(&shared.place.lineage_path()).await {
         Ok((_, stat)) if stat.version < tide => {
-            Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place())))
+            Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place)))
         }
         Ok((data, _)) if decode(&data) != decode(&ours) => {
-            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline, in another lineage", shared.place())))
+            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline, in another lineage", shared.place)))
         }
         Ok((_, stat)) => {
-            note(shared, stat.version);
+            shared.watermark.note_tide(stat.version);
             Ok(())
         }
         Err(Error::NoNode) => Err(gone(shared)),
-        Err(error) => Err(explain(shared, &error)),
-    }
-}
-
-fn note(shared: &Shared, version: i32) {
-    if let Some(lineage) = lock(&shared.lineage).as_mut() {
-        lineage.tide = lineage.tide.max(version);
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 fn gone(shared: &Shared) -> StoreError {
-    StoreError::Fenced(format!("{}: the ensemble came back without our state", shared.place()))
+    StoreError::Fenced(format!("{}: the ensemble came back without our state", shared.place))
 }

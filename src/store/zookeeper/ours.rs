@@ -1,35 +1,31 @@
 //! The znodes below `/_keepstep`: how they come to be, and who may touch them.
 
-use super::acl::{CREATOR, OPEN};
+use super::acl::OPEN;
+use super::fault::explain;
+use super::place::Place;
 use super::session::{Acl, CreateMode, Error, Session};
-use super::{Shared, explain};
 use crate::store::StoreError;
 
 /// Where live workers say on what they work.
 pub(super) const CLAIMS: &str = "/_keepstep/_claims";
 
-/// Who may touch what is ours alone.
-pub(super) fn private(shared: &Shared) -> &'static [Acl] {
-    if shared.access().digest.is_some() { &CREATOR } else { &OPEN }
-}
-
 /// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open, the rest is ours.
-pub(super) async fn ensure(shared: &Shared, session: &dyn Session, path: &str, data: &[u8]) -> Result<(), StoreError> {
-    let acl = private(shared);
+pub(super) async fn ensure(place: &Place, session: &dyn Session, path: &str, data: &[u8]) -> Result<(), StoreError> {
+    let acl = place.private_acl();
     let mut at = 1;
     while let Some(end) = path.get(at..).and_then(|rest| rest.find('/')).map(|end| at + end) {
         let ancestor = path.get(..end).unwrap_or("/");
         let shared_by_all = ancestor == "/_keepstep" || ancestor == CLAIMS;
         let acl = if shared_by_all { &OPEN } else { acl };
-        create(shared, session, ancestor, b"", acl).await?;
+        create(place, session, ancestor, b"", acl).await?;
         at = end + 1;
     }
-    create(shared, session, path, data, acl).await
+    create(place, session, path, data, acl).await
 }
 
 /// Creates one persistent znode if it is missing.
 pub(super) async fn create(
-    shared: &Shared,
+    place: &Place,
     session: &dyn Session,
     path: &str,
     data: &[u8],
@@ -41,9 +37,9 @@ pub(super) async fn create(
         Err(Error::NoAuth) if matches!(session.stat(path).await, Ok(Some(_))) => Ok(()),
         Err(Error::NoAuth) => Err(StoreError::Refused(format!(
             "{}: user `{}` may not create {path}; Keepstep keeps its state below /_keepstep",
-            shared.place(),
-            shared.user()
+            place,
+            place.user()
         ))),
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(place, &error)),
     }
 }

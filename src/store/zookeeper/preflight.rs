@@ -1,8 +1,10 @@
 //! What `validate --connect` finds out about an ensemble.
 
 use super::acl::OPEN;
-use super::session::{CreateMode, Ensemble, Error, MultiReadResult, MultiWriteError, ReadOp, Session, WriteOp};
-use super::{Shared, explain};
+use super::fault::explain;
+use super::session::{CreateMode, Error, MultiReadResult, MultiWriteError, ReadOp, Session, WriteOp};
+use super::sessions::version;
+use super::shared::Shared;
 use crate::env::{self, Instant};
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
@@ -24,22 +26,22 @@ async fn has_chroot(shared: &Shared, session: &dyn Session) -> Result<(), StoreE
     match session.stat("/").await {
         Ok(Some(_)) => Ok(()),
         Ok(None) => {
-            let chroot = shared.access().connect.split_once('/').map_or("", |(_, chroot)| chroot);
+            let chroot = shared.place.access.connect.split_once('/').map_or("", |(_, chroot)| chroot);
             Err(StoreError::Refused(format!(
                 "{}: the chroot /{chroot} does not exist: create it, or mend `connect`",
-                shared.place()
+                shared.place
             )))
         }
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
-    let session = shared.settings.sessions.own(shared).await?;
+    let session = shared.settings.sessions.own(&shared.place).await?;
     let session = session.handle();
     let store = &shared.settings.name;
     let mut findings = Vec::new();
-    match version(shared.ensemble(), &shared.access().connect).await {
+    match version(shared.ensemble(), &shared.place.access.connect).await {
         Some(version) => findings.push(Finding::new(Level::Ok, store, format!("ZooKeeper {version}"), "")),
         None => findings.push(Finding::new(
             Level::Warning,
@@ -67,7 +69,7 @@ async fn watchable(shared: &Shared, session: &dyn Session, root: &str) -> Result
             let what = "it has no recursive watches";
             Ok(Finding::new(Level::Error, store, what, "ZooKeeper 3.6 or later is needed"))
         }
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
@@ -86,7 +88,7 @@ async fn readable(shared: &Shared, session: &dyn Session, range: &Range<'_>) -> 
         }
         let asked = open.split_off(open.len().saturating_sub(LISTS));
         let reads: Vec<ReadOp<'_>> = asked.iter().map(|path| ReadOp::Children(path)).collect();
-        let answers = session.read_all(&reads).await.map_err(|error| explain(shared, &error))?;
+        let answers = session.read_all(&reads).await.map_err(|error| explain(&shared.place, &error))?;
         for (path, answer) in asked.iter().zip(answers) {
             match answer {
                 MultiReadResult::Children { children } => {
@@ -97,7 +99,7 @@ async fn readable(shared: &Shared, session: &dyn Session, range: &Range<'_>) -> 
                 }
                 MultiReadResult::Error { err: Error::NoAuth } => {
                     names.looked += 1;
-                    names.deny(path, &format!("user `{}` lacks READ", shared.user()));
+                    names.deny(path, &format!("user `{}` lacks READ", shared.place.user()));
                 }
                 // Not there, or not any more.
                 _ => {}
@@ -114,7 +116,7 @@ const STATE: &str = "/_keepstep";
 /// Tries to create persistent and ephemeral znodes where Keepstep keeps its state, without leaving anything. Answers whether the
 /// place exists.
 async fn try_to_write(shared: &Shared, session: &dyn Session) -> Result<bool, StoreError> {
-    let wrong = |error: Error| explain(shared, &error);
+    let wrong = |error: Error| explain(&shared.place, &error);
     let exists = session.stat(STATE).await.map_err(wrong)?.is_some();
     let own = format!("{STATE}/{}", shared.settings.pipeline);
     let has_own = session.stat(&own).await.map_err(wrong)?.is_some();
@@ -129,7 +131,7 @@ async fn try_to_write(shared: &Shared, session: &dyn Session) -> Result<bool, St
     writes.push(WriteOp::Check { path: "/_keepstep/never/there", version: 0 });
     match session.write_all(&writes).await {
         Err(MultiWriteError::OperationFailed { source: Error::NoAuth, .. }) => {
-            let (at, user) = (shared.place(), shared.user());
+            let (at, user) = (&shared.place, shared.place.user());
             Err(StoreError::Refused(format!(
                 "{at}: user `{user}` may not write below {place}: give it CREATE on /, or create /_keepstep for it"
             )))
@@ -139,7 +141,7 @@ async fn try_to_write(shared: &Shared, session: &dyn Session) -> Result<bool, St
         Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
             Err(wrong(source))
         }
-        Ok(_) => Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place()))),
+        Ok(_) => Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place))),
     }
 }
 
@@ -161,20 +163,4 @@ async fn writable(shared: &Shared, session: &dyn Session) -> Result<Vec<Finding>
         }
     }
     Ok(findings)
-}
-
-/// Asks the first server that answers for its version, by the four-letter word `srvr` (allowed by default since 3.5).
-pub(super) async fn version(ensemble: &dyn Ensemble, connect: &str) -> Option<String> {
-    let hosts = connect.split('/').next()?;
-    for host in hosts.split(',') {
-        let ask = async {
-            let answer = ensemble.ask(host, "srvr").await.ok()?;
-            let line = answer.lines().find_map(|line| line.strip_prefix("Zookeeper version: "))?;
-            line.split(['-', ',']).next().map(ToOwned::to_owned)
-        };
-        if let Ok(Some(version)) = env::timeout(std::time::Duration::from_secs(1), ask).await {
-            return Some(version);
-        }
-    }
-    None
 }

@@ -1,8 +1,11 @@
 //! Reads of znodes: many in one request, requests split by their bytes and by what their answers hold.
 
 use super::ancestors::{Ancestors, unknown};
+use super::fault::{explain, is_broken};
+use super::lock::lock;
 use super::session::{Error, MultiReadResult, ReadOp, Session};
-use super::{READ_BYTES, READS_MAX, Shared, explain, is_broken, lineage, lock, size, stat_of};
+use super::shared::{READ_BYTES, READS_MAX, Shared, stat_of};
+use super::{lineage, size};
 use crate::env::Map;
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{Look, StoreError, ZnodeReading, is_creatable};
@@ -46,7 +49,7 @@ impl Shared {
     }
 
     async fn read_once(&self, session: &dyn Session, paths: &[String]) -> Result<Vec<Read>, Fault> {
-        let wrong = |error: Error| explain(self, &error);
+        let wrong = |error: Error| explain(&self.place, &error);
         let reads: Vec<ReadOp<'_>> = paths.iter().map(|path| ReadOp::Data(path)).collect();
         let results = match session.read_all(&reads).await {
             Ok(results) => results,
@@ -59,7 +62,7 @@ impl Shared {
         });
         self.note_size(largest.max().unwrap_or(0));
         if results.len() != paths.len() {
-            let what = format!("{}: a read of {} znodes answered {}", self.place(), paths.len(), results.len());
+            let what = format!("{}: a read of {} znodes answered {}", self.place, paths.len(), results.len());
             return Err(StoreError::Away(what).into());
         }
         Ok(results.into_iter().map(Ok).collect())
@@ -70,10 +73,10 @@ impl Shared {
         let session = match look {
             Look::Source => lock(&self.source)
                 .clone()
-                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place())))?,
+                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place)))?,
             Look::Synced => {
                 let session = self.control()?;
-                session.sync().await.map_err(|error| explain(self, &error))?;
+                session.sync().await.map_err(|error| explain(&self.place, &error))?;
                 session
             }
         };
@@ -91,16 +94,16 @@ impl Shared {
         for result in answers.into_iter().flatten() {
             readings.push(match result {
                 Ok(MultiReadResult::Data { data, stat }) => {
-                    self.note_zxid(stat.mzxid);
+                    self.watermark.note_zxid(stat.mzxid);
                     ZnodeReading::Present { data, stat: stat_of(&stat) }
                 }
                 Ok(MultiReadResult::Error { err: Error::NoNode }) => ZnodeReading::Absent(i64::MAX),
                 Ok(MultiReadResult::Error { err: Error::NoAuth }) => {
-                    ZnodeReading::Denied(format!("{}: the session may not read it", self.place()))
+                    ZnodeReading::Denied(format!("{}: the session may not read it", self.place))
                 }
-                Err(why) => ZnodeReading::TooLarge(format!("{}: {why}", self.place())),
-                Ok(MultiReadResult::Error { err }) => return Err(explain(self, &err)),
-                Ok(_) => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place()))),
+                Err(why) => ZnodeReading::TooLarge(format!("{}: {why}", self.place)),
+                Ok(MultiReadResult::Error { err }) => return Err(explain(&self.place, &err)),
+                Ok(_) => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place))),
             });
         }
         if look == Look::Synced && readings.iter().any(|reading| matches!(reading, ZnodeReading::Absent(_))) {
@@ -140,10 +143,10 @@ impl Shared {
                         Ok(stat) => stat.map(|stat| stat.pzxid),
                         // It may not be looked at: then the events have to tell.
                         Err(Error::NoAuth) => Some(i64::MAX),
-                        Err(error) => return Err(explain(self, &error)),
+                        Err(error) => return Err(explain(&self.place, &error)),
                     };
                     if let Some(pzxid) = pzxid.filter(|pzxid| *pzxid != i64::MAX) {
-                        self.note_zxid(pzxid);
+                        self.watermark.note_zxid(pzxid);
                     }
                     found.insert(path, pzxid);
                 }

@@ -10,10 +10,13 @@
 //! [`super::tenure`]); it ends when the last pipeline lets go of it. The client dispatches the events of one session to
 //! the watchers of all paths, so each pipeline listens by itself and none is known here.
 
-use super::fault::unopened;
+use super::acl::OPEN;
+use super::fault::{Unopened, unopened};
 use super::group::Group;
+use super::lock::lock;
+use super::place::Place;
 use super::session::{Access, CreateMode, Ensemble, Error, Session, SessionState};
-use super::{Shared, acl, lock, preflight};
+use super::size::{REQUEST_BYTES_MAX, TOGETHER_BYTES};
 use crate::env::{self, Instant};
 use crate::store::StoreError;
 use crate::store::held::Held;
@@ -76,9 +79,6 @@ impl Deref for OpenSession {
     }
 }
 
-/// Why no session was opened; without an error there was no answer.
-pub(super) type Unopened = Option<Error>;
-
 /// What an ensemble shows of itself on a session of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
@@ -116,7 +116,7 @@ impl Sessions {
             group: Group::default(),
             version: Mutex::default(),
             probed: tokio::sync::Mutex::default(),
-            limit: RequestLimit::new(super::TOGETHER_BYTES, super::REQUEST_BYTES_MAX),
+            limit: RequestLimit::new(TOGETHER_BYTES, REQUEST_BYTES_MAX),
         }
     }
 
@@ -136,27 +136,27 @@ impl Sessions {
     }
 
     /// The session for everything but watches. Waits for one that is reconnecting.
-    pub(super) async fn control(&self, asking: &Shared) -> Result<Arc<OpenSession>, StoreError> {
+    pub(super) async fn control(&self, asking: &Place) -> Result<Arc<OpenSession>, StoreError> {
         let open = async {
             let session = self.open().await?;
-            if let Some(version) = preflight::version(&*self.ensemble, &self.access.connect).await {
+            if let Some(version) = version(&*self.ensemble, &self.access.connect).await {
                 *lock(&self.version) = format!("ZooKeeper {version}");
             }
             Ok(session)
         };
-        ready(asking, self.control.get(OpenSession::is_usable, open).await).await
+        self.ready(asking, self.control.get(OpenSession::is_usable, open).await).await
     }
 
     /// The session of the watches. Waits for one that is reconnecting.
-    pub(super) async fn source(&self, asking: &Shared) -> Result<Arc<OpenSession>, StoreError> {
-        ready(asking, self.source.get(OpenSession::is_usable, self.open()).await).await
+    pub(super) async fn source(&self, asking: &Place) -> Result<Arc<OpenSession>, StoreError> {
+        self.ready(asking, self.source.get(OpenSession::is_usable, self.open()).await).await
     }
 
     /// A session of one's own, for a look that shares nothing.
-    pub(super) async fn own(&self, asking: &Shared) -> Result<OpenSession, StoreError> {
+    pub(super) async fn own(&self, asking: &Place) -> Result<OpenSession, StoreError> {
         match self.open().await {
             Ok(session) => Ok(session),
-            Err(why) => Err(unopened(asking, why).await),
+            Err(why) => Err(unopened(asking, &*self.ensemble, why).await),
         }
     }
 
@@ -176,7 +176,7 @@ impl Sessions {
         }
         let ask = async {
             let session = self.open().await.ok()?;
-            match session.create(prefix, b"", CreateMode::EphemeralSequential, &acl::OPEN).await {
+            match session.create(prefix, b"", CreateMode::EphemeralSequential, &OPEN).await {
                 Ok(created) => Some(Probe::Zxid(created.stat.czxid)),
                 Err(Error::NoNode) => Some(Probe::Blank),
                 Err(_) => None,
@@ -186,27 +186,47 @@ impl Sessions {
         *probed = Some((Instant::now(), probe));
         probe
     }
+
+    /// A session that answers, or the error as the pipeline that asks says it.
+    async fn ready(
+        &self,
+        asking: &Place,
+        got: Result<Arc<OpenSession>, Unopened>,
+    ) -> Result<Arc<OpenSession>, StoreError> {
+        let session = match got {
+            Ok(session) => session,
+            Err(why) => return Err(unopened(asking, &*self.ensemble, why).await),
+        };
+        let mut states = session.states();
+        let connected = async {
+            while !session.is_connected() {
+                if session.state().is_terminated() {
+                    return false;
+                }
+                states.next().await;
+            }
+            true
+        };
+        match env::timeout(CONNECT_TIMEOUT, connected).await {
+            Ok(true) => Ok(session),
+            Ok(false) => Err(StoreError::Away(format!("{}: the session ended", asking))),
+            Err(_) => Err(unopened(asking, &*self.ensemble, None).await),
+        }
+    }
 }
 
-/// A session that answers, or the error as the pipeline that asks says it.
-async fn ready(asking: &Shared, got: Result<Arc<OpenSession>, Unopened>) -> Result<Arc<OpenSession>, StoreError> {
-    let session = match got {
-        Ok(session) => session,
-        Err(why) => return Err(unopened(asking, why).await),
-    };
-    let mut states = session.states();
-    let connected = async {
-        while !session.is_connected() {
-            if session.state().is_terminated() {
-                return false;
-            }
-            states.next().await;
+/// Asks the first server that answers for its version, by the four-letter word `srvr` (allowed by default since 3.5).
+pub(super) async fn version(ensemble: &dyn Ensemble, connect: &str) -> Option<String> {
+    let hosts = connect.split('/').next()?;
+    for host in hosts.split(',') {
+        let ask = async {
+            let answer = ensemble.ask(host, "srvr").await.ok()?;
+            let line = answer.lines().find_map(|line| line.strip_prefix("Zookeeper version: "))?;
+            line.split(['-', ',']).next().map(ToOwned::to_owned)
+        };
+        if let Ok(Some(version)) = env::timeout(std::time::Duration::from_secs(1), ask).await {
+            return Some(version);
         }
-        true
-    };
-    match env::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(true) => Ok(session),
-        Ok(false) => Err(StoreError::Away(format!("{}: the session ended", asking.place()))),
-        Err(_) => Err(unopened(asking, None).await),
     }
+    None
 }

@@ -9,15 +9,18 @@
 //! of one session are served in order, so once the slot can be read, after `sync`, the multi has been applied or never will
 //! be.
 
+use super::fault::explain;
 use super::journal::{self, SLOTS};
+use super::lineage;
 use super::pack::{
     Member, Packed, another_owns, create_ancestors, create_empty, halve, look_up_again, no_acl, pack, refusal,
     request_bytes, too_large,
 };
 use super::parents::look_up;
 use super::session::{CreateMode, Error, MultiWriteError, MultiWriteResult, Session, WriteOp};
+use super::shared::{RETRY_PAUSE, Shared};
+use super::size::REQUEST_BYTES_MAX;
 use super::tenure::Tenure;
-use super::{REQUEST_BYTES_MAX, Shared, explain, lineage};
 use crate::change::ZkVersion;
 use crate::env;
 use crate::failpoint::crash_in_flight;
@@ -51,7 +54,7 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
         }
     }
     let Some(slots) = tenure.take_slots(multis.len()).await else {
-        return Err(StoreError::Fenced(format!("{}: the ownership has ended", shared.place())));
+        return Err(StoreError::Fenced(format!("{}: the ownership has ended", shared.place)));
     };
     let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &tenure, multi, *slot));
     // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
@@ -107,7 +110,7 @@ async fn run(
                 let mzxid = applied(shared, tenure, slot, &results);
                 for member in &members {
                     for path in member.ancestors() {
-                        shared.parents().insert(path, Arc::clone(&member.acl));
+                        shared.parents.insert(path, Arc::clone(&member.acl));
                     }
                 }
                 done.extend(
@@ -132,7 +135,7 @@ async fn run(
             }
             // A path that no server takes: it was not sent.
             Err(MultiWriteError::RequestFailed { source: source @ (Error::BadArguments(_) | Error::InvalidAcl) }) => {
-                return Err(explain(shared, &source));
+                return Err(explain(&shared.place, &source));
             }
             Err(MultiWriteError::RequestFailed { source }) => {
                 match resolve(shared, tenure, slot, &sent.journal, source).await? {
@@ -179,7 +182,7 @@ impl<'a> Sent<'a> {
         let mut places = Vec::with_capacity(members.len());
         let mut entries = Vec::new();
         let (epoch_path, version) = tenure.fence();
-        let (lineage_path, tide) = lineage::mark(shared);
+        let (lineage_path, tide) = shared.watermark.mark(&shared.place);
         // What is around the members, and each of them with one ancestor: more is seldom.
         let mut writes = Vec::with_capacity(3 + 2 * members.len());
         writes.push(WriteOp::Check { path: &epoch_path, version });
@@ -203,7 +206,7 @@ impl<'a> Sent<'a> {
             journal::append(&mut entries, write, gone);
         }
         journal::append_milestone(&mut entries, members.iter().map(|member| &member.write));
-        let (slot_path, version) = (shared.slot_path(slot), Some(tenure.slot_version(slot)));
+        let (slot_path, version) = (shared.place.slot_path(slot), Some(tenure.slot_version(slot)));
         writes.push(WriteOp::Set { path: &slot_path, data: &entries, version });
         Sent { commit: tenure.session.write_all(&writes), journal: entries, owners, places }
     }
@@ -214,7 +217,7 @@ fn applied(shared: &Shared, tenure: &Tenure, slot: usize, results: &[MultiWriteR
     match results.last() {
         Some(MultiWriteResult::SetData { stat }) => {
             tenure.note_slot(slot, stat.version);
-            shared.note_zxid(stat.mzxid);
+            shared.watermark.note_zxid(stat.mzxid);
             stat.mzxid
         }
         _ => 0,
@@ -265,8 +268,8 @@ async fn refuse(
         }
         // An ancestor is missing that was thought to exist, or exists that was thought missing.
         (Error::NoNode, ZnodeOp::Create) => {
-            shared.parents().forget_above(path);
-            let places = look_up(shared, session, &[(path, member.write.acl)]).await?;
+            shared.parents.forget_above(path);
+            let places = look_up(&shared.place, &shared.parents, session, &[(path, member.write.acl)]).await?;
             if places.iter().any(|place| place.acl.is_some()) {
                 return look_up_again(shared, session, members).await;
             }
@@ -302,11 +305,11 @@ async fn resolve(
 ) -> Result<Option<i64>, StoreError> {
     let session = &tenure.session;
     tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
-    let mut pause = super::RETRY_PAUSE;
+    let mut pause = RETRY_PAUSE;
     loop {
         // The session may be with another server by now, which may lag behind the one that took the multi.
         let read = match session.sync().await {
-            Ok(()) => session.data(&shared.slot_path(slot)).await,
+            Ok(()) => session.data(&shared.place.slot_path(slot)).await,
             Err(error) => Err(error),
         };
         match read {
@@ -314,22 +317,22 @@ async fn resolve(
                 Fate::NotApplied => return Ok(None),
                 Fate::Applied => {
                     tenure.note_slot(slot, stat.version);
-                    shared.note_zxid(stat.mzxid);
+                    shared.watermark.note_zxid(stat.mzxid);
                     return Ok(Some(stat.mzxid));
                 }
                 Fate::Fenced => return Err(another_wrote(shared)),
             },
             Err(Error::NoNode) => return Err(another_wrote(shared)),
             Err(error @ (Error::SessionExpired | Error::ClientClosed | Error::AuthFailed)) => {
-                return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place())));
+                return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place)));
             }
             // No waiting mends that: another ownership begins with a look at what this one needs.
             Err(Error::NoAuth) => {
                 return Err(StoreError::Fenced(format!(
                     "{}: user `{}` may not read {} any more, so it cannot be told what was written; give it READ",
-                    shared.place(),
-                    shared.user(),
-                    shared.slot_path(slot)
+                    shared.place,
+                    shared.place.user(),
+                    shared.place.slot_path(slot)
                 )));
             }
             // Until it is known whether the multi was applied, nothing else may be done with its pairs.
@@ -342,5 +345,5 @@ async fn resolve(
 }
 
 fn another_wrote(shared: &Shared) -> StoreError {
-    StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place()))
+    StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place))
 }

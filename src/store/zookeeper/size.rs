@@ -9,9 +9,17 @@
 //!
 //! A test compares these with what the client sends.
 
+use super::journal;
+use super::place::Place;
 use super::session::Acl;
-use super::{Shared, journal, lineage};
 use crate::store::{ZnodeOp, ZnodeWrite};
+
+/// Bytes of one request that a server takes: the default of `jute.maxbuffer`.
+pub(super) const REQUEST_BYTES_MAX: usize = 1_048_575;
+
+/// Bytes of a request of several operations: half of what is taken, since a transaction grows on its way through the ensemble, and
+/// larger ones are not faster.
+pub(super) const TOGETHER_BYTES: usize = 512 * 1024;
 
 /// What each request begins with.
 const REQUEST: usize = 8;
@@ -29,13 +37,22 @@ pub(super) const MULTI: usize = REQUEST + OPERATION;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     chroot: usize,
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    multi: usize,
 }
 
 impl Sizes {
-    /// `connect`: `host:port[,host:port…][/chroot]`.
-    pub(super) fn below(connect: &str) -> Sizes {
-        let chroot = connect.find('/').and_then(|at| connect.get(at..)).unwrap_or_default();
-        Sizes { chroot: if chroot == "/" { 0 } else { chroot.len() } }
+    pub(super) fn new(place: &Place) -> Sizes {
+        let (_, chroot) = place.address();
+        let sizes = Sizes { chroot: if chroot == "/" { 0 } else { chroot.len() }, multi: 0 };
+        let checks = sizes.check(place.under("epoch").len()) + sizes.check(place.lineage_path().len());
+        let slot = sizes.set(place.slot_path(0).len(), 0);
+        Sizes { multi: MULTI + checks + slot + journal::MILESTONE_BYTES, ..sizes }
+    }
+
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    pub(super) fn multi(self) -> usize {
+        self.multi
     }
 
     fn path(self, length: usize) -> usize {
@@ -73,35 +90,20 @@ impl Sizes {
             ZnodeOp::Delete(_) => self.set(path, 0),
         }
     }
+
+    /// A write in a multi of the owner with its part of the journal, without its ancestors.
+    pub(super) fn member(self, write: &ZnodeWrite<'_>, acl: &[Acl]) -> usize {
+        self.write(write.op, write.path.len(), write.data.len(), self::acl(acl)) + journal::entry_bytes(write.key.len())
+    }
+
+    /// A multi of the owner with one write, as far as it is known without its ancestors and their ACL.
+    pub(super) fn alone_in_multi(self, op: ZnodeOp, path: usize, data: usize, key: usize) -> usize {
+        self.multi + self.write(op, path, data, 0) + journal::entry_bytes(key)
+    }
 }
 
 pub(super) fn acl(acl: &[Acl]) -> usize {
     acl.iter().map(|acl| 3 * NUMBER + acl.scheme().len() + acl.id().len()).sum::<usize>() + NUMBER
-}
-
-impl Shared {
-    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
-    pub(super) fn multi_bytes(&self) -> usize {
-        let (sizes, slot) = (self.sizes, self.slot_path(0).len());
-        let checks = sizes.check(self.under("epoch").len()) + sizes.check(lineage::mark(self).0.len());
-        MULTI + checks + sizes.set(slot, 0) + journal::MILESTONE_BYTES
-    }
-
-    /// See [`crate::store::Znodes::fits`].
-    pub(super) fn fits(&self, path: &str, op: ZnodeOp, data: usize, key: usize) -> Result<(), String> {
-        if op == ZnodeOp::Create {
-            crate::store::is_creatable(path)?;
-        }
-        let bytes = self.multi_bytes() + self.sizes.write(op, path.len(), data, 0) + journal::entry_bytes(key);
-        let limit = &self.settings.sessions.limit;
-        if limit.takes(bytes) { Ok(()) } else { Err(limit.why(bytes, "jute.maxbuffer")) }
-    }
-
-    /// The bytes of a write in a multi, without its ancestors.
-    pub(super) fn write_bytes(&self, write: &ZnodeWrite<'_>, acl: &[Acl]) -> usize {
-        self.sizes.write(write.op, write.path.len(), write.data.len(), self::acl(acl))
-            + journal::entry_bytes(write.key.len())
-    }
 }
 
 #[cfg(test)]
@@ -150,7 +152,12 @@ mod tests {
     async fn the_bytes_that_are_computed_are_the_bytes_that_are_sent() {
         for chroot in ["", "/some/chroot"] {
             let (session, mut server) = session(chroot).await;
-            let sizes = Sizes::below(&format!("a:1,b:2{chroot}"));
+            let access = Access {
+                connect: format!("a:1,b:2{chroot}"),
+                session_timeout: std::time::Duration::ZERO,
+                digest: None,
+            };
+            let sizes = Sizes::new(&Place { name: String::new(), access, pipeline: "p".to_owned() });
             let entries = [
                 Acl::new(Permission::ALL, AuthId::new("digest", "user:hash")),
                 Acl::new(Permission::READ, AuthId::anyone()),

@@ -6,9 +6,11 @@
 //! let the pipeline compare everything. Each pipeline does so for its own roots. Reads of this session use no one-shot watches: on servers
 //! before 3.9 one on the root of a recursive watch would silence it (ZOOKEEPER-4466).
 
+use super::fault::explain;
 use super::fault::no_session;
+use super::lock::lock;
 use super::session::{Error, EventType, Session, SessionState, WatchedEvent};
-use super::{Shared, explain, lock};
+use super::shared::Shared;
 use crate::change::Side;
 use crate::env::{self, Instant};
 use crate::store::{Hints, Link, StoreError};
@@ -41,7 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
 
 /// One session, from its making to its end; answers why it ended.
 async fn follow(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration) -> Result<String, StoreError> {
-    let session = shared.settings.sessions.source(shared).await?;
+    let session = shared.settings.sessions.source(&shared.place).await?;
     *lock(&shared.source) = Some(Arc::clone(&session));
     let mut old = Vec::new();
     loop {
@@ -55,20 +57,19 @@ async fn follow(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Durati
             *pause = PAUSE_FIRST;
         }
         if state.is_terminated() {
-            return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
+            return Ok(format!("{}: the session of the source ended ({state:?})", shared.place));
         }
-        let lost =
-            |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place())));
+        let lost = |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place)));
         hints.link(Side::Zookeeper, lost(""));
         // A server that hangs up again and again is not hit as often as it does.
         env::sleep(*pause).await;
         *pause = (*pause * 2).min(PAUSE_MAX);
         let mut states = session.states();
         let mut state = session.state();
-        let mut asks = std::pin::pin!(no_session(shared.ensemble(), &shared.access().connect).fuse());
+        let mut asks = std::pin::pin!(no_session(shared.ensemble(), &shared.place.access.connect).fuse());
         while state != SessionState::SyncConnected {
             if state.is_terminated() {
-                return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
+                return Ok(format!("{}: the session of the source ended ({state:?})", shared.place));
             }
             tokio::select! {
                 biased;
@@ -85,9 +86,9 @@ async fn watch(shared: &Shared, session: &dyn Session) -> Result<Vec<Events>, St
         let events = session.watch(root).await.map_err(|error| match error {
             Error::Unimplemented => StoreError::Refused(format!(
                 "{} is too old: it has no recursive watches; ZooKeeper 3.6 or later is needed",
-                shared.place()
+                shared.place
             )),
-            error => explain(shared, &error),
+            error => explain(&shared.place, &error),
         })?;
         watches.push(events);
     }

@@ -1,9 +1,10 @@
 //! A walk through subtrees: depth first, by batched reads bounded in number and bytes.
 
+use super::fault::explain;
 use super::read::Read;
 use super::session::{Error, MultiReadResult, Session};
 use super::sessions::OpenSession;
-use super::{Shared, explain, stat_of};
+use super::shared::{Shared, stat_of};
 use crate::env;
 use crate::store::{StoreError, Walk, Walked};
 use futures::FutureExt as _;
@@ -55,7 +56,7 @@ impl Subtrees {
             Some(session) => Arc::clone(session),
             None => {
                 let session = self.shared.control()?;
-                session.sync().await.map_err(|error| explain(&self.shared, &error))?;
+                session.sync().await.map_err(|error| explain(&self.shared.place, &error))?;
                 self.session = Some(Arc::clone(&session));
                 session
             }
@@ -87,11 +88,11 @@ impl Subtrees {
                 Ok(names) => names,
                 Err(Error::NoNode) => Vec::new(),
                 Err(Error::NoAuth) => {
-                    let reason = format!("{}: the session may not list the children", self.shared.place());
+                    let reason = format!("{}: the session may not list the children", self.shared.place);
                     self.denied.push((parent.clone(), reason));
                     Vec::new()
                 }
-                Err(error) => return Err(explain(&self.shared, &error)),
+                Err(error) => return Err(explain(&self.shared.place, &error)),
             };
             self.parent = if parent == "/" { String::new() } else { parent };
         }
@@ -126,10 +127,10 @@ impl Subtrees {
                     walked.push((path, data, stat_of(&stat)));
                 }
                 Ok(MultiReadResult::Error { err: Error::NoAuth }) => {
-                    let reason = format!("{}: the session may not read it", self.shared.place());
+                    let reason = format!("{}: the session may not read it", self.shared.place);
                     self.denied.push((path, reason));
                 }
-                Err(why) => self.denied.push((path, format!("{}: {why}", self.shared.place()))),
+                Err(why) => self.denied.push((path, format!("{}: {why}", self.shared.place))),
                 // Gone since it was listed: its event has told.
                 Ok(_) => {}
             }
