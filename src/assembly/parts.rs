@@ -26,8 +26,9 @@ impl Connections {
     /// The sessions of all pipelines that reach an ensemble in the same way.
     fn sessions(&self, access: zookeeper::Access) -> Arc<zookeeper::Sessions> {
         let mut all = self.ensembles.lock().unwrap_or_else(PoisonError::into_inner);
-        let sessions =
-            all.entry(access).or_insert_with_key(|access| Arc::new(zookeeper::Sessions::new(access.clone())));
+        let sessions = all.entry(access).or_insert_with_key(|access| {
+            Arc::new(zookeeper::Sessions::new(access.clone(), Arc::new(zookeeper::RealEnsemble)))
+        });
         Arc::clone(sessions)
     }
 

@@ -12,6 +12,7 @@ use crate::env::{self, Instant};
 use crate::store::StoreError;
 use crate::telemetry::spans;
 use std::sync::Arc;
+use tracing::Instrument as _;
 
 impl Pipeline {
     /// Compares at the start, after every gap, when asked, and at the interval.

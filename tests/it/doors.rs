@@ -5,7 +5,7 @@ use crate::support::{LIVE, Redis, ZooKeeper, eventually};
 use keepstep::change::{Digest, LossCause, Side, ZkVersion};
 use keepstep::plan::{Base, KeyOp, ZnodeOp};
 use keepstep::store::redis::RedisStore;
-use keepstep::store::zookeeper::{Access, Sessions, Settings, ZookeeperStore};
+use keepstep::store::zookeeper::{Access, RealEnsemble, Sessions, Settings, ZookeeperStore};
 use keepstep::store::{
     Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Look, Remembered, StoreError, Taken, ZnodeAcl, ZnodeOutcome,
     ZnodeReading, ZnodeWrite, Znodes as _,
@@ -107,7 +107,7 @@ fn zookeeper_store(zookeeper: &ZooKeeper) -> ZookeeperStore {
     let access = Access { connect: zookeeper.connect_string(), session_timeout: Duration::from_secs(10), digest: None };
     ZookeeperStore::new(Settings {
         name: "zk".to_owned(),
-        sessions: Arc::new(Sessions::new(access)),
+        sessions: Arc::new(Sessions::new(access, Arc::new(RealEnsemble))),
         pipeline: "settings".to_owned(),
         worker: keepstep::worker::this().clone(),
         routes_digest: String::new(),

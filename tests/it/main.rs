@@ -85,3 +85,4 @@ mod transitions;
 mod two_way;
 mod unwritten;
 mod workers;
+mod zookeeper_conformance;

@@ -6,15 +6,20 @@
 //! outermost place that its login may write in, which mostly is the root of the ensemble. Whoever lays a claim looks at those in its
 //! own chroot and in all around it, where the login may read them.
 
+use super::acl::OPEN;
+use super::fault::explain;
+use super::lock::lock;
 use super::ours::{CLAIMS, create};
-use super::{Shared, explain, lock};
+use super::session::{CreateMode, Error, Session};
+use super::sessions::OpenSession;
+use super::shared::Shared;
 use crate::store::{Claim, StoreError, overlaps, owned_by_another};
-use zookeeper_client::{Acls, Client, CreateMode, Error};
+use std::sync::Arc;
 
-/// A place where claims are laid: our chroot, or one around it.
-pub(super) struct Place {
-    pub(super) client: Client,
-    /// Our chroot, as it reads from this place: empty for our chroot itself.
+/// A root below which claims are laid: our chroot, or one around it.
+pub(super) struct ClaimRoot {
+    pub(super) session: Arc<dyn Session>,
+    /// Our chroot, as it reads from this root: empty for our chroot itself.
     chroot: String,
 }
 
@@ -28,7 +33,7 @@ struct Written {
     chroot: String,
 }
 
-impl Place {
+impl ClaimRoot {
     /// The claim as it is written here.
     fn written(&self, claim: &Claim) -> Written {
         let patterns = claim.patterns.iter().map(|pattern| format!("{}{pattern}", self.chroot)).collect();
@@ -38,21 +43,21 @@ impl Place {
     /// Lays the claim here, and answers with its path.
     async fn lay(&self, shared: &Shared, claim: &Claim) -> Result<String, StoreError> {
         let text = serde_json::to_vec(&self.written(claim)).unwrap_or_default();
-        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
         let prefix = format!("{CLAIMS}/{}-", claim.pipeline);
-        let mut laid = self.client.create(&prefix, &text, &options).await;
+        let lay = || self.session.create(&prefix, &text, CreateMode::EphemeralSequential, &OPEN);
+        let mut laid = lay().await;
         // Not made beforehand: who may lay a claim need not be allowed to make the place.
         if matches!(laid, Err(Error::NoNode)) {
-            create(shared, &self.client, "/_keepstep", b"", Acls::anyone_all()).await?;
-            create(shared, &self.client, CLAIMS, b"", Acls::anyone_all()).await?;
-            laid = self.client.create(&prefix, &text, &options).await;
+            create(&shared.place, &*self.session, "/_keepstep", b"", &OPEN).await?;
+            create(&shared.place, &*self.session, CLAIMS, b"", &OPEN).await?;
+            laid = lay().await;
         }
-        laid.map(|(_, sequence)| format!("{prefix}{sequence}")).map_err(|error| explain(shared, &error))
+        laid.map(|created| created.path).map_err(|error| explain(&shared.place, &error))
     }
 
     /// All claims that lie here. What goes meanwhile, or may not be read, is left out.
     async fn claims(&self) -> Result<Vec<Written>, Error> {
-        let names = match self.client.list_children(CLAIMS).await {
+        let names = match self.session.children(CLAIMS).await {
             // May not be read: as if it were not there, except by whoever has its own claim here.
             Err(Error::NoNode) => Vec::new(),
             Err(Error::NoAuth) if !self.chroot.is_empty() => Vec::new(),
@@ -60,7 +65,7 @@ impl Place {
         };
         let mut claims = Vec::new();
         for name in names {
-            match self.client.get_data(&format!("{CLAIMS}/{name}")).await {
+            match self.session.data(&format!("{CLAIMS}/{name}")).await {
                 Ok((data, _)) => claims.extend(serde_json::from_slice::<Written>(&data)),
                 Err(Error::NoNode | Error::NoAuth) => {}
                 Err(error) => return Err(error),
@@ -71,15 +76,15 @@ impl Place {
 }
 
 /// Our chroot, and those around it; the root of the ensemble is the last.
-pub(super) fn places(shared: &Shared, client: &Client) -> Vec<Place> {
-    let (_, chroot) = shared.address();
-    let mut places = vec![Place { client: client.clone(), chroot: String::new() }];
+pub(super) fn places(shared: &Shared, session: &OpenSession) -> Vec<ClaimRoot> {
+    let (_, chroot) = shared.place.address();
+    let mut places = vec![ClaimRoot { session: session.share(), chroot: String::new() }];
     let mut outer = chroot;
     while let Some((above, _)) = outer.rsplit_once('/').filter(|_| outer != "/") {
         outer = above;
-        if let Ok(client) = client.clone().chroot(if above.is_empty() { "/" } else { above }) {
+        if let Some(session) = session.rooted(if above.is_empty() { "/" } else { above }) {
             let ours = chroot.strip_prefix(above).unwrap_or(chroot);
-            places.push(Place { client, chroot: ours.to_owned() });
+            places.push(ClaimRoot { session, chroot: ours.to_owned() });
         }
     }
     places
@@ -109,7 +114,7 @@ pub(super) async fn lay(shared: &Shared, claim: &Claim) -> Result<(), StoreError
     let compared = compare(shared, &places, claim).await;
     if matches!(compared, Err(StoreError::Refused(_))) {
         for (place, path) in laid {
-            let _ = place.client.delete(&path, None).await;
+            let _ = place.session.delete(&path, None).await;
         }
     }
     compared
@@ -117,20 +122,20 @@ pub(super) async fn lay(shared: &Shared, claim: &Claim) -> Result<(), StoreError
 
 /// Whether [`lay`] would be refused now; nothing is laid.
 pub(super) async fn look(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    client.sync("/").await.map_err(|error| explain(shared, &error))?;
-    compare(shared, &places(shared, &client), claim).await
+    let session = shared.control()?;
+    session.sync().await.map_err(|error| explain(&shared.place, &error))?;
+    compare(shared, &places(shared, &session), claim).await
 }
 
 /// Refused if a claim of another pipeline overlaps this one.
-async fn compare(shared: &Shared, places: &[Place], claim: &Claim) -> Result<(), StoreError> {
+async fn compare(shared: &Shared, places: &[ClaimRoot], claim: &Claim) -> Result<(), StoreError> {
     for place in places {
         let ours = place.written(claim);
-        for other in place.claims().await.map_err(|error| explain(shared, &error))? {
+        for other in place.claims().await.map_err(|error| explain(&shared.place, &error))? {
             // One of the same name in another chroot is another pipeline.
             let is_ours = other.claim.pipeline == ours.claim.pipeline && other.chroot == ours.chroot;
             if !is_ours && overlaps(&ours.claim, &other.claim) {
-                return Err(owned_by_another(&shared.place(), &ours.claim, &other.claim));
+                return Err(owned_by_another(&shared.place.to_string(), &ours.claim, &other.claim));
             }
         }
     }

@@ -7,19 +7,25 @@
 //!   /_keepstep/<pipeline>/journal/00 … 15
 //! ```
 
+use super::fault::explain;
 use super::group::Card;
 use super::journal::{self, SLOTS};
-use super::ours::{ensure, private};
-use super::session::Probe;
-use super::tenure::{self, Stands, Tenure};
-use super::{Shared, explain, group, lineage};
+use super::lock::lock;
+use super::ours::ensure;
+use super::ownership::Stands;
+use super::session::{CreateMode, Error, MultiWriteError, MultiWriteResult, Session, SessionState, Stat, WriteOp};
+use super::sessions::Probe;
+use super::shared::{RETRY_PAUSE, Shared};
+use super::tenure::Tenure;
+use super::watermark::Lineage;
+use super::{group, lineage, ownership};
 use crate::env::{self, Instant, Set};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
 use crate::store::{JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
+use futures::stream::StreamExt as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, SessionState, Stat};
 
 /// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -37,10 +43,10 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 /// Waits until this worker is first in line, and no other should be.
 pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send + Sync)) -> Result<(), StoreError> {
     let tenure = shared.tenure()?;
-    let client = &tenure.session;
-    let line = shared.under("election");
-    ensure(shared, client, &line, b"").await?;
-    let known = super::lock(&tenure.place_in_line).clone();
+    let session = tenure.session.handle();
+    let line = shared.place.under("election");
+    ensure(&shared.place, session, &line, b"").await?;
+    let known = lock(&tenure.place_in_line).clone();
     let mut mine = match known {
         Some(path) if is_ours(shared, &tenure, &path).await? => path,
         _ => line_up(shared, &tenure, &line).await?,
@@ -48,58 +54,59 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
     let mut steps_back = 0;
     loop {
         let is_held = is_ours(shared, &tenure, &mine).await?;
-        let names = line_of(shared, client, &line).await?;
+        let names = line_of(shared, session, &line).await?;
         let at = names.iter().position(|name| format!("{line}/{name}") == mine);
         let Some(at) = at.filter(|_| is_held) else {
             tracing::warn!(pipeline = shared.settings.pipeline, "our place in line was deleted; we line up again");
-            env::sleep(super::RETRY_PAUSE).await;
-            ensure(shared, client, &line, b"").await?;
+            env::sleep(RETRY_PAUSE).await;
+            ensure(&shared.place, session, &line, b"").await?;
             mine = line_up(shared, &tenure, &line).await?;
             continue;
         };
         let Some(before) = at.checked_sub(1).and_then(|before| names.get(before)) else {
             let may_step_back = names.len() > 1 && steps_back < STEPS_BACK && !shared.settings.once;
-            if may_step_back && !should_own(shared, client).await? {
+            if may_step_back && !should_own(shared, session).await? {
                 steps_back += 1;
                 let left = std::mem::replace(&mut mine, line_up(shared, &tenure, &line).await?);
-                client.delete(&left, None).await.map_err(|error| explain(shared, &error))?;
+                session.delete(&left, None).await.map_err(|error| explain(&shared.place, &error))?;
                 continue;
             }
             return Ok(());
         };
-        let Some((first, card)) = first_of(shared, client, &line, &names).await? else { continue };
+        let Some((first, card)) = first_of(shared, session, &line, &names).await? else { continue };
         // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that came back older has it.
         let is_ours = first != mine && card.identity == shared.settings.worker.identity;
         if is_ours || is_dead(&card) {
             tracing::info!(owner = card.name, "the owner's process or session is gone; its place in line is cleared");
-            let _ = client.delete(&first, None).await;
+            let _ = session.delete(&first, None).await;
             continue;
         }
         waiting(card.name, u64::try_from(names.len()).unwrap_or(1) - 1);
-        let watched = client.check_and_watch_stat(&format!("{line}/{before}")).await;
-        if let Ok((Some(_), watcher)) = watched {
-            let _ = env::timeout(LOOK_EVERY, watcher.changed()).await;
+        let watched = session.stat_and_watch(&format!("{line}/{before}")).await;
+        if let Ok((Some(_), changed)) = watched {
+            let _ = env::timeout(LOOK_EVERY, changed).await;
         }
     }
 }
 
 /// Whether this place in line is there, and ours.
 async fn is_ours(shared: &Shared, tenure: &Tenure, place: &str) -> Result<bool, StoreError> {
-    let stat = tenure.session.check_stat(place).await.map_err(|error| explain(shared, &error))?;
+    let stat = tenure.session.stat(place).await.map_err(|error| explain(&shared.place, &error))?;
     Ok(stat.is_some_and(|stat| tenure.holds(&stat)))
 }
 
 /// The name of the first in line, if there is anybody. Waits for nothing.
 pub(super) async fn owner(shared: &Shared) -> Result<Option<String>, StoreError> {
-    let client = shared.control()?;
-    let line = shared.under("election");
+    let session = shared.control()?;
+    let session = session.handle();
+    let line = shared.place.under("election");
     loop {
-        let names = line_of(shared, &client, &line).await?;
+        let names = line_of(shared, session, &line).await?;
         if names.is_empty() {
             return Ok(None);
         }
         // One that went since has made room for the next.
-        if let Some((_, card)) = first_of(shared, &client, &line, &names).await? {
+        if let Some((_, card)) = first_of(shared, session, &line, &names).await? {
             return Ok(Some(card.name));
         }
     }
@@ -108,34 +115,43 @@ pub(super) async fn owner(shared: &Shared) -> Result<Option<String>, StoreError>
 /// The place of the first in this line, and who it is; `None` if that one has gone since the line was read.
 async fn first_of(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     line: &str,
     names: &[String],
 ) -> Result<Option<(String, Card)>, StoreError> {
     let Some(first) = names.first().map(|first| format!("{line}/{first}")) else { return Ok(None) };
-    match client.get_data(&first).await {
+    match session.data(&first).await {
         Ok((data, _)) => Ok(Some((first, Card::read(&String::from_utf8_lossy(&data))))),
         Err(Error::NoNode) => Ok(None),
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 /// Takes a place at the end of the line.
 async fn line_up(shared: &Shared, tenure: &Tenure, line: &str) -> Result<String, StoreError> {
-    let acl = private(shared);
-    let options = CreateMode::EphemeralSequential.with_acls(Acls::new(&acl));
     let prefix = format!("{line}/w-");
-    let card = Card::of(shared, env::process::machine()).text();
-    let (_, sequence) =
-        tenure.session.create(&prefix, card.as_bytes(), &options).await.map_err(|error| explain(shared, &error))?;
-    let path = format!("{prefix}{sequence}");
-    *super::lock(&tenure.place_in_line) = Some(path.clone());
+    let settings = &shared.settings;
+    let card = Card {
+        name: settings.worker.name.clone(),
+        machine: env::process::machine(),
+        once: settings.once,
+        identity: settings.worker.identity.clone(),
+        routes: settings.routes_digest.clone(),
+    };
+    let card = card.text();
+    let created = tenure
+        .session
+        .create(&prefix, card.as_bytes(), CreateMode::EphemeralSequential, shared.place.private_acl())
+        .await;
+    let path = created.map_err(|error| explain(&shared.place, &error))?.path;
+    *lock(&tenure.place_in_line) = Some(path.clone());
     Ok(path)
 }
 
 /// Whether the pipelines are spread evenly if this worker owns this one.
-async fn should_own(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
-    Ok(group::wanted(shared, client, group::FRESH).await?.is_none_or(|wanted| wanted.is(shared)))
+async fn should_own(shared: &Shared, session: &dyn Session) -> Result<bool, StoreError> {
+    let wanted = group::wanted(&shared.settings.sessions.group, &shared.place, session, group::FRESH).await?;
+    Ok(wanted.is_none_or(|wanted| wanted.is(&shared.settings.worker)))
 }
 
 /// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Were this wrong, the
@@ -147,14 +163,14 @@ fn is_dead(card: &Card) -> bool {
 }
 
 /// The line, first come first; empty as well where there is none.
-async fn line_of(shared: &Shared, client: &Client, line: &str) -> Result<Vec<String>, StoreError> {
-    match client.list_children(line).await {
+async fn line_of(shared: &Shared, session: &dyn Session, line: &str) -> Result<Vec<String>, StoreError> {
+    match session.children(line).await {
         Ok(mut names) => {
             names.sort();
             Ok(names)
         }
         Err(Error::NoNode) => Ok(Vec::new()),
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
@@ -170,34 +186,31 @@ async fn line_of(shared: &Shared, client: &Client, line: &str) -> Result<Vec<Str
 /// a newer owner writes nothing.
 pub(super) async fn own(shared: &Shared, remembered: Remembered, taken: Taken) -> Result<Lease, StoreError> {
     let tenure = shared.tenure()?;
-    let client = &tenure.session;
-    let wrong = |error: Error| explain(shared, &error);
-    let epoch_path = shared.under("epoch");
-    ensure(shared, client, &epoch_path, b"0").await?;
-    let (data, stat) = client.get_data(&epoch_path).await.map_err(wrong)?;
+    let session = tenure.session.handle();
+    let wrong = |error: Error| explain(&shared.place, &error);
+    let epoch_path = shared.place.under("epoch");
+    ensure(&shared.place, session, &epoch_path, b"0").await?;
+    let (data, stat) = session.data(&epoch_path).await.map_err(wrong)?;
     let last: u64 = std::str::from_utf8(&data).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    let mine = super::lock(&tenure.place_in_line).clone().unwrap_or_default();
+    let mine = lock(&tenure.place_in_line).clone().unwrap_or_default();
     let sent_ms = steady_ms();
-    let mut fence = client.new_multi_writer();
-    fence.add_check_version(&mine, 0).map_err(wrong)?;
-    fence.add_set_data(&epoch_path, &data, Some(stat.version)).map_err(wrong)?;
-    let stat = written(shared, fence.commit().await, 1)?;
-    super::lock(&shared.clock).measure(sent_ms, steady_ms(), stat.mtime);
+    let stands = WriteOp::Check { path: &mine, version: 0 };
+    let fence = WriteOp::Set { path: &epoch_path, data: &data, version: Some(stat.version) };
+    let stat = written(shared, session.write_all(&[stands, fence]).await, 1)?;
+    shared.watermark.measure_clock(sent_ms, stat.mtime);
     crash_point!("c10-found-in-zookeeper");
     let found = Remembered { epoch: last, zxid: stat.mzxid, ..Remembered::default() };
-    let named = lineage::look(shared, client, found, remembered).await?;
+    let named = lineage::look(shared, session, found, remembered).await?;
     let epoch = taken.next(last.max(remembered.epoch));
-    let mut raise = client.new_multi_writer();
-    raise.add_check_version(&mine, 0).map_err(wrong)?;
-    raise.add_set_data(&epoch_path, epoch.to_string().as_bytes(), Some(stat.version)).map_err(wrong)?;
-    let acl = private(shared);
-    named.write(shared, &mut raise, &acl).map_err(wrong)?;
-    let results = raise.commit().await;
+    let raised = epoch.to_string();
+    let raise = WriteOp::Set { path: &epoch_path, data: raised.as_bytes(), version: Some(stat.version) };
+    let (lineage_path, lineage_data) = (shared.place.lineage_path(), named.data());
+    let name = named.write(&lineage_path, &lineage_data, shared.place.private_acl());
+    let results = session.write_all(&[stands, raise, name]).await;
     let tide = named.tide(results.as_ref().ok().and_then(|results| results.get(2)));
     let stat = written(shared, results, 1)?;
-    *super::lock(&tenure.fence) = (epoch_path, stat.version);
-    *super::lock(&shared.lineage) = Some(lineage::Lineage::new(named.ensemble, tide));
-    shared.newest_zxid.store(stat.mzxid, Ordering::Relaxed);
+    *lock(&tenure.fence) = (epoch_path, stat.version);
+    shared.watermark.begin(Lineage::new(named.ensemble, tide), stat.mzxid);
     Ok(Lease { epoch, ensemble: named.ensemble, lost: named.lost })
 }
 
@@ -207,28 +220,28 @@ fn written(
     committed: Result<Vec<MultiWriteResult>, MultiWriteError>,
     at: usize,
 ) -> Result<Stat, StoreError> {
-    match committed.map_err(|error| explain(shared, &error.into()))?.into_iter().nth(at) {
+    match committed.map_err(|error| explain(&shared.place, &error.into()))?.into_iter().nth(at) {
         Some(MultiWriteResult::SetData { stat }) => Ok(stat),
-        _ => Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place()))),
+        _ => Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place))),
     }
 }
 
 /// Reads every slot, creating those that are missing, and notes their versions.
 pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreError> {
     let tenure = shared.tenure()?;
-    let client = &tenure.session;
+    let session = tenure.session.handle();
     let mut entries = Vec::new();
     for slot in 0..SLOTS {
-        let path = shared.slot_path(slot);
+        let path = shared.place.slot_path(slot);
         // Looked at first: a create that is refused is a transaction of the ensemble, too, and a take-over has to be quick.
-        let (data, stat) = match client.get_data(&path).await {
+        let (data, stat) = match session.data(&path).await {
             Err(Error::NoNode) => {
-                ensure(shared, client, &path, b"").await?;
-                client.get_data(&path).await
+                ensure(&shared.place, session, &path, b"").await?;
+                session.data(&path).await
             }
             read => read,
         }
-        .map_err(|error| explain(shared, &error))?;
+        .map_err(|error| explain(&shared.place, &error))?;
         tenure.note_slot(slot, stat.version);
         entries.extend(journal::read(Slot { number: slot, version: stat.version }, &data, stat.mzxid));
     }
@@ -239,16 +252,16 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
 /// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile. What an operator deletes of ours ends it as
 /// well: the next one, here or elsewhere, makes it again.
 pub(super) async fn lost(shared: &Shared) -> Lost {
-    let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place())));
+    let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place)));
     let Ok(tenure) = shared.tenure() else { return gone("there is no session".to_owned()) };
-    let client = &tenure.session;
-    let mut states = client.state_watcher();
+    let session = &tenure.session;
+    let mut states = session.states();
     let mut before = None;
     let mut met = Set::default();
     let mut away_since = None;
     loop {
-        let state = client.state();
-        if !client.is_usable() {
+        let state = session.state();
+        if !session.is_usable() {
             return gone(format!("the session ended ({state:?})"));
         }
         away_since = if state == SessionState::Disconnected { away_since.or(Some(Instant::now())) } else { None };
@@ -256,18 +269,18 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             && let Some(why) = came_back_older(shared).await
         {
             // Neither session would be taken back.
-            client.give_up();
-            if let Some(source) = super::lock(&shared.source).as_ref() {
+            session.give_up();
+            if let Some(source) = lock(&shared.source).as_ref() {
                 source.give_up();
             }
             return Lost::Gone(StoreError::Fenced(why));
         }
         tokio::select! {
             biased;
-            _ = states.changed() => {}
+            _ = states.next() => {}
             () = env::sleep(SUSPECT_AFTER), if away_since.is_some() => {}
             () = env::sleep(LOOK_EVERY), if away_since.is_none() => {
-                let look = tenure::look(shared, &tenure, &mut met);
+                let look = ownership::look(shared, &tenure, &mut met);
                 let standbys = match env::timeout(LOOK_EVERY, look).await {
                     Ok(Ok(Stands::With(standbys))) => standbys,
                     Ok(Ok(Stands::Without(what))) => return gone(what),
@@ -276,10 +289,11 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 shared.standbys.store(standbys, Ordering::Relaxed);
                 let look = async {
                     let has_others = standbys > 0 && !shared.settings.once;
-                    if has_others { group::wanted(shared, client, OWNERS_FRESH).await } else { Ok(None) }
+                    let group = &shared.settings.sessions.group;
+                    if has_others { group::wanted(group, &shared.place, session.handle(), OWNERS_FRESH).await } else { Ok(None) }
                 };
                 let Ok(Ok(wanted)) = env::timeout(LOOK_EVERY, look).await else { continue };
-                let wanted = wanted.filter(|wanted| !wanted.is(shared));
+                let wanted = wanted.filter(|wanted| !wanted.is(&shared.settings.worker));
                 // Twice the same: workers that start stand in one line after the other.
                 if let Some(other) = &wanted
                     && before == wanted
@@ -296,13 +310,13 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
 /// that is behind what a session has seen closes its connections without a word, so ours would only learn it by expiring.
 /// A wrong yes costs nothing but a take-over by ourselves.
 async fn came_back_older(shared: &Shared) -> Option<String> {
-    let newest = shared.newest_zxid.load(Ordering::Relaxed);
-    let how = match shared.settings.sessions.probe(&shared.under("probe-")).await {
+    let newest = shared.watermark.zxid();
+    let how = match shared.settings.sessions.probe(&shared.place.under("probe-")).await {
         Probe::Zxid(zxid) if zxid < newest => "older",
         Probe::Blank => "without our state",
         Probe::Zxid(_) | Probe::Silent => return None,
     };
-    Some(format!("{}: the ensemble came back {how}", shared.place()))
+    Some(format!("{}: the ensemble came back {how}", shared.place))
 }
 
 #[cfg(test)]

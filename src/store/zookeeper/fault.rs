@@ -1,12 +1,11 @@
 //! What the errors of an ensemble mean, and why none of its servers gives a session.
 
-use super::Shared;
-use super::session::Unopened;
+use super::place::Place;
+use super::session::{Ensemble, Error};
 use crate::env;
 use crate::store::StoreError;
 use crate::store::remedy::Remedy;
 use std::time::Duration;
-use zookeeper_client::Error;
 
 /// `EphemeralOnLocalSession` of KeeperException.Code, which the client library does not know by name.
 const EPHEMERAL_ON_LOCAL_SESSION: i32 = -120;
@@ -35,9 +34,8 @@ fn remedy(error: &Error) -> Remedy {
 }
 
 /// What an error of a whole request means for the store.
-pub(super) fn explain(shared: &Shared, error: &Error) -> StoreError {
-    let place = shared.place();
-    let user = shared.user();
+pub(super) fn explain(place: &Place, error: &Error) -> StoreError {
+    let user = place.user();
     let text = match error {
         Error::AuthFailed => format!("{place} refused the login of user `{user}`: check auth"),
         Error::NoAuth => format!("{place}: user `{user}` lacks a permission below /_keepstep"),
@@ -61,20 +59,28 @@ pub(super) fn explain(shared: &Shared, error: &Error) -> StoreError {
     remedy(error).of_call(text)
 }
 
+/// Why no session was opened; without an error there was no answer.
+pub(super) type Unopened = Option<Error>;
+
+/// Whether the connection broke under a request, so that nothing is known of what became of it.
+pub(super) fn is_broken(error: &Error) -> bool {
+    matches!(error, Error::ConnectionLoss | Error::Custom(_))
+}
+
 /// Why no session was opened, as the pipeline that asks reports it.
-pub(super) async fn unopened(asking: &Shared, why: Unopened) -> StoreError {
+pub(super) async fn unopened(asking: &Place, ensemble: &dyn Ensemble, why: Unopened) -> StoreError {
     match why {
         Some(Error::SessionExpired | Error::ClientClosed | Error::NoHosts | Error::Timeout) | None => {
-            StoreError::Away(format!("{}: {}", asking.place(), no_session(&asking.access().connect).await))
+            StoreError::Away(format!("{}: {}", asking, no_session(ensemble, &asking.access.connect).await))
         }
         Some(error) => explain(asking, &error),
     }
 }
 
 /// Why there is no session: what each server says to a plain connection. The client library only says that no host is available.
-pub(super) async fn no_session(connect: &str) -> String {
+pub(super) async fn no_session(ensemble: &dyn Ensemble, connect: &str) -> String {
     let hosts: Vec<&str> = connect.split('/').next().unwrap_or_default().split(',').collect();
-    let dialled = hosts.iter().take(DIALLED).map(|host| async move { (*host, dial(host).await) });
+    let dialled = hosts.iter().take(DIALLED).map(|host| async move { (*host, dial(ensemble, host).await) });
     let answers = futures::future::join_all(dialled).await;
     let words: Vec<String> = answers
         .into_iter()
@@ -86,11 +92,11 @@ pub(super) async fn no_session(connect: &str) -> String {
     format!("no session: {}", words.join("; "))
 }
 
-async fn dial(host: &str) -> Result<(), String> {
+async fn dial(ensemble: &dyn Ensemble, host: &str) -> Result<(), String> {
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let address = if has_port { host.to_owned() } else { format!("{host}:2181") };
-    match env::timeout(DIAL, env::dial::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
+    match env::timeout(DIAL, ensemble.dial(&address)).await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {DIAL:?}")),
     }
@@ -98,6 +104,7 @@ async fn dial(host: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::RealEnsemble;
     use super::*;
 
     #[test]
@@ -117,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_server_is_named_with_its_reason() {
-        let text = no_session("127.0.0.1:1,nowhere.invalid:2181/chroot").await;
+        let text = no_session(&RealEnsemble, "127.0.0.1:1,nowhere.invalid:2181/chroot").await;
         assert!(text.contains("127.0.0.1:1: ") && text.contains("refused"), "{text}");
         assert!(text.contains("nowhere.invalid:2181: ") && !text.contains("chroot"), "{text}");
     }

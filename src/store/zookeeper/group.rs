@@ -9,13 +9,15 @@
 //! that is out of date costs a needless move and nothing else, because ownership itself is the place in line and the
 //! fence.
 
-use super::{Shared, explain};
+use super::fault::explain;
+use super::place::Place;
+use super::session::{Error, Session};
 use crate::env::{Instant, Map};
 use crate::store::StoreError;
+use crate::worker::Worker;
 use futures::stream::{self, StreamExt as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use zookeeper_client::{Client, Error};
 
 /// A look serves all pipelines of a worker that come first in line within this time: far below the time in which a
 /// take-over must be done.
@@ -62,16 +64,6 @@ pub(super) struct Card {
 }
 
 impl Card {
-    pub(super) fn of(shared: &Shared, machine: String) -> Card {
-        Card {
-            name: shared.settings.worker.name.clone(),
-            machine,
-            once: shared.settings.once,
-            identity: shared.settings.worker.identity.clone(),
-            routes: shared.settings.routes_digest.clone(),
-        }
-    }
-
     /// A line each. Versions before read the first three.
     pub(super) fn text(&self) -> String {
         let kind = if self.once { "once" } else { "stays" };
@@ -103,32 +95,37 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Whether it is this worker.
-    pub(super) fn is(&self, shared: &Shared) -> bool {
-        self.identity == shared.settings.worker.identity
+    pub(super) fn is(&self, worker: &Worker) -> bool {
+        self.identity == worker.identity
     }
 }
 
 /// The worker that should own our pipeline, `None` where that cannot be told; by a look that is at most so old.
-pub(super) async fn wanted(shared: &Shared, client: &Client, fresh: Duration) -> Result<Option<Wanted>, StoreError> {
-    let mut seen = shared.settings.sessions.group.seen.lock().await;
+pub(super) async fn wanted(
+    group: &Group,
+    place: &Place,
+    session: &dyn Session,
+    fresh: Duration,
+) -> Result<Option<Wanted>, StoreError> {
+    let mut seen = group.seen.lock().await;
     if seen.at.is_none_or(|at| at.elapsed() >= fresh) {
-        look(shared, client, &mut seen).await?;
+        look(place, session, &mut seen).await?;
     }
-    let identity = seen.wanted.get(&shared.settings.pipeline).cloned();
+    let identity = seen.wanted.get(&place.pipeline).cloned();
     Ok(identity.and_then(|identity| {
         let card = seen.cards.values().find(|card| card.identity == identity)?;
         Some(Wanted { name: card.name.clone(), identity })
     }))
 }
 
-async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), StoreError> {
-    let wrong = |error: &Error| explain(shared, error);
-    let names = client.list_children("/_keepstep").await.map_err(|error| wrong(&error))?;
+async fn look(place: &Place, session: &dyn Session, seen: &mut Seen) -> Result<(), StoreError> {
+    let wrong = |error: &Error| explain(place, error);
+    let names = session.children("/_keepstep").await.map_err(|error| wrong(&error))?;
     let pipelines: Vec<String> = names.into_iter().filter(|name| !name.starts_with('_')).collect();
     let lines = stream::iter(pipelines).map(|pipeline| async move {
         let line = format!("/_keepstep/{pipeline}/election");
         // Another user's line may be closed to us: then we share nothing with them.
-        let mut places = client.list_children(&line).await.unwrap_or_default();
+        let mut places = session.children(&line).await.unwrap_or_default();
         places.sort();
         (pipeline, places.into_iter().map(|place| format!("{line}/{place}")).collect::<Vec<_>>())
     });
@@ -136,7 +133,7 @@ async fn look(shared: &Shared, client: &Client, seen: &mut Seen) -> Result<(), S
     let places: Vec<&String> = lines.iter().flat_map(|(_, places)| places).collect();
     let unknown: Vec<String> = places.into_iter().filter(|place| !seen.cards.contains_key(*place)).cloned().collect();
     let read = stream::iter(unknown).map(|place| async move {
-        let data = client.get_data(&place).await.map(|(data, _)| data);
+        let data = session.data(&place).await.map(|(data, _)| data);
         (place, data)
     });
     for (place, data) in read.buffered(READS).collect::<Vec<_>>().await {

@@ -4,34 +4,19 @@
 //! above all that there were. So the owner writes its lineage znode again whenever something has changed, and remembers the version
 //! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
-use super::{Shared, explain, lock};
+use super::fault::explain;
+use super::session::{Acl, CreateMode, Error, MultiWriteError, MultiWriteResult, Session, WriteOp};
+use super::shared::Shared;
+use super::watermark::{Lineage, encode};
 use crate::change::LossCause;
 use crate::env;
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
 use crate::store::{Remembered, StoreError};
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult, MultiWriter};
 
 /// Attempts to raise the tide: only our own raises come in between, of which two can be under way, and lost answers.
 const TRIES: usize = 4;
-
-/// The lineage znode as this owner left it.
-pub(super) struct Lineage {
-    data: Vec<u8>,
-    /// Its version.
-    pub(super) tide: i32,
-}
-
-pub(super) fn path(shared: &Shared) -> String {
-    shared.under("lineage")
-}
-
-impl Lineage {
-    pub(super) fn new(ensemble: Ensemble, tide: i32) -> Lineage {
-        Lineage { data: encode(ensemble), tide }
-    }
-}
 
 /// The lineage that the next owner works in, and what has to be written for it.
 pub(super) struct Named {
@@ -51,13 +36,17 @@ enum How {
 }
 
 impl Named {
-    /// Puts what has to be written into the transaction in which the ownership begins.
-    pub(super) fn write(&self, shared: &Shared, multi: &mut MultiWriter<'_>, acl: &[Acl]) -> Result<(), Error> {
-        let (path, data) = (path(shared), encode(self.ensemble));
+    /// What the lineage znode then holds.
+    pub(super) fn data(&self) -> Vec<u8> {
+        encode(self.ensemble)
+    }
+
+    /// What has to be written in the transaction in which the ownership begins: this data, with this ACL if the znode is created.
+    pub(super) fn write<'a>(&self, path: &'a str, data: &'a [u8], acl: &'a [Acl]) -> WriteOp<'a> {
         match self.how {
-            How::Known(version) => multi.add_check_version(&path, version),
-            How::Replaces(version) => multi.add_set_data(&path, &data, Some(version)),
-            How::Creates => multi.add_create(&path, &data, &CreateMode::Persistent.with_acls(Acls::new(acl))),
+            How::Known(version) => WriteOp::Check { path, version },
+            How::Replaces(version) => WriteOp::Set { path, data, version: Some(version) },
+            How::Creates => WriteOp::Create { path, data, mode: CreateMode::Persistent, acl },
         }
     }
 
@@ -74,14 +63,14 @@ impl Named {
 /// Finds out the lineage, a new one if the ensemble is an older copy or has none; writes nothing. `found`: what it shows so far.
 pub(super) async fn look(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     found: Remembered,
     remembered: Remembered,
 ) -> Result<Named, StoreError> {
-    let known = match client.get_data(&path(shared)).await {
+    let known = match session.data(&shared.place.lineage_path()).await {
         Ok((data, stat)) => Some((decode(&data), stat.version)),
         Err(Error::NoNode) => None,
-        Err(error) => return Err(explain(shared, &error)),
+        Err(error) => return Err(explain(&shared.place, &error)),
     };
     let store = &shared.settings.name;
     Ok(match known {
@@ -102,10 +91,6 @@ pub(super) async fn look(
     })
 }
 
-fn encode(ensemble: Ensemble) -> Vec<u8> {
-    serde_json::to_vec(&(ensemble.id, ensemble.since_zxid)).unwrap_or_default()
-}
-
 fn decode(data: &[u8]) -> Option<(u32, i64)> {
     serde_json::from_slice(data).ok()
 }
@@ -121,73 +106,60 @@ fn fresh(zxid: i64) -> Ensemble {
 pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     let tenure = shared.tenure()?;
     let (epoch_path, version) = tenure.fence();
-    let wrong = |error: Error| explain(shared, &error);
+    let wrong = |error: Error| explain(&shared.place, &error);
     for _ in 0..TRIES {
-        let Some((data, tide)) = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide))
-        else {
-            return Err(StoreError::Fenced(format!("{}: not the owner", shared.place())));
+        let Some(Lineage { data, tide }) = shared.watermark.lineage() else {
+            return Err(StoreError::Fenced(format!("{}: not the owner", shared.place)));
         };
-        let mut multi = tenure.session.new_multi_writer();
-        multi.add_check_version(&epoch_path, version).map_err(wrong)?;
-        multi.add_set_data(&path(shared), &data, Some(tide)).map_err(wrong)?;
+        let path = shared.place.lineage_path();
+        let fence = WriteOp::Check { path: &epoch_path, version };
+        let raise = WriteOp::Set { path: &path, data: &data, version: Some(tide) };
         let sent_ms = steady_ms();
-        match multi.commit().await {
+        match tenure.session.write_all(&[fence, raise]).await {
             Ok(results) => {
                 let Some(MultiWriteResult::SetData { stat }) = results.last() else {
-                    return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place())));
+                    return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place)));
                 };
-                lock(&shared.clock).measure(sent_ms, steady_ms(), stat.mtime);
-                note(shared, stat.version);
+                shared.watermark.measure_clock(sent_ms, stat.mtime);
+                shared.watermark.note_tide(stat.version);
                 return Ok(());
             }
             Err(MultiWriteError::OperationFailed { index: 0, source }) => {
                 return Err(StoreError::Fenced(format!(
                     "{}: another worker owns the pipeline ({source})",
-                    shared.place()
+                    shared.place
                 )));
             }
             // We raised it meanwhile, or the answer to that was lost; or this is an older copy.
             Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
-                check(shared, &tenure.session).await?;
+                check(shared, tenure.session.handle()).await?;
             }
             Err(error) => return Err(wrong(error.into())),
         }
     }
-    Err(StoreError::Away(format!("{}: the tide could not be raised", shared.place())))
-}
-
-/// The lineage znode and the version that it has, as far as this owner knows: what each write checks.
-pub(super) fn mark(shared: &Shared) -> (String, i32) {
-    (path(shared), lock(&shared.lineage).as_ref().map_or(0, |lineage| lineage.tide))
+    Err(StoreError::Away(format!("{}: the tide could not be raised", shared.place)))
 }
 
 /// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
 /// do versions. Nor under another lineage: that is of a later owner, whose epoch may have our version if the znode was deleted by hand.
-pub(super) async fn check(shared: &Shared, client: &Client) -> Result<(), StoreError> {
-    let known = lock(&shared.lineage).as_ref().map(|lineage| (lineage.data.clone(), lineage.tide));
-    let Some((ours, tide)) = known else { return Ok(()) };
-    match client.get_data(&path(shared)).await {
+pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), StoreError> {
+    let Some(Lineage { data: ours, tide }) = shared.watermark.lineage() else { return Ok(()) };
+    match session.data(&shared.place.lineage_path()).await {
         Ok((_, stat)) if stat.version < tide => {
-            Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place())))
+            Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place)))
         }
         Ok((data, _)) if decode(&data) != decode(&ours) => {
-            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline, in another lineage", shared.place())))
+            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline, in another lineage", shared.place)))
         }
         Ok((_, stat)) => {
-            note(shared, stat.version);
+            shared.watermark.note_tide(stat.version);
             Ok(())
         }
         Err(Error::NoNode) => Err(gone(shared)),
-        Err(error) => Err(explain(shared, &error)),
-    }
-}
-
-fn note(shared: &Shared, version: i32) {
-    if let Some(lineage) = lock(&shared.lineage).as_mut() {
-        lineage.tide = lineage.tide.max(version);
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 fn gone(shared: &Shared) -> StoreError {
-    StoreError::Fenced(format!("{}: the ensemble came back without our state", shared.place()))
+    StoreError::Fenced(format!("{}: the ensemble came back without our state", shared.place))
 }

@@ -7,87 +7,64 @@
 //!
 //! Two sessions, because a request that is too large costs its connection, and a lost connection costs events. The
 //! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it. All
-//! pipelines of a worker share the two (`session.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
+//! pipelines of a worker share the two (`sessions.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
+//!
+//! Imports go down only, and the crate of the client is called by one file:
+//!
+//! ```text
+//!   mod.rs        the contract of the store, delegated
+//!   what is done  election, ownership, claims, ties, pauses    sink, pack, edit    read, walk    source    preflight
+//!   shared.rs     what they share: place, tenure, parents, sizes, watermark, sessions, each with its own lock
+//!   fault.rs      errors and their remedies          session.rs   the seam          client.rs   the client library behind it
+//! ```
 
+mod acl;
 mod ancestors;
 mod claims;
+mod client;
 mod edit;
 mod election;
 mod fault;
 mod group;
 mod journal;
 mod lineage;
+mod lock;
 mod ours;
+mod ownership;
 mod pack;
 mod parents;
 mod pauses;
+mod place;
 mod preflight;
 mod read;
-mod session;
+pub mod session;
+mod sessions;
+mod shared;
 mod sink;
 mod size;
 mod source;
 mod tenure;
 mod ties;
 mod walk;
+mod watermark;
+
+pub use client::RealEnsemble;
+pub use session::Access;
+pub use sessions::Sessions;
+pub use shared::Settings;
 
 use super::clock::ClockOffset;
 use super::{
     Claim, Hints, JournalEntry, Known, Lease, Look, Remembered, Slot, StoreError, Taken, Ties, Walk, ZnodeBatch,
-    ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
+    ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes, is_creatable,
 };
-use crate::change::ZkStat;
 use crate::env::{self, Task};
-use crate::worker::Worker;
-use fault::explain;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use parents::Parents;
-use session::Session;
-pub use session::{Access, Sessions};
-use size::Sizes;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tenure::Tenure;
-use zookeeper_client::{Error, Stat};
-
-/// How an ensemble is reached and which part of it a pipeline uses.
-#[derive(Clone)]
-pub struct Settings {
-    /// The store's name in the pipeline file.
-    pub name: String,
-    /// The sessions that it shares with the other pipelines of this worker.
-    pub sessions: Arc<Sessions>,
-    /// The pipeline.
-    pub pipeline: String,
-    /// This worker.
-    pub worker: Worker,
-    /// Names the routes of this worker's file: workers with others are not given a pipeline to spread them.
-    pub routes_digest: String,
-    /// The worker ends when all is in step, so it is given no pipeline that another can have.
-    pub once: bool,
-    /// Deepest literal ancestors of what the routes can match.
-    pub roots: Vec<String>,
-}
-
-/// Pause before a read of the journal is tried again after a lost connection. The client waits for the reconnect
-/// itself, so this only keeps a flapping connection from spinning.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-/// Bytes of one request that a server takes: the default of `jute.maxbuffer`.
-const REQUEST_BYTES_MAX: usize = 1_048_575;
-
-/// Bytes of a request of several operations: half of what is taken, since a transaction grows on its way through the ensemble, and
-/// larger ones are not faster.
-const TOGETHER_BYTES: usize = 512 * 1024;
-
-/// Bytes that the answers of one read request should hold.
-const READ_BYTES: usize = 2 * 1024 * 1024;
-
-/// Znodes of one read request. More gains nothing, and it bounds what a request of unexpectedly large znodes answers
-/// (64 MB).
-const READS_MAX: usize = 64;
+use lock::lock;
+use shared::Shared;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// A ZooKeeper store.
 pub struct ZookeeperStore {
@@ -95,108 +72,17 @@ pub struct ZookeeperStore {
     tasks: Mutex<Vec<Task<()>>>,
 }
 
-/// What the door, its source and its walks share.
-struct Shared {
-    settings: Settings,
-    tenure: Mutex<Option<Arc<Tenure>>>,
-    /// A tenure may have left znodes of ours behind.
-    owes: AtomicBool,
-    source: Mutex<Option<Arc<Session>>>,
-    parents: Mutex<Parents>,
-    sizes: Sizes,
-    newest_zxid: AtomicI64,
-    /// Of the ensemble, as the last ownership of this worker left it.
-    lineage: Mutex<Option<lineage::Lineage>>,
-    clock: Mutex<ClockOffset>,
-    standbys: AtomicU64,
-    /// Size of the larger znodes seen lately, for [`Shared::reads_per_request`].
-    znode_bytes: AtomicUsize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn stat_of(stat: &Stat) -> ZkStat {
-    ZkStat {
-        czxid: stat.czxid,
-        mzxid: stat.mzxid,
-        pzxid: stat.pzxid,
-        ctime_ms: stat.ctime,
-        mtime_ms: stat.mtime,
-        version: stat.version,
-        cversion: stat.cversion,
-        aversion: stat.aversion,
-        ephemeral_owner: stat.ephemeral_owner,
-        num_children: stat.num_children,
-    }
-}
-
-/// Whether the connection broke under a request, so that nothing is known of what became of it.
-fn is_broken(error: &Error) -> bool {
-    matches!(error, Error::ConnectionLoss | Error::Custom(_))
-}
-
-impl Shared {
-    fn place(&self) -> String {
-        format!("zookeeper {} ({})", self.settings.name, self.access().connect)
-    }
-
-    fn access(&self) -> &Access {
-        self.settings.sessions.access()
-    }
-
-    fn user(&self) -> &str {
-        self.access().digest.as_ref().and_then(|digest| digest.first().split(':').next()).unwrap_or("anyone")
-    }
-
-    /// The servers, and the chroot (`/` where there is none).
-    fn address(&self) -> (&str, &str) {
-        let connect = self.access().connect.as_str();
-        connect.find('/').and_then(|at| connect.split_at_checked(at)).unwrap_or((connect, "/"))
-    }
-
-    fn under(&self, name: &str) -> String {
-        format!("/_keepstep/{}/{name}", self.settings.pipeline)
-    }
-
-    fn slot_path(&self, slot: usize) -> String {
-        self.under(&format!("journal/{slot:02}"))
-    }
-
-    fn parents(&self) -> MutexGuard<'_, Parents> {
-        lock(&self.parents)
-    }
-
-    fn note_zxid(&self, zxid: i64) {
-        self.newest_zxid.fetch_max(zxid, Ordering::Relaxed);
-    }
-}
-
 impl ZookeeperStore {
     /// A store that is not yet connected.
     #[must_use]
     pub fn new(settings: Settings) -> ZookeeperStore {
-        let shared = Shared {
-            sizes: Sizes::below(&settings.sessions.access().connect),
-            settings,
-            tenure: Mutex::new(None),
-            owes: AtomicBool::new(false),
-            source: Mutex::new(None),
-            parents: Mutex::new(Parents::default()),
-            newest_zxid: AtomicI64::new(0),
-            lineage: Mutex::new(None),
-            clock: Mutex::default(),
-            standbys: AtomicU64::new(0),
-            znode_bytes: AtomicUsize::new(READ_BYTES / 8),
-        };
-        ZookeeperStore { shared: Arc::new(shared), tasks: Mutex::new(Vec::new()) }
+        ZookeeperStore { shared: Arc::new(Shared::new(settings)), tasks: Mutex::new(Vec::new()) }
     }
 }
 
 impl Znodes for ZookeeperStore {
     fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        tenure::begin(&self.shared).boxed()
+        ownership::begin(&self.shared).boxed()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -247,11 +133,11 @@ impl Znodes for ZookeeperStore {
     }
 
     fn zxid(&self) -> i64 {
-        self.shared.newest_zxid.load(Ordering::Relaxed)
+        self.shared.watermark.zxid()
     }
 
     fn tide(&self) -> i32 {
-        lock(&self.shared.lineage).as_ref().map_or(0, |lineage| lineage.tide)
+        self.shared.watermark.tide()
     }
 
     fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -292,7 +178,12 @@ impl Znodes for ZookeeperStore {
     }
 
     fn fits(&self, path: &str, op: ZnodeOp, data: usize, key: usize) -> Result<(), String> {
-        self.shared.fits(path, op, data, key)
+        if op == ZnodeOp::Create {
+            is_creatable(path)?;
+        }
+        let bytes = self.shared.sizes.alone_in_multi(op, path.len(), data, key);
+        let limit = &self.shared.settings.sessions.limit;
+        if limit.takes(bytes) { Ok(()) } else { Err(limit.why(bytes, "jute.maxbuffer")) }
     }
 
     fn settled_slots(&self) -> Vec<Slot> {
@@ -310,7 +201,7 @@ impl Znodes for ZookeeperStore {
     }
 
     fn clock(&self) -> ClockOffset {
-        *lock(&self.shared.clock)
+        self.shared.watermark.clock()
     }
 
     fn standbys(&self) -> u64 {
@@ -336,7 +227,7 @@ impl Znodes for ZookeeperStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             self.unwatch().await;
-            tenure::end(&self.shared).await;
+            ownership::end(&self.shared).await;
         }
         .boxed()
     }

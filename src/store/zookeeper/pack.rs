@@ -8,15 +8,17 @@
 //!
 //! Ancestors that are created so carry the fence, and no journal: an empty znode is no state of a pair, and it remains.
 
-use super::parents::{Place, look_up};
+use super::fault::{explain, is_broken};
+use super::parents::{Creation, look_up};
+use super::session::{Acl, CreateMode, Error, MultiWriteError, Session, WriteOp};
+use super::shared::Shared;
 use super::tenure::Tenure;
-use super::{Shared, is_broken, lineage, size};
+use super::{lineage, size};
 use crate::change::brief;
 use crate::env::Set;
 use crate::store::request::Verdict;
 use crate::store::{StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
 use std::sync::Arc;
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, MultiWriteError};
 
 /// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a refused member costs more. For each
 /// znode that is created the server looks at every ancestor for a recursive watch: hundreds of them, one below the other, in one
@@ -61,13 +63,13 @@ impl<'a> Member<'a> {
 
     /// What it adds to a multi.
     fn bytes(&self, shared: &Shared) -> usize {
-        shared.write_bytes(&self.write, &self.acl) + self.ancestor_bytes(shared)
+        shared.sizes.member(&self.write, &self.acl) + self.ancestor_bytes(shared)
     }
 }
 
 /// Bytes of the request that writes these.
 pub(super) fn request_bytes(shared: &Shared, members: &[Member<'_>]) -> usize {
-    shared.multi_bytes() + members.iter().map(|member| member.bytes(shared)).sum::<usize>()
+    shared.sizes.multi() + members.iter().map(|member| member.bytes(shared)).sum::<usize>()
 }
 
 /// The writes of one call.
@@ -96,9 +98,9 @@ pub(super) async fn pack<'a>(
     let is_created = |write: &ZnodeWrite<'_>| write.op == ZnodeOp::Create && is_creatable(write.path).is_ok();
     let creates: Vec<(&str, ZnodeAcl)> =
         order.iter().filter(|(_, write)| is_created(write)).map(|(_, write)| (write.path, write.acl)).collect();
-    let mut places = look_up(shared, &tenure.session, &creates).await?.into_iter();
+    let mut places = look_up(&shared.place, &shared.parents, tenure.session.handle(), &creates).await?.into_iter();
     let limit = &shared.settings.sessions.limit;
-    let fixed = shared.multi_bytes();
+    let fixed = shared.sizes.multi();
     let mut multis: Vec<Vec<Member<'_>>> = Vec::new();
     let (mut settled, mut deep) = (Vec::new(), Vec::new());
     let (mut count, mut ancestors, mut bytes) = (0, 0, usize::MAX);
@@ -109,13 +111,13 @@ pub(super) async fn pack<'a>(
             settled.push((index, too_large(shared, write.path, &why)));
             continue;
         }
-        let Place { acl, missing } = place.unwrap_or(Place { acl: Some(Arc::default()), missing: Vec::new() });
+        let Creation { acl, missing } = place.unwrap_or(Creation { acl: Some(Arc::default()), missing: Vec::new() });
         let Some(acl) = acl else {
             settled.push((index, no_acl(shared, write.path)));
             continue;
         };
         let mut member = Member { index, write: write.clone(), empties: false, acl, missing };
-        let own = shared.write_bytes(&member.write, &member.acl);
+        let own = shared.sizes.member(&member.write, &member.acl);
         if !limit.takes(fixed + own) {
             settled.push((index, too_large(shared, write.path, &limit.why(fixed + own, "jute.maxbuffer"))));
             continue;
@@ -178,7 +180,7 @@ async fn create_ancestors_of(
     member: &Member<'_>,
     left: &mut usize,
 ) -> Result<Option<ZnodeOutcome>, StoreError> {
-    let (client, path): (&Client, _) = (&tenure.session, member.write.path);
+    let (session, path) = (tenure.session.handle(), member.write.path);
     let limit = &shared.settings.sessions.limit;
     let acl = size::acl(&member.acl);
     let mut trial = limit.trial();
@@ -186,32 +188,30 @@ async fn create_ancestors_of(
     let mut half = MULTI_ANCESTORS;
     let mut tries = 0;
     while !missing.is_empty() && tries < TRIES && *left > 0 {
-        let mut bytes = shared.multi_bytes();
+        let mut bytes = shared.sizes.multi();
         let fits = missing.iter().take(half).take_while(|end| {
             bytes += shared.sizes.create(**end, 0, acl);
             bytes <= limit.together()
         });
         let part = missing.get(..fits.count().max(1)).unwrap_or_default();
         let bytes: usize =
-            shared.multi_bytes() + part.iter().map(|end| shared.sizes.create(*end, 0, acl)).sum::<usize>();
+            shared.sizes.multi() + part.iter().map(|end| shared.sizes.create(*end, 0, acl)).sum::<usize>();
         if !limit.takes(bytes) {
             return Ok(Some(too_large(shared, path, &limit.why(bytes, "jute.maxbuffer"))));
         }
-        let wrong = |error: Error| super::explain(shared, &error);
-        let mut multi = client.new_multi_writer();
         let (epoch_path, epoch_version) = tenure.fence();
-        multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
-        let (lineage_path, tide) = lineage::mark(shared);
-        multi.add_check_version(&lineage_path, tide).map_err(wrong)?;
-        let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
-        for ancestor in part.iter().filter_map(|end| path.get(..*end)) {
-            multi.add_create(ancestor, b"", &options).map_err(wrong)?;
-        }
-        match multi.commit().await {
+        let (lineage_path, tide) = shared.watermark.mark(&shared.place);
+        let mut writes = vec![
+            WriteOp::Check { path: &epoch_path, version: epoch_version },
+            WriteOp::Check { path: &lineage_path, version: tide },
+        ];
+        let ancestors = part.iter().filter_map(|end| path.get(..*end));
+        writes.extend(ancestors.map(|ancestor| create_empty(ancestor, &member.acl)));
+        match session.write_all(&writes).await {
             Ok(_) => {
                 trial.passed(bytes);
                 for ancestor in part.iter().filter_map(|end| path.get(..*end)) {
-                    shared.parents().insert(ancestor, Arc::clone(&member.acl));
+                    shared.parents.insert(ancestor, Arc::clone(&member.acl));
                 }
                 missing.drain(..part.len());
                 *left -= 1;
@@ -220,7 +220,7 @@ async fn create_ancestors_of(
             Err(MultiWriteError::OperationFailed { index: 0, source }) => return Err(another_owns(shared, &source)),
             Err(MultiWriteError::OperationFailed { index: 1, .. }) => {
                 tries += 1;
-                lineage::check(shared, client).await?;
+                lineage::check(shared, session).await?;
             }
             // Somebody was quicker, or removes what is above.
             Err(MultiWriteError::OperationFailed { source: Error::NodeExists | Error::NoNode, .. }) => tries += 1,
@@ -234,17 +234,22 @@ async fn create_ancestors_of(
                     Verdict::TooLarge => {
                         return Ok(Some(too_large(shared, path, &limit.why(bytes, "jute.maxbuffer"))));
                     }
-                    Verdict::Away => return Err(super::explain(shared, &source)),
+                    Verdict::Away => return Err(explain(&shared.place, &source)),
                 }
             }
-            Err(MultiWriteError::RequestFailed { source }) => return Err(super::explain(shared, &source)),
+            Err(MultiWriteError::RequestFailed { source }) => return Err(explain(&shared.place, &source)),
         }
         // Carried out or not: what is there now tells.
-        shared.parents().forget_above(path);
-        let places = look_up(shared, client, &[(path, member.write.acl)]).await?;
+        shared.parents.forget_above(path);
+        let places = look_up(&shared.place, &shared.parents, session, &[(path, member.write.acl)]).await?;
         missing = places.into_iter().next().map(|place| place.missing).unwrap_or_default();
     }
     Ok(None)
+}
+
+/// Creates an ancestor.
+pub(super) fn create_empty<'a>(path: &'a str, acl: &'a [Acl]) -> WriteOp<'a> {
+    WriteOp::Create { path, data: b"", mode: CreateMode::Persistent, acl }
 }
 
 /// Leaves the larger ones of these, at least one and about half of the bytes; the others are handed back.
@@ -265,17 +270,17 @@ pub(super) fn halve(shared: &Shared, members: &mut Vec<Member<'_>>) {
 /// Looks up anew what these create above themselves, each ancestor once.
 pub(super) async fn look_up_again(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     members: &mut [Member<'_>],
 ) -> Result<(), StoreError> {
     let is_create = |member: &Member<'_>| member.write.op == ZnodeOp::Create;
     let creates: Vec<(&str, ZnodeAcl)> =
         members.iter().filter(|member| is_create(member)).map(|member| (member.write.path, member.write.acl)).collect();
-    let mut places = look_up(shared, client, &creates).await?.into_iter();
+    let mut places = look_up(&shared.place, &shared.parents, session, &creates).await?.into_iter();
     let mut created: Set<&str> = Set::default();
     for member in members {
         let place = if is_create(member) { places.next() } else { None };
-        if let Some(Place { acl: Some(acl), missing }) = place {
+        if let Some(Creation { acl: Some(acl), missing }) = place {
             (member.acl, member.missing) = (acl, missing);
         }
         member.leave(&created);
@@ -289,7 +294,7 @@ pub(super) async fn look_up_again(
 
 /// The outcome of what one request cannot hold.
 pub(super) fn too_large(shared: &Shared, path: &str, why: &str) -> ZnodeOutcome {
-    ZnodeOutcome::Impossible("too_large", format!("{}: {}: {why}", shared.place(), brief::name(path)))
+    ZnodeOutcome::Impossible("too_large", format!("{}: {}: {why}", shared.place, brief::name(path)))
 }
 
 /// The outcome of an error that another try would not mend.
@@ -303,7 +308,7 @@ pub(super) fn refusal(shared: &Shared, path: &str, error: &Error) -> ZnodeOutcom
         Error::InvalidAcl => ("no_permission", "the ACL is refused; is the session authenticated?".to_owned()),
         error => ("refused", error.to_string()),
     };
-    ZnodeOutcome::Impossible(reason, format!("{}: {}: {what}", shared.place(), brief::name(path)))
+    ZnodeOutcome::Impossible(reason, format!("{}: {}: {what}", shared.place, brief::name(path)))
 }
 
 /// The outcome of a create whose parent's ACL cannot be copied.
@@ -311,13 +316,13 @@ pub(super) fn no_acl(shared: &Shared, path: &str) -> ZnodeOutcome {
     let detail = format!(
         "{}: {}: the parent's ACL cannot be copied, since user `{}` has no ADMIN there; give it ADMIN, or set `acl:` \
          of the route to `creator` or `open`",
-        shared.place(),
+        shared.place,
         brief::name(path),
-        shared.user()
+        shared.place.user()
     );
     ZnodeOutcome::Impossible("no_permission", detail)
 }
 
 pub(super) fn another_owns(shared: &Shared, error: &Error) -> StoreError {
-    StoreError::Fenced(format!("{}: another worker owns the pipeline ({error})", shared.place()))
+    StoreError::Fenced(format!("{}: another worker owns the pipeline ({error})", shared.place))
 }

@@ -1,45 +1,47 @@
 //! What `validate --connect` finds out about an ensemble.
 
-use super::{Shared, explain};
+use super::acl::OPEN;
+use super::fault::explain;
+use super::session::{CreateMode, Error, MultiReadResult, MultiWriteError, ReadOp, Session, WriteOp};
+use super::sessions::version;
+use super::shared::Shared;
 use crate::env::{self, Instant};
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, MultiReadResult, MultiWriteError};
 
 /// See [`crate::store::Znodes::check`].
 pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    has_chroot(shared, &client).await?;
-    try_to_write(shared, &client).await.map(|_| ())
+    let session = shared.control()?;
+    has_chroot(shared, session.handle()).await?;
+    try_to_write(shared, session.handle()).await.map(|_| ())
 }
 
 /// See [`crate::store::Znodes::find_root`].
 pub(super) async fn find_root(shared: &Shared) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    has_chroot(shared, &client).await
+    has_chroot(shared, shared.control()?.handle()).await
 }
 
 /// Without the root of the names nothing can be created: the chroot is missing.
-async fn has_chroot(shared: &Shared, client: &Client) -> Result<(), StoreError> {
-    match client.check_stat("/").await {
+async fn has_chroot(shared: &Shared, session: &dyn Session) -> Result<(), StoreError> {
+    match session.stat("/").await {
         Ok(Some(_)) => Ok(()),
         Ok(None) => {
-            let chroot = shared.access().connect.split_once('/').map_or("", |(_, chroot)| chroot);
+            let chroot = shared.place.access.connect.split_once('/').map_or("", |(_, chroot)| chroot);
             Err(StoreError::Refused(format!(
                 "{}: the chroot /{chroot} does not exist: create it, or mend `connect`",
-                shared.place()
+                shared.place
             )))
         }
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
-    let client = shared.settings.sessions.own(shared).await?;
+    let session = shared.settings.sessions.own(&shared.place).await?;
+    let session = session.handle();
     let store = &shared.settings.name;
     let mut findings = Vec::new();
-    match version(&shared.access().connect).await {
+    match version(shared.ensemble(), &shared.place.access.connect).await {
         Some(version) => findings.push(Finding::new(Level::Ok, store, format!("ZooKeeper {version}"), "")),
         None => findings.push(Finding::new(
             Level::Warning,
@@ -48,26 +50,26 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
             "ZooKeeper 3.6 or later is needed; add srvr to 4lw.commands.whitelist to have it checked",
         )),
     }
-    has_chroot(shared, &client).await?;
+    has_chroot(shared, session).await?;
     for root in &shared.settings.roots {
-        findings.push(watchable(shared, &client, root).await?);
+        findings.push(watchable(shared, session, root).await?);
     }
-    findings.extend(readable(shared, &client, range).await?);
-    findings.extend(writable(shared, &client).await?);
+    findings.extend(readable(shared, session, range).await?);
+    findings.extend(writable(shared, session).await?);
     let what = format!("values up to {VALUE_BYTES_MAX} bytes are mirrored, if jute.maxbuffer is not lowered");
     findings.push(Finding::new(Level::Ok, store, what, ""));
     Ok(findings)
 }
 
-async fn watchable(shared: &Shared, client: &Client, root: &str) -> Result<Finding, StoreError> {
+async fn watchable(shared: &Shared, session: &dyn Session, root: &str) -> Result<Finding, StoreError> {
     let store = &shared.settings.name;
-    match client.watch(root, AddWatchMode::PersistentRecursive).await {
+    match session.watch(root).await {
         Ok(_) => Ok(Finding::new(Level::Ok, store, format!("{root} can be watched recursively"), "")),
         Err(Error::Unimplemented) => {
             let what = "it has no recursive watches";
             Ok(Finding::new(Level::Error, store, what, "ZooKeeper 3.6 or later is needed"))
         }
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
@@ -75,7 +77,7 @@ async fn watchable(shared: &Shared, client: &Client, root: &str) -> Result<Findi
 const LISTS: usize = 64;
 
 /// Looks through the names of the routes. Listing the children of a znode needs the same READ as its data.
-async fn readable(shared: &Shared, client: &Client, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
+async fn readable(shared: &Shared, session: &dyn Session, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let begun = Instant::now();
     let mut names = Names::default();
     let mut open = shared.settings.roots.clone();
@@ -85,11 +87,8 @@ async fn readable(shared: &Shared, client: &Client, range: &Range<'_>) -> Result
             break;
         }
         let asked = open.split_off(open.len().saturating_sub(LISTS));
-        let mut reader = client.new_multi_reader();
-        for path in &asked {
-            reader.add_get_children(path).map_err(|error| explain(shared, &error))?;
-        }
-        let answers = reader.commit().await.map_err(|error| explain(shared, &error))?;
+        let reads: Vec<ReadOp<'_>> = asked.iter().map(|path| ReadOp::Children(path)).collect();
+        let answers = session.read_all(&reads).await.map_err(|error| explain(&shared.place, &error))?;
         for (path, answer) in asked.iter().zip(answers) {
             match answer {
                 MultiReadResult::Children { children } => {
@@ -100,7 +99,7 @@ async fn readable(shared: &Shared, client: &Client, range: &Range<'_>) -> Result
                 }
                 MultiReadResult::Error { err: Error::NoAuth } => {
                     names.looked += 1;
-                    names.deny(path, &format!("user `{}` lacks READ", shared.user()));
+                    names.deny(path, &format!("user `{}` lacks READ", shared.place.user()));
                 }
                 // Not there, or not any more.
                 _ => {}
@@ -116,23 +115,23 @@ const STATE: &str = "/_keepstep";
 
 /// Tries to create persistent and ephemeral znodes where Keepstep keeps its state, without leaving anything. Answers whether the
 /// place exists.
-async fn try_to_write(shared: &Shared, client: &Client) -> Result<bool, StoreError> {
-    let wrong = |error: Error| explain(shared, &error);
-    let exists = client.check_stat(STATE).await.map_err(wrong)?.is_some();
+async fn try_to_write(shared: &Shared, session: &dyn Session) -> Result<bool, StoreError> {
+    let wrong = |error: Error| explain(&shared.place, &error);
+    let exists = session.stat(STATE).await.map_err(wrong)?.is_some();
     let own = format!("{STATE}/{}", shared.settings.pipeline);
-    let has_own = client.check_stat(&own).await.map_err(wrong)?.is_some();
+    let has_own = session.stat(&own).await.map_err(wrong)?.is_some();
     // The check fails, so the creates of the same multi never take effect; which of them fails first is the answer.
-    let mut multi = client.new_multi_writer();
+    let mut writes = Vec::new();
     if !exists {
-        multi.add_create(STATE, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all())).map_err(wrong)?;
+        writes.push(WriteOp::Create { path: STATE, data: b"", mode: CreateMode::Persistent, acl: &OPEN });
     }
-    let ephemeral = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
     let place = if has_own { own.as_str() } else { STATE };
-    multi.add_create(&format!("{place}/validate"), b"", &ephemeral).map_err(wrong)?;
-    multi.add_check_version("/_keepstep/never/there", 0).map_err(wrong)?;
-    match multi.commit().await {
+    let path = format!("{place}/validate");
+    writes.push(WriteOp::Create { path: &path, data: b"", mode: CreateMode::Ephemeral, acl: &OPEN });
+    writes.push(WriteOp::Check { path: "/_keepstep/never/there", version: 0 });
+    match session.write_all(&writes).await {
         Err(MultiWriteError::OperationFailed { source: Error::NoAuth, .. }) => {
-            let (at, user) = (shared.place(), shared.user());
+            let (at, user) = (&shared.place, shared.place.user());
             Err(StoreError::Refused(format!(
                 "{at}: user `{user}` may not write below {place}: give it CREATE on /, or create /_keepstep for it"
             )))
@@ -142,14 +141,14 @@ async fn try_to_write(shared: &Shared, client: &Client) -> Result<bool, StoreErr
         Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
             Err(wrong(source))
         }
-        Ok(_) => Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place()))),
+        Ok(_) => Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place))),
     }
 }
 
 /// Tries to write, and compares the clocks where it can.
-async fn writable(shared: &Shared, client: &Client) -> Result<Vec<Finding>, StoreError> {
+async fn writable(shared: &Shared, session: &dyn Session) -> Result<Vec<Finding>, StoreError> {
     let store = &shared.settings.name;
-    let exists = match try_to_write(shared, client).await {
+    let exists = match try_to_write(shared, session).await {
         Ok(exists) => exists,
         Err(StoreError::Refused(what)) => return Ok(vec![Finding::new(Level::Error, store, what, "")]),
         Err(error) => return Err(error),
@@ -157,30 +156,11 @@ async fn writable(shared: &Shared, client: &Client) -> Result<Vec<Finding>, Stor
     let mut findings = vec![Finding::new(Level::Ok, store, "/_keepstep can be written", "")];
     if exists {
         let before_ms = env::unix_ms();
-        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-        if let Ok((stat, sequence)) = client.create("/_keepstep/validate-", b"", &options).await {
-            findings.push(skew(store, stat.ctime - i64::midpoint(before_ms, env::unix_ms())));
-            let _ = client.delete(&format!("/_keepstep/validate-{sequence}"), None).await;
+        let created = session.create("/_keepstep/validate-", b"", CreateMode::EphemeralSequential, &OPEN);
+        if let Ok(created) = created.await {
+            findings.push(skew(store, created.stat.ctime - i64::midpoint(before_ms, env::unix_ms())));
+            let _ = session.delete(&created.path, None).await;
         }
     }
     Ok(findings)
-}
-
-/// Asks the first server that answers for its version, by the four-letter word `srvr` (allowed by default since 3.5).
-pub(super) async fn version(connect: &str) -> Option<String> {
-    let hosts = connect.split('/').next()?;
-    for host in hosts.split(',') {
-        let ask = async {
-            let mut socket = env::dial::connect(host).await.ok()?;
-            socket.write_all(b"srvr").await.ok()?;
-            let mut answer = String::new();
-            socket.take(4096).read_to_string(&mut answer).await.ok()?;
-            let line = answer.lines().find_map(|line| line.strip_prefix("Zookeeper version: "))?;
-            line.split(['-', ',']).next().map(ToOwned::to_owned)
-        };
-        if let Ok(Some(version)) = env::timeout(std::time::Duration::from_secs(1), ask).await {
-            return Some(version);
-        }
-    }
-    None
 }

@@ -1,13 +1,16 @@
 //! Reads of znodes: many in one request, requests split by their bytes and by what their answers hold.
 
 use super::ancestors::{Ancestors, unknown};
-use super::{READ_BYTES, READS_MAX, Shared, explain, is_broken, lineage, lock, size, stat_of};
+use super::fault::{explain, is_broken};
+use super::lock::lock;
+use super::session::{Error, MultiReadResult, ReadOp, Session};
+use super::shared::{READ_BYTES, READS_MAX, Shared, stat_of};
+use super::{lineage, size};
 use crate::env::Map;
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{Look, StoreError, ZnodeReading, is_creatable};
 use futures::FutureExt as _;
 use std::sync::atomic::Ordering;
-use zookeeper_client::{Client, Error, MultiReadResult};
 
 /// Read requests of one call that are under way together.
 const READS_TOGETHER: usize = 4;
@@ -37,21 +40,18 @@ impl Shared {
     }
 
     /// Reads these in one request, or in several if the connection breaks under it.
-    pub(super) async fn multi_read(&self, client: &Client, paths: &[String]) -> Result<Vec<Read>, StoreError> {
+    pub(super) async fn multi_read(&self, session: &dyn Session, paths: &[String]) -> Result<Vec<Read>, StoreError> {
         let limit = &self.settings.sessions.limit;
         let bytes =
             |paths: &[String]| size::MULTI + paths.iter().map(|path| self.sizes.read(path.len())).sum::<usize>();
         let too_large = |_: &String, bytes| Err(limit.why(bytes, "jute.maxbuffer"));
-        in_parts(limit, paths, bytes, |paths| self.read_once(client, paths).boxed(), too_large).await
+        in_parts(limit, paths, bytes, |paths| self.read_once(session, paths).boxed(), too_large).await
     }
 
-    async fn read_once(&self, client: &Client, paths: &[String]) -> Result<Vec<Read>, Fault> {
-        let wrong = |error: Error| explain(self, &error);
-        let mut reader = client.new_multi_reader();
-        for path in paths {
-            reader.add_get_data(path).map_err(wrong)?;
-        }
-        let results = match reader.commit().await {
+    async fn read_once(&self, session: &dyn Session, paths: &[String]) -> Result<Vec<Read>, Fault> {
+        let wrong = |error: Error| explain(&self.place, &error);
+        let reads: Vec<ReadOp<'_>> = paths.iter().map(|path| ReadOp::Data(path)).collect();
+        let results = match session.read_all(&reads).await {
             Ok(results) => results,
             Err(error) if is_broken(&error) => return Err(Fault::Broke(wrong(error))),
             Err(error) => return Err(wrong(error).into()),
@@ -62,7 +62,7 @@ impl Shared {
         });
         self.note_size(largest.max().unwrap_or(0));
         if results.len() != paths.len() {
-            let what = format!("{}: a read of {} znodes answered {}", self.place(), paths.len(), results.len());
+            let what = format!("{}: a read of {} znodes answered {}", self.place, paths.len(), results.len());
             return Err(StoreError::Away(what).into());
         }
         Ok(results.into_iter().map(Ok).collect())
@@ -70,44 +70,45 @@ impl Shared {
 
     /// See [`crate::store::Znodes::read`].
     pub(super) async fn read(&self, paths: &[String], look: Look) -> Result<Vec<ZnodeReading>, StoreError> {
-        let client = match look {
+        let session = match look {
             Look::Source => lock(&self.source)
                 .clone()
-                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place())))?,
+                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place)))?,
             Look::Synced => {
-                let client = self.control()?;
-                client.sync("/").await.map_err(|error| explain(self, &error))?;
-                client
+                let session = self.control()?;
+                session.sync().await.map_err(|error| explain(&self.place, &error))?;
+                session
             }
         };
+        let session = session.handle();
         let mut readings = Vec::with_capacity(paths.len());
         // The first request shows how large the znodes are, before more are under way together.
         let first = self.requests(paths, self.reads_per_request()).first().map_or(0, |first| first.len());
         let (first, rest) = paths.split_at(first);
-        let mut answers = vec![self.multi_read(&client, first).await?];
+        let mut answers = vec![self.multi_read(session, first).await?];
         let requests = self.requests(rest, self.reads_per_request());
         for together in requests.chunks(READS_TOGETHER) {
-            let requests = together.iter().map(|chunk| self.multi_read(&client, chunk));
+            let requests = together.iter().map(|chunk| self.multi_read(session, chunk));
             answers.extend(futures::future::try_join_all(requests).await?);
         }
         for result in answers.into_iter().flatten() {
             readings.push(match result {
                 Ok(MultiReadResult::Data { data, stat }) => {
-                    self.note_zxid(stat.mzxid);
+                    self.watermark.note_zxid(stat.mzxid);
                     ZnodeReading::Present { data, stat: stat_of(&stat) }
                 }
                 Ok(MultiReadResult::Error { err: Error::NoNode }) => ZnodeReading::Absent(i64::MAX),
                 Ok(MultiReadResult::Error { err: Error::NoAuth }) => {
-                    ZnodeReading::Denied(format!("{}: the session may not read it", self.place()))
+                    ZnodeReading::Denied(format!("{}: the session may not read it", self.place))
                 }
-                Err(why) => ZnodeReading::TooLarge(format!("{}: {why}", self.place())),
-                Ok(MultiReadResult::Error { err }) => return Err(explain(self, &err)),
-                Ok(_) => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place()))),
+                Err(why) => ZnodeReading::TooLarge(format!("{}: {why}", self.place)),
+                Ok(MultiReadResult::Error { err }) => return Err(explain(&self.place, &err)),
+                Ok(_) => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place))),
             });
         }
         if look == Look::Synced && readings.iter().any(|reading| matches!(reading, ZnodeReading::Absent(_))) {
-            let dates = self.date_deletions(&client, paths, &mut readings);
-            let (intact, dated) = futures::future::join(lineage::check(self, &client), dates).await;
+            let dates = self.date_deletions(session, paths, &mut readings);
+            let (intact, dated) = futures::future::join(lineage::check(self, session), dates).await;
             intact.and(dated)?;
         }
         Ok(readings)
@@ -118,7 +119,7 @@ impl Shared {
     /// may still tell of a time before is known by it as well. Where no znode is ever created it is not asked for.
     async fn date_deletions(
         &self,
-        client: &Client,
+        session: &dyn Session,
         paths: &[String],
         readings: &mut [ZnodeReading],
     ) -> Result<(), StoreError> {
@@ -136,16 +137,16 @@ impl Shared {
                 break;
             }
             for together in split(&ask, READS_MAX, STATS_BYTES, |path| path.len()) {
-                let asked = together.iter().map(|path| client.check_stat(path));
+                let asked = together.iter().map(|path| session.stat(path));
                 for (path, stat) in together.iter().zip(futures::future::join_all(asked).await) {
                     let pzxid = match stat {
                         Ok(stat) => stat.map(|stat| stat.pzxid),
                         // It may not be looked at: then the events have to tell.
                         Err(Error::NoAuth) => Some(i64::MAX),
-                        Err(error) => return Err(explain(self, &error)),
+                        Err(error) => return Err(explain(&self.place, &error)),
                     };
                     if let Some(pzxid) = pzxid.filter(|pzxid| *pzxid != i64::MAX) {
-                        self.note_zxid(pzxid);
+                        self.watermark.note_zxid(pzxid);
                     }
                     found.insert(path, pzxid);
                 }

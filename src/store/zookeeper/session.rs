@@ -1,36 +1,39 @@
-//! The two sessions that all pipelines of a worker share on one ensemble, and what they need to know only once.
+//! The narrow seam to an ensemble: what this room asks of a session, as plain data. `client.rs` does it with the client library and decides
+//! nothing; a double of the ensemble does it without a server, so that packing, sizes, election and reconnects are tested on it as they ship.
 //!
 //! ```text
-//!   pipeline 1 --\                 /--> source session    a persistent recursive watch for each root; reads after an event
-//!   pipeline 2 ---+--> Sessions --+
-//!   pipeline … --/                 \--> control session   places in line, claims, multis, walks, reads after `sync`
+//!   the other files of this room --> dyn Ensemble, dyn Session --> client.rs --> zookeeper-client --> servers
+//!                                                              \-> a double of the ensemble
 //! ```
 //!
-//! A session does not end with an ownership, so whatever a pipeline put there goes by a request of its own (see
-//! [`super::tenure`]); it ends when the last pipeline lets go of it. The client dispatches the events of one session to
-//! the watchers of all paths, so each pipeline listens by itself and none is known here.
+//! What holds for every request of a [`Session`]:
+//!
+//! - It is queued when the method is **called**, not when its future is first polled, and requests of one session reach the servers in the
+//!   order of the calls. The sink relies on it: its multis are in line before the reads that ask what became of them.
+//! - Dropping its future takes nothing back. A request that was queued may still be carried out, even after a reconnect, so a caller that is
+//!   cut off must find out, or must have asked for something that may happen.
+//! - It is carried out at most once. Nothing here repeats a request; whoever does must know that it may repeat.
+//! - While the connection is away it waits, without a bound of its own, for the next connection or for the end of the session. One
+//!   that was already sent fails with [`Error::ConnectionLoss`]: whether it was carried out is not known.
+//! - Any other error of the server says that nothing was changed. [`Error::BadArguments`] and an [`Error::InvalidAcl`] of a whole request
+//!   say that it was not even sent. [`Error::SessionExpired`], [`Error::ClientClosed`] and [`Error::AuthFailed`] end the session; what was
+//!   under way then is not known either.
+//! - A server closes the connection of a request that is larger than it takes, without an answer.
+//! - Names are relative to the chroot of the session.
 
-use super::fault::unopened;
-use super::group::Group;
-use super::{Shared, lock, preflight};
-use crate::env::{self, Instant};
-use crate::store::held::Held;
-use crate::store::request::RequestLimit;
-use crate::store::{Password, StoreError};
-use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use crate::store::Password;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
-use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState};
+pub use zookeeper_client::{
+    Acl, AuthId, CreateMode, Error, EventType, MultiReadResult, MultiWriteError, MultiWriteResult, Permission,
+    SessionState, Stat, WatchedEvent,
+};
 
-/// An attempt to connect takes at most this long; the pipeline tries again.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// An answer to [`Sessions::probe`] serves all pipelines of a worker for this long: each asks about once a second.
-const PROBE_FRESH: Duration = Duration::from_millis(900);
-
-/// A probe takes at most this long.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The answer to a request that was queued when it was made.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// How an ensemble is reached, and as whom. Pipelines for which all of it is the same share their sessions.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -43,169 +46,135 @@ pub struct Access {
     pub digest: Option<Password>,
 }
 
-/// A session, as long as anybody holds it.
-pub(super) struct Session {
-    client: Client,
-    given_up: AtomicBool,
+/// A znode that was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// Its path, with the sequence number that the server appended.
+    pub path: String,
+    /// Its versions.
+    pub stat: Stat,
 }
 
-impl Session {
-    pub(super) fn is_usable(&self) -> bool {
-        !self.client.state().is_terminated() && !self.given_up.load(Ordering::Relaxed)
-    }
-
-    /// The ensemble will not take it back: whoever connects from here on gets another one.
-    pub(super) fn give_up(&self) {
-        self.given_up.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_connected(&self) -> bool {
-        self.client.state() == SessionState::SyncConnected
-    }
-
-    /// The owner of its ephemeral znodes.
-    pub(super) fn id(&self) -> i64 {
-        self.client.session_id().0
-    }
+/// One operation of [`Session::write_all`]. A version of `None` is not compared.
+#[derive(Debug, Clone, Copy)]
+pub enum WriteOp<'a> {
+    /// The znode is there, in this version.
+    Check {
+        /// Which one.
+        path: &'a str,
+        /// Its dataVersion.
+        version: i32,
+    },
+    /// Create it.
+    Create {
+        /// Which one.
+        path: &'a str,
+        /// Its data.
+        data: &'a [u8],
+        /// Persistent or ephemeral; no sequence.
+        mode: CreateMode,
+        /// Who may touch it; not empty.
+        acl: &'a [Acl],
+    },
+    /// Replace its data.
+    Set {
+        /// Which one.
+        path: &'a str,
+        /// Its new data.
+        data: &'a [u8],
+        /// The dataVersion that it must have.
+        version: Option<i32>,
+    },
+    /// Delete it.
+    Delete {
+        /// Which one.
+        path: &'a str,
+        /// The dataVersion that it must have.
+        version: Option<i32>,
+    },
 }
 
-impl Deref for Session {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
-    }
+/// One operation of [`Session::read_all`].
+#[derive(Debug, Clone, Copy)]
+pub enum ReadOp<'a> {
+    /// The data and the versions of this znode.
+    Data(&'a str),
+    /// The names of its children.
+    Children(&'a str),
 }
 
-/// Why no session was opened; without an error there was no answer.
-pub(super) type Unopened = Option<Error>;
+/// A session of an ensemble, with the connection to one of its servers. See the module for what holds for every request.
+///
+/// The session is closed, and its ephemeral znodes go with it, when the last handle is dropped. A [`Session::rooted`] one is a handle; a
+/// stream of states or of events is not, and does not keep it.
+pub trait Session: Send + Sync {
+    /// The owner of its ephemeral znodes; the same for as long as the session lives.
+    fn id(&self) -> i64;
 
-/// What an ensemble shows of itself on a session of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probe {
-    /// The zxid of a znode that was created now.
-    Zxid(i64),
-    /// Our state is not there.
-    Blank,
-    /// It did not tell.
-    Silent,
+    /// How it stands now. Behind what the servers know of it: they may have expired it while the connection is away.
+    fn state(&self) -> SessionState;
+
+    /// How it stands from here on, whenever that changes; a state that soon gave way to the next may be left out. Never ends; after a
+    /// terminal state nothing comes. Asked by whoever waits for a reconnect or watches over an ownership. May be dropped at any time.
+    fn states(&self) -> BoxStream<'static, SessionState>;
+
+    /// The same session with names relative to this path of the ensemble, not of the chroot. `None` if it is no path.
+    fn rooted(&self, root: &str) -> Option<Arc<dyn Session>>;
+
+    /// Creates a znode. A repetition answers [`Error::NodeExists`], but creates another znode where the name gets a sequence number:
+    /// whoever lost the answer looks for one that is its session's.
+    fn create<'a>(&'a self, path: &'a str, data: &[u8], mode: CreateMode, acl: &[Acl]) -> Answer<'a, Created>;
+
+    /// Replaces the data, if the znode has this version. A repetition with a version answers [`Error::BadVersion`].
+    fn set<'a>(&'a self, path: &'a str, data: &[u8], version: Option<i32>) -> Answer<'a, Stat>;
+
+    /// Deletes a znode without children, if it has this version. A repetition answers [`Error::NoNode`].
+    fn delete<'a>(&'a self, path: &'a str, version: Option<i32>) -> Answer<'a, ()>;
+
+    /// Reads data and versions, as the server of this connection has them; it may lag behind the others, see [`Session::sync`].
+    fn data<'a>(&'a self, path: &'a str) -> Answer<'a, (Vec<u8>, Stat)>;
+
+    /// The versions of a znode, `None` if there is none. From 3.8.4 and 3.9.2 on it asks for READ where there is one (ZOOKEEPER-2590).
+    fn stat<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Stat>>;
+
+    /// As [`Session::stat`]; the future resolves at the next change of the znode, or when the session ends. Dropping it takes the watch
+    /// back. Never on a session with a [`Session::watch`]: before 3.9 it would silence that one (ZOOKEEPER-4466).
+    fn stat_and_watch<'a>(&'a self, path: &'a str) -> Answer<'a, (Option<Stat>, BoxFuture<'static, WatchedEvent>)>;
+
+    /// The names of the children, in no order.
+    fn children<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// The ACL. Without ADMIN there the server masks its digests.
+    fn acl<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<Acl>>;
+
+    /// When it is answered, the server of this connection has everything that was acknowledged to anybody before the call; around a change
+    /// of leader it may not (ZOOKEEPER-1675).
+    fn sync(&self) -> Answer<'_, ()>;
+
+    /// Reads in one request; one answer for each, in order, and an error of one is its answer. Answers may be of any size.
+    fn read_all<'a>(&'a self, reads: &[ReadOp<'_>]) -> Answer<'a, Vec<MultiReadResult>>;
+
+    /// Writes in one transaction: all of them or none. `Ok`: one result for each, in order. [`MultiWriteError::OperationFailed`]: nothing
+    /// was changed, and this one is the first that was refused. [`MultiWriteError::RequestFailed`]: as any error of a request.
+    fn write_all<'a>(&'a self, writes: &[WriteOp<'_>])
+    -> BoxFuture<'a, Result<Vec<MultiWriteResult>, MultiWriteError>>;
+
+    /// Watches a znode and all below it, whether it is there or not. From the answer on each change gives one event, in the order of
+    /// the changes, and so does each change of the session's state, until a terminal one ends the stream. A reply may overtake the event of
+    /// what it shows. The watch belongs to the connection: after a reconnect nothing comes any more but states of the session, so the
+    /// caller watches anew, then drops this one, and compares everything. Dropping it takes the watch back.
+    fn watch<'a>(&'a self, root: &'a str) -> Answer<'a, BoxStream<'static, WatchedEvent>>;
 }
 
-/// See the module.
-pub struct Sessions {
-    access: Access,
-    control: Held<Session, Unopened>,
-    source: Held<Session, Unopened>,
-    /// What all pipelines know of other workers.
-    pub(super) group: Group,
-    version: Mutex<String>,
-    probed: tokio::sync::Mutex<Option<(Instant, Probe)>>,
-    /// What is known of the requests that the ensemble takes.
-    pub(super) limit: RequestLimit,
-}
+/// An ensemble, as far as it can be reached.
+pub trait Ensemble: Send + Sync {
+    /// Opens a session with whichever server gives one. Asked by the owner of the shared sessions, one attempt at a time, under a timeout. May
+    /// be dropped: a session that comes too late is closed or expires. `Err`: no server gave a session.
+    fn open<'a>(&'a self, access: &'a Access) -> Answer<'a, Arc<dyn Session>>;
 
-impl Sessions {
-    /// No session is open yet.
-    #[must_use]
-    pub fn new(access: Access) -> Sessions {
-        Sessions {
-            access,
-            control: Held::default(),
-            source: Held::default(),
-            group: Group::default(),
-            version: Mutex::default(),
-            probed: tokio::sync::Mutex::default(),
-            limit: RequestLimit::new(super::TOGETHER_BYTES, super::REQUEST_BYTES_MAX),
-        }
-    }
+    /// Opens a plain connection to this server (`host:port`) and closes it again, to find out why there is no session. May be dropped.
+    fn dial<'a>(&'a self, server: &'a str) -> BoxFuture<'a, io::Result<()>>;
 
-    /// How the ensemble is reached.
-    pub(super) fn access(&self) -> &Access {
-        &self.access
-    }
-
-    /// Product and version, as far as known.
-    pub(super) fn version(&self) -> String {
-        lock(&self.version).clone()
-    }
-
-    /// The session for everything but watches. Waits for one that is reconnecting.
-    pub(super) async fn control(&self, asking: &Shared) -> Result<Arc<Session>, StoreError> {
-        let open = async {
-            let session = self.open().await?;
-            if let Some(version) = preflight::version(&self.access.connect).await {
-                *lock(&self.version) = format!("ZooKeeper {version}");
-            }
-            Ok(session)
-        };
-        ready(asking, self.control.get(Session::is_usable, open).await).await
-    }
-
-    /// The session of the watches. Waits for one that is reconnecting.
-    pub(super) async fn source(&self, asking: &Shared) -> Result<Arc<Session>, StoreError> {
-        ready(asking, self.source.get(Session::is_usable, self.open()).await).await
-    }
-
-    /// A session of one's own, for a look that shares nothing.
-    pub(super) async fn own(&self, asking: &Shared) -> Result<Session, StoreError> {
-        match self.open().await {
-            Ok(session) => Ok(session),
-            Err(why) => Err(unopened(asking, why).await),
-        }
-    }
-
-    async fn open(&self) -> Result<Session, Unopened> {
-        let mut connector = Client::connector().with_session_timeout(self.access.session_timeout).with_fail_eagerly();
-        if let Some(digest) = &self.access.digest {
-            connector = connector.with_auth("digest", digest.now().as_bytes());
-        }
-        match env::timeout(CONNECT_TIMEOUT, connector.connect(&self.access.connect)).await {
-            Ok(Ok(client)) => Ok(Session { client, given_up: AtomicBool::new(false) }),
-            Ok(Err(error)) => Err(Some(error)),
-            Err(_) => Err(None),
-        }
-    }
-
-    /// Asks on a session of its own how far the ensemble is, by a znode with this prefix that goes with the session.
-    pub(super) async fn probe(&self, prefix: &str) -> Probe {
-        let mut probed = self.probed.lock().await;
-        if let Some((_, probe)) = probed.filter(|(at, _)| at.elapsed() < PROBE_FRESH) {
-            return probe;
-        }
-        let ask = async {
-            let session = self.open().await.ok()?;
-            let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-            match session.create(prefix, b"", &options).await {
-                Ok((stat, _)) => Some(Probe::Zxid(stat.czxid)),
-                Err(Error::NoNode) => Some(Probe::Blank),
-                Err(_) => None,
-            }
-        };
-        let probe = env::timeout(PROBE_TIMEOUT, ask).await.ok().flatten().unwrap_or(Probe::Silent);
-        *probed = Some((Instant::now(), probe));
-        probe
-    }
-}
-
-/// A session that answers, or the error as the pipeline that asks says it.
-async fn ready(asking: &Shared, got: Result<Arc<Session>, Unopened>) -> Result<Arc<Session>, StoreError> {
-    let session = match got {
-        Ok(session) => session,
-        Err(why) => return Err(unopened(asking, why).await),
-    };
-    let mut states = session.state_watcher();
-    let connected = async {
-        while !session.is_connected() {
-            if session.state().is_terminated() {
-                return false;
-            }
-            states.changed().await;
-        }
-        true
-    };
-    match env::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(true) => Ok(session),
-        Ok(false) => Err(StoreError::Away(format!("{}: the session ended", asking.place()))),
-        Err(_) => Err(unopened(asking, None).await),
-    }
+    /// What this server (`host:port`) answers to a four-letter word, at most 4 KiB of it. May be dropped.
+    fn ask<'a>(&'a self, server: &'a str, word: &'a str) -> BoxFuture<'a, io::Result<String>>;
 }

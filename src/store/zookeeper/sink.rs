@@ -9,23 +9,27 @@
 //! of one session are served in order, so once the slot can be read, after `sync`, the multi has been applied or never will
 //! be.
 
+use super::fault::explain;
 use super::journal::{self, SLOTS};
+use super::lineage;
 use super::pack::{
-    Member, Packed, another_owns, create_ancestors, halve, look_up_again, no_acl, pack, refusal, request_bytes,
-    too_large,
+    Member, Packed, another_owns, create_ancestors, create_empty, halve, look_up_again, no_acl, pack, refusal,
+    request_bytes, too_large,
 };
 use super::parents::look_up;
+use super::session::{CreateMode, Error, MultiWriteError, MultiWriteResult, Session, WriteOp};
+use super::shared::{RETRY_PAUSE, Shared};
+use super::size::REQUEST_BYTES_MAX;
 use super::tenure::Tenure;
-use super::{REQUEST_BYTES_MAX, Shared, explain, lineage};
 use crate::change::ZkVersion;
 use crate::env;
 use crate::failpoint::crash_in_flight;
 use crate::plan::guard::{self, Fate, fate};
 use crate::store::request::Verdict;
 use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
-use zookeeper_client::{Acls, Client, CreateMode, Error, MultiWriteError, MultiWriteResult};
 
 /// Multis of one call; what does not fit is handed back. Half of the slots, so that two calls go at the same time.
 const MULTIS: usize = SLOTS / 2;
@@ -50,7 +54,7 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
         }
     }
     let Some(slots) = tenure.take_slots(multis.len()).await else {
-        return Err(StoreError::Fenced(format!("{}: the ownership has ended", shared.place())));
+        return Err(StoreError::Fenced(format!("{}: the ownership has ended", shared.place)));
     };
     let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &tenure, multi, *slot));
     // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
@@ -88,7 +92,7 @@ async fn run(
     mut members: Vec<Member<'_>>,
     slot: usize,
 ) -> Result<Vec<(usize, ZnodeOutcome)>, StoreError> {
-    let client: &Client = &tenure.session;
+    let session = tenure.session.handle();
     let limit = &shared.settings.sessions.limit;
     let mut done = Vec::with_capacity(members.len());
     let mut trial = limit.trial();
@@ -99,14 +103,14 @@ async fn run(
         if bytes > REQUEST_BYTES_MAX {
             break;
         }
-        let sent = Sent::build(shared, tenure, &members, slot)?;
+        let sent = Sent::send(shared, tenure, &members, slot);
         match crash_in_flight!("c6-sent-to-zookeeper", sent.commit) {
             Ok(results) => {
                 trial.passed(bytes);
                 let mzxid = applied(shared, tenure, slot, &results);
                 for member in &members {
                     for path in member.ancestors() {
-                        shared.parents().insert(path, Arc::clone(&member.acl));
+                        shared.parents.insert(path, Arc::clone(&member.acl));
                     }
                 }
                 done.extend(
@@ -120,20 +124,24 @@ async fn run(
             // The tide was raised meanwhile, or this is an older copy of the ensemble, in which a version says nothing.
             Err(MultiWriteError::OperationFailed { index: LINEAGE, .. }) => {
                 refused += 1;
-                lineage::check(shared, client).await?;
+                lineage::check(shared, session).await?;
             }
             Err(MultiWriteError::OperationFailed { index, source }) => {
                 refused += 1;
                 let Some(at) = sent.owners.get(index).copied().flatten() else {
                     return Err(another_owns(shared, &source));
                 };
-                refuse(shared, client, &mut members, at, source, &mut done).await?;
+                refuse(shared, session, &mut members, at, source, &mut done).await?;
+            }
+            // A path that no server takes: it was not sent.
+            Err(MultiWriteError::RequestFailed { source: source @ (Error::BadArguments(_) | Error::InvalidAcl) }) => {
+                return Err(explain(&shared.place, &source));
             }
             Err(MultiWriteError::RequestFailed { source }) => {
                 match resolve(shared, tenure, slot, &sent.journal, source).await? {
                     Some(mzxid) => {
                         for member in &members {
-                            done.push((member.index, recovered(client, member, mzxid).await));
+                            done.push((member.index, recovered(session, member, mzxid).await));
                         }
                         return Ok(done);
                     }
@@ -142,7 +150,7 @@ async fn run(
                         (Verdict::Again, _) => {}
                         (Verdict::Split, _) => {
                             halve(shared, &mut members);
-                            look_up_again(shared, client, &mut members).await?;
+                            look_up_again(shared, session, &mut members).await?;
                         }
                         (Verdict::TooLarge, [member]) => {
                             let why = limit.why(bytes, "jute.maxbuffer");
@@ -158,9 +166,9 @@ async fn run(
     Ok(done)
 }
 
-/// A multi that was sent. Building it sends nothing; its future is created, and so queued, in the order of the calls.
-struct Sent<F> {
-    commit: F,
+/// A multi that was sent: it was queued in the order of the calls, whenever its future is polled.
+struct Sent<'a> {
+    commit: BoxFuture<'a, Result<Vec<MultiWriteResult>, MultiWriteError>>,
     journal: Vec<u8>,
     /// Which member each operation belongs to; none for fence, lineage and journal.
     owners: Vec<Option<usize>>,
@@ -168,45 +176,39 @@ struct Sent<F> {
     places: Vec<usize>,
 }
 
-impl Sent<()> {
-    fn build<'a>(
-        shared: &Shared,
-        tenure: &'a Tenure,
-        members: &[Member<'_>],
-        slot: usize,
-    ) -> Result<Sent<impl Future<Output = Result<Vec<MultiWriteResult>, MultiWriteError>> + Send + 'a>, StoreError>
-    {
-        let mut multi = tenure.session.new_multi_writer();
+impl<'a> Sent<'a> {
+    fn send(shared: &Shared, tenure: &'a Tenure, members: &[Member<'_>], slot: usize) -> Sent<'a> {
         let mut owners = vec![None, None];
         let mut places = Vec::with_capacity(members.len());
         let mut entries = Vec::new();
-        let wrong = |error: Error| explain(shared, &error);
-        let (epoch_path, epoch_version) = tenure.fence();
-        multi.add_check_version(&epoch_path, epoch_version).map_err(wrong)?;
-        let (lineage_path, tide) = lineage::mark(shared);
-        multi.add_check_version(&lineage_path, tide).map_err(wrong)?;
+        let (epoch_path, version) = tenure.fence();
+        let (lineage_path, tide) = shared.watermark.mark(&shared.place);
+        // What is around the members, and each of them with one ancestor: more is seldom.
+        let mut writes = Vec::with_capacity(3 + 2 * members.len());
+        writes.push(WriteOp::Check { path: &epoch_path, version });
+        writes.push(WriteOp::Check { path: &lineage_path, version: tide });
         for (at, member) in members.iter().enumerate() {
-            let options = CreateMode::Persistent.with_acls(Acls::new(&member.acl));
             for path in member.ancestors() {
-                multi.add_create(path, b"", &options).map_err(wrong)?;
+                writes.push(create_empty(path, &member.acl));
                 owners.push(Some(at));
             }
             let write = &member.write;
             let gone = member.empties || matches!(write.op, ZnodeOp::Delete(_));
-            match write.op {
-                ZnodeOp::Create => multi.add_create(write.path, write.data, &options),
-                ZnodeOp::Set(version) => multi.add_set_data(write.path, write.data, Some(version)),
-                ZnodeOp::Delete(version) if member.empties => multi.add_set_data(write.path, b"", Some(version)),
-                ZnodeOp::Delete(version) => multi.add_delete(write.path, Some(version)),
-            }
-            .map_err(wrong)?;
+            let (path, data) = (write.path, write.data);
+            writes.push(match write.op {
+                ZnodeOp::Create => WriteOp::Create { path, data, mode: CreateMode::Persistent, acl: &member.acl },
+                ZnodeOp::Set(version) => WriteOp::Set { path, data, version: Some(version) },
+                ZnodeOp::Delete(version) if member.empties => WriteOp::Set { path, data: b"", version: Some(version) },
+                ZnodeOp::Delete(version) => WriteOp::Delete { path, version: Some(version) },
+            });
             places.push(owners.len());
             owners.push(Some(at));
             journal::append(&mut entries, write, gone);
         }
         journal::append_milestone(&mut entries, members.iter().map(|member| &member.write));
-        multi.add_set_data(&shared.slot_path(slot), &entries, Some(tenure.slot_version(slot))).map_err(wrong)?;
-        Ok(Sent { commit: multi.commit(), journal: entries, owners, places })
+        let (slot_path, version) = (shared.place.slot_path(slot), Some(tenure.slot_version(slot)));
+        writes.push(WriteOp::Set { path: &slot_path, data: &entries, version });
+        Sent { commit: tenure.session.write_all(&writes), journal: entries, owners, places }
     }
 }
 
@@ -215,7 +217,7 @@ fn applied(shared: &Shared, tenure: &Tenure, slot: usize, results: &[MultiWriteR
     match results.last() {
         Some(MultiWriteResult::SetData { stat }) => {
             tenure.note_slot(slot, stat.version);
-            shared.note_zxid(stat.mzxid);
+            shared.watermark.note_zxid(stat.mzxid);
             stat.mzxid
         }
         _ => 0,
@@ -239,9 +241,9 @@ fn done(member: &Member<'_>, found: Option<ZkVersion>, mzxid: i64) -> ZnodeOutco
 
 /// As [`outcome`], from the journal. Whether it met another incarnation only the znode can tell, if it is still as we left
 /// it.
-async fn recovered(client: &Client, member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
+async fn recovered(session: &dyn Session, member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
     let found = match member.write.op {
-        ZnodeOp::Set(_) => client.check_stat(member.write.path).await.ok().flatten(),
+        ZnodeOp::Set(_) => session.stat(member.write.path).await.ok().flatten(),
         ZnodeOp::Create | ZnodeOp::Delete(_) => None,
     };
     let found = found.filter(|stat| stat.mzxid == mzxid);
@@ -251,7 +253,7 @@ async fn recovered(client: &Client, member: &Member<'_>, mzxid: i64) -> ZnodeOut
 /// Takes the refused member out, or changes it so that it can be sent again.
 async fn refuse(
     shared: &Shared,
-    client: &Client,
+    session: &dyn Session,
     members: &mut Vec<Member<'_>>,
     at: usize,
     error: Error,
@@ -266,16 +268,16 @@ async fn refuse(
         }
         // An ancestor is missing that was thought to exist, or exists that was thought missing.
         (Error::NoNode, ZnodeOp::Create) => {
-            shared.parents().forget_above(path);
-            let places = look_up(shared, client, &[(path, member.write.acl)]).await?;
+            shared.parents.forget_above(path);
+            let places = look_up(&shared.place, &shared.parents, session, &[(path, member.write.acl)]).await?;
             if places.iter().any(|place| place.acl.is_some()) {
-                return look_up_again(shared, client, members).await;
+                return look_up_again(shared, session, members).await;
             }
             no_acl(shared, path)
         }
         (Error::NodeExists, ZnodeOp::Create) if !member.missing.is_empty() => {
             let missing = member.missing.len();
-            look_up_again(shared, client, members).await?;
+            look_up_again(shared, session, members).await?;
             if members.get(at).is_some_and(|member| member.missing.len() < missing) {
                 return Ok(());
             }
@@ -288,7 +290,7 @@ async fn refuse(
     done.push((member.index, outcome));
     // What this member was to create for others is theirs to create again.
     if !member.missing.is_empty() {
-        look_up_again(shared, client, members).await?;
+        look_up_again(shared, session, members).await?;
     }
     Ok(())
 }
@@ -301,13 +303,13 @@ async fn resolve(
     journal: &[u8],
     error: Error,
 ) -> Result<Option<i64>, StoreError> {
-    let client = &tenure.session;
+    let session = &tenure.session;
     tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
-    let mut pause = super::RETRY_PAUSE;
+    let mut pause = RETRY_PAUSE;
     loop {
         // The session may be with another server by now, which may lag behind the one that took the multi.
-        let read = match client.sync("/").await {
-            Ok(_) => client.get_data(&shared.slot_path(slot)).await,
+        let read = match session.sync().await {
+            Ok(()) => session.data(&shared.place.slot_path(slot)).await,
             Err(error) => Err(error),
         };
         match read {
@@ -315,22 +317,22 @@ async fn resolve(
                 Fate::NotApplied => return Ok(None),
                 Fate::Applied => {
                     tenure.note_slot(slot, stat.version);
-                    shared.note_zxid(stat.mzxid);
+                    shared.watermark.note_zxid(stat.mzxid);
                     return Ok(Some(stat.mzxid));
                 }
                 Fate::Fenced => return Err(another_wrote(shared)),
             },
             Err(Error::NoNode) => return Err(another_wrote(shared)),
             Err(error @ (Error::SessionExpired | Error::ClientClosed | Error::AuthFailed)) => {
-                return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place())));
+                return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place)));
             }
             // No waiting mends that: another ownership begins with a look at what this one needs.
             Err(Error::NoAuth) => {
                 return Err(StoreError::Fenced(format!(
                     "{}: user `{}` may not read {} any more, so it cannot be told what was written; give it READ",
-                    shared.place(),
-                    shared.user(),
-                    shared.slot_path(slot)
+                    shared.place,
+                    shared.place.user(),
+                    shared.place.slot_path(slot)
                 )));
             }
             // Until it is known whether the multi was applied, nothing else may be done with its pairs.
@@ -343,5 +345,5 @@ async fn resolve(
 }
 
 fn another_wrote(shared: &Shared) -> StoreError {
-    StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place()))
+    StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place))
 }

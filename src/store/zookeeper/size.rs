@@ -9,9 +9,17 @@
 //!
 //! A test compares these with what the client sends.
 
-use super::{Shared, journal, lineage};
+use super::journal;
+use super::place::Place;
+use super::session::Acl;
 use crate::store::{ZnodeOp, ZnodeWrite};
-use zookeeper_client::Acl;
+
+/// Bytes of one request that a server takes: the default of `jute.maxbuffer`.
+pub(super) const REQUEST_BYTES_MAX: usize = 1_048_575;
+
+/// Bytes of a request of several operations: half of what is taken, since a transaction grows on its way through the ensemble, and
+/// larger ones are not faster.
+pub(super) const TOGETHER_BYTES: usize = 512 * 1024;
 
 /// What each request begins with.
 const REQUEST: usize = 8;
@@ -29,13 +37,22 @@ pub(super) const MULTI: usize = REQUEST + OPERATION;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     chroot: usize,
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    multi: usize,
 }
 
 impl Sizes {
-    /// `connect`: `host:port[,host:port…][/chroot]`.
-    pub(super) fn below(connect: &str) -> Sizes {
-        let chroot = connect.find('/').and_then(|at| connect.get(at..)).unwrap_or_default();
-        Sizes { chroot: if chroot == "/" { 0 } else { chroot.len() } }
+    pub(super) fn new(place: &Place) -> Sizes {
+        let (_, chroot) = place.address();
+        let sizes = Sizes { chroot: if chroot == "/" { 0 } else { chroot.len() }, multi: 0 };
+        let checks = sizes.check(place.under("epoch").len()) + sizes.check(place.lineage_path().len());
+        let slot = sizes.set(place.slot_path(0).len(), 0);
+        Sizes { multi: MULTI + checks + slot + journal::MILESTONE_BYTES, ..sizes }
+    }
+
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    pub(super) fn multi(self) -> usize {
+        self.multi
     }
 
     fn path(self, length: usize) -> usize {
@@ -73,44 +90,31 @@ impl Sizes {
             ZnodeOp::Delete(_) => self.set(path, 0),
         }
     }
+
+    /// A write in a multi of the owner with its part of the journal, without its ancestors.
+    pub(super) fn member(self, write: &ZnodeWrite<'_>, acl: &[Acl]) -> usize {
+        self.write(write.op, write.path.len(), write.data.len(), self::acl(acl)) + journal::entry_bytes(write.key.len())
+    }
+
+    /// A multi of the owner with one write, as far as it is known without its ancestors and their ACL.
+    pub(super) fn alone_in_multi(self, op: ZnodeOp, path: usize, data: usize, key: usize) -> usize {
+        self.multi + self.write(op, path, data, 0) + journal::entry_bytes(key)
+    }
 }
 
 pub(super) fn acl(acl: &[Acl]) -> usize {
     acl.iter().map(|acl| 3 * NUMBER + acl.scheme().len() + acl.id().len()).sum::<usize>() + NUMBER
 }
 
-impl Shared {
-    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
-    pub(super) fn multi_bytes(&self) -> usize {
-        let (sizes, slot) = (self.sizes, self.slot_path(0).len());
-        let checks = sizes.check(self.under("epoch").len()) + sizes.check(lineage::mark(self).0.len());
-        MULTI + checks + sizes.set(slot, 0) + journal::MILESTONE_BYTES
-    }
-
-    /// See [`crate::store::Znodes::fits`].
-    pub(super) fn fits(&self, path: &str, op: ZnodeOp, data: usize, key: usize) -> Result<(), String> {
-        if op == ZnodeOp::Create {
-            crate::store::is_creatable(path)?;
-        }
-        let bytes = self.multi_bytes() + self.sizes.write(op, path.len(), data, 0) + journal::entry_bytes(key);
-        let limit = &self.settings.sessions.limit;
-        if limit.takes(bytes) { Ok(()) } else { Err(limit.why(bytes, "jute.maxbuffer")) }
-    }
-
-    /// The bytes of a write in a multi, without its ancestors.
-    pub(super) fn write_bytes(&self, write: &ZnodeWrite<'_>, acl: &[Acl]) -> usize {
-        self.sizes.write(write.op, write.path.len(), write.data.len(), self::acl(acl))
-            + journal::entry_bytes(write.key.len())
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
+    use super::super::client::RealEnsemble;
+    use super::super::session::{Access, AuthId, CreateMode, Ensemble as _, Permission, ReadOp, Session, WriteOp};
     use super::*;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use zookeeper_client::{Acls, AuthId, Client, CreateMode, Permission};
 
     /// Reads one request; its bytes.
     async fn request(stream: &mut TcpStream) -> usize {
@@ -121,7 +125,7 @@ mod tests {
     }
 
     /// A session with a server that only counts, and the server's end of it.
-    async fn session(chroot: &str) -> (Client, TcpStream) {
+    async fn session(chroot: &str) -> (Arc<dyn Session>, TcpStream) {
         let listener = crate::env::dial::listen("127.0.0.1:0").await.unwrap();
         let servers = format!("{}{chroot}", listener.local_addr().unwrap());
         let serve = async {
@@ -138,46 +142,51 @@ mod tests {
             stream.write_all(&[&(-2_i32).to_be_bytes()[..], &[0; 12]].concat()).await.unwrap();
             stream
         };
-        let (client, stream) = tokio::join!(Client::connect(&servers), serve);
-        (client.unwrap(), stream)
+        let session_timeout = std::time::Duration::from_secs(10);
+        let access = Access { connect: servers, session_timeout, digest: None };
+        let (session, stream) = tokio::join!(RealEnsemble.open(&access), serve);
+        (session.unwrap(), stream)
     }
 
     #[tokio::test]
     async fn the_bytes_that_are_computed_are_the_bytes_that_are_sent() {
         for chroot in ["", "/some/chroot"] {
-            let (client, mut server) = session(chroot).await;
-            let sizes = Sizes::below(&format!("a:1,b:2{chroot}"));
+            let (session, mut server) = session(chroot).await;
+            let access = Access {
+                connect: format!("a:1,b:2{chroot}"),
+                session_timeout: std::time::Duration::ZERO,
+                digest: None,
+            };
+            let sizes = Sizes::new(&Place { name: String::new(), access, pipeline: "p".to_owned() });
             let entries = [
                 Acl::new(Permission::ALL, AuthId::new("digest", "user:hash")),
                 Acl::new(Permission::READ, AuthId::anyone()),
             ];
-            let (options, acl) = (CreateMode::Persistent.with_acls(Acls::new(&entries)), acl(&entries));
+            let (mode, acl) = (CreateMode::Persistent, acl(&entries));
 
-            let mut multi = client.new_multi_writer();
-            multi.add_check_version("/a/check", 3).unwrap();
-            multi.add_create("/a/create", b"", &options).unwrap();
-            multi.add_create("/a/create/é", b"some data", &options).unwrap();
-            multi.add_set_data("/a/set", &[7; 1000], Some(2)).unwrap();
+            let writes = [
+                WriteOp::Check { path: "/a/check", version: 3 },
+                WriteOp::Create { path: "/a/create", data: b"", mode, acl: &entries },
+                WriteOp::Create { path: "/a/create/é", data: b"some data", mode, acl: &entries },
+                WriteOp::Set { path: "/a/set", data: &[7; 1000], version: Some(2) },
+            ];
             let computed = MULTI
                 + sizes.check(8)
                 + sizes.create(9, 0, acl)
                 + sizes.create("/a/create/é".len(), 9, acl)
                 + sizes.set(6, 1000);
-            let sent = multi.commit();
+            let sent = session.write_all(&writes);
             assert_eq!(request(&mut server).await, computed, "a multi below `{chroot}`");
             drop(sent);
 
-            let mut reader = client.new_multi_reader();
-            reader.add_get_data("/a").unwrap();
-            reader.add_get_data("/a/bcd").unwrap();
-            let sent = reader.commit();
+            let sent = session.read_all(&[ReadOp::Data("/a"), ReadOp::Data("/a/bcd")]);
             assert_eq!(request(&mut server).await, MULTI + sizes.read(2) + sizes.read(6));
             drop(sent);
 
-            let sent = client.create("/a/create", b"some data", &options);
+            let sent = session.create("/a/create", b"some data", mode, &entries);
             assert_eq!(request(&mut server).await, Sizes::alone(sizes.create(9, 9, acl)));
             drop(sent);
-            let sent = client.set_data("/a/set", b"some data", Some(1));
+            let sent = session.set("/a/set", b"some data", Some(1));
             assert_eq!(request(&mut server).await, Sizes::alone(sizes.set(6, 9)));
             drop(sent);
         }

@@ -3,29 +3,34 @@
 //! `Disconnected -> Watching`, and back whenever the session says anything. Events of a reconnect are lost by the
 //! server (ZOOKEEPER-4698), and zookeeper-client 0.11.2 does not even register persistent watches again
 //! (`session/watch.rs:446`: `index = index.max(index)`), so every session event means: watch anew, drop the old watch,
-//! let the pipeline compare everything. Each pipeline does so for its own roots. Reads of this session use no one-shot watches: on servers before 3.9 one on the
-//! root of a recursive watch would silence it (ZOOKEEPER-4466).
+//! let the pipeline compare everything. Each pipeline does so for its own roots. Reads of this session use no one-shot watches: on servers
+//! before 3.9 one on the root of a recursive watch would silence it (ZOOKEEPER-4466).
 
+use super::fault::explain;
 use super::fault::no_session;
-use super::{Shared, explain, lock};
+use super::lock::lock;
+use super::session::{Error, EventType, Session, SessionState, WatchedEvent};
+use super::shared::Shared;
 use crate::change::Side;
 use crate::env::{self, Instant};
 use crate::store::{Hints, Link, StoreError};
 use futures::FutureExt as _;
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
-use zookeeper_client::{AddWatchMode, Client, Error, EventType, PersistentWatcher, SessionState};
 
 /// Pauses between attempts to connect grow up to the longest, and begin anew after a connection that has lasted.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const LASTING: Duration = Duration::from_secs(10);
 
+/// The events of one watch.
+type Events = BoxStream<'static, WatchedEvent>;
+
 pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
     let mut pause = PAUSE_FIRST;
     loop {
-        let why = match session(&shared, &hints, &mut pause).await {
+        let why = match follow(&shared, &hints, &mut pause).await {
             Ok(why) => StoreError::Away(why),
             Err(error) => error,
         };
@@ -37,81 +42,77 @@ pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
 }
 
 /// One session, from its making to its end; answers why it ended.
-async fn session(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration) -> Result<String, StoreError> {
-    let client = shared.settings.sessions.source(shared).await?;
-    *lock(&shared.source) = Some(Arc::clone(&client));
+async fn follow(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Duration) -> Result<String, StoreError> {
+    let session = shared.settings.sessions.source(&shared.place).await?;
+    *lock(&shared.source) = Some(Arc::clone(&session));
     let mut old = Vec::new();
     loop {
         let begun = Instant::now();
         // New watches before the old ones go: no window in between.
-        let watchers = watch(shared, &client).await?;
+        let watches = watch(shared, session.handle()).await?;
         old.clear();
         hints.link(Side::Zookeeper, Link::Up);
-        let state = listen(watchers, hints, &mut old).await;
+        let state = listen(watches, hints, &mut old).await;
         if begun.elapsed() > LASTING {
             *pause = PAUSE_FIRST;
         }
         if state.is_terminated() {
-            return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
+            return Ok(format!("{}: the session of the source ended ({state:?})", shared.place));
         }
-        let lost =
-            |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place())));
+        let lost = |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place)));
         hints.link(Side::Zookeeper, lost(""));
         // A server that hangs up again and again is not hit as often as it does.
         env::sleep(*pause).await;
         *pause = (*pause * 2).min(PAUSE_MAX);
-        let mut states = client.state_watcher();
-        let mut state = client.state();
-        let mut asks = std::pin::pin!(no_session(&shared.access().connect).fuse());
+        let mut states = session.states();
+        let mut state = session.state();
+        let mut asks = std::pin::pin!(no_session(shared.ensemble(), &shared.place.access.connect).fuse());
         while state != SessionState::SyncConnected {
             if state.is_terminated() {
-                return Ok(format!("{}: the session of the source ended ({state:?})", shared.place()));
+                return Ok(format!("{}: the session of the source ended ({state:?})", shared.place));
             }
             tokio::select! {
                 biased;
-                next = states.changed() => state = next,
+                Some(next) = states.next() => state = next,
                 why = &mut asks => hints.link(Side::Zookeeper, lost(&format!("; {why}"))),
             }
         }
     }
 }
 
-async fn watch(shared: &Shared, client: &Client) -> Result<Vec<PersistentWatcher>, StoreError> {
-    let mut watchers = Vec::new();
+async fn watch(shared: &Shared, session: &dyn Session) -> Result<Vec<Events>, StoreError> {
+    let mut watches = Vec::new();
     for root in &shared.settings.roots {
-        let watcher = client.watch(root, AddWatchMode::PersistentRecursive).await.map_err(|error| match error {
+        let events = session.watch(root).await.map_err(|error| match error {
             Error::Unimplemented => StoreError::Refused(format!(
                 "{} is too old: it has no recursive watches; ZooKeeper 3.6 or later is needed",
-                shared.place()
+                shared.place
             )),
-            error => explain(shared, &error),
+            error => explain(&shared.place, &error),
         })?;
-        watchers.push(watcher);
+        watches.push(events);
     }
-    Ok(watchers)
+    Ok(watches)
 }
 
-/// Turns events into hints until a session event comes on any watch; the watchers are put into `old`.
-async fn listen(
-    watchers: Vec<PersistentWatcher>,
-    hints: &Arc<dyn Hints>,
-    old: &mut Vec<PersistentWatcher>,
-) -> SessionState {
-    let until_session_event = |mut watcher: PersistentWatcher| async move {
-        loop {
-            let event = watcher.changed().await;
+/// Turns events into hints until a session event comes on any watch; that watch is put into `old`.
+async fn listen(watches: Vec<Events>, hints: &Arc<dyn Hints>, old: &mut Vec<Events>) -> SessionState {
+    let until_session_event = |mut events: Events| async move {
+        while let Some(event) = events.next().await {
             if event.event_type == EventType::Session {
-                return (event.session_state, watcher);
+                return (event.session_state, events);
             }
             let is_deleted = event.event_type == EventType::NodeDeleted;
             hints.znode(&event.path, (event.zxid >= 0).then_some(event.zxid), is_deleted);
         }
+        // Not before a terminal state, which is an event and so was answered above.
+        (SessionState::Closed, events)
     };
-    let mut all: FuturesUnordered<_> = watchers.into_iter().map(until_session_event).collect();
+    let mut all: FuturesUnordered<_> = watches.into_iter().map(until_session_event).collect();
     match all.next().await {
-        Some((state, watcher)) => {
-            // The others hear the same session event; their remaining node events are covered by the comparison.
-            old.push(watcher);
+        Some((state, events)) => {
+            // The others get the same session event; their remaining node events are covered by the comparison.
+            old.push(events);
             state
         }
         None => futures::future::pending().await,

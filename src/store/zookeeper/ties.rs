@@ -1,10 +1,13 @@
 //! The identity of the ensemble, by chroot, and what it remembers of a pipeline: see `store/ties.rs`.
 
+use super::acl::{OPEN, READABLE};
+use super::fault::explain;
 use super::ours::{create, ensure};
-use super::{Shared, explain};
+use super::place::Place;
+use super::session::{Error, Session};
+use super::shared::Shared;
 use crate::store::{Known, StoreError, Ties};
 use serde::{Deserialize, Serialize};
-use zookeeper_client::{Acls, Client, Error};
 
 /// Made once and never written again.
 pub(super) const IDENTITY: &str = "/_keepstep/_identity";
@@ -17,28 +20,29 @@ struct Stores {
     routes: Vec<String>,
 }
 
-pub(super) fn path(shared: &Shared) -> String {
-    shared.under("stores")
+pub(super) fn path(place: &Place) -> String {
+    place.under("stores")
 }
 
-async fn data(shared: &Shared, client: &Client, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    match client.get_data(path).await {
+async fn data(shared: &Shared, session: &dyn Session, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    match session.data(path).await {
         Ok((data, _)) => Ok(Some(data)),
         Err(Error::NoNode) => Ok(None),
-        Err(error) => Err(explain(shared, &error)),
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }
 
 pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
-    let client = shared.control()?;
-    let (path, lineage) = (path(shared), super::lineage::path(shared));
+    let session = shared.control()?;
+    let session = session.handle();
+    let (path, lineage) = (path(&shared.place), shared.place.lineage_path());
     let (identity, stores, lineage) = futures::future::try_join3(
-        data(shared, &client, IDENTITY),
-        data(shared, &client, &path),
-        data(shared, &client, &lineage),
+        data(shared, session, IDENTITY),
+        data(shared, session, &path),
+        data(shared, session, &lineage),
     )
     .await?;
-    let (address, chroot) = shared.address();
+    let (address, chroot) = shared.place.address();
     // What cannot be read is nothing that could be held against anybody.
     let stores = stores.and_then(|data| serde_json::from_slice::<Stores>(&data).ok());
     let (other, routes) = stores.map_or((None, Vec::new()), |stores| (Some(stores.redis), stores.routes));
@@ -50,7 +54,7 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
             part: format!("chroot {chroot}"),
             life: String::new(),
         },
-        place: shared.place(),
+        place: shared.place.to_string(),
         other,
         remembered_in: format!("the znode {path} of {address}{}", chroot.trim_end_matches('/')),
         routes,
@@ -60,20 +64,21 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
 
 /// Gives the ensemble this identity, unless somebody was quicker.
 pub(super) async fn identify(shared: &Shared, identity: &str) -> Result<String, StoreError> {
-    let client = shared.control()?;
-    create(shared, &client, "/_keepstep", b"", Acls::anyone_all()).await?;
+    let session = shared.control()?;
+    let session = session.handle();
+    create(&shared.place, session, "/_keepstep", b"", &OPEN).await?;
     // Every pipeline in this chroot reads it, whatever its login.
-    create(shared, &client, IDENTITY, identity.as_bytes(), Acls::anyone_read()).await?;
-    let (data, _) = client.get_data(IDENTITY).await.map_err(|error| explain(shared, &error))?;
+    create(&shared.place, session, IDENTITY, identity.as_bytes(), &READABLE).await?;
+    let (data, _) = session.data(IDENTITY).await.map_err(|error| explain(&shared.place, &error))?;
     Ok(String::from_utf8_lossy(&data).into_owned())
 }
 
 pub(super) async fn tie(shared: &Shared, redis: Known, routes: Vec<String>) -> Result<(), StoreError> {
-    let client = shared.control()?;
-    let (path, text) = (path(shared), serde_json::to_vec(&Stores { redis, routes }).unwrap_or_default());
-    match client.set_data(&path, &text, None).await {
+    let session = shared.control()?;
+    let (path, text) = (path(&shared.place), serde_json::to_vec(&Stores { redis, routes }).unwrap_or_default());
+    match session.set(&path, &text, None).await {
         Ok(_) => Ok(()),
-        Err(Error::NoNode) => ensure(shared, &client, &path, &text).await,
-        Err(error) => Err(explain(shared, &error)),
+        Err(Error::NoNode) => ensure(&shared.place, session.handle(), &path, &text).await,
+        Err(error) => Err(explain(&shared.place, &error)),
     }
 }

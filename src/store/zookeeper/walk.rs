@@ -1,15 +1,16 @@
 //! A walk through subtrees: depth first, by batched reads bounded in number and bytes.
 
+use super::fault::explain;
 use super::read::Read;
-use super::session::Session;
-use super::{Shared, explain, stat_of};
+use super::session::{Error, MultiReadResult, Session};
+use super::sessions::OpenSession;
+use super::shared::{Shared, stat_of};
 use crate::env;
 use crate::store::{StoreError, Walk, Walked};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use zookeeper_client::{Client, Error, MultiReadResult};
 
 /// Requests of [`Shared::reads_per_request`] znodes each that are under way together.
 const REQUESTS: usize = 8;
@@ -24,7 +25,7 @@ const AHEAD: usize = 2;
 /// See [`Walk`].
 pub(super) struct Subtrees {
     shared: Arc<Shared>,
-    client: Option<Arc<Session>>,
+    session: Option<Arc<OpenSession>>,
     /// The roots, until they are read: a pattern without wildcards names the znode itself.
     roots: Vec<String>,
     /// Znodes whose children are still to be listed.
@@ -47,30 +48,30 @@ impl Subtrees {
     pub(super) fn new(shared: Arc<Shared>, roots: Vec<String>, reads_ahead: bool) -> Subtrees {
         let (parents, names, denied, under_way) = (Vec::new(), Vec::new(), Vec::new(), VecDeque::new());
         let ahead = if reads_ahead { AHEAD } else { 0 };
-        Subtrees { shared, client: None, roots, parents, parent: String::new(), names, denied, ahead, under_way }
+        Subtrees { shared, session: None, roots, parents, parent: String::new(), names, denied, ahead, under_way }
     }
 
     async fn step(&mut self) -> Result<Option<Walked>, StoreError> {
-        let client = match &self.client {
-            Some(client) => Arc::clone(client),
+        let session = match &self.session {
+            Some(session) => Arc::clone(session),
             None => {
-                let client = self.shared.control()?;
-                client.sync("/").await.map_err(|error| explain(&self.shared, &error))?;
-                self.client = Some(Arc::clone(&client));
-                client
+                let session = self.shared.control()?;
+                session.sync().await.map_err(|error| explain(&self.shared.place, &error))?;
+                self.session = Some(Arc::clone(&session));
+                session
             }
         };
         if !self.roots.is_empty() {
             let roots = std::mem::take(&mut self.roots);
-            let answers = read(&self.shared, &client, roots, 1).await?;
+            let answers = read(&self.shared, session.handle(), roots, 1).await?;
             return Ok(Some(self.keep(answers)));
         }
         // While an answer is looked at, the next ones are on their way.
         while self.under_way.len() <= self.ahead {
-            let Some(paths) = self.next_paths(&client).await? else { break };
-            let (shared, client) = (Arc::clone(&self.shared), Arc::clone(&client));
+            let Some(paths) = self.next_paths(session.handle()).await? else { break };
+            let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&session));
             let per_request = shared.reads_per_request();
-            let read = async move { read(&shared, &client, paths, per_request).await };
+            let read = async move { read(&shared, session.handle(), paths, per_request).await };
             self.under_way.push_back(if self.ahead == 0 { read.boxed() } else { spawned(read).boxed() });
         }
         match self.under_way.pop_front() {
@@ -80,18 +81,18 @@ impl Subtrees {
     }
 
     /// The paths to be read next; `None` while nothing is known that is not read or under way.
-    async fn next_paths(&mut self, client: &Client) -> Result<Option<Vec<String>>, StoreError> {
+    async fn next_paths(&mut self, session: &dyn Session) -> Result<Option<Vec<String>>, StoreError> {
         while self.names.is_empty() {
             let Some(parent) = self.parents.pop() else { return Ok(None) };
-            self.names = match client.list_children(&parent).await {
+            self.names = match session.children(&parent).await {
                 Ok(names) => names,
                 Err(Error::NoNode) => Vec::new(),
                 Err(Error::NoAuth) => {
-                    let reason = format!("{}: the session may not list the children", self.shared.place());
+                    let reason = format!("{}: the session may not list the children", self.shared.place);
                     self.denied.push((parent.clone(), reason));
                     Vec::new()
                 }
-                Err(error) => return Err(explain(&self.shared, &error)),
+                Err(error) => return Err(explain(&self.shared.place, &error)),
             };
             self.parent = if parent == "/" { String::new() } else { parent };
         }
@@ -126,10 +127,10 @@ impl Subtrees {
                     walked.push((path, data, stat_of(&stat)));
                 }
                 Ok(MultiReadResult::Error { err: Error::NoAuth }) => {
-                    let reason = format!("{}: the session may not read it", self.shared.place());
+                    let reason = format!("{}: the session may not read it", self.shared.place);
                     self.denied.push((path, reason));
                 }
-                Err(why) => self.denied.push((path, format!("{}: {why}", self.shared.place()))),
+                Err(why) => self.denied.push((path, format!("{}: {why}", self.shared.place))),
                 // Gone since it was listed: its event has told.
                 Ok(_) => {}
             }
@@ -138,9 +139,14 @@ impl Subtrees {
     }
 }
 
-async fn read(shared: &Shared, client: &Client, paths: Vec<String>, per_request: usize) -> Result<Answers, StoreError> {
+async fn read(
+    shared: &Shared,
+    session: &dyn Session,
+    paths: Vec<String>,
+    per_request: usize,
+) -> Result<Answers, StoreError> {
     let requests = shared.requests(&paths, per_request);
-    let requests = requests.into_iter().map(|chunk| shared.multi_read(client, chunk));
+    let requests = requests.into_iter().map(|chunk| shared.multi_read(session, chunk));
     let answers = futures::future::try_join_all(requests).await?;
     Ok(paths.into_iter().zip(answers.into_iter().flatten()).collect())
 }
