@@ -7,7 +7,7 @@ use crate::support::{LIVE, Redis, eventually};
 use fastrand::Rng;
 use keepstep::change::{Digest, Side, ZkVersion};
 use keepstep::plan::{Base, KeyOp};
-use keepstep::store::redis::{Access, RedisStore, Server, Settings};
+use keepstep::store::redis::{Access, Client, RedisStore, Server, Settings};
 use keepstep::store::{
     Claim, Hints, JournalEntry, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Remembered, Slot, StoreError,
 };
@@ -21,20 +21,21 @@ const KEY: &[u8] = b"settings:a";
 /// The twin's name for a number that the door makes up.
 const FRESH: u64 = u64::MAX;
 
-pub fn settings(redis: &Redis) -> Settings {
+/// A store of the pipeline `twin` on this server.
+pub fn store(redis: &Redis) -> RedisStore {
     let address = redis.address();
     let access =
         Access { host: address.ip().to_string(), port: address.port(), database: 0, username: None, password: None };
-    Settings {
+    let settings = Settings {
         name: "cache".to_owned(),
-        server: Arc::new(Server::new(access)),
         pipeline: "twin".to_owned(),
         prefixes: vec![b"settings:".to_vec()],
         sidecars: true,
         ranges: "the routes".to_owned(),
         channels: Vec::new(),
         claim_ttl: Duration::from_secs(30),
-    }
+    };
+    RedisStore::new(settings, Arc::new(Server::new(access, Arc::new(Client))))
 }
 
 fn value(rng: &mut Rng) -> Option<Vec<u8>> {
@@ -76,7 +77,7 @@ async fn the_twin_of_the_scripts_answers_and_leaves_what_they_do() {
     let mut rng = Rng::with_seed(seed);
     let redis = Redis::start().await;
     let mut client = redis.client().await;
-    let owners = [RedisStore::new(settings(&redis)), RedisStore::new(settings(&redis))];
+    let owners = [store(&redis), store(&redis)];
     let mut epochs = [1, 2];
     for (owner, epoch) in owners.iter().zip(epochs) {
         owner.connect().await.unwrap();
@@ -204,7 +205,7 @@ async fn the_twin_of_the_scripts_answers_and_leaves_what_they_do() {
 
 /// The first owner, and the one after it: where the pipeline's state was written by both, in this order.
 async fn overtaken(redis: &Redis, first: Remembered, second: Remembered) -> [RedisStore; 2] {
-    let owners = [RedisStore::new(settings(redis)), RedisStore::new(settings(redis))];
+    let owners = [store(redis), store(redis)];
     for (owner, now) in owners.iter().zip([first, second]) {
         owner.connect().await.unwrap();
         owner.begin(now).await.unwrap();
@@ -270,7 +271,7 @@ async fn what_is_remembered_only_rises_and_begins_anew_with_another_lineage_of_t
 #[tokio::test]
 async fn what_a_flushed_redis_has_forgotten_is_remembered_again_whole() {
     let redis = Redis::start().await;
-    let owner = RedisStore::new(settings(&redis));
+    let owner = store(&redis);
     owner.connect().await.unwrap();
     owner.begin(at(4, 1, 20, 2)).await.unwrap();
     owner.remember(at(4, 1, 25, 3), 1).await.unwrap();
