@@ -243,15 +243,15 @@ impl Server {
         let (keys, rest) =
             arguments[2..].split_at_checked(count).ok_or("ERR Number of keys can't be greater than number of args")?;
         if script.flags.is_said {
-            if script.flags.writes {
-                self.takes_writes()?;
-            }
             let is_full = self.is_full() && self.kindness != Some(Kindness::WritesWhenFull);
             if is_full && !script.flags.allows_oom {
                 return Err(
                     "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'"
                         .to_owned(),
                 );
+            }
+            if script.flags.writes {
+                self.takes_writes()?;
             }
         }
         (script.run)(self, At { script: Some(script.flags), ..at }, keys, rest)
@@ -414,9 +414,8 @@ impl Server {
             if pattern.is_some_and(|pattern| !matches(pattern, &key)) {
                 continue;
             }
-            self.expire(database, &key);
             let is_wanted = |name: &str| kind.as_deref().is_none_or(|kind| kind == name);
-            if self.databases[database].get(&key).is_some_and(|entry| is_wanted(entry.kind.name())) {
+            if self.live(database, &key).is_some_and(|entry| is_wanted(entry.kind.name())) {
                 found.push(Reply::Text(key));
             }
         }

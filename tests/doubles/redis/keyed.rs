@@ -10,7 +10,7 @@ const OK: Reply = Reply::Status("OK");
 
 impl Server {
     /// The key's entry, unless its time has come.
-    fn live(&mut self, database: usize, key: &[u8]) -> Option<&mut Entry> {
+    pub(super) fn live(&mut self, database: usize, key: &[u8]) -> Option<&mut Entry> {
         self.expire(database, key);
         let now = self.now_ms;
         self.databases[database].get_mut(key).filter(|entry| entry.expires_ms.is_none_or(|at| now <= at))

@@ -19,5 +19,5 @@ mod glob;
 mod keyed;
 pub mod line;
 pub mod reply;
-mod scripts;
+pub mod scripts;
 pub mod server;

@@ -11,8 +11,10 @@ use super::reply::Reply;
 use super::server::Server;
 use sha1::{Digest as _, Sha1};
 
-pub(super) struct Script {
-    pub(super) sha: &'static str,
+pub struct Script {
+    pub name: &'static str,
+    /// Of the text that ships.
+    pub sha: &'static str,
     pub(super) flags: Flags,
     pub(super) run: fn(&mut Server, At, &[Bytes], &[Bytes]) -> Answer,
 }
@@ -22,18 +24,18 @@ const PLAIN: Flags = Flags { is_said: true, writes: true, allows_oom: false };
 const ALLOW_OOM: Flags = Flags { is_said: true, writes: true, allows_oom: true };
 const NO_WRITES: Flags = Flags { is_said: true, writes: false, allows_oom: true };
 
-pub(super) const ALL: [Script; 11] = [
-    Script { sha: "514e1c1fe25a7e32a3c3817ba6158200b3de85c9", flags: ALLOW_OOM, run: observe },
-    Script { sha: "dc52ef1433cfe484de9a8815f9ed9378c5c7426b", flags: PLAIN, run: apply },
-    Script { sha: "cbde5272cb4ca465edecfcb489727dd443c0a2f9", flags: ALLOW_OOM, run: apply },
-    Script { sha: "e2ad7c49850ad0149bff4bc3f8f51a52f879ff37", flags: ALLOW_OOM, run: complete },
-    Script { sha: "53b6f980cb8e500595b5fbf54b8057ba9713a44f", flags: NO_FLAGS_LINE, run: look },
-    Script { sha: "a1d6d5f1fbe81a76a8e6ebb913465b7d2e4719ed", flags: PLAIN, run: edit },
-    Script { sha: "06b0c6e2885e8a70f8381658e4cd5f3f9ba70dcb", flags: ALLOW_OOM, run: edit },
-    Script { sha: "d1fae17e7cc0bf6ba49ac306bd0ea5a00cf500da", flags: ALLOW_OOM, run: state },
-    Script { sha: "3b55d69eb1cecf30cda140f187a758c77245895c", flags: ALLOW_OOM, run: keep },
-    Script { sha: "2cf8089c4745e5d34749960d01fa49df0ee1e01c", flags: ALLOW_OOM, run: give_up },
-    Script { sha: "eea6a9d68e4b18b96bd395c07c3e3c530347caae", flags: NO_WRITES, run: may },
+pub const ALL: [Script; 11] = [
+    Script { name: "OBSERVE", sha: "514e1c1fe25a7e32a3c3817ba6158200b3de85c9", flags: ALLOW_OOM, run: observe },
+    Script { name: "APPLY", sha: "dc52ef1433cfe484de9a8815f9ed9378c5c7426b", flags: PLAIN, run: apply },
+    Script { name: "APPLY_FREEING", sha: "cbde5272cb4ca465edecfcb489727dd443c0a2f9", flags: ALLOW_OOM, run: apply },
+    Script { name: "COMPLETE", sha: "e2ad7c49850ad0149bff4bc3f8f51a52f879ff37", flags: ALLOW_OOM, run: complete },
+    Script { name: "LOOK", sha: "53b6f980cb8e500595b5fbf54b8057ba9713a44f", flags: NO_FLAGS_LINE, run: look },
+    Script { name: "EDIT", sha: "a1d6d5f1fbe81a76a8e6ebb913465b7d2e4719ed", flags: PLAIN, run: edit },
+    Script { name: "EDIT_FREEING", sha: "06b0c6e2885e8a70f8381658e4cd5f3f9ba70dcb", flags: ALLOW_OOM, run: edit },
+    Script { name: "STATE", sha: "d1fae17e7cc0bf6ba49ac306bd0ea5a00cf500da", flags: ALLOW_OOM, run: state },
+    Script { name: "KEEP", sha: "3b55d69eb1cecf30cda140f187a758c77245895c", flags: ALLOW_OOM, run: keep },
+    Script { name: "GIVE_UP", sha: "2cf8089c4745e5d34749960d01fa49df0ee1e01c", flags: ALLOW_OOM, run: give_up },
+    Script { name: "MAY", sha: "eea6a9d68e4b18b96bd395c07c3e3c530347caae", flags: NO_WRITES, run: may },
 ];
 
 /// `redis.call` of these words; `redis.pcall` where the caller looks at the error.

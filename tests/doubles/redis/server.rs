@@ -217,9 +217,10 @@ impl Server {
         self.settings.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value)
     }
 
+    /// Whether it is at its memory limit. A replica leaves that to its primary.
     pub fn is_full(&self) -> bool {
         let limit: u64 = self.setting("maxmemory").parse().unwrap_or(0);
-        limit != 0 && limit < USED_BYTES
+        self.role == Role::Primary && limit != 0 && limit < USED_BYTES
     }
 
     /// A key as it is there, expired or not: for a test, no command sees this.
