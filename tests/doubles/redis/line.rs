@@ -43,6 +43,8 @@ struct Plan {
 struct World {
     server: Server,
     links: Vec<Link>,
+    /// The connection of [`Double::run`].
+    client: Option<usize>,
     plans: Vec<Plan>,
     is_refusing: bool,
     dialled: usize,
@@ -102,19 +104,23 @@ impl Double {
         self.world().ran.iter().filter(|ran| *ran == name).count()
     }
 
-    /// A client of its own that runs one command, as words; the answer as the server gives it.
+    /// A client of its own runs one command, as words; the answer as the server gives it.
     pub fn run(&self, words: &[&[u8]]) -> Reply {
-        self.with(|server| {
-            let connection = server.connect(0, None).unwrap_or_default();
-            server.command(connection, &words.iter().map(|word| word.to_vec()).collect::<Vec<_>>());
-            let sent = server.received(connection);
-            server.hang_up(connection);
-            let reply = sent.into_iter().find_map(|sent| match sent {
-                Sent::Reply(reply) => Some(reply),
-                _ => None,
-            });
-            reply.unwrap_or(Reply::Nil)
-        })
+        let mut world = self.world();
+        let connection = match world.client.filter(|client| world.server.is_connected(*client)) {
+            Some(client) => client,
+            // Only a login can be refused.
+            None => world.server.connect(0, None).unwrap_or_default(),
+        };
+        world.client = Some(connection);
+        world.server.command(connection, &words.iter().map(|word| word.to_vec()).collect::<Vec<_>>());
+        let sent = world.server.received(connection);
+        world.turn();
+        let reply = sent.into_iter().find_map(|sent| match sent {
+            Sent::Reply(reply) => Some(reply),
+            _ => None,
+        });
+        reply.unwrap_or(Reply::Nil)
     }
 
     /// [`Double::run`] of words with spaces between.
