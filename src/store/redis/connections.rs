@@ -16,24 +16,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// The command connection, as long as anybody holds it.
 pub(super) struct Commands {
     pub(super) line: Arc<dyn Line>,
-    /// What the server said of itself when it was made.
-    pub(super) heard: Heard,
+    /// What the server reported when the connection was made.
+    pub(super) server: ServerInfo,
     broken: AtomicBool,
 }
 
 impl Commands {
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
     }
 
-    /// It is of no use any more: whoever connects from here on gets another one.
+    /// It is not used any more: the next `commands` opens another one.
     pub(super) fn give_up(&self) {
         self.broken.store(true, Ordering::Relaxed);
     }
 }
 
-/// An answer to INFO.
-pub(super) struct Heard {
+/// What a server reports of itself: an answer to INFO.
+pub(super) struct ServerInfo {
     /// Higher than that of every answer that was asked for before.
     pub(super) number: u64,
     pub(super) info: Info,
@@ -63,14 +63,14 @@ impl Connections {
     pub(super) async fn commands(&self) -> Result<Arc<Commands>, RedisError> {
         let open = async {
             let line = self.open(None).await?;
-            let heard = self.ask(&*line).await?;
-            Ok(Commands { line, heard, broken: AtomicBool::new(false) })
+            let server = self.ask(&*line).await?;
+            Ok(Commands { line, server, broken: AtomicBool::new(false) })
         };
-        self.commands.get(Commands::is_whole, open).await
+        self.commands.get(Commands::is_usable, open).await
     }
 
     /// Asks by this connection how the server is.
-    pub(super) async fn ask(&self, line: &dyn Line) -> Result<Heard, RedisError> {
+    pub(super) async fn ask(&self, line: &dyn Line) -> Result<ServerInfo, RedisError> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         let mut ask = cmd("INFO");
         ask.arg(&SECTIONS);
@@ -78,7 +78,7 @@ impl Connections {
         if !matches!(answer, Value::BulkString(_) | Value::VerbatimString { .. } | Value::SimpleString(_)) {
             return Err(RedisError::from((ErrorKind::UnexpectedReturnType, "INFO did not answer a text")));
         }
-        Ok(Heard { number, info: Info::parse(&reply::text(Some(answer))) })
+        Ok(ServerInfo { number, info: Info::parse(&reply::text(Some(answer))) })
     }
 
     /// Opens one connection.

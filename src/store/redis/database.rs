@@ -1,7 +1,7 @@
 //! One pipeline's view of the database: how its commands and scripts reach the server, and what it knows of the data set.
 
 use super::access::Target;
-use super::connections::{Commands, Connections, Heard};
+use super::connections::{Commands, Connections, ServerInfo};
 use super::fault::{explain, is_broken, is_replica, may_be_too_large};
 use super::info::Info;
 use super::line::{Cmd, RedisError, Value};
@@ -86,20 +86,20 @@ impl Database {
         StoreError::Away(format!("{}: a script answered {what}", self.place()))
     }
 
-    /// The command connection, made anew if the last one broke. What it learned of the server is taken in first.
+    /// The command connection, made anew if the last one broke. What it learned of the server is noted first.
     pub(super) async fn connection(&self) -> Result<Arc<Commands>, StoreError> {
-        if let Some(commands) = lock(&self.commands).as_ref().filter(|commands| commands.is_whole()) {
+        if let Some(commands) = lock(&self.commands).as_ref().filter(|commands| commands.is_usable()) {
             return Ok(Arc::clone(commands));
         }
         let opened = self.connections.commands().await;
         let commands = opened.map_err(|error| self.explain(&error))?;
-        if let Err(error) = commands.heard.info.check(&self.place()) {
+        if let Err(error) = commands.server.info.check(&self.place()) {
             commands.give_up();
             return Err(error);
         }
-        let (replaced, _) = self.take_in(&commands.heard, true);
+        let (replaced, _) = self.observe_info(&commands.server, true);
         if replaced {
-            lock(&self.lineage).untold = true;
+            lock(&self.lineage).is_unreported = true;
         }
         *lock(&self.commands) = Some(Arc::clone(&commands));
         Ok(commands)
@@ -110,22 +110,22 @@ impl Database {
         *lock(&self.commands) = None;
     }
 
-    /// Takes in what the server says of itself, unless something newer is known; whether the data set may be another one, and
+    /// Notes what the server reports of itself, unless something newer is known; whether the data set may be another one, and
     /// whether something may have been evicted. `is_new`: on a connection that was just made.
-    pub(super) fn take_in(&self, heard: &Heard, is_new: bool) -> (bool, bool) {
+    pub(super) fn observe_info(&self, server: &ServerInfo, is_new: bool) -> (bool, bool) {
         let mut lineage = lock(&self.lineage);
-        if heard.number <= lineage.heard {
+        if server.number <= lineage.newest_info {
             return (false, false);
         }
-        lineage.heard = heard.number;
-        let noted = lineage.note(&heard.info, is_new);
+        lineage.newest_info = server.number;
+        let noted = lineage.note(&server.info, is_new);
         drop(lineage);
-        self.warn_unproven(&heard.info);
+        self.warn_unproven(&server.info);
         let mut facts = lock(&self.facts);
         let facts = Arc::make_mut(&mut facts);
-        facts.server.clone_from(&heard.info.server);
-        heard.info.replication_id().clone_into(&mut facts.replication_id);
-        facts.replication_offset = heard.info.replication_offset;
+        facts.server.clone_from(&server.info.server);
+        server.info.replication_id().clone_into(&mut facts.replication_id);
+        facts.replication_offset = server.info.replication_offset;
         noted
     }
 
@@ -178,7 +178,7 @@ impl Database {
     }
 
     /// Asks how the server is now.
-    pub(super) async fn ask(&self) -> Result<Heard, StoreError> {
+    pub(super) async fn ask(&self) -> Result<ServerInfo, StoreError> {
         let commands = self.connection().await?;
         let asked = self.connections.ask(&*commands.line).await;
         asked.map_err(|error| self.failed(&commands, &error))

@@ -17,7 +17,7 @@
 //! The subscription also puts the connection into the class `pubsub`, whose output buffer is bounded: a tracking client
 //! without one can grow the server's memory without limit (measured on 7.0.15).
 
-use super::connections::Heard;
+use super::connections::ServerInfo;
 use super::database::{Database, lock};
 use super::fault::is_broken;
 use super::info::{Info, notifies, shortcoming, turn_on};
@@ -132,9 +132,9 @@ async fn live(server: &Arc<Server>, pause: &mut Duration, renewed: &mut Option<I
     let line = server.connections.open(Some(pushes)).await?;
     server.subscribers.set_line(Some(Arc::clone(&line)));
     let mut source = Source { server, line, patterns: Set::default(), tracked: Some(Vec::new()), flags: None };
-    let heard = source.ask().await?;
-    if heard.info.check("").is_err() {
-        return Ok(Ended::Unfit(heard.info));
+    let server_info = source.ask().await?;
+    if server_info.info.check("").is_err() {
+        return Ok(Ended::Unfit(server_info.info));
     }
     source.flags = source.notifications().await?;
     let mut looked = Instant::now();
@@ -178,7 +178,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    async fn ask(&self) -> Result<Heard, RedisError> {
+    async fn ask(&self) -> Result<ServerInfo, RedisError> {
         self.server.connections.ask(&*self.line).await
     }
 
@@ -192,9 +192,9 @@ impl Source<'_> {
         if new.is_empty() {
             return Ok(None);
         }
-        let heard = self.ask().await?;
-        if heard.info.check("").is_err() {
-            return Ok(Some(Ended::Unfit(heard.info)));
+        let server_info = self.ask().await?;
+        if server_info.info.check("").is_err() {
+            return Ok(Some(Ended::Unfit(server_info.info)));
         }
         for member in new {
             let Some(part) = member.part() else { continue };
@@ -206,7 +206,7 @@ impl Source<'_> {
                 continue;
             }
             self.report(database);
-            note(member, database, &heard, true);
+            note(member, database, &server_info, true);
             // It may have been swapped while nobody listened.
             let doubts = lock(&database.lineage).doubts();
             canary::check(&*self.line, &[(Arc::clone(member), Arc::clone(&part))]).await?;
@@ -303,12 +303,12 @@ impl Source<'_> {
     async fn look(&mut self) -> Result<Option<Ended>, RedisError> {
         let up = self.server.subscribers.up();
         let doubts: Vec<u64> = up.iter().map(|(_, part)| lock(&part.database.lineage).doubts()).collect();
-        let heard = self.ask().await?;
-        if heard.info.is_replica {
-            return Ok(Some(Ended::Unfit(heard.info)));
+        let server_info = self.ask().await?;
+        if server_info.info.is_replica {
+            return Ok(Some(Ended::Unfit(server_info.info)));
         }
         for (member, part) in &up {
-            note(member, &part.database, &heard, false);
+            note(member, &part.database, &server_info, false);
         }
         canary::check(&*self.line, &up).await?;
         for ((_, part), doubts) in up.iter().zip(doubts) {
@@ -390,11 +390,11 @@ fn outermost(prefixes: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
 }
 
 /// Takes in the lineage; another one, or evictions that no event told, ask for a comparison.
-fn note(member: &Subscriber, database: &Database, heard: &Heard, is_new: bool) {
-    let (replaced, evicted) = database.take_in(heard, is_new);
-    let untold = std::mem::take(&mut lock(&database.lineage).untold);
+fn note(member: &Subscriber, database: &Database, server_info: &ServerInfo, is_new: bool) {
+    let (replaced, evicted) = database.observe_info(server_info, is_new);
+    let is_unreported = std::mem::take(&mut lock(&database.lineage).is_unreported);
     let silent = lock(&database.facts).notifications == Some(false);
-    if replaced || untold {
+    if replaced || is_unreported {
         member.lost(LossCause::Replaced, "Redis was restarted or its data set replaced");
     } else if evicted && silent {
         member.lost(LossCause::Evicted, "Redis evicted keys");

@@ -1,4 +1,4 @@
-//! The Redis door: scripts that read and write by compare-and-set, and the keyspace source.
+//! The Redis store: scripts that read and write by compare-and-set, and the keyspace source.
 //!
 //! ```text
 //!   source connection (RESP3)   keyspace events + tracking pushes --> Hints
@@ -50,7 +50,7 @@ use crate::change::{LossCause, Position};
 pub use access::Access;
 use claim::Claims;
 pub use client::Client;
-use connections::Heard;
+use connections::ServerInfo;
 use database::{Database, lock};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -94,12 +94,12 @@ impl RedisStore {
 
     /// Asks how the server is behind every event that it has sent, so that whoever has the answer was given them; `false`: not
     /// so, since the source is not connected.
-    async fn ask_behind_events(&self) -> Result<(Heard, bool), StoreError> {
+    async fn ask_behind_events(&self) -> Result<(ServerInfo, bool), StoreError> {
         let line = lock(&self.source).as_ref().and_then(listener::Subscription::line);
         if let Some(line) = line
-            && let Ok(heard) = self.server.connections.ask(&*line).await
+            && let Ok(server) = self.server.connections.ask(&*line).await
         {
-            return Ok((heard, true));
+            return Ok((server, true));
         }
         Ok((self.database().ask().await?, false))
     }
@@ -207,12 +207,12 @@ impl Keyspace for RedisStore {
             let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && may_have_been(&reading.entry);
             let (intact, told) = if readings.iter().any(is_gone) {
                 // What is known is up to a second old, and an eviction's event may still be on its way.
-                let (heard, told) = self.ask_behind_events().await?;
-                (lock(&self.database().lineage).is_intact_as(&heard.info), told)
+                let (server, told) = self.ask_behind_events().await?;
+                (lock(&self.database().lineage).is_intact_as(&server.info), told)
             } else {
                 (lock(&self.database().lineage).is_intact(), true)
             };
-            // Behind the answer: what was heard of by now may have been so when it was given.
+            // Behind the answer: what was received by now may have been so when it was given.
             let doubts = lock(&self.database().lineage).doubts();
             if readings.iter().any(is_gone) {
                 self.database().settled(doubts).await;

@@ -13,7 +13,7 @@ use crate::store::{StoreError, VALUE_BYTES_MAX};
 pub(super) async fn look(database: &Database, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let commands = database.connection().await?;
     let store = &database.settings.name;
-    let info = &commands.heard.info;
+    let info = &commands.server.info;
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
     findings.push(eviction(database).await);
     findings.extend(answers(database).await);

@@ -286,7 +286,7 @@ impl State {
             lineage.is_unnamed = ranges.is_empty();
             lineage.next_canary.clear();
             lineage.canary.clone_from(&canary);
-            lineage.untold = false;
+            lineage.is_unreported = false;
         }
         self.write(database, Update::default().canary(&canary)).await
     }
