@@ -2,5 +2,9 @@
 
 #[path = "on_doubles/redis.rs"]
 mod redis;
+#[path = "on_doubles/redis_source.rs"]
+mod redis_source;
+#[path = "on_doubles/twin.rs"]
+mod twin;
 #[path = "on_doubles/zookeeper.rs"]
 mod zookeeper;

@@ -35,7 +35,9 @@ impl Connections {
     /// The connections of all pipelines that reach a Redis in the same way.
     fn server(&self, access: redis::Access) -> Arc<redis::Server> {
         let mut all = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = all.entry(access).or_insert_with_key(|access| Arc::new(redis::Server::new(access.clone())));
+        let server = all
+            .entry(access)
+            .or_insert_with_key(|access| Arc::new(redis::Server::new(access.clone(), Arc::new(redis::Client))));
         Arc::clone(server)
     }
 }
@@ -117,22 +119,23 @@ pub(super) fn redis_store(
     map: &RouteMap,
     connections: &Connections,
 ) -> redis::RedisStore {
-    redis::RedisStore::new(redis::Settings {
+    let server = connections.server(redis::Access {
+        host: store.host.clone(),
+        port: store.port,
+        database: store.database,
+        username: store.username.clone(),
+        password: store.password.as_ref().map(password),
+    });
+    let settings = redis::Settings {
         name: store.name.clone(),
-        server: connections.server(redis::Access {
-            host: store.host.clone(),
-            port: store.port,
-            database: store.database,
-            username: store.username.clone(),
-            password: store.password.as_ref().map(password),
-        }),
         pipeline: pipeline.name.clone(),
         prefixes: map.key_prefixes(),
         channels: pipeline.routes.iter().filter_map(|route| route.publish.clone()).collect(),
         claim_ttl: claim_ttl(pipeline),
         sidecars: pipeline.routes.iter().any(|route| !matches!(route.flow, Flow::Capture(_))),
         ranges: ranges(pipeline),
-    })
+    };
+    redis::RedisStore::new(settings, server)
 }
 
 /// What a worker of this pipeline needs to know beside its stores and its stream.

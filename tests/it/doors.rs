@@ -1,10 +1,9 @@
 //! The doors to the stores by themselves, with no engine behind them.
 
-use crate::scripts::settings;
+use crate::scripts::store;
 use crate::support::{LIVE, Redis, ZooKeeper, eventually};
 use keepstep::change::{Digest, LossCause, Side, ZkVersion};
 use keepstep::plan::{Base, KeyOp, ZnodeOp};
-use keepstep::store::redis::RedisStore;
 use keepstep::store::zookeeper::{Access, RealEnsemble, Sessions, Settings, ZookeeperStore};
 use keepstep::store::{
     Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Look, Remembered, StoreError, Taken, ZnodeAcl, ZnodeOutcome,
@@ -62,7 +61,7 @@ fn agreed(value: &str) -> Base {
 async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
     let redis = Redis::start().await;
     let mut client = redis.client().await;
-    let store = RedisStore::new(settings(&redis));
+    let store = store(&redis);
     store.connect().await.unwrap();
     store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
     let told = Arc::new(Told::default());

@@ -69,6 +69,7 @@ mod put_back;
 mod quarantine;
 mod random;
 mod recovery;
+mod redis_conformance;
 mod redis_events;
 mod remedies;
 mod replay;

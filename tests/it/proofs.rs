@@ -1,7 +1,7 @@
 //! What proves that something is gone, the same, or later, must not be undone by others: statistics that are set back, a
 //! server that turns into a replica, names that were made to meet, a name of ours that somebody else uses.
 
-use crate::scripts::settings;
+use crate::scripts;
 use crate::support::{LIVE, Redis, Scene, eventually};
 use keepstep::change::Digest;
 use keepstep::plan::{Base, KeyOp};
@@ -80,7 +80,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
 }
 
 async fn owner(redis: &Redis) -> RedisStore {
-    let store = RedisStore::new(settings(redis));
+    let store = scripts::store(redis);
     store.connect().await.unwrap();
     store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
     store
@@ -276,7 +276,7 @@ async fn a_milestone_is_put_only_where_the_one_before_it_still_is() {
         assert_eq!(held().await, text(other));
     }
     // Another owner's are those of another branch, and a former owner leaves none.
-    let next = RedisStore::new(settings(&redis));
+    let next = scripts::store(&redis);
     next.connect().await.unwrap();
     next.begin(Remembered { epoch: 2, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
     let of_next = next.leave_milestone().await.unwrap().unwrap().milestone;

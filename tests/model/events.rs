@@ -383,7 +383,7 @@ pub fn hear_keys_out(world: &mut World, i: usize) {
     }
 }
 
-/// As `store/redis/source.rs`: INFO, then the canary.
+/// As `store/redis/listener.rs`: INFO, then the canary.
 fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
     let state = world.redis.state;
     let worker = &mut world.workers[i];

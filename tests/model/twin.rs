@@ -1,5 +1,5 @@
-//! What the scripts of Redis decide (`src/store/redis/script.rs`), once more in Rust: the model runs on this, and
-//! `tests/it/scripts.rs` holds it against a real server, case by case.
+//! What the scripts of Redis decide (`src/store/redis/script.rs`), once more in Rust: the model runs on this. `tests/on_doubles/twin.rs`
+//! holds it to the double of the server, and `tests/it/redis_conformance.rs` holds the double to a real one.
 
 use keepstep::change::Digest;
 use keepstep::plan::guard::Milestone;

@@ -1,12 +1,14 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
-use super::fault::{explain, is_broken, is_denied, is_full, is_replica, may_be_too_large, remedy, remedy_in_script};
-use super::info::Info;
-use super::script::Script;
-use super::server::{Commands, Heard};
-use super::{Shared, lock, own, state};
+use super::connections::Commands;
+use super::database::{Database, lock};
+use super::fault::{is_denied, is_full, remedy, remedy_in_script};
+use super::line::{RedisError, Value};
+use super::reply::{bytes, integer};
+use super::script::{self, Script};
+use super::size::{ANSWER_BYTES, digest_above};
+use super::state;
 use crate::change::{Digest, brief};
-use crate::env;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};
@@ -15,22 +17,8 @@ use crate::store::request::Fault;
 use crate::store::{
     KeyOp, KeyOutcome, KeyReading, KeyState, KeyWrite, Milestone, StoreError, VALUE_BYTES_MAX, one_for_one,
 };
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// Bytes of values in one answer of a script; the rest is asked for again. Bounds what a batch of large values holds.
-pub(super) const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
-
-/// In a comparison, values above this come as digests: the server's SHA-1 costs about what sending them would.
-const DIGEST_ABOVE: usize = 1024;
-
-/// The bytes above which a value comes as its digest.
-pub(super) fn digest_above(values: bool) -> usize {
-    if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }
-}
 
 /// Bytes of what stands before each reading in the answer of `OBSERVE`.
 const HEAD_BYTES: usize = 21;
@@ -55,132 +43,10 @@ impl Head {
     }
 }
 
-impl Shared {
-    pub(super) fn place(&self) -> String {
-        self.settings.place()
-    }
-
-    /// The command connection, made anew if the last one broke. What it learned of the server is taken in first.
-    pub(super) async fn connection(&self) -> Result<Arc<Commands>, StoreError> {
-        if let Some(commands) = lock(&self.commands).as_ref().filter(|commands| commands.is_whole()) {
-            return Ok(Arc::clone(commands));
-        }
-        let opened = self.settings.server.commands().await;
-        let commands = opened.map_err(|error| explain(&self.settings, &error))?;
-        if let Err(error) = commands.heard.info.check(&self.place()) {
-            commands.give_up();
-            return Err(error);
-        }
-        let (replaced, _) = self.take_in(&commands.heard, true);
-        if replaced {
-            lock(&self.lineage).untold = true;
-        }
-        *lock(&self.commands) = Some(Arc::clone(&commands));
-        Ok(commands)
-    }
-
-    /// Takes in what the server says of itself, unless something newer is known; whether the data set may be another one, and
-    /// whether something may have been evicted. `is_new`: on a connection that was just made.
-    pub(super) fn take_in(&self, heard: &Heard, is_new: bool) -> (bool, bool) {
-        let mut lineage = lock(&self.lineage);
-        if heard.number <= lineage.heard {
-            return (false, false);
-        }
-        lineage.heard = heard.number;
-        let noted = lineage.note(&heard.info, is_new);
-        drop(lineage);
-        self.warn_unproven(&heard.info);
-        let mut facts = lock(&self.facts);
-        let facts = Arc::make_mut(&mut facts);
-        facts.server.clone_from(&heard.info.server);
-        heard.info.replication_id().clone_into(&mut facts.replication_id);
-        facts.replication_offset = heard.info.replication_offset;
-        noted
-    }
-
-    /// Waits until the first so many doubts about the data set were looked into, for a second at most: the source does it at once.
-    pub(super) async fn settled(&self, doubts: u64) {
-        let looked = async {
-            while !lock(&self.lineage).is_settled(doubts) {
-                env::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = env::timeout(Duration::from_secs(1), looked).await;
-    }
-
-    /// Says it when what vanishes unseen cannot be told from what was lost, once for each reason.
-    fn warn_unproven(&self, info: &Info) {
-        let why = info.unproven();
-        if std::mem::replace(&mut *lock(&self.unproven), why) != why
-            && let Some(why) = why
-        {
-            let place = self.place();
-            tracing::warn!(
-                "{place}: {why}; a key that vanishes while no worker is connected counts as lost, not as deleted"
-            );
-        }
-    }
-
-    /// What an error of a command means. A broken connection is given up, for all who share it.
-    pub(super) fn failed(&self, commands: &Commands, error: &RedisError) -> StoreError {
-        // The next connection finds out who is there.
-        if is_broken(error) || is_replica(error) {
-            commands.give_up();
-        }
-        explain(&self.settings, error)
-    }
-
-    /// Asks how the server is now.
-    pub(super) async fn ask(&self) -> Result<Heard, StoreError> {
-        let commands = self.connection().await?;
-        let asked = self.settings.server.ask(&mut commands.connection.clone()).await;
-        asked.map_err(|error| self.failed(&commands, &error))
-    }
-
-    /// Runs one command on the command connection.
-    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let commands = self.connection().await?;
-        let sent = commands.connection.clone().send_packed_command(command).await;
-        answer(sent).map_err(|error| {
-            if own::is_of_another_type(&error) {
-                own::explain_named(&self.settings, command, &error)
-            } else {
-                self.failed(&commands, &error)
-            }
-        })
-    }
-
-    /// Runs a script, loading it where the server does not have it. The inner error is the script's.
-    pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, Fault> {
-        let connection = self.connection().await?;
-        self.script_on(connection, script, command).await
-    }
-
-    /// [`Shared::script`] on this connection and no other.
-    pub(super) async fn script_on(
-        &self,
-        commands: Arc<Commands>,
-        script: &Script,
-        command: &Cmd,
-    ) -> Result<Result<Value, RedisError>, Fault> {
-        match run(&mut commands.connection.clone(), script, command).await {
-            Err(error) if may_be_too_large(&error) => {
-                commands.give_up();
-                Err(Fault::Broke(explain(&self.settings, &error)))
-            }
-            Err(error) if is_broken(&error) || is_replica(&error) => Err(Fault::Other(self.failed(&commands, &error))),
-            result => Ok(result),
-        }
-    }
-
-    pub(super) fn fenced(&self) -> StoreError {
-        StoreError::Fenced(format!("{}: a newer owner has written here", self.place()))
-    }
-
+impl Database {
     pub(super) async fn observe_chunk(&self, keys: &[&[u8]], values: bool) -> Result<(Vec<KeyReading>, i64), Fault> {
-        let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.observe.sha).arg(keys.len() * 2);
+        let nonce = self.nonce();
+        let mut command = script::OBSERVE.command(keys.len() * 2);
         for key in keys {
             command.arg(*key).arg(self.buckets.of(key));
         }
@@ -195,7 +61,7 @@ impl Shared {
         let connection = self.connection().await?;
         // A connection does not outlive the server's life, so this is the life of what is read.
         let life = lock(&self.lineage).life;
-        match self.script_on(connection, &self.observe, &command).await? {
+        match self.script_on(connection, &script::OBSERVE, &command).await? {
             Ok(value) => {
                 let (mut readings, now_ms) = self.readings(value, keys.len(), life)?;
                 for (reading, key) in readings.iter_mut().zip(keys) {
@@ -219,13 +85,13 @@ impl Shared {
                 let state = self.denied(keys.first().copied().unwrap_or_default(), &error.to_string());
                 Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, life }], 0))
             }
-            Err(error) => Err(explain(&self.settings, &error).into()),
+            Err(error) => Err(self.explain(&error).into()),
         }
     }
 
     /// A key that this user may not read, in a sentence that says of which store it is.
     pub(super) fn denied(&self, key: &[u8], why: &str) -> KeyState {
-        let (place, user) = (self.place(), self.settings.user());
+        let (place, user) = (self.place(), self.target.user());
         let key = brief::name(key);
         KeyState::Denied(format!(
             "{place}: user `{user}` may not read the key `{key}` (STRLEN, GET, TYPE, PEXPIRETIME): {why}"
@@ -233,12 +99,12 @@ impl Shared {
     }
 
     pub(super) fn readings(&self, value: Value, count: usize, life: u64) -> Result<(Vec<KeyReading>, i64), StoreError> {
-        let odd = |what: String| StoreError::Away(format!("{}: a script answered {what}", self.place()));
+        let odd = |what: String| self.unexpected(&what);
         let Value::Array(items) = value else { return Err(odd(format!("{value:?}"))) };
         let mut items = items.into_iter();
         let now_ms = integer(items.next()) * 1000 + integer(items.next()) / 1000;
         let packed = bytes(items.next());
-        self.settings.server.reads.passed(packed.len());
+        self.connections.reads.passed(packed.len());
         let mut rest = packed.as_slice();
         let mut readings = Vec::with_capacity(count);
         while let Some((head, parts)) = rest.split_first_chunk::<HEAD_BYTES>() {
@@ -307,10 +173,6 @@ impl Shared {
         if found_in == life { Ok(found) } else { Err(self.replaced()) }
     }
 
-    pub(super) fn replaced(&self) -> StoreError {
-        StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place()))
-    }
-
     pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
         let connection = self.connection().await?;
         let life = lock(&self.lineage).life;
@@ -341,27 +203,21 @@ impl Shared {
         connection: Arc<Commands>,
         writes: &[KeyWrite<'_>],
     ) -> Result<Vec<KeyOutcome>, Fault> {
-        let full = match self.apply_on(Arc::clone(&connection), &self.apply, writes).await? {
+        let why = match self.apply_on(Arc::clone(&connection), &script::APPLY, writes).await? {
             Applied::Each(outcomes) => return Ok(outcomes),
-            Applied::Full(why) => KeyOutcome::NotNow(why),
+            Applied::Full(why) => why,
         };
-        let frees = |write: &&KeyWrite<'_>| match write.op {
+        let frees = |write: &KeyWrite<'_>| match write.op {
             KeyOp::Delete => true,
             KeyOp::Note => write.base.is_none(),
             KeyOp::Set => false,
         };
-        let freeing: Vec<KeyWrite<'_>> = writes.iter().filter(frees).cloned().collect();
-        let freed = if freeing.is_empty() {
-            Vec::new()
-        } else {
-            match self.apply_on(connection, &self.apply_freeing, &freeing).await? {
-                Applied::Each(outcomes) => outcomes,
-                Applied::Full(_) => vec![full.clone(); freeing.len()],
-            }
+        let freeing: Vec<KeyWrite<'_>> = writes.iter().filter(|write| frees(write)).cloned().collect();
+        let freed = match freeing.as_slice() {
+            [] => Applied::Each(Vec::new()),
+            freeing => self.apply_on(connection, &script::APPLY_FREEING, freeing).await?,
         };
-        let mut freed = freed.into_iter();
-        let outcome = |write| if frees(&write) { freed.next() } else { Some(full.clone()) };
-        Ok(writes.iter().filter_map(outcome).collect())
+        Ok(freed.among(writes.iter().map(frees), &why))
     }
 
     async fn apply_on(
@@ -370,10 +226,9 @@ impl Shared {
         script: &Script,
         writes: &[KeyWrite<'_>],
     ) -> Result<Applied, Fault> {
-        let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
+        let nonce = self.nonce();
         self.has_written.store(true, Ordering::Relaxed);
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.sha).arg(writes.len() * 2);
+        let mut command = script.command(writes.len() * 2);
         for write in writes {
             command.arg(write.key).arg(self.buckets.of(write.key));
         }
@@ -395,30 +250,42 @@ impl Shared {
                 None => command.arg("").arg(""),
             };
         }
-        match crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))? {
-            Ok(Value::Array(codes)) => {
-                let codes = one_for_one(&self.place(), writes.len(), codes)?;
-                let outcomes = codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>()?;
-                Ok(Applied::Each(outcomes))
-            }
-            Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", self.place())).into()),
-            Err(error) if is_denied(&error) && writes.len() > 1 => {
+        let answer = crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))?;
+        match self.outcomes(writes.len(), answer)? {
+            Some(applied) => Ok(applied),
+            None => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for write in writes {
                     outcomes.extend(Box::pin(self.apply_chunk(std::slice::from_ref(write))).await?);
                 }
                 Ok(Applied::Each(outcomes))
             }
-            Err(error) if is_denied(&error) => {
-                let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", self.place()));
-                Ok(Applied::Each(vec![denied]))
-            }
-            Err(error) if is_full(&error) => Ok(Applied::Full(format!("{}: {error}", self.place()))),
-            Err(error) if remedy(&error) == Remedy::NotNow => {
-                Ok(Applied::Each(vec![KeyOutcome::NotNow(format!("{}: {error}", self.place())); writes.len()]))
-            }
-            Err(error) => Err(explain(&self.settings, &error).into()),
         }
+    }
+
+    /// What the answer of `APPLY` or `EDIT` means for its writes; `None`: one of them is forbidden, and only one by one it shows which.
+    pub(super) fn outcomes(&self, count: usize, answer: Result<Value, RedisError>) -> Result<Option<Applied>, Fault> {
+        let error = match answer {
+            Ok(Value::Array(codes)) => {
+                let codes = one_for_one(&self.place(), count, codes)?;
+                let outcomes = codes.into_iter().map(|code| self.outcome(code)).collect::<Result<_, _>>()?;
+                return Ok(Some(Applied::Each(outcomes)));
+            }
+            Ok(other) => return Err(self.unexpected(&format!("{other:?}")).into()),
+            Err(error) => error,
+        };
+        let text = || format!("{}: {error}", self.place());
+        if is_denied(&error) {
+            let denied = || KeyOutcome::Impossible("no_permission", text());
+            return Ok((count <= 1).then(|| Applied::Each(vec![denied()])));
+        }
+        if is_full(&error) {
+            return Ok(Some(Applied::Full(text())));
+        }
+        if remedy(&error) == Remedy::NotNow {
+            return Ok(Some(Applied::Each(vec![KeyOutcome::NotNow(text()); count])));
+        }
+        Err(self.explain(&error).into())
     }
 
     pub(super) fn outcome(&self, code: Value) -> Result<KeyOutcome, StoreError> {
@@ -459,6 +326,22 @@ pub(super) enum Applied {
     Full(String),
 }
 
+impl Applied {
+    /// The outcomes of a list of which only those that free memory were sent again, which this came of. `frees`: of each, whether it does.
+    pub(super) fn among(self, frees: impl Iterator<Item = bool>, why: &str) -> Vec<KeyOutcome> {
+        let full = || KeyOutcome::NotNow(why.to_owned());
+        let mut freed = match self {
+            Applied::Each(outcomes) => Some(outcomes.into_iter()),
+            Applied::Full(_) => None,
+        };
+        let outcome = |frees| match freed.as_mut() {
+            Some(freed) if frees => freed.next(),
+            _ => Some(full()),
+        };
+        frees.filter_map(outcome).collect()
+    }
+}
+
 /// [`guard::late`] for a key as read. Of one that cannot be read nothing is noted: where both sides hold the same, that is found again.
 pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
@@ -474,65 +357,4 @@ pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
         | KeyState::Obstructed(_) => return Late::TakenBack,
     };
     guard::late(now, Base::decode(&reading.entry).as_ref(), base)
-}
-
-/// Runs a script on this connection, loading it where the server does not have it.
-pub(super) async fn run(
-    connection: &mut MultiplexedConnection,
-    script: &Script,
-    command: &Cmd,
-) -> Result<Value, RedisError> {
-    let result = answer(connection.send_packed_command(command).await).map_err(|error| script.explained(error));
-    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-        let mut load = redis::cmd("SCRIPT");
-        load.arg("LOAD").arg(script.text);
-        answer(connection.send_packed_command(&load).await)?;
-        return answer(connection.send_packed_command(command).await).map_err(|error| script.explained(error));
-    }
-    result
-}
-
-/// A command's answer with a server error taken out of it.
-pub(super) fn answer(result: Result<Value, RedisError>) -> Result<Value, RedisError> {
-    match result {
-        Ok(Value::ServerError(error)) => Err(error.into()),
-        other => other,
-    }
-}
-
-pub(super) fn integer(value: Option<Value>) -> i64 {
-    match value {
-        Some(Value::Int(number)) => number,
-        Some(Value::BulkString(bytes)) => std::str::from_utf8(&bytes).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
-        _ => 0,
-    }
-}
-
-pub(super) fn bytes(value: Option<Value>) -> Vec<u8> {
-    match value {
-        Some(Value::BulkString(bytes)) => bytes,
-        Some(Value::SimpleString(text)) => text.into_bytes(),
-        Some(Value::Int(number)) => number.to_string().into_bytes(),
-        _ => Vec::new(),
-    }
-}
-
-pub(super) fn keys_of(value: Value) -> Vec<Vec<u8>> {
-    match value {
-        Value::Array(items) | Value::Set(items) => items.into_iter().map(|item| bytes(Some(item))).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// A glob that matches exactly what begins with this prefix.
-pub(super) fn glob(prefix: &[u8]) -> Vec<u8> {
-    let mut pattern = Vec::with_capacity(prefix.len() + 1);
-    for byte in prefix {
-        if b"*?[]\\^".contains(byte) {
-            pattern.push(b'\\');
-        }
-        pattern.push(*byte);
-    }
-    pattern.push(b'*');
-    pattern
 }

@@ -1,75 +1,80 @@
 //! The canary: a field that each owner leaves beside its epoch, and changes every few seconds in which it wrote something. A data set
 //! without it is another one, or was flushed; one with an earlier one is an older one.
 
-use super::calls::answer as no_error;
-use super::source::Member;
+use super::database::lock;
+use super::line::{Cmd, Line, RedisError, Value, cmd};
+use super::own;
+use super::part::Part;
+use super::reply::{integer, keys_of};
 use super::state::{self, Update};
-use super::{Shared, lock, own};
+use super::subscribers::Subscriber;
 use crate::change::LossCause;
 use crate::store::StoreError;
-use redis::RedisError;
-use redis::aio::MultiplexedConnection;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Looks for the canaries of all these pipelines in one go.
-pub(super) async fn check(
-    connection: &mut MultiplexedConnection,
-    up: &[(Arc<Member>, Arc<Shared>)],
-) -> Result<(), RedisError> {
-    let mut looks = redis::pipe();
+pub(super) async fn check(line: &dyn Line, up: &[(Arc<Subscriber>, Arc<Part>)]) -> Result<(), RedisError> {
+    let mut looks: Vec<Cmd> = Vec::new();
     let mut asked = Vec::new();
-    for (member, shared) in up {
+    for (subscriber, part) in up {
         let (canary, next) = {
-            let lineage = lock(&shared.lineage);
+            let lineage = lock(&part.database.lineage);
             (lineage.canary.clone(), lineage.next_canary.clone())
         };
         if !canary.is_empty() {
-            looks.cmd("HMGET").arg(state::key(shared)).arg(&[state::CANARY, state::EPOCH]);
-            asked.push((member, shared, canary, next));
+            let mut look = cmd("HMGET");
+            look.arg(state::key(&part.database)).arg(&[state::CANARY, state::EPOCH]);
+            looks.push(look);
+            asked.push((subscriber, part, canary, next));
         }
     }
     if asked.is_empty() {
         return Ok(());
     }
-    let answers = connection.send_packed_commands(&looks, 0, asked.len()).await?;
-    for ((member, shared, canary, next), answer) in asked.into_iter().zip(answers) {
-        let answer = match no_error(Ok(answer)) {
+    let answers = line.pipeline(looks).await?;
+    for ((subscriber, part, canary, next), answer) in asked.into_iter().zip(answers) {
+        let fields = match answer {
             Err(error) if own::is_of_another_type(&error) => {
                 // Of this pipeline alone; the next ownership begins when it can be remembered.
-                let why = own::overwritten(&shared.settings, &state::key(shared));
-                member.tell(|hints| hints.end(StoreError::NotNow(why)));
+                let why = own::overwritten(&part.database.target, &state::key(&part.database));
+                subscriber.notify(|hints| hints.end(StoreError::NotNow(why)));
                 continue;
             }
-            answer => answer?,
+            answer => keys_of(answer?),
         };
-        let (found, epoch): (Option<String>, Option<u64>) = redis::from_redis_value(answer)?;
-        let is_newer_owner = epoch > Some(shared.epoch.load(Ordering::Relaxed));
+        let mut fields = fields.into_iter();
+        let found = fields.next().filter(|found| !found.is_empty());
+        let epoch = u64::try_from(integer(fields.next().map(Value::BulkString))).unwrap_or(0);
+        let is_newer_owner = epoch > part.database.epoch.load(Ordering::Relaxed);
         // Of the last change nobody may know whether it arrived.
-        let is_ours = found.as_ref().is_some_and(|found| *found == canary || !next.is_empty() && *found == next);
+        let is_ours = found
+            .as_ref()
+            .is_some_and(|found| *found == canary.as_bytes() || !next.is_empty() && *found == next.as_bytes());
         if !is_newer_owner && !is_ours {
-            is_gone(connection, member, shared, &canary, found.is_some()).await;
+            is_gone(line, subscriber, part, &canary, found.is_some()).await;
         }
     }
     Ok(())
 }
 
 /// Changes the canary where something was written since, so that a copy that was made before is told from what is there now.
-pub(super) async fn change(connection: &mut MultiplexedConnection, shared: &Shared) -> Result<(), RedisError> {
-    if lock(&shared.lineage).canary.is_empty() || !shared.has_written.swap(false, Ordering::Relaxed) {
+pub(super) async fn change(line: &dyn Line, part: &Part) -> Result<(), RedisError> {
+    let database = &part.database;
+    if lock(&database.lineage).canary.is_empty() || !database.has_written.swap(false, Ordering::Relaxed) {
         return Ok(());
     }
     let (before, next) = {
-        let mut lineage = lock(&shared.lineage);
-        lineage.next_canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut lineage = lock(&database.lineage);
+        lineage.next_canary = database.nonce().to_string();
         (lineage.canary.clone(), lineage.next_canary.clone())
     };
-    let written = state::write_on(connection, shared, Update::default().canary(&next)).await;
+    let written = part.state.write_on(line, database, Update::default().canary(&next)).await;
     if written.is_err() {
-        shared.has_written.store(true, Ordering::Relaxed);
+        database.has_written.store(true, Ordering::Relaxed);
     }
     if written? {
-        let mut lineage = lock(&shared.lineage);
+        let mut lineage = lock(&database.lineage);
         if lineage.canary == before && lineage.next_canary == next {
             lineage.canary = std::mem::take(&mut lineage.next_canary);
         }
@@ -78,15 +83,10 @@ pub(super) async fn change(connection: &mut MultiplexedConnection, shared: &Shar
 }
 
 /// `is_another`: there is one, of another time.
-async fn is_gone(
-    connection: &mut MultiplexedConnection,
-    member: &Member,
-    shared: &Shared,
-    canary: &str,
-    is_another: bool,
-) {
+async fn is_gone(line: &dyn Line, subscriber: &Subscriber, part: &Part, canary: &str, is_another: bool) {
+    let database = &part.database;
     let fresh = {
-        let mut lineage = lock(&shared.lineage);
+        let mut lineage = lock(&database.lineage);
         if lineage.canary != canary {
             // The next ownership has left another one meanwhile.
             return;
@@ -97,17 +97,17 @@ async fn is_gone(
         lineage.older = is_another;
         lineage.next_canary.clear();
         // Another one than before: the data set that went may come back (SWAPDB), and is then an older one.
-        lineage.canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
+        lineage.canary = database.nonce().to_string();
         lineage.canary.clone()
     };
-    let saved = state::write_on(connection, shared, Update::default().canary(&fresh)).await;
+    let saved = part.state.write_on(line, database, Update::default().canary(&fresh)).await;
     // The loss is told with the number of its pairs, once that is known.
     tracing::info!(
-        store = shared.settings.name,
+        store = database.settings.name,
         "Keepstep's own keys are gone from Redis: its data set is another one"
     );
     if let Err(error) = saved {
-        tracing::debug!(store = shared.settings.name, %error, "they are written again later");
+        tracing::debug!(store = database.settings.name, %error, "they are written again later");
     }
-    member.lost(LossCause::Flushed, "the data set was flushed, swapped or replaced");
+    subscriber.lost(LossCause::Flushed, "the data set was flushed, swapped or replaced");
 }

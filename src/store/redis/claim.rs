@@ -3,15 +3,14 @@
 //! A claim is of one ownership, told by a number of its own: the next owner of the pipeline lays its claim over it, and whoever was late
 //! neither keeps its own alive over that one nor takes that one away.
 
-use super::calls::{bytes, integer, keys_of, run};
+use super::database::{Database, lock};
 use super::fault::is_broken;
+use super::line::{Cmd, Line, RedisError, cmd};
+use super::own;
+use super::reply::{bytes, integer, keys_of};
 use super::script::Script;
-use super::{Shared, lock, own};
 use crate::store::{Claim, HeldClaim, StoreError, overlaps, owned_by_another};
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisError};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{LazyLock, Mutex};
 
 /// Names all claims of this database. Two colons: no pipeline can be named so.
 pub(super) const CLAIMS: &str = "_keepstep::claims";
@@ -22,7 +21,7 @@ pub(super) fn key(pipeline: &str) -> String {
 
 /// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds, our claim as it is from here on. Keeps it alive, or lays it anew
 /// where it had run out; `0`: it is another's.
-const KEEP: &str = r"#!lua flags=allow-oom
+const KEEP_TEXT: &str = r"#!lua flags=allow-oom
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
@@ -30,26 +29,17 @@ return 1
 ";
 
 /// `KEYS`: a claim. `ARGV`: our claim. Removes it if it is ours.
-const GIVE_UP: &str = r"#!lua flags=allow-oom
+const GIVE_UP_TEXT: &str = r"#!lua flags=allow-oom
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 ";
 
-/// The scripts of claims.
-pub(super) struct Scripts {
-    keep: Script,
-    give_up: Script,
-}
-
-impl Scripts {
-    pub(super) fn new() -> Scripts {
-        Scripts { keep: Script::new(KEEP), give_up: Script::new(GIVE_UP) }
-    }
-}
+static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(KEEP_TEXT));
+static GIVE_UP: LazyLock<Script> = LazyLock::new(|| Script::new(GIVE_UP_TEXT));
 
 /// A claim as it was laid.
 #[derive(Clone)]
-pub(super) struct Laid {
+struct Laid {
     key: String,
     text: String,
     claim: Claim,
@@ -64,144 +54,144 @@ struct Written<'a> {
 }
 
 impl Laid {
-    fn new(shared: &Shared, claim: &Claim) -> Laid {
-        let written = Written { claim, ownership: shared.nonce.fetch_add(1, Ordering::Relaxed) };
+    fn new(database: &Database, claim: &Claim) -> Laid {
+        let written = Written { claim, ownership: database.nonce() };
         let text = serde_json::to_string(&written).unwrap_or_default();
         Laid { key: key(&claim.pipeline), text, claim: claim.clone() }
     }
 
-    fn keeping(&self, shared: &Shared) -> Cmd {
-        self.becoming(shared, self)
+    fn keeping(&self, database: &Database) -> Cmd {
+        self.becoming(database, self)
     }
 
     /// In place of this claim, if it is still there, another one of the same worker.
-    fn becoming(&self, shared: &Shared, now: &Laid) -> Cmd {
-        let mut keep = redis::cmd("EVALSHA");
-        keep.arg(&shared.claims.keep.sha).arg(1).arg(&self.key).arg(&self.text).arg(ttl_ms(shared)).arg(&now.text);
+    fn becoming(&self, database: &Database, now: &Laid) -> Cmd {
+        let mut keep = KEEP.command(1);
+        keep.arg(&self.key).arg(&self.text).arg(ttl_ms(database)).arg(&now.text);
         keep
     }
 
-    fn giving_up(&self, shared: &Shared) -> Cmd {
-        let mut give_up = redis::cmd("EVALSHA");
-        give_up.arg(&shared.claims.give_up.sha).arg(1).arg(&self.key).arg(&self.text);
+    fn giving_up(&self) -> Cmd {
+        let mut give_up = GIVE_UP.command(1);
+        give_up.arg(&self.key).arg(&self.text);
         give_up
     }
 }
 
-fn ttl_ms(shared: &Shared) -> u64 {
-    u64::try_from(shared.settings.claim_ttl.as_millis()).unwrap_or(30_000)
-}
-
-/// Lays the claim, then looks for others; the second of two that start together is refused, or both are.
-pub(super) async fn lay(shared: &Shared, claim: Claim) -> Result<(), StoreError> {
-    let laid = Laid::new(shared, &claim);
-    *lock(&shared.claim) = Some(laid.clone());
-    // Over that of an owner before: the election has decided.
-    let mut set = redis::cmd("SET");
-    set.arg(&laid.key).arg(&laid.text).arg("PX").arg(ttl_ms(shared));
-    let mut add = redis::cmd("SADD");
-    add.arg(CLAIMS).arg(&claim.pipeline);
-    for command in [set, add] {
-        shared.command(&command).await?;
-    }
-    let looked = look(shared, &claim).await;
-    if matches!(looked, Err(StoreError::Refused(_))) {
-        give_up(shared).await;
-    }
-    looked
+fn ttl_ms(database: &Database) -> u64 {
+    u64::try_from(database.settings.claim_ttl.as_millis()).unwrap_or(30_000)
 }
 
 /// Refused if the claim of another pipeline overlaps this one. Lays nothing.
-pub(super) async fn look(shared: &Shared, claim: &Claim) -> Result<(), StoreError> {
-    let others = others(shared, &claim.pipeline).await?;
+pub(super) async fn look(database: &Database, claim: &Claim) -> Result<(), StoreError> {
+    let others = others(database, &claim.pipeline).await?;
     match others.iter().find(|other| overlaps(claim, other)) {
-        Some(other) => Err(owned_by_another(&shared.place(), claim, other)),
+        Some(other) => Err(owned_by_another(&database.place(), claim, other)),
         None => Ok(()),
     }
 }
 
-/// Names in the claim the lineage of the ensemble by which the pipeline is owned from here on.
-pub(super) async fn name_lineage(shared: &Shared, lineage: u32) -> Result<(), StoreError> {
-    let before = lock(&shared.claim).clone();
-    let Some(before) = before.filter(|laid| laid.claim.lineage != lineage) else { return Ok(()) };
-    let now = Laid::new(shared, &Claim { lineage, ..before.claim.clone() });
-    *lock(&shared.claim) = Some(now.clone());
-    let command = before.becoming(shared, &now);
-    let answer = shared.script(&shared.claims.keep, &command).await?;
-    answer.map(|_| ()).map_err(|error| own::explain_named(&shared.settings, &command, &error))
-}
-
 /// The claim that lies there for our pipeline, whoever laid it.
-pub(super) async fn held(shared: &Shared) -> Result<Option<HeldClaim>, StoreError> {
-    let key = key(&shared.settings.pipeline);
-    let (mut get, mut until) = (redis::cmd("GET"), redis::cmd("PEXPIRETIME"));
+pub(super) async fn held(database: &Database) -> Result<Option<HeldClaim>, StoreError> {
+    let key = key(&database.settings.pipeline);
+    let (mut get, mut until) = (cmd("GET"), cmd("PEXPIRETIME"));
     get.arg(&key);
     until.arg(&key);
-    let claim = serde_json::from_slice(&bytes(Some(shared.command(&get).await?))).ok();
-    let until_ms = integer(Some(shared.command(&until).await?));
+    let claim = serde_json::from_slice(&bytes(Some(database.command(&get).await?))).ok();
+    let until_ms = integer(Some(database.command(&until).await?));
     Ok(claim.filter(|_| until_ms > 0).map(|claim| HeldClaim { claim, until_ms }))
 }
 
-/// Keeps the claims of all these pipelines alive, in one go.
-pub(super) async fn renew(
-    connection: &mut MultiplexedConnection,
-    stores: impl Iterator<Item = &Arc<Shared>>,
-) -> Result<(), RedisError> {
-    let renewals = stores.map(|shared| renew_one(connection.clone(), shared));
-    futures::future::try_join_all(renewals).await.map(|_| ())
-}
-
-async fn renew_one(mut connection: MultiplexedConnection, shared: &Shared) -> Result<(), RedisError> {
-    let Some(laid) = lock(&shared.claim).clone() else { return Ok(()) };
-    let mut add = redis::cmd("SADD");
-    add.arg(CLAIMS).arg(&shared.settings.pipeline);
-    let keep = laid.keeping(shared);
-    let kept = run(&mut connection, &shared.claims.keep, &keep).await;
-    let added = add.query_async::<()>(&mut connection).await;
-    let mut overwritten = String::new();
-    for (command, result) in [(&keep, kept.map(|_| ())), (&add, added)] {
-        match result {
-            Err(error) if is_broken(&error) => return Err(error),
-            // This ownership goes on: whoever else begins here waits until it can see the claims.
-            Err(error) if own::is_of_another_type(&error) => {
-                overwritten = own::explain_named(&shared.settings, command, &error).to_string();
-            }
-            // Out of memory, for instance. The claim holds for a while yet, and is renewed again.
-            Err(refused) => tracing::debug!(%refused, "a claim could not be renewed"),
-            Ok(()) => {}
-        }
-    }
-    shared.say_overwritten(overwritten);
-    // Given up while this was under way.
-    if lock(&shared.claim).is_none() {
-        run(&mut connection, &shared.claims.give_up, &laid.giving_up(shared)).await?;
-    }
-    Ok(())
-}
-
-/// Takes the claim back, if the server can still be reached.
-pub(super) async fn give_up(shared: &Shared) {
-    let laid = lock(&shared.claim).take();
-    if let Some(laid) = laid {
-        // It expires by itself where this fails.
-        let _ = shared.script(&shared.claims.give_up, &laid.giving_up(shared)).await;
-    }
-}
-
-async fn others(shared: &Shared, mine: &str) -> Result<Vec<Claim>, StoreError> {
-    let mut members = redis::cmd("SMEMBERS");
+async fn others(database: &Database, mine: &str) -> Result<Vec<Claim>, StoreError> {
+    let mut members = cmd("SMEMBERS");
     members.arg(CLAIMS);
     let mut claims = Vec::new();
-    for name in keys_of(shared.command(&members).await?) {
+    for name in keys_of(database.command(&members).await?) {
         let name = String::from_utf8_lossy(&name).into_owned();
         if name == mine {
             continue;
         }
-        let mut get = redis::cmd("GET");
+        let mut get = cmd("GET");
         get.arg(key(&name));
-        if let Ok(claim) = serde_json::from_slice(&bytes(Some(shared.command(&get).await?))) {
+        if let Ok(claim) = serde_json::from_slice(&bytes(Some(database.command(&get).await?))) {
             claims.push(claim);
         }
     }
     Ok(claims)
+}
+
+/// The claim of this pipeline, as this worker has laid it.
+#[derive(Default)]
+pub(super) struct Claims {
+    laid: Mutex<Option<Laid>>,
+}
+
+impl Claims {
+    /// Lays the claim, then looks for others; the second of two that start together is refused, or both are.
+    pub(super) async fn lay(&self, database: &Database, claim: Claim) -> Result<(), StoreError> {
+        let laid = Laid::new(database, &claim);
+        *lock(&self.laid) = Some(laid.clone());
+        // Over that of an owner before: the election has decided.
+        let mut set = cmd("SET");
+        set.arg(&laid.key).arg(&laid.text).arg("PX").arg(ttl_ms(database));
+        let mut add = cmd("SADD");
+        add.arg(CLAIMS).arg(&claim.pipeline);
+        for command in [set, add] {
+            database.command(&command).await?;
+        }
+        let looked = look(database, &claim).await;
+        if matches!(looked, Err(StoreError::Refused(_))) {
+            self.give_up(database).await;
+        }
+        looked
+    }
+
+    /// Names in the claim the lineage of the ensemble by which the pipeline is owned from here on.
+    pub(super) async fn name_lineage(&self, database: &Database, lineage: u32) -> Result<(), StoreError> {
+        let before = lock(&self.laid).clone();
+        let Some(before) = before.filter(|laid| laid.claim.lineage != lineage) else { return Ok(()) };
+        let now = Laid::new(database, &Claim { lineage, ..before.claim.clone() });
+        *lock(&self.laid) = Some(now.clone());
+        let command = before.becoming(database, &now);
+        let answer = database.script(&KEEP, &command).await?;
+        answer.map(|_| ()).map_err(|error| own::explain_named(&database.target, &command, &error))
+    }
+
+    /// Keeps the claim alive.
+    pub(super) async fn renew(&self, line: &dyn Line, database: &Database) -> Result<(), RedisError> {
+        let Some(laid) = lock(&self.laid).clone() else { return Ok(()) };
+        let mut add = cmd("SADD");
+        add.arg(CLAIMS).arg(&database.settings.pipeline);
+        let keep = laid.keeping(database);
+        let kept = KEEP.run(line, &keep).await;
+        let added = line.call(&add).await;
+        let mut overwritten = String::new();
+        for (command, result) in [(&keep, kept), (&add, added)] {
+            match result {
+                Err(error) if is_broken(&error) => return Err(error),
+                // This ownership goes on: whoever else begins here waits until it can see the claims.
+                Err(error) if own::is_of_another_type(&error) => {
+                    overwritten = own::explain_named(&database.target, command, &error).to_string();
+                }
+                // Out of memory, for instance. The claim holds for a while yet, and is renewed again.
+                Err(refused) => tracing::debug!(%refused, "a claim could not be renewed"),
+                Ok(_) => {}
+            }
+        }
+        database.report_overwritten(overwritten);
+        // Given up while this was under way.
+        if lock(&self.laid).is_none() {
+            GIVE_UP.run(line, &laid.giving_up()).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the claim back, if the server can still be reached.
+    pub(super) async fn give_up(&self, database: &Database) {
+        let laid = lock(&self.laid).take();
+        if let Some(laid) = laid {
+            // It expires by itself where this fails.
+            let _ = database.script(&GIVE_UP, &laid.giving_up()).await;
+        }
+    }
 }

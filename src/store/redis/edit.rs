@@ -1,23 +1,23 @@
 //! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
 
-use super::Shared;
-use super::calls::{ANSWER_BYTES, Applied, digest_above};
-use super::fault::{explain, is_denied, is_full, remedy};
-use super::script::Script;
+use super::calls::Applied;
+use super::database::Database;
+use super::fault::is_denied;
+use super::line::Value;
+use super::script::{self, Script};
+use super::size::{ANSWER_BYTES, digest_above};
 use crate::change::Digest;
-use crate::store::remedy::Remedy;
 use crate::store::request::Fault;
-use crate::store::{KeyEdit, KeyOutcome, KeyState, StoreError, VALUE_BYTES_MAX, one_for_one};
-use redis::Value;
+use crate::store::{KeyEdit, KeyOutcome, KeyState, VALUE_BYTES_MAX, one_for_one};
 
 /// One call of [`crate::store::Keyspace::look`].
-pub(super) async fn look_chunk(shared: &Shared, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, Fault> {
-    look_below(shared, keys, digest_above(values), VALUE_BYTES_MAX).await
+pub(super) async fn look_chunk(database: &Database, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, Fault> {
+    look_below(database, keys, digest_above(values), VALUE_BYTES_MAX).await
 }
 
 /// The bytes of each value that is a string, without the values.
-pub(super) async fn lengths(shared: &Shared, keys: &[&[u8]]) -> Result<Vec<usize>, Fault> {
-    let states = look_below(shared, keys, 0, 0).await?;
+pub(super) async fn lengths(database: &Database, keys: &[&[u8]]) -> Result<Vec<usize>, Fault> {
+    let states = look_below(database, keys, 0, 0).await?;
     let length = |state| match state {
         KeyState::TooLarge(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         _ => 0,
@@ -26,17 +26,17 @@ pub(super) async fn lengths(shared: &Shared, keys: &[&[u8]]) -> Result<Vec<usize
 }
 
 async fn look_below(
-    shared: &Shared,
+    database: &Database,
     keys: &[&[u8]],
     digest_above: usize,
     large_above: usize,
 ) -> Result<Vec<KeyState>, Fault> {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(&shared.look.sha).arg(keys.len()).arg(keys);
+    let mut command = script::LOOK.command(keys.len());
+    command.arg(keys);
     command.arg(ANSWER_BYTES).arg(digest_above).arg(large_above);
-    match shared.script(&shared.look, &command).await? {
+    match database.script(&script::LOOK, &command).await? {
         Ok(Value::BulkString(packed)) => {
-            shared.settings.server.reads.passed(packed.len());
+            database.connections.reads.passed(packed.len());
             let mut rest = packed.as_slice();
             let mut states = Vec::with_capacity(keys.len());
             while let Some(([code, length @ ..], parts)) = rest.split_first_chunk::<5>() {
@@ -46,20 +46,20 @@ async fn look_below(
                 rest = after;
             }
             // What is missing would be asked for again and again.
-            Ok(one_for_one(&shared.place(), keys.len(), states)?)
+            Ok(one_for_one(&database.place(), keys.len(), states)?)
         }
-        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
+        Ok(other) => Err(database.unexpected(&format!("{other:?}")).into()),
         Err(error) if is_denied(&error) && keys.len() > 1 => {
             let mut states = Vec::with_capacity(keys.len());
             for key in keys {
-                states.extend(Box::pin(look_below(shared, &[*key], digest_above, large_above)).await?);
+                states.extend(Box::pin(look_below(database, &[*key], digest_above, large_above)).await?);
             }
             Ok(states)
         }
         Err(error) if is_denied(&error) => {
-            Ok(vec![shared.denied(keys.first().copied().unwrap_or_default(), &error.to_string())])
+            Ok(vec![database.denied(keys.first().copied().unwrap_or_default(), &error.to_string())])
         }
-        Err(error) => Err(explain(&shared.settings, &error).into()),
+        Err(error) => Err(database.explain(&error).into()),
     }
 }
 
@@ -80,29 +80,23 @@ fn state(code: u8, value: &[u8]) -> KeyState {
 }
 
 /// One call of [`crate::store::Keyspace::edit`].
-pub(super) async fn edit_chunk(shared: &Shared, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
-    let full = match edit_by(shared, &shared.edit, edits).await? {
+pub(super) async fn edit_chunk(database: &Database, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
+    let why = match edit_by(database, &script::EDIT, edits).await? {
         Applied::Each(outcomes) => return Ok(outcomes),
-        Applied::Full(why) => KeyOutcome::NotNow(why),
+        Applied::Full(why) => why,
     };
     // At its memory limit the server takes what frees memory.
-    let deletes: Vec<KeyEdit<'_>> = edits.iter().filter(|edit| edit.value.is_none()).cloned().collect();
-    let deleted = if deletes.is_empty() {
-        Vec::new()
-    } else {
-        match edit_by(shared, &shared.edit_freeing, &deletes).await? {
-            Applied::Each(outcomes) => outcomes,
-            Applied::Full(_) => vec![full.clone(); deletes.len()],
-        }
+    let is_delete = |edit: &KeyEdit<'_>| edit.value.is_none();
+    let deletes: Vec<KeyEdit<'_>> = edits.iter().filter(|edit| is_delete(edit)).cloned().collect();
+    let deleted = match deletes.as_slice() {
+        [] => Applied::Each(Vec::new()),
+        deletes => edit_by(database, &script::EDIT_FREEING, deletes).await?,
     };
-    let mut deleted = deleted.into_iter();
-    let outcome = |edit: &KeyEdit<'_>| if edit.value.is_none() { deleted.next() } else { Some(full.clone()) };
-    Ok(edits.iter().filter_map(outcome).collect())
+    Ok(deleted.among(edits.iter().map(is_delete), &why))
 }
 
-async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Result<Applied, Fault> {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(&script.sha).arg(edits.len());
+async fn edit_by(database: &Database, script: &Script, edits: &[KeyEdit<'_>]) -> Result<Applied, Fault> {
+    let mut command = script.command(edits.len());
     for edit in edits {
         command.arg(edit.key);
     }
@@ -112,28 +106,14 @@ async fn edit_by(shared: &Shared, script: &Script, edits: &[KeyEdit<'_>]) -> Res
         command.arg(edit.expect.map(|digest| digest.hex()).unwrap_or_default());
         command.arg(edit.value.unwrap_or_default());
     }
-    match shared.script(script, &command).await? {
-        Ok(Value::Array(codes)) => {
-            let codes = one_for_one(&shared.place(), edits.len(), codes)?;
-            let outcomes = codes.into_iter().map(|code| shared.outcome(code)).collect::<Result<_, _>>()?;
-            Ok(Applied::Each(outcomes))
-        }
-        Ok(other) => Err(StoreError::Away(format!("{}: a script answered {other:?}", shared.place())).into()),
-        Err(error) if is_denied(&error) && edits.len() > 1 => {
+    match database.outcomes(edits.len(), database.script(script, &command).await?)? {
+        Some(applied) => Ok(applied),
+        None => {
             let mut outcomes = Vec::with_capacity(edits.len());
             for edit in edits {
-                outcomes.extend(Box::pin(edit_chunk(shared, std::slice::from_ref(edit))).await?);
+                outcomes.extend(Box::pin(edit_chunk(database, std::slice::from_ref(edit))).await?);
             }
             Ok(Applied::Each(outcomes))
         }
-        Err(error) if is_denied(&error) => {
-            let denied = KeyOutcome::Impossible("no_permission", format!("{}: {error}", shared.place()));
-            Ok(Applied::Each(vec![denied]))
-        }
-        Err(error) if is_full(&error) => Ok(Applied::Full(format!("{}: {error}", shared.place()))),
-        Err(error) if remedy(&error) == Remedy::NotNow => {
-            Ok(Applied::Each(vec![KeyOutcome::NotNow(format!("{}: {error}", shared.place())); edits.len()]))
-        }
-        Err(error) => Err(explain(&shared.settings, &error).into()),
     }
 }

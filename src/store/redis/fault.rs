@@ -1,9 +1,9 @@
 //! What the errors of a Redis mean.
 
-use super::Settings;
+use super::access::Target;
+use super::line::{ErrorKind, RedisError, ServerErrorKind};
 use crate::store::StoreError;
 use crate::store::remedy::Remedy;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// The remedy for an error that a server answers, by its code: the first word, which stands before `detail`.
 fn of_code(code: &str, detail: &str) -> Remedy {
@@ -47,9 +47,9 @@ pub(super) fn remedy_in_script(text: &str) -> Remedy {
 }
 
 /// What an error of a whole command means for the store.
-pub(super) fn explain(settings: &Settings, error: &RedisError) -> StoreError {
-    let place = settings.place();
-    let user = settings.user();
+pub(super) fn explain(target: &Target, error: &RedisError) -> StoreError {
+    let place = target.place();
+    let user = target.user();
     let refused_login = || format!("{place} refused the login of user `{user}`: check username and password");
     let text = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => refused_login(),
@@ -62,7 +62,7 @@ pub(super) fn explain(settings: &Settings, error: &RedisError) -> StoreError {
         }
         // The detail stands there as it came: it is what is searched for.
         _ if error.detail().is_some_and(|detail| detail.contains("DB index is out of range")) => {
-            let database = settings.server.access.database;
+            let database = target.access.database;
             format!(
                 "{place} has no database {database} (DB index is out of range): name another in `url`, or raise `databases` there"
             )

@@ -16,9 +16,9 @@ pub(super) struct Lineage {
     /// Moves when the data set may be another one, or an older state of itself.
     pub(super) life: u64,
     pub(super) canary: String,
-    /// The number of the newest answer to INFO that was taken in.
-    pub(super) heard: u64,
-    /// How often something was heard that may mean another data set, and how many of these were looked into. In between nothing is
+    /// The number of the newest answer to INFO that was noted.
+    pub(super) newest_info: u64,
+    /// How often something was received that may mean another data set, and how many of these were looked into. In between nothing is
     /// proven.
     doubts: u64,
     settled: u64,
@@ -29,7 +29,7 @@ pub(super) struct Lineage {
     /// A canary that was sent, and of which nobody knows whether it arrived.
     pub(super) next_canary: String,
     /// The data set was found to be another one where no hint could be given.
-    pub(super) untold: bool,
+    pub(super) is_unreported: bool,
 }
 
 impl Lineage {

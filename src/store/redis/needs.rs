@@ -4,14 +4,16 @@
 //! The server itself is asked (`redis.acl_check_cmd`, in a script that writes nothing): it knows its commands and what the user may do
 //! with these keys, and runs nothing. So a command that no harmless form exists of is checked like the others.
 
-use super::calls::{answer, integer};
-use super::fault::{explain, is_broken, remedy};
+use super::database::Database;
+use super::fault::{is_broken, remedy};
+use super::line::{RedisError, Value, cmd};
+use super::notification::pattern;
+use super::reply::integer;
 use super::script::Script;
-use super::{Shared, source};
 use crate::store::StoreError;
 use crate::store::preflight::shown;
 use crate::store::remedy::Remedy;
-use redis::{RedisError, Value};
+use std::sync::LazyLock;
 
 /// Nothing has this name: no pipeline can be named with a colon.
 const NOBODY: &str = "_keepstep::probe";
@@ -22,7 +24,7 @@ const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
 /// `ARGV`: for each command the number of its words, and these. Answers for each: `0` allowed, `1` unknown, `2` not allowed. A command is
 /// asked for with all that it takes: a server may look for a key where it expects one without looking how many words there are.
-const MAY: &str = r"#!lua flags=no-writes,allow-oom
+const MAY_TEXT: &str = r"#!lua flags=no-writes,allow-oom
 local out = {}
 local a = 1
 while a < #ARGV do
@@ -33,6 +35,8 @@ while a < #ARGV do
 end
 return out
 ";
+
+static MAY: LazyLock<Script> = LazyLock::new(|| Script::new(MAY_TEXT));
 
 /// What a server answers of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +90,10 @@ impl Wanted {
 const READS: [&str; 4] = ["GET", "STRLEN", "TYPE", "PEXPIRETIME"];
 
 /// What is done with our own keys, with what stands behind the key.
-fn on_our_own(shared: &Shared) -> Vec<Wanted> {
+fn on_our_own(database: &Database) -> Vec<Wanted> {
     let key = NOBODY.as_bytes();
     let mut all = vec![("HMGET", vec![key, b"f"])];
-    if shared.settings.sidecars {
+    if database.settings.sidecars {
         all.extend([
             ("GET", vec![key]),
             ("PEXPIRETIME", vec![key]),
@@ -106,12 +110,12 @@ fn on_our_own(shared: &Shared) -> Vec<Wanted> {
 }
 
 /// What no worker can do without, wherever it may be done: what is forbidden on a user's key concerns the pair of that key.
-fn needs(shared: &Shared) -> Vec<Wanted> {
-    let database = shared.settings.server.access.database;
+fn needs(database: &Database) -> Vec<Wanted> {
+    let number = database.target.access.database;
     let mut all = vec![Wanted::plain("SCAN", &[b"0"]), Wanted::plain("TIME", &[]), Wanted::plain("INFO", &[])];
-    all.extend(on_our_own(shared));
-    for prefix in &shared.settings.prefixes {
-        let pattern = source::pattern(database, prefix);
+    all.extend(on_our_own(database));
+    for prefix in &database.settings.prefixes {
+        let pattern = pattern(number, prefix);
         let rule = format!("&{}", String::from_utf8_lossy(&pattern));
         all.push(Wanted::new("PSUBSCRIBE", &[&pattern], rule));
     }
@@ -120,26 +124,26 @@ fn needs(shared: &Shared) -> Vec<Wanted> {
 
 /// What is done with the keys and channels of users. Where it is forbidden, the pairs of these keys are quarantined, and nothing is
 /// published.
-pub(super) fn on_users(shared: &Shared) -> Vec<Wanted> {
+pub(super) fn on_users(database: &Database) -> Vec<Wanted> {
     let mut all = Vec::new();
-    for prefix in &shared.settings.prefixes {
+    for prefix in &database.settings.prefixes {
         let key = probe(prefix);
         let rule = format!("~{}*", String::from_utf8_lossy(prefix));
         all.extend(READS.map(|name| Wanted::new(name, &[&key], &rule)));
-        if shared.settings.sidecars {
+        if database.settings.sidecars {
             all.extend([Wanted::new("SET", &[&key, b"v"], &rule), Wanted::new("DEL", &[&key], &rule)]);
         }
     }
     let publish = |channel: &String| Wanted::new("PUBLISH", &[channel.as_bytes(), b"m"], format!("&{channel}"));
-    all.extend(shared.settings.channels.iter().map(publish));
+    all.extend(database.settings.channels.iter().map(publish));
     all
 }
 
 /// Asks of each of these whether it can be had.
-pub(super) async fn ask(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
-    let mut all = ask_once(shared, wanted).await?;
+pub(super) async fn ask(database: &Database, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
+    let mut all = ask_once(database, wanted).await?;
     // Whether it is the command or the key that is not allowed shows with another key.
-    let of_user = shared.settings.prefixes.first().map(|prefix| probe(prefix)).unwrap_or_default();
+    let of_user = database.settings.prefixes.first().map(|prefix| probe(prefix)).unwrap_or_default();
     let elsewhere = |wanted: &Wanted| {
         let key = if wanted.rule == OURS { of_user.clone() } else { NOBODY.as_bytes().to_vec() };
         Wanted {
@@ -150,7 +154,7 @@ pub(super) async fn ask(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, 
     let denied = |(may, wanted): &(&mut May, &Wanted)| **may == May::Forbidden && wanted.rule.starts_with('~');
     let (denied, again): (Vec<_>, Vec<_>) =
         all.iter_mut().zip(wanted).filter(denied).map(|(may, wanted)| (may, elsewhere(wanted))).unzip();
-    for (may, there) in denied.into_iter().zip(ask_once(shared, &again).await?) {
+    for (may, there) in denied.into_iter().zip(ask_once(database, &again).await?) {
         if there == May::Yes {
             *may = May::Elsewhere;
         }
@@ -158,21 +162,19 @@ pub(super) async fn ask(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, 
     Ok(all)
 }
 
-async fn ask_once(shared: &Shared, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
-    let script = Script::new(MAY);
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(&script.sha).arg(0);
+async fn ask_once(database: &Database, wanted: &[Wanted]) -> Result<Vec<May>, StoreError> {
+    let mut command = MAY.command(0);
     for Wanted { name, arguments, .. } in wanted {
         let words: Vec<&str> = name.split(' ').collect();
         command.arg(words.len() + arguments.len()).arg(words).arg(arguments);
     }
-    let answer = shared.script(&script, &command).await?.map_err(|error| explain(&shared.settings, &error))?;
+    let answer = database.script(&MAY, &command).await?.map_err(|error| database.explain(&error))?;
     let codes: Vec<i64> = match answer {
         Value::Array(codes) => codes.into_iter().map(|code| integer(Some(code))).collect(),
         _ => Vec::new(),
     };
     if codes.len() != wanted.len() {
-        return Err(StoreError::Away(format!("{}: a script answered for {} commands", shared.place(), codes.len())));
+        return Err(StoreError::Away(format!("{}: a script answered for {} commands", database.place(), codes.len())));
     }
     let may = |code: i64| match code {
         0 => May::Yes,
@@ -198,16 +200,15 @@ fn objection(error: &RedisError) -> Option<May> {
 }
 
 /// The commands that are missing, with the reason; the channels that may not be subscribed to are among them.
-pub(super) async fn missing(shared: &Shared) -> Result<Vec<String>, StoreError> {
-    let commands = shared.connection().await?;
-    let mut connection = commands.connection.clone();
+pub(super) async fn missing(database: &Database) -> Result<Vec<String>, StoreError> {
+    let commands = database.connection().await?;
     let mut missing = Vec::new();
     // Without these two nothing can be asked.
     for name in ["SCRIPT", "EVALSHA"] {
-        let mut form = redis::cmd(name);
-        form.arg(&if name == "SCRIPT" { ["LOAD", MAY] } else { [NO_SCRIPT, "0"] });
-        match answer(connection.send_packed_command(&form).await) {
-            Err(error) if is_broken(&error) => return Err(shared.failed(&commands, &error)),
+        let mut form = cmd(name);
+        form.arg(&if name == "SCRIPT" { ["LOAD", MAY_TEXT] } else { [NO_SCRIPT, "0"] });
+        match commands.line.call(&form).await {
+            Err(error) if is_broken(&error) => return Err(database.failed(&commands, &error)),
             Err(error) => {
                 let against = objection(&error).and_then(|may| Wanted::plain(name, &[]).against(may));
                 missing.extend(against);
@@ -218,10 +219,10 @@ pub(super) async fn missing(shared: &Shared) -> Result<Vec<String>, StoreError> 
     if !missing.is_empty() {
         return Ok(missing);
     }
-    let mut wanted = needs(shared);
+    let mut wanted = needs(database);
     let needed = wanted.len();
-    wanted.extend(on_users(shared));
-    let may = ask(shared, &wanted).await?;
+    wanted.extend(on_users(database));
+    let may = ask(database, &wanted).await?;
     let is_had = |name: &str| {
         wanted.iter().zip(&may).any(|(it, may)| it.name == name && matches!(may, May::Yes | May::Elsewhere))
     };
@@ -240,19 +241,19 @@ pub(super) async fn missing(shared: &Shared) -> Result<Vec<String>, StoreError> 
 }
 
 /// See [`crate::store::Keyspace::check`].
-pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
-    let missing = missing(shared).await?;
+pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
+    let missing = missing(database).await?;
     if missing.is_empty() {
         return Ok(());
     }
-    Err(StoreError::Refused(format!("{}: {}", shared.place(), sentence(shared, &missing))))
+    Err(StoreError::Refused(format!("{}: {}", database.place(), sentence(database, &missing))))
 }
 
 /// Commands that a sentence names; the others are counted.
 const NAMED: usize = 2;
 
 /// What is missing, and what to do.
-pub(super) fn sentence(shared: &Shared, missing: &[String]) -> String {
+pub(super) fn sentence(database: &Database, missing: &[String]) -> String {
     let named: Vec<String> = missing.iter().take(NAMED).map(|one| shown(one)).collect();
     let more = match missing.len().saturating_sub(NAMED) {
         0 => String::new(),
@@ -260,7 +261,7 @@ pub(super) fn sentence(shared: &Shared, missing: &[String]) -> String {
     };
     format!(
         "Keepstep cannot work for user `{}` without {}{more}; see the ACL in docs/operations.md, and rename none of these commands",
-        shared.settings.user(),
+        database.target.user(),
         named.join(", ")
     )
 }
@@ -268,20 +269,21 @@ pub(super) fn sentence(shared: &Shared, missing: &[String]) -> String {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
-    use super::super::{RedisStore, Settings};
     use super::*;
     use crate::env::disk;
-    use crate::store::redis::server::{Access, Server};
+    use crate::store::redis::access::Access;
+    use crate::store::redis::client::Client;
+    use crate::store::redis::connections::Connections;
+    use crate::store::redis::settings::Settings;
     use std::collections::BTreeSet;
     use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
 
-    fn shared(sidecars: bool) -> Arc<Shared> {
+    fn database(sidecars: bool) -> Database {
         let access = Access { host: "h".to_owned(), port: 1, database: 0, username: None, password: None };
         let settings = Settings {
             name: "cache".to_owned(),
-            server: Arc::new(Server::new(access)),
             pipeline: "p".to_owned(),
             prefixes: vec![b"s:".to_vec()],
             sidecars,
@@ -289,7 +291,7 @@ mod tests {
             claim_ttl: Duration::from_secs(30),
             ranges: String::new(),
         };
-        Arc::clone(&RedisStore::new(settings).shared)
+        Database::new(settings, Arc::new(Connections::new(access, Arc::new(Client))))
     }
 
     /// Every word that stands behind this.
@@ -299,7 +301,7 @@ mod tests {
     }
 
     /// What works without, or is tried by itself.
-    const NOT_NEEDED: [&str; 5] = ["EVALSHA", "SCRIPT", "DBSIZE", "CONFIG", "CLIENT"];
+    const NOT_NEEDED: [&str; 6] = ["EVALSHA", "SCRIPT", "DBSIZE", "CONFIG", "CLIENT", "PUNSUBSCRIBE"];
 
     #[test]
     fn every_command_that_is_given_anywhere_is_asked_for() {
@@ -307,13 +309,13 @@ mod tests {
         let mut given = BTreeSet::new();
         for file in disk::list(&folder).unwrap() {
             let text = disk::read_to_string(&file).unwrap();
-            for mark in ["redis.call('", "redis.pcall('", "redis::cmd(\"", ".cmd(\""] {
+            for mark in ["redis.call('", "redis.pcall('", " cmd(\"", "(cmd(\""] {
                 given.extend(words_behind(&text, mark));
             }
         }
         assert!(given.contains("SADD") && given.contains("HSET") && given.contains("PUBLISH"), "{given:?}");
-        let shared = shared(true);
-        let asked: Vec<&str> = needs(&shared).iter().chain(&on_users(&shared)).map(|wanted| wanted.name).collect();
+        let database = database(true);
+        let asked: Vec<&str> = needs(&database).iter().chain(&on_users(&database)).map(|wanted| wanted.name).collect();
         for command in given {
             let is_known = asked.contains(&command.as_str()) || NOT_NEEDED.contains(&command.as_str());
             assert!(is_known, "{command} is given, and no start asks for it");
@@ -322,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_capture_asks_for_nothing_that_writes() {
-        let asked: Vec<&str> = needs(&shared(false)).iter().map(|wanted| wanted.name).collect();
+        let asked: Vec<&str> = needs(&database(false)).iter().map(|wanted| wanted.name).collect();
         for writes in ["SET", "DEL", "HSET", "HDEL", "SADD"] {
             assert!(!asked.contains(&writes), "{writes}");
         }

@@ -1,7 +1,17 @@
 //! What a push of Redis tells the source: pure, so that it can be fuzzed.
 
-use super::calls::bytes;
-use redis::{PushInfo, PushKind, Value};
+use super::line::{PushInfo, PushKind, Value};
+use super::reply::{bytes, glob};
+
+/// What the channels of keyspace events of this database begin with.
+pub(super) fn channel_prefix(database: u32) -> Vec<u8> {
+    format!("__keyspace@{database}__:").into_bytes()
+}
+
+/// The channels of the keys with this prefix.
+pub(super) fn pattern(database: u32, prefix: &[u8]) -> Vec<u8> {
+    [channel_prefix(database), glob(prefix)].concat()
+}
 
 /// What a push tells.
 #[derive(Debug, Clone, PartialEq, Eq)]

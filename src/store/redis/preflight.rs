@@ -1,36 +1,37 @@
 //! What `validate --connect` finds out about a Redis.
 
-use super::calls::{bytes, glob, integer, keys_of};
+use super::database::Database;
 use super::fault::{is_broken, is_denied};
 use super::info::{notifies, shortcoming, turn_on};
-use super::{Shared, needs, own};
+use super::line::{Value, cmd};
+use super::reply::{self, glob, integer, keys_of};
+use super::{claim, needs, own, state, ties};
 use crate::env::{self, Instant};
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
-use redis::Value;
 
-pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
-    let commands = shared.connection().await?;
-    let store = &shared.settings.name;
-    let info = &commands.heard.info;
+pub(super) async fn look(database: &Database, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
+    let commands = database.connection().await?;
+    let store = &database.settings.name;
+    let info = &commands.server.info;
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
-    findings.push(eviction(shared).await);
-    findings.extend(answers(shared).await);
+    findings.push(eviction(database).await);
+    findings.extend(answers(database).await);
     if let Some(why) = info.unproven() {
         let what = format!("{why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
         findings.push(Finding::new(Level::Warning, store, what, ""));
     }
-    let missing = needs::missing(shared).await?;
+    let missing = needs::missing(database).await?;
     if missing.is_empty() {
         findings.push(Finding::new(Level::Ok, store, "the commands that are needed are there", ""));
-        findings.extend(told(shared).await?);
-        findings.push(permissions(shared).await?);
-        findings.extend(overwritten(shared).await);
-        findings.extend(readable(shared, range).await?);
+        findings.extend(told(database).await?);
+        findings.push(permissions(database).await?);
+        findings.extend(overwritten(database).await);
+        findings.extend(readable(database, range).await?);
     } else {
-        findings.push(Finding::new(Level::Error, store, needs::sentence(shared, &missing), ""));
+        findings.push(Finding::new(Level::Error, store, needs::sentence(database, &missing), ""));
     }
-    if let Ok(Value::Array(time)) = shared.command(&redis::cmd("TIME")).await {
+    if let Ok(Value::Array(time)) = database.command(&cmd("TIME")).await {
         let mut time = time.into_iter();
         let server_ms = integer(time.next()) * 1000 + integer(time.next()) / 1000;
         findings.push(skew(store, server_ms - env::unix_ms()));
@@ -38,27 +39,19 @@ pub(super) async fn look(shared: &Shared, range: &Range<'_>) -> Result<Vec<Findi
     Ok(findings)
 }
 
-async fn setting(shared: &Shared, name: &str) -> Option<String> {
-    let mut command = redis::cmd("CONFIG");
+async fn setting(database: &Database, name: &str) -> Option<String> {
+    let mut command = cmd("CONFIG");
     command.arg("GET").arg(name);
-    match shared.command(&command).await.ok()? {
-        Value::Map(pairs) => pairs.into_iter().next().map(|(_, value)| text(value)),
-        Value::Array(items) => items.into_iter().nth(1).map(text),
-        _ => None,
-    }
-}
-
-fn text(value: Value) -> String {
-    String::from_utf8_lossy(&bytes(Some(value))).into_owned()
+    reply::setting(database.command(&command).await.ok()?)
 }
 
 /// By what changes are told: notifications, tracking or neither.
-async fn told(shared: &Shared) -> Result<Vec<Finding>, StoreError> {
-    let store = &shared.settings.name;
+async fn told(database: &Database) -> Result<Vec<Finding>, StoreError> {
+    let store = &database.settings.name;
     let tracking = [needs::Wanted::plain("CLIENT TRACKING", &[b"ON", b"BCAST"])];
-    let may = needs::ask(shared, &tracking).await?;
+    let may = needs::ask(database, &tracking).await?;
     let untracked = tracking.iter().zip(may).find_map(|(wanted, may)| wanted.against(may));
-    let flags = setting(shared, "notify-keyspace-events").await;
+    let flags = setting(database, "notify-keyspace-events").await;
     Ok(by_what(store, flags.as_deref(), untracked.as_deref()))
 }
 
@@ -91,9 +84,9 @@ fn by_what(store: &str, flags: Option<&str>, untracked: Option<&str>) -> Vec<Fin
     }
 }
 
-async fn eviction(shared: &Shared) -> Finding {
-    let store = &shared.settings.name;
-    match setting(shared, "maxmemory-policy").await {
+async fn eviction(database: &Database) -> Finding {
+    let store = &database.settings.name;
+    match setting(database, "maxmemory-policy").await {
         Some(policy) if policy.starts_with("allkeys") => {
             let what = format!("maxmemory-policy is `{policy}`: any key may be evicted, and Keepstep puts it back");
             Finding::new(Level::Warning, store, what, "use noeviction or volatile-* for data that must stay")
@@ -112,14 +105,14 @@ async fn eviction(shared: &Shared) -> Finding {
 }
 
 /// What the server closes our connection by before it answers the largest value. It is off by default; who may not ask finds it out.
-async fn answers(shared: &Shared) -> Option<Finding> {
-    let bytes = answer_limit(&setting(shared, "client-output-buffer-limit").await?)?;
+async fn answers(database: &Database) -> Option<Finding> {
+    let bytes = answer_limit(&setting(database, "client-output-buffer-limit").await?)?;
     let what = format!(
         "client-output-buffer-limit closes a normal connection with {bytes} bytes to be read: a value of that size is quarantined as \
          too_large, and each look at it costs some connections"
     );
     let help = format!("raise the limit of the class normal above {VALUE_BYTES_MAX}, or turn it off (0)");
-    (bytes < VALUE_BYTES_MAX).then(|| Finding::new(Level::Warning, &shared.settings.name, what, help))
+    (bytes < VALUE_BYTES_MAX).then(|| Finding::new(Level::Warning, &database.settings.name, what, help))
 }
 
 /// The hard limit of the class `normal`, if it is on: the setting is four words for each class.
@@ -129,33 +122,44 @@ fn answer_limit(setting: &str) -> Option<usize> {
     words.next()?.parse().ok().filter(|bytes| *bytes > 0)
 }
 
+/// The keys of our own that have one name each, with the type of each as `TYPE` answers it.
+fn own_keys(database: &Database) -> [(String, &'static str); 5] {
+    [
+        (state::key(database), "hash"),
+        (claim::CLAIMS.to_owned(), "set"),
+        (claim::key(&database.settings.pipeline), "string"),
+        (ties::IDENTITY.to_owned(), "string"),
+        (ties::key(database), "string"),
+    ]
+}
+
 /// Keys of our own that something else has written.
-async fn overwritten(shared: &Shared) -> Vec<Finding> {
+async fn overwritten(database: &Database) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !shared.settings.sidecars {
+    if !database.settings.sidecars {
         return findings;
     }
-    for (key, kind) in own::all(shared) {
-        let mut command = redis::cmd("TYPE");
+    for (key, kind) in own_keys(database) {
+        let mut command = cmd("TYPE");
         command.arg(&key);
         // What may not be asked is found out at the start.
-        if let Ok(Value::SimpleString(found)) = shared.command(&command).await
+        if let Ok(Value::SimpleString(found)) = database.command(&command).await
             && found != kind
             && found != "none"
         {
-            let what = own::overwritten(&shared.settings, &key);
-            findings.push(Finding::new(Level::Error, &shared.settings.name, what, ""));
+            let what = own::overwritten(&database.target, &key);
+            findings.push(Finding::new(Level::Error, &database.settings.name, what, ""));
         }
     }
     findings
 }
 
 /// What is done with the keys and channels of users.
-async fn permissions(shared: &Shared) -> Result<Finding, StoreError> {
-    let store = &shared.settings.name;
-    let user = shared.settings.user();
-    let wanted = needs::on_users(shared);
-    let may = needs::ask(shared, &wanted).await?;
+async fn permissions(database: &Database) -> Result<Finding, StoreError> {
+    let store = &database.settings.name;
+    let user = database.target.user();
+    let wanted = needs::on_users(database);
+    let may = needs::ask(database, &wanted).await?;
     let denied: Vec<String> = wanted.iter().zip(may).filter_map(|(wanted, may)| wanted.against(may)).collect();
     Ok(if denied.is_empty() {
         Finding::new(Level::Ok, store, format!("user `{user}` has the permissions that are needed"), "")
@@ -169,20 +173,20 @@ async fn permissions(shared: &Shared) -> Result<Finding, StoreError> {
 const STEP: usize = 500;
 
 /// Looks which keys of the routes may be read, by the cheapest command that reads one.
-async fn readable(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
+async fn readable(database: &Database, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let begun = Instant::now();
     let mut names = Names::default();
-    for prefix in &shared.settings.prefixes {
+    for prefix in &database.settings.prefixes {
         let mut cursor = 0;
         loop {
-            let mut scan = redis::cmd("SCAN");
+            let mut scan = cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(glob(prefix)).arg("COUNT").arg(1000);
-            let Value::Array(mut answer) = shared.command(&scan).await? else { break };
+            let Value::Array(mut answer) = database.command(&scan).await? else { break };
             let mut keys = answer.pop().map(keys_of).unwrap_or_default();
             cursor = u64::try_from(integer(answer.pop())).unwrap_or(0);
             keys.retain(|key| (range.has_key)(key));
             for step in keys.chunks(STEP) {
-                look_at(shared, step, &mut names).await?;
+                look_at(database, step, &mut names).await?;
             }
             if cursor == 0 {
                 break;
@@ -193,24 +197,24 @@ async fn readable(shared: &Shared, range: &Range<'_>) -> Result<Vec<Finding>, St
             }
         }
     }
-    let help = format!("let user `{}` read and write it, or exclude it from the route", shared.settings.user());
-    Ok(names.findings(&shared.settings.name, "keys", &help))
+    let help = format!("let user `{}` read and write it, or exclude it from the route", database.target.user());
+    Ok(names.findings(&database.settings.name, "keys", &help))
 }
 
-async fn look_at(shared: &Shared, keys: &[Vec<u8>], names: &mut Names) -> Result<(), StoreError> {
-    let commands = shared.connection().await?;
-    let mut looks = redis::pipe();
-    for key in keys {
-        looks.cmd("STRLEN").arg(key);
-    }
-    let answers = commands.connection.clone().send_packed_commands(&looks, 0, keys.len()).await;
-    let answers = answers.map_err(|error| shared.failed(&commands, &error))?;
+async fn look_at(database: &Database, keys: &[Vec<u8>], names: &mut Names) -> Result<(), StoreError> {
+    let commands = database.connection().await?;
+    let look = |key: &Vec<u8>| {
+        let mut length = cmd("STRLEN");
+        length.arg(key);
+        length
+    };
+    let answers = commands.line.pipeline(keys.iter().map(look).collect()).await;
+    let answers = answers.map_err(|error| database.failed(&commands, &error))?;
     for (key, answer) in keys.iter().zip(answers) {
         names.looked += 1;
-        if let Value::ServerError(error) = answer {
-            let error = redis::RedisError::from(error);
+        if let Err(error) = answer {
             if is_broken(&error) {
-                return Err(shared.failed(&commands, &error));
+                return Err(database.failed(&commands, &error));
             }
             // One of another type is read well enough.
             if is_denied(&error) {

@@ -11,14 +11,15 @@
 //! be believed either, so `OBSERVE` is one of them. The memory limit is another matter: a script without `allow-oom` is then refused with
 //! all that it reads and deletes, and one with it may set values beyond the limit. So `OBSERVE`, `COMPLETE` and `MARK`, which write some
 //! bytes a pair at most, have it; `APPLY` and `EDIT` have not, and what only frees memory is asked for once more with it
-//! ([`Script::apply_freeing`]). (All measured on Redis 7.0.15, 8.2.3 and Valkey 9.1.2.)
+//! ([`APPLY_FREEING`]). (All measured on Redis 7.0.15, 8.2.3 and Valkey 9.1.2.)
 //!
 //! Types are checked before the first write and every command that may fail goes through `pcall`, because a script
 //! that fails midway keeps what it has written (measured on 7.0.15). Values are compared by `sha1hex`; epochs as
 //! numbers, since Lua compares strings by the server's locale.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use super::line::{Cmd, ErrorKind, Line, RedisError, ServerErrorKind, Value, cmd};
 use sha1::{Digest as _, Sha1};
+use std::sync::LazyLock;
 
 /// A script and the name by which the server caches it.
 pub(super) struct Script {
@@ -52,42 +53,40 @@ impl Script {
         RedisError::from((kind, "the server does not know a command that is needed", what))
     }
 
-    pub(super) fn observe() -> Script {
-        Script::new(OBSERVE)
+    /// `EVALSHA` of it for so many keys; keys and arguments are to follow.
+    pub(super) fn command(&self, keys: usize) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.sha).arg(keys);
+        command
     }
 
-    pub(super) fn apply() -> Script {
-        Script::new(APPLY)
-    }
-
-    /// `APPLY` for writes that only free memory, where the server is at its limit.
-    pub(super) fn apply_freeing() -> Script {
-        Script::new(APPLY_FREEING)
-    }
-
-    pub(super) fn complete() -> Script {
-        Script::new(COMPLETE)
-    }
-
-    pub(super) fn look() -> Script {
-        Script::new(LOOK)
-    }
-
-    pub(super) fn edit() -> Script {
-        Script::new(EDIT)
-    }
-
-    /// `EDIT` for deletes, where the server is at its memory limit.
-    pub(super) fn edit_freeing() -> Script {
-        Script::new(EDIT_FREEING)
+    /// Runs its command on this connection, and loads it first where the server does not have it.
+    pub(super) async fn run(&self, line: &dyn Line, command: &Cmd) -> Result<Value, RedisError> {
+        let result = line.call(command).await.map_err(|error| self.explained(error));
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
+            let mut load = cmd("SCRIPT");
+            load.arg("LOAD").arg(self.text);
+            line.call(&load).await?;
+            return line.call(command).await.map_err(|error| self.explained(error));
+        }
+        result
     }
 }
+
+/// `APPLY_FREEING` is for writes that only free memory, where the server is at its limit; so is `EDIT_FREEING`.
+pub(super) static OBSERVE: LazyLock<Script> = LazyLock::new(|| Script::new(OBSERVE_TEXT));
+pub(super) static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(APPLY_TEXT));
+pub(super) static APPLY_FREEING: LazyLock<Script> = LazyLock::new(|| Script::new(APPLY_FREEING_TEXT));
+pub(super) static COMPLETE: LazyLock<Script> = LazyLock::new(|| Script::new(COMPLETE_TEXT));
+pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(LOOK_TEXT));
+pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| Script::new(EDIT_TEXT));
+pub(super) static EDIT_FREEING: LazyLock<Script> = LazyLock::new(|| Script::new(EDIT_FREEING_TEXT));
 
 /// `ARGV`: epoch, nonce for buckets that do not exist yet (empty: leave no trace), bytes that the answer may hold, bytes above which a value
 /// comes as its digest, bytes above which it is too large. Answers `{seconds, microseconds, text}`. The text has for each key a head
 /// (code: 1 byte, expiry: 8, lengths of value, sidecar and nonce: 4 each; big-endian), then value, sidecar and nonce: one long
 /// string is built, sent and parsed at half the cost of five small items a key. Code 8: something else has the bucket's name, which is the value.
-const OBSERVE: &str = r"#!lua flags=allow-oom
+const OBSERVE_TEXT: &str = r"#!lua flags=allow-oom
 local epoch, left = tonumber(ARGV[1]), tonumber(ARGV[3])
 local digest_above, large_above = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
@@ -217,13 +216,13 @@ return out
     };
 }
 
-const APPLY: &str = apply!("#!lua");
-const APPLY_FREEING: &str = apply!("#!lua flags=allow-oom");
+const APPLY_TEXT: &str = apply!("#!lua");
+const APPLY_FREEING_TEXT: &str = apply!("#!lua flags=allow-oom");
 
 /// `KEYS`: buckets. `ARGV`: epoch, then four for each: the field (user key), nonce that must be there, sequence, the
 /// sidecar to leave (empty: none). A sidecar with the same or a newer sequence stays, and so does
 /// what else has a bucket's name: `OBSERVE` tells of it.
-const COMPLETE: &str = r"#!lua flags=allow-oom
+const COMPLETE_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local a = 1
 for i = 1, #KEYS do
@@ -251,7 +250,7 @@ return 1
 /// `KEYS`: user keys. `ARGV`: bytes that the answer may hold, bytes above which a value comes as its digest, bytes above
 /// which it is too large. Answers one text, for each key code (1 byte) and length (4, big-endian), then the value, as `OBSERVE` has them.
 /// Writes nothing.
-const LOOK: &str = r"
+const LOOK_TEXT: &str = r"
 local left, digest_above, large_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local out = {}
 for i = 1, #KEYS do
@@ -327,8 +326,8 @@ return out
     };
 }
 
-const EDIT: &str = edit!("#!lua");
-const EDIT_FREEING: &str = edit!("#!lua flags=allow-oom");
+const EDIT_TEXT: &str = edit!("#!lua");
+const EDIT_FREEING_TEXT: &str = edit!("#!lua flags=allow-oom");
 
 #[cfg(test)]
 mod tests {
@@ -336,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_command_that_a_script_does_not_find_is_named() {
-        let script = Script::observe();
+        let script = &*OBSERVE;
         let line = script.text.lines().position(|line| line.contains("'HMGET'")).unwrap_or_default() + 1;
         let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
         let server = |detail: String| RedisError::from((kind, "An error was signalled by the server", detail));

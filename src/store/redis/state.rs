@@ -16,15 +16,16 @@
 //! For the same reason a milestone is not put where the one before it is missing: over that of an older data set it would say that
 //! nothing is missing there.
 
-use super::calls::{integer, keys_of, run};
+use super::database::{Database, lock};
 use super::info::Evidence;
+use super::line::{Cmd, Line, RedisError, Value, cmd};
+use super::own;
+use super::reply::{integer, keys_of};
 use super::script::Script;
-use super::{Shared, lock, own};
 use crate::change::Position;
 use crate::store::{JOURNAL_SLOTS, LeftMilestone, Milestone, Remembered, Slot, StoreError};
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisError, Value};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 /// The epoch of the newest owner.
 pub(super) const EPOCH: &str = "epoch";
@@ -60,7 +61,7 @@ fn slot_field(number: usize) -> String {
 /// not (`s`), its name, its value; or that a milestone goes there unless a later one of its branch is there (`m`), since those that are under
 /// way at a time may arrive in any order; or that nothing is written unless it holds this milestone or a later one of its branch (`h`).
 /// Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
-pub(super) const STATE: &str = r"#!lua flags=allow-oom
+const SCRIPT_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
 local owner = tonumber(have[1] or '')
@@ -92,6 +93,8 @@ end
 redis.call('HSET', KEYS[1], unpack(put))
 return 1
 ";
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT_TEXT));
 
 /// What one write changes. A new field is a constant above and a call of one of these.
 #[derive(Default)]
@@ -125,19 +128,20 @@ impl Update {
         self.put("s", slot_field(slot.number), slot.version)
     }
 
-    fn command(self, shared: &Shared) -> Cmd {
-        let Remembered { epoch, ensemble, zxid, tide } = *lock(&shared.owner);
+    /// As `owner`, who knows that everything below `written` is written.
+    fn command(self, database: &Database, owner: Remembered, written: Position) -> Cmd {
+        let Remembered { epoch, ensemble, zxid, tide } = owner;
         // Each write says again how far the ensemble has come: a data set that was flushed meanwhile has forgotten it.
         // So does that it is an older one: what shows it is written over by the first of these.
-        let older = if lock(&shared.lineage).older { "1" } else { "" };
+        let older = if lock(&database.lineage).older { "1" } else { "" };
         let update = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0)).put("s", OLDER, older);
-        let Update(fields) = match shared.written.load(Ordering::Relaxed) {
+        let Update(fields) = match written {
             // Not known yet in this ownership: what the last one said still holds.
             0 => update,
             written => update.put("s", WRITTEN, written),
         };
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&shared.state.sha).arg(1).arg(key(shared)).arg(epoch).arg(ensemble);
+        let mut command = SCRIPT.command(1);
+        command.arg(key(database)).arg(epoch).arg(ensemble);
         for (rule, field, value) in fields {
             command.arg(rule).arg(field).arg(value);
         }
@@ -147,7 +151,7 @@ impl Update {
 
 /// The milestones of an ownership.
 #[derive(Default)]
-pub(super) struct Milestones {
+struct Milestones {
     branch: u64,
     /// Numbers that were given; what became of the last ones may not be known.
     given: u64,
@@ -168,48 +172,34 @@ impl Milestones {
     }
 }
 
-/// Name of the hash.
-pub(super) fn key(shared: &Shared) -> String {
-    format!("_keepstep:{}", shared.settings.pipeline)
+/// What this owner knows and writes down with each change of the hash.
+#[derive(Default)]
+pub(super) struct State {
+    /// This owner, and how far it has seen its ensemble come.
+    owner: Mutex<Remembered>,
+    /// Everything that this owner has put on its stream below this position is written; 0 while that is not known.
+    written: AtomicU64,
+    milestones: Mutex<Milestones>,
 }
 
-/// Makes the script.
-pub(super) fn script() -> Script {
-    Script::new(STATE)
+/// Name of the hash.
+pub(super) fn key(database: &Database) -> String {
+    format!("_keepstep:{}", database.settings.pipeline)
 }
 
 /// Reads some fields, in order; one that is missing is empty.
-async fn read(shared: &Shared, fields: &[impl AsRef<str>]) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut load = redis::cmd("HMGET");
-    load.arg(key(shared));
+async fn read(database: &Database, fields: &[impl AsRef<str>]) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut load = cmd("HMGET");
+    load.arg(key(database));
     for field in fields {
         load.arg(field.as_ref());
     }
-    Ok(keys_of(shared.command(&load).await?))
-}
-
-/// Writes as the owner that this store was told last that it is.
-async fn write(shared: &Shared, update: Update) -> Result<(), StoreError> {
-    let command = update.command(shared);
-    match shared.script(&shared.state, &command).await? {
-        Ok(Value::Int(6)) => Err(shared.fenced()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(own::explain_named(&shared.settings, &command, &error)),
-    }
-}
-
-/// As [`write`], on a connection that somebody else holds; whether it was this owner's to write.
-pub(super) async fn write_on(
-    connection: &mut MultiplexedConnection,
-    shared: &Shared,
-    update: Update,
-) -> Result<bool, RedisError> {
-    Ok(run(connection, &shared.state, &update.command(shared)).await? != Value::Int(6))
+    Ok(keys_of(database.command(&load).await?))
 }
 
 /// See [`crate::store::Keyspace::remembered`].
-pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError> {
-    let mut items = read(shared, &[EPOCH, ENSEMBLE, ZXID, TIDE]).await?.into_iter().map(Value::BulkString);
+pub(super) async fn remembered(database: &Database) -> Result<Remembered, StoreError> {
+    let mut items = read(database, &[EPOCH, ENSEMBLE, ZXID, TIDE]).await?.into_iter().map(Value::BulkString);
     Ok(Remembered {
         epoch: u64::try_from(integer(items.next())).unwrap_or(0),
         ensemble: u32::try_from(integer(items.next())).unwrap_or(0),
@@ -218,89 +208,29 @@ pub(super) async fn remembered(shared: &Shared) -> Result<Remembered, StoreError
     })
 }
 
-/// See [`crate::store::Keyspace::begin`].
-pub(super) async fn begin(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
-    shared.epoch.store(now.epoch, Ordering::Relaxed);
-    shared.written.store(0, Ordering::Relaxed);
-    *lock(&shared.owner) = now;
-    *lock(&shared.milestones) = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
-    let mut stored = read(shared, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
-    let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
-    let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
-    let ranges = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
-    let older = stored.next().is_some_and(|older| older == b"1");
-    let is_of_ours = ranges.is_empty() || ranges == shared.settings.ranges;
-    let canary = shared.nonce.fetch_add(1, Ordering::Relaxed).to_string();
-    {
-        let mut lineage = lock(&shared.lineage);
-        let is_told = !life.is_empty() && is_of_ours;
-        lineage.compared = is_told.then_some(Evidence { life: Some(life), evicted_keys: evicted });
-        lineage.older = older;
-        lineage.is_unnamed = ranges.is_empty();
-        lineage.next_canary.clear();
-        lineage.canary.clone_from(&canary);
-        lineage.untold = false;
-    }
-    write(shared, Update::default().canary(&canary)).await
-}
-
-/// See [`crate::store::Keyspace::remember`].
-pub(super) async fn remember(shared: &Shared, now: Remembered, written: Position) -> Result<(), StoreError> {
-    note(shared, now)?;
-    shared.written.store(written, Ordering::Relaxed);
-    write(shared, Update::default()).await
-}
-
 /// See [`crate::store::Keyspace::written`].
-pub(super) async fn written(shared: &Shared) -> Result<Option<Position>, StoreError> {
-    let written = read(shared, &[WRITTEN]).await?;
+pub(super) async fn written(database: &Database) -> Result<Option<Position>, StoreError> {
+    let written = read(database, &[WRITTEN]).await?;
     Ok(written.first().and_then(|written| std::str::from_utf8(written).ok()?.parse().ok()))
 }
 
-/// The ensemble has come so far under this owner; what is left of an earlier ownership of this worker is fenced here, since it would
-/// speak for the ensemble of the later one.
-fn note(shared: &Shared, now: Remembered) -> Result<(), StoreError> {
-    let mut owner = lock(&shared.owner);
-    if (owner.epoch, owner.ensemble) != (now.epoch, now.ensemble) {
-        return Err(shared.fenced());
-    }
-    owner.zxid = owner.zxid.max(now.zxid);
-    owner.tide = owner.tide.max(now.tide);
-    Ok(())
-}
-
-/// See [`crate::store::Keyspace::leave_milestone`].
-pub(super) async fn leave_milestone(shared: &Shared) -> Result<Option<LeftMilestone>, StoreError> {
-    let connection = shared.connection().await?;
-    // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
-    // one as soon as that is known.
-    let life = lock(&shared.lineage).life;
-    let (before, milestone) = lock(&shared.milestones).next();
-    let command = Update::default().milestone(before, milestone).command(shared);
-    let answer = match shared.script_on(connection, &shared.state, &command).await? {
-        Ok(Value::Int(6)) => return Err(shared.fenced()),
-        Ok(answer) => answer,
-        Err(error) => return Err(own::explain_named(&shared.settings, &command, &error)),
-    };
-    let mut milestones = lock(&shared.milestones);
-    let is_of_branch = milestones.branch == milestone.branch;
-    if is_of_branch && answer == Value::Int(1) {
-        milestones.left = milestones.left.max(milestone.number);
-        return Ok((lock(&shared.lineage).life == life).then_some(LeftMilestone { milestone, life }));
-    }
-    if is_of_branch {
-        // An older data set, or another one: nothing of the branch is told by what is left from here on.
-        *milestones = Milestones::begin(shared.nonce.fetch_add(1, Ordering::Relaxed));
-    }
-    Ok(None)
+/// See [`crate::store::Keyspace::marked_slots`].
+pub(super) async fn marked_slots(database: &Database) -> Result<Vec<Slot>, StoreError> {
+    let fields: Vec<String> = (0..JOURNAL_SLOTS).map(slot_field).collect();
+    let versions = read(database, &fields).await?;
+    let slots = versions.iter().enumerate().filter_map(|(number, version)| {
+        let version = std::str::from_utf8(version).ok()?.parse().ok()?;
+        Some(Slot { number, version })
+    });
+    Ok(slots.collect())
 }
 
 /// The newest milestone that the data set has, and in which life that is.
-pub(super) async fn milestone(shared: &Shared) -> Result<(Option<Milestone>, u64), StoreError> {
-    let life = lock(&shared.lineage).life;
-    let found = read(shared, &[MILESTONE]).await?;
-    if lock(&shared.lineage).life != life {
-        return Err(shared.replaced());
+pub(super) async fn milestone(database: &Database) -> Result<(Option<Milestone>, u64), StoreError> {
+    let life = lock(&database.lineage).life;
+    let found = read(database, &[MILESTONE]).await?;
+    if lock(&database.lineage).life != life {
+        return Err(database.replaced());
     }
     let parse = |text: &Vec<u8>| {
         let (branch, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
@@ -309,27 +239,124 @@ pub(super) async fn milestone(shared: &Shared) -> Result<(Option<Milestone>, u64
     Ok((found.first().and_then(parse), life))
 }
 
-/// See [`crate::store::Keyspace::compared`].
-pub(super) async fn compared(shared: &Shared, evidence: &Evidence) -> Result<(), StoreError> {
-    write(shared, Update::default().evidence(evidence, &shared.settings.ranges)).await
-}
-
-/// See [`crate::store::Keyspace::mark_slots`].
-pub(super) async fn mark_slots(shared: &Shared, slots: &[Slot], now: Remembered) -> Result<(), StoreError> {
-    if slots.is_empty() {
-        return Ok(());
+impl State {
+    fn command(&self, database: &Database, update: Update) -> Cmd {
+        let owner = *lock(&self.owner);
+        update.command(database, owner, self.written.load(Ordering::Relaxed))
     }
-    note(shared, now)?;
-    write(shared, slots.iter().fold(Update::default(), Update::slot)).await
-}
 
-/// See [`crate::store::Keyspace::marked_slots`].
-pub(super) async fn marked_slots(shared: &Shared) -> Result<Vec<Slot>, StoreError> {
-    let fields: Vec<String> = (0..JOURNAL_SLOTS).map(slot_field).collect();
-    let versions = read(shared, &fields).await?;
-    let slots = versions.iter().enumerate().filter_map(|(number, version)| {
-        let version = std::str::from_utf8(version).ok()?.parse().ok()?;
-        Some(Slot { number, version })
-    });
-    Ok(slots.collect())
+    /// Writes as the owner that [`State::begin`] named last.
+    async fn write(&self, database: &Database, update: Update) -> Result<(), StoreError> {
+        let command = self.command(database, update);
+        match database.script(&SCRIPT, &command).await? {
+            Ok(Value::Int(6)) => Err(database.fenced()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(own::explain_named(&database.target, &command, &error)),
+        }
+    }
+
+    /// As [`State::write`], on a connection that somebody else holds; whether it was this owner's to write.
+    pub(super) async fn write_on(
+        &self,
+        line: &dyn Line,
+        database: &Database,
+        update: Update,
+    ) -> Result<bool, RedisError> {
+        Ok(SCRIPT.run(line, &self.command(database, update)).await? != Value::Int(6))
+    }
+
+    /// See [`crate::store::Keyspace::begin`].
+    pub(super) async fn begin(&self, database: &Database, now: Remembered) -> Result<(), StoreError> {
+        database.epoch.store(now.epoch, Ordering::Relaxed);
+        self.written.store(0, Ordering::Relaxed);
+        *lock(&self.owner) = now;
+        *lock(&self.milestones) = Milestones::begin(database.nonce());
+        let mut stored = read(database, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
+        let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
+        let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
+        let ranges = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
+        let older = stored.next().is_some_and(|older| older == b"1");
+        let is_of_ours = ranges.is_empty() || ranges == database.settings.ranges;
+        let canary = database.nonce().to_string();
+        {
+            let mut lineage = lock(&database.lineage);
+            let is_told = !life.is_empty() && is_of_ours;
+            lineage.compared = is_told.then_some(Evidence { life: Some(life), evicted_keys: evicted });
+            lineage.older = older;
+            lineage.is_unnamed = ranges.is_empty();
+            lineage.next_canary.clear();
+            lineage.canary.clone_from(&canary);
+            lineage.is_unreported = false;
+        }
+        self.write(database, Update::default().canary(&canary)).await
+    }
+
+    /// See [`crate::store::Keyspace::remember`].
+    pub(super) async fn remember(
+        &self,
+        database: &Database,
+        now: Remembered,
+        written: Position,
+    ) -> Result<(), StoreError> {
+        self.note(database, now)?;
+        self.written.store(written, Ordering::Relaxed);
+        self.write(database, Update::default()).await
+    }
+
+    /// The ensemble has come so far under this owner; what is left of an earlier ownership of this worker is fenced here, since it would
+    /// speak for the ensemble of the later one.
+    fn note(&self, database: &Database, now: Remembered) -> Result<(), StoreError> {
+        let mut owner = lock(&self.owner);
+        if (owner.epoch, owner.ensemble) != (now.epoch, now.ensemble) {
+            return Err(database.fenced());
+        }
+        owner.zxid = owner.zxid.max(now.zxid);
+        owner.tide = owner.tide.max(now.tide);
+        Ok(())
+    }
+
+    /// See [`crate::store::Keyspace::leave_milestone`].
+    pub(super) async fn leave_milestone(&self, database: &Database) -> Result<Option<LeftMilestone>, StoreError> {
+        let connection = database.connection().await?;
+        // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
+        // one as soon as that is known.
+        let life = lock(&database.lineage).life;
+        let (before, milestone) = lock(&self.milestones).next();
+        let command = self.command(database, Update::default().milestone(before, milestone));
+        let answer = match database.script_on(connection, &SCRIPT, &command).await? {
+            Ok(Value::Int(6)) => return Err(database.fenced()),
+            Ok(answer) => answer,
+            Err(error) => return Err(own::explain_named(&database.target, &command, &error)),
+        };
+        let mut milestones = lock(&self.milestones);
+        let is_of_branch = milestones.branch == milestone.branch;
+        if is_of_branch && answer == Value::Int(1) {
+            milestones.left = milestones.left.max(milestone.number);
+            return Ok((lock(&database.lineage).life == life).then_some(LeftMilestone { milestone, life }));
+        }
+        if is_of_branch {
+            // An older data set, or another one: nothing of the branch is told by what is left from here on.
+            *milestones = Milestones::begin(database.nonce());
+        }
+        Ok(None)
+    }
+
+    /// See [`crate::store::Keyspace::compared`].
+    pub(super) async fn compared(&self, database: &Database, evidence: &Evidence) -> Result<(), StoreError> {
+        self.write(database, Update::default().evidence(evidence, &database.settings.ranges)).await
+    }
+
+    /// See [`crate::store::Keyspace::mark_slots`].
+    pub(super) async fn mark_slots(
+        &self,
+        database: &Database,
+        slots: &[Slot],
+        now: Remembered,
+    ) -> Result<(), StoreError> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        self.note(database, now)?;
+        self.write(database, slots.iter().fold(Update::default(), Update::slot)).await
+    }
 }

@@ -1,7 +1,8 @@
 //! The identity of the database, and what it remembers of a pipeline: see `store/ties.rs`.
 
-use super::calls::bytes;
-use super::{Shared, lock};
+use super::database::{Database, lock};
+use super::line::cmd;
+use super::reply;
 use crate::store::{Known, StoreError, Ties};
 use serde::{Deserialize, Serialize};
 
@@ -14,19 +15,19 @@ struct Stores {
     zookeeper: Known,
 }
 
-pub(super) fn key(shared: &Shared) -> String {
-    format!("_keepstep::stores:{}", shared.settings.pipeline)
+pub(super) fn key(database: &Database) -> String {
+    format!("_keepstep::stores:{}", database.settings.pipeline)
 }
 
-pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
+pub(super) async fn look(database: &Database) -> Result<Ties, StoreError> {
     let read = async |key: &str| {
-        let mut get = redis::cmd("GET");
+        let mut get = cmd("GET");
         get.arg(key);
-        Ok::<_, StoreError>(bytes(Some(shared.command(&get).await?)))
+        Ok::<_, StoreError>(reply::bytes(Some(database.command(&get).await?)))
     };
-    let key = key(shared);
+    let key = key(database);
     let (identity, stores) = futures::future::try_join(read(IDENTITY), read(&key)).await?;
-    let access = &shared.settings.server.access;
+    let access = &database.target.access;
     let address = format!("{}:{}", access.host, access.port);
     // What cannot be read is nothing that could be held against anybody.
     let other = serde_json::from_slice::<Stores>(&stores).ok().map(|stores| stores.zookeeper);
@@ -35,9 +36,9 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
             identity: String::from_utf8_lossy(&identity).into_owned(),
             address,
             part: format!("database /{}", access.database),
-            life: lock(&shared.lineage).run(),
+            life: lock(&database.lineage).run(),
         },
-        place: shared.place(),
+        place: database.place(),
         other,
         remembered_in: format!("the key {key} of {}:{}/{}", access.host, access.port, access.database),
         routes: Vec::new(),
@@ -46,16 +47,16 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
 }
 
 /// Gives the database this identity, unless somebody was quicker.
-pub(super) async fn identify(shared: &Shared, identity: &str) -> Result<String, StoreError> {
-    let (mut set, mut get) = (redis::cmd("SET"), redis::cmd("GET"));
+pub(super) async fn identify(database: &Database, identity: &str) -> Result<String, StoreError> {
+    let (mut set, mut get) = (cmd("SET"), cmd("GET"));
     set.arg(IDENTITY).arg(identity).arg("NX");
     get.arg(IDENTITY);
-    shared.command(&set).await?;
-    Ok(String::from_utf8_lossy(&bytes(Some(shared.command(&get).await?))).into_owned())
+    database.command(&set).await?;
+    Ok(reply::text(Some(database.command(&get).await?)))
 }
 
-pub(super) async fn tie(shared: &Shared, zookeeper: Known) -> Result<(), StoreError> {
-    let mut set = redis::cmd("SET");
-    set.arg(key(shared)).arg(serde_json::to_string(&Stores { zookeeper }).unwrap_or_default());
-    shared.command(&set).await.map(|_| ())
+pub(super) async fn tie(database: &Database, zookeeper: Known) -> Result<(), StoreError> {
+    let mut set = cmd("SET");
+    set.arg(key(database)).arg(serde_json::to_string(&Stores { zookeeper }).unwrap_or_default());
+    database.command(&set).await.map(|_| ())
 }

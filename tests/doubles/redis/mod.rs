@@ -1,1 +1,23 @@
-//! The Redis server.
+//! A Redis server as a state machine, and the seam `Line` of `store::redis` over it.
+//!
+//! ```text
+//!   data.rs      what a database holds                       server.rs    connections, settings, restarts, pushes
+//!   glob.rs      patterns                                    commands.rs  what each command does and which events it gives
+//!   reply.rs     what a server sends                         keyed.rs     the commands on one key
+//!   scripts.rs   the Lua scripts of `store::redis`, as Rust functions found by the SHA-1 of the shipped text
+//!   line.rs      `Dial` and `Line` over it, with faults of the network
+//! ```
+//!
+//! The server is one thread: each command is one step, and nothing happens between two of them. What a server decides
+//! freely (when an expired key is removed, what is evicted, in which order SCAN goes) is a method or a field that the
+//! caller chooses. Modelled on Redis 7.0.15; `tests/it/redis_conformance.rs` holds it to a real one.
+
+mod acl;
+mod commands;
+pub mod data;
+mod glob;
+mod keyed;
+pub mod line;
+pub mod reply;
+pub mod scripts;
+pub mod server;
