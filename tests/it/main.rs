@@ -84,4 +84,5 @@ mod told;
 mod transitions;
 mod two_way;
 mod unwritten;
+mod upgrade;
 mod workers;
