@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Brings `log` up to what the directory holds now. Frames that were appended are added; if files were replaced or
 /// removed, everything is loaded anew.
 pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
-    let listing = load::list(&log.dir).map_err(|e| unavailable(&log.dir, &e))?;
+    let listing = load::list(log.files.disk.as_ref(), &log.dir).map_err(|e| unavailable(&log.dir, &e))?;
     let mut guard = log.write();
     let known = guard.segments.len();
     let files = relevant(&listing, &guard.segments);
@@ -26,12 +26,12 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         let mut loaded =
             Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
         let through = loaded.state.segments.last().map_or(0, |last| if last.thinned { last.through } else { 0 });
-        let new = load::survey(files.get(known..).unwrap_or_default(), through, Access::Read);
+        let new = load::survey(&log.files, files.get(known..).unwrap_or_default(), through, Access::Read);
         let mut complete = false;
         if let Ok(Some(new)) = new {
             complete = grow(&mut loaded, new.files.first().map(|next| next.first)).is_ok();
             for (found, limit) in load::with_limits(new.files) {
-                complete = complete && loaded.add(found, limit, Access::Read) == Ok(true);
+                complete = complete && loaded.add(&log.files, found, limit, Access::Read) == Ok(true);
             }
         }
         *guard = loaded.state;
@@ -43,7 +43,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         }
     }
     drop(guard);
-    let mut loaded = load::load(&log.dir, Access::Read)?;
+    let mut loaded = load::load(&log.files, &log.dir, Access::Read)?;
     loaded.damage.drain(..).for_each(|sentence| log.report(sentence));
     let mut guard = log.write();
     // Positions never go back, even if the directory was emptied.

@@ -1,6 +1,6 @@
 //! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
 
-use super::file::LogFile;
+use super::file::{Files, LogFile};
 use super::index::{Location, PairIndex};
 use super::segment::Segment;
 use crate::change::{KeyedHash, Position};
@@ -17,6 +17,7 @@ const DAMAGE_MAX: usize = 1000;
 /// The shared half of an [`super::EmbeddedStream`].
 pub(super) struct Log {
     pub dir: PathBuf,
+    pub files: Files,
     state: RwLock<State>,
     damage: Mutex<Vec<String>>,
     /// The newest position. Changes after `state` does.
@@ -127,9 +128,9 @@ impl State {
 }
 
 impl Log {
-    pub fn new(dir: PathBuf, state: State) -> Log {
+    pub fn new(dir: PathBuf, files: Files, state: State) -> Log {
         let newest = watch::Sender::new(state.next.saturating_sub(1));
-        Log { dir, state: RwLock::new(state), damage: Mutex::new(Vec::new()), newest }
+        Log { dir, files, state: RwLock::new(state), damage: Mutex::new(Vec::new()), newest }
     }
 
     // A thread that panicked cannot have left the state half changed in a way that a later reader would believe: every

@@ -17,7 +17,6 @@
 //! Positions are never used twice while records stand behind them: an append that failed or was cut short gives its
 //! positions back. Memory: 21 to 43 bytes a pair that the stream ever knew, and 24 bytes a 64 KiB of log.
 
-mod disk;
 mod file;
 mod follow;
 mod frame;
@@ -37,6 +36,7 @@ use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError,
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::codec;
 use crate::env;
+use file::Files;
 use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
@@ -137,8 +137,12 @@ impl EmbeddedStream {
     /// # Errors
     /// [`StreamError::Unavailable`] if there is no such directory, or it cannot be read.
     pub fn open_read_only(dir: &Path) -> Result<EmbeddedStream, StreamError> {
-        let loaded = load::load(dir, load::Access::Read)?;
-        let log = Log::new(dir.to_owned(), loaded.state);
+        EmbeddedStream::follow(Files::here(), dir)
+    }
+
+    fn follow(files: Files, dir: &Path) -> Result<EmbeddedStream, StreamError> {
+        let loaded = load::load(&files, dir, load::Access::Read)?;
+        let log = Log::new(dir.to_owned(), files, loaded.state);
         loaded.damage.into_iter().for_each(|sentence| log.report(sentence));
         let log = Arc::new(log);
         let reading = Reading { log: Arc::clone(&log), follows: true, refreshing: Mutex::default() };
@@ -281,7 +285,7 @@ impl Stream for EmbeddedStream {
     }
 
     fn whole(&self) -> Whole {
-        whole::kept(&self.log.dir)
+        whole::kept(self.log.files.disk.as_ref(), &self.log.dir)
     }
 
     fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {

@@ -1,6 +1,6 @@
 //! What an opening for writing goes by: how large segments are, and when history is thinned.
 
-use super::disk::{Disk, RealDisk};
+use super::file::Files;
 use crate::env;
 use crate::stream::Retention;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct Options {
     pub(super) renew_bytes: u64,
     /// How often retention is looked at without being woken.
     pub(super) period: Duration,
-    pub(super) disk: Arc<dyn Disk>,
+    pub(super) files: Files,
     /// The clock that age is measured with, milliseconds since the epoch.
     pub(super) now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -43,7 +43,7 @@ impl Options {
             segment_bytes,
             renew_bytes: segment_bytes / RENEWED,
             period: (retention.age / 10).clamp(PERIOD_BOUNDS.0, PERIOD_BOUNDS.1),
-            disk: Arc::new(RealDisk),
+            files: Files::here(),
             now_ms: Arc::new(env::unix_ms),
         }
     }

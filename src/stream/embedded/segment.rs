@@ -1,9 +1,9 @@
 //! One file of the log: what is known of it in memory, and the scan that finds it out.
 
-use super::file::LogFile;
+use super::file::{Files, LogFile};
 use super::frame::{CONFLICT, Damage, FILE_HEADER, FIRST, FileHeader, MARKER, Meta, Step, Walker};
 use crate::change::Position;
-use crate::env::disk::{self, File};
+use crate::env::disk::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,10 +79,16 @@ pub(super) struct Segment {
 
 impl Segment {
     /// An empty one. The caller holds the file until it has its name, and for as long as it works with it.
-    pub fn new(ordinal: u32, path: PathBuf, file: &Arc<File>, header: FileHeader) -> io::Result<Segment> {
+    pub fn new(
+        files: &Files,
+        ordinal: u32,
+        path: PathBuf,
+        file: &Arc<File>,
+        header: FileHeader,
+    ) -> io::Result<Segment> {
         Ok(Segment {
             ordinal,
-            file: Arc::new(LogFile::new(&path, file)?),
+            file: Arc::new(LogFile::new(files, &path, file)?),
             path,
             first: header.first,
             through: header.through,
@@ -103,7 +109,7 @@ impl Segment {
     /// Whether the file with this name is still the one that was read. One that is closed and was replaced leaves its number to the
     /// next one, so the length, and of a file that is not written any more the time, must be the same as well.
     pub fn is_at(&self, path: &Path) -> bool {
-        let Ok(now) = disk::facts(path) else { return false };
+        let Ok(now) = self.file.disk().facts(path) else { return false };
         let is_same = now.identity == self.file.identity() && now.len >= self.len;
         is_same && self.closed.is_none_or(|closed| (now.len, now.modified) == closed)
     }

@@ -14,7 +14,6 @@
 //! Each step adds at most one segment to the disk before it takes the old ones away. Nothing is thinned on the word of a record that may
 //! not be durable (`secure.rs`).
 
-use super::disk::Disk;
 use super::file::KEPT;
 use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
 use super::index::{Location, pair_of};
@@ -22,7 +21,7 @@ use super::log::{Log, State};
 use super::options::Options;
 use super::segment::{self, Segment};
 use crate::change::{KeyedHash, Position};
-use crate::env::disk::File;
+use crate::env::disk::{Disk, File, Open};
 use crate::failpoint::crash_point;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -198,7 +197,7 @@ impl Thinner {
 
     fn rewrite(&self, rewrite: &Rewrite, leftover: &mut Leftover) -> io::Result<()> {
         let Some(head) = rewrite.old.first() else { return Ok(()) };
-        let disk = self.options.disk.as_ref();
+        let disk = self.log.files.disk.as_ref();
         let temporary = head.path.with_extension(segment::TEMPORARY);
         let header = FileHeader { first: head.first, through: rewrite.through, thinned: true };
         let copied = self.copy(rewrite, header, &temporary, disk);
@@ -211,7 +210,7 @@ impl Thinner {
             }
         };
         let file = Arc::new(file);
-        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), &file, header)?;
+        let mut segment = Segment::new(&self.log.files, rewrite.ordinal, head.path.clone(), &file, header)?;
         for kept in &kept {
             segment.note(kept.offset, &kept.meta);
         }
@@ -230,7 +229,7 @@ impl Thinner {
         if leftover.is_empty() {
             return Ok(());
         }
-        let disk = self.options.disk.as_ref();
+        let disk = self.log.files.disk.as_ref();
         disk.sync_dir(&self.log.dir)?;
         while let Some(path) = leftover.last() {
             disk.remove(path)?;
@@ -247,7 +246,7 @@ impl Thinner {
         path: &Path,
         disk: &dyn Disk,
     ) -> io::Result<(File, Vec<Kept>)> {
-        let file = disk.create(path)?;
+        let file = disk.open(path, Open::Create)?;
         let mut kept = Vec::new();
         let mut buffer = header.to_bytes();
         let mut written = 0;
@@ -267,7 +266,7 @@ impl Thinner {
                     buffer.extend_from_slice(raw);
                 }
                 if buffer.len() >= WRITE_BYTES {
-                    disk.write_at(&file, &buffer, written)?;
+                    file.write_at(&buffer, written)?;
                     written += buffer.len() as u64;
                     buffer.clear();
                     if self.stop.load(Ordering::Acquire) {
@@ -280,8 +279,8 @@ impl Thinner {
                 return Err(io::Error::other(format!("{} cannot be read", old.path.display())));
             }
         }
-        disk.write_at(&file, &buffer, written)?;
-        disk.sync(&file)?;
+        file.write_at(&buffer, written)?;
+        file.sync()?;
         Ok((file, kept))
     }
 

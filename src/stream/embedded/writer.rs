@@ -19,7 +19,6 @@
 //! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
 //! its first position or behind is void (`load.rs`).
 
-use super::disk::Disk;
 use super::file::LogFile;
 use super::frame::{self, FILE_HEADER, FIRST, FileHeader, Meta};
 use super::index::Location;
@@ -32,7 +31,7 @@ use super::{secure, thin};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
 use crate::env::Instant;
-use crate::env::disk::{self, File, Identity};
+use crate::env::disk::{Disk, File, Identity, Open};
 use crate::failpoint::crash_point;
 use crate::stream::{StreamError, Whole};
 use std::io::ErrorKind;
@@ -86,9 +85,9 @@ pub(super) struct Writer {
 }
 
 /// Makes the directory if there is none, and its name durable.
-fn make_dir(dir: &Path) -> Result<(), StreamError> {
-    let made = disk::create_dir_all(dir).and_then(|()| match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk::sync_dir(parent),
+fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<(), StreamError> {
+    let made = disk.create_dir_all(dir).and_then(|()| match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent),
         _ => Ok(()),
     });
     made.map_err(|e| unavailable(dir, &e))
@@ -101,10 +100,10 @@ impl Writer {
         holder: &str,
         options: Options,
     ) -> Result<(Writer, Arc<Log>, Arc<thin::Thinner>), StreamError> {
-        make_dir(&dir)?;
-        let lock = OwnerLock::acquire(&dir, holder)?;
-        let disk = Arc::clone(&options.disk);
-        let log = Arc::new(Log::new(dir, super::log::State::default()));
+        let disk = Arc::clone(&options.files.disk);
+        make_dir(disk.as_ref(), &dir)?;
+        let lock = OwnerLock::acquire(disk.as_ref(), &dir, holder)?;
+        let log = Arc::new(Log::new(dir, options.files.clone(), super::log::State::default()));
         let thinner = Arc::new(thin::Thinner::new(Arc::clone(&log), options.clone()));
         let mut writer = Writer {
             log: Arc::clone(&log),
@@ -126,7 +125,7 @@ impl Writer {
 
     /// Loads the directory; the next record will be at `floor` or behind it.
     fn load(&mut self, floor: Position) -> Result<(), StreamError> {
-        let mut loaded = load::load(&self.log.dir, Access::Write(self.disk.as_ref()))?;
+        let mut loaded = load::load(&self.log.files, &self.log.dir, Access::Write)?;
         self.write_schema()?;
         for sentence in loaded.damage {
             self.log.report(sentence);
@@ -155,14 +154,14 @@ impl Writer {
     fn write_schema(&self) -> Result<(), StreamError> {
         let fingerprint = codec::own_fingerprint().map_err(|e| StreamError::Damaged(e.to_string()))?;
         let path = self.log.dir.join(format!("{}.{}", codec::hex(&fingerprint), segment::SCHEMA));
-        if disk::exists(&path) {
+        if self.disk.exists(&path) {
             return Ok(());
         }
         let temporary = path.with_extension(segment::TEMPORARY);
         let write = || {
-            let file = self.disk.create(&temporary)?;
-            self.disk.write_at(&file, codec::SCHEMA.as_bytes(), 0)?;
-            self.disk.sync(&file)?;
+            let file = self.disk.open(&temporary, Open::Create)?;
+            file.write_at(codec::SCHEMA.as_bytes(), 0)?;
+            file.sync()?;
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(&self.log.dir)
         };
@@ -190,7 +189,7 @@ impl Writer {
                     let _ = done.send(());
                 }
                 Ok(Request::Whole(whole, done)) => {
-                    let _ = done.send(super::whole::keep(&self.log.dir, whole));
+                    let _ = done.send(super::whole::keep(self.disk.as_ref(), &self.log.dir, whole));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -279,12 +278,9 @@ impl Writer {
                 &joined
             }
         };
-        crash_point!(
-            "c2-half-written",
-            self.disk.write_at(&file, whole.get(..whole.len() / 2).unwrap_or_default(), self.len)
-        );
-        crash_point!("c2-written-not-synced", self.disk.write_at(&file, whole, self.len));
-        let written = self.disk.write_at(&file, whole, self.len).and_then(|()| self.disk.sync(&file));
+        crash_point!("c2-half-written", file.write_at(whole.get(..whole.len() / 2).unwrap_or_default(), self.len));
+        crash_point!("c2-written-not-synced", file.write_at(whole, self.len));
+        let written = file.write_at(whole, self.len).and_then(|()| file.sync());
         if let Err(error) = written {
             self.broken = true;
             return Err(unavailable(&self.path, &error));
@@ -328,7 +324,9 @@ impl Writer {
 
     /// Makes sure that what is written next is written where it will be found, and that nothing refused is there.
     fn make_ready(&mut self) -> Result<(), StreamError> {
-        if !self.lock.in_place() || disk::facts(&self.path).ok().map(|facts| facts.identity) != Some(self.identity) {
+        if !self.lock.in_place(self.disk.as_ref())
+            || self.disk.facts(&self.path).ok().map(|facts| facts.identity) != Some(self.identity)
+        {
             self.begin_anew()?;
         }
         if self.broken {
@@ -365,11 +363,11 @@ impl Writer {
 
     /// After a refused write: opens the file anew and cuts what is not durable.
     fn reopen(&mut self) -> Result<(), StreamError> {
-        let reopened = File::open_to_write(&self.path).and_then(|file| {
-            self.disk.truncate(&file, self.len)?;
-            self.disk.sync(&file)?;
+        let reopened = self.disk.open(&self.path, Open::Write).and_then(|file| {
+            file.set_len(self.len)?;
+            file.sync()?;
             let file = Arc::new(file);
-            Ok((LogFile::new(&self.path, &file)?, file))
+            Ok((LogFile::new(&self.log.files, &self.path, &file)?, file))
         });
         let (log_file, file) = reopened.map_err(|e| unavailable(&self.path, &e))?;
         self.log.write().replace_file(log_file);
@@ -382,11 +380,11 @@ impl Writer {
     /// behind the positions that were given out already.
     fn begin_anew(&mut self) -> Result<(), StreamError> {
         let dir = self.log.dir.clone();
-        make_dir(&dir)?;
-        if !self.lock.in_place() {
-            self.lock = OwnerLock::acquire(&dir, &self.holder)?;
+        make_dir(self.disk.as_ref(), &dir)?;
+        if !self.lock.in_place(self.disk.as_ref()) {
+            self.lock = OwnerLock::acquire(self.disk.as_ref(), &dir, &self.holder)?;
         }
-        if disk::facts(&self.path).ok().map(|facts| facts.identity) == Some(self.identity) {
+        if self.disk.facts(&self.path).ok().map(|facts| facts.identity) == Some(self.identity) {
             return Ok(());
         }
         let thinner = Arc::clone(&self.thinner);
@@ -408,12 +406,12 @@ impl Writer {
         };
         let path = segment::path_of(&self.log.dir, first);
         let header = FileHeader { first, through: 0, thinned: false };
-        let created = self.disk.create(&path).and_then(|file| {
-            self.disk.write_at(&file, &header.to_bytes(), 0)?;
-            self.disk.sync(&file)?;
+        let created = self.disk.open(&path, Open::Create).and_then(|file| {
+            file.write_at(&header.to_bytes(), 0)?;
+            file.sync()?;
             self.disk.sync_dir(&self.log.dir)?;
             let file = Arc::new(file);
-            Ok((Segment::new(ordinal, path.clone(), &file, header)?, file))
+            Ok((Segment::new(&self.log.files, ordinal, path.clone(), &file, header)?, file))
         });
         let (segment, file) = match created {
             Ok(created) => created,

@@ -62,12 +62,6 @@ fn age_thins_a_stream_that_is_written_without_a_pause() {
     assert!(bench.segments().len() > 1);
 }
 
-/// Files below this folder that the process has open.
-fn open_files(folder: &std::path::Path) -> usize {
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    open.filter(|file| std::fs::read_link(file.path()).is_ok_and(|target| target.starts_with(folder))).count()
-}
-
 #[test]
 fn a_long_history_keeps_few_files_open() {
     const SEGMENTS: u64 = 500;
@@ -80,16 +74,16 @@ fn a_long_history_keeps_few_files_open() {
     }
     assert!(bench.segments().len() >= 499, "{}", bench.segments().len());
     let check = |stream: &EmbeddedStream| {
-        assert!(open_files(bench.dir.path()) <= file::KEPT + MORE, "{}", open_files(bench.dir.path()));
+        assert!(bench.disk.open_files() <= file::KEPT + MORE, "{}", bench.disk.open_files());
         assert_eq!(everything(stream).len(), SEGMENTS as usize);
         for number in (0..SEGMENTS).rev() {
             assert_eq!(stream.newest_record(&pair_of(number)).unwrap().unwrap().position, number + 1);
         }
         assert_eq!(block_on(stream.position_at(START_MS)), Ok(1));
-        assert!(open_files(bench.dir.path()) <= file::KEPT + MORE, "{}", open_files(bench.dir.path()));
+        assert!(bench.disk.open_files() <= file::KEPT + MORE, "{}", bench.disk.open_files());
     };
     check(&stream);
-    check(&EmbeddedStream::open_read_only(&bench.path()).unwrap());
+    check(&bench.reader());
     drop(stream);
     check(&bench.open());
 }
@@ -100,7 +94,7 @@ fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
     let mut bench = Bench::new(2_000);
     bench.options.retention.size = 20_000;
     let stream = bench.open();
-    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let reader = bench.reader();
     for number in 0..3_000_u64 {
         append(&stream, vec![change(number % 150, START_MS, &format!("v{number}"))]).unwrap();
         if number % 100 == 99 {
@@ -126,7 +120,7 @@ fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_thinn
     }
     let segments = bench.segments();
     let (gone, count) = (segments.first().unwrap(), segments.len());
-    std::fs::remove_file(gone).unwrap();
+    bench.remove(gone);
     let left = everything(&stream);
     assert!(count > KEPT && left.len() < 800 && left.len() >= 780, "{} of {count} files", left.len());
     assert_eq!(stream.newest_record(&pair_of(0)), Ok(None));
@@ -170,9 +164,10 @@ fn size_bounds_the_disk_whatever_is_written() {
         let pair = if i % 20 == 0 { 1_000 + i / 20 % 100 } else { i % 7 };
         append(&stream, vec![change(pair, START_MS, &format!("v{i}"))]).unwrap();
         if i % 50 == 0 {
-            let files = std::fs::read_dir(bench.path()).unwrap();
-            let bytes: u64 = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
-            most = most.max(bytes);
+            let files = bench.disk.list(&bench.path()).unwrap();
+            // One that was listed may be gone.
+            let bytes = files.iter().filter_map(|path| Some(bench.disk.facts(path).ok()?.len));
+            most = most.max(bytes.sum::<u64>());
             stream.thin_now().unwrap();
         }
     }
@@ -273,20 +268,19 @@ fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
             }
             assert_eq!(stream.damage(), Vec::<String>::new(), "step {steps}, {when}");
         };
-        bench.disk.crash_after(steps);
+        bench.disk.read_only_after(Some(steps - 1));
         let result = stream.thin_now();
-        let crashed = bench.disk.crashed.load(Ordering::SeqCst);
+        let crashed = bench.disk.is_read_only();
         check(&stream, "in the process that met it");
         drop(stream);
-        bench.disk.crashed.store(false, Ordering::SeqCst);
-        bench.disk.crash_after(0);
-        check(&EmbeddedStream::open_read_only(&bench.path()).unwrap(), "for a reader");
+        bench.disk.read_only_after(None);
+        check(&bench.reader(), "for a reader");
         let stream = bench.open();
         check(&stream, "after the next start");
         stream.thin_now().unwrap();
         check(&stream, "after thinning again");
         assert!(everything(&stream).len() < 40);
-        assert_eq!(load::list(&bench.path()).unwrap().temporary, Vec::<PathBuf>::new());
+        assert_eq!(load::list(&bench.disk, &bench.path()).unwrap().temporary, Vec::<PathBuf>::new());
         if !crashed {
             assert_eq!(result, Ok(()));
             assert!(steps > 10, "thinning has that many steps");
@@ -305,10 +299,10 @@ fn a_full_disk_does_not_stop_thinning_for_good() {
         append(&stream, vec![change(i % 3, START_MS, &format!("v{i}"))]).unwrap();
     }
     bench.advance(1_000);
-    bench.disk.space(Some(20));
+    bench.disk.set_space(Some(20));
     assert!(stream.thin_now().is_err());
     assert_eq!(everything(&stream).len(), 40);
-    bench.disk.space(None);
+    bench.disk.set_space(None);
     stream.thin_now().unwrap();
     assert_eq!(everything(&stream).len(), 3);
 }
@@ -328,11 +322,11 @@ fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
     let full_from = stream.extent().full_from;
     drop(stream);
     let path = bench.segments().first().unwrap().clone();
-    let bytes = std::fs::read(&path).unwrap();
+    let bytes = bench.read(&path);
     for hit in 0..32 {
         let mut damaged = bytes.clone();
         *damaged.get_mut(hit).unwrap() ^= 0x10;
-        std::fs::write(&path, damaged).unwrap();
+        bench.put(&path, damaged);
         let stream = bench.open();
         assert_eq!(everything(&stream), left);
         assert_eq!(stream.extent().full_from, full_from);
