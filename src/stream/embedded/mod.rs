@@ -28,9 +28,12 @@ mod options;
 mod query;
 mod secure;
 mod segment;
+mod steps;
 mod thin;
 mod whole;
 mod writer;
+
+pub use steps::{Step, ThinnerSteps, WriterSteps};
 
 use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
@@ -113,21 +116,47 @@ impl EmbeddedStream {
         EmbeddedStream::open_with(dir, Options::new(retention), holder)
     }
 
+    /// As [`EmbeddedStream::open`], without threads: nothing is written and nothing is thinned but by the steps, on whichever thread
+    /// they are called. For simulators. An append resolves after a step; [`EmbeddedStream::thin_now`] would wait for ever.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStream::open`].
+    pub fn open_in_steps(
+        dir: &Path,
+        retention: Retention,
+        holder: &str,
+    ) -> Result<(EmbeddedStream, WriterSteps, ThinnerSteps), StreamError> {
+        EmbeddedStream::open_parts(dir, Options::new(retention), holder)
+    }
+
     fn open_with(dir: &Path, options: Options, holder: &str) -> Result<EmbeddedStream, StreamError> {
+        let (mut stream, writer, thinner) = EmbeddedStream::open_parts(dir, options, holder)?;
+        let failed =
+            |error: std::io::Error| StreamError::Unavailable(format!("a thread could not be started: {error}"));
+        if let Some(writing) = &mut stream.writing {
+            writing.threads.push(env::tasks::thread("stream-write", move || writer.run()).map_err(failed)?);
+            writing.threads.push(env::tasks::thread("stream-thin", move || thinner.run()).map_err(failed)?);
+        }
+        Ok(stream)
+    }
+
+    fn open_parts(
+        dir: &Path,
+        options: Options,
+        holder: &str,
+    ) -> Result<(EmbeddedStream, WriterSteps, ThinnerSteps), StreamError> {
+        let period = options.period;
         let (writer, log, thinner) = writer::Writer::open(dir.to_owned(), holder, options)?;
         let (requests, received) = std::sync::mpsc::sync_channel(REQUESTS);
-        let mut writing = Writing {
+        let writing = Writing {
             queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
             requests: Some(requests),
             thinner: Arc::clone(&thinner),
             threads: Vec::new(),
         };
-        let failed =
-            |error: std::io::Error| StreamError::Unavailable(format!("a thread could not be started: {error}"));
-        writing.threads.push(env::tasks::thread("stream-write", move || writer.run(&received)).map_err(failed)?);
-        writing.threads.push(env::tasks::thread("stream-thin", move || thinner.run()).map_err(failed)?);
         let reading = Reading { log: Arc::clone(&log), follows: false, refreshing: Mutex::default() };
-        Ok(EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) })
+        let stream = EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) };
+        Ok((stream, WriterSteps::new(writer, received, period), ThinnerSteps::new(thinner)))
     }
 
     /// Opens the stream in `dir` for reading only, beside a writer or without one. It takes no lock and changes

@@ -39,8 +39,8 @@ type Leftover = Vec<PathBuf>;
 pub(super) struct Thinner {
     log: Arc<Log>,
     options: Options,
-    /// Held during a pass: one at a time. In it, old files that could not be removed yet.
-    pass: Mutex<Leftover>,
+    /// Held during a step: one at a time. In it, old files that could not be removed yet.
+    one_step: Mutex<Leftover>,
     awake: Mutex<bool>,
     waking: Condvar,
     stop: AtomicBool,
@@ -77,7 +77,7 @@ impl Thinner {
         Thinner {
             log,
             options,
-            pass: Mutex::default(),
+            one_step: Mutex::default(),
             awake: Mutex::new(false),
             waking: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -109,27 +109,34 @@ impl Thinner {
         self.wake();
     }
 
-    /// Waits for a running pass and keeps others from beginning. What is left over belongs to files that the caller is
+    /// Waits for a running step and keeps others from beginning. What is left over belongs to files that the caller is
     /// about to load anew.
     pub fn stand_still(&self) -> MutexGuard<'_, Leftover> {
-        let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leftover = self.one_step.lock().unwrap_or_else(PoisonError::into_inner);
         leftover.clear();
         leftover
     }
 
-    /// One pass: rewrites until there is nothing to gain.
+    /// Rewrites until there is nothing to gain.
     pub fn thin(&self) -> io::Result<()> {
-        let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.step()? {}
+        Ok(())
+    }
+
+    /// One rewrite; false if there is nothing to gain.
+    pub fn step(&self) -> io::Result<bool> {
+        let mut leftover = self.one_step.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove(&mut leftover)?;
         if self.log.read().foreign {
             // A record that goes with the power must not have taken with it what it superseded.
             return Err(io::Error::other("what the newest segment holds could not be made durable yet"));
         }
-        while !self.stop.load(Ordering::Acquire) {
-            let Some(rewrite) = self.choose()? else { return Ok(()) };
-            self.rewrite(&rewrite, &mut leftover)?;
+        if self.stop.load(Ordering::Acquire) {
+            return Ok(false);
         }
-        Ok(())
+        let Some(rewrite) = self.choose()? else { return Ok(false) };
+        self.rewrite(&rewrite, &mut leftover)?;
+        Ok(true)
     }
 
     /// Whether a conflict or a marker of this time has to stay.

@@ -1,4 +1,4 @@
-//! The one thread that writes: takes all appends that wait, writes them with one write and one sync, then answers.
+//! The one that writes, in steps (`steps.rs`): takes all appends that wait, writes them with one write and one sync, then answers.
 //!
 //! ```text
 //!   append --encoded frames--> queue (bounded in bytes) --> group: positions, checksums -> write -> fdatasync
@@ -30,14 +30,13 @@ use super::segment::{self, Segment};
 use super::{secure, thin};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
-use crate::env::Instant;
 use crate::env::disk::{Disk, File, Identity, Open};
 use crate::failpoint::crash_point;
 use crate::stream::{StreamError, Whole};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Bytes that are written at once at most, unless a single append is larger: some ten batches, which a disk takes in
@@ -168,43 +167,30 @@ impl Writer {
         write().map_err(|e| unavailable(&path, &e))
     }
 
-    /// Serves until nobody can ask any more.
-    pub fn run(mut self, requests: &Receiver<Request>) {
-        let mut ahead = None;
-        let mut ticked = Instant::now();
-        loop {
-            // A stream that is written without a pause grows old as well.
-            if ticked.elapsed() >= self.options.period {
+    /// Serves one request, and with an append those that wait behind it. Returns a request that it took from the queue and did not serve.
+    pub fn serve(&mut self, request: Request, waiting: &Receiver<Request>) -> Option<Request> {
+        match request {
+            Request::Append(first) => return self.group(first, waiting),
+            Request::Tick(done) => {
                 self.tick();
-                ticked = Instant::now();
+                let _ = done.send(());
             }
-            let request = match ahead.take() {
-                Some(request) => Ok(request),
-                None => requests.recv_timeout(self.options.period),
-            };
-            match request {
-                Ok(Request::Append(first)) => ahead = self.group(first, requests),
-                Ok(Request::Tick(done)) => {
-                    self.tick();
-                    let _ = done.send(());
-                }
-                Ok(Request::Whole(whole, done)) => {
-                    let _ = done.send(super::whole::keep(self.disk.as_ref(), &self.log.dir, whole));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    // Best effort: the next opening would take what was refused for records, and no sync makes it durable.
-                    if self.broken {
-                        let _ = self.reopen();
-                    }
-                    return;
-                }
+            Request::Whole(whole, done) => {
+                let _ = done.send(super::whole::keep(self.disk.as_ref(), &self.log.dir, whole));
             }
+        }
+        None
+    }
+
+    /// Nobody can ask any more. Best effort: the next opening would take what was refused for records, and no sync makes it durable.
+    pub fn end(&mut self) {
+        if self.broken {
+            let _ = self.reopen();
         }
     }
 
     /// Begins a new segment if the active one is old, so that age can thin it; before that, what the opening could not do.
-    fn tick(&mut self) {
+    pub fn tick(&mut self) {
         if self.log.read().foreign {
             self.secure_if_possible();
         }
