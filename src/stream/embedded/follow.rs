@@ -1,4 +1,4 @@
-//! The read-only opening: keeps up with a directory that another process may be writing and thinning.
+//! The read-only opening: keeps up with a directory that another process may be writing and compacting.
 
 use super::index::{Location, pair_of};
 use super::load::{self, Access, Loaded};
@@ -17,7 +17,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     let files = relevant(&listing, &guard.segments);
     let appended = guard.schemas == listing.schemas.len()
         && files.len() >= known
-        // One that begins earlier has taken over the end of the one before (`secure.rs`).
+        // One that begins earlier has taken over the end of the one before (`recover_tail.rs`).
         && files.get(known).is_none_or(|(first, _)| *first >= guard.next)
         && files.iter().zip(&guard.segments).all(|((_, path), segment)| {
             path == &segment.path && segment.is_at(path)
@@ -25,7 +25,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     if appended {
         let mut loaded =
             Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
-        let through = loaded.state.segments.last().map_or(0, |last| if last.thinned { last.through } else { 0 });
+        let through = loaded.state.segments.last().map_or(0, |last| if last.compacted { last.through } else { 0 });
         let new = load::survey(&log.files, files.get(known..).unwrap_or_default(), through, Access::Read);
         let mut complete = false;
         if let Ok(Some(new)) = new {
@@ -54,7 +54,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     Ok(())
 }
 
-/// The files of a listing without those that a thinned segment before them replaces.
+/// The files of a listing without those that a compacted segment before them replaces.
 fn relevant(listing: &load::Listing, segments: &[super::segment::Segment]) -> Vec<(Position, PathBuf)> {
     let replaced = |first: Position| {
         let at = segments.partition_point(|segment| segment.first < first);

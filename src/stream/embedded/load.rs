@@ -26,7 +26,7 @@ pub(super) struct Loaded {
 }
 
 /// How often a directory is listed anew because a file vanished between listing and opening. Each time another process
-/// has finished a step of thinning, which takes longer than a listing; beyond this something else is wrong.
+/// has finished a step of compaction, which takes longer than a listing; beyond this something else is wrong.
 const LISTINGS_MAX: usize = 100;
 
 /// The segments' files by their first position, and the schemas' files.
@@ -78,8 +78,8 @@ impl Found {
         let file = disk.open(path, how)?;
         let len = file.facts()?.len;
         let header = FileHeader::read(&file).filter(|header| header.first == first);
-        // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
-        let assumed = FileHeader { first, through: 0, thinned: true };
+        // A file without a header is taken for a compacted one, so that nobody believes that its history is whole.
+        let assumed = FileHeader { first, through: 0, compacted: true };
         let (header, sound) = (header.unwrap_or(assumed), header.is_some());
         Ok((Found { first, path: path.to_owned(), len, header, sound }, file))
     }
@@ -97,9 +97,9 @@ impl Found {
     }
 
     /// Whether there is nothing in it that could ever have been acknowledged: its creation did not come to an end, or nothing followed it.
-    /// What a sound header of a thinned file says is something.
+    /// What a sound header of a compacted file says is something.
     fn is_bare(&self) -> bool {
-        self.len < FILE_HEADER || self.len == FILE_HEADER && !(self.sound && self.header.thinned)
+        self.len < FILE_HEADER || self.len == FILE_HEADER && !(self.sound && self.header.compacted)
     }
 
     /// Whether, as the last file, it holds nothing but an append that was cut short.
@@ -110,12 +110,12 @@ impl Found {
             Some(Step::Damage(damage)) => damage.before.is_some(),
             None => false,
         };
-        self.sound && !self.header.thinned && !holds && !walker.unreadable
+        self.sound && !self.header.compacted && !holds && !walker.unreadable
     }
 
     /// Last position that it covers in the place of files that it replaces; 0: none.
     fn through(&self) -> Position {
-        if self.header.thinned { self.header.through } else { 0 }
+        if self.header.compacted { self.header.through } else { 0 }
     }
 }
 
@@ -141,7 +141,7 @@ pub(super) fn survey(
     for (first, path) in listed {
         let found = match Found::open(disk, *first, path, access) {
             Ok((found, _)) => found,
-            // Thinning by another process removes files; what they held is then in the file before.
+            // Compaction by another process removes files; what they held is then in the file before.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(path, &error)),
         };
@@ -274,10 +274,10 @@ impl Loaded {
             .map_err(|e| unavailable(path, &e))?;
         self.damage.extend(scanned.damage.iter().map(|damage| segment.describe(damage)));
         self.state.next = self.state.next.max(segment.next());
-        self.appendable = found.sound && !segment.thinned;
+        self.appendable = found.sound && !segment.compacted;
         self.whole = found.sound;
         if let Some(tail) = scanned.tail.filter(|_| !segment.reaches(limit)) {
-            let closed = limit.is_some() || segment.thinned;
+            let closed = limit.is_some() || segment.compacted;
             match access {
                 // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from
                 // that. It goes, so that the next append stands behind a sound frame.
@@ -299,7 +299,7 @@ impl Loaded {
                 }
             }
         }
-        if limit.is_some() || segment.thinned {
+        if limit.is_some() || segment.compacted {
             segment.close();
         }
         self.state.segments.push(segment);

@@ -1,4 +1,4 @@
-//! What an opening for writing goes by: how large segments are, and when history is thinned.
+//! What an opening for writing goes by: how large segments are, and when history is compacted.
 
 use super::file::Files;
 use crate::env;
@@ -13,7 +13,7 @@ const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// An opening copies the newest segment if it is no larger than this share of one, 8 MiB at most; of a larger one it copies the last write
 /// and begins another segment with it. So openings without end make sixteen times as many files at most.
 const RENEWED: u64 = 8;
-/// Segments that make up `retention.size`: the active one cannot be thinned, and this bounds its share.
+/// Segments that make up `retention.size`: the active one cannot be compacted, and this bounds its share.
 const SEGMENTS: u64 = 8;
 /// The active segment is closed at this age even if `retention.age` is long: a position by time then needs to look at
 /// an hour of history at most.

@@ -51,18 +51,18 @@ pub(super) struct Segment {
     pub file: Arc<LogFile>,
     /// First position that it covers.
     pub first: Position,
-    /// Last position that it covers if it is thinned, else 0.
+    /// Last position that it covers if it is compacted, else 0.
     pub through: Position,
     /// Whether only newest records, conflicts and markers are left.
-    pub thinned: bool,
+    pub compacted: bool,
     /// Bytes that count: whole, durable frames and the header.
     pub len: u64,
     /// Frames.
     pub records: u64,
     /// Frames that are kept for what they are: conflicts and markers.
-    pub special: u64,
+    pub pinned: u64,
     /// The largest `ts_ms` of those.
-    pub special_ts_max: i64,
+    pub pinned_ts_max: i64,
     /// Position and `ts_ms` of the first frame.
     pub oldest: Option<(Position, i64)>,
     /// Position of the last frame; 0 if there is none.
@@ -92,11 +92,11 @@ impl Segment {
             path,
             first: header.first,
             through: header.through,
-            thinned: header.thinned,
+            compacted: header.compacted,
             len: FILE_HEADER,
             records: 0,
-            special: 0,
-            special_ts_max: i64::MIN,
+            pinned: 0,
+            pinned_ts_max: i64::MIN,
             oldest: None,
             last: 0,
             ts_max: i64::MIN,
@@ -125,7 +125,7 @@ impl Segment {
         self.len = offset;
         self.last = position - 1;
         self.records = self.records.saturating_sub(other.records);
-        self.special = self.special.saturating_sub(other.special);
+        self.pinned = self.pinned.saturating_sub(other.pinned);
         self.oldest = self.oldest.filter(|(oldest, _)| *oldest < position);
         self.sparse.retain(|sparse| sparse.offset < offset);
         // The times stay: they are bounds.
@@ -141,8 +141,8 @@ impl Segment {
         self.ts_max = self.ts_max.max(meta.ts_ms);
         self.records += 1;
         if meta.flags & (CONFLICT | MARKER) != 0 {
-            self.special += 1;
-            self.special_ts_max = self.special_ts_max.max(meta.ts_ms);
+            self.pinned += 1;
+            self.pinned_ts_max = self.pinned_ts_max.max(meta.ts_ms);
         }
         if meta.flags & FIRST != 0 {
             self.last_write = (offset, meta.position);
@@ -157,7 +157,7 @@ impl Segment {
 
     /// One past the last position that it is known to cover.
     pub fn next(&self) -> Position {
-        self.first.max(self.last + 1).max(if self.thinned { self.through + 1 } else { 0 })
+        self.first.max(self.last + 1).max(if self.compacted { self.through + 1 } else { 0 })
     }
 
     /// Where to begin looking for `position`: an offset, and the position of the frames before it at most.

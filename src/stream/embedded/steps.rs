@@ -1,11 +1,11 @@
-//! The work of the writer and of the thinner in steps, each of which waits for nothing but the disk.
+//! The work of the writer and of the compactor in steps, each of which waits for nothing but the disk.
 //!
 //! ```text
 //!   a worker       a thread each: steps, and between them it waits for requests, or to be woken
 //!   a simulator    calls `step` whenever it likes, on its own thread
 //! ```
 
-use super::thin::Thinner;
+use super::compact::Compactor;
 use super::writer::{Request, Writer};
 use crate::env::Instant;
 use std::io;
@@ -85,11 +85,11 @@ impl WriterSteps {
 }
 
 /// Applies retention.
-pub struct ThinnerSteps(Arc<Thinner>);
+pub struct CompactorSteps(Arc<Compactor>);
 
-impl ThinnerSteps {
-    pub(super) fn new(thinner: Arc<Thinner>) -> ThinnerSteps {
-        ThinnerSteps(thinner)
+impl CompactorSteps {
+    pub(super) fn new(compactor: Arc<Compactor>) -> CompactorSteps {
+        CompactorSteps(compactor)
     }
 
     /// Rewrites one segment, or some small ones to one; false if there is nothing to gain.

@@ -12,7 +12,7 @@
 //! What is read in a file and what is on the disk can differ once a sync was refused, and no later sync need make up for it. So that
 //! nothing refused ever stands where something acknowledged belongs, two rules:
 //!
-//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one or of its end (`secure.rs`). An
+//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one or of its end (`recover_tail.rs`). An
 //!    earlier process may have ended between a refusal and the cut.
 //! 2. Nothing is written, here or in the next segment, before the cut of what was refused is durable.
 //!
@@ -27,7 +27,7 @@ use super::lock::OwnerLock;
 use super::log::{Log, unavailable};
 use super::options::Options;
 use super::segment::{self, Segment};
-use super::{secure, thin};
+use super::{compact, recover_tail};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
 use crate::env::disk::{Disk, File, Identity, Open};
@@ -70,7 +70,7 @@ pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     holder: String,
     lock: OwnerLock,
-    thinner: Arc<thin::Thinner>,
+    compactor: Arc<compact::Compactor>,
     /// The segment that is written; its file, durable length and the time of its first record are in [`Log`] too.
     path: PathBuf,
     identity: Identity,
@@ -98,19 +98,19 @@ impl Writer {
         dir: PathBuf,
         holder: &str,
         options: Options,
-    ) -> Result<(Writer, Arc<Log>, Arc<thin::Thinner>), StreamError> {
+    ) -> Result<(Writer, Arc<Log>, Arc<compact::Compactor>), StreamError> {
         let disk = Arc::clone(&options.files.disk);
         make_dir(disk.as_ref(), &dir)?;
         let lock = OwnerLock::acquire(disk.as_ref(), &dir, holder)?;
         let log = Arc::new(Log::new(dir, options.files.clone(), super::log::State::default()));
-        let thinner = Arc::new(thin::Thinner::new(Arc::clone(&log), options.clone()));
+        let compactor = Arc::new(compact::Compactor::new(Arc::clone(&log), options.clone()));
         let mut writer = Writer {
             log: Arc::clone(&log),
             options,
             disk,
             holder: holder.to_owned(),
             lock,
-            thinner: Arc::clone(&thinner),
+            compactor: Arc::clone(&compactor),
             path: PathBuf::new(),
             identity: (0, 0),
             file: None,
@@ -119,7 +119,7 @@ impl Writer {
             broken: false,
         };
         writer.load(1)?;
-        Ok((writer, log, thinner))
+        Ok((writer, log, compactor))
     }
 
     /// Loads the directory; the next record will be at `floor` or behind it.
@@ -131,17 +131,17 @@ impl Writer {
         }
         let appendable = loaded.appendable && loaded.state.next >= floor;
         loaded.state.next = loaded.state.next.max(floor);
-        // What was thinned was synced before it had its name.
-        let foreign = loaded.state.segments.last().is_some_and(|last| !last.thinned);
-        loaded.state.foreign = foreign;
+        // What was compacted was synced before it had its name.
+        let unverified_tail = loaded.state.segments.last().is_some_and(|last| !last.compacted);
+        loaded.state.unverified_tail = unverified_tail;
         *self.log.write() = loaded.state;
         self.broken = false;
         self.adopt();
         if appendable {
-            self.secure_if_possible();
+            self.recover_tail_if_possible();
         } else {
-            if foreign {
-                secure::last_write(&self.log, &self.options)?;
+            if unverified_tail {
+                recover_tail::recover_tail(&self.log, &self.options)?;
             }
             self.roll()?;
         }
@@ -189,14 +189,14 @@ impl Writer {
         }
     }
 
-    /// Begins a new segment if the active one is old, so that age can thin it; before that, what the opening could not do.
+    /// Begins a new segment if the active one is old, so that age can compact it; before that, what the opening could not do.
     pub fn tick(&mut self) {
-        if self.log.read().foreign {
-            self.secure_if_possible();
+        if self.log.read().unverified_tail {
+            self.recover_tail_if_possible();
         }
         let old = |since: i64| since.saturating_add(self.options.roll_ms()) <= (self.options.now_ms)();
         if !self.broken
-            && !self.log.read().foreign
+            && !self.log.read().unverified_tail
             && self.since_ms.is_some_and(old)
             && let Err(error) = self.roll()
         {
@@ -276,18 +276,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes can be faster than the thread that thins. A quarter above `size` they wait for it: with the active segment
+    /// Writes can be faster than the thread that compacts. A quarter above `size` they wait for it: with the active segment
     /// and the one that is being rewritten, an eighth each, the disk then holds 1.5 times `size`, and the pairs.
     fn keep_bounded(&self) {
         let size = self.options.retention.size;
         let is_behind = {
             let state = self.log.read();
             // The active one is whole, and one more may be with the thread just now.
-            let whole = state.segments.iter().filter(|segment| !segment.thinned).count();
+            let whole = state.segments.iter().filter(|segment| !segment.compacted).count();
             state.bytes() > size.saturating_add(size / 4) && whole > 2
         };
-        if is_behind && let Err(error) = self.thinner.thin() {
-            tracing::warn!(stream = %self.log.dir.display(), "history could not be thinned: {error}");
+        if is_behind && let Err(error) = self.compactor.compact() {
+            tracing::warn!(stream = %self.log.dir.display(), "history could not be compacted: {error}");
         }
     }
 
@@ -318,20 +318,20 @@ impl Writer {
         if self.broken {
             self.reopen()?;
         }
-        if self.log.read().foreign { self.secure() } else { Ok(()) }
+        if self.log.read().unverified_tail { self.recover_tail() } else { Ok(()) }
     }
 
     /// Makes durable what this opening found, in a file that is appended to then.
-    fn secure(&mut self) -> Result<(), StreamError> {
-        let secured = secure::last_write(&self.log, &self.options);
+    fn recover_tail(&mut self) -> Result<(), StreamError> {
+        let secured = recover_tail::recover_tail(&self.log, &self.options);
         self.adopt();
         // What cannot be read stays where it is.
         if secured? { Ok(()) } else { self.roll() }
     }
 
-    /// [`Writer::secure`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
-    fn secure_if_possible(&mut self) {
-        if let Err(error) = self.secure() {
+    /// [`Writer::recover_tail`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
+    fn recover_tail_if_possible(&mut self) {
+        if let Err(error) = self.recover_tail() {
             tracing::warn!(stream = %self.log.dir.display(), "what was found could not be copied: {error}");
         }
     }
@@ -373,8 +373,8 @@ impl Writer {
         if self.disk.facts(&self.path).ok().map(|facts| facts.identity) == Some(self.identity) {
             return Ok(());
         }
-        let thinner = Arc::clone(&self.thinner);
-        let _thinning = thinner.stand_still();
+        let compactor = Arc::clone(&self.compactor);
+        let _compaction = compactor.stand_still();
         let floor = self.log.read().next;
         self.load(floor)?;
         self.log.report(format!(
@@ -391,7 +391,7 @@ impl Writer {
             (state.next, state.new_ordinal())
         };
         let path = segment::path_of(&self.log.dir, first);
-        let header = FileHeader { first, through: 0, thinned: false };
+        let header = FileHeader { first, through: 0, compacted: false };
         let created = self.disk.open(&path, Open::Create).and_then(|file| {
             file.write_at(&header.to_bytes(), 0)?;
             file.sync()?;
@@ -415,11 +415,11 @@ impl Writer {
         self.len = FILE_HEADER;
         self.since_ms = None;
         let mut state = self.log.write();
-        state.foreign = false;
+        state.unverified_tail = false;
         state.open(&segment);
         state.segments.push(segment);
         drop(state);
-        self.thinner.wake();
+        self.compactor.wake();
         Ok(())
     }
 }

@@ -244,7 +244,7 @@ fn a_records_schema_is_learned_from_the_directory() {
     let meta = Meta { position: 1, ts_ms: START_MS, pair_hash: pair_hash(&pair_of(1)), flags: 0, len: 0 };
     frame::seal(&mut bytes, &meta);
     let path = bench.segments().pop().unwrap();
-    let header = FileHeader { first: 1, through: 0, thinned: false }.to_bytes();
+    let header = FileHeader { first: 1, through: 0, compacted: false }.to_bytes();
     bench.put(&path, [header, bytes].concat());
     let stream = bench.open();
     assert_eq!(stream.newest_record(&pair_of(1)).unwrap().unwrap().change, change(1, START_MS, "from the future"));

@@ -1,4 +1,4 @@
-//! A log of some forty records in several segments, thinned ones among them: cut at every byte, and every byte damaged.
+//! A log of some forty records in several segments, compacted ones among them: cut at every byte, and every byte damaged.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -60,17 +60,17 @@ fn sample() -> Sample {
         append(&stream, vec![change(i % 12, START_MS, &format!("{i}"))]).unwrap();
     }
     bench.advance(2_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     for i in 0..32 {
         append(&stream, vec![change(i % 8, START_MS + 2_000, &format!("{i}"))]).unwrap();
     }
     drop(stream);
-    // Thinning may have been stopped between a file and those that it replaces: they go, and in them nothing counts.
+    // Compaction may have been stopped between a file and those that it replaces: they go, and in them nothing counts.
     recover(&bench);
     let loaded = load::load(&bench.options.files, &bench.path(), load::Access::Read).unwrap();
     let segments = &loaded.state.segments;
     assert_eq!(segments.len(), bench.segments().len(), "each file counts");
-    assert!(segments.len() >= 4 && segments.iter().any(|segment| segment.thinned), "{} segments", segments.len());
+    assert!(segments.len() >= 4 && segments.iter().any(|segment| segment.compacted), "{} segments", segments.len());
     let frames = with_limits(segments).map(|(segment, limit)| frames_of(segment, limit)).collect();
     let files = bench.segments().into_iter().map(|path| (path.clone(), bench.read(path))).collect();
     let (whole, damage) = recover(&bench);
@@ -114,7 +114,7 @@ impl Sample {
             drop(stream);
             let (mut later, _) = recover(&self.bench);
             assert!(later.remove(&new).is_some(), "{what}: the new record is not there");
-            // The thread that thins has seen the log, too: it may take what is superseded, and no last state.
+            // The thread that compacts has seen the log, too: it may take what is superseded, and no last state.
             let mut newest = BTreeMap::new();
             for (position, payload) in &found {
                 let pair = codec::decode(payload).unwrap().pair;

@@ -186,7 +186,7 @@ fn a_segment_that_a_merged_one_replaces_says_nothing_of_it() {
     bench.options.segment_bytes = 4_000;
     drop(stream);
     let stream = bench.open();
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     let found = everything(&stream);
     drop(stream);
     let gone: Vec<_> = old.iter().filter(|(path, _)| !bench.has(path)).collect();
@@ -306,7 +306,7 @@ fn a_large_segment_of_an_earlier_version_which_tells_nothing_of_its_writes_is_co
 }
 
 #[test]
-fn nothing_is_thinned_or_appended_before_what_was_found_is_durable() {
+fn nothing_is_compacted_or_appended_before_what_was_found_is_durable() {
     let mut bench = Bench::new(500);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
@@ -320,11 +320,11 @@ fn nothing_is_thinned_or_appended_before_what_was_found_is_durable() {
     let (newest, _) = before.last().unwrap();
     bench.disk.refuse_creating(Some(&newest.with_extension(segment::TEMPORARY)));
     let stream = bench.open();
-    assert!(stream.thin_now().is_err());
+    assert!(stream.compact_now().is_err());
     assert!(append(&stream, vec![change(2, START_MS, "w")]).is_err());
     assert_eq!((everything(&stream), inodes(&bench)), (expected.clone(), before.clone()));
     bench.disk.refuse_creating(None);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     assert_eq!(everything(&stream), expected.split_off(expected.len() - 1), "the others were superseded");
     assert!(!before.contains(&inodes(&bench).pop().unwrap()));
     append(&stream, vec![change(2, START_MS, "w")]).unwrap();

@@ -17,7 +17,7 @@ fn a_reader_beside_a_writer_sees_new_records() {
         assert_eq!(reader.extent(), writer.extent());
     }
     assert!(matches!(append(&reader, vec![change(1, START_MS, "v")]), Err(StreamError::Unavailable(_))));
-    assert!(reader.thin_now().is_err());
+    assert!(reader.compact_now().is_err());
     assert_eq!(reader.damage(), Vec::<String>::new());
 }
 
@@ -67,10 +67,10 @@ fn a_reader_keeps_up_with_thinning_by_another_process() {
         for i in 0..20 {
             append(&writer, vec![change(i % 6, bench.now_ms.load(Ordering::SeqCst), &format!("{round}.{i}"))]).unwrap();
         }
-        // Whatever the thinner is doing just now.
+        // Whatever the compactor is doing just now.
         assert!(everything(&reader).len() >= 6);
         bench.advance(1_000);
-        writer.thin_now().unwrap();
+        writer.compact_now().unwrap();
         assert_eq!(everything(&reader), everything(&writer));
         for pair in 0..6 {
             assert_eq!(reader.newest_record(&pair_of(pair)), writer.newest_record(&pair_of(pair)));
@@ -84,7 +84,7 @@ fn a_reader_keeps_up_with_thinning_by_another_process() {
 }
 
 #[test]
-fn readers_in_and_outside_the_process_stay_right_while_history_is_thinned() {
+fn readers_in_and_outside_the_process_stay_right_while_history_is_compacted() {
     let mut bench = Bench::new(4_000);
     bench.options.retention.size = 20_000;
     let writer = bench.open();
@@ -118,6 +118,6 @@ fn readers_in_and_outside_the_process_stay_right_while_history_is_thinned() {
     });
     assert_eq!(writer.damage(), Vec::<String>::new());
     assert_eq!(outside.damage(), Vec::<String>::new());
-    writer.thin_now().unwrap();
+    writer.compact_now().unwrap();
     assert_eq!(everything(&outside), everything(&writer));
 }

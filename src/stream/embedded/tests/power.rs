@@ -1,6 +1,6 @@
 //! Power losses at random moments, and a disk that refuses at random: whatever was acknowledged is there afterwards, and nothing that was not appended.
 //!
-//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses again: the writer and the thinner are driven in
+//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses again: the writer and the compactor are driven in
 //! steps, on the test's own thread.
 
 use super::*;
@@ -17,7 +17,7 @@ struct Plant {
     now_ms: Arc<AtomicI64>,
     renew_bytes: u64,
     disk: VolatileDisk,
-    opened: Option<(EmbeddedStream, WriterSteps, ThinnerSteps)>,
+    opened: Option<(EmbeddedStream, WriterSteps, CompactorSteps)>,
     /// What was acknowledged; and what was refused and an opening has found and made durable, which counts as much from then on.
     all: BTreeMap<Position, Change>,
     /// What was refused, and may be there all the same: the contract says that a reader may see it.
@@ -118,7 +118,7 @@ impl Plant {
     }
 
     fn appended(&mut self, changes: Vec<Change>) -> Result<Position, StreamError> {
-        let (stream, writer, thinner) = self.opened.as_mut().unwrap();
+        let (stream, writer, compactor) = self.opened.as_mut().unwrap();
         let mut append = stream.append(Arc::new(changes));
         let answer = loop {
             if let Some(answer) = (&mut append).now_or_never() {
@@ -128,15 +128,15 @@ impl Plant {
         };
         if self.rng.bool() {
             // As far as a thread would have come meanwhile.
-            let _ = thinner.step();
+            let _ = compactor.step();
         }
         answer
     }
 
-    fn thin(&mut self) {
-        let (_, writer, thinner) = self.opened.as_mut().unwrap();
+    fn compact(&mut self) {
+        let (_, writer, compactor) = self.opened.as_mut().unwrap();
         writer.tick();
-        while thinner.step().is_ok_and(|more| more) {}
+        while compactor.step().is_ok_and(|more| more) {}
     }
 
     /// The disk as a power loss leaves it, in its place.
@@ -205,7 +205,7 @@ impl Plant {
         let Some(found) = read_all(stream) else { return self.assert_no_power() };
         let newest: Vec<_> = (0..PAIRS).map(|pair| stream.newest_record(&pair_of(pair))).collect();
         let extent = stream.extent();
-        let is_secured = !stream.log.read().foreign;
+        let is_secured = !stream.log.read().unverified_tail;
         if self.has_crashed() {
             return false;
         }
@@ -252,7 +252,7 @@ impl Plant {
         false
     }
 
-    /// A process ends while the disk refuses, and the next one finds what was refused, thins, and loses the power.
+    /// A process ends while the disk refuses, and the next one finds what was refused, compacts, and loses the power.
     fn end_behind_a_refusal(&mut self) {
         self.disk.refuse_one_in(self.rng.choice([2, 3, 4]).unwrap());
         self.append();
@@ -261,7 +261,7 @@ impl Plant {
         let _ = self.check();
         self.now_ms.fetch_add(AGE_MS, Ordering::SeqCst);
         for _ in 0..3 {
-            self.thin();
+            self.compact();
         }
         self.recover();
     }
@@ -270,7 +270,7 @@ impl Plant {
         match self.rng.u32(..100) {
             0..60 => self.append(),
             60..70 => drop(self.now_ms.fetch_add(self.rng.i64(1..200), Ordering::SeqCst)),
-            70..80 => self.thin(),
+            70..80 => self.compact(),
             80..84 => {
                 self.close();
                 self.open();

@@ -1,4 +1,4 @@
-//! Thinning: by age and by size, at any crash, and never the last state of a pair.
+//! Compaction: by age and by size, at any crash, and never the last state of a pair.
 
 use super::*;
 use crate::env;
@@ -17,14 +17,14 @@ fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
         append(&stream, vec![change(i % 5, START_MS, &format!("v{i}"))]).unwrap();
     }
     bench.advance(1_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     assert_eq!((stream.extent().first, stream.extent().full_from), (1, 1), "nothing is older than a second");
     let settled = vec![conflict(1, START_MS + 1_000, "settled"), marker(START_MS + 1_000)];
     append(&stream, settled).unwrap();
     append(&stream, vec![change(1, START_MS + 1_000, "newest")]).unwrap();
 
     bench.advance(900);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     // 16 to 20 are the newest of their pairs, but for 17, which 23 supersedes.
     assert_eq!(positions(&everything(&stream)), [16, 18, 19, 20, 21, 22, 23]);
     let extent = stream.extent();
@@ -32,7 +32,7 @@ fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
 
     append(&stream, vec![change(9, START_MS + 1_900, "last")]).unwrap();
     bench.advance(1_001);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     let left = everything(&stream);
     assert_eq!(positions(&left), [16, 18, 19, 20, 23, 24]);
     let extent = stream.extent();
@@ -98,7 +98,7 @@ fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
     for number in 0..3_000_u64 {
         append(&stream, vec![change(number % 150, START_MS, &format!("v{number}"))]).unwrap();
         if number % 100 == 99 {
-            stream.thin_now().unwrap();
+            stream.compact_now().unwrap();
             let read = everything(&reader);
             assert_eq!(read, everything(&stream), "after {number}");
             let newest = reader.newest_record(&pair_of(number % 150)).unwrap().unwrap();
@@ -109,7 +109,7 @@ fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
 }
 
 #[test]
-fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_thinned() {
+fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_compacted() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(1_000);
     let stream = bench.open();
@@ -126,9 +126,9 @@ fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_thinn
     assert_eq!(stream.newest_record(&pair_of(0)), Ok(None));
     assert!(stream.damage().iter().any(|sentence| sentence.contains("was removed")), "{:?}", stream.damage());
     bench.advance(5_000);
-    stream.thin_now().unwrap();
-    let thinned = everything(&stream).len();
-    assert!(bench.segments().len() < count / 2 && (10..60).contains(&thinned), "{thinned} records");
+    stream.compact_now().unwrap();
+    let compacted = everything(&stream).len();
+    assert!(bench.segments().len() < count / 2 && (10..60).contains(&compacted), "{compacted} records");
 }
 
 #[test]
@@ -140,16 +140,16 @@ fn young_conflicts_and_markers_survive_size_until_they_are_old() {
     for i in 0..200 {
         append(&stream, vec![change(1, START_MS, &format!("v{i}"))]).unwrap();
     }
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     let left = everything(&stream);
     assert_eq!(positions(&left).get(..2), Some([1, 2].as_slice()));
     assert!(stream.extent().bytes <= 3_000);
     assert!(left.len() < 40);
     bench.advance(5_000);
     append(&stream, vec![change(1, START_MS + 5_000, "w")]).unwrap();
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     bench.advance(5_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     assert_eq!(positions(&everything(&stream)), [203]);
 }
 
@@ -168,7 +168,7 @@ fn size_bounds_the_disk_whatever_is_written() {
             // One that was listed may be gone.
             let bytes = files.iter().filter_map(|path| Some(bench.disk.facts(path).ok()?.len));
             most = most.max(bytes.sum::<u64>());
-            stream.thin_now().unwrap();
+            stream.compact_now().unwrap();
         }
     }
     let schema = codec::SCHEMA.len() as u64;
@@ -182,7 +182,7 @@ fn size_bounds_the_disk_whatever_is_written() {
     }
 }
 
-/// Nobody asks for it here: thinning runs beside the writes, as in a worker, which wait for it where it
+/// Nobody asks for it here: compaction runs beside the writes, as in a worker, which wait for it where it
 /// cannot keep up.
 #[test]
 fn size_bounds_the_disk_in_the_background_at_full_speed() {
@@ -207,7 +207,7 @@ fn size_bounds_the_disk_in_the_background_at_full_speed() {
 }
 
 #[test]
-fn small_thinned_segments_become_one_and_superseded_records_go() {
+fn small_compacted_segments_become_one_and_superseded_records_go() {
     let mut bench = Bench::new(2_000);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
@@ -217,7 +217,7 @@ fn small_thinned_segments_become_one_and_superseded_records_go() {
             append(&stream, vec![change(i, now, &format!("{round}.{i}"))]).unwrap();
         }
         bench.advance(1_000);
-        stream.thin_now().unwrap();
+        stream.compact_now().unwrap();
     }
     assert!(bench.segments().len() <= 4, "{} files", bench.segments().len());
     let left = everything(&stream);
@@ -269,7 +269,7 @@ fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
             assert_eq!(stream.damage(), Vec::<String>::new(), "step {steps}, {when}");
         };
         bench.disk.read_only_after(Some(steps - 1));
-        let result = stream.thin_now();
+        let result = stream.compact_now();
         let crashed = bench.disk.is_read_only();
         check(&stream, "in the process that met it");
         drop(stream);
@@ -277,13 +277,13 @@ fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
         check(&bench.reader(), "for a reader");
         let stream = bench.open();
         check(&stream, "after the next start");
-        stream.thin_now().unwrap();
-        check(&stream, "after thinning again");
+        stream.compact_now().unwrap();
+        check(&stream, "after compaction again");
         assert!(everything(&stream).len() < 40);
         assert_eq!(load::list(&bench.disk, &bench.path()).unwrap().temporary, Vec::<PathBuf>::new());
         if !crashed {
             assert_eq!(result, Ok(()));
-            assert!(steps > 10, "thinning has that many steps");
+            assert!(steps > 10, "compaction has that many steps");
             return;
         }
         steps += 1;
@@ -300,15 +300,15 @@ fn a_full_disk_does_not_stop_thinning_for_good() {
     }
     bench.advance(1_000);
     bench.disk.set_space(Some(20));
-    assert!(stream.thin_now().is_err());
+    assert!(stream.compact_now().is_err());
     assert_eq!(everything(&stream).len(), 40);
     bench.disk.set_space(None);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     assert_eq!(everything(&stream).len(), 3);
 }
 
 #[test]
-fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
+fn a_damaged_header_of_a_compacted_segment_costs_no_record() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
@@ -316,7 +316,7 @@ fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
         append(&stream, vec![change(i % 3, START_MS, &format!("v{i}"))]).unwrap();
     }
     bench.advance(1_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     append(&stream, vec![change(8, START_MS + 1_000, "young")]).unwrap();
     let left = everything(&stream);
     let full_from = stream.extent().full_from;
@@ -362,8 +362,8 @@ fn pairs_that_were_made_to_meet_are_each_kept_and_found() {
         append(&stream, vec![change(1, START_MS + 5_000, &format!("v{i}"))]).unwrap();
     }
     bench.advance(5_000);
-    stream.thin_now().unwrap();
-    assert!(stream.extent().full_from > 4, "nothing was thinned");
+    stream.compact_now().unwrap();
+    assert!(stream.extent().full_from > 4, "nothing was compacted");
     assert_eq!(positions(&everything(&stream)).get(..4), Some([1, 2, 3, 4].as_slice()));
     assert!(is_found(&stream));
     drop(stream);

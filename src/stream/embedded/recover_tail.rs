@@ -34,7 +34,7 @@ const COPY_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`StreamError::Unavailable`] if the disk refuses. The copy may be in use all the same, and is copied anew by the next call.
-pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamError> {
+pub(super) fn recover_tail(log: &Log, options: &Options) -> Result<bool, StreamError> {
     let disk = log.files.disk.as_ref();
     let (old, len, (offset, position)) = {
         let state = log.read();
@@ -46,7 +46,7 @@ pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamErr
     let whole = len <= options.renew_bytes || offset <= FILE_HEADER;
     let path = if whole { old_path } else { segment::path_of(&log.dir, position) };
     let temporary = path.with_extension(segment::TEMPORARY);
-    let begun = FileHeader { first: position, through: 0, thinned: false };
+    let begun = FileHeader { first: position, through: 0, compacted: false };
     let (head, from) = if whole { (Vec::new(), 0) } else { (begun.to_bytes(), offset) };
     let copied = copy(disk, &head, (&old_file, from, len), &temporary);
     let switched = copied.and_then(|copy| match copy {
@@ -67,7 +67,7 @@ pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamErr
     if done {
         // Memory follows the new name already; what relies on it waits until the name is durable.
         disk.sync_dir(&log.dir).map_err(|error| unavailable(&log.dir, &error))?;
-        log.write().foreign = false;
+        log.write().unverified_tail = false;
     }
     Ok(done)
 }
