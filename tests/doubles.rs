@@ -1,5 +1,7 @@
 //! The shipped store code on doubles of the servers: no server is needed.
 
+#[path = "on_doubles/disk.rs"]
+mod disk;
 #[path = "on_doubles/redis.rs"]
 mod redis;
 #[path = "on_doubles/redis_source.rs"]

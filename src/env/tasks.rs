@@ -1,6 +1,7 @@
 //! What runs beside what: tasks, work that blocks, threads.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "here tasks are begun, and nowhere else")]
 
+use super::disk;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -132,7 +133,14 @@ impl Abort {
 /// It panicked, or the program ends.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
     match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => Ok(runtime.spawn_blocking(work).await?),
+        Ok(runtime) => {
+            let disk = disk::installed();
+            let work = move || {
+                let _disk = disk.map(disk::install);
+                work()
+            };
+            Ok(runtime.spawn_blocking(work).await?)
+        }
         Err(_) => Ok(work()),
     }
 }

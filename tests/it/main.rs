@@ -85,5 +85,6 @@ mod told;
 mod transitions;
 mod two_way;
 mod unwritten;
+mod upgrade;
 mod workers;
 mod zookeeper_conformance;

@@ -1,33 +1,58 @@
 //! Files of the log that are read: open while they are used, and a bounded number of them for a while after that. A long history
 //! has more segments than a process may have files open, and a worker may have many streams.
 
-use crate::env::disk::{File, Identity};
+use crate::env::disk::{self, Disk, File, Identity, Open};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Files that stay open though nobody uses them just now, of all streams of the process: a look at the newest record of a pair costs
 /// one call where its file is among them, and three where not. A small part of the 1,024 that a process usually may have.
 pub(super) const KEPT: usize = 64;
 
-static LATELY_USED: Mutex<VecDeque<Arc<File>>> = Mutex::new(VecDeque::new());
+type LatelyUsed = Mutex<VecDeque<Arc<File>>>;
+
+static OF_THIS_PROCESS: LazyLock<Arc<LatelyUsed>> = LazyLock::new(Arc::default);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(file: Arc<File>) {
-    let mut kept = lock(&LATELY_USED);
-    if kept.len() >= KEPT {
-        kept.pop_front();
+/// The disk on which a log is, and those of its files that stay open.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    pub disk: Arc<dyn Disk>,
+    lately_used: Arc<LatelyUsed>,
+}
+
+impl Files {
+    /// On the disk of this thread. All streams on the disk of this machine share what stays open.
+    pub fn here() -> Files {
+        match disk::installed() {
+            Some(disk) => Files::on(disk),
+            None => Files { disk: disk::real(), lately_used: Arc::clone(&OF_THIS_PROCESS) },
+        }
     }
-    kept.push_back(file);
+
+    /// On this disk, which shares nothing with any other.
+    pub fn on(disk: Arc<dyn Disk>) -> Files {
+        Files { disk, lately_used: Arc::default() }
+    }
+
+    fn keep(&self, file: Arc<File>) {
+        let mut kept = lock(&self.lately_used);
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(file);
+    }
 }
 
 /// A file of the log, by what tells it from any other that later has its name.
 #[derive(Debug)]
 pub(super) struct LogFile {
+    files: Files,
     path: PathBuf,
     identity: Identity,
     open: Mutex<Weak<File>>,
@@ -35,10 +60,15 @@ pub(super) struct LogFile {
 
 impl LogFile {
     /// One that is open now, at this path or on its way there; until it is there, the caller holds it open.
-    pub fn new(path: &Path, file: &Arc<File>) -> io::Result<LogFile> {
-        keep(Arc::clone(file));
+    pub fn new(files: &Files, path: &Path, file: &Arc<File>) -> io::Result<LogFile> {
+        files.keep(Arc::clone(file));
         let identity = file.facts()?.identity;
-        Ok(LogFile { path: path.to_owned(), identity, open: Mutex::new(Arc::downgrade(file)) })
+        Ok(LogFile { files: files.clone(), path: path.to_owned(), identity, open: Mutex::new(Arc::downgrade(file)) })
+    }
+
+    /// The disk on which it is.
+    pub fn disk(&self) -> &dyn Disk {
+        self.files.disk.as_ref()
     }
 
     pub fn identity(&self) -> Identity {
@@ -54,9 +84,9 @@ impl LogFile {
         if let Some(file) = open.upgrade() {
             return Ok(file);
         }
-        let file = self.open(File::open)?;
+        let file = self.open(Open::Read)?;
         *open = Arc::downgrade(&file);
-        keep(Arc::clone(&file));
+        self.files.keep(Arc::clone(&file));
         Ok(file)
     }
 
@@ -66,13 +96,13 @@ impl LogFile {
     /// As [`LogFile::get`].
     pub fn get_to_write(&self) -> io::Result<Arc<File>> {
         let mut open = lock(&self.open);
-        let file = self.open(File::open_to_write)?;
+        let file = self.open(Open::Write)?;
         *open = Arc::downgrade(&file);
         Ok(file)
     }
 
-    fn open(&self, open: fn(&Path) -> io::Result<File>) -> io::Result<Arc<File>> {
-        let file = Arc::new(open(&self.path)?);
+    fn open(&self, how: Open) -> io::Result<Arc<File>> {
+        let file = Arc::new(self.disk().open(&self.path, how)?);
         if file.facts()?.identity != self.identity {
             return Err(io::Error::new(ErrorKind::NotFound, "another file has its name"));
         }

@@ -1,4 +1,4 @@
-//! The read-only opening: keeps up with a directory that another process may be writing and thinning.
+//! The read-only opening: keeps up with a directory that another process may be writing and compacting.
 
 use super::index::{Location, pair_of};
 use super::load::{self, Access, Loaded};
@@ -11,13 +11,13 @@ use std::sync::Arc;
 /// Brings `log` up to what the directory holds now. Frames that were appended are added; if files were replaced or
 /// removed, everything is loaded anew.
 pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
-    let listing = load::list(&log.dir).map_err(|e| unavailable(&log.dir, &e))?;
+    let listing = load::list(log.files.disk.as_ref(), &log.dir).map_err(|e| unavailable(&log.dir, &e))?;
     let mut guard = log.write();
     let known = guard.segments.len();
     let files = relevant(&listing, &guard.segments);
     let appended = guard.schemas == listing.schemas.len()
         && files.len() >= known
-        // One that begins earlier has taken over the end of the one before (`secure.rs`).
+        // One that begins earlier has taken over the end of the one before (`recover_tail.rs`).
         && files.get(known).is_none_or(|(first, _)| *first >= guard.next)
         && files.iter().zip(&guard.segments).all(|((_, path), segment)| {
             path == &segment.path && segment.is_at(path)
@@ -25,13 +25,13 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     if appended {
         let mut loaded =
             Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
-        let through = loaded.state.segments.last().map_or(0, |last| if last.thinned { last.through } else { 0 });
-        let new = load::survey(files.get(known..).unwrap_or_default(), through, Access::Read);
+        let through = loaded.state.segments.last().map_or(0, |last| if last.compacted { last.through } else { 0 });
+        let new = load::survey(&log.files, files.get(known..).unwrap_or_default(), through, Access::Read);
         let mut complete = false;
         if let Ok(Some(new)) = new {
             complete = grow(&mut loaded, new.files.first().map(|next| next.first)).is_ok();
             for (found, limit) in load::with_limits(new.files) {
-                complete = complete && loaded.add(found, limit, Access::Read) == Ok(true);
+                complete = complete && loaded.add(&log.files, found, limit, Access::Read) == Ok(true);
             }
         }
         *guard = loaded.state;
@@ -43,7 +43,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         }
     }
     drop(guard);
-    let mut loaded = load::load(&log.dir, Access::Read)?;
+    let mut loaded = load::load(&log.files, &log.dir, Access::Read)?;
     loaded.damage.drain(..).for_each(|sentence| log.report(sentence));
     let mut guard = log.write();
     // Positions never go back, even if the directory was emptied.
@@ -54,7 +54,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     Ok(())
 }
 
-/// The files of a listing without those that a thinned segment before them replaces.
+/// The files of a listing without those that a compacted segment before them replaces.
 fn relevant(listing: &load::Listing, segments: &[super::segment::Segment]) -> Vec<(Position, PathBuf)> {
     let replaced = |first: Position| {
         let at = segments.partition_point(|segment| segment.first < first);

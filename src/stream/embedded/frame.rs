@@ -45,17 +45,17 @@ pub(super) const FIRST: u8 = 4;
 pub(super) struct FileHeader {
     /// First position that the file covers; its name says the same.
     pub first: Position,
-    /// Last position that a thinned file covers, which may be more than it holds; 0 for one that is not thinned.
+    /// Last position that a compacted file covers, which may be more than it holds; 0 for one that is not compacted.
     pub through: Position,
-    /// Whether it was thinned.
-    pub thinned: bool,
+    /// Whether it was compacted.
+    pub compacted: bool,
 }
 
 impl FileHeader {
     pub fn to_bytes(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend(if self.thinned { THINNED } else { 0 }.to_le_bytes());
+        bytes.extend(if self.compacted { THINNED } else { 0 }.to_le_bytes());
         bytes.extend(self.first.to_le_bytes());
         bytes.extend(self.through.to_le_bytes());
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
@@ -71,7 +71,7 @@ impl FileHeader {
             && covered.starts_with(&MAGIC)
             && u16_at(covered, 8)? == VERSION;
         let (flags, first, through) = (u16_at(covered, 10)?, u64_at(covered, 12)?, u64_at(covered, 20)?);
-        sound.then_some(FileHeader { first, through, thinned: flags & THINNED != 0 })
+        sound.then_some(FileHeader { first, through, compacted: flags & THINNED != 0 })
     }
 }
 

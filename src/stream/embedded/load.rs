@@ -1,13 +1,13 @@
 //! From a directory to a [`State`]: lists the segments, scans them, passes damage, cuts what a crash left unfinished.
 
-use super::disk::Disk;
+use super::file::Files;
 use super::frame::{FILE_HEADER, FileHeader, Step, Walker};
 use super::index::{Location, pair_of};
 use super::log::{State, unavailable};
 use super::segment::{self, Segment};
 use crate::change::Position;
 use crate::codec::{self, Decoder, WriterSchema};
-use crate::env::disk::{self, File};
+use crate::env::disk::{Disk, File, Open};
 use crate::stream::StreamError;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(super) struct Loaded {
 }
 
 /// How often a directory is listed anew because a file vanished between listing and opening. Each time another process
-/// has finished a step of thinning, which takes longer than a listing; beyond this something else is wrong.
+/// has finished a step of compaction, which takes longer than a listing; beyond this something else is wrong.
 const LISTINGS_MAX: usize = 100;
 
 /// The segments' files by their first position, and the schemas' files.
@@ -37,9 +37,9 @@ pub(super) struct Listing {
 }
 
 /// What is in the directory now.
-pub(super) fn list(dir: &Path) -> io::Result<Listing> {
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Listing> {
     let mut listing = Listing { segments: Vec::new(), schemas: Vec::new(), temporary: Vec::new() };
-    for path in disk::list(dir)? {
+    for path in disk.list(dir)? {
         let ends_with = |end: &str| path.extension().is_some_and(|extension| extension == end);
         if let Some(first) = segment::first_of(&path) {
             listing.segments.push((first, path));
@@ -54,10 +54,10 @@ pub(super) fn list(dir: &Path) -> io::Result<Listing> {
 }
 
 /// How to treat the directory.
-#[derive(Clone, Copy)]
-pub(super) enum Access<'a> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
     /// It is ours: finish what a crash left unfinished.
-    Write(&'a dyn Disk),
+    Write,
     /// Another process may write it: change nothing, and what is unfinished is not there yet.
     Read,
 }
@@ -73,22 +73,20 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn open(first: Position, path: &Path, access: Access<'_>) -> io::Result<(Found, File)> {
-        let file = match access {
-            Access::Write(_) => File::open_to_write(path)?,
-            Access::Read => File::open(path)?,
-        };
+    fn open(disk: &dyn Disk, first: Position, path: &Path, access: Access) -> io::Result<(Found, File)> {
+        let how = if access == Access::Write { Open::Write } else { Open::Read };
+        let file = disk.open(path, how)?;
         let len = file.facts()?.len;
         let header = FileHeader::read(&file).filter(|header| header.first == first);
-        // A file without a header is taken for a thinned one, so that nobody believes that its history is whole.
-        let assumed = FileHeader { first, through: 0, thinned: true };
+        // A file without a header is taken for a compacted one, so that nobody believes that its history is whole.
+        let assumed = FileHeader { first, through: 0, compacted: true };
         let (header, sound) = (header.unwrap_or(assumed), header.is_some());
         Ok((Found { first, path: path.to_owned(), len, header, sound }, file))
     }
 
     /// The file once more; `None` if it is gone, or another one has its name.
-    fn reopen(&self, access: Access<'_>) -> io::Result<Option<File>> {
-        match Found::open(self.first, &self.path, access) {
+    fn reopen(&self, disk: &dyn Disk, access: Access) -> io::Result<Option<File>> {
+        match Found::open(disk, self.first, &self.path, access) {
             Ok((now, file)) => {
                 let is_same = (now.header, now.sound) == (self.header, self.sound) && now.len >= self.len;
                 Ok(is_same.then_some(file))
@@ -99,9 +97,9 @@ impl Found {
     }
 
     /// Whether there is nothing in it that could ever have been acknowledged: its creation did not come to an end, or nothing followed it.
-    /// What a sound header of a thinned file says is something.
+    /// What a sound header of a compacted file says is something.
     fn is_bare(&self) -> bool {
-        self.len < FILE_HEADER || self.len == FILE_HEADER && !(self.sound && self.header.thinned)
+        self.len < FILE_HEADER || self.len == FILE_HEADER && !(self.sound && self.header.compacted)
     }
 
     /// Whether, as the last file, it holds nothing but an append that was cut short.
@@ -112,12 +110,12 @@ impl Found {
             Some(Step::Damage(damage)) => damage.before.is_some(),
             None => false,
         };
-        self.sound && !self.header.thinned && !holds && !walker.unreadable
+        self.sound && !self.header.compacted && !holds && !walker.unreadable
     }
 
     /// Last position that it covers in the place of files that it replaces; 0: none.
     fn through(&self) -> Position {
-        if self.header.thinned { self.header.through } else { 0 }
+        if self.header.compacted { self.header.through } else { 0 }
     }
 }
 
@@ -133,15 +131,17 @@ pub(super) struct Survey {
 
 /// Looks through the files of a listing; the one before the first of them covers the positions up to `through`. `None` if a file vanished.
 pub(super) fn survey(
+    files: &Files,
     listed: &[(Position, PathBuf)],
     mut through: Position,
-    access: Access<'_>,
+    access: Access,
 ) -> Result<Option<Survey>, StreamError> {
+    let disk = files.disk.as_ref();
     let mut survey = Survey { files: Vec::new(), void: Vec::new(), unfinished: Vec::new() };
     for (first, path) in listed {
-        let found = match Found::open(*first, path, access) {
+        let found = match Found::open(disk, *first, path, access) {
             Ok((found, _)) => found,
-            // Thinning by another process removes files; what they held is then in the file before.
+            // Compaction by another process removes files; what they held is then in the file before.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(path, &error)),
         };
@@ -153,7 +153,9 @@ pub(super) fn survey(
         }
     }
     while let Some(last) = survey.files.last() {
-        let Some(file) = last.reopen(access).map_err(|error| unavailable(&last.path, &error))? else { return Ok(None) };
+        let Some(file) = last.reopen(disk, access).map_err(|error| unavailable(&last.path, &error))? else {
+            return Ok(None);
+        };
         if !last.is_unfinished(&file) {
             break;
         }
@@ -170,9 +172,9 @@ pub(super) fn with_limits(files: Vec<Found>) -> impl Iterator<Item = (Found, Opt
 }
 
 /// Loads a directory that exists.
-pub(super) fn load(dir: &Path, access: Access<'_>) -> Result<Loaded, StreamError> {
+pub(super) fn load(files: &Files, dir: &Path, access: Access) -> Result<Loaded, StreamError> {
     for _ in 0..LISTINGS_MAX {
-        if let Some(loaded) = load_once(dir, access)? {
+        if let Some(loaded) = load_once(files, dir, access)? {
             return Ok(loaded);
         }
     }
@@ -180,22 +182,23 @@ pub(super) fn load(dir: &Path, access: Access<'_>) -> Result<Loaded, StreamError
 }
 
 /// `None` if a file vanished that the listing had.
-fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamError> {
-    let listing = list(dir).map_err(|e| unavailable(dir, &e))?;
+fn load_once(files: &Files, dir: &Path, access: Access) -> Result<Option<Loaded>, StreamError> {
+    let disk = files.disk.as_ref();
+    let listing = list(disk, dir).map_err(|e| unavailable(dir, &e))?;
     let mut loaded = Loaded::default();
     loaded.state.schemas = listing.schemas.len();
     let mut decoder = Decoder::default();
     let own = codec::own_fingerprint().map(|own| codec::hex(&own)).unwrap_or_default();
     // Ours is compiled in.
     for path in listing.schemas.iter().filter(|path| path.file_stem().is_none_or(|stem| stem != own.as_str())) {
-        let json = disk::read_to_string(path).map_err(|e| e.to_string());
+        let json = disk.read_to_string(path).map_err(|e| e.to_string());
         match json.and_then(|json| WriterSchema::parse(&json).map_err(|e| e.to_string())) {
             Ok(schema) => decoder.learn(schema),
             Err(error) => loaded.damage.push(format!("{}: {error}", path.display())),
         }
     }
     loaded.state.decoder = Arc::new(decoder);
-    if let Access::Write(disk) = access {
+    if access == Access::Write {
         // A killed process may have named files and not made the names durable: before a file is removed that another
         // one replaces, and before records go into the newest one.
         disk.sync_dir(dir).map_err(|e| unavailable(dir, &e))?;
@@ -203,18 +206,18 @@ fn load_once(dir: &Path, access: Access<'_>) -> Result<Option<Loaded>, StreamErr
             disk.remove(path).map_err(|e| unavailable(path, &e))?;
         }
     }
-    let Some(survey) = survey(&listing.segments, 0, access)? else { return Ok(None) };
-    if let Access::Write(disk) = access {
+    let Some(survey) = survey(files, &listing.segments, 0, access)? else { return Ok(None) };
+    if access == Access::Write {
         loaded.remove_void(dir, &survey, disk)?;
     }
     for (found, limit) in with_limits(survey.files) {
-        if !loaded.add(found, limit, access)? {
+        if !loaded.add(files, found, limit, access)? {
             return Ok(None);
         }
     }
-    if let (Access::Write(disk), Some(last)) = (access, loaded.state.segments.last()) {
+    if let (Access::Write, Some(last)) = (access, loaded.state.segments.last()) {
         // What a killed process wrote but did not sync is read like all else from here on, so it has to stay.
-        last.file.get().and_then(|file| disk.sync(&file)).map_err(|e| unavailable(&last.path, &e))?;
+        last.file.get().and_then(|file| file.sync()).map_err(|e| unavailable(&last.path, &e))?;
     }
     // A file's name says that the positions before it were given out, whatever became of the file before.
     let named = listing.segments.last().map_or(1, |(first, _)| *first);
@@ -239,9 +242,17 @@ impl Loaded {
     }
 
     /// Adds the next file. `limit` is the first position of the one behind it. False if it has vanished.
-    pub fn add(&mut self, found: Found, limit: Option<Position>, access: Access<'_>) -> Result<bool, StreamError> {
+    pub fn add(
+        &mut self,
+        files: &Files,
+        found: Found,
+        limit: Option<Position>,
+        access: Access,
+    ) -> Result<bool, StreamError> {
         let (first, path) = (found.first, found.path.as_path());
-        let Some(file) = found.reopen(access).map_err(|error| unavailable(path, &error))? else { return Ok(false) };
+        let Some(file) = found.reopen(files.disk.as_ref(), access).map_err(|error| unavailable(path, &error))? else {
+            return Ok(false);
+        };
         if !found.sound {
             self.damage.push(format!("{}: the header is damaged", path.display()));
         }
@@ -251,7 +262,7 @@ impl Loaded {
         }
         let (ordinal, file) = (self.state.new_ordinal(), Arc::new(file));
         let mut segment =
-            Segment::new(ordinal, path.to_owned(), &file, found.header).map_err(|e| unavailable(path, &e))?;
+            Segment::new(files, ordinal, path.to_owned(), &file, found.header).map_err(|e| unavailable(path, &e))?;
         // Records that the file before has as well (which only damage brings about) are passed over.
         segment.last = self.state.next.saturating_sub(1);
         self.state.open(&segment);
@@ -263,15 +274,15 @@ impl Loaded {
             .map_err(|e| unavailable(path, &e))?;
         self.damage.extend(scanned.damage.iter().map(|damage| segment.describe(damage)));
         self.state.next = self.state.next.max(segment.next());
-        self.appendable = found.sound && !segment.thinned;
+        self.appendable = found.sound && !segment.compacted;
         self.whole = found.sound;
         if let Some(tail) = scanned.tail.filter(|_| !segment.reaches(limit)) {
-            let closed = limit.is_some() || segment.thinned;
+            let closed = limit.is_some() || segment.compacted;
             match access {
                 // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from
                 // that. It goes, so that the next append stands behind a sound frame.
-                Access::Write(disk) if !closed && !scanned.unreadable => {
-                    disk.truncate(&file, segment.len).map_err(|e| unavailable(path, &e))?;
+                Access::Write if !closed && !scanned.unreadable => {
+                    file.set_len(segment.len).map_err(|e| unavailable(path, &e))?;
                     let (bytes, path) = (tail.bytes, path.display());
                     self.damage.push(format!("{path}: an unfinished append of {bytes} bytes was cut off"));
                 }
@@ -288,7 +299,7 @@ impl Loaded {
                 }
             }
         }
-        if limit.is_some() || segment.thinned {
+        if limit.is_some() || segment.compacted {
             segment.close();
         }
         self.state.segments.push(segment);

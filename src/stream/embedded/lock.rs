@@ -1,7 +1,7 @@
 //! One writer at a time: a lock file whose content names who holds it.
 
 use super::log::unavailable;
-use crate::env::disk::{self, File, Identity};
+use crate::env::disk::{Disk, File, Identity, Open};
 use crate::stream::StreamError;
 use std::path::{Path, PathBuf};
 
@@ -21,12 +21,12 @@ impl OwnerLock {
     ///
     /// # Errors
     /// [`StreamError::Owned`] with the holder's name if another has it.
-    pub fn acquire(dir: &Path, holder: &str) -> Result<OwnerLock, StreamError> {
+    pub fn acquire(disk: &dyn Disk, dir: &Path, holder: &str) -> Result<OwnerLock, StreamError> {
         let path = dir.join(NAME);
         let failed = |e: std::io::Error| unavailable(&path, &e);
-        let file = File::open_or_create(&path).map_err(failed)?;
+        let file = disk.open(&path, Open::OpenOrCreate).map_err(failed)?;
         if !file.try_lock().map_err(failed)? {
-            let other = disk::read_to_string(&path).unwrap_or_default();
+            let other = disk.read_to_string(&path).unwrap_or_default();
             let other = if other.trim().is_empty() { "another process" } else { other.trim() };
             return Err(StreamError::Owned(format!("the stream in {} is written by {other}", dir.display())));
         }
@@ -37,7 +37,7 @@ impl OwnerLock {
     }
 
     /// Whether the file is still in its place. A lock on a removed file keeps nobody out.
-    pub fn in_place(&self) -> bool {
-        disk::facts(&self.path).is_ok_and(|facts| facts.identity == self.identity)
+    pub fn in_place(&self, disk: &dyn Disk) -> bool {
+        disk.facts(&self.path).is_ok_and(|facts| facts.identity == self.identity)
     }
 }

@@ -1,6 +1,6 @@
 //! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
 
-use super::file::LogFile;
+use super::file::{Files, LogFile};
 use super::index::{Location, PairIndex};
 use super::segment::Segment;
 use crate::change::{KeyedHash, Position};
@@ -17,6 +17,7 @@ const DAMAGE_MAX: usize = 1000;
 /// The shared half of an [`super::EmbeddedStream`].
 pub(super) struct Log {
     pub dir: PathBuf,
+    pub files: Files,
     state: RwLock<State>,
     damage: Mutex<Vec<String>>,
     /// The newest position. Changes after `state` does.
@@ -39,8 +40,8 @@ pub(super) struct State {
     pub opened: Map<u32, Opened>,
     pub index: PairIndex,
     /// Whether the last segment was found by this opening and has not been copied yet: the end of it may not be on the disk
-    /// (`secure.rs`). Nothing is appended or thinned then.
-    pub foreign: bool,
+    /// (`recover_tail.rs`). Nothing is appended or compacted then.
+    pub unverified_tail: bool,
     /// The position of the next record.
     pub next: Position,
     /// The ordinal of the next segment.
@@ -112,10 +113,11 @@ impl State {
         let Some((first, first_ms)) = self.segments.iter().find_map(|segment| segment.oldest) else {
             return Extent { last, full_from: self.next, bytes: self.bytes(), ..Extent::default() };
         };
-        let whole_from = self.segments.iter().rposition(|segment| segment.thinned).map_or(0, |thinned| thinned + 1);
+        let whole_from =
+            self.segments.iter().rposition(|segment| segment.compacted).map_or(0, |compacted| compacted + 1);
         let whole = self.segments.get(whole_from..).unwrap_or_default();
         let (full_from, full_from_ms) = whole.iter().find_map(|segment| segment.oldest).unwrap_or_else(|| {
-            // Nothing is left whole: the fold of everything is the state since the newest of the thinned records.
+            // Nothing is left whole: the fold of everything is the state since the newest of the compacted records.
             (self.next, self.segments.iter().map(|segment| segment.ts_max).max().unwrap_or(0))
         });
         let full_from = match whole.first() {
@@ -127,9 +129,9 @@ impl State {
 }
 
 impl Log {
-    pub fn new(dir: PathBuf, state: State) -> Log {
+    pub fn new(dir: PathBuf, files: Files, state: State) -> Log {
         let newest = watch::Sender::new(state.next.saturating_sub(1));
-        Log { dir, state: RwLock::new(state), damage: Mutex::new(Vec::new()), newest }
+        Log { dir, files, state: RwLock::new(state), damage: Mutex::new(Vec::new()), newest }
     }
 
     // A thread that panicked cannot have left the state half changed in a way that a later reader would believe: every

@@ -1,9 +1,9 @@
 //! The embedded stream: a log of segment files in one directory, written by one process, read by any number.
 //!
 //! ```text
-//!   append -> Writer (one thread: group commit)  -> 00000000000000000001.log   oldest; perhaps thinned
+//!   append -> Writer (one thread: group commit)  -> 00000000000000000001.log   oldest; perhaps compacted
 //!                                                   00000000000000081920.log   whole
-//!   Thinner (one thread: retention)             ->  00000000000000163840.log   active
+//!   Compactor (one thread: retention)           ->  00000000000000163840.log   active
 //!   read, position_at -> frames, in order           9c42a0a87e5e9c14.avsc      schema of the payloads
 //!   latest, knows     -> index of pairs, in memory  lock                       who writes
 //! ```
@@ -11,13 +11,13 @@
 //! Why it is correct: the files are the only truth. A frame carries a checksum, its position and its pair's hash, so
 //! index and positions are rebuilt by a scan at every start, and nothing that a crash can leave is taken for a record
 //! (`frame.rs`). A record is shown to readers and acknowledged only after `fdatasync` (`writer.rs`). Retention never
-//! changes a file: it writes a new one beside it and renames it (`thin.rs`). Damage loses what it hit and nothing
+//! changes a file: it writes a new one beside it and renames it (`compact.rs`). Damage loses what it hit and nothing
 //! else; it is told in [`EmbeddedStream::damage`] and in each answer that passes it.
 //!
 //! Positions are never used twice while records stand behind them: an append that failed or was cut short gives its
 //! positions back. Memory: 21 to 43 bytes a pair that the stream ever knew, and 24 bytes a 64 KiB of log.
 
-mod disk;
+mod compact;
 mod file;
 mod follow;
 mod frame;
@@ -27,16 +27,19 @@ mod lock;
 mod log;
 mod options;
 mod query;
-mod secure;
+mod recover_tail;
 mod segment;
-mod thin;
+mod steps;
 mod whole;
 mod writer;
+
+pub use steps::{CompactorSteps, Step, WriterSteps};
 
 use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::codec;
 use crate::env;
+use file::Files;
 use frame::{CONFLICT, FRAME_MAX, MARKER, Meta};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
@@ -56,10 +59,10 @@ use tokio::sync::{Semaphore, oneshot};
 const QUEUE_BYTES: usize = 16 << 20;
 /// The queue is counted in these, so that it holds 1,024 appends at most.
 const QUEUE_UNIT: usize = 16 << 10;
-/// Requests that may wait: appends, and two more, so that a `thin_now` and a `set_whole` find a place.
+/// Requests that may wait: appends, and two more, so that a `compact_now` and a `set_whole` find a place.
 const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 2;
 
-/// How often a look is repeated where files were gone. Each time another process has finished a step of thinning, or a segment that
+/// How often a look is repeated where files were gone. Each time another process has finished a step of compaction, or a segment that
 /// somebody removed is given up.
 const LOOKS_MAX: usize = 10_000;
 /// How often a read-only opening looks for new records: below what a person at `tail` notices.
@@ -87,14 +90,14 @@ struct Writing {
     queue: Arc<Semaphore>,
     /// Dropped first, so that the writer ends.
     requests: Option<SyncSender<writer::Request>>,
-    thinner: Arc<thin::Thinner>,
+    compactor: Arc<compact::Compactor>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
         self.requests = None;
-        self.thinner.stop();
+        self.compactor.stop();
         for thread in self.threads.drain(..) {
             // It cannot panic; if it did, what it acknowledged is durable all the same.
             let _ = thread.join();
@@ -113,21 +116,47 @@ impl EmbeddedStream {
         EmbeddedStream::open_with(dir, Options::new(retention), holder)
     }
 
+    /// As [`EmbeddedStream::open`], without threads: nothing is written and nothing is compacted but by the steps, on whichever thread
+    /// they are called. For simulators. An append resolves after a step; [`EmbeddedStream::compact_now`] would wait for ever.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStream::open`].
+    pub fn open_in_steps(
+        dir: &Path,
+        retention: Retention,
+        holder: &str,
+    ) -> Result<(EmbeddedStream, WriterSteps, CompactorSteps), StreamError> {
+        EmbeddedStream::open_parts(dir, Options::new(retention), holder)
+    }
+
     fn open_with(dir: &Path, options: Options, holder: &str) -> Result<EmbeddedStream, StreamError> {
-        let (writer, log, thinner) = writer::Writer::open(dir.to_owned(), holder, options)?;
-        let (requests, received) = std::sync::mpsc::sync_channel(REQUESTS);
-        let mut writing = Writing {
-            queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
-            requests: Some(requests),
-            thinner: Arc::clone(&thinner),
-            threads: Vec::new(),
-        };
+        let (mut stream, writer, compactor) = EmbeddedStream::open_parts(dir, options, holder)?;
         let failed =
             |error: std::io::Error| StreamError::Unavailable(format!("a thread could not be started: {error}"));
-        writing.threads.push(env::tasks::thread("stream-write", move || writer.run(&received)).map_err(failed)?);
-        writing.threads.push(env::tasks::thread("stream-thin", move || thinner.run()).map_err(failed)?);
+        if let Some(writing) = &mut stream.writing {
+            writing.threads.push(env::tasks::thread("stream-write", move || writer.run()).map_err(failed)?);
+            writing.threads.push(env::tasks::thread("stream-compact", move || compactor.run()).map_err(failed)?);
+        }
+        Ok(stream)
+    }
+
+    fn open_parts(
+        dir: &Path,
+        options: Options,
+        holder: &str,
+    ) -> Result<(EmbeddedStream, WriterSteps, CompactorSteps), StreamError> {
+        let period = options.period;
+        let (writer, log, compactor) = writer::Writer::open(dir.to_owned(), holder, options)?;
+        let (requests, received) = std::sync::mpsc::sync_channel(REQUESTS);
+        let writing = Writing {
+            queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
+            requests: Some(requests),
+            compactor: Arc::clone(&compactor),
+            threads: Vec::new(),
+        };
         let reading = Reading { log: Arc::clone(&log), follows: false, refreshing: Mutex::default() };
-        Ok(EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) })
+        let stream = EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) };
+        Ok((stream, WriterSteps::new(writer, received, period), CompactorSteps::new(compactor)))
     }
 
     /// Opens the stream in `dir` for reading only, beside a writer or without one. It takes no lock and changes
@@ -137,8 +166,12 @@ impl EmbeddedStream {
     /// # Errors
     /// [`StreamError::Unavailable`] if there is no such directory, or it cannot be read.
     pub fn open_read_only(dir: &Path) -> Result<EmbeddedStream, StreamError> {
-        let loaded = load::load(dir, load::Access::Read)?;
-        let log = Log::new(dir.to_owned(), loaded.state);
+        EmbeddedStream::follow(Files::here(), dir)
+    }
+
+    fn follow(files: Files, dir: &Path) -> Result<EmbeddedStream, StreamError> {
+        let loaded = load::load(&files, dir, load::Access::Read)?;
+        let log = Log::new(dir.to_owned(), files, loaded.state);
         loaded.damage.into_iter().for_each(|sentence| log.report(sentence));
         let log = Arc::new(log);
         let reading = Reading { log: Arc::clone(&log), follows: true, refreshing: Mutex::default() };
@@ -152,17 +185,17 @@ impl EmbeddedStream {
         self.log.damage()
     }
 
-    /// Applies retention now, instead of when its timer is due. Returns when nothing is left to be thinned.
+    /// Applies retention now, instead of when its timer is due. Returns when nothing is left to be compacted.
     ///
     /// # Errors
     /// [`StreamError::Unavailable`] if the disk refuses, or in an opening for reading only.
-    pub fn thin_now(&self) -> Result<(), StreamError> {
+    pub fn compact_now(&self) -> Result<(), StreamError> {
         let writing = self.writing()?;
         let (done, ticked) = std::sync::mpsc::sync_channel(1);
         if let Some(requests) = &writing.requests {
             let _ = requests.send(writer::Request::Tick(done)).map(|()| ticked.recv());
         }
-        writing.thinner.thin().map_err(|error| log::unavailable(&self.log.dir, &error))
+        writing.compactor.compact().map_err(|error| log::unavailable(&self.log.dir, &error))
     }
 
     fn writing(&self) -> Result<&Writing, StreamError> {
@@ -204,7 +237,7 @@ impl EmbeddedStream {
 }
 
 impl Reading {
-    /// Refreshes and looks, and once more where a file was gone: another process thins beside an opening for reading only, and of one
+    /// Refreshes and looks, and once more where a file was gone: another process compacts beside an opening for reading only, and of one
     /// that was removed under a writer everything that was in it is gone.
     fn answer<T>(&self, look: impl Fn(&Log) -> Result<T, Missed>) -> Result<T, StreamError> {
         self.refresh()?;
@@ -281,7 +314,7 @@ impl Stream for EmbeddedStream {
     }
 
     fn whole(&self) -> Whole {
-        whole::kept(&self.log.dir)
+        whole::kept(self.log.files.disk.as_ref(), &self.log.dir)
     }
 
     fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {

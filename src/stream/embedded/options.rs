@@ -1,6 +1,6 @@
-//! What an opening for writing goes by: how large segments are, and when history is thinned.
+//! What an opening for writing goes by: how large segments are, and when history is compacted.
 
-use super::disk::{Disk, RealDisk};
+use super::file::Files;
 use crate::env;
 use crate::stream::Retention;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// An opening copies the newest segment if it is no larger than this share of one, 8 MiB at most; of a larger one it copies the last write
 /// and begins another segment with it. So openings without end make sixteen times as many files at most.
 const RENEWED: u64 = 8;
-/// Segments that make up `retention.size`: the active one cannot be thinned, and this bounds its share.
+/// Segments that make up `retention.size`: the active one cannot be compacted, and this bounds its share.
 const SEGMENTS: u64 = 8;
 /// The active segment is closed at this age even if `retention.age` is long: a position by time then needs to look at
 /// an hour of history at most.
@@ -30,7 +30,7 @@ pub(super) struct Options {
     pub(super) renew_bytes: u64,
     /// How often retention is looked at without being woken.
     pub(super) period: Duration,
-    pub(super) disk: Arc<dyn Disk>,
+    pub(super) files: Files,
     /// The clock that age is measured with, milliseconds since the epoch.
     pub(super) now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -43,7 +43,7 @@ impl Options {
             segment_bytes,
             renew_bytes: segment_bytes / RENEWED,
             period: (retention.age / 10).clamp(PERIOD_BOUNDS.0, PERIOD_BOUNDS.1),
-            disk: Arc::new(RealDisk),
+            files: Files::here(),
             now_ms: Arc::new(env::unix_ms),
         }
     }

@@ -1,9 +1,9 @@
 //! One file of the log: what is known of it in memory, and the scan that finds it out.
 
-use super::file::LogFile;
+use super::file::{Files, LogFile};
 use super::frame::{CONFLICT, Damage, FILE_HEADER, FIRST, FileHeader, MARKER, Meta, Step, Walker};
 use crate::change::Position;
-use crate::env::disk::{self, File};
+use crate::env::disk::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,18 +51,18 @@ pub(super) struct Segment {
     pub file: Arc<LogFile>,
     /// First position that it covers.
     pub first: Position,
-    /// Last position that it covers if it is thinned, else 0.
+    /// Last position that it covers if it is compacted, else 0.
     pub through: Position,
     /// Whether only newest records, conflicts and markers are left.
-    pub thinned: bool,
+    pub compacted: bool,
     /// Bytes that count: whole, durable frames and the header.
     pub len: u64,
     /// Frames.
     pub records: u64,
     /// Frames that are kept for what they are: conflicts and markers.
-    pub special: u64,
+    pub pinned: u64,
     /// The largest `ts_ms` of those.
-    pub special_ts_max: i64,
+    pub pinned_ts_max: i64,
     /// Position and `ts_ms` of the first frame.
     pub oldest: Option<(Position, i64)>,
     /// Position of the last frame; 0 if there is none.
@@ -79,18 +79,24 @@ pub(super) struct Segment {
 
 impl Segment {
     /// An empty one. The caller holds the file until it has its name, and for as long as it works with it.
-    pub fn new(ordinal: u32, path: PathBuf, file: &Arc<File>, header: FileHeader) -> io::Result<Segment> {
+    pub fn new(
+        files: &Files,
+        ordinal: u32,
+        path: PathBuf,
+        file: &Arc<File>,
+        header: FileHeader,
+    ) -> io::Result<Segment> {
         Ok(Segment {
             ordinal,
-            file: Arc::new(LogFile::new(&path, file)?),
+            file: Arc::new(LogFile::new(files, &path, file)?),
             path,
             first: header.first,
             through: header.through,
-            thinned: header.thinned,
+            compacted: header.compacted,
             len: FILE_HEADER,
             records: 0,
-            special: 0,
-            special_ts_max: i64::MIN,
+            pinned: 0,
+            pinned_ts_max: i64::MIN,
             oldest: None,
             last: 0,
             ts_max: i64::MIN,
@@ -103,7 +109,7 @@ impl Segment {
     /// Whether the file with this name is still the one that was read. One that is closed and was replaced leaves its number to the
     /// next one, so the length, and of a file that is not written any more the time, must be the same as well.
     pub fn is_at(&self, path: &Path) -> bool {
-        let Ok(now) = disk::facts(path) else { return false };
+        let Ok(now) = self.file.disk().facts(path) else { return false };
         let is_same = now.identity == self.file.identity() && now.len >= self.len;
         is_same && self.closed.is_none_or(|closed| (now.len, now.modified) == closed)
     }
@@ -119,7 +125,7 @@ impl Segment {
         self.len = offset;
         self.last = position - 1;
         self.records = self.records.saturating_sub(other.records);
-        self.special = self.special.saturating_sub(other.special);
+        self.pinned = self.pinned.saturating_sub(other.pinned);
         self.oldest = self.oldest.filter(|(oldest, _)| *oldest < position);
         self.sparse.retain(|sparse| sparse.offset < offset);
         // The times stay: they are bounds.
@@ -135,8 +141,8 @@ impl Segment {
         self.ts_max = self.ts_max.max(meta.ts_ms);
         self.records += 1;
         if meta.flags & (CONFLICT | MARKER) != 0 {
-            self.special += 1;
-            self.special_ts_max = self.special_ts_max.max(meta.ts_ms);
+            self.pinned += 1;
+            self.pinned_ts_max = self.pinned_ts_max.max(meta.ts_ms);
         }
         if meta.flags & FIRST != 0 {
             self.last_write = (offset, meta.position);
@@ -151,7 +157,7 @@ impl Segment {
 
     /// One past the last position that it is known to cover.
     pub fn next(&self) -> Position {
-        self.first.max(self.last + 1).max(if self.thinned { self.through + 1 } else { 0 })
+        self.first.max(self.last + 1).max(if self.compacted { self.through + 1 } else { 0 })
     }
 
     /// Where to begin looking for `position`: an offset, and the position of the frames before it at most.

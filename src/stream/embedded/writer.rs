@@ -1,4 +1,4 @@
-//! The one thread that writes: takes all appends that wait, writes them with one write and one sync, then answers.
+//! The one that writes, in steps (`steps.rs`): takes all appends that wait, writes them with one write and one sync, then answers.
 //!
 //! ```text
 //!   append --encoded frames--> queue (bounded in bytes) --> group: positions, checksums -> write -> fdatasync
@@ -12,14 +12,13 @@
 //! What is read in a file and what is on the disk can differ once a sync was refused, and no later sync need make up for it. So that
 //! nothing refused ever stands where something acknowledged belongs, two rules:
 //!
-//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one or of its end (`secure.rs`). An
+//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one or of its end (`recover_tail.rs`). An
 //!    earlier process may have ended between a refusal and the cut.
 //! 2. Nothing is written, here or in the next segment, before the cut of what was refused is durable.
 //!
 //! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
 //! its first position or behind is void (`load.rs`).
 
-use super::disk::Disk;
 use super::file::LogFile;
 use super::frame::{self, FILE_HEADER, FIRST, FileHeader, Meta};
 use super::index::Location;
@@ -28,17 +27,16 @@ use super::lock::OwnerLock;
 use super::log::{Log, unavailable};
 use super::options::Options;
 use super::segment::{self, Segment};
-use super::{secure, thin};
+use super::{compact, recover_tail};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
-use crate::env::Instant;
-use crate::env::disk::{self, File, Identity};
+use crate::env::disk::{Disk, File, Identity, Open};
 use crate::failpoint::crash_point;
 use crate::stream::{StreamError, Whole};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Bytes that are written at once at most, unless a single append is larger: some ten batches, which a disk takes in
@@ -72,7 +70,7 @@ pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     holder: String,
     lock: OwnerLock,
-    thinner: Arc<thin::Thinner>,
+    compactor: Arc<compact::Compactor>,
     /// The segment that is written; its file, durable length and the time of its first record are in [`Log`] too.
     path: PathBuf,
     identity: Identity,
@@ -86,9 +84,9 @@ pub(super) struct Writer {
 }
 
 /// Makes the directory if there is none, and its name durable.
-fn make_dir(dir: &Path) -> Result<(), StreamError> {
-    let made = disk::create_dir_all(dir).and_then(|()| match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk::sync_dir(parent),
+fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<(), StreamError> {
+    let made = disk.create_dir_all(dir).and_then(|()| match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent),
         _ => Ok(()),
     });
     made.map_err(|e| unavailable(dir, &e))
@@ -100,19 +98,19 @@ impl Writer {
         dir: PathBuf,
         holder: &str,
         options: Options,
-    ) -> Result<(Writer, Arc<Log>, Arc<thin::Thinner>), StreamError> {
-        make_dir(&dir)?;
-        let lock = OwnerLock::acquire(&dir, holder)?;
-        let disk = Arc::clone(&options.disk);
-        let log = Arc::new(Log::new(dir, super::log::State::default()));
-        let thinner = Arc::new(thin::Thinner::new(Arc::clone(&log), options.clone()));
+    ) -> Result<(Writer, Arc<Log>, Arc<compact::Compactor>), StreamError> {
+        let disk = Arc::clone(&options.files.disk);
+        make_dir(disk.as_ref(), &dir)?;
+        let lock = OwnerLock::acquire(disk.as_ref(), &dir, holder)?;
+        let log = Arc::new(Log::new(dir, options.files.clone(), super::log::State::default()));
+        let compactor = Arc::new(compact::Compactor::new(Arc::clone(&log), options.clone()));
         let mut writer = Writer {
             log: Arc::clone(&log),
             options,
             disk,
             holder: holder.to_owned(),
             lock,
-            thinner: Arc::clone(&thinner),
+            compactor: Arc::clone(&compactor),
             path: PathBuf::new(),
             identity: (0, 0),
             file: None,
@@ -121,29 +119,29 @@ impl Writer {
             broken: false,
         };
         writer.load(1)?;
-        Ok((writer, log, thinner))
+        Ok((writer, log, compactor))
     }
 
     /// Loads the directory; the next record will be at `floor` or behind it.
     fn load(&mut self, floor: Position) -> Result<(), StreamError> {
-        let mut loaded = load::load(&self.log.dir, Access::Write(self.disk.as_ref()))?;
+        let mut loaded = load::load(&self.log.files, &self.log.dir, Access::Write)?;
         self.write_schema()?;
         for sentence in loaded.damage {
             self.log.report(sentence);
         }
         let appendable = loaded.appendable && loaded.state.next >= floor;
         loaded.state.next = loaded.state.next.max(floor);
-        // What was thinned was synced before it had its name.
-        let foreign = loaded.state.segments.last().is_some_and(|last| !last.thinned);
-        loaded.state.foreign = foreign;
+        // What was compacted was synced before it had its name.
+        let unverified_tail = loaded.state.segments.last().is_some_and(|last| !last.compacted);
+        loaded.state.unverified_tail = unverified_tail;
         *self.log.write() = loaded.state;
         self.broken = false;
         self.adopt();
         if appendable {
-            self.secure_if_possible();
+            self.recover_tail_if_possible();
         } else {
-            if foreign {
-                secure::last_write(&self.log, &self.options)?;
+            if unverified_tail {
+                recover_tail::recover_tail(&self.log, &self.options)?;
             }
             self.roll()?;
         }
@@ -155,63 +153,50 @@ impl Writer {
     fn write_schema(&self) -> Result<(), StreamError> {
         let fingerprint = codec::own_fingerprint().map_err(|e| StreamError::Damaged(e.to_string()))?;
         let path = self.log.dir.join(format!("{}.{}", codec::hex(&fingerprint), segment::SCHEMA));
-        if disk::exists(&path) {
+        if self.disk.exists(&path) {
             return Ok(());
         }
         let temporary = path.with_extension(segment::TEMPORARY);
         let write = || {
-            let file = self.disk.create(&temporary)?;
-            self.disk.write_at(&file, codec::SCHEMA.as_bytes(), 0)?;
-            self.disk.sync(&file)?;
+            let file = self.disk.open(&temporary, Open::Create)?;
+            file.write_at(codec::SCHEMA.as_bytes(), 0)?;
+            file.sync()?;
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(&self.log.dir)
         };
         write().map_err(|e| unavailable(&path, &e))
     }
 
-    /// Serves until nobody can ask any more.
-    pub fn run(mut self, requests: &Receiver<Request>) {
-        let mut ahead = None;
-        let mut ticked = Instant::now();
-        loop {
-            // A stream that is written without a pause grows old as well.
-            if ticked.elapsed() >= self.options.period {
+    /// Serves one request, and with an append those that wait behind it. Returns a request that it took from the queue and did not serve.
+    pub fn serve(&mut self, request: Request, waiting: &Receiver<Request>) -> Option<Request> {
+        match request {
+            Request::Append(first) => return self.group(first, waiting),
+            Request::Tick(done) => {
                 self.tick();
-                ticked = Instant::now();
+                let _ = done.send(());
             }
-            let request = match ahead.take() {
-                Some(request) => Ok(request),
-                None => requests.recv_timeout(self.options.period),
-            };
-            match request {
-                Ok(Request::Append(first)) => ahead = self.group(first, requests),
-                Ok(Request::Tick(done)) => {
-                    self.tick();
-                    let _ = done.send(());
-                }
-                Ok(Request::Whole(whole, done)) => {
-                    let _ = done.send(super::whole::keep(&self.log.dir, whole));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    // Best effort: the next opening would take what was refused for records, and no sync makes it durable.
-                    if self.broken {
-                        let _ = self.reopen();
-                    }
-                    return;
-                }
+            Request::Whole(whole, done) => {
+                let _ = done.send(super::whole::keep(self.disk.as_ref(), &self.log.dir, whole));
             }
+        }
+        None
+    }
+
+    /// Nobody can ask any more. Best effort: the next opening would take what was refused for records, and no sync makes it durable.
+    pub fn end(&mut self) {
+        if self.broken {
+            let _ = self.reopen();
         }
     }
 
-    /// Begins a new segment if the active one is old, so that age can thin it; before that, what the opening could not do.
-    fn tick(&mut self) {
-        if self.log.read().foreign {
-            self.secure_if_possible();
+    /// Begins a new segment if the active one is old, so that age can compact it; before that, what the opening could not do.
+    pub fn tick(&mut self) {
+        if self.log.read().unverified_tail {
+            self.recover_tail_if_possible();
         }
         let old = |since: i64| since.saturating_add(self.options.roll_ms()) <= (self.options.now_ms)();
         if !self.broken
-            && !self.log.read().foreign
+            && !self.log.read().unverified_tail
             && self.since_ms.is_some_and(old)
             && let Err(error) = self.roll()
         {
@@ -279,12 +264,9 @@ impl Writer {
                 &joined
             }
         };
-        crash_point!(
-            "c2-half-written",
-            self.disk.write_at(&file, whole.get(..whole.len() / 2).unwrap_or_default(), self.len)
-        );
-        crash_point!("c2-written-not-synced", self.disk.write_at(&file, whole, self.len));
-        let written = self.disk.write_at(&file, whole, self.len).and_then(|()| self.disk.sync(&file));
+        crash_point!("c2-half-written", file.write_at(whole.get(..whole.len() / 2).unwrap_or_default(), self.len));
+        crash_point!("c2-written-not-synced", file.write_at(whole, self.len));
+        let written = file.write_at(whole, self.len).and_then(|()| file.sync());
         if let Err(error) = written {
             self.broken = true;
             return Err(unavailable(&self.path, &error));
@@ -294,18 +276,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes can be faster than the thread that thins. A quarter above `size` they wait for it: with the active segment
+    /// Writes can be faster than the thread that compacts. A quarter above `size` they wait for it: with the active segment
     /// and the one that is being rewritten, an eighth each, the disk then holds 1.5 times `size`, and the pairs.
     fn keep_bounded(&self) {
         let size = self.options.retention.size;
         let is_behind = {
             let state = self.log.read();
             // The active one is whole, and one more may be with the thread just now.
-            let whole = state.segments.iter().filter(|segment| !segment.thinned).count();
+            let whole = state.segments.iter().filter(|segment| !segment.compacted).count();
             state.bytes() > size.saturating_add(size / 4) && whole > 2
         };
-        if is_behind && let Err(error) = self.thinner.thin() {
-            tracing::warn!(stream = %self.log.dir.display(), "history could not be thinned: {error}");
+        if is_behind && let Err(error) = self.compactor.compact() {
+            tracing::warn!(stream = %self.log.dir.display(), "history could not be compacted: {error}");
         }
     }
 
@@ -328,26 +310,28 @@ impl Writer {
 
     /// Makes sure that what is written next is written where it will be found, and that nothing refused is there.
     fn make_ready(&mut self) -> Result<(), StreamError> {
-        if !self.lock.in_place() || disk::facts(&self.path).ok().map(|facts| facts.identity) != Some(self.identity) {
+        if !self.lock.in_place(self.disk.as_ref())
+            || self.disk.facts(&self.path).ok().map(|facts| facts.identity) != Some(self.identity)
+        {
             self.begin_anew()?;
         }
         if self.broken {
             self.reopen()?;
         }
-        if self.log.read().foreign { self.secure() } else { Ok(()) }
+        if self.log.read().unverified_tail { self.recover_tail() } else { Ok(()) }
     }
 
     /// Makes durable what this opening found, in a file that is appended to then.
-    fn secure(&mut self) -> Result<(), StreamError> {
-        let secured = secure::last_write(&self.log, &self.options);
+    fn recover_tail(&mut self) -> Result<(), StreamError> {
+        let secured = recover_tail::recover_tail(&self.log, &self.options);
         self.adopt();
         // What cannot be read stays where it is.
         if secured? { Ok(()) } else { self.roll() }
     }
 
-    /// [`Writer::secure`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
-    fn secure_if_possible(&mut self) {
-        if let Err(error) = self.secure() {
+    /// [`Writer::recover_tail`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
+    fn recover_tail_if_possible(&mut self) {
+        if let Err(error) = self.recover_tail() {
             tracing::warn!(stream = %self.log.dir.display(), "what was found could not be copied: {error}");
         }
     }
@@ -365,11 +349,11 @@ impl Writer {
 
     /// After a refused write: opens the file anew and cuts what is not durable.
     fn reopen(&mut self) -> Result<(), StreamError> {
-        let reopened = File::open_to_write(&self.path).and_then(|file| {
-            self.disk.truncate(&file, self.len)?;
-            self.disk.sync(&file)?;
+        let reopened = self.disk.open(&self.path, Open::Write).and_then(|file| {
+            file.set_len(self.len)?;
+            file.sync()?;
             let file = Arc::new(file);
-            Ok((LogFile::new(&self.path, &file)?, file))
+            Ok((LogFile::new(&self.log.files, &self.path, &file)?, file))
         });
         let (log_file, file) = reopened.map_err(|e| unavailable(&self.path, &e))?;
         self.log.write().replace_file(log_file);
@@ -382,15 +366,15 @@ impl Writer {
     /// behind the positions that were given out already.
     fn begin_anew(&mut self) -> Result<(), StreamError> {
         let dir = self.log.dir.clone();
-        make_dir(&dir)?;
-        if !self.lock.in_place() {
-            self.lock = OwnerLock::acquire(&dir, &self.holder)?;
+        make_dir(self.disk.as_ref(), &dir)?;
+        if !self.lock.in_place(self.disk.as_ref()) {
+            self.lock = OwnerLock::acquire(self.disk.as_ref(), &dir, &self.holder)?;
         }
-        if disk::facts(&self.path).ok().map(|facts| facts.identity) == Some(self.identity) {
+        if self.disk.facts(&self.path).ok().map(|facts| facts.identity) == Some(self.identity) {
             return Ok(());
         }
-        let thinner = Arc::clone(&self.thinner);
-        let _thinning = thinner.stand_still();
+        let compactor = Arc::clone(&self.compactor);
+        let _compaction = compactor.stand_still();
         let floor = self.log.read().next;
         self.load(floor)?;
         self.log.report(format!(
@@ -407,13 +391,13 @@ impl Writer {
             (state.next, state.new_ordinal())
         };
         let path = segment::path_of(&self.log.dir, first);
-        let header = FileHeader { first, through: 0, thinned: false };
-        let created = self.disk.create(&path).and_then(|file| {
-            self.disk.write_at(&file, &header.to_bytes(), 0)?;
-            self.disk.sync(&file)?;
+        let header = FileHeader { first, through: 0, compacted: false };
+        let created = self.disk.open(&path, Open::Create).and_then(|file| {
+            file.write_at(&header.to_bytes(), 0)?;
+            file.sync()?;
             self.disk.sync_dir(&self.log.dir)?;
             let file = Arc::new(file);
-            Ok((Segment::new(ordinal, path.clone(), &file, header)?, file))
+            Ok((Segment::new(&self.log.files, ordinal, path.clone(), &file, header)?, file))
         });
         let (segment, file) = match created {
             Ok(created) => created,
@@ -431,11 +415,11 @@ impl Writer {
         self.len = FILE_HEADER;
         self.since_ms = None;
         let mut state = self.log.write();
-        state.foreign = false;
+        state.unverified_tail = false;
         state.open(&segment);
         state.segments.push(segment);
         drop(state);
-        self.thinner.wake();
+        self.compactor.wake();
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What every client of a broker shares: its properties, where its log lines go, and what its errors mean.
 
-use super::Settings;
+use super::settings::Settings;
 use crate::stream::StreamError;
 use crate::telemetry::LogThrottle;
 use rdkafka::client::ClientContext;
@@ -259,6 +259,14 @@ pub(super) fn member(settings: &Settings, group: &str) -> ClientConfig {
         ("queued.max.messages.kbytes", "1"),
     ];
     finish(common(settings), settings, &own)
+}
+
+/// Runs what waits on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
+) -> Result<T, StreamError> {
+    let ended = crate::env::tasks::blocking(work).await;
+    ended.unwrap_or_else(|error| Err(StreamError::Unavailable(format!("a thread ended early: {error}"))))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What an opening knows of its topic: the index, the ends, the fences, and whether it is still of use.
 
-use super::Settings;
 use super::index::{Index, Note};
 use super::reader::Reader;
 use super::record::{Entry, Fence, Fences, Incoming};
+use super::settings::Settings;
 use super::wire::Wire;
 use crate::change::{KeyedHash, Op, Position};
 use crate::env::{self, Map};

@@ -3,9 +3,9 @@
 //! The group coordinator gives the one partition to one member and takes it away when that one is silent for
 //! [`SESSION`]. What a frozen member may still write is shut out by the fence in every record.
 
-use super::Settings;
 use super::client::{self, Context, explain};
 use super::reader::PARTITION;
+use super::settings::Settings;
 use crate::env;
 use crate::stream::StreamError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};

@@ -1,7 +1,12 @@
 //! Opening the stream of a pipeline for writing, once for each ownership.
 
+use super::client::blocking;
+use super::member::Member;
+use super::opening::{scan, wire};
 use super::reader::Reader;
-use super::{KafkaStream, QUEUE_BYTES, QUEUE_UNIT, Settings, blocking, member, scan, topic, wire};
+use super::settings::Settings;
+use super::stream::{KafkaStream, QUEUE_BYTES, QUEUE_UNIT};
+use super::topic;
 use crate::stream::StreamError;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
@@ -11,7 +16,7 @@ use tokio::sync::Semaphore;
 pub struct KafkaOpener {
     /// Asked for at each opening: a password among them may have changed.
     settings: Box<dyn Fn() -> Settings + Send + Sync>,
-    member: tokio::sync::Mutex<Option<member::Member>>,
+    member: tokio::sync::Mutex<Option<Member>>,
 }
 
 impl KafkaOpener {
@@ -46,7 +51,7 @@ impl KafkaOpener {
                     blocking(move || {
                         let mut reader = Reader::open(&settings)?;
                         topic::prepare(&settings, &mut reader)?;
-                        member::Member::join(&settings)
+                        Member::join(&settings)
                     })
                     .await?
                 }

@@ -3,10 +3,19 @@
 use super::core::Core;
 use super::reader::Reader;
 use super::record::{self, Entry, Fences, Incoming};
-use super::{LOOK_BACK, Reading};
 use crate::change::Position;
 use crate::stream::{ReadBatch, Recorded, StreamError};
 use std::ops::ControlFlow;
+
+/// A reader that begins in the middle looks at so many records before, for the fence that holds there: more than an owner
+/// that wakes up too late has under way.
+const LOOK_BACK: u64 = 2_000;
+
+/// A consumer and the fence that holds where it stands.
+pub(super) struct Reading {
+    pub reader: Reader,
+    pub fences: Fences,
+}
 
 /// See [`crate::stream::Stream::read`].
 pub(super) fn read(

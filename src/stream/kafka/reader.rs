@@ -1,8 +1,8 @@
 //! Reads the topic from a place on. Blocking: runs on threads that may wait.
 
-use super::Settings;
 use super::client::{self, ANSWER_TIMEOUT, Context, explain};
 use super::record::{offset_of, position_of};
+use super::settings::Settings;
 use crate::change::Position;
 use crate::env::Instant;
 use crate::stream::StreamError;

@@ -1,9 +1,9 @@
 //! The topic itself: created as the stream needs it, or checked for it. Nothing of a topic that is there is changed.
 
-use super::Settings;
 use super::client::{self, ANSWER_TIMEOUT, Context, explain};
 use super::reader::Reader;
 use super::record;
+use super::settings::Settings;
 use crate::change::Position;
 use crate::env::Instant;
 use crate::stream::StreamError;

@@ -8,10 +8,11 @@
 //! ours that was reported as failed and came through: it is noted, and read before the append is answered.
 
 use super::client::{self, Context, explain};
+use super::core::Core;
 use super::index::Note;
 use super::reader::PARTITION;
 use super::record::{Outgoing, position_of};
-use super::{Core, Settings};
+use super::settings::Settings;
 use crate::change::Position;
 use crate::stream::StreamError;
 use rdkafka::client::ClientContext;

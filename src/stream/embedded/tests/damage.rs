@@ -5,14 +5,6 @@ use crate::env;
 use crate::stream::embedded::frame::{FILE_HEADER, FileHeader, Step, Walker};
 use std::collections::BTreeMap;
 
-/// Puts these bytes into a file in place. Not `fs::write`: ext4 flushes a file that was emptied and written again, and
-/// these tests do that ten thousand times.
-fn put(path: &Path, bytes: &[u8]) {
-    let file = File::open_to_write(path).unwrap();
-    RealDisk.write_at(&file, bytes, 0).unwrap();
-    file.set_len(bytes.len() as u64).unwrap();
-}
-
 /// A log of `count` records in one file, its bytes, and where each frame begins.
 fn one_file(count: u64) -> (Bench, PathBuf, Vec<u8>, Vec<(u64, Position)>) {
     let bench = Bench::new(1 << 20);
@@ -22,8 +14,8 @@ fn one_file(count: u64) -> (Bench, PathBuf, Vec<u8>, Vec<(u64, Position)>) {
     }
     drop(stream);
     let path = bench.segments().pop().unwrap();
-    let bytes = std::fs::read(&path).unwrap();
-    let file = File::open(&path).unwrap();
+    let bytes = bench.read(&path);
+    let file = bench.disk.open(&path, Open::Read).unwrap();
     let mut walker = Walker::new(&file, FILE_HEADER, bytes.len() as u64, 0, None);
     let mut frames = Vec::new();
     while let Some(Step::Frame { offset, meta, .. }) = walker.next() {
@@ -38,7 +30,7 @@ fn one_damaged_byte_anywhere_loses_at_most_the_record_it_hit() {
     let (bench, path, bytes, frames) = one_file(100);
     let whole = {
         let mut whole = BTreeMap::new();
-        let file = File::open(&path).unwrap();
+        let file = bench.disk.open(&path, Open::Read).unwrap();
         let mut walker = Walker::new(&file, FILE_HEADER, bytes.len() as u64, 0, None);
         while let Some(Step::Frame { meta, payload, .. }) = walker.next() {
             whole.insert(meta.position, payload.to_vec());
@@ -48,8 +40,8 @@ fn one_damaged_byte_anywhere_loses_at_most_the_record_it_hit() {
     for hit in 0..bytes.len() {
         let mut damaged = bytes.clone();
         *damaged.get_mut(hit).unwrap() ^= if hit % 2 == 0 { 0xFF } else { 1 << (hit % 8) };
-        put(&path, &damaged);
-        let loaded = load::load(&bench.path(), load::Access::Write(bench.disk.as_ref())).unwrap();
+        bench.put(&path, &damaged);
+        let loaded = load::load(&bench.options.files, &bench.path(), load::Access::Write).unwrap();
         let segment = loaded.state.segments.first().unwrap();
         let mut found = BTreeMap::new();
         let file = segment.file.get().unwrap();
@@ -75,7 +67,7 @@ fn a_damaged_log_opens_tells_what_it_lost_and_takes_records() {
         let (bench, path, mut bytes, frames) = one_file(100);
         let Some(byte) = bytes.get_mut(hit) else { break };
         *byte ^= 0x55;
-        std::fs::write(&path, &bytes).unwrap();
+        bench.put(&path, &bytes);
         let stream = bench.open();
         assert!(!stream.damage().is_empty());
         let lost = frames.iter().rev().find(|(offset, _)| *offset <= hit as u64).map(|(_, position)| *position);
@@ -104,7 +96,7 @@ fn an_append_that_was_cut_short_at_any_byte_is_cut_off_and_the_rest_stays() {
     let (bench, path, bytes, frames) = one_file(12);
     let keep = frames.iter().rev().nth(2).unwrap().0 as usize;
     for len in keep..bytes.len() {
-        put(&path, bytes.get(..len).unwrap());
+        bench.put(&path, bytes.get(..len).unwrap());
         let stream = bench.open();
         let ends = frames.iter().skip(1).map(|(offset, _)| *offset).chain([bytes.len() as u64]);
         let left = ends.filter(|end| *end <= len as u64).count() as Position;
@@ -122,10 +114,10 @@ fn zeros_or_noise_behind_the_last_record_are_cut_off() {
     let noise: Vec<u8> = (0..70_000_u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
     for tail in [vec![0; 5_000], noise] {
         let (bench, path, bytes, _) = one_file(5);
-        std::fs::write(&path, [bytes.clone(), tail].concat()).unwrap();
+        bench.put(&path, [bytes.clone(), tail].concat());
         let stream = bench.open();
         assert_eq!(everything(&stream).len(), 5);
-        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        assert_eq!(bench.read(&path), bytes);
         assert_eq!(append(&stream, vec![change(1, START_MS, "v")]), Ok(6));
     }
 }
@@ -160,7 +152,7 @@ fn a_search_through_millions_of_bytes_that_look_like_frames_ends() {
         bait.extend(7_u32.to_le_bytes());
         bait.extend(7_u64.to_le_bytes());
     }
-    std::fs::write(&path, [bytes, bait].concat()).unwrap();
+    bench.put(&path, [bytes, bait].concat());
     let start = env::Instant::now();
     assert_eq!(everything(&bench.open()).len(), 5);
     assert!(start.elapsed() < Duration::from_secs(20));
@@ -177,7 +169,7 @@ fn a_removed_segment_is_told_and_the_others_are_read() {
     let segments = bench.segments();
     let gone = segments.get(1).unwrap();
     let (first, next) = (segment::first_of(gone).unwrap(), segment::first_of(segments.get(2).unwrap()).unwrap());
-    std::fs::remove_file(gone).unwrap();
+    bench.remove(gone);
     let stream = bench.open();
     assert_eq!(stream.damage().len(), 1);
     let expected: Vec<Position> = (1..first).chain(next..=40).collect();
@@ -191,10 +183,10 @@ fn a_record_that_rots_while_the_stream_is_open_is_forgotten_not_delivered() {
     let stream = bench.open();
     append(&stream, (0..10).map(|i| change(i, START_MS, "v")).collect()).unwrap();
     let path = bench.segments().pop().unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
+    let mut bytes = bench.read(&path);
     let middle = bytes.len() / 2;
     *bytes.get_mut(middle).unwrap() ^= 1;
-    RealDisk.write_at(&File::open_to_write(&path).unwrap(), &bytes, 0).unwrap();
+    bench.put(&path, &bytes);
     let batch = stream.read_now(1, 100, usize::MAX).unwrap();
     assert_eq!((batch.records.len(), batch.damaged.len(), batch.next), (9, 1, 11));
     let lost: Vec<u64> = (0..10).filter(|i| stream.newest_record(&pair_of(*i)).unwrap().is_none()).collect();
@@ -216,8 +208,8 @@ fn a_record_of_an_unknown_schema_is_told_and_passed() {
     drop(stream);
     // The second record as a program with another schema would have written it.
     let path = bench.segments().pop().unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
-    let file = File::open(&path).unwrap();
+    let mut bytes = bench.read(&path);
+    let file = bench.disk.open(&path, Open::Read).unwrap();
     let mut walker = Walker::new(&file, FILE_HEADER, bytes.len() as u64, 0, None);
     let _ = walker.next();
     let Some(Step::Frame { offset, meta, raw, .. }) = walker.next() else { unreachable!("there are three") };
@@ -226,7 +218,7 @@ fn a_record_of_an_unknown_schema_is_told_and_passed() {
     frame::seal(&mut raw, &meta);
     let at = offset as usize;
     bytes.get_mut(at..at + raw.len()).unwrap().copy_from_slice(&raw);
-    std::fs::write(&path, bytes).unwrap();
+    bench.put(&path, bytes);
     let stream = bench.open();
     let batch = stream.read_now(1, 100, usize::MAX).unwrap();
     assert_eq!(batch.records.iter().map(|record| record.position).collect::<Vec<_>>(), [1, 3]);
@@ -241,7 +233,7 @@ fn a_records_schema_is_learned_from_the_directory() {
     let fields = schema.get_mut("fields").and_then(|fields| fields.as_array_mut()).unwrap();
     fields.push(serde_json::json!({"name": "later", "type": ["null", "long"], "default": null}));
     let newer = codec::WriterSchema::parse(&schema.to_string()).unwrap();
-    std::fs::write(bench.path().join("newer.avsc"), schema.to_string()).unwrap();
+    bench.put(bench.path().join("newer.avsc"), schema.to_string());
     // What a newer program writes: its fingerprint, our fields, and `null` for the one that it added.
     let mut payload = vec![0xC3, 0x01];
     payload.extend(newer.fingerprint());
@@ -252,8 +244,8 @@ fn a_records_schema_is_learned_from_the_directory() {
     let meta = Meta { position: 1, ts_ms: START_MS, pair_hash: pair_hash(&pair_of(1)), flags: 0, len: 0 };
     frame::seal(&mut bytes, &meta);
     let path = bench.segments().pop().unwrap();
-    let header = FileHeader { first: 1, through: 0, thinned: false }.to_bytes();
-    std::fs::write(&path, [header, bytes].concat()).unwrap();
+    let header = FileHeader { first: 1, through: 0, compacted: false }.to_bytes();
+    bench.put(&path, [header, bytes].concat());
     let stream = bench.open();
     assert_eq!(stream.newest_record(&pair_of(1)).unwrap().unwrap().change, change(1, START_MS, "from the future"));
 }

@@ -1,4 +1,4 @@
-//! A log of some forty records in several segments, thinned ones among them: cut at every byte, and every byte damaged.
+//! A log of some forty records in several segments, compacted ones among them: cut at every byte, and every byte damaged.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ struct Sample {
 
 /// The records that a directory gives to who opens it for writing, and what it says of damage.
 fn recover(bench: &Bench) -> (Records, Vec<String>) {
-    let loaded = load::load(&bench.path(), load::Access::Write(bench.disk.as_ref())).unwrap();
+    let loaded = load::load(&bench.options.files, &bench.path(), load::Access::Write).unwrap();
     let mut records = Records::new();
     for (segment, limit) in with_limits(&loaded.state.segments) {
         walk(segment, limit, |_, meta, payload| {
@@ -54,55 +54,48 @@ fn frames_of(segment: &segment::Segment, limit: Option<Position>) -> BTreeMap<Po
 
 fn sample() -> Sample {
     let mut bench = Bench::new(900);
-    if let Ok(memory) = TempDir::new_in("/dev/shm") {
-        bench.dir = memory;
-    }
     bench.options.retention.age = Duration::from_millis(500);
     let stream = bench.open();
     for i in 0..24 {
         append(&stream, vec![change(i % 12, START_MS, &format!("{i}"))]).unwrap();
     }
     bench.advance(2_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     for i in 0..32 {
         append(&stream, vec![change(i % 8, START_MS + 2_000, &format!("{i}"))]).unwrap();
     }
     drop(stream);
-    // Thinning may have been stopped between a file and those that it replaces: they go, and in them nothing counts.
+    // Compaction may have been stopped between a file and those that it replaces: they go, and in them nothing counts.
     recover(&bench);
-    let loaded = load::load(&bench.path(), load::Access::Read).unwrap();
+    let loaded = load::load(&bench.options.files, &bench.path(), load::Access::Read).unwrap();
     let segments = &loaded.state.segments;
     assert_eq!(segments.len(), bench.segments().len(), "each file counts");
-    assert!(segments.len() >= 4 && segments.iter().any(|segment| segment.thinned), "{} segments", segments.len());
+    assert!(segments.len() >= 4 && segments.iter().any(|segment| segment.compacted), "{} segments", segments.len());
     let frames = with_limits(segments).map(|(segment, limit)| frames_of(segment, limit)).collect();
-    let files = bench.segments().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    let files = bench.segments().into_iter().map(|path| (path.clone(), bench.read(path))).collect();
     let (whole, damage) = recover(&bench);
     assert!(whole.len() > 35 && damage.is_empty(), "{} records, {damage:?}", whole.len());
     Sample { bench, files, frames, whole }
 }
 
 impl Sample {
-    /// Puts this in the place of one file and everything else back as it was. Written in place: ext4 flushes a file that was emptied and
-    /// written again, and these tests do that thousands of times.
+    /// Puts this in the place of one file and everything else back as it was.
     fn damage(&self, hit: usize, bytes: &[u8]) {
         for path in self.bench.segments() {
             if !self.files.iter().any(|(known, _)| *known == path) {
-                std::fs::remove_file(path).unwrap();
+                self.bench.remove(path);
             }
         }
         for (at, (path, whole)) in self.files.iter().enumerate() {
             let bytes = if at == hit { bytes } else { whole };
-            let is_right = at != hit && path.metadata().is_ok_and(|meta| meta.len() == whole.len() as u64);
-            if !is_right || std::fs::read(path).unwrap() != bytes {
-                let file = File::open_or_create(path).unwrap();
-                RealDisk.write_at(&file, bytes, 0).unwrap();
-                file.set_len(bytes.len() as u64).unwrap();
+            if !self.bench.has(path) || self.bench.read(path) != *bytes {
+                self.bench.put(path, bytes);
             }
         }
     }
 
     fn bytes(&self) -> Vec<Vec<u8>> {
-        self.bench.segments().iter().map(|path| std::fs::read(path).unwrap()).collect()
+        self.bench.segments().iter().map(|path| self.bench.read(path)).collect()
     }
 
     /// What must be true whatever was done to a file: `expected` is there and nothing else, a second recovery finds what the first
@@ -121,7 +114,7 @@ impl Sample {
             drop(stream);
             let (mut later, _) = recover(&self.bench);
             assert!(later.remove(&new).is_some(), "{what}: the new record is not there");
-            // The thread that thins has seen the log, too: it may take what is superseded, and no last state.
+            // The thread that compacts has seen the log, too: it may take what is superseded, and no last state.
             let mut newest = BTreeMap::new();
             for (position, payload) in &found {
                 let pair = codec::decode(payload).unwrap().pair;

@@ -8,7 +8,7 @@ fn a_full_disk_refuses_appends_and_when_there_is_space_again_they_work() {
     let stream = bench.open();
     append(&stream, vec![change(1, START_MS, "before")]).unwrap();
     for space in [0, 1, 40, 150] {
-        bench.disk.space(Some(space));
+        bench.disk.set_space(Some(space));
         let refused = append(&stream, vec![change(2, START_MS, "refused"), change(3, START_MS, "refused")]);
         let path = bench.segments().pop().unwrap();
         let text = path.display().to_string();
@@ -16,7 +16,7 @@ fn a_full_disk_refuses_appends_and_when_there_is_space_again_they_work() {
         assert!(!stream.knows(&pair_of(2)));
         assert_eq!(append(&stream, vec![change(2, START_MS, "refused again")]).is_err(), space < 300);
     }
-    bench.disk.space(None);
+    bench.disk.set_space(None);
     assert_eq!(append(&stream, vec![change(4, START_MS, "after")]), Ok(2));
     drop(stream);
     let stream = bench.open();
@@ -30,10 +30,10 @@ fn a_full_disk_where_a_new_segment_is_due_is_waited_out_too() {
     let bench = Bench::new(300);
     let stream = bench.open();
     append(&stream, vec![change(1, START_MS, "v"), change(2, START_MS, "v")]).unwrap();
-    bench.disk.space(Some(10));
+    bench.disk.set_space(Some(10));
     assert!(append(&stream, vec![change(3, START_MS, "v"), change(4, START_MS, "v")]).is_err());
     assert!(append(&stream, vec![change(3, START_MS, "v"), change(4, START_MS, "v")]).is_err());
-    bench.disk.space(None);
+    bench.disk.set_space(None);
     assert_eq!(append(&stream, vec![change(5, START_MS, "v"), change(6, START_MS, "v")]), Ok(3));
     assert_eq!(everything(&stream).len(), 4);
 }
@@ -43,7 +43,7 @@ fn an_append_whose_sync_is_refused_is_not_recorded() {
     let bench = Bench::new(1 << 20);
     let stream = bench.open();
     append(&stream, vec![change(1, START_MS, "before")]).unwrap();
-    bench.disk.refuse_sync.store(true, Ordering::SeqCst);
+    bench.disk.refuse_next_sync();
     assert!(matches!(append(&stream, vec![change(2, START_MS, "lost")]), Err(StreamError::Unavailable(_))));
     assert_eq!((everything(&stream).len(), stream.extent().last), (1, 1));
     assert_eq!(append(&stream, vec![change(3, START_MS, "after")]), Ok(2));
@@ -56,7 +56,7 @@ fn a_deleted_directory_is_made_again_and_positions_go_on() {
     let bench = Bench::new(1 << 20);
     let stream = bench.open();
     append(&stream, (0..5).map(|i| change(i, START_MS, "old")).collect()).unwrap();
-    std::fs::remove_dir_all(bench.path()).unwrap();
+    bench.disk.remove_all(&bench.path());
     assert_eq!(append(&stream, vec![change(7, START_MS, "new")]), Ok(6));
     assert!(!stream.knows(&pair_of(1)), "what was deleted is not known any more");
     assert_eq!(stream.damage().len(), 1);
@@ -74,10 +74,10 @@ fn files_that_were_put_in_the_place_of_ours_are_taken_up() {
     let stream = bench.open();
     append(&stream, vec![change(1, START_MS, "saved")]).unwrap();
     let path = bench.segments().pop().unwrap();
-    let saved = std::fs::read(&path).unwrap();
+    let saved = bench.read(&path);
     append(&stream, vec![change(2, START_MS, "later")]).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, saved).unwrap();
+    bench.remove(&path);
+    bench.put(&path, saved);
     assert_eq!(append(&stream, vec![change(3, START_MS, "new")]), Ok(3));
     assert!(stream.knows(&pair_of(1)) && !stream.knows(&pair_of(2)) && stream.knows(&pair_of(3)));
     assert_eq!(everything(&stream).len(), 2);
@@ -86,16 +86,16 @@ fn files_that_were_put_in_the_place_of_ours_are_taken_up() {
 #[test]
 fn a_directory_that_cannot_be_made_is_unavailable_and_not_fatal() {
     let bench = Bench::new(1 << 20);
-    std::fs::write(bench.path(), "a file").unwrap();
+    bench.put(bench.path(), b"a file");
     let refused = EmbeddedStream::open_with(&bench.path(), bench.options.clone(), "h").err().unwrap();
     assert!(matches!(refused, StreamError::Unavailable(_)));
-    std::fs::remove_file(bench.path()).unwrap();
+    bench.remove(bench.path());
     let stream = bench.open();
     append(&stream, vec![change(1, START_MS, "v")]).unwrap();
-    std::fs::remove_dir_all(bench.path()).unwrap();
-    std::fs::write(bench.path(), "a file").unwrap();
+    bench.disk.remove_all(&bench.path());
+    bench.put(bench.path(), b"a file");
     assert!(matches!(append(&stream, vec![change(2, START_MS, "v")]), Err(StreamError::Unavailable(_))));
-    std::fs::remove_file(bench.path()).unwrap();
+    bench.remove(bench.path());
     assert_eq!(append(&stream, vec![change(2, START_MS, "v")]), Ok(2));
 }
 
@@ -104,11 +104,10 @@ fn a_crash_at_any_step_of_an_append_or_a_new_segment_loses_nothing_acknowledged(
     for steps in 1..60 {
         let bench = Bench::new(500);
         let stream = bench.open();
-        bench.disk.crash_after(steps);
+        bench.disk.read_only_after(Some(steps - 1));
         let acknowledged = (0..12).take_while(|i| append(&stream, vec![change(*i, START_MS, "v")]).is_ok()).count();
         drop(stream);
-        bench.disk.crashed.store(false, Ordering::SeqCst);
-        bench.disk.crash_after(0);
+        bench.disk.read_only_after(None);
         let stream = bench.open();
         let found = everything(&stream);
         assert!(found.len() >= acknowledged, "step {steps}: {acknowledged} acknowledged, {} found", found.len());
@@ -135,20 +134,19 @@ fn log_with_a_refused_frame() -> (Bench, Vec<u8>, Vec<(Position, Change)>) {
     append(&elsewhere, acknowledged.iter().take(first).map(|(_, change)| change.clone()).collect()).unwrap();
     let len = elsewhere.extent().bytes as usize;
     append(&elsewhere, vec![change(first as u64, START_MS, "refused")]).unwrap();
-    let bytes = std::fs::read(other.segments().first().unwrap()).unwrap();
+    let bytes = other.read(other.segments().first().unwrap());
     (bench, bytes.get(len..).unwrap().to_vec(), acknowledged)
 }
 
-fn add_to(path: &Path, bytes: &[u8]) {
-    let file = File::open_to_write(path).unwrap();
-    RealDisk.write_at(&file, bytes, file.facts().unwrap().len).unwrap();
+fn add_to(bench: &Bench, path: &Path, bytes: &[u8]) {
+    bench.disk.open(path, Open::Write).unwrap().write_at(bytes, bench.len(path)).unwrap();
 }
 
 #[test]
 fn a_refused_record_that_comes_back_before_the_next_segment_stands_in_the_way_of_nothing() {
     let (bench, refused, acknowledged) = log_with_a_refused_frame();
-    add_to(bench.segments().first().unwrap(), &refused);
-    assert_eq!(everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap()), acknowledged);
+    add_to(&bench, bench.segments().first().unwrap(), &refused);
+    assert_eq!(everything(&bench.reader()), acknowledged);
     let stream = bench.open();
     assert_eq!(everything(&stream), acknowledged);
     let (position, last) = acknowledged.last().unwrap();
@@ -162,9 +160,9 @@ fn a_segment_in_which_no_record_is_says_nothing_of_the_one_before_it() {
         let (bench, frame, acknowledged) = log_with_a_refused_frame();
         let files = bench.segments();
         let (before, begun) = (files.first().unwrap(), files.last().unwrap());
-        add_to(before, &frame);
-        File::open_to_write(begun).unwrap().set_len(len).unwrap();
-        let found = everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap());
+        add_to(&bench, before, &frame);
+        bench.disk.open(begun, Open::Write).unwrap().set_len(len).unwrap();
+        let found = everything(&bench.reader());
         assert_eq!(found.len(), acknowledged.len(), "cut to {len}");
         let stream = bench.open();
         assert_eq!(everything(&stream), found, "cut to {len}");
@@ -183,25 +181,25 @@ fn a_segment_that_a_merged_one_replaces_says_nothing_of_it() {
     for i in 0..40 {
         append(&stream, vec![change(i, START_MS, "v")]).unwrap();
     }
-    let old: Vec<_> = bench.segments().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    let old: Vec<_> = bench.segments().into_iter().map(|path| (path.clone(), bench.read(path))).collect();
     bench.advance(1_000);
     bench.options.segment_bytes = 4_000;
     drop(stream);
     let stream = bench.open();
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     let found = everything(&stream);
     drop(stream);
-    let gone: Vec<_> = old.iter().filter(|(path, _)| !path.exists()).collect();
+    let gone: Vec<_> = old.iter().filter(|(path, _)| !bench.has(path)).collect();
     assert!(gone.len() > 2 && found.len() == 40, "{} files, {} records", gone.len(), found.len());
-    gone.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
-    assert_eq!(everything(&EmbeddedStream::open_read_only(&bench.path()).unwrap()), found);
+    gone.iter().for_each(|(path, bytes)| bench.put(path, bytes));
+    assert_eq!(everything(&bench.reader()), found);
     assert_eq!(everything(&bench.open()), found);
-    assert!(gone.iter().all(|(path, _)| !path.exists()));
+    assert!(gone.iter().all(|(path, _)| !bench.has(path)));
 }
 
 fn inodes(bench: &Bench) -> Vec<(PathBuf, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    bench.segments().into_iter().map(|path| (path.clone(), path.metadata().unwrap().ino())).collect()
+    let number = |path: &PathBuf| bench.disk.facts(path).unwrap().identity.1;
+    bench.segments().into_iter().map(|path| (path.clone(), number(&path))).collect()
 }
 
 #[test]
@@ -267,7 +265,7 @@ fn of_a_large_segment_the_last_write_moves_to_a_file_of_the_opening_and_nothing_
 fn what_the_old_file_holds_of_a_write_that_moved_is_void_whatever_became_of_it() {
     let (bench, expected) = large_segment();
     let found = bench.segments().pop().unwrap();
-    let whole = std::fs::read(&found).unwrap();
+    let whole = bench.read(&found);
     drop(bench.open());
     let kept = bench_reopened(&bench).log.read().segments.first().unwrap().len as usize;
     assert!(kept < whole.len());
@@ -275,7 +273,7 @@ fn what_the_old_file_holds_of_a_write_that_moved_is_void_whatever_became_of_it()
         let mut torn = whole.clone();
         torn.get_mut(from..to).unwrap().fill(0);
         for len in [torn.len(), to] {
-            std::fs::write(&found, torn.get(..len).unwrap()).unwrap();
+            bench.put(&found, torn.get(..len).unwrap());
             for stream in [bench_reopened(&bench), bench.open()] {
                 assert_eq!(everything(&stream), expected, "{from} to {to}");
                 assert_eq!(stream.damage(), Vec::<String>::new(), "{from} to {to}");
@@ -288,7 +286,7 @@ fn what_the_old_file_holds_of_a_write_that_moved_is_void_whatever_became_of_it()
 fn a_large_segment_of_an_earlier_version_which_tells_nothing_of_its_writes_is_copied_whole() {
     let (bench, expected) = large_segment();
     let path = bench.segments().pop().unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
+    let mut bytes = bench.read(&path);
     let (mut offset, mut writes) = (frame::FILE_HEADER as usize, 0);
     while offset < bytes.len() {
         let (meta, _) = frame::verified(bytes.get(offset..).unwrap()).unwrap();
@@ -298,17 +296,17 @@ fn a_large_segment_of_an_earlier_version_which_tells_nothing_of_its_writes_is_co
         offset = end;
     }
     assert_eq!(writes, 11);
-    std::fs::write(&path, &bytes).unwrap();
+    bench.put(&path, &bytes);
     let before = inodes(&bench);
     let stream = bench.open();
-    assert_eq!((bench.segments(), std::fs::read(&path).unwrap()), (vec![path], bytes));
+    assert_eq!((bench.segments(), bench.read(&path)), (vec![path], bytes));
     assert_ne!(inodes(&bench), before);
     assert_eq!(everything(&stream), expected);
     assert_eq!(append(&stream, vec![change(1, START_MS, "next")]), Ok(14));
 }
 
 #[test]
-fn nothing_is_thinned_or_appended_before_what_was_found_is_durable() {
+fn nothing_is_compacted_or_appended_before_what_was_found_is_durable() {
     let mut bench = Bench::new(500);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
@@ -320,13 +318,13 @@ fn nothing_is_thinned_or_appended_before_what_was_found_is_durable() {
     bench.advance(1_000);
     let before = inodes(&bench);
     let (newest, _) = before.last().unwrap();
-    *bench.disk.refuse_create.lock().unwrap() = Some(newest.with_extension(segment::TEMPORARY));
+    bench.disk.refuse_creating(Some(&newest.with_extension(segment::TEMPORARY)));
     let stream = bench.open();
-    assert!(stream.thin_now().is_err());
+    assert!(stream.compact_now().is_err());
     assert!(append(&stream, vec![change(2, START_MS, "w")]).is_err());
     assert_eq!((everything(&stream), inodes(&bench)), (expected.clone(), before.clone()));
-    *bench.disk.refuse_create.lock().unwrap() = None;
-    stream.thin_now().unwrap();
+    bench.disk.refuse_creating(None);
+    stream.compact_now().unwrap();
     assert_eq!(everything(&stream), expected.split_off(expected.len() - 1), "the others were superseded");
     assert!(!before.contains(&inodes(&bench).pop().unwrap()));
     append(&stream, vec![change(2, START_MS, "w")]).unwrap();

@@ -7,7 +7,7 @@ fn a_reader_beside_a_writer_sees_new_records() {
     let bench = Bench::new(700);
     assert!(matches!(EmbeddedStream::open_read_only(&bench.path()), Err(StreamError::Unavailable(_))));
     let writer = bench.open();
-    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let reader = bench.reader();
     assert_eq!(reader.extent().last, 0);
     for i in 0..30 {
         append(&writer, vec![change(i % 4, START_MS + i as i64, &format!("v{i}"))]).unwrap();
@@ -17,7 +17,7 @@ fn a_reader_beside_a_writer_sees_new_records() {
         assert_eq!(reader.extent(), writer.extent());
     }
     assert!(matches!(append(&reader, vec![change(1, START_MS, "v")]), Err(StreamError::Unavailable(_))));
-    assert!(reader.thin_now().is_err());
+    assert!(reader.compact_now().is_err());
     assert_eq!(reader.damage(), Vec::<String>::new());
 }
 
@@ -25,7 +25,7 @@ fn a_reader_beside_a_writer_sees_new_records() {
 fn a_reader_waits_for_what_another_process_writes() {
     let bench = Bench::new(1 << 20);
     let writer = bench.open();
-    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let reader = bench.reader();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let (_, appended) = futures::join!(reader.wait_after(0), writer.append(Arc::new(vec![change(1, 0, "v")])));
@@ -42,12 +42,12 @@ fn a_frame_that_is_just_being_written_is_not_there_yet() {
     append(&writer, vec![change(2, START_MS, "two")]).unwrap();
     drop(writer);
     let path = bench.segments().pop().unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    let file = File::open_to_write(&path).unwrap();
+    let whole = bench.read(&path);
+    let file = bench.disk.open(&path, Open::Write).unwrap();
     file.set_len(100).unwrap();
-    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let reader = bench.reader();
     for len in 100..=whole.len() {
-        RealDisk.write_at(&file, whole.get(..len).unwrap(), 0).unwrap();
+        file.write_at(whole.get(..len).unwrap(), 0).unwrap();
         let found = everything(&reader).len();
         assert_eq!(found == 2, len == whole.len(), "at {len} bytes");
     }
@@ -62,21 +62,21 @@ fn a_reader_keeps_up_with_thinning_by_another_process() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(100);
     let writer = bench.open();
-    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let reader = bench.reader();
     for round in 0..10 {
         for i in 0..20 {
             append(&writer, vec![change(i % 6, bench.now_ms.load(Ordering::SeqCst), &format!("{round}.{i}"))]).unwrap();
         }
-        // Whatever the thinner is doing just now.
+        // Whatever the compactor is doing just now.
         assert!(everything(&reader).len() >= 6);
         bench.advance(1_000);
-        writer.thin_now().unwrap();
+        writer.compact_now().unwrap();
         assert_eq!(everything(&reader), everything(&writer));
         for pair in 0..6 {
             assert_eq!(reader.newest_record(&pair_of(pair)), writer.newest_record(&pair_of(pair)));
         }
         // A segment in which no record is yet is the writer's alone.
-        let last = bench.segments().last().and_then(|path| path.metadata().ok()).unwrap().len();
+        let last = bench.segments().last().map(|path| bench.len(path)).unwrap();
         let begun = if last == frame::FILE_HEADER { last } else { 0 };
         assert_eq!(reader.extent(), Extent { bytes: writer.extent().bytes - begun, ..writer.extent() });
     }
@@ -84,11 +84,11 @@ fn a_reader_keeps_up_with_thinning_by_another_process() {
 }
 
 #[test]
-fn readers_in_and_outside_the_process_stay_right_while_history_is_thinned() {
+fn readers_in_and_outside_the_process_stay_right_while_history_is_compacted() {
     let mut bench = Bench::new(4_000);
     bench.options.retention.size = 20_000;
     let writer = bench.open();
-    let outside = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let outside = bench.reader();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for reader in [&writer, &outside] {
@@ -118,6 +118,6 @@ fn readers_in_and_outside_the_process_stay_right_while_history_is_thinned() {
     });
     assert_eq!(writer.damage(), Vec::<String>::new());
     assert_eq!(outside.damage(), Vec::<String>::new());
-    writer.thin_now().unwrap();
+    writer.compact_now().unwrap();
     assert_eq!(everything(&outside), everything(&writer));
 }

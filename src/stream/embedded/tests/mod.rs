@@ -9,18 +9,20 @@ mod follow;
 mod model;
 mod power;
 mod retention;
+
+/// The very double that `keepstep-doubles` has: that crate is built on this one, so this one cannot name it.
+#[path = "../../../../tests/doubles/disk/mod.rs"]
+#[expect(dead_code, reason = "not each of its faults is played here")]
 mod volatile;
 
-use super::disk::{Disk, RealDisk};
+use super::file::Files;
 use super::*;
 use crate::change::{Conflict, Connector, Gap, GapState, Source, ValueKind};
-use crate::env::disk::{self, File};
+use crate::env::disk::{Disk, Open};
 use futures::executor::block_on;
-use std::io;
 use std::path::PathBuf;
-use std::sync::Condvar;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use tempfile::TempDir;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use volatile::{Image, Left, VolatileDisk};
 
 /// When the tests' clock starts.
 const START_MS: i64 = 1_000_000;
@@ -68,10 +70,14 @@ fn marker(ts_ms: i64) -> Change {
     Change { op: Op::Marker, after: None, pair, gap: Some(gap), ..change(0, ts_ms, "") }
 }
 
-/// A disk that refuses when told to, and a clock that stands.
+/// A disk with the folder in which streams are.
+fn empty() -> Image {
+    Image::from([(PathBuf::from("/data"), Left::Folder)])
+}
+
+/// A disk in memory that refuses when told to, and a clock that stands.
 struct Bench {
-    dir: TempDir,
-    disk: Arc<Faults>,
+    disk: VolatileDisk,
     now_ms: Arc<AtomicI64>,
     options: Options,
 }
@@ -79,7 +85,7 @@ struct Bench {
 impl Bench {
     /// Segments of this size, that retention neither of age nor of size touches unless the test says so.
     fn new(segment_bytes: u64) -> Bench {
-        let disk = Arc::new(Faults::default());
+        let disk = VolatileDisk::new(&empty(), |bound| bound / 2);
         let now_ms = Arc::new(AtomicI64::new(START_MS));
         let clock = Arc::clone(&now_ms);
         let options = Options {
@@ -87,18 +93,47 @@ impl Bench {
             segment_bytes,
             renew_bytes: segment_bytes / 2,
             period: Duration::from_secs(3600),
-            disk: Arc::clone(&disk) as Arc<dyn Disk>,
+            files: Files::on(Arc::new(disk.clone())),
             now_ms: Arc::new(move || clock.load(Ordering::SeqCst)),
         };
-        Bench { dir: TempDir::new().unwrap(), disk, now_ms, options }
+        Bench { disk, now_ms, options }
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.path().join("stream")
+        PathBuf::from("/data/stream")
     }
 
     fn open(&self) -> EmbeddedStream {
         EmbeddedStream::open_with(&self.path(), self.options.clone(), "host-a:1").unwrap()
+    }
+
+    /// For reading only, beside a writer or without one.
+    fn reader(&self) -> EmbeddedStream {
+        EmbeddedStream::follow(self.options.files.clone(), &self.path()).unwrap()
+    }
+
+    fn read(&self, path: impl AsRef<Path>) -> Vec<u8> {
+        (&self.disk as &dyn Disk).read(path.as_ref()).unwrap()
+    }
+
+    /// These bytes and no others are in the file, which is made if there is none.
+    fn put(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+        let file = self.disk.open(path.as_ref(), Open::OpenOrCreate).unwrap();
+        file.write_at(bytes.as_ref(), 0).unwrap();
+        file.set_len(bytes.as_ref().len() as u64).unwrap();
+    }
+
+    fn remove(&self, path: impl AsRef<Path>) {
+        assert!(self.has(path.as_ref()));
+        self.disk.remove(path.as_ref()).unwrap();
+    }
+
+    fn has(&self, path: impl AsRef<Path>) -> bool {
+        self.disk.facts(path.as_ref()).is_ok()
+    }
+
+    fn len(&self, path: impl AsRef<Path>) -> u64 {
+        self.disk.facts(path.as_ref()).unwrap().len
     }
 
     fn advance(&self, ms: i64) {
@@ -107,7 +142,7 @@ impl Bench {
 
     /// The segments' files, oldest first.
     fn segments(&self) -> Vec<PathBuf> {
-        load::list(&self.path()).unwrap().segments.into_iter().map(|(_, path)| path).collect()
+        load::list(&self.disk, &self.path()).unwrap().segments.into_iter().map(|(_, path)| path).collect()
     }
 }
 
@@ -130,100 +165,6 @@ fn everything(stream: &EmbeddedStream) -> Vec<(Position, Change)> {
     }
 }
 
-/// The real disk with faults.
-#[derive(Default)]
-struct Faults {
-    /// Steps until everything is refused, as after a crash; 0: never.
-    steps_left: AtomicU64,
-    crashed: AtomicBool,
-    /// Bytes that may still be written; negative: as many as one likes.
-    space: AtomicI64,
-    limited: AtomicBool,
-    /// The next sync is refused.
-    refuse_sync: AtomicBool,
-    /// This file cannot be created.
-    refuse_create: Mutex<Option<PathBuf>>,
-    /// Syncs of files that were asked for.
-    syncs: AtomicU64,
-    /// While true, syncs wait.
-    held: Mutex<bool>,
-    release: Condvar,
-}
-
-impl Faults {
-    /// From now on: this many steps, then a crash.
-    fn crash_after(&self, steps: u64) {
-        self.steps_left.store(steps, Ordering::SeqCst);
-    }
-
-    fn space(&self, bytes: Option<i64>) {
-        self.space.store(bytes.unwrap_or(0), Ordering::SeqCst);
-        self.limited.store(bytes.is_some(), Ordering::SeqCst);
-    }
-
-    fn hold(&self, hold: bool) {
-        *self.held.lock().unwrap() = hold;
-        self.release.notify_all();
-    }
-
-    fn step(&self) -> io::Result<()> {
-        if self.steps_left.load(Ordering::SeqCst) > 0 && self.steps_left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.crashed.store(true, Ordering::SeqCst);
-        }
-        if self.crashed.load(Ordering::SeqCst) { Err(io::Error::other("crashed")) } else { Ok(()) }
-    }
-}
-
-impl Disk for Faults {
-    fn create(&self, path: &Path) -> io::Result<File> {
-        self.step()?;
-        let refuses = self.refuse_create.lock().unwrap().as_deref() == Some(path);
-        if refuses { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { RealDisk.create(path) }
-    }
-
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if let Err(error) = self.step() {
-            let _ = RealDisk.write_at(file, bytes.get(..bytes.len() / 2).unwrap(), offset);
-            return Err(error);
-        }
-        if self.limited.load(Ordering::SeqCst) {
-            let left = self.space.fetch_sub(bytes.len() as i64, Ordering::SeqCst).max(0) as usize;
-            if left < bytes.len() {
-                RealDisk.write_at(file, bytes.get(..left).unwrap(), offset)?;
-                return Err(io::Error::from(io::ErrorKind::StorageFull));
-            }
-        }
-        RealDisk.write_at(file, bytes, offset)
-    }
-
-    fn sync(&self, _: &File) -> io::Result<()> {
-        // Not asked of the real disk: these tests kill no kernel, and have thousands of syncs.
-        self.step()?;
-        self.syncs.fetch_add(1, Ordering::SeqCst);
-        drop(self.release.wait_while(self.held.lock().unwrap(), |held| *held).unwrap());
-        if self.refuse_sync.swap(false, Ordering::SeqCst) { Err(io::Error::other("I/O error")) } else { Ok(()) }
-    }
-
-    fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
-        self.step()?;
-        RealDisk.truncate(file, len)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
-        RealDisk.remove(path)
-    }
-
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.step()
-    }
-}
-
 #[test]
 fn records_read_back_in_order_with_consecutive_positions_also_after_reopening() {
     let bench = Bench::new(2_000);
@@ -238,7 +179,7 @@ fn records_read_back_in_order_with_consecutive_positions_also_after_reopening() 
     assert_eq!(append(&stream, Vec::new()), Ok(101));
     let extent = stream.extent();
     assert_eq!((extent.first, extent.last, extent.full_from, extent.full_from_ms), (1, 100, 1, START_MS));
-    let on_disk: u64 = bench.segments().iter().map(|path| path.metadata().unwrap().len()).sum();
+    let on_disk: u64 = bench.segments().iter().map(|path| bench.len(path)).sum();
     assert_eq!(extent.bytes, on_disk);
     drop(stream);
 
@@ -273,7 +214,7 @@ fn the_newest_record_of_a_pair_is_known_deletes_included_and_markers_belong_to_n
 
 fn bench_reopened(bench: &Bench) -> EmbeddedStream {
     // Beside the one that is open: for reading only.
-    EmbeddedStream::open_read_only(&bench.path()).unwrap()
+    bench.reader()
 }
 
 #[test]
@@ -311,12 +252,12 @@ fn a_time_leads_to_the_first_record_at_or_after_it_even_if_clocks_went_back() {
 fn appends_that_wait_together_share_one_sync_and_keep_their_order() {
     let bench = Bench::new(1 << 20);
     let stream = bench.open();
-    bench.disk.hold(true);
-    let before = bench.disk.syncs.load(Ordering::SeqCst);
+    bench.disk.hold_syncs(true);
+    let before = bench.disk.syncs();
     let first = std::thread::scope(|scope| {
         let first = scope.spawn(|| append(&stream, vec![change(0, START_MS, "first")]));
         // The writer is in the sync of the first append when it has counted it.
-        while bench.disk.syncs.load(Ordering::SeqCst) == before {
+        while bench.disk.syncs() == before {
             std::thread::yield_now();
         }
         let mut appends: Vec<_> = (1..=20)
@@ -326,7 +267,7 @@ fn appends_that_wait_together_share_one_sync_and_keep_their_order() {
             assert!(waiting.now_or_never().is_none());
         }
         assert_eq!(stream.extent().last, 0, "nothing is shown before it is durable");
-        bench.disk.hold(false);
+        bench.disk.hold_syncs(false);
         first.join().unwrap()
     });
     assert_eq!(first, Ok(1));
@@ -336,7 +277,7 @@ fn appends_that_wait_together_share_one_sync_and_keep_their_order() {
     let expected: Vec<Pair> =
         std::iter::once(0).chain((1..=20).flat_map(|i| [i, i])).chain([99]).map(pair_of).collect();
     assert_eq!(pairs, expected);
-    assert!(bench.disk.syncs.load(Ordering::SeqCst) - before <= 3);
+    assert!(bench.disk.syncs() - before <= 3);
 }
 
 #[test]
@@ -362,7 +303,7 @@ fn a_second_writer_is_refused_and_told_who_writes() {
     drop(stream);
     let stream = EmbeddedStream::open_with(&bench.path(), bench.options.clone(), "host-b:2").unwrap();
     // A lock file that was removed would keep nobody out: the owner puts it back.
-    std::fs::remove_file(bench.path().join(lock::NAME)).unwrap();
+    bench.remove(bench.path().join(lock::NAME));
     append(&stream, vec![change(1, START_MS, "v")]).unwrap();
     let third = EmbeddedStream::open_with(&bench.path(), bench.options.clone(), "host-c:3").err().unwrap();
     assert!(matches!(&third, StreamError::Owned(text) if text.contains("host-b:2")), "{third}");

@@ -1,4 +1,4 @@
-//! The stream against a model of itself: any sequence of appends, thinnings, restarts and time.
+//! The stream against a model of itself: any sequence of appends, compactions, restarts and time.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 enum Act {
     Append(Vec<(u64, bool)>),
     Wait(i64),
-    Thin,
+    Compact,
     Restart,
 }
 
@@ -15,7 +15,7 @@ fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => proptest::collection::vec((0..12_u64, proptest::bool::weighted(0.1)), 1..12).prop_map(Act::Append),
         2 => (1..400_i64).prop_map(Act::Wait),
-        2 => Just(Act::Thin),
+        2 => Just(Act::Compact),
         1 => Just(Act::Restart),
     ]
 }
@@ -44,14 +44,14 @@ proptest! {
                     all.extend((first..).zip(changes));
                 }
                 Act::Wait(ms) => bench.advance(ms),
-                Act::Thin => prop_assert_eq!(stream.thin_now(), Ok(())),
+                Act::Compact => prop_assert_eq!(stream.compact_now(), Ok(())),
                 Act::Restart => {
                     drop(stream);
                     stream = bench.open();
                 }
             }
             let now = bench.now_ms.load(Ordering::SeqCst);
-            // Full history before the read, because thinning may go on beside it.
+            // Full history before the read, because compaction may go on beside it.
             let found = everything(&stream);
             let extent = stream.extent();
             prop_assert_eq!(extent.last, all.len() as Position);

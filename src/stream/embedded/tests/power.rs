@@ -1,9 +1,8 @@
 //! Power losses at random moments, and a disk that refuses at random: whatever was acknowledged is there afterwards, and nothing that was not appended.
 //!
-//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses again (but for what the thread that
-//! thins does beside them).
+//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses again: the writer and the compactor are driven in
+//! steps, on the test's own thread.
 
-use super::volatile::Volatile;
 use super::*;
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -15,13 +14,10 @@ const AGE_MS: i64 = 400;
 struct Plant {
     seed: u64,
     rng: Rng,
-    dir: TempDir,
-    /// Each life has a directory of its own, with what the last crash left.
-    life: u32,
     now_ms: Arc<AtomicI64>,
     renew_bytes: u64,
-    disk: Arc<Volatile>,
-    stream: Option<EmbeddedStream>,
+    disk: VolatileDisk,
+    opened: Option<(EmbeddedStream, WriterSteps, CompactorSteps)>,
     /// What was acknowledged; and what was refused and an opening has found and made durable, which counts as much from then on.
     all: BTreeMap<Position, Change>,
     /// What was refused, and may be there all the same: the contract says that a reader may see it.
@@ -35,23 +31,23 @@ struct Plant {
     refused: u64,
 }
 
+/// A disk with these files, which decides by these numbers.
+fn on_disk(image: &Image, mut rng: Rng) -> VolatileDisk {
+    VolatileDisk::new(image, move |bound| rng.u64(..bound))
+}
+
 impl Plant {
     fn new(seed: u64) -> Plant {
         let mut rng = Rng::with_seed(seed);
-        let memory = Path::new("/dev/shm");
-        // The power goes in the model only, so no real disk has to be waited for.
-        let dir = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
-        let disk = Arc::new(Volatile::new(&dir.path().join("0"), &BTreeMap::new(), rng.fork()));
+        let disk = on_disk(&empty(), rng.fork());
         let renew_bytes = rng.choice([100, 400]).unwrap();
         let mut plant = Plant {
             seed,
             rng,
-            dir,
-            life: 0,
             now_ms: Arc::new(AtomicI64::new(START_MS)),
             renew_bytes,
             disk,
-            stream: None,
+            opened: None,
             all: BTreeMap::new(),
             tried: Vec::new(),
             acknowledged: 0,
@@ -66,7 +62,15 @@ impl Plant {
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.path().join(self.life.to_string())
+        PathBuf::from("/data/stream")
+    }
+
+    fn files(&self) -> Files {
+        Files::on(Arc::new(self.disk.clone()))
+    }
+
+    fn has_crashed(&self) -> bool {
+        self.disk.has_no_power()
     }
 
     fn options(&self) -> Options {
@@ -76,7 +80,7 @@ impl Plant {
             segment_bytes: 700,
             renew_bytes: self.renew_bytes,
             period: Duration::from_secs(3600),
-            disk: Arc::clone(&self.disk) as Arc<dyn Disk>,
+            files: self.files(),
             now_ms: Arc::new(move || clock.load(Ordering::SeqCst)),
         }
     }
@@ -84,46 +88,91 @@ impl Plant {
     /// Opens the stream; the power may go while it does.
     fn open(&mut self) {
         loop {
-            match EmbeddedStream::open_with(&self.path(), self.options(), "host-a:1") {
-                Ok(stream) => return self.stream = Some(stream),
-                Err(_) if self.disk.has_crashed() => self.lose_power(),
+            match EmbeddedStream::open_parts(&self.path(), self.options(), "host-a:1") {
+                Ok(opened) => return self.opened = Some(opened),
+                Err(_) if self.has_crashed() => self.lose_power(),
                 // A disk that refuses is asked again.
                 Err(error) => assert!(error.to_string().contains("I/O error"), "seed {}: {error}", self.seed),
             }
         }
     }
 
-    /// What the crash left becomes the directory of the next life.
+    /// What the crash left is on the disk of the next life.
     fn lose_power(&mut self) {
-        self.stream = None;
-        self.operations += self.disk.operations();
-        self.refused += self.disk.refused();
-        let image = self.disk.crash();
-        self.life += 1;
-        self.crashes += 1;
-        self.disk = Arc::new(Volatile::new(&self.path(), &image, self.rng.fork()));
+        self.close();
+        self.start_anew();
         if self.rng.u32(..4) == 0 {
-            self.disk.crash_after(self.rng.u32(..12));
+            self.disk.cut_power_after(self.rng.u64(..12));
         }
         if self.rng.u32(..4) == 0 {
             self.disk.refuse_one_in(self.rng.choice([3, 6, 12]).unwrap());
         }
     }
 
+    /// The process comes to its end.
+    fn close(&mut self) {
+        if let Some((stream, mut writer, _)) = self.opened.take() {
+            drop(stream);
+            while writer.step() != Step::Ended {}
+        }
+    }
+
+    fn appended(&mut self, changes: Vec<Change>) -> Result<Position, StreamError> {
+        let (stream, writer, compactor) = self.opened.as_mut().unwrap();
+        let mut append = stream.append(Arc::new(changes));
+        let answer = loop {
+            if let Some(answer) = (&mut append).now_or_never() {
+                break answer;
+            }
+            writer.step();
+        };
+        if self.rng.bool() {
+            // As far as a thread would have come meanwhile.
+            let _ = compactor.step();
+        }
+        answer
+    }
+
+    fn compact(&mut self) {
+        let (_, writer, compactor) = self.opened.as_mut().unwrap();
+        writer.tick();
+        while compactor.step().is_ok_and(|more| more) {}
+    }
+
+    /// The disk as a power loss leaves it, in its place.
+    fn start_anew(&mut self) {
+        self.operations += self.disk.operations();
+        self.refused += self.disk.refused();
+        let image = self.disk.cut_power();
+        self.crashes += 1;
+        self.disk = on_disk(&image, self.rng.fork());
+    }
+
     fn recover(&mut self) {
-        self.lose_power();
-        self.recover_twice();
-        self.open();
-        self.check();
+        loop {
+            self.lose_power();
+            self.recover_twice();
+            self.open();
+            if self.check() {
+                return;
+            }
+        }
     }
 
     /// What is read before a recovery, after it and after one more is the same, also if the disk refuses or the power goes amid it.
-    fn recover_twice(&self) {
-        let read = || everything(&EmbeddedStream::open_read_only(&self.path()).unwrap());
-        let before = read();
+    fn recover_twice(&mut self) {
+        let read = |plant: &Plant| everything(&EmbeddedStream::follow(plant.files(), &plant.path()).unwrap());
+        if self.disk.facts(&self.path()).is_err() {
+            // Not even the folder was durable.
+            return;
+        }
+        let before = read(self);
         for times in 1..=2 {
-            let _ = load::load(&self.path(), load::Access::Write(self.disk.as_ref()));
-            assert_eq!(read(), before, "seed {}: after {times} recoveries", self.seed);
+            let _ = load::load(&self.files(), &self.path(), load::Access::Write);
+            if self.has_crashed() {
+                self.start_anew();
+            }
+            assert_eq!(read(self), before, "seed {}: after {times} recoveries", self.seed);
         }
     }
 
@@ -137,7 +186,7 @@ impl Plant {
                 if self.rng.u32(..10) == 0 { conflict(pair, now, &value) } else { change(pair, now, &value) }
             })
             .collect();
-        match append(self.stream.as_ref().unwrap(), changes.clone()) {
+        match self.appended(changes.clone()) {
             Ok(first) => {
                 assert!(first > self.acknowledged, "seed {}: {first} was given out before", self.seed);
                 self.all.extend((first..).zip(changes));
@@ -147,12 +196,19 @@ impl Plant {
         }
     }
 
-    /// Everything that is delivered was appended, and everything that has to be there is, where it was put.
-    fn check(&mut self) {
+    /// Everything that is delivered was appended, and everything that has to be there is, where it was put. False if the power went
+    /// before all was read.
+    fn check(&mut self) -> bool {
         let seed = self.seed;
         let now = self.now_ms.load(Ordering::SeqCst);
-        let stream = self.stream.as_ref().unwrap();
-        let found = everything(stream);
+        let (stream, _, _) = self.opened.as_ref().unwrap();
+        let Some(found) = read_all(stream) else { return self.assert_no_power() };
+        let newest: Vec<_> = (0..PAIRS).map(|pair| stream.newest_record(&pair_of(pair))).collect();
+        let extent = stream.extent();
+        let is_secured = !stream.log.read().unverified_tail;
+        if self.has_crashed() {
+            return false;
+        }
         assert!(found.is_sorted_by(|(one, _), (other, _)| one < other), "seed {seed}: out of order");
         let found: BTreeMap<Position, Change> = found.into_iter().collect();
         let mut known = self.all.clone();
@@ -168,7 +224,6 @@ impl Plant {
                 }
             }
         }
-        let extent = stream.extent();
         assert!(extent.last >= self.acknowledged, "seed {seed}: {extent:?}, {} acknowledged", self.acknowledged);
         for (position, change) in &self.all {
             let superseded = known.range(position + 1..).any(|(_, later)| later.pair == change.pair);
@@ -176,31 +231,37 @@ impl Plant {
             let must_stay = *position >= extent.full_from || !superseded || (change.conflict.is_some() && is_young);
             assert!(!must_stay || found.contains_key(position), "seed {seed}: {position} is gone, of {extent:?}");
         }
-        for pair in 0..PAIRS {
+        for (pair, newest) in (0..PAIRS).zip(newest) {
             let last = known.iter().rfind(|(_, change)| change.pair == pair_of(pair));
-            let newest = stream.newest_record(&pair_of(pair)).unwrap();
+            let newest = newest.unwrap();
             let newest = newest.as_ref().map(|record| (&record.position, &record.change));
             assert_eq!(newest, last, "seed {seed}: the newest of pair {pair}");
         }
-        if stream.log.read().foreign {
-            self.not_secured += 1;
-        } else {
+        if is_secured {
             self.kept_by_luck += known.len() - self.all.len();
             self.all = known;
             self.acknowledged = extent.last;
+        } else {
+            self.not_secured += 1;
         }
+        true
     }
 
-    /// A process ends while the disk refuses, and the next one finds what was refused, thins, and loses the power.
+    fn assert_no_power(&self) -> bool {
+        assert!(self.has_crashed(), "seed {}: it cannot be read", self.seed);
+        false
+    }
+
+    /// A process ends while the disk refuses, and the next one finds what was refused, compacts, and loses the power.
     fn end_behind_a_refusal(&mut self) {
         self.disk.refuse_one_in(self.rng.choice([2, 3, 4]).unwrap());
         self.append();
-        self.stream = None;
+        self.close();
         self.open();
-        self.check();
+        let _ = self.check();
         self.now_ms.fetch_add(AGE_MS, Ordering::SeqCst);
         for _ in 0..3 {
-            drop(self.stream.as_ref().unwrap().thin_now());
+            self.compact();
         }
         self.recover();
     }
@@ -209,21 +270,34 @@ impl Plant {
         match self.rng.u32(..100) {
             0..60 => self.append(),
             60..70 => drop(self.now_ms.fetch_add(self.rng.i64(1..200), Ordering::SeqCst)),
-            70..80 => drop(self.stream.as_ref().unwrap().thin_now()),
+            70..80 => self.compact(),
             80..84 => {
-                self.stream = None;
+                self.close();
                 self.open();
-                self.check();
+                let _ = self.check();
             }
             84..86 => self.end_behind_a_refusal(),
-            86..92 => self.disk.crash_after(self.rng.u32(..25)),
+            86..92 => self.disk.cut_power_after(self.rng.u64(..25)),
             // Not each one: then nothing could ever be opened.
             92..96 => self.disk.refuse_one_in(self.rng.choice([0, 3, 6, 12]).unwrap()),
             _ => self.recover(),
         }
-        if self.disk.has_crashed() {
+        if self.has_crashed() {
             self.recover();
         }
+    }
+}
+
+/// [`everything`]; `None` if it cannot be read.
+fn read_all(stream: &EmbeddedStream) -> Option<Vec<(Position, Change)>> {
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let batch = stream.read_now(from, 7, usize::MAX).ok()?;
+        if batch.records.is_empty() && batch.damaged.is_empty() {
+            return Some(all);
+        }
+        from = batch.next;
+        all.extend(batch.records.into_iter().map(|record| (record.position, record.change)));
     }
 }
 
@@ -238,12 +312,12 @@ fn play(seed: u64) -> Plant {
     loop {
         plant.disk.refuse_one_in(0);
         plant.append();
-        if !plant.disk.has_crashed() {
+        if !plant.has_crashed() {
             break;
         }
         plant.recover();
     }
-    plant.check();
+    assert!(plant.check() || plant.has_crashed());
     plant.lose_power();
     plant
 }
@@ -275,30 +349,11 @@ fn power_losses_and_refusals_at_any_moment_lose_nothing_acknowledged_and_invent_
     assert!(runs < 120 || did, "the test did something: {crashes} {lucky} {not_secured} {refused}");
 }
 
-/// The model itself loses: without the sync of the directory a begun segment goes, and with it what was written to it.
 #[test]
-fn the_model_loses_what_was_not_synced() {
-    let (mut lost, mut torn, mut kept) = (0, 0, 0);
-    for seed in 0..200 {
-        let dir = TempDir::new().unwrap();
-        let disk = Volatile::new(dir.path(), &BTreeMap::new(), Rng::with_seed(seed));
-        let file = disk.create(&dir.path().join("a")).unwrap();
-        disk.write_at(&file, b"durable", 0).unwrap();
-        disk.sync(&file).unwrap();
-        if seed % 2 == 0 {
-            disk.sync_dir(dir.path()).unwrap();
-        }
-        disk.write_at(&file, b" and not", 7).unwrap();
-        match disk.crash().get("a") {
-            None => {
-                assert!(seed % 2 == 1, "the name was durable");
-                lost += 1;
-            }
-            Some(bytes) => {
-                assert!(bytes.starts_with(b"durable"), "{bytes:?}");
-                if bytes == b"durable and not" { kept += 1 } else { torn += 1 }
-            }
-        }
+fn the_same_seed_plays_the_same_game() {
+    for seed in FOUND {
+        let [one, other] = [play(seed), play(seed)];
+        assert_eq!((one.operations, one.refused, one.crashes), (other.operations, other.refused, other.crashes));
+        assert_eq!((one.all, one.acknowledged), (other.all, other.acknowledged), "seed {seed}");
     }
-    assert!(lost > 20 && torn > 20 && kept > 20, "{lost} {torn} {kept}");
 }

@@ -1,4 +1,4 @@
-//! Thinning: by age and by size, at any crash, and never the last state of a pair.
+//! Compaction: by age and by size, at any crash, and never the last state of a pair.
 
 use super::*;
 use crate::env;
@@ -17,14 +17,14 @@ fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
         append(&stream, vec![change(i % 5, START_MS, &format!("v{i}"))]).unwrap();
     }
     bench.advance(1_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     assert_eq!((stream.extent().first, stream.extent().full_from), (1, 1), "nothing is older than a second");
     let settled = vec![conflict(1, START_MS + 1_000, "settled"), marker(START_MS + 1_000)];
     append(&stream, settled).unwrap();
     append(&stream, vec![change(1, START_MS + 1_000, "newest")]).unwrap();
 
     bench.advance(900);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     // 16 to 20 are the newest of their pairs, but for 17, which 23 supersedes.
     assert_eq!(positions(&everything(&stream)), [16, 18, 19, 20, 21, 22, 23]);
     let extent = stream.extent();
@@ -32,7 +32,7 @@ fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
 
     append(&stream, vec![change(9, START_MS + 1_900, "last")]).unwrap();
     bench.advance(1_001);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     let left = everything(&stream);
     assert_eq!(positions(&left), [16, 18, 19, 20, 23, 24]);
     let extent = stream.extent();
@@ -62,12 +62,6 @@ fn age_thins_a_stream_that_is_written_without_a_pause() {
     assert!(bench.segments().len() > 1);
 }
 
-/// Files below this folder that the process has open.
-fn open_files(folder: &std::path::Path) -> usize {
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    open.filter(|file| std::fs::read_link(file.path()).is_ok_and(|target| target.starts_with(folder))).count()
-}
-
 #[test]
 fn a_long_history_keeps_few_files_open() {
     const SEGMENTS: u64 = 500;
@@ -80,16 +74,16 @@ fn a_long_history_keeps_few_files_open() {
     }
     assert!(bench.segments().len() >= 499, "{}", bench.segments().len());
     let check = |stream: &EmbeddedStream| {
-        assert!(open_files(bench.dir.path()) <= file::KEPT + MORE, "{}", open_files(bench.dir.path()));
+        assert!(bench.disk.open_files() <= file::KEPT + MORE, "{}", bench.disk.open_files());
         assert_eq!(everything(stream).len(), SEGMENTS as usize);
         for number in (0..SEGMENTS).rev() {
             assert_eq!(stream.newest_record(&pair_of(number)).unwrap().unwrap().position, number + 1);
         }
         assert_eq!(block_on(stream.position_at(START_MS)), Ok(1));
-        assert!(open_files(bench.dir.path()) <= file::KEPT + MORE, "{}", open_files(bench.dir.path()));
+        assert!(bench.disk.open_files() <= file::KEPT + MORE, "{}", bench.disk.open_files());
     };
     check(&stream);
-    check(&EmbeddedStream::open_read_only(&bench.path()).unwrap());
+    check(&bench.reader());
     drop(stream);
     check(&bench.open());
 }
@@ -100,11 +94,11 @@ fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
     let mut bench = Bench::new(2_000);
     bench.options.retention.size = 20_000;
     let stream = bench.open();
-    let reader = EmbeddedStream::open_read_only(&bench.path()).unwrap();
+    let reader = bench.reader();
     for number in 0..3_000_u64 {
         append(&stream, vec![change(number % 150, START_MS, &format!("v{number}"))]).unwrap();
         if number % 100 == 99 {
-            stream.thin_now().unwrap();
+            stream.compact_now().unwrap();
             let read = everything(&reader);
             assert_eq!(read, everything(&stream), "after {number}");
             let newest = reader.newest_record(&pair_of(number % 150)).unwrap().unwrap();
@@ -115,7 +109,7 @@ fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
 }
 
 #[test]
-fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_thinned() {
+fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_compacted() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(1_000);
     let stream = bench.open();
@@ -126,15 +120,15 @@ fn a_segment_that_somebody_removed_is_given_up_and_the_others_are_read_and_thinn
     }
     let segments = bench.segments();
     let (gone, count) = (segments.first().unwrap(), segments.len());
-    std::fs::remove_file(gone).unwrap();
+    bench.remove(gone);
     let left = everything(&stream);
     assert!(count > KEPT && left.len() < 800 && left.len() >= 780, "{} of {count} files", left.len());
     assert_eq!(stream.newest_record(&pair_of(0)), Ok(None));
     assert!(stream.damage().iter().any(|sentence| sentence.contains("was removed")), "{:?}", stream.damage());
     bench.advance(5_000);
-    stream.thin_now().unwrap();
-    let thinned = everything(&stream).len();
-    assert!(bench.segments().len() < count / 2 && (10..60).contains(&thinned), "{thinned} records");
+    stream.compact_now().unwrap();
+    let compacted = everything(&stream).len();
+    assert!(bench.segments().len() < count / 2 && (10..60).contains(&compacted), "{compacted} records");
 }
 
 #[test]
@@ -146,16 +140,16 @@ fn young_conflicts_and_markers_survive_size_until_they_are_old() {
     for i in 0..200 {
         append(&stream, vec![change(1, START_MS, &format!("v{i}"))]).unwrap();
     }
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     let left = everything(&stream);
     assert_eq!(positions(&left).get(..2), Some([1, 2].as_slice()));
     assert!(stream.extent().bytes <= 3_000);
     assert!(left.len() < 40);
     bench.advance(5_000);
     append(&stream, vec![change(1, START_MS + 5_000, "w")]).unwrap();
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     bench.advance(5_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     assert_eq!(positions(&everything(&stream)), [203]);
 }
 
@@ -170,10 +164,11 @@ fn size_bounds_the_disk_whatever_is_written() {
         let pair = if i % 20 == 0 { 1_000 + i / 20 % 100 } else { i % 7 };
         append(&stream, vec![change(pair, START_MS, &format!("v{i}"))]).unwrap();
         if i % 50 == 0 {
-            let files = std::fs::read_dir(bench.path()).unwrap();
-            let bytes: u64 = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
-            most = most.max(bytes);
-            stream.thin_now().unwrap();
+            let files = bench.disk.list(&bench.path()).unwrap();
+            // One that was listed may be gone.
+            let bytes = files.iter().filter_map(|path| Some(bench.disk.facts(path).ok()?.len));
+            most = most.max(bytes.sum::<u64>());
+            stream.compact_now().unwrap();
         }
     }
     let schema = codec::SCHEMA.len() as u64;
@@ -187,7 +182,7 @@ fn size_bounds_the_disk_whatever_is_written() {
     }
 }
 
-/// Nobody asks for it here: thinning runs beside the writes, as in a worker, which wait for it where it
+/// Nobody asks for it here: compaction runs beside the writes, as in a worker, which wait for it where it
 /// cannot keep up.
 #[test]
 fn size_bounds_the_disk_in_the_background_at_full_speed() {
@@ -212,7 +207,7 @@ fn size_bounds_the_disk_in_the_background_at_full_speed() {
 }
 
 #[test]
-fn small_thinned_segments_become_one_and_superseded_records_go() {
+fn small_compacted_segments_become_one_and_superseded_records_go() {
     let mut bench = Bench::new(2_000);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
@@ -222,7 +217,7 @@ fn small_thinned_segments_become_one_and_superseded_records_go() {
             append(&stream, vec![change(i, now, &format!("{round}.{i}"))]).unwrap();
         }
         bench.advance(1_000);
-        stream.thin_now().unwrap();
+        stream.compact_now().unwrap();
     }
     assert!(bench.segments().len() <= 4, "{} files", bench.segments().len());
     let left = everything(&stream);
@@ -273,23 +268,22 @@ fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
             }
             assert_eq!(stream.damage(), Vec::<String>::new(), "step {steps}, {when}");
         };
-        bench.disk.crash_after(steps);
-        let result = stream.thin_now();
-        let crashed = bench.disk.crashed.load(Ordering::SeqCst);
+        bench.disk.read_only_after(Some(steps - 1));
+        let result = stream.compact_now();
+        let crashed = bench.disk.is_read_only();
         check(&stream, "in the process that met it");
         drop(stream);
-        bench.disk.crashed.store(false, Ordering::SeqCst);
-        bench.disk.crash_after(0);
-        check(&EmbeddedStream::open_read_only(&bench.path()).unwrap(), "for a reader");
+        bench.disk.read_only_after(None);
+        check(&bench.reader(), "for a reader");
         let stream = bench.open();
         check(&stream, "after the next start");
-        stream.thin_now().unwrap();
-        check(&stream, "after thinning again");
+        stream.compact_now().unwrap();
+        check(&stream, "after compaction again");
         assert!(everything(&stream).len() < 40);
-        assert_eq!(load::list(&bench.path()).unwrap().temporary, Vec::<PathBuf>::new());
+        assert_eq!(load::list(&bench.disk, &bench.path()).unwrap().temporary, Vec::<PathBuf>::new());
         if !crashed {
             assert_eq!(result, Ok(()));
-            assert!(steps > 10, "thinning has that many steps");
+            assert!(steps > 10, "compaction has that many steps");
             return;
         }
         steps += 1;
@@ -305,16 +299,16 @@ fn a_full_disk_does_not_stop_thinning_for_good() {
         append(&stream, vec![change(i % 3, START_MS, &format!("v{i}"))]).unwrap();
     }
     bench.advance(1_000);
-    bench.disk.space(Some(20));
-    assert!(stream.thin_now().is_err());
+    bench.disk.set_space(Some(20));
+    assert!(stream.compact_now().is_err());
     assert_eq!(everything(&stream).len(), 40);
-    bench.disk.space(None);
-    stream.thin_now().unwrap();
+    bench.disk.set_space(None);
+    stream.compact_now().unwrap();
     assert_eq!(everything(&stream).len(), 3);
 }
 
 #[test]
-fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
+fn a_damaged_header_of_a_compacted_segment_costs_no_record() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
@@ -322,17 +316,17 @@ fn a_damaged_header_of_a_thinned_segment_costs_no_record() {
         append(&stream, vec![change(i % 3, START_MS, &format!("v{i}"))]).unwrap();
     }
     bench.advance(1_000);
-    stream.thin_now().unwrap();
+    stream.compact_now().unwrap();
     append(&stream, vec![change(8, START_MS + 1_000, "young")]).unwrap();
     let left = everything(&stream);
     let full_from = stream.extent().full_from;
     drop(stream);
     let path = bench.segments().first().unwrap().clone();
-    let bytes = std::fs::read(&path).unwrap();
+    let bytes = bench.read(&path);
     for hit in 0..32 {
         let mut damaged = bytes.clone();
         *damaged.get_mut(hit).unwrap() ^= 0x10;
-        std::fs::write(&path, damaged).unwrap();
+        bench.put(&path, damaged);
         let stream = bench.open();
         assert_eq!(everything(&stream), left);
         assert_eq!(stream.extent().full_from, full_from);
@@ -368,8 +362,8 @@ fn pairs_that_were_made_to_meet_are_each_kept_and_found() {
         append(&stream, vec![change(1, START_MS + 5_000, &format!("v{i}"))]).unwrap();
     }
     bench.advance(5_000);
-    stream.thin_now().unwrap();
-    assert!(stream.extent().full_from > 4, "nothing was thinned");
+    stream.compact_now().unwrap();
+    assert!(stream.extent().full_from > 4, "nothing was compacted");
     assert_eq!(positions(&everything(&stream)).get(..4), Some([1, 2, 3, 4].as_slice()));
     assert!(is_found(&stream));
     drop(stream);

@@ -1,20 +1,19 @@
-//! Retention: thins old segments to the newest record of each pair, and keeps their number small.
+//! Retention: compacts old segments to the newest record of each pair, and keeps their number small.
 //!
 //! ```text
 //!   closed segments, oldest first      whole | whole | whole | active
 //!     wholly older than `age`, or all bytes together above `size`:   rewrite the oldest whole one
-//!     two thinned neighbours that fit into one:                      rewrite both into one
-//!     a thinned one that is half garbage (a quarter above `size`):   rewrite it
+//!     two compacted neighbours that fit into one:                    rewrite both into one
+//!     a compacted one that is half garbage (a quarter above `size`): rewrite it
 //! ```
 //!
 //! Rewriting copies the frames that stay to a temporary file, syncs it, renames it over the first of the old files, syncs
 //! the directory, and only then removes the others. The new file's header says which positions it covers, so a crash
 //! between any two of these steps leaves either the old files, or the new one and files that it visibly replaces.
 //! What stays: the newest record of each pair for ever; conflicts and markers while they are younger than `age`.
-//! Each step adds at most one segment to the disk before it takes the old ones away. Nothing is thinned on the word of a record that may
-//! not be durable (`secure.rs`).
+//! Each step adds at most one segment to the disk before it takes the old ones away. Nothing is compacted on the word of a record that may
+//! not be durable (`recover_tail.rs`).
 
-use super::disk::Disk;
 use super::file::KEPT;
 use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
 use super::index::{Location, pair_of};
@@ -22,7 +21,7 @@ use super::log::{Log, State};
 use super::options::Options;
 use super::segment::{self, Segment};
 use crate::change::{KeyedHash, Position};
-use crate::env::disk::File;
+use crate::env::disk::{Disk, File, Open};
 use crate::failpoint::crash_point;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,11 +36,11 @@ const WRITE_BYTES: usize = 1 << 20;
 /// What is left to be done about files that were replaced.
 type Leftover = Vec<PathBuf>;
 
-pub(super) struct Thinner {
+pub(super) struct Compactor {
     log: Arc<Log>,
     options: Options,
-    /// Held during a pass: one at a time. In it, old files that could not be removed yet.
-    pass: Mutex<Leftover>,
+    /// Held during a step: one at a time. In it, old files that could not be removed yet.
+    one_step: Mutex<Leftover>,
     awake: Mutex<bool>,
     waking: Condvar,
     stop: AtomicBool,
@@ -73,12 +72,12 @@ struct Kept {
     offset: u64,
 }
 
-impl Thinner {
-    pub fn new(log: Arc<Log>, options: Options) -> Thinner {
-        Thinner {
+impl Compactor {
+    pub fn new(log: Arc<Log>, options: Options) -> Compactor {
+        Compactor {
             log,
             options,
-            pass: Mutex::default(),
+            one_step: Mutex::default(),
             awake: Mutex::new(false),
             waking: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -88,9 +87,9 @@ impl Thinner {
     /// Runs a pass when woken and once in a while, until told to stop.
     pub fn run(&self) {
         while !self.stop.load(Ordering::Acquire) {
-            if let Err(error) = self.thin() {
+            if let Err(error) = self.compact() {
                 // Nothing is lost by it: the old files are still there, and the next pass tries again.
-                tracing::warn!(stream = %self.log.dir.display(), "history could not be thinned: {error}");
+                tracing::warn!(stream = %self.log.dir.display(), "history could not be compacted: {error}");
             }
             let awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
             let wait = self.waking.wait_timeout_while(awake, self.options.period, |awake| !*awake);
@@ -104,33 +103,40 @@ impl Thinner {
         self.waking.notify_all();
     }
 
-    /// Ends [`Thinner::run`] within one chunk of work.
+    /// Ends [`Compactor::run`] within one chunk of work.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
     }
 
-    /// Waits for a running pass and keeps others from beginning. What is left over belongs to files that the caller is
+    /// Waits for a running step and keeps others from beginning. What is left over belongs to files that the caller is
     /// about to load anew.
     pub fn stand_still(&self) -> MutexGuard<'_, Leftover> {
-        let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leftover = self.one_step.lock().unwrap_or_else(PoisonError::into_inner);
         leftover.clear();
         leftover
     }
 
-    /// One pass: rewrites until there is nothing to gain.
-    pub fn thin(&self) -> io::Result<()> {
-        let mut leftover = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Rewrites until there is nothing to gain.
+    pub fn compact(&self) -> io::Result<()> {
+        while self.step()? {}
+        Ok(())
+    }
+
+    /// One rewrite; false if there is nothing to gain.
+    pub fn step(&self) -> io::Result<bool> {
+        let mut leftover = self.one_step.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove(&mut leftover)?;
-        if self.log.read().foreign {
+        if self.log.read().unverified_tail {
             // A record that goes with the power must not have taken with it what it superseded.
             return Err(io::Error::other("what the newest segment holds could not be made durable yet"));
         }
-        while !self.stop.load(Ordering::Acquire) {
-            let Some(rewrite) = self.choose()? else { return Ok(()) };
-            self.rewrite(&rewrite, &mut leftover)?;
+        if self.stop.load(Ordering::Acquire) {
+            return Ok(false);
         }
-        Ok(())
+        let Some(rewrite) = self.choose()? else { return Ok(false) };
+        self.rewrite(&rewrite, &mut leftover)?;
+        Ok(true)
     }
 
     /// Whether a conflict or a marker of this time has to stay.
@@ -166,7 +172,7 @@ impl Thinner {
     fn range(&self, state: &State) -> Option<(std::ops::Range<usize>, Position)> {
         let closed = state.segments.split_last()?.1;
         let oversize = state.bytes() > self.options.retention.size;
-        let oldest_whole = closed.iter().position(|segment| !segment.thinned);
+        let oldest_whole = closed.iter().position(|segment| !segment.compacted);
         let due = |i: &usize| closed.get(*i).is_some_and(|segment| oversize || !self.is_young(segment.ts_max));
         let range = oldest_whole.filter(due).map(|i| i..i + 1).or_else(|| self.mergeable(closed)).or_else(|| {
             closed.iter().position(|segment| self.is_rubbish(state, segment, oversize)).map(|i| i..i + 1)
@@ -175,32 +181,32 @@ impl Thinner {
         Some((range, through))
     }
 
-    /// The first run of thinned neighbours that together are no larger than one segment, and no more than may be open.
+    /// The first run of compacted neighbours that together are no larger than one segment, and no more than may be open.
     fn mergeable(&self, closed: &[Segment]) -> Option<std::ops::Range<usize>> {
         (0..closed.len()).find_map(|start| {
             let mut bytes = 0;
             let fits = closed.iter().skip(start).take(KEPT).take_while(|segment| {
                 bytes += segment.len;
-                segment.thinned && bytes <= self.options.segment_bytes
+                segment.compacted && bytes <= self.options.segment_bytes
             });
             let count = fits.count();
             (count > 1).then_some(start..start + count)
         })
     }
 
-    /// Whether enough of a thinned segment is no longer needed.
+    /// Whether enough of a compacted segment is no longer needed.
     fn is_rubbish(&self, state: &State, segment: &Segment, oversize: bool) -> bool {
         let live = state.opened.get(&segment.ordinal).map_or(0, |opened| opened.live);
-        let special = if self.is_young(segment.special_ts_max) { segment.special } else { 0 };
-        let rubbish = segment.records.saturating_sub(live + special);
-        segment.thinned && rubbish > 0 && rubbish * if oversize { 4 } else { 2 } >= segment.records
+        let pinned = if self.is_young(segment.pinned_ts_max) { segment.pinned } else { 0 };
+        let rubbish = segment.records.saturating_sub(live + pinned);
+        segment.compacted && rubbish > 0 && rubbish * if oversize { 4 } else { 2 } >= segment.records
     }
 
     fn rewrite(&self, rewrite: &Rewrite, leftover: &mut Leftover) -> io::Result<()> {
         let Some(head) = rewrite.old.first() else { return Ok(()) };
-        let disk = self.options.disk.as_ref();
+        let disk = self.log.files.disk.as_ref();
         let temporary = head.path.with_extension(segment::TEMPORARY);
-        let header = FileHeader { first: head.first, through: rewrite.through, thinned: true };
+        let header = FileHeader { first: head.first, through: rewrite.through, compacted: true };
         let copied = self.copy(rewrite, header, &temporary, disk);
         let (file, kept) = match copied {
             Ok(copied) => copied,
@@ -211,7 +217,7 @@ impl Thinner {
             }
         };
         let file = Arc::new(file);
-        let mut segment = Segment::new(rewrite.ordinal, head.path.clone(), &file, header)?;
+        let mut segment = Segment::new(&self.log.files, rewrite.ordinal, head.path.clone(), &file, header)?;
         for kept in &kept {
             segment.note(kept.offset, &kept.meta);
         }
@@ -230,7 +236,7 @@ impl Thinner {
         if leftover.is_empty() {
             return Ok(());
         }
-        let disk = self.options.disk.as_ref();
+        let disk = self.log.files.disk.as_ref();
         disk.sync_dir(&self.log.dir)?;
         while let Some(path) = leftover.last() {
             disk.remove(path)?;
@@ -247,7 +253,7 @@ impl Thinner {
         path: &Path,
         disk: &dyn Disk,
     ) -> io::Result<(File, Vec<Kept>)> {
-        let file = disk.create(path)?;
+        let file = disk.open(path, Open::Create)?;
         let mut kept = Vec::new();
         let mut buffer = header.to_bytes();
         let mut written = 0;
@@ -260,14 +266,14 @@ impl Thinner {
                 let was = Location::new(old.ordinal, offset);
                 let pair = pair_of(&decoder, &meta, payload);
                 let newest = pair.filter(|pair| self.log.read().index.get(*pair) == Some(was));
-                let special = meta.flags & (CONFLICT | MARKER) != 0 && self.is_young(meta.ts_ms);
-                if newest.is_some() || special {
+                let pinned = meta.flags & (CONFLICT | MARKER) != 0 && self.is_young(meta.ts_ms);
+                if newest.is_some() || pinned {
                     let offset = written + buffer.len() as u64;
                     kept.push(Kept { meta, was: newest.map(|pair| (pair, was)), offset });
                     buffer.extend_from_slice(raw);
                 }
                 if buffer.len() >= WRITE_BYTES {
-                    disk.write_at(&file, &buffer, written)?;
+                    file.write_at(&buffer, written)?;
                     written += buffer.len() as u64;
                     buffer.clear();
                     if self.stop.load(Ordering::Acquire) {
@@ -280,8 +286,8 @@ impl Thinner {
                 return Err(io::Error::other(format!("{} cannot be read", old.path.display())));
             }
         }
-        disk.write_at(&file, &buffer, written)?;
-        disk.sync(&file)?;
+        file.write_at(&buffer, written)?;
+        file.sync()?;
         Ok((file, kept))
     }
 

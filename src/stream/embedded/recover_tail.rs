@@ -14,14 +14,13 @@
 //! The cost of an opening: [`RENEWED`](super::options::RENEWED) of a segment or one write, whichever is more. A newest segment that an earlier version wrote
 //! says nothing of its writes and is copied whole, once.
 
-use super::disk::Disk;
 use super::file::LogFile;
 use super::frame::{FILE_HEADER, FileHeader};
 use super::index::{Location, pair_of};
 use super::log::{Log, unavailable};
 use super::options::Options;
 use super::segment::{self, Segment};
-use crate::env::disk::File;
+use crate::env::disk::{Disk, File, Open};
 use crate::stream::StreamError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,8 +34,8 @@ const COPY_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`StreamError::Unavailable`] if the disk refuses. The copy may be in use all the same, and is copied anew by the next call.
-pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamError> {
-    let disk = options.disk.as_ref();
+pub(super) fn recover_tail(log: &Log, options: &Options) -> Result<bool, StreamError> {
+    let disk = log.files.disk.as_ref();
     let (old, len, (offset, position)) = {
         let state = log.read();
         let Some(last) = state.segments.last() else { return Ok(true) };
@@ -47,13 +46,13 @@ pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamErr
     let whole = len <= options.renew_bytes || offset <= FILE_HEADER;
     let path = if whole { old_path } else { segment::path_of(&log.dir, position) };
     let temporary = path.with_extension(segment::TEMPORARY);
-    let begun = FileHeader { first: position, through: 0, thinned: false };
+    let begun = FileHeader { first: position, through: 0, compacted: false };
     let (head, from) = if whole { (Vec::new(), 0) } else { (begun.to_bytes(), offset) };
     let copied = copy(disk, &head, (&old_file, from, len), &temporary);
     let switched = copied.and_then(|copy| match copy {
         None => Ok(false),
         Some(file) if whole => {
-            let file = LogFile::new(&path, &Arc::new(file))?;
+            let file = LogFile::new(&log.files, &path, &Arc::new(file))?;
             disk.rename(&temporary, &path)?;
             log.write().replace_file(file);
             Ok(true)
@@ -68,14 +67,14 @@ pub(super) fn last_write(log: &Log, options: &Options) -> Result<bool, StreamErr
     if done {
         // Memory follows the new name already; what relies on it waits until the name is durable.
         disk.sync_dir(&log.dir).map_err(|error| unavailable(&log.dir, &error))?;
-        log.write().foreign = false;
+        log.write().unverified_tail = false;
     }
     Ok(done)
 }
 
 /// A new file with these bytes and then those of the old one in this range, all of it durable; `None` if the old one cannot be read.
 fn copy(disk: &dyn Disk, head: &[u8], (old, from, end): (&File, u64, u64), path: &Path) -> io::Result<Option<File>> {
-    let file = disk.create(path)?;
+    let file = disk.open(path, Open::Create)?;
     let (mut bytes, mut read, mut written) = (head.to_vec(), from, 0);
     while read < end || !bytes.is_empty() {
         let kept = bytes.len();
@@ -84,12 +83,12 @@ fn copy(disk: &dyn Disk, head: &[u8], (old, from, end): (&File, u64, u64), path:
         if old.read_exact_at(bytes.get_mut(kept..).unwrap_or_default(), read).is_err() {
             return Ok(None);
         }
-        disk.write_at(&file, &bytes, written)?;
+        file.write_at(&bytes, written)?;
         read += portion;
         written += bytes.len() as u64;
         bytes.clear();
     }
-    disk.sync(&file)?;
+    file.sync()?;
     Ok(Some(file))
 }
 
@@ -102,7 +101,7 @@ fn split(
     (temporary, path): (&Path, PathBuf),
 ) -> io::Result<bool> {
     let (ordinal, file) = (log.write().new_ordinal(), Arc::new(file));
-    let mut new = Segment::new(ordinal, path.clone(), &file, header)?;
+    let mut new = Segment::new(&log.files, ordinal, path.clone(), &file, header)?;
     let mut newest = Vec::new();
     let decoder = Arc::clone(&log.read().decoder);
     new.scan(None, |offset, meta, payload| newest.push((pair_of(&decoder, meta, payload), offset)))?;
