@@ -10,6 +10,7 @@ use super::engine::Engine;
 use crate::change::Position;
 use crate::env;
 use crate::failpoint::crash_point;
+use crate::store::so_far;
 use crate::store::{StoreError, Znodes};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,7 +31,7 @@ impl Engine {
         let written = self.written();
         let is_new = self.watermark.written.load(Ordering::Relaxed) != written;
         if is_new || self.watermark.is_ahead.load(Ordering::Relaxed) {
-            keys.remember(self.lease.so_far(Some(znodes.as_ref())), written).await?;
+            keys.remember(so_far(&self.lease, Some(znodes.as_ref())), written).await?;
             self.watermark.is_ahead.store(false, Ordering::Relaxed);
             self.watermark.written.store(written, Ordering::Relaxed);
         }

@@ -14,6 +14,7 @@ use crate::change::{Change, Position, Side};
 use crate::env;
 use crate::failpoint::crash_point;
 use crate::plan::{Base, Task};
+use crate::store::so_far;
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -155,7 +156,7 @@ impl Engine {
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
-                    match keys.mark_slots(&batch.slots, self.lease.so_far(Some(znodes.as_ref()))).await {
+                    match keys.mark_slots(&batch.slots, so_far(&self.lease, Some(znodes.as_ref()))).await {
                         Ok(()) => break outcomes,
                         Err(error) => self.failed(&error),
                     }

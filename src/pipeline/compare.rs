@@ -27,6 +27,7 @@ use crate::change::{GapState, KeyedHash, Side, ZkStat};
 use crate::env::{self, Instant, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::Known;
+use crate::store::so_far;
 use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -152,7 +153,7 @@ impl Engine {
         if keys.is_life_compared() {
             return Ok(());
         }
-        keys.mark_slots(&znodes.settled_slots(), self.lease.so_far(Some(znodes.as_ref()))).await
+        keys.mark_slots(&znodes.settled_slots(), so_far(&self.lease, Some(znodes.as_ref()))).await
     }
 
     /// Decides about the deletes that nobody saw, as far as their number is known, and concludes the last comparison as soon as

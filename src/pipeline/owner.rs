@@ -24,6 +24,7 @@ use crate::env::{self, Instant};
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
+use crate::store::so_far;
 use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{LogThrottle, PipelineMetrics, spans};
@@ -316,18 +317,18 @@ impl Pipeline {
             for side in [Side::Zookeeper, Side::Redis] {
                 lock(&self.counters.unheard).lost(side);
             }
-            let (captures, so_far) = (engine.captures(), engine.lease.so_far(self.znodes.as_deref()));
+            let (captures, now) = (engine.captures(), so_far(&engine.lease, self.znodes.as_deref()));
             let written = engine.written();
             self.let_go(engine).await;
             // Those of an ownership before may be of another lineage of the ensemble, in which zxids were higher.
-            *lock(&self.remembered) = so_far;
+            *lock(&self.remembered) = now;
             if by_wish
                 && !captures
                 && let (Some(keys), Some(_)) = (&self.keys, &self.znodes)
             {
                 // A newer zxid than this is a change, an older one a loss: worth a last try, not worth waiting for. Who owned nothing
                 // has nothing to say.
-                let _ = env::timeout(DRAIN_LOST, keys.remember(so_far, written)).await;
+                let _ = env::timeout(DRAIN_LOST, keys.remember(now, written)).await;
             }
         }
         let close = async {
@@ -498,7 +499,7 @@ impl Pipeline {
         let owned = owning.owned(lease);
         crash_point!("c10-fenced-in-zookeeper");
         if let Some(keys) = redis {
-            keys.begin(lease.so_far(self.znodes.as_deref())).await?;
+            keys.begin(so_far(&lease, self.znodes.as_deref())).await?;
         }
         let is_gone = owned.is_first() && stream.extent().last > 0;
         self.counters.losses.notice_at_start(
@@ -518,7 +519,7 @@ impl Pipeline {
                     keys.note_older();
                 }
                 crash_point!("c10-journal-completed");
-                keys.mark_slots(&slots, lease.so_far(Some(znodes.as_ref()))).await?;
+                keys.mark_slots(&slots, so_far(&lease, Some(znodes.as_ref()))).await?;
             }
         }
         Ok((lease, has_kept))

@@ -61,7 +61,7 @@ pub struct KeyReading {
     pub life: u64,
 }
 
-/// What [`Keyspace::observe`] answers.
+/// What [`crate::store::contract::KeyReader::observe`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyReadings {
     /// One for each key, in order.

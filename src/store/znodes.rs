@@ -93,13 +93,13 @@ pub enum ZnodeOutcome {
     Impossible(&'static str, String),
 }
 
-/// The result of [`Znodes::write`].
+/// The result of [`crate::store::contract::ZnodeSink::write`].
 #[derive(Debug)]
 pub struct ZnodeBatch {
     /// One for each write, in order.
     pub outcomes: Vec<ZnodeOutcome>,
     /// The journal slots that hold the bases of what was done: once the sidecars say the same, tell
-    /// [`Keyspace::mark_slots`], then give them back with [`Znodes::release`].
+    /// [`crate::store::contract::OwnerState::mark_slots`], then give them back with [`crate::store::contract::ZnodeSink::release`].
     pub slots: Vec<Slot>,
 }
 

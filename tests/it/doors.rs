@@ -4,10 +4,11 @@ use crate::scripts::store;
 use crate::support::{LIVE, Redis, ZooKeeper, eventually};
 use keepstep::change::{Digest, LossCause, Side, ZkVersion};
 use keepstep::plan::{Base, KeyOp, ZnodeOp};
+use keepstep::store::contract::*;
 use keepstep::store::zookeeper::{Access, RealEnsemble, Sessions, Settings, ZookeeperStore};
 use keepstep::store::{
-    Hints, KeyOutcome, KeyState, KeyWrite, Keyspace, Link, Look, Remembered, StoreError, Taken, ZnodeAcl, ZnodeOutcome,
-    ZnodeReading, ZnodeWrite, Znodes as _,
+    Hints, KeyOutcome, KeyState, KeyWrite, Link, Look, Remembered, StoreError, Taken, ZnodeAcl, ZnodeOutcome,
+    ZnodeReading, ZnodeWrite,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -5,8 +5,9 @@ use crate::scripts;
 use crate::support::{LIVE, Redis, Scene, eventually};
 use keepstep::change::Digest;
 use keepstep::plan::{Base, KeyOp};
+use keepstep::store::contract::*;
 use keepstep::store::redis::RedisStore;
-use keepstep::store::{KeyOutcome, KeyState, KeyWrite, Keyspace, Remembered, StoreError};
+use keepstep::store::{KeyOutcome, KeyState, KeyWrite, Remembered, StoreError};
 use serde_json::Value;
 
 /// Four names that have one hash with XXH3 of 64 bits (`src/change/hash.rs` says how they were found).

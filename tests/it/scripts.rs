@@ -2,8 +2,9 @@
 
 use crate::support::{LIVE, Redis, eventually};
 use keepstep::change::Side;
+use keepstep::store::contract::*;
 use keepstep::store::redis::{Access, Client, RedisStore, Server, Settings};
-use keepstep::store::{Claim, Hints, Keyspace, Link, Remembered, Slot, StoreError};
+use keepstep::store::{Claim, Hints, Link, Remembered, Slot, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

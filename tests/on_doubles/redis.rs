@@ -3,9 +3,10 @@
 
 use keepstep::change::{Digest, ZkVersion};
 use keepstep::plan::{Base, KeyOp};
+use keepstep::store::contract::*;
 use keepstep::store::redis::{Access, RedisStore, Server, Settings};
 use keepstep::store::{
-    Claim, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyState, KeyWrite, Keyspace, Remembered, Slot, StoreError,
+    Claim, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyState, KeyWrite, Remembered, Slot, StoreError,
 };
 use keepstep_doubles::redis::line::{Double, Fault};
 use keepstep_doubles::redis::reply::Reply;

@@ -4,8 +4,9 @@
 use crate::redis::{KEY, at, held, owner, read, set};
 use keepstep::change::{LossCause, Side};
 use keepstep::env;
+use keepstep::store::contract::*;
 use keepstep::store::redis::RedisStore;
-use keepstep::store::{Hints, KeyState, Keyspace, Link, StoreError};
+use keepstep::store::{Hints, KeyState, Link, StoreError};
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::redis::reply::Reply;
 use std::sync::{Arc, Mutex};

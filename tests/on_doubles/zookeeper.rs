@@ -5,11 +5,12 @@ use futures::FutureExt as _;
 use keepstep::change::{Digest, LossCause, Side, ZkVersion};
 use keepstep::plan::Base;
 use keepstep::plan::guard::{Remembered, Taken};
+use keepstep::store::contract::*;
 use keepstep::store::zookeeper::session::{Access, Acl, AuthId, CreateMode, Ensemble as _, Permission, Session};
 use keepstep::store::zookeeper::{Sessions, Settings, ZookeeperStore};
 use keepstep::store::{
     Claim, Hints, Lease, Link, Look, Lost, Password, StoreError, ZnodeAcl, ZnodeBatch, ZnodeEdit, ZnodeOp,
-    ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes,
+    ZnodeOutcome, ZnodeReading, ZnodeWrite,
 };
 use keepstep::worker::Worker;
 use keepstep_doubles::zookeeper::{self, DoubleEnsemble, Fault, Lag, Request, Right};
@@ -358,7 +359,7 @@ async fn an_ensemble_that_comes_back_older_or_empty_is_another_lineage() {
         store.raise_tide().await.unwrap();
         store.close().await;
         let lease = take_over(&store, Remembered::default()).await;
-        let remembered = lease.so_far(Some(&store));
+        let remembered = so_far(&lease, Some(&store));
         assert_eq!(lease.lost, None);
         drop(store);
         // With a new epoch zxids do not tell.

@@ -10,7 +10,7 @@ use crate::change::Digest;
 use crate::store::request::Fault;
 use crate::store::{KeyEdit, KeyOutcome, KeyState, VALUE_BYTES_MAX, one_for_one};
 
-/// One call of [`crate::store::Keyspace::look`].
+/// One call of [`crate::store::contract::KeyEditor::look`].
 pub(super) async fn look_chunk(database: &Database, keys: &[&[u8]], values: bool) -> Result<Vec<KeyState>, Fault> {
     look_below(database, keys, digest_above(values), VALUE_BYTES_MAX).await
 }
@@ -79,7 +79,7 @@ fn state(code: u8, value: &[u8]) -> KeyState {
     }
 }
 
-/// One call of [`crate::store::Keyspace::edit`].
+/// One call of [`crate::store::contract::KeyEditor::edit`].
 pub(super) async fn edit_chunk(database: &Database, edits: &[KeyEdit<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
     let why = match edit_by(database, &script::EDIT, edits).await? {
         Applied::Each(outcomes) => return Ok(outcomes),

@@ -12,7 +12,7 @@ use crate::store::{JournalEntry, KeyState, StoreError};
 use std::sync::atomic::Ordering;
 
 impl Database {
-    /// See [`crate::store::Keyspace::complete`].
+    /// See [`crate::store::contract::OwnerState::complete`].
     pub(super) async fn complete(&self, entries: Vec<JournalEntry>) -> Result<bool, StoreError> {
         // Since these were written Redis may have come back with an older state of itself, sidecars included.
         let may_be_older = !lock(&self.lineage).is_life_compared();

@@ -42,8 +42,9 @@ mod state;
 mod subscribers;
 mod ties;
 
+use super::contract::{Connection, DataSet, Identity, KeyEditor, KeyReader, KeySink, OwnerState, RangeClaims, Source};
 use super::{
-    Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, Keyspace,
+    Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite,
     KeyspaceFacts, Known, LeftMilestone, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::{LossCause, Position};
@@ -105,7 +106,7 @@ impl RedisStore {
     }
 }
 
-impl Keyspace for RedisStore {
+impl Connection for RedisStore {
     fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move { self.database().connection().await.map(|_| ()) }.boxed()
     }
@@ -121,6 +122,17 @@ impl Keyspace for RedisStore {
         preflight::look(self.database(), range).boxed()
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.unwatch().await;
+            self.part.claims.give_up(self.database()).await;
+            self.database().disconnect();
+        }
+        .boxed()
+    }
+}
+
+impl Identity for RedisStore {
     fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>> {
         ties::look(self.database()).boxed()
     }
@@ -128,21 +140,37 @@ impl Keyspace for RedisStore {
     fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>> {
         async move { ties::identify(self.database(), &identity).await }.boxed()
     }
+}
 
-    fn tie(&self, other: Known) -> BoxFuture<'_, Result<(), StoreError>> {
-        ties::tie(self.database(), other).boxed()
-    }
-
-    fn held_claim(&self) -> BoxFuture<'_, Result<Option<HeldClaim>, StoreError>> {
-        claim::held(self.database()).boxed()
-    }
-
+impl RangeClaims for RedisStore {
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
         self.part.claims.lay(self.database(), claim).boxed()
     }
 
     fn look_at_claims<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<(), StoreError>> {
         claim::look(self.database(), claim).boxed()
+    }
+}
+
+impl Source for RedisStore {
+    fn watch(&self, hints: Arc<dyn Hints>) {
+        *lock(&self.source) = Some(listener::listen(&self.server, &self.part, hints));
+    }
+
+    fn unwatch(&self) -> BoxFuture<'_, ()> {
+        let listens = lock(&self.source).take();
+        drop(listens);
+        std::future::ready(()).boxed()
+    }
+}
+
+impl OwnerState for RedisStore {
+    fn tie(&self, other: Known) -> BoxFuture<'_, Result<(), StoreError>> {
+        ties::tie(self.database(), other).boxed()
+    }
+
+    fn held_claim(&self) -> BoxFuture<'_, Result<Option<HeldClaim>, StoreError>> {
+        claim::held(self.database()).boxed()
     }
 
     fn remembered(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
@@ -153,14 +181,6 @@ impl Keyspace for RedisStore {
         async move {
             self.part.state.begin(self.database(), now).await?;
             self.part.claims.name_lineage(self.database(), now.ensemble).await
-        }
-        .boxed()
-    }
-
-    fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        async move {
-            let count = self.database().command(&cmd("DBSIZE")).await?;
-            Ok(u64::try_from(integer(Some(count))).unwrap_or(u64::MAX))
         }
         .boxed()
     }
@@ -184,21 +204,9 @@ impl Keyspace for RedisStore {
     fn marked_slots(&self) -> BoxFuture<'_, Result<Vec<Slot>, StoreError>> {
         state::marked_slots(self.database()).boxed()
     }
+}
 
-    fn leave_milestone(&self) -> BoxFuture<'_, Result<Option<LeftMilestone>, StoreError>> {
-        self.part.state.leave_milestone(self.database()).boxed()
-    }
-
-    fn watch(&self, hints: Arc<dyn Hints>) {
-        *lock(&self.source) = Some(listener::listen(&self.server, &self.part, hints));
-    }
-
-    fn unwatch(&self) -> BoxFuture<'_, ()> {
-        let listens = lock(&self.source).take();
-        drop(listens);
-        std::future::ready(()).boxed()
-    }
-
+impl KeyReader for RedisStore {
     fn observe<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<KeyReadings, StoreError>> {
         async move {
             let (readings, now_ms) = self.database().observe_all(keys, values).await?;
@@ -224,18 +232,6 @@ impl Keyspace for RedisStore {
             Ok(KeyReadings { readings, moment })
         }
         .boxed()
-    }
-
-    fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
-        self.database().apply_all(writes).boxed()
-    }
-
-    fn look<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<Vec<KeyState>, StoreError>> {
-        self.database().look_all(keys, values).boxed()
-    }
-
-    fn edit<'a>(&'a self, edits: &'a [KeyEdit<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
-        self.database().edit_all(edits).boxed()
     }
 
     fn scan<'a>(&'a self, cursor: u64, prefix: &'a [u8]) -> BoxFuture<'a, Result<Scanned, StoreError>> {
@@ -266,6 +262,40 @@ impl Keyspace for RedisStore {
         .boxed()
     }
 
+    fn key_count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        async move {
+            let count = self.database().command(&cmd("DBSIZE")).await?;
+            Ok(u64::try_from(integer(Some(count))).unwrap_or(u64::MAX))
+        }
+        .boxed()
+    }
+}
+
+impl KeySink for RedisStore {
+    fn apply<'a>(&'a self, writes: &'a [KeyWrite<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
+        self.database().apply_all(writes).boxed()
+    }
+
+    fn leave_milestone(&self) -> BoxFuture<'_, Result<Option<LeftMilestone>, StoreError>> {
+        self.part.state.leave_milestone(self.database()).boxed()
+    }
+}
+
+impl KeyEditor for RedisStore {
+    fn look<'a>(&'a self, keys: &'a [&'a [u8]], values: bool) -> BoxFuture<'a, Result<Vec<KeyState>, StoreError>> {
+        self.database().look_all(keys, values).boxed()
+    }
+
+    fn edit<'a>(&'a self, edits: &'a [KeyEdit<'a>]) -> BoxFuture<'a, Result<Vec<KeyOutcome>, StoreError>> {
+        self.database().edit_all(edits).boxed()
+    }
+}
+
+impl DataSet for RedisStore {
+    fn mark(&self) -> u64 {
+        lock(&self.database().lineage).generation
+    }
+
     fn compared(&self, begun: u64) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             let Some(evidence) = lock(&self.database().lineage).conclude(begun) else { return Ok(()) };
@@ -280,6 +310,14 @@ impl Keyspace for RedisStore {
     fn is_intact(&self) -> bool {
         let lineage = lock(&self.database().lineage);
         lineage.is_intact() && lineage.is_settled(lineage.doubts())
+    }
+
+    fn lost_since_compared(&self) -> Option<LossCause> {
+        lock(&self.database().lineage).lost()
+    }
+
+    fn life(&self) -> u64 {
+        lock(&self.database().lineage).life
     }
 
     fn is_life_compared(&self) -> bool {
@@ -303,32 +341,11 @@ impl Keyspace for RedisStore {
         lock(&self.database().lineage).older = true;
     }
 
-    fn lost_since_compared(&self) -> Option<LossCause> {
-        lock(&self.database().lineage).lost()
-    }
-
-    fn mark(&self) -> u64 {
-        lock(&self.database().lineage).generation
-    }
-
-    fn life(&self) -> u64 {
-        lock(&self.database().lineage).life
-    }
-
     fn facts(&self) -> Arc<KeyspaceFacts> {
         lock(&self.database().facts).clone()
     }
 
     fn database(&self) -> i64 {
         i64::from(self.server.connections.access.database)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async move {
-            self.unwatch().await;
-            self.part.claims.give_up(self.database()).await;
-            self.database().disconnect();
-        }
-        .boxed()
     }
 }

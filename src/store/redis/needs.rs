@@ -240,7 +240,7 @@ pub(super) async fn missing(database: &Database) -> Result<Vec<String>, StoreErr
     Ok(missing)
 }
 
-/// See [`crate::store::Keyspace::check`].
+/// See [`crate::store::contract::Connection::check`].
 pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
     let missing = missing(database).await?;
     if missing.is_empty() {

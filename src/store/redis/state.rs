@@ -197,7 +197,7 @@ async fn read(database: &Database, fields: &[impl AsRef<str>]) -> Result<Vec<Vec
     Ok(keys_of(database.command(&load).await?))
 }
 
-/// See [`crate::store::Keyspace::remembered`].
+/// See [`crate::store::contract::OwnerState::remembered`].
 pub(super) async fn remembered(database: &Database) -> Result<Remembered, StoreError> {
     let mut items = read(database, &[EPOCH, ENSEMBLE, ZXID, TIDE]).await?.into_iter().map(Value::BulkString);
     Ok(Remembered {
@@ -208,13 +208,13 @@ pub(super) async fn remembered(database: &Database) -> Result<Remembered, StoreE
     })
 }
 
-/// See [`crate::store::Keyspace::written`].
+/// See [`crate::store::contract::OwnerState::written`].
 pub(super) async fn written(database: &Database) -> Result<Option<Position>, StoreError> {
     let written = read(database, &[WRITTEN]).await?;
     Ok(written.first().and_then(|written| std::str::from_utf8(written).ok()?.parse().ok()))
 }
 
-/// See [`crate::store::Keyspace::marked_slots`].
+/// See [`crate::store::contract::OwnerState::marked_slots`].
 pub(super) async fn marked_slots(database: &Database) -> Result<Vec<Slot>, StoreError> {
     let fields: Vec<String> = (0..JOURNAL_SLOTS).map(slot_field).collect();
     let versions = read(database, &fields).await?;
@@ -265,7 +265,7 @@ impl State {
         Ok(SCRIPT.run(line, &self.command(database, update)).await? != Value::Int(6))
     }
 
-    /// See [`crate::store::Keyspace::begin`].
+    /// See [`crate::store::contract::OwnerState::begin`].
     pub(super) async fn begin(&self, database: &Database, now: Remembered) -> Result<(), StoreError> {
         database.epoch.store(now.epoch, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl State {
         self.write(database, Update::default().canary(&canary)).await
     }
 
-    /// See [`crate::store::Keyspace::remember`].
+    /// See [`crate::store::contract::OwnerState::remember`].
     pub(super) async fn remember(
         &self,
         database: &Database,
@@ -315,7 +315,7 @@ impl State {
         Ok(())
     }
 
-    /// See [`crate::store::Keyspace::leave_milestone`].
+    /// See [`crate::store::contract::KeySink::leave_milestone`].
     pub(super) async fn leave_milestone(&self, database: &Database) -> Result<Option<LeftMilestone>, StoreError> {
         let connection = database.connection().await?;
         // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
@@ -341,12 +341,12 @@ impl State {
         Ok(None)
     }
 
-    /// See [`crate::store::Keyspace::compared`].
+    /// See [`crate::store::contract::DataSet::compared`].
     pub(super) async fn compared(&self, database: &Database, evidence: &Evidence) -> Result<(), StoreError> {
         self.write(database, Update::default().evidence(evidence, &database.settings.ranges)).await
     }
 
-    /// See [`crate::store::Keyspace::mark_slots`].
+    /// See [`crate::store::contract::OwnerState::mark_slots`].
     pub(super) async fn mark_slots(
         &self,
         database: &Database,

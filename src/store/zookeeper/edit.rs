@@ -25,7 +25,7 @@ const DONE: ZnodeOutcome = ZnodeOutcome::Done { base: None, recreated: false };
 /// Where each znode is created.
 type Creations<'a> = Map<&'a str, Creation>;
 
-/// See [`crate::store::Znodes::edit`].
+/// See [`crate::store::contract::ZnodeEditor::edit`].
 pub(super) async fn edit(shared: &Shared, edits: &[ZnodeEdit<'_>]) -> Result<Vec<ZnodeOutcome>, StoreError> {
     let session = shared.control()?;
     let session = session.handle();

@@ -54,9 +54,10 @@ pub use sessions::Sessions;
 pub use shared::Settings;
 
 use super::clock::ClockOffset;
+use super::contract::{Authority, Connection, Identity, RangeClaims, Source, ZnodeEditor, ZnodeReader, ZnodeSink};
 use super::{
     Claim, Hints, JournalEntry, Known, Lease, Look, Remembered, Slot, StoreError, Taken, Ties, Walk, ZnodeBatch,
-    ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, Znodes, is_creatable,
+    ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, is_creatable,
 };
 use crate::env::{self, Task};
 use futures::FutureExt as _;
@@ -80,17 +81,13 @@ impl ZookeeperStore {
     }
 }
 
-impl Znodes for ZookeeperStore {
+impl Connection for ZookeeperStore {
     fn connect(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         ownership::begin(&self.shared).boxed()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         preflight::check(&self.shared).boxed()
-    }
-
-    fn find_root(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        preflight::find_root(&self.shared).boxed()
     }
 
     fn preflight<'a>(
@@ -100,28 +97,61 @@ impl Znodes for ZookeeperStore {
         preflight::look(&self.shared, range).boxed()
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.unwatch().await;
+            ownership::end(&self.shared).await;
+        }
+        .boxed()
+    }
+}
+
+impl Identity for ZookeeperStore {
     fn ties(&self) -> BoxFuture<'_, Result<Ties, StoreError>> {
         ties::look(&self.shared).boxed()
-    }
-
-    fn owner(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        election::owner(&self.shared).boxed()
     }
 
     fn identify(&self, identity: String) -> BoxFuture<'_, Result<String, StoreError>> {
         async move { ties::identify(&self.shared, &identity).await }.boxed()
     }
+}
 
-    fn tie(&self, other: Known, routes: Vec<String>) -> BoxFuture<'_, Result<(), StoreError>> {
-        ties::tie(&self.shared, other, routes).boxed()
-    }
-
+impl RangeClaims for ZookeeperStore {
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<(), StoreError>> {
         async move { claims::lay(&self.shared, &claim).await }.boxed()
     }
 
     fn look_at_claims<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<(), StoreError>> {
         claims::look(&self.shared, claim).boxed()
+    }
+}
+
+impl Source for ZookeeperStore {
+    fn watch(&self, hints: Arc<dyn Hints>) {
+        let task = env::spawn(source::run(Arc::clone(&self.shared), hints));
+        lock(&self.tasks).push(task);
+    }
+
+    fn unwatch(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let tasks = std::mem::take(&mut *lock(&self.tasks));
+            tasks.iter().for_each(Task::abort);
+            for task in tasks {
+                let _ = task.await;
+            }
+            *lock(&self.shared.source) = None;
+        }
+        .boxed()
+    }
+}
+
+impl Authority for ZookeeperStore {
+    fn owner(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        election::owner(&self.shared).boxed()
+    }
+
+    fn tie(&self, other: Known, routes: Vec<String>) -> BoxFuture<'_, Result<(), StoreError>> {
+        ties::tie(&self.shared, other, routes).boxed()
     }
 
     fn stand<'a>(&'a self, waiting: &'a (dyn Fn(String, u64) + Send + Sync)) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -130,6 +160,14 @@ impl Znodes for ZookeeperStore {
 
     fn own(&self, remembered: Remembered, taken: Taken) -> BoxFuture<'_, Result<Lease, StoreError>> {
         election::own(&self.shared, remembered, taken).boxed()
+    }
+
+    fn lost(&self) -> BoxFuture<'_, super::Lost> {
+        election::lost(&self.shared).boxed()
+    }
+
+    fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {
+        election::journal(&self.shared).boxed()
     }
 
     fn zxid(&self) -> i64 {
@@ -144,6 +182,10 @@ impl Znodes for ZookeeperStore {
         lineage::raise(&self.shared).boxed()
     }
 
+    fn clock(&self) -> ClockOffset {
+        self.shared.watermark.clock()
+    }
+
     fn pauses(&self) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
         pauses::find(&self.shared).boxed()
     }
@@ -152,17 +194,18 @@ impl Znodes for ZookeeperStore {
         async move { pauses::keep(&self.shared, &data).await }.boxed()
     }
 
-    fn journal(&self) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {
-        election::journal(&self.shared).boxed()
+    fn standbys(&self) -> u64 {
+        self.shared.standbys.load(Ordering::Relaxed)
     }
 
-    fn watch(&self, hints: Arc<dyn Hints>) {
-        let task = env::spawn(source::run(Arc::clone(&self.shared), hints));
-        lock(&self.tasks).push(task);
+    fn server(&self) -> String {
+        self.shared.settings.sessions.version()
     }
+}
 
-    fn lost(&self) -> BoxFuture<'_, super::Lost> {
-        election::lost(&self.shared).boxed()
+impl ZnodeReader for ZookeeperStore {
+    fn find_root(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        preflight::find_root(&self.shared).boxed()
     }
 
     fn read<'a>(&'a self, paths: &'a [String], look: Look) -> BoxFuture<'a, Result<Vec<ZnodeReading>, StoreError>> {
@@ -172,7 +215,9 @@ impl Znodes for ZookeeperStore {
     fn walk(&self, roots: Vec<String>, reads_ahead: bool) -> Box<dyn Walk> {
         Box::new(walk::Subtrees::new(Arc::clone(&self.shared), roots, reads_ahead))
     }
+}
 
+impl ZnodeSink for ZookeeperStore {
     fn write<'a>(&'a self, writes: &'a [ZnodeWrite<'a>]) -> BoxFuture<'a, Result<ZnodeBatch, StoreError>> {
         sink::write(&self.shared, writes).boxed()
     }
@@ -186,50 +231,20 @@ impl Znodes for ZookeeperStore {
         if limit.takes(bytes) { Ok(()) } else { Err(limit.why(bytes, "jute.maxbuffer")) }
     }
 
-    fn settled_slots(&self) -> Vec<Slot> {
-        self.shared.tenure().map(|tenure| tenure.settled_slots()).unwrap_or_default()
-    }
-
     fn release(&self, slots: &[Slot]) {
         if let Ok(tenure) = self.shared.tenure() {
             tenure.release(slots);
         }
     }
 
+    fn settled_slots(&self) -> Vec<Slot> {
+        self.shared.tenure().map(|tenure| tenure.settled_slots()).unwrap_or_default()
+    }
+}
+
+impl ZnodeEditor for ZookeeperStore {
     fn edit<'a>(&'a self, edits: &'a [ZnodeEdit<'a>]) -> BoxFuture<'a, Result<Vec<ZnodeOutcome>, StoreError>> {
         edit::edit(&self.shared, edits).boxed()
-    }
-
-    fn clock(&self) -> ClockOffset {
-        self.shared.watermark.clock()
-    }
-
-    fn standbys(&self) -> u64 {
-        self.shared.standbys.load(Ordering::Relaxed)
-    }
-
-    fn server(&self) -> String {
-        self.shared.settings.sessions.version()
-    }
-
-    fn unwatch(&self) -> BoxFuture<'_, ()> {
-        async move {
-            let tasks = std::mem::take(&mut *lock(&self.tasks));
-            tasks.iter().for_each(Task::abort);
-            for task in tasks {
-                let _ = task.await;
-            }
-            *lock(&self.shared.source) = None;
-        }
-        .boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async move {
-            self.unwatch().await;
-            ownership::end(&self.shared).await;
-        }
-        .boxed()
     }
 }
 

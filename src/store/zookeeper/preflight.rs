@@ -9,14 +9,14 @@ use crate::env::{self, Instant};
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
 use crate::store::{StoreError, VALUE_BYTES_MAX};
 
-/// See [`crate::store::Znodes::check`].
+/// See [`crate::store::contract::Connection::check`].
 pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     let session = shared.control()?;
     has_chroot(shared, session.handle()).await?;
     try_to_write(shared, session.handle()).await.map(|_| ())
 }
 
-/// See [`crate::store::Znodes::find_root`].
+/// See [`crate::store::contract::ZnodeReader::find_root`].
 pub(super) async fn find_root(shared: &Shared) -> Result<(), StoreError> {
     has_chroot(shared, shared.control()?.handle()).await
 }

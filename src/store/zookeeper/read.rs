@@ -68,7 +68,7 @@ impl Shared {
         Ok(results.into_iter().map(Ok).collect())
     }
 
-    /// See [`crate::store::Znodes::read`].
+    /// See [`crate::store::contract::ZnodeReader::read`].
     pub(super) async fn read(&self, paths: &[String], look: Look) -> Result<Vec<ZnodeReading>, StoreError> {
         let session = match look {
             Look::Source => lock(&self.source)
