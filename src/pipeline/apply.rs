@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// An outcome as the machine asks for it, and why it can never be another.
+    /// Converts the store's outcome. The second value is the quarantine reason if the write is impossible.
     fn outcome(&self, outcome: KeyOutcome) -> (Outcome, Option<Misfit>) {
         match outcome {
             KeyOutcome::Done => (Outcome::Done, None),

@@ -183,12 +183,12 @@ impl Engine {
     }
 
     /// Both sides of this pair can be looked at, and something is done about it.
-    pub(super) fn can_be_decided(&self, name: &PairName) {
+    pub(super) fn forget_stranded(&self, name: &PairName) {
         lock(&self.conclusion.stranded).remove(name);
     }
 
     /// A pair in step of which the record is missing: only another comparison meets it.
-    pub(super) fn has_missed(&self) {
+    pub(super) fn count_missed(&self) {
         self.conclusion.missed.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -42,14 +42,15 @@ pub struct Concluded {
     pub asks_again: bool,
     /// The stream lacks nothing from here on.
     pub is_stream_complete: bool,
-    /// What vanishes unseen from Redis' data set of this mark, from here on, is a delete.
+    /// From now on, a key that is missing in Redis' data set of this mark was deleted, not lost.
     pub mark: Option<u64>,
 }
 
 impl Comparison {
-    /// A comparison begins. `is_asked_for`: not by the clock alone; `is_settled`: nothing of the stores as a whole is to be concluded.
-    /// `mark` is that of Redis' data set, taken before it was asked whether anything is to be concluded: what happens in between makes
-    /// the mark an old one. `begun` is how the sources stood then, and before anything is read.
+    /// A comparison begins. `is_asked_for`: an event or an operator asked for it, not only `worker.reconcile`; `is_settled`: the
+    /// conclusion of the last comparison is still valid. `mark` identifies Redis' data set and everything that happened to it so far; it
+    /// is taken before `is_settled`, so that what happens in between makes the mark an old one. `begun` is how the sources stood before
+    /// anything was read.
     #[must_use]
     pub fn begin(is_asked_for: bool, is_settled: bool, mark: u64, begun: Begun) -> Comparison {
         Comparison { begun, is_routine: !is_asked_for && is_settled, mark }

@@ -1,5 +1,16 @@
-//! The hallway: hints to rounds, rounds to effects, and the life of an ownership. It knows the doors, never the houses
-//! behind them.
+//! The engine: what a worker does for one pipeline, from hints to written pairs, and the life of an ownership. It knows the stores and
+//! the stream by their contracts only.
+//!
+//! | files | what |
+//! | --- | --- |
+//! | `round/`, `hint`, `pair`, `observe`, `settle`, `settled`, `record`, `apply` | a round: the machine of a pair, and its driver |
+//! | `compare`, `comparison`, `conclusion`, `denied`, `asked`, `sources` | a comparison, and what it concludes |
+//! | `owner`, `takeover`, `schedule`, `advance`, `watermark`, `once`, `stillness` | an ownership, from candidacy to its end |
+//! | `dirty`, `cache`, `quarantine`, `inferred`, `census`, `counts`, `unwritten`, `blockers`, `losses`, `pressure` | what is kept of pairs |
+//! | `stream_lag`, `lagging` | a stream that lacks what another owner recorded |
+//! | `identity`, `own_stores`, `captured_store` | which stores the pipeline has |
+//! | `control`, `status`, `signals`, `pause`, `pauses`, `keep`, `loss` | what operators see and ask for |
+//! | `capture`, `known` | pipelines that only record |
 
 mod advance;
 mod apply;

@@ -28,7 +28,7 @@ const CLOCK_FRESH_MS: i64 = 2000;
 pub(super) struct Pending {
     pub(super) item: Item,
     reading: Reading,
-    /// As read, behind which the key is read.
+    /// The znode that was read before the key.
     znode: Option<ZnodeReading>,
 }
 
@@ -110,7 +110,7 @@ impl Engine {
     }
 
     async fn read_keys_or_end(&self, pending: Vec<Pending>, batch: &mut Batch) -> Vec<Pending> {
-        let are_both = pending.iter().any(|pending| pending.reading.is_behind_znode());
+        let are_both = pending.iter().any(|pending| pending.reading.is_after_znode());
         match self.read_keys(pending, true, batch).await {
             Ok(more) => {
                 if are_both {
@@ -216,8 +216,8 @@ impl Engine {
         batch: &mut Batch,
     ) -> Option<Pending> {
         let Pending { item, reading, znode } = pending;
-        // A znode that was read before the key is not that of a pair whose znode is assumed.
-        let znode = znode.filter(|_| reading.is_behind_znode());
+        // If the znode is assumed to equal the base, an earlier read of it is ignored.
+        let znode = znode.filter(|_| reading.is_after_znode());
         let Some(mut facts) = self.facts(&item, sources) else {
             self.dirty.finish(item.name, None);
             return None;
@@ -273,7 +273,7 @@ impl Engine {
         Ok(KeyReadings { readings, moment: answer.moment })
     }
 
-    /// Takes in that a store failed as a whole.
+    /// A store failed as a whole: what follows for the pipeline.
     pub(super) fn failed(&self, error: &StoreError) {
         match error {
             StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_) => {
@@ -283,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// Applies the end of a pair of which no more is known than what it was taken for.
+    /// Ends the round of a pair that was not fully read.
     pub(super) fn settle_ended(&self, ended: Ended, settled: Option<&mut super::settled::Settled>) {
         let Ended { item: Item { name, hint, pair }, end, misfit } = ended;
         end.settle(&mut PairLeaves { engine: self, name, hint, pair: &pair, misfit, settled });

@@ -507,7 +507,7 @@ impl Pipeline {
             redis.and_then(|keys| if is_gone { Some(LossCause::Flushed) } else { keys.lost_since_compared() }),
         );
         crash_point!("c10-begun-in-redis");
-        let has_kept = owned.has_kept;
+        let has_kept = owned.are_stores_unchanged;
         if let Some(znodes) = &self.znodes {
             let entries = znodes.journal().await?;
             if let Some(keys) = redis {

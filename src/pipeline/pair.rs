@@ -105,7 +105,7 @@ impl Facts for PairFacts<'_> {
         self.sources.is_compared(life)
     }
 
-    fn is_looked_at(&self, life: u64) -> bool {
+    fn is_route_compared(&self, life: u64) -> bool {
         let was_paused = lock(&self.engine.conclusion.passed_over).contains(&self.hint.route);
         self.sources.is_looked_at(life) && !was_paused
     }
@@ -130,7 +130,7 @@ impl Facts for PairFacts<'_> {
         self.engine.dirty.with_newest_event(self.name, self.hint.with(news)).news
     }
 
-    fn told(&self, news: News) -> Told {
+    fn reported(&self, news: News) -> Told {
         self.engine.dirty.told(self.name, self.hint.with(news))
     }
 
@@ -220,7 +220,7 @@ impl Leaves for PairLeaves<'_> {
                 "conflict",
                 "both sides hold a value that the other never had; make them equal, or restore one of them",
             ),
-            (Reason::NotOurs, _) => self
+            (Reason::Ephemeral, _) => self
                 .put("ephemeral", "the key stands for an ephemeral znode, and ephemerals flow only out of ZooKeeper"),
             (Reason::Unfit | Reason::TooLarge | Reason::Impossible, Some((reason, detail))) => {
                 self.put(reason, &detail)
@@ -240,7 +240,7 @@ impl Leaves for PairLeaves<'_> {
         self.put("lost", &detail);
     }
 
-    fn strand(&mut self) {
+    fn block_conclusion(&mut self) {
         self.engine.strand(&self.name);
     }
 
@@ -255,7 +255,7 @@ impl Leaves for PairLeaves<'_> {
         self.engine.inferred.settled(&self.name, self.hint.route);
     }
 
-    fn is_written(&mut self) {
+    fn mark_written(&mut self) {
         self.engine.unwritten.settled(&self.name);
     }
 

@@ -41,7 +41,7 @@ pub(super) enum Written {
 }
 
 impl Written {
-    /// The change, and its position if the first of the batch has that one.
+    /// Returns the change and its position; `first` is the position of the first change of the batch.
     pub(super) fn get<'a>(&'a self, batch: &'a [Change], first: Position) -> Option<(&'a Change, Position)> {
         match self {
             Written::Nothing => None,
@@ -87,7 +87,7 @@ impl Engine {
         // Beside the append, which takes as long.
         let (recorded, left) = futures::join!(self.put_on_stream(changes, &mut works), milestone);
         let Some((changes, position)) = recorded else {
-            self.has_missed();
+            self.count_missed();
             for work in works {
                 self.end(work.pair, work.write.not_recorded(), None);
             }
@@ -101,7 +101,7 @@ impl Engine {
         let begun = Instant::now();
         let (to_redis, to_zookeeper): (Vec<Work>, Vec<Work>) =
             works.into_iter().partition(|work| matches!(work.write.task, Task::Redis { .. }));
-        let to_zookeeper = self.behind_milestone(to_zookeeper, left);
+        let to_zookeeper = self.after_milestone(to_zookeeper, left);
         futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
         self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
@@ -113,7 +113,7 @@ impl Engine {
         end.settle(&mut PairLeaves { engine: self, name, hint, pair: &pair, misfit, settled: None });
     }
 
-    /// Notes which records are still to be written. One without a write is of what is there already.
+    /// Notes which records are still to be written. A record without a write describes a state that both stores already have.
     fn note_recorded(&self, changes: &[Change], first: Position, works: &[Work]) {
         for change in changes {
             if let Some(name) = change.pair.redis.as_deref() {
@@ -127,12 +127,12 @@ impl Engine {
         }
     }
 
-    /// Those of which the milestone was left behind what was read. `Err`: none was left, and how long the others wait.
-    fn behind_milestone(&self, works: Vec<Work>, left: Result<LeftMilestone, Pause>) -> Vec<Work> {
+    /// Keeps the works for which the milestone was written after the read. `Err`: none was written, and how long the others wait.
+    fn after_milestone(&self, works: Vec<Work>, left: Result<LeftMilestone, Pause>) -> Vec<Work> {
         let pause = left.err().unwrap_or(Pause::None);
         let mut behind = Vec::with_capacity(works.len());
         for Work { pair, write, change } in works {
-            match write.left(left.ok(), pause) {
+            match write.milestone_written(left.ok(), pause) {
                 ControlFlow::Continue(write) => behind.push(Work { pair, write, change }),
                 ControlFlow::Break(end) => self.end(pair, end, None),
             }
@@ -140,8 +140,8 @@ impl Engine {
         behind
     }
 
-    /// A message that was not published yet is that of the record, which may have been decided on otherwise (`c` by the first try,
-    /// `u` by the next). Where it cannot be read back now, what was decided now stands for it: the state is the same.
+    /// Takes the message from the existing record, even if this try decided another operation (`c` by the first try, `u` by the
+    /// next). If the record cannot be read now, the present decision stands for it: the state is the same.
     async fn read_back(&self, work: &mut Work) {
         let publishes = self.route(work.pair.hint.route).is_some_and(|route| route.publish.is_some());
         let is_write = matches!(work.write.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
@@ -217,7 +217,7 @@ impl Engine {
     fn decide(&self, pair: Loaded, works: &mut Vec<Work>, changes: &mut Vec<Change>, settled: &mut Settled) {
         let Some(route) = self.route(pair.hint.route) else { return self.dirty.finish(pair.name, None) };
         let action = pair.observed.plan(&route.policy);
-        self.can_be_decided(&pair.name);
+        self.forget_stranded(&pair.name);
         if action != Action::Nothing {
             tracing::debug!(pair = ?pair.pair, ?action, "planned");
         }

@@ -5,8 +5,8 @@
 //!   remembered in Redis -> Owning --lease--> Owned --journal, marks--> Completing --completed--> Marking
 //! ```
 //!
-//! What Redis remembers is read before the ensemble is owned: it shows an ensemble that came back older, and from then on it is what
-//! this owner says. The journal is read once the fence is raised, so nobody else writes it; it is completed before its slots are marked,
+//! What Redis remembers is read before the ensemble is owned: afterwards this owner overwrites it, and it can no longer show that the
+//! ensemble came back older. The journal is read once the fence is raised, so nobody else writes it; it is completed before its slots are marked,
 //! and whether the data set is an older one is asked before that as well: once they are marked nothing shows it any more.
 
 use crate::env::Set;
@@ -28,7 +28,7 @@ pub struct Owned {
     lease: Lease,
     /// Both stores are still those of the last owner. An owner of a later epoch than Redis remembers has written the stream: then the stores
     /// are not as that one left them, or the stream is of others, and what is missing in them says nothing of the pairs of this stream.
-    pub has_kept: bool,
+    pub are_stores_unchanged: bool,
 }
 
 /// The journal of the owner before is to be completed.
@@ -79,8 +79,8 @@ impl Owning {
     /// The ensemble is owned; without an ensemble, the epoch is [`Taken::next`].
     #[must_use]
     pub fn owned(self, lease: Lease) -> Owned {
-        let has_kept = self.in_redis.ensemble == lease.ensemble.id && self.taken.is_known(self.in_redis);
-        Owned { in_redis: self.in_redis, lease, has_kept }
+        let are_stores_unchanged = self.in_redis.ensemble == lease.ensemble.id && self.taken.is_known(self.in_redis);
+        Owned { in_redis: self.in_redis, lease, are_stores_unchanged }
     }
 }
 
@@ -110,8 +110,8 @@ impl Owned {
     }
 }
 
-/// Whether marks of journal slots are missing that were written: a slot is used again only when its mark is there, so the last use of
-/// one may have been on its way when its owner ended, and the one before may not.
+/// Whether Redis lost marks of journal slots. A slot is reused only after Redis has its mark, so a mark can be one version behind; more
+/// means that Redis lost data.
 fn lacks_marks(slots: &[Slot], marked: &Set<Slot>) -> bool {
     let mark = |number: usize| marked.iter().find(|slot| slot.number == number).map_or(0, |slot| slot.version);
     slots.iter().any(|slot| slot.version.wrapping_sub(mark(slot.number)) > 1)
@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn stores_are_kept_if_redis_remembers_this_lineage_and_every_epoch_of_the_stream() {
-        assert!(owned(remembered(3, 7, 0, 0)).has_kept);
-        assert!(!owned(remembered(2, 7, 0, 0)).has_kept, "a later owner has written the stream");
-        assert!(!owned(remembered(3, 6, 0, 0)).has_kept);
+        assert!(owned(remembered(3, 7, 0, 0)).are_stores_unchanged);
+        assert!(!owned(remembered(2, 7, 0, 0)).are_stores_unchanged, "a later owner has written the stream");
+        assert!(!owned(remembered(3, 6, 0, 0)).are_stores_unchanged);
         assert!(owned(Remembered::default()).is_first());
     }
 

@@ -61,7 +61,7 @@ impl Facts for Knows<'_> {
         self.worker().sources.is_compared(life) || self.cfg.has(Bug::SidecarOfAnOlderLifeTrusted)
     }
 
-    fn is_looked_at(&self, life: u64) -> bool {
+    fn is_route_compared(&self, life: u64) -> bool {
         self.worker().sources.is_looked_at(life)
     }
 
@@ -89,7 +89,7 @@ impl Facts for Knows<'_> {
         news
     }
 
-    fn told(&self, _news: News) -> Told {
+    fn reported(&self, _news: News) -> Told {
         let worker = self.worker();
         let look = worker.look;
         let all = self.cfg.has(Bug::RoundsCarryOutWhatNobodySaw) && !look.comparing;
@@ -146,7 +146,7 @@ impl Leaves for Keeps<'_> {
         self.worker.quarantined = true;
     }
 
-    fn strand(&mut self) {}
+    fn block_conclusion(&mut self) {}
 
     fn infer(&mut self) {
         self.worker.inferred = true;
@@ -156,7 +156,7 @@ impl Leaves for Keeps<'_> {
         self.worker.inferred = false;
     }
 
-    fn is_written(&mut self) {}
+    fn mark_written(&mut self) {}
 
     fn finish_gone(&mut self, news: News) {
         let worker = &mut *self.worker;
@@ -225,9 +225,9 @@ fn reading(cfg: &Config, worker: &Worker) -> Reading {
         Pc::ZnodeNext => Stage::Znode,
         Pc::KeyNext => Stage::Key,
         Pc::Znode => Stage::SyncedZnode { again },
-        Pc::Key => Stage::KeyBehind { znode, again },
-        Pc::Walked if cfg.has(Bug::StaleReadBelieved) && !look.after_a_round => Stage::KeyBehind { znode, again },
-        Pc::Walked => Stage::KeyBehindWalk { znode, may_be_old: look.after_a_round },
+        Pc::Key => Stage::KeyAfterZnode { znode, again },
+        Pc::Walked if cfg.has(Bug::StaleReadBelieved) && !look.after_a_round => Stage::KeyAfterZnode { znode, again },
+        Pc::Walked => Stage::KeyAfterWalk { znode, may_be_old: look.after_a_round },
         pc => unreachable!("{pc:?} reads nothing"),
     };
     Reading { news: look.hint.news(), comparing: look.comparing, stage }
@@ -250,8 +250,8 @@ fn set_stage(worker: &mut Worker, stage: Stage) {
         Stage::Znode => (Pc::ZnodeNext, none),
         Stage::Key => (Pc::KeyNext, none),
         Stage::SyncedZnode { again } => (Pc::Znode, Look { twice: again, ..none }),
-        Stage::KeyBehind { again, .. } => (Pc::Key, Look { twice: again, znode, ..none }),
-        Stage::KeyBehindWalk { may_be_old, .. } => (Pc::Walked, Look { after_a_round: may_be_old, znode, ..none }),
+        Stage::KeyAfterZnode { again, .. } => (Pc::Key, Look { twice: again, znode, ..none }),
+        Stage::KeyAfterWalk { may_be_old, .. } => (Pc::Walked, Look { after_a_round: may_be_old, znode, ..none }),
     };
 }
 
@@ -432,7 +432,7 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
             let left = leave_milestone(cfg, world, i);
             let left = left.map(|(milestone, life)| LeftMilestone { milestone, life });
             let worker = &mut world.workers[i];
-            match write_of(worker).left(left, keepstep::pipeline::round::Pause::None) {
+            match write_of(worker).milestone_written(left, keepstep::pipeline::round::Pause::None) {
                 ControlFlow::Continue(write) => {
                     (worker.todo.milestone, worker.pc) = (crate::twin::Mile::of(write.milestone), Pc::Multi);
                 }

@@ -38,8 +38,8 @@ pub enum End {
         news: News,
         /// Why.
         reason: Reason,
-        /// What Redis lost is not forgotten while the pair is there.
-        strands: bool,
+        /// Redis lost the key: no comparison may conclude that absent keys were deleted while the pair is as it is.
+        blocks_conclusion: bool,
     },
     /// A delete that no event reported: it is counted before it is carried out.
     Guarded,
@@ -54,8 +54,8 @@ pub enum End {
 pub enum Reason {
     /// Both sides changed, and nobody may settle it.
     Conflict,
-    /// The key stands for an ephemeral znode that this route may not write.
-    NotOurs,
+    /// The znode is ephemeral, and its key was changed: ephemeral znodes are only written to Redis, never from it.
+    Ephemeral,
     /// What was read cannot be mirrored.
     Unfit,
     /// What is to be written fits into no request or record.
@@ -73,15 +73,15 @@ pub enum Pause {
     Event,
     /// After an eviction.
     Evicted,
-    /// So long, while Redis has no room.
+    /// For this duration, because Redis evicts restored keys.
     Room(Duration),
-    /// As long as the stream's failures call for.
+    /// The shared pause of the stream, which grows while it fails.
     Stream,
-    /// As long as ZooKeeper's failures call for.
+    /// The shared pause of ZooKeeper, which grows while it fails.
     Zookeeper,
-    /// As long as Redis' failures call for.
+    /// The shared pause of Redis, which grows while it fails.
     Redis,
-    /// As long as the failures of a look at both sides call for, where either may be what does not answer.
+    /// The shared pause of reads of both stores: it is not known which of them failed.
     Either,
 }
 
@@ -123,8 +123,8 @@ pub trait Leaves {
     /// The pair goes into quarantine, as this side lost its data.
     fn quarantine_lost(&mut self, side: Side);
 
-    /// What Redis lost is not forgotten while the pair is as it is.
-    fn strand(&mut self);
+    /// Redis lost the key: no comparison may conclude that absent keys were deleted while the pair is as it is.
+    fn block_conclusion(&mut self);
 
     /// The pair's delete is counted among those that no event reported.
     fn infer(&mut self);
@@ -132,11 +132,11 @@ pub trait Leaves {
     /// There is nothing to be deleted of the pair any more.
     fn not_inferred(&mut self);
 
-    /// What is on the stream of the pair is in the stores.
-    fn is_written(&mut self);
+    /// The pair's newest record is in the stores.
+    fn mark_written(&mut self);
 
-    /// The pair's round ends, with neither znode nor base: whoever takes it next must find that what was read of its znode before
-    /// may be older, so this and the end are one step.
+    /// Ends the round of a pair without znode and base, and stores the newest zxid in the same step: the next reader needs the zxid to
+    /// detect an older read.
     fn finish_gone(&mut self, news: News);
 
     /// The pair's round ends; it is looked at again only if it was named meanwhile.
@@ -167,7 +167,7 @@ impl End {
                 if base.is_some_and(|base| base.lost) {
                     leaves.quarantine_lost(Side::Redis);
                 } else {
-                    leaves.is_written();
+                    leaves.mark_written();
                     leaves.release();
                 }
                 leaves.not_inferred();
@@ -179,9 +179,9 @@ impl End {
                 leaves.not_inferred();
                 leaves.finish();
             }
-            End::Quarantine { news, reason, strands } => {
-                if strands {
-                    leaves.strand();
+            End::Quarantine { news, reason, blocks_conclusion } => {
+                if blocks_conclusion {
+                    leaves.block_conclusion();
                 }
                 leaves.quarantine(reason, reason == Reason::Unfit && (news.znode || news.key));
                 leaves.finish();

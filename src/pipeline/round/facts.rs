@@ -1,4 +1,4 @@
-//! What a round asks of its worker about one pair. Every answer is at hand: none waits for a store.
+//! What a round must know about its pair and its worker. Every answer is at hand: none waits for a store.
 
 use crate::pipeline::hint::News;
 use crate::plan::{Ensemble, Known, Policy, Seen, Task, Told};
@@ -7,9 +7,9 @@ use std::time::Duration;
 /// What the newest record of the pair on the stream says of the state that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewestRecord {
-    /// It holds the value that the key was read with.
+    /// The newest record has the same value as the key that was read.
     pub is_key: bool,
-    /// It holds the value that the znode was read with. A znode that is empty since its pair was deleted has none.
+    /// The newest record has the same value as the znode that was read. A znode that is empty since its pair was deleted has none.
     pub is_znode: bool,
 }
 
@@ -22,7 +22,7 @@ pub enum Hindrance {
     NoRoom(Duration),
 }
 
-/// See the module. The round calls these between answers; where the moment of a call matters, it says so.
+/// What the round must know about the pair and the worker. A method that must be called at a certain moment documents it.
 pub trait Facts {
     /// The rules of the pair's route.
     fn policy(&self) -> &Policy;
@@ -42,8 +42,8 @@ pub trait Facts {
     /// Whether a comparison has ended that began in this life of Redis' data set.
     fn is_compared(&self, life: u64) -> bool;
 
-    /// The same, for a comparison that passed over paused routes but not over this pair's.
-    fn is_looked_at(&self, life: u64) -> bool;
+    /// Whether a comparison that included this pair's route has ended in this life of the data set; other routes may have been paused.
+    fn is_route_compared(&self, life: u64) -> bool;
 
     /// Whether events of keys arrive.
     fn hears_redis(&self) -> bool;
@@ -57,14 +57,14 @@ pub trait Facts {
     /// The newest zxid seen when a pair last lost its base. Asked after the znode was read.
     fn gone_zxid(&self) -> i64;
 
-    /// These news with the newest event of the key, those included that arrived since the pair was taken; without any if events
-    /// may have been lost since. Asked after the key was read.
+    /// Returns the news with the newest event of the key, including events that arrived after the pair was taken, and with no event if
+    /// events may have been lost since. Asked after the key was read.
     fn newest_event(&self, news: News) -> News;
 
-    /// On which sides an event reported what is there now. Asked after both were read.
-    fn told(&self, news: News) -> Told;
+    /// For each side: whether an event reported its present state. Asked after both were read.
+    fn reported(&self, news: News) -> Told;
 
-    /// The newest record of the pair, where it is sure to be the last state that was agreed on or recorded.
+    /// The newest record of the pair; `None` unless it is certainly the pair's latest state.
     fn newest_record(&self) -> Option<NewestRecord>;
 
     /// Whether the newest record of the pair is a delete.

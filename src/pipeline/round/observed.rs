@@ -50,7 +50,7 @@ impl Observed {
             was_evicted: self.news.event == Some("evicted"),
             has_waited: self.news.waited,
             comparing: self.comparing,
-            told: if self.is_gone() { facts.told(self.news) } else { Told::default() },
+            told: if self.is_gone() { facts.reported(self.news) } else { Told::default() },
             guards_deletes: facts.guards_deletes() && !self.news.approved,
             key_named: self.news.key,
             hears_redis: facts.hears_redis(),
@@ -65,12 +65,12 @@ impl Observed {
             },
             Step::Lost(side) => End::Lost(side),
             Step::Quarantine => self.quarantine(Reason::Conflict),
-            Step::NotOurs => self.quarantine(Reason::NotOurs),
+            Step::NotOurs => self.quarantine(Reason::Ephemeral),
             Step::Again(Wait::Read) => self.again(Pause::None),
             Step::Again(Wait::Event) => self.again(Pause::Event),
             Step::Again(Wait::Evicted) => self.again(Pause::Evicted),
             Step::Guarded => End::Guarded,
-            // Before it is put on the stream: what cannot be written is no change that was made.
+            // Checked before the change is recorded: the stream must not have a change that can never be written.
             Step::Do(record, task) => match facts.hindrance(&task, self.is_restore(&task)) {
                 Some(Hindrance::TooLarge) => self.quarantine(Reason::TooLarge),
                 Some(Hindrance::NoRoom(wait)) => self.again(Pause::Room(wait)),
@@ -116,7 +116,7 @@ impl Observed {
     }
 
     fn quarantine(&self, reason: Reason) -> End {
-        End::Quarantine { news: self.news, reason, strands: false }
+        End::Quarantine { news: self.news, reason, blocks_conclusion: false }
     }
 
     fn again(&self, pause: Pause) -> End {

@@ -70,9 +70,9 @@ pub enum FoundKey {
     },
     /// Answers had no room for it: it is asked for again.
     Later,
-    /// It cannot be mirrored. `is_denied`: it may not be read, nor what its sidecar says.
+    /// It cannot be mirrored.
     Unfit {
-        /// See there.
+        /// The session may read neither the key nor its sidecar.
         is_denied: bool,
     },
 }
@@ -99,23 +99,23 @@ pub enum Stage {
     Znode,
     /// The key; the znode is assumed.
     Key,
-    /// The znode, after `sync`; `again`: what was read of both the first time was doubted.
+    /// The znode, after `sync`.
     SyncedZnode {
-        /// See there.
+        /// What was read of both sides the first time was doubted.
         again: bool,
     },
-    /// The key, behind the znode.
-    KeyBehind {
+    /// The key, after the znode.
+    KeyAfterZnode {
         /// As read after `sync`.
         znode: FoundZnode,
-        /// As for [`Stage::SyncedZnode`].
+        /// What was read of both sides the first time was doubted.
         again: bool,
     },
-    /// The key, behind the znode that a comparison's walk met.
-    KeyBehindWalk {
+    /// The key, after the znode that a comparison's walk met.
+    KeyAfterWalk {
         /// As the walk read it.
         znode: FoundZnode,
-        /// Pairs have lost their base since the walk read it, so nothing shows whether it is older than that.
+        /// Pairs lost their base after the walk read this znode, so the znode may be from before that loss.
         may_be_old: bool,
     },
 }
@@ -166,7 +166,7 @@ impl Reading {
     /// A comparison's walk met the znode.
     #[must_use]
     pub fn walked(news: News, znode: FoundZnode, may_be_old: bool) -> Reading {
-        Reading { news, comparing: true, stage: Stage::KeyBehindWalk { znode, may_be_old } }
+        Reading { news, comparing: true, stage: Stage::KeyAfterWalk { znode, may_be_old } }
     }
 
     /// A comparison's walk met the znode, and Redis holds next to nothing: the value is written on the guess that there is neither
@@ -182,7 +182,7 @@ impl Reading {
         match self.stage {
             Stage::Znode => Ask::Znode,
             Stage::SyncedZnode { .. } => Ask::SyncedZnode,
-            Stage::Key | Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. } => Ask::Key,
+            Stage::Key | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => Ask::Key,
         }
     }
 
@@ -192,15 +192,15 @@ impl Reading {
         let pause = match self.stage {
             Stage::Znode => Pause::Zookeeper,
             Stage::Key => Pause::Redis,
-            Stage::SyncedZnode { .. } | Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. } => Pause::Either,
+            Stage::SyncedZnode { .. } | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => Pause::Either,
         };
         End::Again(Again::both(self.news, self.comparing, pause))
     }
 
     /// Whether the znode was read, and the key is read behind it.
     #[must_use]
-    pub fn is_behind_znode(&self) -> bool {
-        matches!(self.stage, Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. })
+    pub fn is_after_znode(&self) -> bool {
+        matches!(self.stage, Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. })
     }
 
     fn to(self, stage: Stage) -> Next {
@@ -216,8 +216,8 @@ impl Reading {
     pub fn znode(self, found: FoundZnode, facts: &impl Facts) -> Next {
         match self.stage {
             Stage::Znode => self.after_znode(found, facts),
-            Stage::SyncedZnode { again } => self.to(Stage::KeyBehind { znode: found, again }),
-            Stage::Key | Stage::KeyBehind { .. } | Stage::KeyBehindWalk { .. } => {
+            Stage::SyncedZnode { again } => self.to(Stage::KeyAfterZnode { znode: found, again }),
+            Stage::Key | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => {
                 debug_assert!(false, "the key was asked for");
                 self.to_both(false)
             }
@@ -259,15 +259,15 @@ impl Reading {
                 }
                 (FoundZnode { znode: Znode::AsBase, fits: true }, false)
             }
-            Stage::KeyBehind { znode, again } => {
+            Stage::KeyAfterZnode { znode, again } => {
                 if !again && is_doubted(base.as_ref(), &znode, ensemble) {
                     return self.to_both(true);
                 }
                 (znode, true)
             }
-            Stage::KeyBehindWalk { znode, may_be_old } => {
+            Stage::KeyAfterWalk { znode, may_be_old } => {
                 if may_be_old && base.is_none() || is_doubted(base.as_ref(), &znode, ensemble) {
-                    // Read before a write of ours, or older for a bad reason: a round decides.
+                    // The znode may be from before our own write, or the ensemble was restored: a round reads both sides again.
                     let news = News { slow: true, owed: true, ..self.news };
                     return Next::End(End::Again(Again { news, pause: Pause::None }));
                 }
@@ -314,13 +314,13 @@ impl Reading {
         // The delete was seen and recorded before Redis was restarted, and could not be carried out then.
         let is_recorded = || self.news.unwritten && facts.is_deleted_on_record();
         let seen = seen.or_else(|| is_recorded().then_some(Removal::Deleted));
-        // Whatever is there once a comparison has looked at all was put there since.
-        let older = moment.older && !facts.is_looked_at(life);
+        // What is there after a comparison of the whole route was put there since.
+        let older = moment.older && !facts.is_route_compared(life);
         Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }
     }
 
-    fn unfit(&self, strands: bool) -> End {
-        End::Quarantine { news: self.news, reason: Reason::Unfit, strands }
+    fn unfit(&self, blocks_conclusion: bool) -> End {
+        End::Quarantine { news: self.news, reason: Reason::Unfit, blocks_conclusion }
     }
 
     fn observed(&self, base: Option<Base>, znode: Znode, key: Key, facts: &impl Facts) -> Observed {

@@ -68,7 +68,7 @@ impl Facts for Knows {
     fn is_compared(&self, _life: u64) -> bool {
         self.is_compared
     }
-    fn is_looked_at(&self, _life: u64) -> bool {
+    fn is_route_compared(&self, _life: u64) -> bool {
         self.is_compared
     }
     fn hears_redis(&self) -> bool {
@@ -87,7 +87,7 @@ impl Facts for Knows {
         let (event, removal) = self.newest_event.unzip();
         News { event: event.or(news.event), removal: removal.or(news.removal), ..news }
     }
-    fn told(&self, _news: News) -> Told {
+    fn reported(&self, _news: News) -> Told {
         self.told
     }
     fn newest_record(&self) -> Option<NewestRecord> {
@@ -127,8 +127,8 @@ impl Leaves for Log {
     fn quarantine_lost(&mut self, side: Side) {
         self.0.push(format!("lost {side:?}"));
     }
-    fn strand(&mut self) {
-        self.0.push("strand".to_owned());
+    fn block_conclusion(&mut self) {
+        self.0.push("block conclusion".to_owned());
     }
     fn infer(&mut self) {
         self.0.push("infer".to_owned());
@@ -136,7 +136,7 @@ impl Leaves for Log {
     fn not_inferred(&mut self) {
         self.0.push("not inferred".to_owned());
     }
-    fn is_written(&mut self) {
+    fn mark_written(&mut self) {
         self.0.push("written".to_owned());
     }
     fn finish_gone(&mut self, news: News) {
@@ -332,7 +332,7 @@ fn what_cannot_be_mirrored_goes_into_quarantine_and_a_loss_there_is_not_forgotte
     let mut key = answer(FoundKey::Absent, Some(base(1)));
     key.moment.intact = false;
     let Next::End(end) = behind.key(key, &facts) else { panic!() };
-    assert_eq!(settled(end), ["strand", "quarantine Unfit false", "finish"]);
+    assert_eq!(settled(end), ["block conclusion", "quarantine Unfit false", "finish"]);
 }
 
 #[test]
@@ -343,10 +343,10 @@ fn nothing_is_written_to_zookeeper_without_a_milestone_in_the_data_set_that_was_
     let milestone = Milestone { branch: 3, number: 5 };
     let left = |life| Some(LeftMilestone { milestone, life });
     for none in [None, left(5)] {
-        let ControlFlow::Break(end) = write.left(none, Pause::Redis) else { panic!("{none:?}") };
+        let ControlFlow::Break(end) = write.milestone_written(none, Pause::Redis) else { panic!("{none:?}") };
         assert_eq!(settled(end), ["finish again Redis slow true owed false"]);
     }
-    let ControlFlow::Continue(write) = write.left(left(4), Pause::None) else { panic!("it is there") };
+    let ControlFlow::Continue(write) = write.milestone_written(left(4), Pause::None) else { panic!("it is there") };
     assert_eq!(write.milestone, Some(milestone));
     assert_eq!(write.znode_written(ZnodeWritten::Done(Some(base(2)))), ControlFlow::Continue(Some(base(2))));
 }

@@ -29,9 +29,9 @@ pub struct Write {
     pub life: u64,
     /// The pair had a base.
     pub had_base: bool,
-    /// Redis lost the key: that is not forgotten where nothing can be done about it.
+    /// Redis lost the key. If the pair is quarantined, no comparison may conclude that absent keys were deleted.
     pub is_lost: bool,
-    /// Left in Redis behind what was observed.
+    /// The milestone that was written to Redis after the pair was observed.
     pub milestone: Option<Milestone>,
 }
 
@@ -62,7 +62,7 @@ pub enum ZnodeWritten {
 }
 
 impl Write {
-    /// A change was made of it: until the write is done the pair is one whose newest record may not be in the stores.
+    /// The change is being recorded: until the write is done, the pair's newest record may not be in the stores.
     #[must_use]
     pub fn with_change(self) -> Write {
         Write { news: News { unwritten: true, ..self.news }, ..self }
@@ -80,14 +80,14 @@ impl Write {
         self.quarantine(Reason::TooLarge)
     }
 
-    /// What was left in Redis, which is done before anything is written to ZooKeeper. Without it, or in another data set
-    /// than the one in which the key was read, the pair is looked at again: Redis was restarted or went away since, perhaps
-    /// has taken back what was read, and nobody could distinguish that from what an application writes next.
-    pub fn left(self, left: Option<LeftMilestone>, pause: Pause) -> ControlFlow<End, Write> {
-        let left = left.filter(|left| left.life == self.life);
-        match left {
+    /// Called after the attempt to write a milestone to Redis, before anything is written to ZooKeeper. Without a milestone, or with one
+    /// in another data set than the one in which the key was read, the pair is read again: Redis was restarted or went away since, may
+    /// have reverted what was read, and nobody could distinguish that from what an application writes next.
+    pub fn milestone_written(self, milestone: Option<LeftMilestone>, pause: Pause) -> ControlFlow<End, Write> {
+        let milestone = milestone.filter(|written| written.life == self.life);
+        match milestone {
             None if self.life != 0 => ControlFlow::Break(self.again(pause)),
-            left => ControlFlow::Continue(Write { milestone: left.map(|left| left.milestone), ..self }),
+            written => ControlFlow::Continue(Write { milestone: written.map(|written| written.milestone), ..self }),
         }
     }
 
@@ -132,6 +132,6 @@ impl Write {
     }
 
     fn quarantine(self, reason: Reason) -> End {
-        End::Quarantine { news: self.news, reason, strands: self.is_lost }
+        End::Quarantine { news: self.news, reason, blocks_conclusion: self.is_lost }
     }
 }
