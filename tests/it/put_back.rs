@@ -1,8 +1,10 @@
 //! Redis restarts and has lost nothing while the sidecar of a write to ZooKeeper is on its way, and an application puts its keys back to
 //! what they were before: that is no older state which came back, and goes to ZooKeeper as any other change.
 
-use crate::support::{Keepstep, LIVE, Pipeline, Proxy, Scene, eventually_is};
+use crate::support::{Keepstep, LIVE, Pipeline, Proxy, Scene, eventually_is, never};
 use serde_json::Value;
+use std::time::Duration;
+use tempfile::TempDir;
 
 /// What only the request has that writes sidecars beside no key.
 const SIDECARS: &[u8] = b"\r\n$1\r\nn\r\n";
@@ -10,9 +12,9 @@ const SIDECARS: &[u8] = b"\r\n$1\r\nn\r\n";
 const MILESTONE: &[u8] = b"\r\nmilestone\r\n";
 const FLOWS: [&str; 2] = ["zk <-> cache", "cache -> zk"];
 
-/// One key was changed and another deleted; this request did not reach Redis, nor what would follow it. Redis was restarted, and an
-/// application puts both back (`puts_back`) before the worker can reach Redis again.
-async fn restarted(flow: &str, swallowed: &[u8], is_killed: bool, puts_back: bool) -> (Scene, Proxy) {
+/// One key was changed and another deleted; this request did not reach Redis, nor what would follow it. Beside it a copy of Redis from
+/// just before.
+async fn changed(flow: &str, swallowed: &[u8]) -> (Scene, Proxy, TempDir) {
     let mut scene = Scene::prepare(&["--appendonly", "yes", "--appendfsync", "always"], |pipeline| pipeline).await;
     let proxy = Proxy::start(scene.redis.address());
     let url = format!("redis://{}/0", proxy.address());
@@ -25,6 +27,7 @@ async fn restarted(flow: &str, swallowed: &[u8], is_killed: bool, puts_back: boo
     scene.in_step(LIVE).await;
     scene.settle().await;
     scene.at_rest().await;
+    let copy = scene.redis.back_up();
     proxy.swallow(swallowed);
     // In one step, so that one batch takes both.
     redis::pipe()
@@ -42,6 +45,12 @@ async fn restarted(flow: &str, swallowed: &[u8], is_killed: bool, puts_back: boo
         scene.znode_becomes("/settings/d", None).await;
     }
     eventually_is("a request is swallowed", LIVE, true, async || proxy.has_swallowed()).await;
+    (scene, proxy, copy)
+}
+
+/// [`changed`], and Redis was restarted; an application puts both back (`puts_back`) before the worker can reach Redis again.
+async fn restarted(flow: &str, swallowed: &[u8], is_killed: bool, puts_back: bool) -> (Scene, Proxy) {
+    let (mut scene, proxy, _) = changed(flow, swallowed).await;
     if is_killed {
         scene.keepstep.kill9();
     }
@@ -123,4 +132,24 @@ async fn nothing_is_written_to_zookeeper_before_its_milestone_is_in_redis() {
             assert!(conflicts.is_empty(), "{flow}: {conflicts:?}");
         }
     }
+}
+
+/// The copy is younger than the canary. What shows that it is an older data set is that it lacks the milestone that was left before
+/// the write to ZooKeeper.
+#[tokio::test]
+async fn what_a_copy_from_just_before_a_write_brings_back_leaves_the_znode() {
+    let (mut scene, proxy, copy) = changed("cache -> zk", SIDECARS).await;
+    proxy.cut();
+    scene.redis.restart_from(&copy).await;
+    scene.client = scene.redis.client().await;
+    assert_eq!(scene.text("settings:a").await.as_deref(), Some("first"), "Redis is older");
+    proxy.heal();
+    eventually_is("both pairs are lost", LIVE, vec!["lost".to_owned(); 2], async || scene.quarantined().await).await;
+    never("an older state is carried over", Duration::from_secs(5), async || {
+        match (scene.znodes.text("/settings/a").await.as_deref(), scene.znodes.text("/settings/d").await) {
+            (Some("later"), None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

@@ -150,6 +150,11 @@ impl Database {
         } else {
             None
         };
+        let lacks = |write: &KeyWrite<'_>| write.milestone.is_some_and(|milestone| !milestone.is_in(found));
+        if writes.iter().any(|write| in_another_life(write) && lacks(write)) {
+            // It was left in the data set before the write that is noted here, so this one is from before that.
+            lock(&self.lineage).older = true;
+        }
         let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life, write.milestone, found);
         let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
         if keys.is_empty() {

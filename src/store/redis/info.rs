@@ -96,7 +96,8 @@ impl Info {
             evicted_keys: told("evicted_keys").and_then(|count| count.parse().ok()),
             resets: Resets::parse(text),
             is_replica: field("role") == "slave",
-            mode: field("redis_mode").to_owned(),
+            // Valkey 9.1 calls it `server_mode`.
+            mode: told("redis_mode").or_else(|| told("server_mode")).unwrap_or_default().to_owned(),
             is_loading: field("loading") == "1",
             version: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
             is_valkey,
@@ -209,8 +210,8 @@ pub(super) mod tests {
         assert_eq!(info.server, "Valkey 8.0.1");
         assert!(info.check("x").is_ok());
         assert!(Info::parse("redis_version:6.2.6\r\n").check("x").is_err());
-        for mode in ["cluster", "sentinel"] {
-            let info = Info::parse(&format!("redis_version:7.2.4\r\nredis_mode:{mode}\r\nrole:master\r\n"));
+        for mode in ["redis_mode:cluster", "redis_mode:sentinel", "server_mode:cluster", "server_mode:sentinel"] {
+            let info = Info::parse(&format!("redis_version:7.2.4\r\n{mode}\r\nrole:master\r\n"));
             assert!(matches!(info.check("x"), Err(StoreError::Refused(_))), "{mode}");
         }
     }

@@ -251,6 +251,8 @@ impl Pair<'_> {
             }
             let info = side.run(0, &words(&["INFO"])).await.map_err(|error| error.to_string())?;
             let Value::VerbatimString { text, .. } = info else { return Err(format!("INFO: {info:?}")) };
+            // Valkey 9.1 calls the mode by another name.
+            let text = text.replace("\nserver_mode:", "\nredis_mode:");
             let field = |name: &str| {
                 let prefix = format!("{name}:");
                 text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
