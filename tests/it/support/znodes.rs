@@ -11,7 +11,7 @@ pub struct Znodes {
 
 impl Znodes {
     pub async fn connect(servers: &str) -> Znodes {
-        let client = Client::connector().with_session_timeout(Duration::from_secs(10)).connect(servers).await;
+        let client = Client::connector().with_session_timeout(Duration::from_secs(40)).connect(servers).await;
         Znodes { client: client.unwrap_or_else(|error| panic!("no session with {servers}: {error}")) }
     }
 

@@ -28,8 +28,8 @@ async fn permits(count: u32) -> OwnedSemaphorePermit {
     JVMS.clone().acquire_many_owned(count).await.unwrap()
 }
 
-/// `tickTime` gives session timeouts from 1 s to 10 s.
-const COMMON: &str = "tickTime=500\ninitLimit=10\nsyncLimit=5\nadmin.enableServer=false\n4lw.commands.whitelist=*\n\
+/// Session timeouts from 1 s (two of `tickTime`) to 40 s: that of the tests' own sessions, which nobody waits for.
+const COMMON: &str = "tickTime=500\nmaxSessionTimeout=40000\ninitLimit=10\nsyncLimit=5\nadmin.enableServer=false\n4lw.commands.whitelist=*\n\
                       maxClientCnxns=0\ndataDir=data\n";
 
 /// One server process with its directory; the directory and the ports survive a restart.
