@@ -218,8 +218,8 @@ fn mode(
         return;
     }
     // A mode with settings, given as a bare word, is the same request.
-    let is_later = |later: &&str| **later == text.text;
-    if later_words.iter().any(|later| is_later(later)) || later_mappings.iter().any(|(later, _)| is_later(later)) {
+    let mut later = later_words.iter().chain(later_mappings.iter().map(|(name, _)| name));
+    if later.any(|name| *name == text.text) {
         reader.unsupported(text.scalar.span, &format!("{key}: {}", text.text), &format!("`{key}: {now}`"));
         return;
     }
