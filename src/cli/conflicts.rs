@@ -30,7 +30,8 @@ pub(super) struct Conflicts {
     /// The pipeline file
     #[arg(value_name = "FILE", required = true)]
     file: Option<PathBuf>,
-    /// Where to begin: earliest, latest, a position (42) or a time (2026-11-22T17:00:00Z)
+    /// Where to begin: earliest, latest, a position (42), a time (2026-11-22T17:00:00Z) or a time
+    /// before now (10m)
     #[arg(long, env = "KEEPSTEP_FROM", value_name = "WHERE", default_value = "earliest")]
     from: From,
     #[command(flatten)]

@@ -52,7 +52,7 @@ fn both_ways(pipeline: &Pipeline, route: &Route, first: Side) -> Vec<String> {
         conflicts(pipeline, route, one),
         removals(route, "on one side", "the other"),
     ];
-    sentences.push(guard(pipeline));
+    sentences.extend(guard(pipeline, route));
     sentences.push(expiries(route));
     sentences
 }
@@ -71,8 +71,8 @@ fn one_way(pipeline: &Pipeline, route: &Route, source: Side) -> Vec<String> {
             text::duration(pipeline.stream.retention_age)
         ),
         removals(route, &format!("in {from}"), to),
-        guard(pipeline),
     ];
+    sentences.extend(guard(pipeline, route));
     if source == Side::Redis {
         sentences.push(expiries(route));
     }
@@ -110,22 +110,26 @@ fn removals(route: &Route, place: &str, kept: &str) -> String {
 }
 
 fn expiries(route: &Route) -> String {
-    match route.on_expire {
-        OnRemoval::Propagate => "A key that expires counts as deleted.".to_owned(),
-        OnRemoval::Keep => {
+    match (route.on_expire, route.on_delete) {
+        (OnRemoval::Propagate, OnRemoval::Propagate) => "A key that expires counts as deleted.".to_owned(),
+        (OnRemoval::Propagate, OnRemoval::Keep) => "When a key expires, its znode is deleted.".to_owned(),
+        (OnRemoval::Keep, _) => {
             "A key that expires leaves its znode as it is, until either changes again (on_expire: keep).".to_owned()
         }
     }
 }
 
-fn guard(pipeline: &Pipeline) -> String {
-    if pipeline.worker.delete_guard {
+/// What happens to bulk deletes that a comparison infers; nothing where the route applies none. The guard does not count ephemerals.
+fn guard(pipeline: &Pipeline, route: &Route) -> Option<String> {
+    let expiries_delete = route.flow != Flow::From(Side::Zookeeper) && route.on_expire == OnRemoval::Propagate;
+    let applies_deletes = route.on_delete == OnRemoval::Propagate || expiries_delete;
+    applies_deletes.then(|| if pipeline.worker.delete_guard {
         "If a comparison (at a start, after a gap) infers deletes of more than 100 pairs and of more than half of the route, they wait \
          for `keepstep approve`; deletes that are observed as they happen do not wait."
             .to_owned()
     } else {
         "Deletes that a comparison infers are applied, whatever their number (delete_guard: off).".to_owned()
-    }
+    })
 }
 
 fn ephemerals(pipeline: &Pipeline, route: &Route) -> Option<String> {
@@ -133,11 +137,11 @@ fn ephemerals(pipeline: &Pipeline, route: &Route) -> Option<String> {
         Flow::Both(_) => true,
         Flow::From(side) | Flow::Capture(side) => side == Side::Zookeeper,
     };
-    let to = match route.flow {
-        Flow::Capture(_) => "the stream",
-        Flow::Both(_) | Flow::From(_) => store(pipeline, Side::Redis),
-    };
+    let to = store(pipeline, Side::Redis);
     leaves_zookeeper.then(|| match route.ephemeral {
+        Ephemeral::Mirror if matches!(route.flow, Flow::Capture(_)) => {
+            "Ephemeral znodes are recorded, and their end is recorded as a delete.".to_owned()
+        }
         Ephemeral::Mirror => {
             format!("Ephemeral znodes flow to {to}, and their keys are removed with them; nothing flows back to them.")
         }
@@ -153,5 +157,57 @@ fn store(pipeline: &Pipeline, side: Side) -> &str {
     match side {
         Side::Zookeeper => pipeline.zookeeper.as_ref().map_or("ZooKeeper", |store| &store.name),
         Side::Redis => pipeline.redis.as_ref().map_or("Redis", |store| &store.name),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    /// The guarantees of a route with this flow and these lines, as one text.
+    fn text_of(flow: &str, lines: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.yaml");
+        let names = if flow == "zk" { "zk: /a/**" } else { "zk: /a/**, cache: \"a:**\"" };
+        let cache = if flow == "zk" { "" } else { "  cache: {redis: {url: redis://127.0.0.1/0}}\n" };
+        let text = format!(
+            "version: 1\npipeline: p\nstores:\n  zk: {{zookeeper: {{connect: 127.0.0.1:2181}}}}\n{cache}routes:\n  \
+             - name: r\n    flow: {flow}\n    match: {{{names}}}\n{lines}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let pipeline = config::load(&file).unwrap();
+        pipeline.routes.iter().flat_map(|route| of(&pipeline, route)).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_capture_records_ephemeral_znodes_and_their_end() {
+        let text = text_of("zk", "");
+        assert!(text.contains("Ephemeral znodes are recorded, and their end is recorded as a delete."), "{text}");
+        assert!(!text.contains("keys are removed"), "{text}");
+    }
+
+    #[test]
+    fn where_deletes_are_kept_and_expiries_are_not_an_expiry_still_deletes() {
+        let text = text_of("cache -> zk", "    on_delete: keep\n    on_expire: propagate\n");
+        assert!(text.contains("When a key expires, its znode is deleted."), "{text}");
+        assert!(!text.contains("counts as deleted"), "{text}");
+    }
+
+    #[test]
+    fn the_delete_guard_is_named_only_where_a_delete_can_be_applied() {
+        const KEEP_BOTH: &str = "    on_delete: keep\n    on_expire: keep\n";
+        for (flow, lines, is_named) in [
+            ("zk <-> cache", "", true),
+            ("zk <-> cache", KEEP_BOTH, false),
+            ("cache -> zk", "    on_delete: keep\n", true),
+            ("zk -> cache", "", true),
+            ("zk -> cache", "    on_delete: keep\n", false),
+            ("zk", "", false),
+        ] {
+            let text = text_of(flow, lines);
+            assert_eq!(text.contains("keepstep approve"), is_named, "{flow}: {text}");
+        }
     }
 }

@@ -56,7 +56,7 @@ Exit codes:
   0 done    1 failed, or the stores differ    2 wrong usage
   75 a store or a worker does not answer      78 bad pipeline file
 
-Every flag has an environment variable: --data-dir is KEEPSTEP_DATA_DIR.";
+Every flag except `replay --url` has an environment variable: --data-dir is KEEPSTEP_DATA_DIR.";
 
 #[derive(Debug, clap::Parser)]
 #[command(name = "keepstep", version, about = ABOUT, after_help = EXAMPLES)]

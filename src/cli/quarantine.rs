@@ -43,7 +43,7 @@ enum Verb {
     Show(Which),
     /// Check the pairs again now
     Retry(Which),
-    /// Suppress reports about the pairs until either side changes
+    /// Leave both sides of the pairs as they are until either changes
     Drop(Drop),
 }
 
@@ -75,7 +75,8 @@ pub(super) async fn run(args: Quarantine, global: &Global) -> Result<Exit, Failu
         Verb::Retry(which) => send("retry", &which, global).await,
         Verb::Drop(drop) => {
             if drop.which.key.is_none() {
-                drop.confirmation.ask("Suppress reports about every quarantined pair?")?;
+                drop.confirmation
+                    .ask("Leave both sides of every quarantined pair as they are until either changes?")?;
             }
             send("drop", &drop.which, global).await
         }

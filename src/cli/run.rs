@@ -52,8 +52,8 @@ pub(super) struct Run {
     /// nothing
     #[arg(long, env = "KEEPSTEP_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:9464")]
     http: Listen,
-    /// File with the token that POST /pause, /resume, /reconcile and /approve require; without it
-    /// they are off
+    /// File with the token that POST /pause, /resume, /reconcile, /approve, /quarantine/retry and
+    /// /quarantine/drop require; without it they are off
     #[arg(long, env = "KEEPSTEP_HTTP_TOKEN_FILE", value_name = "FILE")]
     http_token_file: Option<PathBuf>,
 }

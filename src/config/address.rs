@@ -14,8 +14,8 @@ pub(super) struct RedisUrl {
 /// Why a URL is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum UrlFault {
-    /// `rediss://`: a correct URL, but TLS is not supported yet.
-    Tls,
+    /// The scheme of a later version, such as `rediss://` (TLS).
+    Later(&'static str),
     /// The reason, one sentence.
     Bad(&'static str),
 }
@@ -28,7 +28,8 @@ pub(super) fn redis_url(text: &str) -> Result<RedisUrl, UrlFault> {
     let (scheme, rest) = text.split_once("://").ok_or(UrlFault::Bad("it must begin with `redis://`"))?;
     match scheme {
         "redis" => {}
-        "rediss" => return Err(UrlFault::Tls),
+        "rediss" => return Err(UrlFault::Later("rediss://")),
+        "redis+sentinel" => return Err(UrlFault::Later("redis+sentinel://")),
         _ => return Err(UrlFault::Bad("it must begin with `redis://`")),
     }
     let (login, place) = match rest.rsplit_once('@') {
@@ -211,7 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_no_redis_url_is_refused() {
-        assert_eq!(redis_url("rediss://cache"), Err(UrlFault::Tls));
+        assert_eq!(redis_url("rediss://cache"), Err(UrlFault::Later("rediss://")));
+        assert_eq!(redis_url("redis+sentinel://a:26379,b:26379"), Err(UrlFault::Later("redis+sentinel://")));
         for text in [
             "cache:6379",
             "http://cache",

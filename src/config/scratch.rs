@@ -16,7 +16,7 @@ pub fn with_store_at(pipeline: &Pipeline, side: Side, url: &str) -> Result<(Pipe
         Side::Redis => {
             let form = "the address of a scratch store has the form redis://[[user]:password@]HOST[:PORT][/DATABASE]";
             let url = address::redis_url(url).map_err(|fault| match fault {
-                UrlFault::Tls => format!("{form}; rediss:// is not supported yet"),
+                UrlFault::Later(scheme) => format!("{form}; {scheme} is not supported yet"),
                 UrlFault::Bad(reason) => format!("{form}: {reason}"),
             })?;
             if let Some(store) = &mut changed.redis {

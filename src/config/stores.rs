@@ -178,8 +178,8 @@ fn redis_url(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<RedisUrl> {
     let text: Text<'_> = reader.text(value, "a text such as `redis://127.0.0.1:6379/0`")?;
     match address::redis_url(&text.text) {
         Ok(url) => Some(url),
-        Err(UrlFault::Tls) => {
-            reader.unsupported(text.scalar.span, "rediss://", "`redis://`");
+        Err(UrlFault::Later(scheme)) => {
+            reader.unsupported(text.scalar.span, scheme, "`redis://`");
             None
         }
         Err(UrlFault::Bad(reason)) => {
@@ -217,7 +217,9 @@ fn mode(
     if words.contains(&text.text.as_str()) {
         return;
     }
-    if later_words.contains(&text.text.as_str()) {
+    // A mode with settings, given as a bare word, is the same request.
+    let mut later = later_words.iter().chain(later_mappings.iter().map(|(name, _)| name));
+    if later.any(|name| *name == text.text) {
         reader.unsupported(text.scalar.span, &format!("{key}: {}", text.text), &format!("`{key}: {now}`"));
         return;
     }

@@ -5,6 +5,7 @@ use super::kafka;
 use super::keys;
 use super::model::{Stream, Worker};
 use super::reader::{Fields, Reader};
+use super::tree::{Node, Span};
 use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
@@ -59,13 +60,23 @@ pub(super) fn read_worker(reader: &mut Reader<'_>, pipeline: &Fields<'_>) -> Wor
         worker.queue_bytes = to_usize(reader.size(&queue, "bytes", to_u64(worker.queue_bytes), KIB..=64 * GIB));
     }
     worker.reconcile = reader.duration(&fields, "reconcile", worker.reconcile, Duration::from_secs(1)..=DAY);
-    if let Some(limit) = reader.optional_fields(&fields, "limit", keys::LIMIT) {
+    if let Some(span) = bare_limit(&fields) {
+        reader.unsupported(span, "limit", "`{writes: 0, reads: 0}`, which is none");
+    } else if let Some(limit) = reader.optional_fields(&fields, "limit", keys::LIMIT) {
         refuse_limit(reader, &limit, "writes");
         refuse_limit(reader, &limit, "reads");
     }
     let switch = [("on", true), ("off", false), ("true", true), ("false", false)];
     worker.delete_guard = reader.choice(&fields, "delete_guard", &switch, worker.delete_guard);
     worker
+}
+
+/// The place of a limit that is written as one number for all.
+fn bare_limit(worker: &Fields<'_>) -> Option<Span> {
+    match worker.get("limit")?.node {
+        Node::Scalar(scalar) if scalar.text.parse::<u64>().is_ok_and(|limit| limit > 0) => Some(scalar.span),
+        _ => None,
+    }
 }
 
 fn refuse_limit(reader: &mut Reader<'_>, limit: &Fields<'_>, key: &str) {

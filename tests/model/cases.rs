@@ -112,11 +112,11 @@ pub fn small() -> Vec<Config> {
         },
         Config {
             zombies: true,
-            ..with("take-over, the older owner goes on", two_way(Zookeeper), Budget { starts: 1, ..writes(1, 2) })
+            ..with("takeover, the older owner goes on", two_way(Zookeeper), Budget { starts: 1, ..writes(1, 2) })
         },
         Config {
             zombies: true,
-            ..with("take-over, Redis preferred", two_way(Redis), Budget { starts: 1, ..writes(2, 1) })
+            ..with("takeover, Redis preferred", two_way(Redis), Budget { starts: 1, ..writes(2, 1) })
         },
         with(
             "a command between two owners",
@@ -179,9 +179,9 @@ pub fn planted() -> Vec<Config> {
             Config { states_max: 1_500_000, ..both("older", Budget { key_rollbacks: 1, ..writes(2, 1) }) },
         ),
         plant(Bug::AbsenceIsADelete, both("evicted", Budget { evictions: 1, gaps: 1, ..writes(1, 1) })),
-        plant(Bug::EpochNotCheckedInZookeeper, Config { states_max: 1_000_000, ..zombie("take-over", taken) }),
-        plant(Bug::EpochNotCheckedByScripts, zombie("take-over", keys)),
-        plant(Bug::EpochNotRaisedByReading, zombie("take-over", keys)),
+        plant(Bug::EpochNotCheckedInZookeeper, Config { states_max: 1_000_000, ..zombie("takeover", taken) }),
+        plant(Bug::EpochNotCheckedByScripts, zombie("takeover", keys)),
+        plant(Bug::EpochNotRaisedByReading, zombie("takeover", keys)),
         plant(Bug::SlotReusedBeforeItsSidecars, both("killed", Budget { others: 1, ..killed(0, 2) })),
         plant(Bug::SlotsNeverMarked, both("killed", killed(1, 2))),
         plant(Bug::NonceNotCompared, both("FLUSHALL", Budget { flushes: 1, ..writes(1, 2) })),

@@ -39,7 +39,7 @@ pub enum Step {
     /// The look at INFO and canary, once a second.
     LookAtRedis(usize),
     AskComparison(usize),
-    /// A step of the take-over.
+    /// A step of the takeover.
     Lease(usize),
     /// A round takes the pair; the number chooses what a follower shows, or what a rule is told.
     Take(usize, u8),

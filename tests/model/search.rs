@@ -245,7 +245,7 @@ impl Search<'_> {
         if world.trailing > TRAILING_MAX {
             return Err(format!("{} writes follow the last change", world.trailing));
         }
-        // Nobody has anything to do: without any comparison or take-over all must be in step.
+        // Nobody has anything to do: without any comparison or takeover all must be in step.
         let newest = &world.workers[usize::from(world.newest)];
         if !moves && newest.life == Life::Live && newest.has_session {
             at_rest(self.cfg, world).map_err(|why| format!("at rest, and {why}"))?;
@@ -255,7 +255,7 @@ impl Search<'_> {
             let mut steps = std::mem::take(&mut self.steps);
             let drained = drain(self.cfg, world, &mut steps);
             self.steps = steps;
-            let drained = drained.map_err(|why| format!("after a take-over: {why}"))?;
+            let drained = drained.map_err(|why| format!("after a takeover: {why}"))?;
             self.figures.trailing = self.figures.trailing.max(drained.trailing);
         }
         Ok(())

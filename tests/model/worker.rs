@@ -1,4 +1,4 @@
-//! A worker around its pair: what it hears, its connection to Redis, its end, the take-over and the comparison; in the order in
+//! A worker around its pair: what it hears, its connection to Redis, its end, the takeover and the comparison; in the order in
 //! which `src/pipeline` does these.
 
 use crate::config::{Bug, Config};
@@ -76,7 +76,7 @@ pub fn epoch(world: &World, i: usize) -> u64 {
     u64::from(world.workers[i].epoch)
 }
 
-/// One step of the take-over, as `Pipeline::lease`.
+/// One step of the takeover, as `Pipeline::lease`.
 pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     let life = world.workers[i].life;
     match life {
@@ -136,7 +136,7 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     Some(())
 }
 
-/// The shipped take-over, before it owns the ensemble; what a process knows of an ownership before is not modelled.
+/// The shipped takeover, before it owns the ensemble; what a process knows of an ownership before is not modelled.
 fn owning(in_redis: &State, on_stream: u8) -> Owning {
     let in_redis = Remembered {
         epoch: u64::from(in_redis.epoch),

@@ -163,6 +163,10 @@ fn what_later_versions_bring_is_refused_and_not_ignored() {
         (route("ephemeral: mirror", "ephemeral: lease"), "ephemeral: lease"),
         (route("writes: 0", "writes: 1"), "limit: writes"),
         (route("reads: 0", "reads: 100"), "limit: reads"),
+        (route("source: watch", "source: observer"), "source: observer"),
+        (route("topology: standalone", "topology: sentinel"), "topology: sentinel"),
+        (route("${REDIS:-redis:", "${REDIS:-redis+sentinel:"), "redis+sentinel://"),
+        (route("limit: {writes: 0, reads: 0}", "limit: 3"), "limit"),
     ] {
         let all = problems(&text);
         let [only] = all.as_slice() else { panic!("{expected}: {all:#?}") };

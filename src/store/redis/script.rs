@@ -9,7 +9,7 @@
 //! Those that write begin with `#!lua`. By that the server refuses them as a whole where it takes no writes: on a replica, which
 //! goes on answering on its connections when it is demoted, below `min-replicas-to-write`, in a minority. What is read there must not
 //! be believed either, so `OBSERVE` is one of them. The memory limit is another matter: a script without `allow-oom` is then refused with
-//! all that it reads and deletes, and one with it may set values beyond the limit. So `OBSERVE`, `COMPLETE` and `MARK`, which write some
+//! all that it reads and deletes, and one with it may set values beyond the limit. So `OBSERVE`, `COMPLETE` and the script of `state.rs`, which write some
 //! bytes a pair at most, have it; `APPLY` and `EDIT` have not, and what only frees memory is asked for once more with it
 //! ([`APPLY_FREEING`]). (All measured on Redis 7.0.15, 8.2.3 and Valkey 9.1.2.)
 //!
