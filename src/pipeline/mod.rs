@@ -3,14 +3,16 @@
 //!
 //! | files | what |
 //! | --- | --- |
-//! | `round/`, `hint`, `pair`, `observe`, `settle`, `settled`, `record`, `apply` | a round: the machine of a pair, and its driver |
+//! | `round/`, `hint`, `event`, `pair`, `observe`, `settle`, `settled`, `record`, `apply` | a round: the machine of a pair, and its driver |
+//! | `engine` | what the rounds, the comparisons and the status of an ownership share; starts rounds |
 //! | `compare`, `comparison`, `conclusion`, `denied`, `asked`, `sources` | a comparison, and what it concludes |
 //! | `owner`, `takeover`, `schedule`, `advance`, `watermark`, `once`, `stillness` | an ownership, from candidacy to its end |
-//! | `dirty`, `cache`, `quarantine`, `inferred`, `census`, `counts`, `unwritten`, `blockers`, `losses`, `pressure` | what is kept of pairs |
+//! | `dirty`, `cache`, `quarantine`, `inferred`, `census`, `counts`, `unwritten`, `blockers`, `losses`, `pressure`, `unheard`, `unreadable` | what is kept of pairs, and of what is not seen |
 //! | `stream_lag`, `lagging` | a stream that lacks what another owner recorded |
 //! | `identity`, `own_stores`, `captured_store` | which stores the pipeline has |
 //! | `control`, `status`, `signals`, `pause`, `pauses`, `keep`, `loss` | what operators see and ask for |
 //! | `capture`, `known` | pipelines that only record |
+//! | `retry` | growing pauses |
 
 mod advance;
 mod apply;
