@@ -57,11 +57,12 @@ impl std::str::FromStr for Address {
         if uri.query().is_some() || authority.host().is_empty() {
             return Err(form.to_owned());
         }
-        Ok(Address {
-            host: authority.host().to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            prefix: uri.path().trim_end_matches('/').to_owned(),
-        })
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => 80,
+            None => return Err(format!("{form}, with a PORT from 1 to 65535")),
+        };
+        Ok(Address { host: authority.host().to_owned(), port, prefix: uri.path().trim_end_matches('/').to_owned() })
     }
 }
 
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(address.map(|it| it.to_string()), Ok("http://127.0.0.1:9464".to_owned()));
         let nested: Result<Address, _> = "http://[::1]:80/keepstep".parse();
         assert_eq!(nested.map(|it| it.to_string()), Ok("http://[::1]:80/keepstep".to_owned()));
-        for bad in ["", "127.0.0.1:9464", "https://host", "ftp://host", "http://"] {
+        for bad in ["http://127.0.0.1:99999", "", "127.0.0.1:9464", "https://host", "ftp://host", "http://"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }
