@@ -88,7 +88,7 @@ pub struct Gaps {
 pub struct Hint {
     /// Index of the route.
     pub route: usize,
-    /// See there.
+    /// What decides what its round reads.
     pub news: News,
     /// Gaps in the events of keys before the key's last event; set by [`super::dirty::DirtySet::note`].
     pub gaps: u64,

@@ -12,7 +12,6 @@
 use super::end::{Again, End, Pause, Reason};
 use super::facts::{Facts, NewestRecord};
 use super::observed::Observed;
-
 use crate::change::{Digest, Side, ZkVersion};
 use crate::pipeline::hint::News;
 use crate::plan::{
@@ -197,7 +196,7 @@ impl Reading {
         End::Again(Again::both(self.news, self.comparing, pause))
     }
 
-    /// Whether the znode was read, and the key is read behind it.
+    /// Whether the znode was read, and the key is read after it.
     #[must_use]
     pub fn is_after_znode(&self) -> bool {
         matches!(self.stage, Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. })
