@@ -26,6 +26,9 @@ use std::time::Duration;
 use steps::{Known, Step, evalsha, shown, step, words};
 
 const STEPS: usize = 3_000;
+/// So many plays, each of the next seed, may be needed until something rare has come up: one play in forty misses a flush
+/// that has subscribers, so that ten in a row never do.
+const PLAYS: u64 = 10;
 /// Both sides are compared as a whole after so many steps.
 const LOOK_EVERY: usize = 40;
 
@@ -212,11 +215,17 @@ async fn the_double_answers_pushes_and_shows_what_a_server_does() {
     let redis = Redis::start().await;
     redis.run::<()>("DEBUG SET-ACTIVE-EXPIRE 0").await;
     let texts = shipped().await;
-    let met = play(&redis, &Double::default(), &texts, seed(), STEPS).await.unwrap_or_else(|why| panic!("{why}"));
     let codes = ["OOM", "READONLY", "NOREPLICAS", "NOPERM", "WRONGTYPE", "NOSCRIPT", "ERR"];
-    for name in scripts::ALL.iter().map(|script| script.name).chain(codes) {
-        assert!(met.contains_key(name), "{name} was not met: {met:?}");
+    let mut unmet: BTreeSet<&str> = scripts::ALL.iter().map(|script| script.name).chain(codes).collect();
+    let first = seed();
+    for seed in (0..PLAYS).map(|play| first.wrapping_add(play)) {
+        let met = play(&redis, &Double::default(), &texts, seed, STEPS).await.unwrap_or_else(|why| panic!("{why}"));
+        unmet.retain(|name| !met.contains_key(*name));
+        if unmet.is_empty() {
+            return;
+        }
     }
+    panic!("{unmet:?} was not met in {PLAYS} plays from seed {first} on");
 }
 
 #[tokio::test]
@@ -224,8 +233,8 @@ async fn a_double_that_is_kinder_than_a_server_is_found() {
     let redis = Redis::start().await;
     redis.run::<()>("DEBUG SET-ACTIVE-EXPIRE 0").await;
     let texts = shipped().await;
-    let seed = seed();
-    for kindness in [
+    let first = seed();
+    'kindness: for kindness in [
         Kindness::WritesWhenFull,
         Kindness::TellsOfFlush,
         Kindness::TellsOfSwap,
@@ -234,13 +243,18 @@ async fn a_double_that_is_kinder_than_a_server_is_found() {
         Kindness::KnowsEveryScript,
         Kindness::KeepsExpiry,
     ] {
-        let double = Double::default();
-        double.with(|server| server.kindness = Some(kindness));
-        let found = play(&redis, &double, &texts, seed, STEPS).await;
-        assert!(found.is_err(), "{kindness:?} was not found in {STEPS} steps of seed {seed}");
+        for seed in (0..PLAYS).map(|play| first.wrapping_add(play)) {
+            let double = Double::default();
+            double.with(|server| server.kindness = Some(kindness));
+            if play(&redis, &double, &texts, seed, STEPS).await.is_err() {
+                // What was found is the kindness, and nothing else.
+                let strict = play(&redis, &Double::default(), &texts, seed, STEPS).await;
+                assert!(strict.is_ok(), "what was found was something else: {strict:?}");
+                continue 'kindness;
+            }
+        }
+        panic!("{kindness:?} was not found in {PLAYS} plays of {STEPS} steps from seed {first} on");
     }
-    let strict = play(&redis, &Double::default(), &texts, seed, STEPS).await;
-    assert!(strict.is_ok(), "what was found was something else: {strict:?}");
 }
 
 /// What can be seen after a restart: the data, the scripts, and whether the ids are others.

@@ -138,7 +138,7 @@ pub fn script(rng: &mut Rng, known: &Known) -> Words {
             evalsha("STATE", &[STATE], arguments)
         }
         18 => {
-            let claims = [one_of(rng, &["mine", "other"]), "60000", one_of(rng, &["mine", "mine again"])];
+            let claims = [one_of(rng, &["mine", "other"]), "600000", one_of(rng, &["mine", "mine again"])];
             evalsha("KEEP", &[CLAIM], words(&claims))
         }
         _ if rng.bool() => evalsha("GIVE_UP", &[CLAIM], words(&[one_of(rng, &["mine", "mine again"])])),
