@@ -372,6 +372,26 @@ fn beside_the_seam(source: &Source) -> Vec<String> {
     breaches
 }
 
+/// Files of the pipeline that may name the contracts of stores and stream: all others ask through them. The last four find out whether
+/// the stores are the pipeline's own, or hand the stream's opening on.
+const DOORS: &[&str] = &["doors", "stores", "identity", "own_stores", "captured_store", "owner"];
+
+/// Names of a contract in a file of the pipeline that is no door.
+fn beside_the_doors(source: &Source) -> Vec<String> {
+    let Some(file) = source.path.strip_prefix("src/pipeline/").and_then(|file| file.strip_suffix(".rs")) else {
+        return Vec::new();
+    };
+    if DOORS.contains(&file) {
+        return Vec::new();
+    }
+    let code = code_only(&source.text);
+    let words: Vec<&str> = code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
+    let contracts = ["Znodes", "Keyspace"].iter().filter(|name| words.contains(name)).copied();
+    let stream = (code.contains("dyn Stream") || code.contains("stream::Stream;")).then_some("Stream");
+    let breach = |name: &str| format!("{}: only {DOORS:?} may name `{name}`", source.path);
+    contracts.chain(stream).map(breach).collect()
+}
+
 /// What is wrong with the file as a file.
 fn bad_form(source: &Source) -> Vec<String> {
     let mut breaches = Vec::new();
@@ -463,6 +483,17 @@ fn only_the_adapter_of_a_seam_calls_the_client_crate() {
     let in_tests = "#[cfg(test)]\nmod tests {\n    use zookeeper_client::Client;\n}";
     assert_eq!(seen("src/store/zookeeper/sink.rs", in_tests), 1);
     assert_eq!(seen("src/store/zookeeper/session.rs", "pub use zookeeper_client::{Client, Stat};"), 1);
+}
+
+#[test]
+fn only_the_doors_of_a_pipeline_name_the_contracts_of_stores_and_stream() {
+    none(&files("src/pipeline", "rs").iter().flat_map(beside_the_doors).collect::<Vec<_>>());
+    let seen =
+        |path: &str, text: &str| beside_the_doors(&Source { path: path.to_owned(), text: text.to_owned() }).len();
+    assert_eq!(seen("src/pipeline/settle.rs", "use crate::store::{Keyspace, Znodes};"), 2);
+    assert_eq!(seen("src/pipeline/round/write.rs", "fn f(stream: &dyn Stream) {}"), 1);
+    assert_eq!(seen("src/pipeline/doors.rs", "use crate::store::{Keyspace, Znodes};"), 0);
+    assert_eq!(seen("src/pipeline/settle.rs", "use crate::store::{KeyspaceFacts, Znode}; // Znodes"), 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::change::Side;
 use crate::config::model;
 use crate::env;
 use crate::history::StartError;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Stores};
 use crate::store::{Keyspace, Znodes};
 use crate::telemetry::Metrics;
 use std::path::Path;
@@ -45,5 +45,5 @@ fn assemble(
     let quarantine = folder.join("quarantine.json");
     let metrics = Arc::new(metrics.of(&pipeline.name));
     let settings = parts::settings(pipeline, once);
-    Ok(Pipeline::new(settings, map, (znodes, keys), parts::claims(pipeline), open, metrics, &quarantine))
+    Ok(Pipeline::new(settings, map, Stores { znodes, keys }, parts::claims(pipeline), open, metrics, &quarantine))
 }

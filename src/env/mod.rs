@@ -14,11 +14,13 @@
 pub mod clock;
 pub mod dial;
 pub mod disk;
+mod locked;
 pub(crate) mod private;
 pub mod process;
 pub mod random;
 pub mod tasks;
 
 pub use clock::{Instant, sleep, sleep_until, timeout, timeout_at, unix_ms, unix_time};
+pub use locked::lock;
 pub use random::{Map, Set};
 pub use tasks::{Task, Tasks, spawn};

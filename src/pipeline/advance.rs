@@ -6,12 +6,16 @@
 //!
 //! In this order: what Redis remembers was in the ensemble. What changes after the last time is not covered, so that time is short.
 
-use super::engine::Engine;
+use super::books::Books;
+use super::doors::Doors;
+use super::remedy::{self, Remedy};
+use super::spec::Spec;
+use super::watermark::Watermark;
 use crate::change::Position;
 use crate::env;
 use crate::failpoint::crash_point;
-use crate::store::so_far;
-use crate::store::{StoreError, Znodes};
+use crate::store::StoreError;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -19,19 +23,33 @@ use std::time::Duration;
 /// write to each store.
 const EVERY: Duration = Duration::from_secs(2);
 
-impl Engine {
+/// See the module.
+pub(super) struct Advance {
+    spec: Arc<Spec>,
+    doors: Arc<Doors>,
+    books: Arc<Books>,
+    watermark: Watermark,
+}
+
+impl Advance {
+    pub(super) fn new(spec: Arc<Spec>, doors: Arc<Doors>, books: Arc<Books>) -> Advance {
+        Advance { spec, doors, books, watermark: Watermark::default() }
+    }
+
     /// Remembers it if something has changed since the last time.
     pub(super) async fn remember(&self) -> Result<(), StoreError> {
-        let (Some(znodes), Some(keys), false) = (&self.znodes, &self.keys, self.captures()) else { return Ok(()) };
-        let zxid = znodes.zxid();
-        if self.watermark.raised.load(Ordering::Relaxed) != zxid && self.raise(znodes.as_ref()).await? {
+        if !self.doors.has_znodes() || !self.doors.has_keys() || self.spec.captures().is_some() {
+            return Ok(());
+        }
+        let zxid = self.doors.zxid();
+        if self.watermark.raised.load(Ordering::Relaxed) != zxid && self.raise().await? {
             self.watermark.raised.store(zxid, Ordering::Relaxed);
             crash_point!("c16-tide-raised");
         }
         let written = self.written();
         let is_new = self.watermark.written.load(Ordering::Relaxed) != written;
         if is_new || self.watermark.is_ahead.load(Ordering::Relaxed) {
-            keys.remember(so_far(&self.lease, Some(znodes.as_ref())), written).await?;
+            self.doors.remember(written).await?;
             self.watermark.is_ahead.store(false, Ordering::Relaxed);
             self.watermark.written.store(written, Ordering::Relaxed);
         }
@@ -40,36 +58,37 @@ impl Engine {
 
     /// Raises the tide, unless Redis has not confirmed the last raise; whether it did. At most one ahead, however long Redis is away: by
     /// more than that, the next owner takes it for an older one.
-    async fn raise(&self, znodes: &dyn Znodes) -> Result<bool, StoreError> {
+    async fn raise(&self) -> Result<bool, StoreError> {
         if self.watermark.is_ahead.swap(true, Ordering::Relaxed) {
             return Ok(false);
         }
-        znodes.raise_tide().await?;
+        self.doors.raise_tide().await?;
         Ok(true)
     }
 
     /// Everything on the stream below this position is written.
     pub(super) fn written(&self) -> Position {
-        let last = self.stream.extent().last;
-        self.unwritten.up_to(last)
+        self.books.unwritten.up_to(self.doors.extent().last)
     }
 
     /// Raises the tide in between, for a measurement of the clocks.
-    pub(super) async fn advance_watermark(&self) -> Result<(), StoreError> {
-        match &self.znodes {
-            Some(znodes) => self.raise(znodes.as_ref()).await.map(|_| ()),
-            None => Ok(()),
+    pub(super) async fn measure_clocks(&self) -> Result<(), StoreError> {
+        if self.doors.has_znodes() {
+            self.raise().await?;
         }
+        Ok(())
     }
 
     /// Remembers it again and again; answers what ends the ownership.
     pub(super) async fn remember_for_ever(&self) -> StoreError {
         loop {
             env::sleep(EVERY).await;
-            match self.remember().await {
-                // A store that is away is remembered when it is back.
-                Ok(()) | Err(StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_)) => {}
-                Err(error @ StoreError::Fenced(_)) => return error,
+            if let Err(error) = self.remember().await {
+                match remedy::of_store(&error) {
+                    // A store that is away is remembered when it is back.
+                    Remedy::AskAgain | Remedy::Refuse => {}
+                    Remedy::EndOwnership => return error,
+                }
             }
         }
     }

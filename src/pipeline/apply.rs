@@ -4,28 +4,28 @@
 //! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing.
 
 use super::blockers::Cause;
-use super::engine::Engine;
-use super::hint::PairName;
 use super::pair::{Loaded, Misfit};
+use super::remedy::{self, Remedy};
 use super::retry::Pauses;
 use super::round::{Outcome, Write, ZnodeWritten};
+use super::rounds::Rounds;
 use super::settle::Work;
 use crate::change::{Change, Position, Side};
 use crate::env;
 use crate::failpoint::crash_point;
 use crate::plan::{Base, Task};
-use crate::store::so_far;
-use crate::store::{KeyOp, KeyOutcome, KeyWrite, StoreError, ZnodeOp, ZnodeOutcome, ZnodeWrite, one_for_one};
+use crate::store::{KeyOp, KeyOutcome, KeyWrite, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-impl Engine {
+impl Rounds {
     /// Applies to Redis. `first`: position of the first of these changes.
     pub(super) async fn apply_redis(&self, works: Vec<Work>, changes: &[Change], first: Position) {
-        let Some(keys) = self.keys.as_ref().filter(|_| !works.is_empty()) else { return };
+        if works.is_empty() {
+            return;
+        }
         let writes: Vec<KeyWrite<'_>> = works.iter().map(|work| self.key_write(work, changes, first)).collect();
-        let applied = keys.apply(&writes).await;
-        let outcomes = match applied.and_then(|outcomes| one_for_one("writes of keys", writes.len(), outcomes)) {
+        let outcomes = match self.doors.write_keys(&writes).await {
             Ok(outcomes) => {
                 crash_point!("c8-keys-written");
                 outcomes
@@ -43,14 +43,14 @@ impl Engine {
         if !takes_none
             && works.iter().zip(&outcomes).any(|(work, outcome)| is_set(work) && *outcome == KeyOutcome::Done)
         {
-            self.retries.redis.worked();
+            self.books.retries.redis.worked();
         }
         for (Work { pair, write, .. }, outcome) in works.into_iter().zip(outcomes) {
             let is_note = !matches!(write.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
             if outcome == KeyOutcome::Done {
                 if !is_note {
-                    self.metrics.writes(self.store_name(Side::Redis)).inc();
-                    self.counters.writes.fetch_add(1, Ordering::Relaxed);
+                    self.books.metrics.writes(self.spec.store_name(Side::Redis)).inc();
+                    self.books.counters.writes.fetch_add(1, Ordering::Relaxed);
                 }
                 self.count_agreed(&pair, i32::from(!is_note));
             }
@@ -65,7 +65,7 @@ impl Engine {
             KeyOutcome::Done => (Outcome::Done, None),
             KeyOutcome::Refused => (Outcome::Refused, None),
             KeyOutcome::NotNow(why) => {
-                self.block(Cause::Writes, &why);
+                self.books.health.block(Cause::Writes, &why);
                 (Outcome::NotNow, None)
             }
             KeyOutcome::Impossible(reason, detail) => (Outcome::Impossible, Some((reason, detail))),
@@ -83,10 +83,10 @@ impl Engine {
             (KeyOp::Set, None) => work.pair.znode.as_ref().map(|(data, _)| data.as_slice()).unwrap_or_default(),
             _ => &[],
         };
-        let channel = self.route(work.pair.hint.route).and_then(|route| route.publish.as_deref());
+        let channel = self.spec.route(work.pair.hint.route).and_then(|route| route.publish.as_deref());
         let publish = match (channel, written) {
             (Some(channel), Some((change, position))) if op != KeyOp::Note => {
-                Some((channel, crate::codec::json::tail(position, change, &self.settings.names).to_string()))
+                Some((channel, crate::codec::json::tail(position, change, &self.spec.settings.names).to_string()))
             }
             _ => None,
         };
@@ -106,12 +106,11 @@ impl Engine {
 
     /// Applies to ZooKeeper, then brings the sidecars up to date and gives the journal slots back.
     pub(super) async fn apply_zookeeper(&self, works: Vec<Work>, changes: &[Change]) {
-        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return };
         if works.is_empty() {
             return;
         }
         let writes: Vec<ZnodeWrite<'_>> = works.iter().filter_map(|work| self.znode_write(work, changes)).collect();
-        let batch = match znodes.write(&writes).await {
+        let batch = match self.doors.write_znodes(&writes).await {
             Ok(batch) => batch,
             Err(error) => {
                 self.failed(&error);
@@ -123,17 +122,17 @@ impl Engine {
                 return;
             }
         };
-        self.retries.zookeeper.worked();
+        self.books.retries.zookeeper.worked();
         crash_point!("c7-znodes-written");
         drop(writes);
         let mut done = Vec::with_capacity(works.len());
         for (Work { pair, write, .. }, outcome) in works.into_iter().zip(batch.outcomes) {
             let (written, misfit) = match outcome {
                 ZnodeOutcome::Done { base, recreated } => {
-                    self.metrics.writes(self.store_name(Side::Zookeeper)).inc();
-                    self.counters.writes.fetch_add(1, Ordering::Relaxed);
+                    self.books.metrics.writes(self.spec.store_name(Side::Zookeeper)).inc();
+                    self.books.counters.writes.fetch_add(1, Ordering::Relaxed);
                     if recreated {
-                        self.metrics.recreate_overwrites.inc();
+                        self.books.metrics.recreate_overwrites.inc();
                         tracing::warn!(pair = ?pair.pair, "a znode was deleted and recreated between read and write");
                     }
                     (ZnodeWritten::Done(base), None)
@@ -149,32 +148,32 @@ impl Engine {
         let mut pauses = Pauses::default();
         let outcomes = loop {
             let notes: Vec<KeyWrite<'_>> = done.iter().map(|(pair, write, base)| sidecar(pair, write, *base)).collect();
-            let applied = keys.apply(&notes).await;
-            match applied.and_then(|outcomes| one_for_one("sidecars", notes.len(), outcomes)) {
+            match self.doors.write_keys(&notes).await {
                 Ok(outcomes) if outcomes.iter().any(|outcome| matches!(outcome, KeyOutcome::NotNow(_))) => {
-                    self.block(Cause::Writes, "Redis takes no writes now; the sidecars wait");
+                    self.books.health.block(Cause::Writes, "Redis takes no writes now; the sidecars wait");
                 }
                 Ok(outcomes) => {
                     crash_point!("c7-sidecars-written");
-                    match keys.mark_slots(&batch.slots, so_far(&self.lease, Some(znodes.as_ref()))).await {
+                    match self.doors.mark_slots(&batch.slots).await {
                         Ok(()) => break outcomes,
                         Err(error) => self.failed(&error),
                     }
                 }
-                Err(error @ StoreError::Fenced(_)) => {
-                    // The next owner completes the journal, so the slots stay as they are.
-                    self.halt(error);
-                    return;
+                Err(error) => {
+                    self.failed(&error);
+                    if remedy::of_store(&error) == Remedy::EndOwnership {
+                        // The next owner completes the journal, so the slots stay as they are.
+                        return;
+                    }
                 }
-                Err(error) => self.failed(&error),
             }
-            if self.has_halted() {
+            if self.books.halt.has_halted() {
                 return;
             }
             env::sleep(pauses.pause()).await;
         };
         crash_point!("c7-slots-marked");
-        znodes.release(&batch.slots);
+        self.doors.release(&batch.slots);
         self.unblock_if(!outcomes.is_empty());
         for ((pair, write, base), outcome) in done.into_iter().zip(outcomes) {
             if outcome == KeyOutcome::Done {
@@ -199,30 +198,22 @@ impl Engine {
             key: &work.pair.name,
             base,
             nonce: work.pair.nonce,
-            acl: self.route(work.pair.hint.route).map_or(crate::store::ZnodeAcl::Parent, |route| route.acl),
+            acl: self.spec.route(work.pair.hint.route).map_or(crate::store::ZnodeAcl::Parent, |route| route.acl),
             milestone: work.write.milestone,
         })
     }
 
-    /// Ends the round of a pair that was found to have neither znode nor base, or lost its base: what was read of its znode before may
-    /// be older. `event_zxid`: the zxid of its newest event, `i64::MAX` where the server does not send it.
-    pub(super) fn finish_gone(&self, name: PairName, event_zxid: i64) {
-        let heard = if event_zxid == i64::MAX { 0 } else { event_zxid };
-        let seen = self.znodes.as_ref().map_or(0, |znodes| znodes.zxid());
-        self.dirty.finish_gone(name, seen.max(heard));
-    }
-
     /// A pair was agreed on as it was observed, by so many writes of our own to its key.
     fn count_agreed(&self, pair: &Loaded, own: i32) {
-        if self.is_counted(pair.hint.route) {
-            self.counts.agreed(&pair.name, pair.events, own);
+        if self.spec.is_counted(pair.hint.route) {
+            self.books.counts.agreed(&pair.name, pair.events, own);
         }
     }
 
     fn unblock_if(&self, it_works: bool) {
         if it_works {
-            self.unblock(Cause::Writes);
-            self.unblock(Cause::Reads);
+            self.books.health.unblock(Cause::Writes);
+            self.books.health.unblock(Cause::Reads);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Comparisons that are asked for: by whom, why, and how soon they follow.
 
 use crate::change::Side;
-use crate::env::Instant;
+use crate::env::{Instant, lock};
+use std::sync::Mutex;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The first pause after a comparison for nothing.
 const RUMOUR: Duration = Duration::from_secs(1);
@@ -42,6 +44,42 @@ pub(super) struct Asked {
     /// Events may be missing, or somebody waits for it. Otherwise a source says that anything may have changed, which others can make
     /// it say as often as they like.
     pub(super) is_urgent: bool,
+}
+
+/// Where comparisons are asked for, and whoever compares looks.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    asked: Mutex<Asked>,
+    news: Notify,
+}
+
+impl Questions {
+    /// Asks for a comparison of everything, at once.
+    pub(super) fn ask(&self, side: Option<Side>, why: &str) {
+        self.ask_for(Reason::of(side, why), true);
+    }
+
+    pub(super) fn ask_for(&self, reason: Reason, is_urgent: bool) {
+        {
+            let mut asked = lock(&self.asked);
+            asked.is_urgent |= is_urgent;
+            // Who asks many times a second asks for one.
+            if !asked.reasons.contains(&reason) {
+                asked.reasons.push(reason);
+            }
+        }
+        self.news.notify_one();
+    }
+
+    /// What was asked for since the last call.
+    pub(super) fn take(&self) -> Asked {
+        std::mem::take(&mut *lock(&self.asked))
+    }
+
+    /// Resolves when something was asked for. Cancel-safe.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
 }
 
 /// Comparisons that a source asks for because anything may have changed. One that finds nothing lets the next wait longer: a FLUSHDB in

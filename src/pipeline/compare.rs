@@ -6,6 +6,8 @@
 //!   3  scan the sidecars     pairs that neither met, after a gap      (bases of pairs that are gone on both sides)
 //! ```
 //!
+//! A capture has one of the first two phases, and in place of the third the pairs of which its stream has a value.
+//!
 //! A pair that waits in the dirty set or is in a round is skipped: it is looked at anyway, by the slow path unless the
 //! comparison is a routine one, since what happened in a gap gave no hint. Whatever looks older than its base, or absent,
 //! or may have been read before the pair's last round and has no base to tell, is left to the slow path. What the comparison
@@ -13,24 +15,26 @@
 //! Deletes that nobody saw are counted first, with those that its rounds meet (`inferred.rs`): many of them wait for `approve`.
 
 use super::asked::Reason;
+use super::books::Books;
 use super::comparison::{Busy, Comparison};
 use super::dirty::Gone;
-use super::engine::{Engine, lock};
+use super::doors::{Doors, ZnodeWalk};
 use super::hint::{Hint, PairName};
 use super::inferred::Decided;
 use super::observe::{Batch, Pending, found_znode, present};
 use super::pair::{Item, Loaded};
 use super::round::Reading;
+use super::rounds::Rounds;
 use super::settled::Settled;
+use super::spec::Spec;
 use super::unreadable::Denied;
-use crate::change::{GapState, KeyedHash, Side, ZkStat};
-use crate::env::{self, Instant, Set, Tasks, tasks::Failed};
+use crate::change::{GapState, KeyedHash, Op, Pair, Side, ZkStat};
+use crate::env::{self, Instant, Map, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::Known;
-use crate::store::so_far;
-use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
+use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Batches of a comparison that are under way at a time: one is read while others sync, apply and are decided.
 const BATCHES: usize = 8;
@@ -41,155 +45,137 @@ const SCAN_BATCH: usize = 512;
 /// A pair with the path, data and versions of its znode.
 type WalkedItem = (Item, String, Vec<u8>, ZkStat);
 
-impl Engine {
+/// See the module.
+pub(super) struct Comparer {
+    pub(super) spec: Arc<Spec>,
+    pub(super) doors: Arc<Doors>,
+    pub(super) books: Arc<Books>,
+    pub(super) rounds: Arc<Rounds>,
+    /// Until the first comparison is done: Redis holds next to nothing, and no base.
+    is_redis_blank: AtomicBool,
+}
+
+impl Comparer {
+    pub(super) fn new(rounds: Arc<Rounds>, is_redis_blank: bool) -> Comparer {
+        let (spec, doors, books) = (Arc::clone(&rounds.spec), Arc::clone(&rounds.doors), Arc::clone(&rounds.books));
+        Comparer { spec, doors, books, rounds, is_redis_blank: AtomicBool::new(is_redis_blank) }
+    }
+
     /// Compares everything once; answers how many pairs were not in step.
     pub(super) async fn compare(self: &Arc<Self>, asked: &[Reason]) -> Result<u64, StoreError> {
         let begun = Instant::now();
         let gaps: Vec<Side> = asked.iter().filter_map(Reason::gap_in).collect();
-        self.begin_steps();
-        if let Some(keys) = &self.keys {
-            keys.look_into().await;
-        }
-        self.conclusion.missed.store(0, Ordering::Relaxed);
-        *lock(&self.conclusion.waits) = None;
-        // Found again by this comparison, which is thorough while anything is lost; a pair that has gone meanwhile holds nothing back. One
-        // that looks for what the stream lacks passes over what may not be read.
-        if !self.is_lagging() {
-            lock(&self.conclusion.stranded).clear();
-        }
-        let mark = self.keys.as_ref().map_or(0, |keys| keys.mark());
+        self.books.counters.begin_steps();
+        self.doors.look_into_redis().await;
+        // Stranded pairs are found again by this comparison, which is thorough while anything is lost; a pair that has gone meanwhile holds
+        // nothing back. One that looks for what the stream lacks passes over what may not be read.
+        self.books.conclusion.begin(!self.books.lag.is_lagging());
+        let mark = self.doors.redis_mark();
         // Where there is something to conclude, pairs that are under way are looked at on both sides as well. Asked after the mark:
         // what happens in between makes the mark an old one.
-        let is_settled = self.keys.as_ref().is_none_or(|keys| keys.is_intact()) && !self.is_lagging();
-        let life = self.keys.as_ref().map_or(0, |keys| keys.life());
-        self.mark_settled_slots().await?;
-        let were_paused = lock(&self.live).paused.clone();
-        let begun_so = self.sources().begin(life, were_paused.is_empty());
+        let is_settled = self.doors.is_redis_intact() && !self.books.lag.is_lagging();
+        let life = self.doors.life();
+        self.doors.mark_settled_slots().await?;
+        let were_paused = self.books.health.paused();
+        let begun_so = self.books.sources().begin(life, were_paused.is_empty());
         let comparison = Comparison::begin(!asked.is_empty(), is_settled, mark, begun_so);
-        let event_gaps = self.dirty.gaps();
-        self.dirty.begin_comparison();
-        self.quarantine.begin_comparison();
-        self.inferred.begin(|route| !were_paused.contains(&route));
-        self.pairs.begin();
-        let mut total = Settled::of(self.settings.routes.len());
-        let counted = self.counts.mark();
-        self.counters.snapshot_done.store(0, Ordering::Relaxed);
+        let event_gaps = self.books.dirty.gaps();
+        self.books.dirty.begin_comparison();
+        self.books.quarantine.begin_comparison();
+        self.books.inferred.begin(|route| !were_paused.contains(&route));
+        self.books.pairs.begin();
+        let mut total = Settled::of(self.spec.settings.routes.len());
+        let counted = self.books.counts.mark();
+        self.books.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: Set<KeyedHash> = Set::default();
         self.walk_znodes(comparison, &mut met, &mut total).await?;
         crash_point!("c12-znodes-compared");
         self.scan_keys(comparison, &mut met, &mut total).await?;
-        if !comparison.is_routine() {
+        if self.spec.captures().is_some() {
+            self.scan_stream(comparison, &met, &mut total).await?;
+        } else if !comparison.is_routine() {
             self.scan_sidecars(comparison, &met, &mut total).await?;
         }
         let gone = self.gone_pairs(&met).await?;
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
-        let every_route = self.sources().covers_every_route(comparison.begun());
+        let every_route = self.books.sources().covers_every_route(comparison.begun());
         if every_route {
-            let not_met = self.quarantine.not_met(|name, _| met.contains(&KeyedHash::of(name)));
+            let not_met = self.books.quarantine.not_met(|name, _| met.contains(&KeyedHash::of(name)));
             for (name, route) in not_met {
-                self.dirty.note(&name, Hint::new(route).slow());
+                self.books.dirty.note(&name, Hint::new(route).slow());
             }
         }
         drop(met);
-        let paused_since = lock(&self.live).paused.clone();
-        *lock(&self.conclusion.passed_over) = were_paused.iter().chain(&paused_since).copied().collect();
-        let has_missed = self.conclusion.missed.load(Ordering::Relaxed) != 0;
-        let found = self.with_sources(|sources| comparison.ended(sources, has_missed, !gone.is_empty()));
-        self.blank.store(false, Ordering::Relaxed);
+        let paused_since = self.books.health.paused();
+        self.books.conclusion.pass_over(were_paused.iter().chain(&paused_since).copied().collect());
+        let has_missed = self.books.conclusion.has_missed();
+        let found = self.books.with_sources(|sources| comparison.ended(sources, has_missed, !gone.is_empty()));
+        self.is_redis_blank.store(false, Ordering::Relaxed);
         for (name, route) in gone {
-            self.inferred.infer(name, route);
+            self.books.inferred.infer(name, route);
             if let Some(count) = total.inferred.get_mut(route) {
                 *count += 1;
             }
         }
         let acted = total.acted;
-        let paused = lock(&self.live).paused.clone();
-        self.pairs.end(|route| paused.contains(&route));
+        let paused = self.books.health.paused();
+        self.books.pairs.end(|route| paused.contains(&route));
         // What went on in a gap was perhaps seen in part: the comparison that follows it counts anew.
-        let sources = self.sources();
-        if sources.is_unpaused_since(comparison.begun()) && self.dirty.gaps() == event_gaps {
-            let left = self.dirty.left(self.settings.routes.len());
+        let sources = self.books.sources();
+        if sources.is_unpaused_since(comparison.begun()) && self.books.dirty.gaps() == event_gaps {
+            let left = self.books.dirty.left(self.spec.settings.routes.len());
             let counts = total.inferred.iter().zip(left).enumerate();
             for (route, (inferred, (left, _))) in counts.filter(|(route, _)| !were_paused.contains(route)) {
-                self.inferred.ended(route, self.pairs.looked_at(route) + inferred + left);
+                self.books.inferred.ended(route, self.books.pairs.looked_at(route) + inferred + left);
             }
         }
         if every_route && sources.hears(Side::Zookeeper) && sources.hears(Side::Redis) {
-            self.cache.set_complete(true);
-            self.counts.compared(counted);
+            self.books.cache.set_complete(true);
+            self.books.counts.compared(counted);
         }
         crash_point!("c12-all-compared");
-        *lock(&self.conclusion.waits) = Some(found);
-        if self.keys.is_some() {
-            // What a pair that was missed lost would be taken for deleted. Another comparison meets it: one at once, and if that
-            // misses some as well, the next at its interval.
-            if !self.conclusion.repeats.swap(has_missed, Ordering::Relaxed) && has_missed {
-                self.ask_comparison(None, "the last one could not record what it found");
-            }
-            self.conclude().await?;
-            self.remember().await?;
+        // What a pair that was missed lost would be taken for deleted: another comparison meets it.
+        if self.books.conclusion.ended(found) {
+            self.books.asked.ask(None, "the last one could not record what it found");
         }
+        self.conclude().await?;
+        self.rounds.advance.remember().await?;
         // What a paused route lost is not counted yet: the loss is told after a comparison that looked at every route.
         if every_route {
-            self.counters.losses.compared(begun);
+            self.books.counters.losses.compared(begun);
         }
         for side in gaps {
-            self.mark_gap(side, GapState::Closed, &format!("a comparison settled {acted} pairs")).await;
+            self.rounds.recorder.mark_gap(side, GapState::Closed, &format!("a comparison settled {acted} pairs")).await;
         }
-        self.metrics.comparisons.inc();
-        self.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
-        self.counters.compared_ms.store(env::unix_ms(), Ordering::Relaxed);
-        self.quarantine.save().await;
-        let pairs: u64 = self.pairs.by_route().iter().sum();
-        let inferred = self.inferred.not_held();
+        self.books.metrics.comparisons.inc();
+        self.books.metrics.comparison_seconds.set(begun.elapsed().as_secs_f64());
+        self.books.counters.compared_ms.store(env::unix_ms(), Ordering::Relaxed);
+        self.books.quarantine.save().await;
+        let pairs: u64 = self.books.pairs.by_route().iter().sum();
+        let inferred = self.books.inferred.not_held();
         tracing::debug!(pairs, acted, inferred, seconds = begun.elapsed().as_secs_f64(), "compared");
         Ok(acted + inferred)
-    }
-
-    /// A data set that came back older has the marks of then, and the sidecars. What the journal says of the time in between belongs to
-    /// a life that is gone: the next owner would write it over what is agreed on from here on.
-    async fn mark_settled_slots(&self) -> Result<(), StoreError> {
-        let (Some(znodes), Some(keys)) = (&self.znodes, &self.keys) else { return Ok(()) };
-        if keys.is_life_compared() {
-            return Ok(());
-        }
-        keys.mark_slots(&znodes.settled_slots(), so_far(&self.lease, Some(znodes.as_ref()))).await
     }
 
     /// Decides about the deletes that nobody saw, as far as their number is known, and concludes the last comparison as soon as
     /// every pair that it left to the rounds is settled and none waits for approval.
     pub(super) async fn conclude(&self) -> Result<(), StoreError> {
         self.decide_deletes();
-        if self.dirty.owes() || self.inferred.is_open() {
+        if self.books.dirty.owes() || self.books.inferred.is_open() {
             return Ok(());
         }
-        let Some(found) = lock(&self.conclusion.waits).take() else { return Ok(()) };
-        let concluded = found.conclude(self.inferred.any_held(), !lock(&self.conclusion.stranded).is_empty());
+        let Some(found) = self.books.conclusion.take() else { return Ok(()) };
+        let concluded = found.conclude(self.books.inferred.any_held(), self.books.conclusion.has_stranded());
         if concluded.asks_again {
-            self.ask_comparison(None, "the stream was left behind, and pairs were gone");
+            self.books.asked.ask(None, "the stream was left behind, and pairs were gone");
         }
         if concluded.is_stream_complete {
-            self.note_stream_complete();
+            self.books.lag.note_looked();
         }
-        match (&self.keys, concluded.mark) {
-            (Some(keys), Some(mark)) => keys.compared(mark).await,
-            _ => Ok(()),
+        match concluded.mark {
+            Some(mark) => self.doors.compared(mark).await,
+            None => Ok(()),
         }
-    }
-
-    /// The key of this pair is lost, and the pair is left as it is, for another reason.
-    pub(super) fn strand(&self, name: &PairName) {
-        lock(&self.conclusion.stranded).insert(name.clone());
-    }
-
-    /// Both sides of this pair can be looked at, and something is done about it.
-    pub(super) fn forget_stranded(&self, name: &PairName) {
-        lock(&self.conclusion.stranded).remove(name);
-    }
-
-    /// A pair in step of which the record is missing: only another comparison meets it.
-    pub(super) fn count_missed(&self) {
-        self.conclusion.missed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Phase 1.
@@ -199,13 +185,11 @@ impl Engine {
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
-        let Some(znodes) = &self.znodes else { return Ok(()) };
+        let Some(mut walk) = self.doors.walk(self.spec.map.roots()) else { return Ok(()) };
         // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off). They
         // end with the ownership, and not before they have given their pairs back.
         let mut under_way = Tasks::default();
-        let mut result = self
-            .start_batches(znodes.walk(self.map.roots(), false).as_mut(), comparison, &mut under_way, met, total)
-            .await;
+        let mut result = self.start_batches(&mut walk, comparison, &mut under_way, met, total).await;
         while let Some(ended) = under_way.join_next().await {
             result = result.and(absorb(total, batch(ended)));
         }
@@ -214,13 +198,13 @@ impl Engine {
 
     async fn start_batches(
         self: &Arc<Self>,
-        walk: &mut dyn Walk,
+        walk: &mut ZnodeWalk,
         comparison: Comparison,
         under_way: &mut Tasks<Result<Settled, StoreError>>,
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
-        let paused = lock(&self.live).paused.clone();
+        let paused = self.books.health.paused();
         let mut denied = Denied::default();
         loop {
             if under_way.len() >= BATCHES
@@ -228,16 +212,16 @@ impl Engine {
             {
                 absorb(total, batch(ended))?;
             }
-            let gone = self.dirty.gone();
+            let gone = self.books.dirty.gone();
             let walked = walk.next().await?;
-            self.step();
+            self.books.counters.step();
             for (path, reason) in walk.denied() {
                 if let Some(name) = self.deny(&path, &reason, &mut denied) {
                     // Else the next two phases meet its key or its sidecar, which may say that it is lost.
-                    if comparison.is_routine() || self.is_lagging() {
+                    if comparison.is_routine() || self.books.lag.is_lagging() || self.spec.captures().is_some() {
                         met.insert(KeyedHash::of(&name));
                     }
-                    self.pairs.met(&name);
+                    self.books.pairs.met(&name);
                 }
             }
             let Some(walked) = walked else {
@@ -246,22 +230,24 @@ impl Engine {
             };
             let mut items = Vec::with_capacity(walked.len());
             for (path, data, stat) in walked {
-                let Some(mapped) = self.map.of_path(&path) else { continue };
-                let Some(key) = mapped.pair.redis.clone() else { continue };
-                met.insert(KeyedHash::of(&key));
+                let Some(mapped) = self.spec.map.of_path(&path) else { continue };
+                let Some(name) = name_of(&mapped.pair) else { continue };
+                met.insert(KeyedHash::of(&name));
                 if paused.contains(&mapped.route) {
                     continue;
                 }
-                items.push((
-                    Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair },
-                    path,
-                    data,
-                    stat,
-                ));
+                let item = Item { name, hint: Hint::new(mapped.route), pair: mapped.pair };
+                items.push((item, path, data, stat));
             }
-            self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
-            let engine = Arc::clone(self);
-            under_way.spawn(engine.compare_walked(items, comparison, gone));
+            self.books.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+            let comparer = Arc::clone(self);
+            if self.spec.captures().is_some() {
+                // Read again once the pair is taken: what the walk read may be older than its newest record.
+                let items = items.into_iter().map(|(item, ..)| item).collect();
+                under_way.spawn(async move { Ok(comparer.compare_read(items, comparison).await) });
+            } else {
+                under_way.spawn(comparer.compare_walked(items, comparison, gone));
+            }
         }
     }
 
@@ -272,26 +258,26 @@ impl Engine {
         comparison: Comparison,
         gone: Gone,
     ) -> Result<Settled, StoreError> {
-        let turn = self.dirty.turn();
-        let free = self.dirty.try_take(&turn, &mut items.iter().map(|(item, ..)| (&item.name, item.hint)));
-        let was_forgotten = self.dirty.gone() != gone;
+        let turn = self.books.dirty.turn();
+        let free = self.books.dirty.try_take(&turn, &mut items.iter().map(|(item, ..)| (&item.name, item.hint)));
+        let was_forgotten = self.books.dirty.gone() != gone;
         let mut free = free.into_iter();
         items.retain(|(item, ..)| self.is_left_to_us(item, free.next(), comparison));
         let mut batch = Batch::default();
-        if self.blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
+        if self.is_redis_blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
             items = self.guess_absent(items, &mut batch);
         }
         let pending = items.into_iter().map(|(item, _, data, stat)| {
             let znode = ZnodeReading::Present { data, stat };
             Pending::walked(Reading::walked(item.hint.news, found_znode(&znode), was_forgotten), item, znode)
         });
-        if let Err((failed, error)) = self.read_keys(pending.collect(), false, &mut batch).await {
+        if let Err((failed, error)) = self.rounds.read_keys(pending.collect(), false, &mut batch).await {
             for pending in failed {
-                self.dirty.finish(pending.item.name, None);
+                self.books.dirty.finish(pending.item.name, None);
             }
             return Err(error);
         }
-        Ok(self.settle(batch).await)
+        Ok(self.rounds.settle(batch).await)
     }
 
     /// Into a Redis that holds next to nothing, values are written on the guess that there is no key and no base; what
@@ -299,17 +285,18 @@ impl Engine {
     fn guess_absent(&self, items: Vec<WalkedItem>, batch: &mut Batch) -> Vec<WalkedItem> {
         let mut rest = Vec::new();
         for (item, path, data, stat) in items {
-            let leads = self.route(item.hint.route).is_some_and(|route| route.policy.flow.leads_to(Side::Redis));
+            let leads = self.spec.route(item.hint.route).is_some_and(|route| route.policy.flow.leads_to(Side::Redis));
             let found = present(&data, &stat);
             let guessed = self
-                .facts(&item, self.sources())
+                .rounds
+                .facts(&item, self.books.sources())
                 .filter(|_| leads && !data.is_empty() && data.len() <= VALUE_BYTES_MAX && !stat.is_ephemeral())
                 .map(|facts| Reading::guessed_absent(item.hint.news, found, &facts));
             let Some(observed) = guessed else {
                 rest.push((item, path, data, stat));
                 continue;
             };
-            let events = self.events_of(&item.name);
+            let events = self.rounds.events_of(&item.name);
             let Item { name, hint, pair } = item;
             let (entry, value, znode) = (Vec::new(), None, Some((data, stat)));
             batch.observed.push(Loaded { name, hint, pair, observed, entry, nonce: 0, znode, value, events });
@@ -324,15 +311,17 @@ impl Engine {
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
-        let Some(keys) = &self.keys else { return Ok(()) };
-        for prefix in self.map.key_prefixes() {
+        if !self.doors.has_keys() {
+            return Ok(());
+        }
+        for prefix in self.spec.map.key_prefixes() {
             let mut cursor = 0;
             let mut batch = Vec::new();
             loop {
-                let (next, found) = keys.scan(cursor, &prefix).await?;
-                self.step();
+                let (next, found) = self.doors.scan(cursor, &prefix).await?;
+                self.books.counters.step();
                 for key in found {
-                    let Some(mapped) = self.map.of_key(&key) else { continue };
+                    let Some(mapped) = self.spec.map.of_key(&key) else { continue };
                     if met.insert(KeyedHash::of(&key)) {
                         batch.push(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair });
                     }
@@ -340,7 +329,7 @@ impl Engine {
                 cursor = next;
                 if batch.len() >= SCAN_BATCH || (cursor == 0 && !batch.is_empty()) {
                     absorb(total, self.compare_batch(std::mem::take(&mut batch), comparison).await)?;
-                    self.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
+                    self.books.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
                 }
                 if cursor == 0 {
                     break;
@@ -357,13 +346,15 @@ impl Engine {
         met: &Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
-        let Some(keys) = &self.keys else { return Ok(()) };
+        if !self.doors.has_keys() {
+            return Ok(());
+        }
         let mut cursor = 0;
         loop {
-            let (next, found) = keys.scan_sidecars(cursor).await?;
-            self.step();
+            let (next, found) = self.doors.scan_sidecars(cursor).await?;
+            self.books.counters.step();
             let items = found.into_iter().filter(|key| !met.contains(&KeyedHash::of(key))).filter_map(|key| {
-                let mapped = self.map.of_key(&key)?;
+                let mapped = self.spec.map.of_key(&key)?;
                 Some(Item { name: key.into(), hint: Hint::new(mapped.route), pair: mapped.pair })
             });
             let items: Vec<Item> = items.collect();
@@ -377,56 +368,132 @@ impl Engine {
         }
     }
 
+    /// Phase 3 of a capture: pairs of which the stream has a value, and that neither phase met.
+    async fn scan_stream(
+        self: &Arc<Self>,
+        comparison: Comparison,
+        met: &Set<KeyedHash>,
+        total: &mut Settled,
+    ) -> Result<(), StoreError> {
+        let existing = self.doors.existing_pairs().await?;
+        let gone = existing.into_iter().filter_map(|pair| {
+            let name = name_of(&pair).filter(|name| !met.contains(&KeyedHash::of(name)))?;
+            let mapped = self.spec.pair_of(&name)?;
+            Some(Item { name, hint: Hint::new(mapped.route), pair: mapped.pair })
+        });
+        let mut gone: Vec<Item> = gone.collect();
+        while !gone.is_empty() {
+            let rest = gone.split_off(gone.len().min(SCAN_BATCH));
+            self.books.counters.step();
+            absorb(total, self.compare_batch(std::mem::replace(&mut gone, rest), comparison).await)?;
+        }
+        Ok(())
+    }
+
     /// Compares pairs of which nothing is read yet, in a task of its own: a panic there ends this comparison and not the pipeline.
     async fn compare_batch(self: &Arc<Self>, items: Vec<Item>, comparison: Comparison) -> Result<Settled, StoreError> {
         let mut task = Tasks::default();
-        let engine = Arc::clone(self);
-        task.spawn(async move { Ok(engine.compare_both(items, comparison).await) });
+        let comparer = Arc::clone(self);
+        task.spawn(async move { Ok(comparer.compare_read(items, comparison).await) });
         let ended = task.join_next().await;
         ended.map_or_else(|| Ok(Settled::default()), batch)
     }
 
-    async fn compare_both(&self, mut items: Vec<Item>, comparison: Comparison) -> Settled {
-        let paused = lock(&self.live).paused.clone();
+    /// Compares pairs of which nothing is read yet.
+    async fn compare_read(&self, mut items: Vec<Item>, comparison: Comparison) -> Settled {
+        let paused = self.books.health.paused();
         items.retain(|item| !paused.contains(&item.hint.route));
-        let turn = self.dirty.turn();
-        let free = self.dirty.try_take(&turn, &mut items.iter().map(|item| (&item.name, item.hint)));
+        let turn = self.books.dirty.turn();
+        let free = self.books.dirty.try_take(&turn, &mut items.iter().map(|item| (&item.name, item.hint)));
         let mut free = free.into_iter();
         items.retain(|item| self.is_left_to_us(item, free.next(), comparison));
         let mut batch = Batch::default();
-        let pending = items.into_iter().map(|item| Pending::new(Reading::both(item.hint.news, true), item));
-        self.read(pending.collect(), &mut batch).await;
-        self.settle(batch).await
+        let reading = |news| match self.spec.captures() {
+            Some(side) => Reading::captured(news, true, side),
+            None => Reading::both(news, true),
+        };
+        let pending = items.into_iter().map(|item| Pending::new(reading(item.hint.news), item));
+        self.rounds.read(pending.collect(), &mut batch).await;
+        self.rounds.settle(batch).await
     }
 
     /// Whether a comparison has taken this pair. One that waits or is in a round will be looked at or is being looked at, but
     /// perhaps at one side only, or before what a gap hides: then both sides are looked at once more.
     fn is_left_to_us(&self, item: &Item, is_free: Option<bool>, comparison: Comparison) -> bool {
         let is_free = is_free.unwrap_or(false);
-        match self.cache.get(&item.name) {
+        match self.books.cache.get(&item.name) {
             // Whoever has it will tell only what changes, if anything.
-            Known::Base(_) if !is_free => self.pairs.left(&item.name, item.hint.route),
-            _ => self.pairs.met(&item.name),
+            Known::Base(_) if !is_free => self.books.pairs.left(&item.name, item.hint.route),
+            _ => self.books.pairs.met(&item.name),
         }
         if !is_free {
-            match comparison.busy(&self.sources()) {
-                Busy::Again => self.dirty.note(&item.name, item.hint.slow().owed()),
-                Busy::Left => self.dirty.leave(&item.name, item.hint.route),
+            match comparison.busy(&self.books.sources()) {
+                Busy::Again => self.books.dirty.note(&item.name, item.hint.slow().owed()),
+                Busy::Left => self.books.dirty.leave(&item.name, item.hint.route),
             }
         }
         is_free
     }
 
+    /// Pairs that the stream has and a comparison met on neither side, with their routes. A pair that no route maps as it is
+    /// on the stream is left alone. Memory grows with these pairs.
+    pub(super) async fn gone_pairs(&self, met: &Set<KeyedHash>) -> Result<Vec<(PairName, usize)>, StoreError> {
+        if self.spec.captures().is_some() {
+            return Ok(Vec::new());
+        }
+        let left = self.books.unwritten.left_from().filter(|_| !self.books.lag.has_looked());
+        let mut from = match (self.books.lag.is_lagging(), left) {
+            (true, _) => 1,
+            (false, Some(left)) => left,
+            (false, None) => return Ok(Vec::new()),
+        };
+        let is_meant = |key: &[u8]| self.books.lag.is_lagging() || self.books.unwritten.holds(key);
+        let paused = self.books.health.paused();
+        let mut gone: Map<PairName, usize> = Map::default();
+        loop {
+            let batch = self.doors.records(from).await;
+            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
+            if batch.next <= from {
+                break;
+            }
+            from = batch.next;
+            self.books.counters.step();
+            for change in batch.records.into_iter().map(|recorded| recorded.change) {
+                // A marker may name a pair, whose value a command replaced: it is no state.
+                let Some(key) = change.pair.redis.as_deref().filter(|_| change.op != Op::Marker) else { continue };
+                if met.contains(&KeyedHash::of(key)) || !is_meant(key) {
+                    continue;
+                }
+                let mapped = self.spec.map.of_key(key).filter(|mapped| mapped.pair == change.pair);
+                match mapped.filter(|mapped| change.after.is_some() && !paused.contains(&mapped.route)) {
+                    Some(mapped) => gone.insert(key.into(), mapped.route),
+                    None => gone.remove(key),
+                };
+            }
+        }
+        if self.books.lag.absence_counts || gone.is_empty() {
+            return Ok(gone.into_iter().collect());
+        }
+        let pairs = gone.len();
+        tracing::warn!(
+            pipeline = self.spec.settings.pipeline,
+            pairs,
+            "a store has lost its data since this stream was left, or it was written beside other stores: pairs that neither store has stay \
+             on it as they are"
+        );
+        Ok(Vec::new())
+    }
+
     /// Lets deletes that nobody saw through, or holds those of a route back if they are many.
     fn decide_deletes(&self) {
-        if !self.inferred.is_open() {
+        if !self.books.inferred.is_open() {
             return;
         }
-        for (route, (_, open)) in self.dirty.left(self.settings.routes.len()).into_iter().enumerate() {
-            let Decided { through, newly_held } = self.inferred.decide(route, open);
-            if let (Some((deletes, pairs)), Some(rules)) = (newly_held, self.route(route)) {
+        for (route, (_, open)) in self.books.dirty.left(self.spec.settings.routes.len()).into_iter().enumerate() {
+            let Decided { through, newly_held } = self.books.inferred.decide(route, open);
+            if let (Some((deletes, pairs)), Some(rules)) = (newly_held, self.spec.route(route)) {
                 tracing::warn!(
-                    pipeline = self.settings.pipeline,
+                    pipeline = self.spec.settings.pipeline,
                     route = rules.name,
                     deletes,
                     pairs,
@@ -441,8 +508,17 @@ impl Engine {
     /// Puts pairs whose deletes may go through into the dirty set.
     pub(super) fn carry_out(&self, names: Vec<PairName>, route: usize) {
         for name in names {
-            self.dirty.note(&name, Hint::new(route).slow().approved());
+            self.books.dirty.note(&name, Hint::new(route).slow().approved());
         }
+    }
+}
+
+/// The name by which a pair is known here: its key, or its path where it has none.
+fn name_of(pair: &Pair) -> Option<PairName> {
+    match (&pair.redis, &pair.zookeeper) {
+        (Some(key), _) => Some(key.as_slice().into()),
+        (None, Some(path)) => Some(path.as_bytes().into()),
+        (None, None) => None,
     }
 }
 

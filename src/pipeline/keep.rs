@@ -1,12 +1,12 @@
 //! Values that a command is about to replace: put on the stream by whoever owns it.
 
 use super::control::CommandError;
-use super::engine::Engine;
+use super::record::Recorder;
 use crate::change::{Change, Op};
 use crate::env;
 use std::sync::Arc;
 
-impl Engine {
+impl Recorder {
     /// Appends these markers; `Ok` means that they are durable. Anything but a marker with a conflict is refused, since
     /// what the stream says of a pair's state is this owner's to say.
     pub(super) async fn keep(&self, mut changes: Vec<Change>) -> Result<String, CommandError> {
@@ -14,11 +14,11 @@ impl Engine {
             return Err(CommandError::Failed("only replaced values can be kept".to_owned()));
         }
         for change in &mut changes {
-            change.epoch = i64::try_from(self.lease.epoch).unwrap_or(i64::MAX);
+            change.epoch = self.doors.epoch();
             change.ts_ms = env::unix_ms();
         }
         let changes = Arc::new(changes);
-        let appended = self.stream.append(Arc::clone(&changes)).await;
+        let appended = self.doors.append(Arc::clone(&changes)).await;
         appended.map_err(|error| CommandError::Failed(format!("the stream takes nothing: {error}")))?;
         self.recorded(&changes);
         Ok(format!("{} values are kept", changes.len()))

@@ -8,15 +8,15 @@
 //! A loss that needs a comparison is told when that has ended and everything that it left to the rounds is settled. Evictions are
 //! told when no more come, or once a minute. One in which no pair of ours was lost is not told.
 
-use super::engine::Engine;
 use super::pair::Loaded;
-use crate::change::{Change, Connector, Op, Pair, Side, Source, ValueKind};
+use super::record::Recorder;
+use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
 use crate::env;
 use crate::plan::{Action, Key, lost};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-impl Engine {
+impl Recorder {
     /// A marker about this store.
     pub(super) fn marker(&self, store: &str) -> Change {
         Change {
@@ -32,20 +32,39 @@ impl Engine {
             collapsed: None,
             conflict: None,
             gap: None,
-            epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+            epoch: self.doors.epoch(),
             loss: None,
+        }
+    }
+
+    /// Puts a gap's beginning or end on the stream.
+    pub(super) async fn mark_gap(&self, side: Side, state: GapState, reason: &str) {
+        let place = match side {
+            Side::Zookeeper => self.doors.has_znodes().then(|| self.doors.zxid()),
+            Side::Redis => self.doors.redis_facts().map(|facts| facts.replication_offset),
+        };
+        let store = self.spec.store_name(side).to_owned();
+        let (from, to) = if state == GapState::Opened { (place, None) } else { (None, place) };
+        let gap = Gap { state, store: store.clone(), from, to, reason: reason.to_owned() };
+        let change = Change { gap: Some(gap), ..self.marker(&store) };
+        if state == GapState::Opened {
+            self.books.metrics.gaps.inc();
+            self.books.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(error) = self.doors.append(Arc::new(vec![change])).await {
+            self.not_recorded(&error);
         }
     }
 
     /// Counts a pair that was found to be missing on a side that has lost data.
     pub(super) fn note_missing(&self, seen: &Loaded, action: Action) {
         if let Some(side) = self.missing_on(seen, action) {
-            self.counters.losses.count(side, &seen.name);
+            self.books.counters.losses.count(side, &seen.name);
         }
     }
 
     fn missing_on(&self, seen: &Loaded, action: Action) -> Option<Side> {
-        let losses = &self.counters.losses;
+        let losses = &self.books.counters.losses;
         let by_base = match action {
             Action::Lost(side) => Some(side),
             Action::Leave => Some(Side::Redis),
@@ -78,13 +97,13 @@ impl Engine {
         if is_same || data.is_empty() || !(leads_to_redis || is_absent) {
             return None;
         }
-        self.newest(&seen.pair).is_some_and(|latest| latest.after.is(Some(data))).then_some(Side::Redis)
+        self.doors.newest(&seen.pair).is_some_and(|latest| latest.after.is(Some(data))).then_some(Side::Redis)
     }
 
     /// Tells the losses of which everything is known: on the stream first, so that each is told once.
     pub(super) async fn tell_losses(&self) {
-        for told in self.counters.losses.due(!self.dirty.owes()) {
-            let store = self.store_name(told.side).to_owned();
+        for told in self.books.counters.losses.due(!self.books.dirty.owes()) {
+            let store = self.spec.store_name(told.side).to_owned();
             let cause = told.cause.word();
             let loss = crate::change::Loss {
                 store: store.clone(),
@@ -92,16 +111,16 @@ impl Engine {
                 pairs: i64::try_from(told.pairs).unwrap_or(i64::MAX),
             };
             let marker = Change { loss: Some(loss), ..self.marker(&store) };
-            if let Err(error) = self.stream.append(Arc::new(vec![marker])).await {
+            if let Err(error) = self.doors.append(Arc::new(vec![marker])).await {
                 self.not_recorded(&error);
                 return;
             }
-            self.counters.losses.close(told);
-            self.counters.lost.fetch_add(1, Ordering::Relaxed);
-            self.metrics.losses(&store, told.cause).inc();
-            self.metrics.lost_pairs(&store, told.cause).inc_by(told.pairs);
+            self.books.counters.losses.close(told);
+            self.books.counters.lost.fetch_add(1, Ordering::Relaxed);
+            self.books.metrics.losses(&store, told.cause).inc();
+            self.books.metrics.lost_pairs(&store, told.cause).inc_by(told.pairs);
             tracing::warn!(
-                pipeline = self.settings.pipeline,
+                pipeline = self.spec.settings.pipeline,
                 store,
                 cause,
                 pairs = told.pairs,

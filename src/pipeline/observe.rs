@@ -7,9 +7,11 @@
 //! A pair moves on as its answers come; what it is read for, and when enough is known, is decided in [`super::round`].
 
 use super::blockers::Cause;
-use super::engine::Engine;
-use super::pair::{Item, Loaded, Misfit, PairLeaves, ZnodeData};
+use super::facts::PairLeaves;
+use super::pair::{Item, Loaded, Misfit, ZnodeData};
+use super::remedy::{self, Remedy};
 use super::round::{Ask, End, FoundKey, FoundZnode, KeyAnswer, Next, Reading};
+use super::rounds::Rounds;
 use super::sources::Sources;
 use crate::change::{Digest, Pair, ZkStat};
 use crate::env;
@@ -17,9 +19,7 @@ use crate::failpoint::crash_point;
 use crate::pipeline::hint::{Hint, PairName};
 use crate::plan::{Base, Known, Znode, path_id};
 use crate::store::clock::steady_ms;
-use crate::store::{
-    KeyReading, KeyReadings, KeyState, Keyspace, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one,
-};
+use crate::store::{KeyReading, KeyState, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 
 /// Before `latest` decides, the clocks are compared once more if that is longer ago: one small write to the ensemble.
 const CLOCK_FRESH_MS: i64 = 2000;
@@ -62,16 +62,16 @@ impl Batch {
     }
 }
 
-impl Engine {
+impl Rounds {
     /// One round over pairs that were taken from the dirty set.
     pub(super) async fn round(&self, taken: Vec<(PairName, Hint)>) {
         crash_point!("c1-hint-taken");
         let mut batch = Batch::default();
         let mut pending = Vec::with_capacity(taken.len());
-        let sources = self.sources();
+        let sources = self.books.sources();
         for (name, hint) in taken {
-            let Some(mapped) = self.map.of_key(&name) else {
-                self.dirty.finish(name, None);
+            let Some(mapped) = self.spec.pair_of(&name) else {
+                self.books.dirty.finish(name, None);
                 continue;
             };
             let item = Item { name, hint, pair: mapped.pair };
@@ -79,7 +79,7 @@ impl Engine {
             match next {
                 Some(Next::Read(reading)) => pending.push(Pending::new(reading, item)),
                 Some(Next::End(end)) => batch.end(item, end),
-                Some(Next::Observed(_)) | None => self.dirty.finish(item.name, None),
+                Some(Next::Observed(_)) | None => self.books.dirty.finish(item.name, None),
             }
         }
         self.read(pending, &mut batch).await;
@@ -110,11 +110,11 @@ impl Engine {
     }
 
     async fn read_keys_or_end(&self, pending: Vec<Pending>, batch: &mut Batch) -> Vec<Pending> {
-        let are_both = pending.iter().any(|pending| pending.reading.is_after_znode());
+        let assumes_nothing = pending.iter().any(|pending| pending.reading.assumes_nothing());
         match self.read_keys(pending, true, batch).await {
             Ok(more) => {
-                if are_both {
-                    self.retries.looks.worked();
+                if assumes_nothing {
+                    self.books.retries.looks.worked();
                 }
                 more
             }
@@ -135,26 +135,25 @@ impl Engine {
 
     /// Reads znodes; answers the pairs of which more is to be read.
     async fn read_znodes(&self, pending: Vec<Pending>, look: Look, batch: &mut Batch) -> Vec<Pending> {
-        let Some(znodes) = &self.znodes else {
-            self.end_failed(pending, &StoreError::Away("the pipeline has no ZooKeeper store".to_owned()), batch);
-            return Vec::new();
-        };
         let paths: Vec<String> = pending.iter().map(|pending| pending.item.path().to_owned()).collect();
-        let read = znodes.read(&paths, look).await;
-        let readings = match read.and_then(|readings| one_for_one("znodes", paths.len(), readings)) {
+        let readings = match self.doors.read(&paths, look).await {
             Ok(readings) => readings,
             Err(error) => {
                 self.end_failed(pending, &error, batch);
                 return Vec::new();
             }
         };
-        let sources = self.sources();
+        if pending.iter().any(|pending| pending.reading.assumes_nothing()) {
+            self.books.retries.looks.worked();
+        }
+        let sources = self.books.sources();
         let mut more = Vec::new();
         for (Pending { item, reading, .. }, znode) in pending.into_iter().zip(readings) {
             let next = self.facts(&item, sources).map(|facts| {
                 if look == Look::Source {
-                    let is_known = self.cache.get(&item.name) != Known::Unknown;
-                    let counter = if is_known { &self.metrics.cache_hits } else { &self.metrics.cache_misses };
+                    let is_known = self.books.cache.get(&item.name) != Known::Unknown;
+                    let counter =
+                        if is_known { &self.books.metrics.cache_hits } else { &self.books.metrics.cache_misses };
                     counter.inc();
                 }
                 reading.znode(found_znode(&znode), &facts)
@@ -170,7 +169,7 @@ impl Engine {
                     batch.observed.push(loaded);
                 }
                 Some(Next::End(end)) => batch.ended.push(Ended { item, end, misfit: fit_znode(znode).err() }),
-                None => self.dirty.finish(item.name, None),
+                None => self.books.dirty.finish(item.name, None),
             }
         }
         more
@@ -187,18 +186,15 @@ impl Engine {
         values: bool,
         batch: &mut Batch,
     ) -> Result<Vec<Pending>, (Vec<Pending>, StoreError)> {
-        let Some(keys) = &self.keys else {
-            return Err((pending, StoreError::Away("the pipeline has no Redis store".to_owned())));
-        };
         // What was counted of a key before it was read is in what is read.
         let events: Vec<i32> = pending.iter().map(|pending| self.events_of(&pending.item.name)).collect();
         let names: Vec<&[u8]> = pending.iter().map(|pending| &*pending.item.name).collect();
-        let answer = match self.observe(keys.as_ref(), &names, values).await {
+        let answer = match self.doors.observe(&names, values).await {
             Ok(answer) => answer,
             Err(error) => return Err((pending, error)),
         };
         // Asked after the keys were read: what is compared by now is compared as they are.
-        let sources = self.sources();
+        let sources = self.books.sources();
         let mut more = Vec::new();
         for ((pending, reading), events) in pending.into_iter().zip(answer.readings).zip(events) {
             more.extend(self.read_key(pending, (reading, answer.moment), events, sources, batch));
@@ -219,7 +215,7 @@ impl Engine {
         // If the znode is assumed to equal the base, an earlier read of it is ignored.
         let znode = znode.filter(|_| reading.is_after_znode());
         let Some(mut facts) = self.facts(&item, sources) else {
-            self.dirty.finish(item.name, None);
+            self.books.dirty.finish(item.name, None);
             return None;
         };
         facts.znode = match &znode {
@@ -253,45 +249,31 @@ impl Engine {
     /// change, and only a measurement shows that.
     async fn compare_clocks(&self, pending: &[Pending]) {
         let asks = |pending: &Pending| !pending.reading.comparing && self.asks_for_times(&pending.item);
-        let Some(znodes) = self.znodes.as_ref().filter(|_| pending.iter().any(asks)) else { return };
-        if znodes.clock().is_older_than(CLOCK_FRESH_MS, steady_ms())
-            && let Err(error) = self.advance_watermark().await
+        let Some(clock) = self.doors.clock().filter(|_| pending.iter().any(asks)) else { return };
+        if clock.is_older_than(CLOCK_FRESH_MS, steady_ms())
+            && let Err(error) = self.advance.measure_clocks().await
         {
             self.failed(&error);
         }
     }
 
-    /// Reads keys and their sidecars, each of them.
-    pub(super) async fn observe(
-        &self,
-        keys: &dyn Keyspace,
-        names: &[&[u8]],
-        values: bool,
-    ) -> Result<KeyReadings, StoreError> {
-        let answer = keys.observe(names, values).await?;
-        let readings = one_for_one("keys", names.len(), answer.readings)?;
-        Ok(KeyReadings { readings, moment: answer.moment })
-    }
-
     /// A store failed as a whole: what follows for the pipeline.
     pub(super) fn failed(&self, error: &StoreError) {
-        match error {
-            StoreError::Away(_) | StoreError::NotNow(_) | StoreError::Refused(_) => {
-                self.block_by(Cause::Reads, error.clone());
-            }
-            StoreError::Fenced(_) => self.halt(error.clone()),
+        match remedy::of_store(error) {
+            Remedy::AskAgain | Remedy::Refuse => self.books.health.block_by(Cause::Reads, error.clone()),
+            Remedy::EndOwnership => self.books.halt.halt(error.clone()),
         }
     }
 
     /// Ends the round of a pair that was not fully read.
     pub(super) fn settle_ended(&self, ended: Ended, settled: Option<&mut super::settled::Settled>) {
         let Ended { item: Item { name, hint, pair }, end, misfit } = ended;
-        end.settle(&mut PairLeaves { engine: self, name, hint, pair: &pair, misfit, settled });
+        end.settle(&mut PairLeaves { rounds: self, name, hint, pair: &pair, misfit, settled });
     }
 
     /// The pair's quarantine entry, or nothing if the route is unknown.
     pub(super) fn quarantine(&self, name: &[u8], route: usize, pair: &Pair, reason: &str, detail: &str) {
-        let Some(rules) = self.route(route) else { return };
+        let Some(rules) = self.spec.route(route) else { return };
         let entry = super::control::Quarantined {
             route: rules.name.clone(),
             zookeeper: pair.zookeeper.clone(),
@@ -300,11 +282,11 @@ impl Engine {
             detail: detail.to_owned(),
             since_ms: env::unix_ms(),
         };
-        let is_new = self.quarantine.put(name, route, entry);
+        let is_new = self.books.quarantine.put(name, route, entry);
         if is_new {
             let shown = |name: Option<&[u8]>| name.map(super::quarantine::shortened);
             tracing::warn!(
-                pipeline = self.settings.pipeline,
+                pipeline = self.spec.settings.pipeline,
                 route = rules.name,
                 key = shown(pair.redis.as_deref()),
                 path = shown(pair.zookeeper.as_deref().map(str::as_bytes)),

@@ -6,10 +6,10 @@
 //! comparison that is repeated for ever, because a store takes no writes or a phase of it is refused, counts once.
 
 use super::control::PipelineState;
-use super::engine::{Engine, lock};
 use super::owner::{DRAIN, Ended, Pipeline, TICK};
+use super::ownership::Ownership;
 use super::stillness::{Progress, Stillness, rank};
-use crate::env::{self, Instant};
+use crate::env::{self, Instant, lock};
 use crate::store::StoreError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,29 +23,29 @@ const SILENCE: Duration = Duration::from_secs(7);
 
 impl Pipeline {
     fn progress(&self, is_first: bool) -> Progress {
-        let (state, engine) = {
+        let (state, owned) = {
             let state = lock(&self.state);
-            (state.state, state.engine.clone())
+            (state.state, state.owned.clone())
         };
         let counters = &self.counters;
-        let recorded = if engine.as_ref().is_some_and(|engine| engine.captures()) {
-            counters.changes.load(Ordering::Relaxed)
-        } else {
-            0
+        // A capture writes nothing but its records.
+        let recorded = match (&owned, self.spec.captures()) {
+            (Some(_), Some(_)) => counters.changes.load(Ordering::Relaxed),
+            _ => 0,
         };
         Progress {
             rank: rank(state),
             done: counters.writes.load(Ordering::Relaxed) + recorded,
             comparisons: counters.comparisons.load(Ordering::Relaxed),
             steps: counters.steps.load(Ordering::Relaxed),
-            pending: engine.map_or(0, |engine| engine.dirty.len()),
+            pending: owned.map_or(0, |owned| owned.books.dirty.len()),
             is_opening: is_first && self.is_opening.load(Ordering::Relaxed),
         }
     }
 
     /// With `once`: resolves when nothing has moved for so long. A worker waits for ever. `last`: why the last attempt ended.
     pub(super) async fn stuck(&self, still: &mut Stillness, patience: Duration, last: Option<&StoreError>) -> Ended {
-        if !self.settings.once {
+        if !self.spec.settings.once {
             return std::future::pending().await;
         }
         let mut looked = Instant::now();
@@ -59,7 +59,8 @@ impl Pipeline {
             match self.in_the_way(last, for_long) {
                 Some(error) => return ended(error, patience),
                 None if for_long >= patience + ATTEMPT => {
-                    let error = StoreError::NotNow(format!("pipeline `{}` came no further", self.settings.pipeline));
+                    let error =
+                        StoreError::NotNow(format!("pipeline `{}` came no further", self.spec.settings.pipeline));
                     return ended(error, patience);
                 }
                 None => {}
@@ -69,42 +70,42 @@ impl Pipeline {
 
     /// What keeps the pipeline from going on; `None` while an attempt is under way, or a request.
     fn in_the_way(&self, last: Option<&StoreError>, for_long: Duration) -> Option<StoreError> {
-        let (state, note, engine) = {
+        let (state, note, owned) = {
             let state = lock(&self.state);
-            (state.state, state.note.clone(), state.engine.clone())
+            (state.state, state.note.clone(), state.owned.clone())
         };
-        let pipeline = &self.settings.pipeline;
+        let pipeline = &self.spec.settings.pipeline;
         if state == PipelineState::Standby {
             return Some(StoreError::NotNow(format!("pipeline `{pipeline}`: {note}; `--once` needs it for itself")));
         }
-        let Some(engine) = engine else { return last.cloned() };
-        let live = lock(&engine.live);
+        let Some(owned) = owned else { return last.cloned() };
+        let live = owned.books.health.live();
         let down = live.zookeeper_down.clone().or_else(|| live.redis_down.clone());
         down.or_else(|| live.blockers.error()).or_else(|| {
-            let pending = engine.dirty.len();
+            let pending = owned.books.dirty.len();
             let what = || format!("pipeline `{pipeline}`: {pending} pairs wait, and none of them came further");
             (for_long >= SILENCE).then(|| StoreError::NotNow(what()))
         })
     }
 
     /// With `once`: what a comparison's end means. `None`: compare again.
-    pub(super) async fn once(&self, engine: &Engine, acted: u64) -> Option<Ended> {
+    pub(super) async fn once(&self, owned: &Ownership, acted: u64) -> Option<Ended> {
         let settled = async {
-            while !engine.dirty.is_empty() {
+            while !owned.books.dirty.is_empty() {
                 env::sleep(Duration::from_millis(10)).await;
             }
         };
         // Pairs that are held back (a store takes no writes) must not keep a comparison from saying so.
         let is_settled = env::timeout(DRAIN, settled).await.is_ok();
         // What the rounds inferred is decided about: let through (then pairs are under way again), or held.
-        let is_concluded = is_settled && engine.conclude().await.is_ok();
-        let waits = engine.inferred.any_held();
-        if acted > 0 || !is_concluded || engine.inferred.is_open() || !engine.dirty.is_empty() {
+        let is_concluded = is_settled && owned.comparer.conclude().await.is_ok();
+        let waits = owned.books.inferred.any_held();
+        if acted > 0 || !is_concluded || owned.books.inferred.is_open() || !owned.books.dirty.is_empty() {
             return if waits { Some(Ended::Done(true)) } else { None };
         }
         let is_partial = {
-            let live = lock(&engine.live);
-            !live.unreadable.is_empty() || !live.paused.is_empty()
+            let live = owned.books.health.live();
+            !live.unreadable.is_empty() || !live.pauses.paused.is_empty()
         };
         Some(Ended::Done(waits || is_partial || !self.quarantine.is_empty()))
     }

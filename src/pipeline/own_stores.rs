@@ -2,12 +2,11 @@
 //! [`super::captured_store`].
 
 use super::captured_store::{Captured, check};
-use super::engine::lock;
 use super::identity::{
     LOOK_EVERY, LOOKS_WITHOUT, Watching, both, elsewhere, is_here, other_routes, with_another_redis,
 };
 use super::owner::Pipeline;
-use crate::env;
+use crate::env::{self, lock};
 use crate::store::{HeldClaim, Keyspace, Known, StoreError, Ties, Znodes, difference, random_identity};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,13 +21,9 @@ const CUT_OFF: u64 = 10;
 const TIED_EVERY: Duration = Duration::from_millis(500);
 
 impl Pipeline {
-    /// The doors, where a pipeline joins two stores.
-    fn doors(&self) -> Option<(&dyn Znodes, &dyn Keyspace)> {
-        self.znodes.as_deref().zip(self.keys.as_deref())
-    }
-
     /// Waits for the first place in line. Ends as well, with a refusal, if the owner has other stores than this worker.
-    pub(super) async fn stand(&self, znodes: &dyn Znodes) -> Result<(), StoreError> {
+    pub(super) async fn stand(&self) -> Result<(), StoreError> {
+        let Some(znodes) = &self.stores.znodes else { return Ok(()) };
         let waiting = |owner: String, standbys: u64| {
             let differs = lock(&self.identity.other_routes).clone();
             let differs = if differs.is_empty() { differs } else { format!("; {differs}") };
@@ -54,7 +49,7 @@ impl Pipeline {
 
     /// Resolves if the owner has other stores than this worker. What the routes are is looked at as well.
     async fn stand_beside(&self) -> StoreError {
-        let Some((znodes, keys)) = self.doors() else { return std::future::pending().await };
+        let Some((znodes, keys)) = self.stores.both() else { return std::future::pending().await };
         let (mut watching, mut looks) = (Watching::default(), 0);
         loop {
             let often = if self.identity.proven.load(Ordering::Relaxed) { SELDOM } else { 1 };
@@ -74,7 +69,7 @@ impl Pipeline {
         looks: &mut u32,
     ) -> Result<(), StoreError> {
         let (zookeeper, redis) = both(znodes, keys).await?;
-        let pipeline = &self.settings.pipeline;
+        let pipeline = &self.spec.settings.pipeline;
         if let Some(what) = difference(pipeline, &zookeeper, &redis) {
             return Err(StoreError::Refused(what));
         }
@@ -107,7 +102,7 @@ impl Pipeline {
             "" => u64::from(LOOKS_WITHOUT),
             // An owner that is frozen keeps nothing alive, and is gone from the line before this. One that is cut off from a Redis that was
             // restarted meanwhile has as long again.
-            _ => self.settings.claim_ttl.as_secs() + CUT_OFF,
+            _ => self.spec.settings.claim_ttl.as_secs() + CUT_OFF,
         };
         if u64::from(*looks) > patience {
             return Err(StoreError::Refused(with_another_redis(pipeline, &owner, &zookeeper, &redis)));
@@ -116,37 +111,42 @@ impl Pipeline {
     }
 
     fn compare_routes(&self, owners: &[String]) {
-        let differs = other_routes(&self.settings.routes_text, owners);
+        let differs = other_routes(&self.spec.settings.routes_text, owners);
         if !differs.is_empty() && lock(&self.identity.said).is_due(&differs) {
-            tracing::warn!(pipeline = self.settings.pipeline, "{differs}; it stands by, and takes over with its own");
+            tracing::warn!(
+                pipeline = self.spec.settings.pipeline,
+                "{differs}; it stands by, and takes over with its own"
+            );
         }
         *lock(&self.identity.other_routes) = differs;
     }
 
     /// Refuses stores that are not this pipeline's.
     pub(super) async fn refuse_other_stores(&self) -> Result<(), StoreError> {
-        let Some((znodes, keys)) = self.doors() else { return Ok(()) };
+        let Some((znodes, keys)) = self.stores.both() else { return Ok(()) };
         let (zookeeper, redis) = both(znodes, keys).await?;
-        difference(&self.settings.pipeline, &zookeeper, &redis).map_or(Ok(()), |what| Err(StoreError::Refused(what)))
+        difference(&self.spec.settings.pipeline, &zookeeper, &redis)
+            .map_or(Ok(()), |what| Err(StoreError::Refused(what)))
     }
 
     /// As the first in line: nobody is at work on this Redis through another ensemble. A claim of whoever died a moment ago is waited
     /// out, unless it was laid in our own line. Answers with the ensemble's lineage, 0 if there is none.
     pub(super) async fn refuse_another_owner(&self) -> Result<u32, StoreError> {
-        let Some((znodes, keys)) = self.doors() else { return Ok(0) };
+        let Some((znodes, keys)) = self.stores.both() else { return Ok(0) };
         let mut watching = Watching::default();
         loop {
             let (zookeeper, redis) = both(znodes, keys).await?;
-            if let Some(what) = difference(&self.settings.pipeline, &zookeeper, &redis) {
+            if let Some(what) = difference(&self.spec.settings.pipeline, &zookeeper, &redis) {
                 return Err(StoreError::Refused(what));
             }
-            let is_ours = |held: &HeldClaim| held.claim.identity == self.settings.identity || is_here(held, &zookeeper);
+            let is_ours =
+                |held: &HeldClaim| held.claim.identity == self.spec.settings.identity || is_here(held, &zookeeper);
             let Some(held) = keys.held_claim().await?.filter(|held| !is_ours(held)) else {
                 return Ok(zookeeper.lineage);
             };
             let (moves, is_believed) = (watching.moves(&held), watching.is_believed(true));
             if moves && is_believed {
-                let what = elsewhere(&self.settings.pipeline, &held, &zookeeper, &redis);
+                let what = elsewhere(&self.spec.settings.pipeline, &held, &zookeeper, &redis);
                 return Err(StoreError::Refused(what));
             }
             let note = format!("waiting for the claim of worker {} in {} to end", held.claim.worker, redis.place);
@@ -158,12 +158,12 @@ impl Pipeline {
     /// As the first in line: each store has an identity, and remembers the other one. What is missing is written again as the other one
     /// remembers it.
     pub(super) async fn tie(&self) -> Result<(), StoreError> {
-        let Some((znodes, keys)) = self.doors() else { return Ok(()) };
+        let Some((znodes, keys)) = self.stores.both() else { return Ok(()) };
         let (zookeeper, redis) = both(znodes, keys).await?;
-        if let Some(what) = difference(&self.settings.pipeline, &zookeeper, &redis) {
+        if let Some(what) = difference(&self.spec.settings.pipeline, &zookeeper, &redis) {
             return Err(StoreError::Refused(what));
         }
-        let pipeline = &self.settings.pipeline;
+        let pipeline = &self.spec.settings.pipeline;
         for (store, known) in [(&zookeeper, &redis.other), (&redis, &zookeeper.other)] {
             // At the address that is remembered it lost its data, which is told as a loss.
             if let (true, Some(known)) = (store.own.identity.is_empty(), known)
@@ -191,7 +191,7 @@ impl Pipeline {
         if let Some(what) = difference(pipeline, &znode_ties, &key_ties) {
             return Err(StoreError::Refused(what));
         }
-        let routes = &self.settings.routes_text;
+        let routes = &self.spec.settings.routes_text;
         if znode_ties.other.as_ref() != Some(&key) || znode_ties.routes != *routes {
             znodes.tie(key.clone(), routes.clone()).await?;
         }
@@ -205,7 +205,7 @@ impl Pipeline {
 
     /// While this worker owns: a data set that became another one is tied again. Resolves if the stores are others now.
     pub(super) async fn keep_tied(&self) -> StoreError {
-        let Some((_, keys)) = self.doors() else { return std::future::pending().await };
+        let Some((_, keys)) = self.stores.both() else { return std::future::pending().await };
         let mut life = keys.life();
         loop {
             env::sleep(TIED_EVERY).await;
@@ -225,7 +225,7 @@ impl Pipeline {
     /// The data set is another one than before. In the same life of the server it was flushed, swapped or replaced there, which is a
     /// loss, whatever it is called now; a server that was started again, or another one, has to be ours.
     async fn tie_again(&self) -> Result<(), StoreError> {
-        let Some((znodes, keys)) = self.doors() else { return Ok(()) };
+        let Some((znodes, keys)) = self.stores.both() else { return Ok(()) };
         let (zookeeper, redis) = both(znodes, keys).await?;
         let tied = lock(&self.identity.tied).clone();
         let is_replaced = tied.is_some_and(|tied| {
@@ -235,12 +235,12 @@ impl Pipeline {
         });
         if is_replaced {
             tracing::warn!(
-                pipeline = self.settings.pipeline,
+                pipeline = self.spec.settings.pipeline,
                 "{} holds the data of another one, identity {}: this pipeline has it from here on",
                 redis.place,
                 redis.own.identity
             );
-            znodes.tie(redis.own.clone(), self.settings.routes_text.clone()).await?;
+            znodes.tie(redis.own.clone(), self.spec.settings.routes_text.clone()).await?;
             keys.tie(zookeeper.own.clone()).await?;
         }
         self.tie().await
@@ -255,7 +255,7 @@ fn formerly(by: &Ties) -> String {
 impl Pipeline {
     /// The store, where the pipeline captures one.
     fn captured(&self) -> Option<Captured<'_>> {
-        match (&self.znodes, &self.keys) {
+        match (&self.stores.znodes, &self.stores.keys) {
             (Some(znodes), None) => Some(Captured::Znodes(znodes.as_ref())),
             (None, Some(keys)) => Some(Captured::Keys(keys.as_ref())),
             _ => None,
@@ -265,13 +265,13 @@ impl Pipeline {
     /// Refuses another store than the one that is captured.
     pub(super) async fn refuse_another_store(&self) -> Result<(), StoreError> {
         let Some(store) = self.captured() else { return Ok(()) };
-        check(&self.settings.pipeline, &self.store_file, &store).await
+        check(&self.spec.settings.pipeline, &self.store_file, &store).await
     }
 
     /// As the owner: the store has an identity, and the folder remembers it. One that is missing is written again as it was.
     pub(super) async fn remember_store(&self) -> Result<(), StoreError> {
         let Some(store) = self.captured() else { return Ok(()) };
-        let (ties, known) = store.look(&self.settings.pipeline, &self.store_file).await?;
+        let (ties, known) = store.look(&self.spec.settings.pipeline, &self.store_file).await?;
         // Another run is the same store.
         let mut own = Known { life: String::new(), ..ties.own };
         if own.identity.is_empty() {
@@ -280,7 +280,7 @@ impl Pipeline {
                 Ok(identity) => identity,
                 // A login that only reads captures all the same: of a store without an identity nothing can be remembered.
                 Err(StoreError::Refused(why)) => {
-                    tracing::info!(pipeline = self.settings.pipeline, "the store gets no identity: {why}");
+                    tracing::info!(pipeline = self.spec.settings.pipeline, "the store gets no identity: {why}");
                     return Ok(());
                 }
                 Err(error) => return Err(error),

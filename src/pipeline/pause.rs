@@ -4,10 +4,11 @@
 //! an ensemble in the data folder. A pause holds once it is there, so a crash in between leaves what the operator was told.
 
 use super::control::CommandError;
-use super::engine::{Engine, lock};
 use super::owner::Pipeline;
+use super::ownership::Ownership;
 use super::pauses::{Pauses, Row};
-use crate::env::{self};
+use super::sources::Sources;
+use crate::env::{self, lock};
 use crate::store::StoreError;
 use std::path::Path;
 use std::time::Duration;
@@ -18,24 +19,23 @@ const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
 impl Pipeline {
     /// Takes over the pauses that were left; called once an ownership, before anything is done in it.
     pub(super) async fn find_pauses(&self) -> Result<(), StoreError> {
-        let data = match &self.znodes {
-            Some(znodes) => znodes.pauses().await?,
+        let data = match self.stores.pauses().await {
+            Some(pauses) => pauses?,
             None => read(&self.pauses_file)?,
         };
         // Whoever resumes leaves a list that is empty, and not nothing.
         let ours = std::mem::take(&mut *lock(&self.paused_before));
         if data.is_empty() && !ours.paused.is_empty() {
-            let pipeline = &self.settings.pipeline;
+            let pipeline = &self.spec.settings.pipeline;
             tracing::warn!(pipeline, "what is paused was deleted from where it is kept; it stays paused");
             self.keep_pauses(&ours).await?;
-            let mut live = lock(&self.live);
-            (live.paused, live.paused_until) = (ours.paused, ours.until);
+            lock(&self.live).pauses = ours;
             return Ok(());
         }
         let rows: Vec<Row> = match data.as_slice() {
             [] => Vec::new(),
             data => serde_json::from_slice(data).unwrap_or_else(|error| {
-                let pipeline = &self.settings.pipeline;
+                let pipeline = &self.spec.settings.pipeline;
                 tracing::warn!(pipeline, %error, "what was paused cannot be read: nothing is");
                 Vec::new()
             }),
@@ -43,31 +43,29 @@ impl Pipeline {
         let mut pauses = Pauses::default();
         for row in rows.into_iter().filter(|row| row.until_ms.is_none_or(|until| until > env::unix_ms())) {
             // A route that the file has no more needs no pause.
-            if let Some(at) = self.settings.routes.iter().position(|route| route.name == row.route) {
+            if let Some(at) = self.spec.settings.routes.iter().position(|route| route.name == row.route) {
                 tracing::info!(
-                    pipeline = self.settings.pipeline,
+                    pipeline = self.spec.settings.pipeline,
                     route = row.route,
                     "the route is paused since before"
                 );
                 pauses.set(at, row.until_ms);
             }
         }
-        let mut live = lock(&self.live);
-        (live.paused, live.paused_until) = (pauses.paused, pauses.until);
+        lock(&self.live).pauses = pauses;
         Ok(())
     }
 
     /// Leaves them for the next owner.
     async fn keep_pauses(&self, pauses: &Pauses) -> Result<(), StoreError> {
-        let routes = self.settings.routes.iter().enumerate().filter(|(at, _)| pauses.paused.contains(at));
+        let routes = self.spec.settings.routes.iter().enumerate().filter(|(at, _)| pauses.paused.contains(at));
         let rows: Vec<Row> = routes
             .map(|(at, route)| Row { route: route.name.clone(), until_ms: pauses.until.get(&at).copied() })
             .collect();
         let data = serde_json::to_vec(&rows).unwrap_or_default();
-        let Some(znodes) = &self.znodes else { return write(&self.pauses_file, &data) };
-        match env::timeout(KEEP_TIMEOUT, znodes.keep_pauses(data)).await {
-            Ok(kept) => kept,
-            Err(_) => Err(StoreError::Away(format!("ZooKeeper does not answer within {KEEP_TIMEOUT:?}"))),
+        match self.stores.keep_pauses(&data, KEEP_TIMEOUT).await {
+            Some(kept) => kept,
+            None => write(&self.pauses_file, &data),
         }
     }
 
@@ -79,10 +77,10 @@ impl Pipeline {
         length: Option<Duration>,
     ) -> Result<String, CommandError> {
         let routes = self.named(route)?;
-        let engine = self.owned()?;
+        let owned = self.owned()?;
         // Two commands at a time would each keep what it knows.
         let _one = self.pausing.lock().await;
-        let mut pauses = Pauses::of(&engine);
+        let mut pauses = owned.books.health.pauses();
         let until_ms =
             length.map(|length| env::unix_ms().saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
         for at in &routes {
@@ -92,52 +90,54 @@ impl Pipeline {
             let done = if paused { "paused" } else { "resumed" };
             CommandError::Failed(format!("{error}: nothing is {done}, since the next owner would not know of it"))
         })?;
-        self.apply_pauses(&engine, &pauses);
-        let names: Vec<&str> =
-            routes.iter().filter_map(|at| self.settings.routes.get(*at)).map(|route| route.name.as_str()).collect();
+        Pipeline::apply_pauses(&owned, &pauses);
+        let names: Vec<&str> = routes
+            .iter()
+            .filter_map(|at| self.spec.settings.routes.get(*at))
+            .map(|route| route.name.as_str())
+            .collect();
         let until = until_ms.map(|until| format!(", until {}", time(until))).unwrap_or_default();
         let done = format!("{}: {}{until}", if paused { "paused" } else { "resumed" }, names.join(", "));
-        tracing::info!(pipeline = self.settings.pipeline, "{done}");
+        tracing::info!(pipeline = self.spec.settings.pipeline, "{done}");
         Ok(done)
     }
 
     /// Resumes the routes whose time is over.
-    pub(super) async fn end_pauses(&self, engine: &Engine) {
+    pub(super) async fn end_pauses(&self, owned: &Ownership) {
         let is_over = |until: &i64| *until <= env::unix_ms();
-        if !lock(&engine.live).paused_until.values().any(is_over) {
+        if !owned.books.health.pauses().until.values().any(is_over) {
             return;
         }
         let _one = self.pausing.lock().await;
-        let mut pauses = Pauses::of(engine);
+        let mut pauses = owned.books.health.pauses();
         let over: Vec<usize> = pauses.until.iter().filter(|(_, until)| is_over(until)).map(|(at, _)| *at).collect();
         for at in over {
             pauses.end(at);
-            if let Some(route) = self.settings.routes.get(at) {
-                tracing::info!(pipeline = self.settings.pipeline, route = route.name, "the pause is over");
+            if let Some(route) = self.spec.settings.routes.get(at) {
+                tracing::info!(pipeline = self.spec.settings.pipeline, route = route.name, "the pause is over");
             }
         }
-        self.apply_pauses(engine, &pauses);
+        Pipeline::apply_pauses(owned, &pauses);
         // Who reads it later sees that the time is over.
         if let Err(error) = self.keep_pauses(&pauses).await {
-            tracing::debug!(pipeline = self.settings.pipeline, %error, "the end of a pause is not kept");
+            tracing::debug!(pipeline = self.spec.settings.pipeline, %error, "the end of a pause is not kept");
         }
     }
 
-    fn apply_pauses(&self, engine: &Engine, pauses: &Pauses) {
-        let before = std::mem::replace(&mut lock(&engine.live).paused, pauses.paused.clone());
-        lock(&engine.live).paused_until.clone_from(&pauses.until);
+    fn apply_pauses(owned: &Ownership, pauses: &Pauses) {
+        let before = owned.books.health.set_pauses(pauses.clone()).paused;
         for at in pauses.paused.difference(&before) {
-            engine.dirty.pause(*at, true);
-            engine.note_pause();
+            owned.books.dirty.pause(*at, true);
+            owned.books.with_sources(Sources::pause);
         }
         let mut resumed = false;
         for at in before.difference(&pauses.paused) {
-            engine.dirty.pause(*at, false);
+            owned.books.dirty.pause(*at, false);
             resumed = true;
         }
         if resumed {
             // Comparisons leave paused routes alone, so what they would have found is looked for now.
-            engine.ask_comparison(None, "a route was resumed");
+            owned.books.asked.ask(None, "a route was resumed");
         }
     }
 }

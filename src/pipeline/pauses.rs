@@ -1,6 +1,5 @@
 //! Which routes are paused, and until when.
 
-use super::engine::{Engine, lock};
 use crate::env::{Map, Set};
 use serde::{Deserialize, Serialize};
 
@@ -20,11 +19,6 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    pub(super) fn of(engine: &Engine) -> Pauses {
-        let live = lock(&engine.live);
-        Pauses { paused: live.paused.clone(), until: live.paused_until.clone() }
-    }
-
     pub(super) fn set(&mut self, route: usize, until_ms: Option<i64>) {
         self.paused.insert(route);
         match until_ms {

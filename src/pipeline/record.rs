@@ -5,16 +5,31 @@
 //! [`Change::decision`], so that it counts as the same change for as long as neither that state nor the loser is another one.
 //! A restore or a put-back is a write of ours and no change; a pair that the stream does not know gets one `r`.
 
-use super::engine::{Engine, Route};
+use super::blockers::Cause;
+use super::books::Books;
+use super::doors::Doors;
 use super::pair::Loaded;
-use crate::change::{Agreed, Change, Conflict, Connector, Op, Pair, Position, Side, Source, ZkStat};
+use super::remedy::{self, Remedy};
+use super::spec::{Route, Spec};
+use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
 use crate::env;
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
+use crate::store::StoreError;
 use crate::store::clock::shown_ms;
-use crate::stream::{Latest, LatestValue};
+use crate::stream::{Latest, LatestValue, StreamError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Previous values above this are not repeated in `before`: they are on the stream, one record earlier.
 const BEFORE_BYTES_MAX: usize = 64 * 1024;
+
+/// What is put on the stream in an ownership, and what of it is counted. The records of a stream that was left behind are in
+/// [`super::lagging`], those of losses and gaps in [`super::loss`], those of commands in [`super::keep`].
+pub(super) struct Recorder {
+    pub(super) spec: Arc<Spec>,
+    pub(super) doors: Arc<Doors>,
+    pub(super) books: Arc<Books>,
+}
 
 /// A decision, as far as the stream is concerned.
 pub(super) struct Recording<'a> {
@@ -37,9 +52,9 @@ pub(super) enum Entry {
 }
 
 /// What a decision puts on the stream.
-pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
+pub(super) fn record(recorder: &Recorder, recording: Recording<'_>) -> Entry {
     let Recording { from, seen, route, verdict } = recording;
-    let latest = engine.newest(&seen.pair);
+    let latest = recorder.doors.newest(&seen.pair);
     let previous = latest.as_ref().map(|latest| &latest.after);
     let is_known = latest.is_some();
     let existed = previous.is_some_and(LatestValue::exists);
@@ -52,9 +67,9 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
         None => previous.is_none_or(|previous| !previous.is(after.as_deref())),
     };
     // The stream may have been left behind: then a restore or a put-back tells it what was agreed on meanwhile.
-    let is_late = engine.may_lag(&seen.name) && previous.is_some_and(|previous| !previous.is(after.as_deref()));
+    let is_late = recorder.books.may_lag(&seen.name) && previous.is_some_and(|previous| !previous.is(after.as_deref()));
     let is_change = verdict.is_some() || has_moved || !is_known || is_late;
-    let may_wait = seen.observed.observation.base.is_none() && engine.may_be_unwritten(seen);
+    let may_wait = seen.observed.observation.base.is_none() && recorder.may_be_unwritten(seen);
     if !is_change && !may_wait {
         give_back(seen, from, after);
         return Entry::Nothing;
@@ -68,16 +83,16 @@ pub(super) fn record(engine: &Engine, recording: Recording<'_>) -> Entry {
     let mut change = Change {
         op,
         before: None,
-        source: source(engine, seen, from),
+        source: source(recorder, seen, from),
         ts_ms: env::unix_ms(),
         route: route.name.clone(),
         value: route.value,
         pair: seen.pair.clone(),
         base: seen.observed.observation.base.map(|base| agreed(&base)),
         collapsed: collapsed(seen, from, op, latest.as_ref()),
-        conflict: verdict.map(|verdict| conflict(engine, seen, route, from, verdict)),
+        conflict: verdict.map(|verdict| conflict(recorder, seen, route, from, verdict)),
         gap: None,
-        epoch: i64::try_from(engine.lease.epoch).unwrap_or(i64::MAX),
+        epoch: recorder.doors.epoch(),
         loss: None,
         after,
     };
@@ -144,7 +159,7 @@ fn moved(seen: &Loaded, base: &Base, side: Side) -> bool {
     }
 }
 
-fn conflict(engine: &Engine, seen: &Loaded, route: &Route, winner: Side, verdict: Verdict) -> Conflict {
+fn conflict(recorder: &Recorder, seen: &Loaded, route: &Route, winner: Side, verdict: Verdict) -> Conflict {
     let loser = winner.other();
     let znode = seen.znode.as_ref().filter(|_| loser == Side::Zookeeper);
     let value = match loser {
@@ -157,8 +172,8 @@ fn conflict(engine: &Engine, seen: &Loaded, route: &Route, winner: Side, verdict
         crate::plan::Flow::From(_) | crate::plan::Flow::Capture(_) => route.flow.clone(),
     };
     Conflict {
-        winner: engine.store_name(winner).to_owned(),
-        loser: engine.store_name(loser).to_owned(),
+        winner: recorder.spec.store_name(winner).to_owned(),
+        loser: recorder.spec.store_name(loser).to_owned(),
         value,
         mzxid: znode.map(|(_, stat)| stat.mzxid),
         version: znode.map(|(_, stat)| stat.version),
@@ -212,13 +227,13 @@ fn collapsed(seen: &Loaded, from: Side, op: Op, latest: Option<&Latest>) -> Opti
     }
 }
 
-fn source(engine: &Engine, seen: &Loaded, from: Side) -> Source {
+fn source(recorder: &Recorder, seen: &Loaded, from: Side) -> Source {
     match from {
         Side::Zookeeper => {
             let stat = seen.znode.as_ref().map(|(_, stat)| *stat);
-            zookeeper_source(engine.store_name(from), seen.pair.zookeeper.as_deref(), stat.as_ref())
+            zookeeper_source(recorder.spec.store_name(from), seen.pair.zookeeper.as_deref(), stat.as_ref())
         }
-        Side::Redis => redis_source(engine, seen),
+        Side::Redis => redis_source(recorder, seen),
     }
 }
 
@@ -236,9 +251,9 @@ pub(super) fn zookeeper_source(store: &str, path: Option<&str>, stat: Option<&Zk
     source
 }
 
-fn redis_source(engine: &Engine, seen: &Loaded) -> Source {
+fn redis_source(recorder: &Recorder, seen: &Loaded) -> Source {
     let seen_ms = if seen.hint.key_seen_ms > 0 { shown_ms(seen.hint.key_seen_ms) } else { env::unix_ms() };
-    let mut source = Source::new(Connector::Redis, engine.store_name(Side::Redis), seen_ms);
+    let mut source = Source::new(Connector::Redis, recorder.spec.store_name(Side::Redis), seen_ms);
     source.key.clone_from(&seen.pair.redis);
     if let Key::Present { expires_ms, .. } = seen.observed.observation.key {
         source.kind = Some("string".to_owned());
@@ -246,19 +261,54 @@ fn redis_source(engine: &Engine, seen: &Loaded) -> Source {
     }
     source.event = seen.observed.news.event.map(ToOwned::to_owned);
     source.revision = seen.observed.observation.seen.redis_writes.map(i64::from);
-    if let Some(keys) = &engine.keys {
-        let facts = keys.facts();
-        source.database = Some(keys.database());
+    if let Some(facts) = recorder.doors.redis_facts() {
+        source.database = recorder.doors.database();
         source.replication_id = Some(facts.replication_id.clone()).filter(|id| !id.is_empty());
         source.replication_offset = Some(facts.replication_offset);
     }
     source
 }
 
-impl Engine {
+impl Recorder {
+    /// The change of a pair of a capture; `None` if its newest record is this state. The value has moved into it.
+    pub(super) fn captured(&self, from: Side, seen: &mut Loaded, route: &Route) -> Option<Change> {
+        let latest = self.doors.newest(&seen.pair);
+        let after = match from {
+            Side::Zookeeper => value_of_znode(seen),
+            Side::Redis => value_of_key(seen),
+        };
+        let existed = latest.as_ref().is_some_and(|latest| latest.after.exists());
+        let op = match (&after, &latest) {
+            (None, _) if !existed => return None,
+            (None, _) => Op::Delete,
+            (Some(_), _) if existed => Op::Update,
+            (Some(_), None) if seen.observed.comparing => Op::Read,
+            (Some(_), _) => Op::Create,
+        };
+        let change = Change {
+            op,
+            before: None,
+            source: source(self, seen, from),
+            ts_ms: env::unix_ms(),
+            route: route.name.clone(),
+            value: route.value,
+            pair: seen.pair.clone(),
+            base: None,
+            collapsed: collapsed(seen, from, op, latest.as_ref()),
+            conflict: None,
+            gap: None,
+            epoch: self.doors.epoch(),
+            loss: None,
+            after,
+        };
+        let is_known = latest.as_ref().is_some_and(|latest| latest.decision == change.decision());
+        let before = latest.and_then(|latest| latest.after.kept());
+        (!is_known).then_some(Change { before, ..change })
+    }
+
     /// One `r` for a pair in step that the stream does not know.
     pub(super) fn first_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
-        if self.stream.knows(&seen.pair) {
+        if self.doors.is_on_stream(&seen.pair) {
             return None;
         }
         let (data, _) = seen.znode.as_ref()?;
@@ -270,8 +320,8 @@ impl Engine {
     /// The record of a pair whose sides were found to agree anew: only where the stream does not have that value.
     pub(super) fn agreed_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
         let base_differs = seen.observed.observation.base.is_some_and(|base| moved(seen, &base, Side::Redis));
-        let is_known = self.stream.knows(&seen.pair);
-        let may_differ = base_differs || seen.observed.news.unwritten || self.may_lag(&seen.name);
+        let is_known = self.doors.is_on_stream(&seen.pair);
+        let may_differ = base_differs || seen.observed.news.unwritten || self.books.may_lag(&seen.name);
         if is_known && seen.observed.observation.base.is_some() && !may_differ {
             return None;
         }
@@ -280,7 +330,7 @@ impl Engine {
             (None, Some(value)) => value.clone(),
             (None, None) => return None,
         };
-        let previous = self.newest(&seen.pair);
+        let previous = self.doors.newest(&seen.pair);
         if previous.as_ref().is_some_and(|latest| latest.after.is(Some(&after))) {
             return None;
         }
@@ -289,20 +339,17 @@ impl Engine {
         Some(self.plain_record(seen, route, op, before, Some(after)))
     }
 
-    /// What the stream has last of this pair.
-    pub(super) fn newest(&self, pair: &Pair) -> Option<Latest> {
-        if self.stream.knows(pair) { self.stream.latest(pair).ok().flatten() } else { None }
-    }
-
     /// Whether a pair without a base may be one whose newest record was never written, and not one that Redis has lost: this worker
     /// has recorded it, or waits for what stands in its way; or, in the first look of an ownership, the owner before had recorded
     /// it and ended, and Redis has kept everything since.
     fn may_be_unwritten(&self, seen: &Loaded) -> bool {
-        let is_first_look = !self.sources().has_compared();
-        let has_kept = self.lag.absence_counts && self.keys.as_ref().is_some_and(|keys| keys.life() == self.life_begun);
+        let is_first_look = !self.books.sources().has_compared();
+        let has_kept =
+            self.books.lag.absence_counts && self.doors.has_keys() && self.doors.life() == self.doors.life_begun;
         let was_lost =
             matches!(seen.observed.observation.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));
-        !was_lost && (seen.observed.news.unwritten || self.quarantine.holds(&seen.name) || is_first_look && has_kept)
+        !was_lost
+            && (seen.observed.news.unwritten || self.books.quarantine.holds(&seen.name) || is_first_look && has_kept)
     }
 
     pub(super) fn plain_record(
@@ -327,8 +374,34 @@ impl Engine {
             collapsed: None,
             conflict: None,
             gap: None,
-            epoch: i64::try_from(self.lease.epoch).unwrap_or(i64::MAX),
+            epoch: self.doors.epoch(),
             loss: None,
+        }
+    }
+
+    /// An append failed: says so, and ends the ownership where the stream must be opened anew.
+    pub(super) fn not_recorded(&self, error: &StreamError) {
+        self.books.health.block(Cause::Stream, &format!("capture is paused: {error}"));
+        match remedy::of_stream(error) {
+            Remedy::EndOwnership => self.books.halt.halt(StoreError::Away(error.to_string())),
+            Remedy::AskAgain | Remedy::Refuse => {}
+        }
+    }
+
+    /// Counts what the stream has taken.
+    pub(super) fn recorded(&self, changes: &[Change]) {
+        self.books.health.unblock(Cause::Stream);
+        self.books.retries.stream.worked();
+        self.books.counters.changes.fetch_add(u64::try_from(changes.len()).unwrap_or(0), Ordering::Relaxed);
+        for change in changes {
+            self.books.metrics.changes(&change.route, change.op).inc();
+            if let Some(collapsed) = change.collapsed.and_then(|count| u64::try_from(count).ok()) {
+                self.books.metrics.collapsed.inc_by(collapsed);
+            }
+            if let Some(conflict) = &change.conflict {
+                self.books.metrics.conflicts(&conflict.rule, &conflict.winner).inc();
+                self.books.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

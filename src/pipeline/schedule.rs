@@ -3,20 +3,20 @@
 use super::asked::{Reason, Rumours};
 use super::blockers::Cause;
 use super::control::PipelineState;
-use super::engine::{Engine, lock};
 use super::owner::{Ended, Pipeline, TICK};
+use super::ownership::Ownership;
+use super::remedy::{self, Remedy};
 use super::retry::Pauses;
 use super::unheard::Unheard;
 use crate::change::{GapState, Side};
-use crate::env::{self, Instant};
+use crate::env::{self, Instant, lock};
 use crate::store::StoreError;
 use crate::telemetry::spans;
-use std::sync::Arc;
 use tracing::Instrument as _;
 
 impl Pipeline {
     /// Compares at the start, after every gap, when asked, and at the interval.
-    pub(super) async fn compare_for_ever(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
+    pub(super) async fn compare_for_ever(&self, owned: &Ownership) -> Result<Ended, StoreError> {
         let mut asked = Vec::new();
         let mut is_urgent = false;
         let mut rumours = Rumours::default();
@@ -28,76 +28,77 @@ impl Pipeline {
         loop {
             tokio::select! {
                 biased;
-                () = engine.compare_asked.notified() => {}
+                () = owned.books.asked.news() => {}
                 () = env::sleep_until(tick) => {}
             }
             tick = Instant::now() + TICK;
             self.quarantine.save_if_due().await;
-            if let Err(error @ StoreError::Fenced(_)) = engine.conclude().await {
+            if let Err(error) = owned.comparer.conclude().await
+                && remedy::of_store(&error) == Remedy::EndOwnership
+            {
                 return Err(error);
             }
-            engine.catch_up().await;
-            engine.tell_losses().await;
-            self.end_pauses(engine).await;
-            if !engine.pressure.is_tight() {
-                engine.unblock(Cause::Room);
+            owned.recorder.catch_up().await;
+            owned.recorder.tell_losses().await;
+            self.end_pauses(owned).await;
+            if !owned.books.pressure.is_tight() {
+                owned.books.health.unblock(Cause::Room);
             }
-            let news = engine.comparison_asked();
+            let news = owned.books.asked.take();
             is_urgent |= news.is_urgent;
             for reason in news.reasons {
                 if let Some(side) = reason.gap_in() {
-                    engine.mark_gap(side, GapState::Opened, &reason.why).await;
+                    owned.recorder.mark_gap(side, GapState::Opened, &reason.why).await;
                 }
-                tracing::debug!(pipeline = self.settings.pipeline, ?reason, "a comparison is asked for");
+                tracing::debug!(pipeline = self.spec.settings.pipeline, ?reason, "a comparison is asked for");
                 if !asked.contains(&reason) {
                     asked.push(reason);
                 }
             }
-            self.show_state(engine);
+            self.show_state(owned);
             let is_asked = is_urgent || (!asked.is_empty() && rumours.is_due());
-            let is_due = due || is_asked || last.elapsed() >= self.settings.reconcile;
-            if !is_due || !self.is_up(engine) || Instant::now() < not_before {
+            let is_due = due || is_asked || last.elapsed() >= self.spec.settings.reconcile;
+            if !is_due || !self.is_up(owned) || Instant::now() < not_before {
                 continue;
             }
             let reasons = std::mem::take(&mut asked);
             // The first comparison after a start is never routine: sidecars are looked through as well.
             let reasons = if due && reasons.is_empty() { vec![Reason::of(None, "the start")] } else { reasons };
             let why = reasons.first().map_or("the interval", |reason| reason.why.as_str());
-            let span = spans::comparison(&self.settings.pipeline, why);
-            let compared = if engine.captures() {
-                engine.compare_capture(&reasons).instrument(span).await
-            } else {
-                engine.compare(&reasons).instrument(span).await
-            };
-            match compared {
+            let span = spans::comparison(&self.spec.settings.pipeline, why);
+            match owned.comparer.compare(&reasons).instrument(span).await {
                 Ok(acted) => {
                     let is_rumour = !std::mem::take(&mut is_urgent) && !reasons.is_empty();
-                    rumours.followed(is_rumour, acted == 0 || engine.pressure.is_tight(), self.settings.reconcile);
-                    engine.catch_up().await;
+                    rumours.followed(
+                        is_rumour,
+                        acted == 0 || owned.books.pressure.is_tight(),
+                        self.spec.settings.reconcile,
+                    );
+                    owned.recorder.catch_up().await;
                     pauses.reset();
                     last = Instant::now();
-                    engine.unblock(Cause::Reads);
-                    if self.is_up(engine) {
+                    owned.books.health.unblock(Cause::Reads);
+                    if self.is_up(owned) {
                         *lock(&self.counters.unheard) = Unheard::default();
                     }
-                    if engine.dirty.is_empty() {
+                    if owned.books.dirty.is_empty() {
                         // Nothing is left that could show that it works.
-                        engine.unblock(Cause::Stream);
-                        engine.unblock(Cause::Writes);
+                        owned.books.health.unblock(Cause::Stream);
+                        owned.books.health.unblock(Cause::Writes);
                     }
                     lock(&self.state).compared = true;
-                    self.show_state(engine);
-                    if self.settings.once
-                        && let Some(ended) = self.once(engine, acted).await
+                    self.show_state(owned);
+                    if self.spec.settings.once
+                        && let Some(ended) = self.once(owned, acted).await
                     {
                         return Ok(ended);
                     }
                     // `--once` compares until nothing is left.
-                    due = self.settings.once;
+                    due = self.spec.settings.once;
                 }
-                Err(error @ StoreError::Fenced(_)) => return Err(error),
+                Err(error) if remedy::of_store(&error) == Remedy::EndOwnership => return Err(error),
                 Err(error) => {
-                    engine.failed(&error);
+                    owned.rounds.failed(&error);
                     asked = reasons;
                     due = true;
                     not_before = Instant::now() + pauses.pause();
@@ -106,21 +107,21 @@ impl Pipeline {
         }
     }
 
-    fn is_up(&self, engine: &Engine) -> bool {
-        let sources = engine.sources();
-        let zookeeper = self.znodes.is_none() || sources.hears(Side::Zookeeper);
-        let redis = self.keys.is_none() || sources.hears(Side::Redis);
+    fn is_up(&self, owned: &Ownership) -> bool {
+        let sources = owned.books.sources();
+        let zookeeper = !owned.doors.has_znodes() || sources.hears(Side::Zookeeper);
+        let redis = !owned.doors.has_keys() || sources.hears(Side::Redis);
         zookeeper && redis
     }
 
-    fn show_state(&self, engine: &Engine) {
+    fn show_state(&self, owned: &Ownership) {
         let compared = lock(&self.state).compared;
         let note = {
-            let live = lock(&engine.live);
+            let live = owned.books.health.live();
             let down = live.zookeeper_down.as_ref().or(live.redis_down.as_ref());
             down.map_or_else(|| live.blockers.reason(), ToString::to_string)
         };
-        let state = match (compared, self.is_up(engine)) {
+        let state = match (compared, self.is_up(owned)) {
             (true, true) => PipelineState::Live,
             (true, false) => PipelineState::Waiting,
             (false, _) => PipelineState::Snapshotting,

@@ -5,22 +5,23 @@
 //! when its outcome is known. A write that is refused, or whose store went away, is observed again.
 
 use super::blockers::Cause;
-use super::engine::{Engine, Route};
+use super::facts::PairLeaves;
 use super::hint::{Hint, PairName};
 use super::observe::{Batch, Ended, Pending};
-use super::pair::{Item, Loaded, Misfit, PairLeaves};
+use super::pair::{Item, Loaded, Misfit};
 use super::record::{Entry, Recording, record};
 use super::round::{Decision, End, Pause, Reading, Write};
+use super::rounds::Rounds;
 use super::settled::Settled;
-use crate::change::{Change, Pair, Position, Side};
+use super::spec::Route;
+use crate::change::{Change, Position, Side};
 use crate::env::Instant;
 use crate::failpoint::crash_point;
 use crate::plan::{Action, KeyOp, Record, Task};
-use crate::store::{LeftMilestone, StoreError};
+use crate::store::LeftMilestone;
 use crate::stream::StreamError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A pair on its way from the plan to the stores.
@@ -28,6 +29,55 @@ pub(super) struct Work {
     pub(super) pair: Loaded,
     pub(super) write: Write,
     pub(super) change: Written,
+}
+
+/// A state of a capture on its way to the stream.
+struct Captured {
+    pair: Loaded,
+    /// The stream had a value of the pair.
+    had_value: bool,
+    /// Its change in the batch.
+    index: usize,
+}
+
+/// What was decided about the pairs of a batch.
+#[derive(Default)]
+struct Decided {
+    works: Vec<Work>,
+    captured: Vec<Captured>,
+    changes: Vec<Change>,
+}
+
+impl Decided {
+    fn push(&mut self, change: Change) -> usize {
+        self.changes.push(change);
+        self.changes.len() - 1
+    }
+
+    /// Takes the pair out whose change, at this index, the stream does not take, if it is one that waits for it.
+    fn take_out(&mut self, index: usize) -> Option<(Loaded, End)> {
+        let is_work = |work: &Work| matches!(work.change, Written::New(at) if at == index);
+        let taken = match self.works.iter().position(is_work) {
+            Some(at) => {
+                let Work { pair, write, .. } = self.works.remove(at);
+                Some((pair, write.too_large()))
+            }
+            None => self.captured.iter().position(|captured| captured.index == index).map(|at| {
+                let Captured { pair, .. } = self.captured.remove(at);
+                let end = pair.observed.too_large();
+                (pair, end)
+            }),
+        };
+        for work in &mut self.works {
+            if let Written::New(at) = &mut work.change {
+                *at -= usize::from(*at > index);
+            }
+        }
+        for captured in &mut self.captured {
+            captured.index -= usize::from(captured.index > index);
+        }
+        taken
+    }
 }
 
 /// The change that a write carries out.
@@ -51,32 +101,33 @@ impl Written {
     }
 }
 
-impl Engine {
+impl Rounds {
     /// Settles what a round or a comparison has read.
     pub(super) async fn settle(&self, batch: Batch) -> Settled {
-        let mut settled = Settled::of(self.settings.routes.len());
+        let mut settled = Settled::of(self.spec.settings.routes.len());
         for ended in batch.ended {
             if let End::Quarantine { news, .. } = ended.end {
                 settled.acted += u64::from(news.slow);
             }
             self.settle_ended(ended, Some(&mut settled));
         }
-        let mut works = Vec::with_capacity(batch.observed.len());
-        let mut changes = Vec::new();
+        let mut decided = Decided::default();
         for pair in batch.observed {
             crash_point!("c4-observed");
             let bytes = pair.znode.as_ref().map_or(0, |(data, _)| data.len()) + pair.value.as_ref().map_or(0, Vec::len);
-            self.note_size(bytes);
-            self.decide(pair, &mut works, &mut changes, &mut settled);
+            self.books.sizes.note(bytes);
+            self.decide(pair, &mut decided, &mut settled);
         }
-        if works.is_empty() && changes.is_empty() {
+        if decided.works.is_empty() && decided.changes.is_empty() {
             return settled;
         }
-        let appending = self.unwritten.appending(self.stream.extent().last);
-        let writes_znodes = works.iter().any(|work| matches!(work.write.task, Task::Znode { .. }));
+        let appending = self.books.unwritten.appending(self.doors.extent().last);
+        let writes_znodes = decided.works.iter().any(|work| matches!(work.write.task, Task::Znode { .. }));
         let milestone = async {
-            let Some(keys) = self.keys.as_ref().filter(|_| writes_znodes) else { return Err(Pause::None) };
-            match keys.leave_milestone().await {
+            if !writes_znodes {
+                return Err(Pause::None);
+            }
+            match self.doors.leave_milestone().await {
                 Ok(left) => left.ok_or(Pause::None),
                 Err(error) => {
                     self.failed(&error);
@@ -85,16 +136,25 @@ impl Engine {
             }
         };
         // Beside the append, which takes as long.
-        let (recorded, left) = futures::join!(self.put_on_stream(changes, &mut works), milestone);
+        let (recorded, left) = futures::join!(self.put_on_stream(&mut decided), milestone);
+        let Decided { mut works, captured, .. } = decided;
         let Some((changes, position)) = recorded else {
-            self.count_missed();
+            self.books.conclusion.count_missed();
             for work in works {
                 self.end(work.pair, work.write.not_recorded(), None);
+            }
+            for Captured { pair, .. } in captured {
+                let end = pair.observed.not_recorded();
+                self.end(pair, end, None);
             }
             return settled;
         };
         self.note_recorded(&changes, position, &works);
         drop(appending);
+        for Captured { pair, had_value, index } in captured {
+            let has_value = changes.get(index).is_some_and(|change| change.after.is_some());
+            self.end(pair, End::OnRecord { had_value, has_value }, None);
+        }
         for work in &mut works {
             self.read_back(work).await;
         }
@@ -103,26 +163,26 @@ impl Engine {
             works.into_iter().partition(|work| matches!(work.write.task, Task::Redis { .. }));
         let to_zookeeper = self.after_milestone(to_zookeeper, left);
         futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
-        self.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
+        self.books.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
     }
 
     /// Applies the end of a pair's round.
     pub(super) fn end(&self, loaded: Loaded, end: End, misfit: Option<Misfit>) {
         let Loaded { name, hint, pair, .. } = loaded;
-        end.settle(&mut PairLeaves { engine: self, name, hint, pair: &pair, misfit, settled: None });
+        end.settle(&mut PairLeaves { rounds: self, name, hint, pair: &pair, misfit, settled: None });
     }
 
     /// Notes which records are still to be written. A record without a write describes a state that both stores already have.
     fn note_recorded(&self, changes: &[Change], first: Position, works: &[Work]) {
         for change in changes {
             if let Some(name) = change.pair.redis.as_deref() {
-                self.unwritten.settled(name);
+                self.books.unwritten.settled(name);
             }
         }
         for work in works {
             if let Some((_, position)) = work.change.get(changes, first) {
-                self.unwritten.recorded(&work.pair.name, position);
+                self.books.unwritten.recorded(&work.pair.name, position);
             }
         }
     }
@@ -143,53 +203,42 @@ impl Engine {
     /// Takes the message from the existing record, even if this try decided another operation (`c` by the first try, `u` by the
     /// next). If the record cannot be read now, the present decision stands for it: the state is the same.
     async fn read_back(&self, work: &mut Work) {
-        let publishes = self.route(work.pair.hint.route).is_some_and(|route| route.publish.is_some());
+        let publishes = self.spec.route(work.pair.hint.route).is_some_and(|route| route.publish.is_some());
         let is_write = matches!(work.write.task, Task::Redis { op: KeyOp::Set | KeyOp::Delete, .. });
         if let Written::Recorded(position, change) = &mut work.change
             && publishes
             && is_write
-            && let Ok(batch) = self.stream.read(*position, 1, 0).await
-            && let Some(recorded) = batch.records.into_iter().find(|recorded| recorded.position == *position)
+            && let Some(recorded) = self.doors.record_at(*position).await
         {
-            **change = recorded.change;
+            **change = recorded;
         }
     }
 
     /// Records the changes and answers with them and the position of the first; `None` if the stream takes nothing now.
     /// A change that is larger than it takes is left out, and its pair, with its work, quarantined.
-    async fn put_on_stream(
-        &self,
-        mut changes: Vec<Change>,
-        works: &mut Vec<Work>,
-    ) -> Option<(Arc<Vec<Change>>, Position)> {
+    async fn put_on_stream(&self, decided: &mut Decided) -> Option<(Arc<Vec<Change>>, Position)> {
+        let mut changes = std::mem::take(&mut decided.changes);
         loop {
             let shared = Arc::new(changes);
             if shared.is_empty() {
                 return Some((shared, 0));
             }
-            match self.stream.append(Arc::clone(&shared)).await {
+            match self.doors.append(Arc::clone(&shared)).await {
                 Ok(first) => {
                     crash_point!("c5-recorded");
-                    self.recorded(&shared);
+                    self.recorder.recorded(&shared);
                     return Some((shared, first));
                 }
                 Err(StreamError::TooLarge { index, text }) if index < shared.len() => {
                     changes = Arc::unwrap_or_clone(shared);
                     let change = changes.remove(index);
-                    let at = works.iter().position(|work| matches!(work.change, Written::New(at) if at == index));
-                    let work = at.map(|at| works.remove(at));
-                    for work in works.iter_mut() {
-                        if let Written::New(at) = &mut work.change {
-                            *at -= usize::from(*at > index);
-                        }
-                    }
-                    match work {
-                        Some(work) => self.end(work.pair, work.write.too_large(), Some(("too_large", text))),
+                    match decided.take_out(index) {
+                        Some((pair, end)) => self.end(pair, end, Some(("too_large", text))),
                         None => self.too_large(&change, &text),
                     }
                 }
                 Err(error) => {
-                    self.not_recorded(&error);
+                    self.recorder.not_recorded(&error);
                     return None;
                 }
             }
@@ -198,37 +247,29 @@ impl Engine {
 
     /// Quarantines the pair of a change that the stream does not take.
     pub(super) fn too_large(&self, change: &Change, text: &str) {
-        let route = self.settings.routes.iter().position(|route| route.name == change.route);
+        let route = self.spec.settings.routes.iter().position(|route| route.name == change.route);
         let path = change.pair.zookeeper.as_ref().map(String::as_bytes);
         if let (Some(route), Some(name)) = (route, change.pair.redis.as_deref().or(path)) {
             self.quarantine(name, route, &change.pair, "too_large", text);
         }
     }
 
-    /// An append failed: says so, and ends the ownership where the stream must be opened anew.
-    pub(super) fn not_recorded(&self, error: &StreamError) {
-        self.block(Cause::Stream, &format!("capture is paused: {error}"));
-        if error.ends_opening() {
-            self.halt(StoreError::Away(error.to_string()));
-        }
-    }
-
     /// Plans one pair and turns the action into work.
-    fn decide(&self, pair: Loaded, works: &mut Vec<Work>, changes: &mut Vec<Change>, settled: &mut Settled) {
-        let Some(route) = self.route(pair.hint.route) else { return self.dirty.finish(pair.name, None) };
+    fn decide(&self, pair: Loaded, decided: &mut Decided, settled: &mut Settled) {
+        let Some(route) = self.spec.route(pair.hint.route) else { return self.books.dirty.finish(pair.name, None) };
         let action = pair.observed.plan(&route.policy);
-        self.forget_stranded(&pair.name);
+        self.books.conclusion.forget_stranded(&pair.name);
         if action != Action::Nothing {
             tracing::debug!(pair = ?pair.pair, ?action, "planned");
         }
-        self.note_missing(&pair, action);
+        self.recorder.note_missing(&pair, action);
         let facts = self.facts_of(&pair, route);
         let decision = pair.observed.decide(action, &facts);
         let misfit = facts.too_large.into_inner().map(|detail| ("too_large", detail));
         match decision {
             Decision::End(end) => {
                 match end {
-                    End::AsItIs { .. } => self.record_as_it_is(&pair, route, changes),
+                    End::AsItIs { .. } => decided.changes.extend(self.record_as_it_is(&pair, route)),
                     End::Lost(_) => settled.acted += u64::from(!pair.observed.comparing),
                     End::Again(_) => settled.acted += self.counts(&pair),
                     _ => {}
@@ -236,20 +277,20 @@ impl Engine {
                 let ended = Ended { item: Item { name: pair.name, hint: pair.hint, pair: pair.pair }, end, misfit };
                 self.settle_ended(ended, Some(settled));
             }
+            Decision::Capture(from) => self.capture(pair, from, decided, settled),
             Decision::Write(recording, write) => {
                 settled.acted += self.counts(&pair);
                 let mut pair = pair;
                 let entry = match recording {
-                    Record::Nothing => self.gone_record(&pair, route).map_or(Entry::Nothing, Entry::New),
-                    Record::Agreed => self.agreed_record(&pair, route).map_or(Entry::Nothing, Entry::New),
-                    Record::Change(from, verdict) => record(self, Recording { from, seen: &mut pair, route, verdict }),
+                    Record::Nothing => self.recorder.gone_record(&pair, route).map_or(Entry::Nothing, Entry::New),
+                    Record::Agreed => self.recorder.agreed_record(&pair, route).map_or(Entry::Nothing, Entry::New),
+                    Record::Change(from, verdict) => {
+                        record(&self.recorder, Recording { from, seen: &mut pair, route, verdict })
+                    }
                 };
                 let change = match entry {
                     Entry::Nothing => Written::Nothing,
-                    Entry::New(change) => {
-                        changes.push(change);
-                        Written::New(changes.len() - 1)
-                    }
+                    Entry::New(change) => Written::New(decided.push(change)),
                     Entry::Recorded(position, change) => Written::Recorded(position, Box::new(change)),
                 };
                 let is_change = matches!(recording, Record::Change(..)) && !matches!(change, Written::Nothing);
@@ -258,48 +299,56 @@ impl Engine {
                     pair.hint.writes = 0;
                 }
                 let write = if is_change { write.with_change() } else { write };
-                works.push(Work { pair, write, change });
+                decided.works.push(Work { pair, write, change });
             }
         }
     }
 
+    /// Records the state of a pair of a capture, unless it is the newest there.
+    fn capture(&self, mut pair: Loaded, from: Side, decided: &mut Decided, settled: &mut Settled) {
+        let Some(route) = self.spec.route(pair.hint.route) else { return self.books.dirty.finish(pair.name, None) };
+        let had_value = self.doors.newest(&pair.pair).is_some_and(|latest| latest.after.exists());
+        match self.recorder.captured(from, &mut pair, route) {
+            Some(change) => {
+                settled.acted += self.counts(&pair);
+                let index = decided.push(change);
+                decided.captured.push(Captured { pair, had_value, index });
+            }
+            None => self.end(pair, End::OnRecord { had_value, has_value: had_value }, None),
+        }
+    }
+
     /// A stream that begins anew gets one record a pair, one that was left behind what it lacks.
-    fn record_as_it_is(&self, pair: &Loaded, route: &Route, changes: &mut Vec<Change>) {
+    fn record_as_it_is(&self, pair: &Loaded, route: &Route) -> Option<Change> {
         let news = pair.observed.news;
         let change = match pair.observed.comparing {
-            true if !self.stream.knows(&pair.pair) => self.first_record(pair, route),
+            true if !self.doors.is_on_stream(&pair.pair) => self.recorder.first_record(pair, route),
             // What was recorded and could not be written may have been taken back since.
-            _ if news.approved || news.unwritten || self.may_lag(&pair.name) => self.late_record(pair, route),
+            _ if news.approved || news.unwritten || self.books.may_lag(&pair.name) => {
+                self.recorder.late_record(pair, route)
+            }
             _ => None,
         };
         if change.is_none() {
-            self.unwritten.settled(&pair.name);
+            self.books.unwritten.settled(&pair.name);
         }
-        changes.extend(change);
-    }
-
-    /// Whether a transaction can hold what is to be written to ZooKeeper; the error is one for people.
-    pub(super) fn fits(&self, pair: &Pair, name: &[u8], value: Option<&[u8]>, task: Task) -> Result<(), String> {
-        let (Task::Znode { op, .. }, Some(znodes), Some(path)) = (task, &self.znodes, &pair.zookeeper) else {
-            return Ok(());
-        };
-        znodes.fits(path, op, value.map_or(0, <[u8]>::len), name.len())
+        change
     }
 
     /// A pair in quarantine is tried again by each comparison, and is no reason for another one: `run --once` would never end.
     fn counts(&self, pair: &Loaded) -> u64 {
-        u64::from(!self.quarantine.holds(&pair.name))
+        u64::from(!self.books.quarantine.holds(&pair.name))
     }
 
     /// Whether Redis has room for a key that is restored; `Err`: how long to wait for it.
     pub(super) fn room(&self) -> Result<(), Duration> {
-        if !self.pressure.is_felt() {
+        if !self.books.pressure.is_felt() {
             return Ok(());
         }
-        let taken = self.pressure.take();
-        if taken.is_err() && self.pressure.is_tight() {
-            let store = self.store_name(Side::Redis);
-            self.block(
+        let taken = self.books.pressure.take();
+        if taken.is_err() && self.books.pressure.is_tight() {
+            let store = self.spec.store_name(Side::Redis);
+            self.books.health.block(
                 Cause::Room,
                 &format!(
                     "store {store} evicts keys as fast as they are restored: the data does not fit, and restores slow down so that they \
@@ -313,13 +362,13 @@ impl Engine {
 
     /// Leaves pairs as they are until either side changes: both states become their base.
     pub(super) async fn keep_apart(&self, names: Vec<(PairName, usize)>) {
-        let turn = self.dirty.turn();
+        let turn = self.books.dirty.turn();
         let mut items = Vec::new();
         for (name, route) in names {
-            self.quarantine.drop_pair(&name);
-            let mapped = self.map.of_key(&name).filter(|_| !self.captures());
+            self.books.quarantine.drop_pair(&name);
+            let mapped = self.spec.map.of_key(&name).filter(|_| self.spec.captures().is_none());
             let hint = Hint::new(route);
-            let is_free = self.dirty.try_take(&turn, &mut std::iter::once((&name, hint))).first() == Some(&true);
+            let is_free = self.books.dirty.try_take(&turn, &mut std::iter::once((&name, hint))).first() == Some(&true);
             if let (Some(mapped), true) = (mapped, is_free) {
                 items.push(Item { name, hint, pair: mapped.pair });
             }
@@ -335,24 +384,7 @@ impl Engine {
         for Ended { item, end, .. } in batch.ended {
             let again = if let End::Again(again) = end { Some(again) } else { None };
             let again = again.map(|again| (item.hint.with(again.news), self.pause_of(again.pause)));
-            self.dirty.finish(item.name, again);
-        }
-    }
-
-    /// Counts what the stream has taken.
-    pub(super) fn recorded(&self, changes: &[Change]) {
-        self.unblock(Cause::Stream);
-        self.retries.stream.worked();
-        self.counters.changes.fetch_add(u64::try_from(changes.len()).unwrap_or(0), Ordering::Relaxed);
-        for change in changes {
-            self.metrics.changes(&change.route, change.op).inc();
-            if let Some(collapsed) = change.collapsed.and_then(|count| u64::try_from(count).ok()) {
-                self.metrics.collapsed.inc_by(collapsed);
-            }
-            if let Some(conflict) = &change.conflict {
-                self.metrics.conflicts(&conflict.rule, &conflict.winner).inc();
-                self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-            }
+            self.books.dirty.finish(item.name, again);
         }
     }
 }

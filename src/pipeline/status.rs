@@ -5,12 +5,12 @@ use super::control::{
     Command, CommandError, Handle, PipelineState, PipelineStatus, Quarantined, RouteState, RouteStatus, StoreStatus,
     Unreadable,
 };
-use super::engine::{Engine, lock};
 use super::hint::{Hint, PairName};
 use super::owner::{Pipeline, Reach};
+use super::ownership::Ownership;
 use super::unreadable::LISTED_MAX;
 use crate::change::Side;
-use crate::env::Instant;
+use crate::env::{Instant, lock};
 use crate::plan::Flow;
 use crate::route::glob;
 use crate::store::StoreError;
@@ -33,27 +33,22 @@ fn paused_until(route: &str, until_ms: Option<i64>) -> String {
 }
 
 impl Pipeline {
-    fn routes(&self, engine: Option<&Engine>, state: PipelineState, compared: bool) -> Vec<RouteStatus> {
-        let count = self.settings.routes.len();
+    fn routes(&self, owned: Option<&Ownership>, state: PipelineState, compared: bool) -> Vec<RouteStatus> {
+        let count = self.spec.settings.routes.len();
         let is_standby = state == PipelineState::Standby;
-        let pending = engine.map(|engine| engine.dirty.pending(count)).unwrap_or_default();
-        let (paused, awaiting, denied) = match engine {
-            Some(engine) => {
-                let live = lock(&engine.live);
-                (live.paused.clone(), engine.inferred.held(), live.unreadable.clone())
-            }
-            None => {
-                let live = lock(&self.live);
-                (live.paused.clone(), vec![0; count], live.unreadable.clone())
-            }
+        let pending = owned.map(|owned| owned.books.dirty.pending(count)).unwrap_or_default();
+        let (live, awaiting) = match owned {
+            Some(owned) => (owned.books.health.live(), owned.books.inferred.held()),
+            None => (lock(&self.live).clone(), vec![0; count]),
         };
-        let in_step = match engine {
-            Some(engine) => engine.pairs.by_route(),
+        let (paused, denied) = (live.pauses.paused, live.unreadable);
+        let in_step = match owned {
+            Some(owned) => owned.books.pairs.by_route(),
             // What it knew when it was the owner is not true any more.
             None if is_standby => Vec::new(),
             None => lock(&self.state).pairs.clone(),
         };
-        let routes = self.settings.routes.iter().enumerate();
+        let routes = self.spec.settings.routes.iter().enumerate();
         routes
             .map(|(at, route)| {
                 let waits = awaiting.get(at).copied().unwrap_or(0);
@@ -90,10 +85,10 @@ impl Pipeline {
     }
 
     /// How the connections stand: the sources of an owner, or the last attempt of one that owns nothing.
-    fn reached(&self, engine: Option<&Engine>) -> [Reach; 2] {
-        let Some(engine) = engine else { return lock(&self.state).reached.clone() };
-        let live = lock(&engine.live);
-        let sources = engine.sources();
+    fn reached(&self, owned: Option<&Ownership>) -> [Reach; 2] {
+        let Some(owned) = owned else { return lock(&self.state).reached.clone() };
+        let live = owned.books.health.live();
+        let sources = owned.books.sources();
         let of = |side: Side, down: &Option<StoreError>| Reach {
             is_connected: sources.hears(side),
             why: down.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -112,8 +107,9 @@ impl Pipeline {
     }
 
     /// What is true of the pipeline as a whole while its changes flow: the worst of what holds something up, in words.
-    fn headline(engine: &Engine, routes: &[RouteStatus]) -> (PipelineState, String) {
-        let held = lock(&engine.live).blockers.reason();
+    fn headline(owned: &Ownership, routes: &[RouteStatus]) -> (PipelineState, String) {
+        let live = owned.books.health.live();
+        let held = live.blockers.reason();
         if !held.is_empty() {
             return (PipelineState::Blocked, held);
         }
@@ -124,30 +120,28 @@ impl Pipeline {
         if !waits.is_empty() {
             return (PipelineState::AwaitingApproval, format!("{} wait for `keepstep approve`", waits.join(", ")));
         }
-        let until = lock(&engine.live).paused_until.clone();
         let paused = routes.iter().enumerate().filter(|(_, route)| route.state == RouteState::Paused);
         let paused: Vec<String> =
-            paused.map(|(at, route)| paused_until(&route.route, until.get(&at).copied())).collect();
+            paused.map(|(at, route)| paused_until(&route.route, live.pauses.until.get(&at).copied())).collect();
         if !paused.is_empty() {
             return (PipelineState::Paused, format!("paused: {}", paused.join(", ")));
         }
         (PipelineState::Live, String::new())
     }
 
-    fn stores(&self, engine: Option<&Engine>) -> Vec<StoreStatus> {
+    fn store_statuses(&self, owned: Option<&Ownership>) -> Vec<StoreStatus> {
         let mut stores = Vec::new();
-        let [zookeeper, redis] = self.reached(engine);
-        if let (Some(name), Some(znodes)) = (&self.settings.names.zookeeper, &self.znodes) {
+        let [zookeeper, redis] = self.reached(owned);
+        if let (Some(name), Some(server)) = (&self.spec.settings.names.zookeeper, self.stores.zookeeper_server()) {
             stores.push(StoreStatus {
                 name: name.clone(),
                 kind: "zookeeper".to_owned(),
                 connected: zookeeper.is_connected,
-                server: znodes.server(),
+                server,
                 note: zookeeper.why,
             });
         }
-        if let (Some(name), Some(keys)) = (&self.settings.names.redis, &self.keys) {
-            let facts = keys.facts();
+        if let (Some(name), Some(facts)) = (&self.spec.settings.names.redis, self.stores.redis_facts()) {
             stores.push(StoreStatus {
                 name: name.clone(),
                 kind: "redis".to_owned(),
@@ -178,10 +172,10 @@ impl Pipeline {
         now
     }
 
-    pub(super) fn owned(&self) -> Result<Arc<Engine>, CommandError> {
+    pub(super) fn owned(&self) -> Result<Arc<Ownership>, CommandError> {
         let state = lock(&self.state);
-        state.engine.clone().ok_or_else(|| {
-            let pipeline = &self.settings.pipeline;
+        state.owned.clone().ok_or_else(|| {
+            let pipeline = &self.spec.settings.pipeline;
             CommandError::NotOwner(match state.owner.as_str() {
                 "" => format!("this worker does not own `{pipeline}`; who does is not known"),
                 owner => format!("this worker does not own `{pipeline}` ({owner} does)"),
@@ -191,11 +185,11 @@ impl Pipeline {
 
     /// The routes of this name, all where none is given.
     pub(super) fn named(&self, route: Option<&str>) -> Result<Vec<usize>, CommandError> {
-        let Some(wanted) = route else { return Ok((0..self.settings.routes.len()).collect()) };
-        match self.settings.routes.iter().position(|route| route.name == wanted) {
+        let Some(wanted) = route else { return Ok((0..self.spec.settings.routes.len()).collect()) };
+        match self.spec.settings.routes.iter().position(|route| route.name == wanted) {
             Some(at) => Ok(vec![at]),
             None => {
-                let names: Vec<&str> = self.settings.routes.iter().map(|route| route.name.as_str()).collect();
+                let names: Vec<&str> = self.spec.settings.routes.iter().map(|route| route.name.as_str()).collect();
                 Err(CommandError::UnknownRoute(format!(
                     "there is no route `{wanted}`; there are: {}",
                     names.join(", ")
@@ -210,45 +204,45 @@ impl Pipeline {
             Command::Resume(route) => self.pause(route.as_deref(), false, None).await,
             Command::Reconcile(route) => {
                 self.named(route.as_deref())?;
-                self.owned()?.ask_comparison(None, "asked for by an operator");
+                self.owned()?.books.asked.ask(None, "asked for by an operator");
                 Ok("a full comparison begins".to_owned())
             }
             Command::Approve(route) => {
                 let routes = self.named(route.as_deref())?;
-                let engine = self.owned()?;
+                let owned = self.owned()?;
                 let mut approved = 0;
                 for at in routes {
-                    let names = engine.inferred.approve(at);
+                    let names = owned.books.inferred.approve(at);
                     approved += names.len();
-                    engine.carry_out(names, at);
+                    owned.comparer.carry_out(names, at);
                 }
                 Ok(format!("{approved} deletes are approved"))
             }
             Command::Keep(changes) => {
-                let engine = self.owned()?;
+                let owned = self.owned()?;
                 tokio::select! {
                     biased;
-                    kept = engine.keep(changes) => kept,
-                    error = engine.halted() => Err(CommandError::NotOwner(error.to_string())),
+                    kept = owned.recorder.keep(changes) => kept,
+                    error = owned.books.halt.halted() => Err(CommandError::NotOwner(error.to_string())),
                 }
             }
             Command::QuarantineRetry(glob) => {
-                let engine = self.owned()?;
+                let owned = self.owned()?;
                 let names = self.quarantined(glob.as_deref())?;
                 for (name, route) in &names {
                     self.quarantine.forget_drop(name);
-                    engine.dirty.note(name, Hint::new(*route).slow());
+                    owned.books.dirty.note(name, Hint::new(*route).slow());
                 }
                 Ok(format!("{} pairs are looked at again", names.len()))
             }
             Command::QuarantineDrop(glob) => {
-                let engine = self.owned()?;
+                let owned = self.owned()?;
                 let names = self.quarantined(glob.as_deref())?;
                 let count = names.len();
                 tokio::select! {
                     biased;
-                    () = engine.keep_apart(names) => {}
-                    error = engine.halted() => return Err(CommandError::NotOwner(error.to_string())),
+                    () = owned.rounds.keep_apart(names) => {}
+                    error = owned.books.halt.halted() => return Err(CommandError::NotOwner(error.to_string())),
                 }
                 self.quarantine.save().await;
                 Ok(format!("{count} pairs are left as they are until either side changes"))
@@ -271,37 +265,37 @@ impl Pipeline {
 
 impl Handle for Pipeline {
     fn name(&self) -> &str {
-        &self.settings.pipeline
+        &self.spec.settings.pipeline
     }
 
     fn status(&self) -> PipelineStatus {
-        let (state, note, owner, mut standbys, engine, compared) = {
+        let (state, note, owner, mut standbys, owned, compared) = {
             let state = lock(&self.state);
-            let engine = state.engine.clone();
-            (state.state, state.note.clone(), state.owner.clone(), state.standbys, engine, state.compared)
+            let owned = state.owned.clone();
+            (state.state, state.note.clone(), state.owner.clone(), state.standbys, owned, state.compared)
         };
-        let engine = engine.as_deref();
-        if engine.is_some() {
-            standbys = self.znodes.as_ref().map_or(0, |znodes| znodes.standbys());
+        let owned = owned.as_deref();
+        if owned.is_some() {
+            standbys = self.stores.standbys();
         }
-        let history = engine.map(|engine| engine.stream.extent());
-        let stores = self.stores(engine);
+        let history = owned.map(|owned| owned.doors.extent());
+        let stores = self.store_statuses(owned);
         let is_standby = state == PipelineState::Standby;
-        let routes = self.routes(engine, state, compared);
-        let (state, note) = match engine {
-            Some(engine) if state == PipelineState::Live => Pipeline::headline(engine, &routes),
+        let routes = self.routes(owned, state, compared);
+        let (state, note) = match owned {
+            Some(owned) if state == PipelineState::Live => Pipeline::headline(owned, &routes),
             _ => (state, note),
         };
         // Without the stream nothing is recorded, and so nothing is carried over.
-        let can_record = engine.is_none_or(|engine| !lock(&engine.live).blockers.has(Cause::Stream));
+        let can_record = owned.is_none_or(|owned| !owned.books.health.live().blockers.has(Cause::Stream));
         let ready = is_standby || (compared && can_record && stores.iter().all(|store| store.connected));
         let since_start = |count: &AtomicU64| if is_standby { 0 } else { count.load(Ordering::Relaxed) };
         PipelineStatus {
-            pipeline: self.settings.pipeline.clone(),
+            pipeline: self.spec.settings.pipeline.clone(),
             state,
             note,
             owner,
-            epoch: engine.map_or(0, |engine| engine.lease.epoch),
+            epoch: owned.map_or(0, |owned| owned.doors.lease.epoch),
             standbys,
             position: history.map_or(0, |extent| extent.last),
             history,

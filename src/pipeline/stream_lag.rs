@@ -19,22 +19,20 @@
 
 use super::hint::PairName;
 use super::unwritten::Unwritten;
-use crate::change::{Op, Position};
+use crate::change::Position;
 use crate::store::Lease;
-use crate::stream::{Stream, StreamError, Whole};
-use std::sync::atomic::AtomicBool;
+use crate::stream::Whole;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an ownership knows of its stream.
 #[derive(Debug, Default)]
 pub struct StreamLag {
     /// The newest records may be older than what was agreed on.
-    pub(super) is_lagging: AtomicBool,
-    /// A comparison has looked at every pair, and what it left to the rounds is not done yet.
-    pub(super) is_compared: AtomicBool,
+    is_lagging: AtomicBool,
+    /// A comparison has looked at every pair, and what it left to the rounds is settled.
+    has_looked: AtomicBool,
     /// Records that the owner before may not have written: pair and position.
     left: Vec<(PairName, Position)>,
-    /// A comparison of every route has looked for those of them that neither store has.
-    pub(super) has_looked: AtomicBool,
     /// Neither store has lost what it held since the last ownership, so a pair that neither has was deleted.
     pub(super) absence_counts: bool,
 }
@@ -50,61 +48,91 @@ const LEFT_MAX: usize = 100_000;
 /// And so many bytes of names.
 const LEFT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Begins this ownership on the stream, and finds out whether it was left behind. `has_kept`: both stores hold what
-/// they held under the last owner. `written`: below this position that one had written everything; `None` if it did not say so.
-///
-/// # Errors
-/// As [`Stream::begin`].
-pub(super) async fn begin(
-    stream: &dyn Stream,
-    lease: Lease,
-    has_kept: bool,
-    written: Option<Position>,
-) -> Result<StreamLag, StreamError> {
-    let now = up_to(lease);
-    let whole = stream.whole();
-    // Before it was said, the lineage was taken to be the same.
-    let is_ours = whole.ensemble == 0 || whole.ensemble == now.ensemble;
-    // Where a store has lost its data, epochs may have been given a second time.
-    let follows = has_kept && is_ours && whole.epoch.saturating_add(1) == now.epoch;
-    let last = stream.extent().last;
-    // A stream that ends before that is an older copy; what was cut out of it may have been some pair's newest record.
-    let is_whole = follows && stream.damage().is_empty();
-    let left = match written {
-        _ if last == 0 || !is_whole => Some(Vec::new()),
-        Some(written) if written <= last + 1 => left_since(stream, written).await?,
-        Some(_) | None => None,
-    };
-    let is_lagging = last > 0 && (!is_whole || left.is_none());
-    let absence_counts = has_kept && is_ours && whole.epoch != AFTER_A_LOSS;
-    let whole = match (is_lagging, absence_counts) {
-        (false, _) => now,
-        (true, true) => whole,
-        (true, false) => Whole { epoch: AFTER_A_LOSS, ..now },
-    };
-    stream.begin(now.epoch, whole).await?;
-    let left = left.unwrap_or_default();
-    Ok(StreamLag { is_lagging: AtomicBool::new(is_lagging), left, absence_counts, ..StreamLag::default() })
+/// What a stream says of itself when an ownership begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoundStream {
+    pub(super) whole: Whole,
+    /// Position of its newest record; 0 if it is empty.
+    pub(super) last: Position,
+    pub(super) is_damaged: bool,
 }
 
-/// The pairs of the records from this position on, oldest first; `None` if there are too many.
-async fn left_since(stream: &dyn Stream, written: Position) -> Result<Option<Vec<(PairName, Position)>>, StreamError> {
-    let (mut left, mut bytes, mut from) = (Vec::new(), 0, written.max(1));
-    loop {
-        let batch = stream.read(from, 1000, 4 * 1024 * 1024).await?;
-        if batch.next <= from {
-            return Ok(Some(left));
+/// Records that the owner before may not have written.
+#[derive(Debug, Default)]
+pub(super) struct LeftRecords {
+    pairs: Vec<(PairName, Position)>,
+    bytes: usize,
+}
+
+impl LeftRecords {
+    pub(super) fn add(&mut self, name: PairName, position: Position) {
+        self.bytes += name.len();
+        self.pairs.push((name, position));
+    }
+
+    /// More than are looked at one by one.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.pairs.len() > LEFT_MAX || self.bytes > LEFT_BYTES_MAX
+    }
+}
+
+/// An ownership that begins on its stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning {
+    now: Whole,
+    found: FoundStream,
+    is_whole: bool,
+    absence_counts: bool,
+    written: Option<Position>,
+}
+
+impl Beginning {
+    /// `are_stores_unchanged`: both stores hold what they held under the last owner. `written`: below this position that one had written
+    /// everything; `None` if it did not say so.
+    pub(super) fn new(
+        found: FoundStream,
+        lease: Lease,
+        are_stores_unchanged: bool,
+        written: Option<Position>,
+    ) -> Beginning {
+        let (now, whole) = (up_to(lease), found.whole);
+        // Before it was said, the lineage was taken to be the same.
+        let is_ours = whole.ensemble == 0 || whole.ensemble == now.ensemble;
+        // Where a store has lost its data, epochs may have been given a second time.
+        let follows = are_stores_unchanged && is_ours && whole.epoch.saturating_add(1) == now.epoch;
+        Beginning {
+            now,
+            found,
+            // What was cut out of a damaged one may have been some pair's newest record.
+            is_whole: follows && !found.is_damaged,
+            absence_counts: are_stores_unchanged && is_ours && whole.epoch != AFTER_A_LOSS,
+            written,
         }
-        from = batch.next;
-        for recorded in batch.records {
-            if let (Some(key), true) = (recorded.change.pair.redis, recorded.change.op != Op::Marker) {
-                bytes += key.len();
-                left.push((key.into(), recorded.position));
-            }
-        }
-        if left.len() > LEFT_MAX || bytes > LEFT_BYTES_MAX {
-            return Ok(None);
-        }
+    }
+
+    /// From where on the records are to be read that the owner before may not have written; `None`: none are.
+    pub(super) fn reads_from(&self) -> Option<Position> {
+        let is_asked = self.found.last > 0 && self.is_whole;
+        self.written.filter(|written| is_asked && *written <= self.found.last + 1).map(|written| written.max(1))
+    }
+
+    /// The epoch that begins, up to where the stream lacks nothing, and what is known of it. `left`: what was read.
+    pub(super) fn begun(self, left: LeftRecords) -> (i64, Whole, StreamLag) {
+        let is_known = self.reads_from().is_some() && !left.are_too_many();
+        // A stream that ends before what was written is an older copy.
+        let is_lagging = self.found.last > 0 && !(self.is_whole && is_known);
+        let whole = match (is_lagging, self.absence_counts) {
+            (false, _) => self.now,
+            (true, true) => self.found.whole,
+            (true, false) => Whole { epoch: AFTER_A_LOSS, ..self.now },
+        };
+        let lag = StreamLag {
+            is_lagging: AtomicBool::new(is_lagging),
+            has_looked: AtomicBool::new(false),
+            left: if is_known { left.pairs } else { Vec::new() },
+            absence_counts: self.absence_counts,
+        };
+        (self.now.epoch, whole, lag)
     }
 }
 
@@ -114,6 +142,26 @@ pub(super) fn up_to(lease: Lease) -> Whole {
 }
 
 impl StreamLag {
+    /// Whether the newest records may be older than what was agreed on.
+    pub(super) fn is_lagging(&self) -> bool {
+        self.is_lagging.load(Ordering::Acquire)
+    }
+
+    /// Whether a comparison of every route has looked for what the stream lacks.
+    pub(super) fn has_looked(&self) -> bool {
+        self.has_looked.load(Ordering::Acquire)
+    }
+
+    /// A comparison has looked at every pair, and what it left to the rounds is settled.
+    pub(super) fn note_looked(&self) {
+        self.has_looked.store(true, Ordering::Release);
+    }
+
+    /// The stream says of itself that it lacks nothing.
+    pub(super) fn note_whole(&self) {
+        self.is_lagging.store(false, Ordering::Release);
+    }
+
     /// What the owner before has left.
     pub(super) fn take_left(&mut self) -> Unwritten {
         let unwritten = Unwritten::default();
@@ -121,5 +169,58 @@ impl StreamLag {
             unwritten.left(&name, position);
         }
         unwritten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Ensemble;
+
+    fn beginning(whole: Whole, last: Position, are_stores_unchanged: bool, written: Option<Position>) -> Beginning {
+        let lease = Lease { epoch: 9, ensemble: Ensemble { id: 7, since_zxid: 0 }, lost: None };
+        Beginning::new(FoundStream { whole, last, is_damaged: false }, lease, are_stores_unchanged, written)
+    }
+
+    fn left(count: u64) -> LeftRecords {
+        let mut left = LeftRecords::default();
+        (0..count).for_each(|at| left.add(PairName::from(format!("k{at}").into_bytes()), at));
+        left
+    }
+
+    #[test]
+    fn a_stream_of_the_epoch_before_in_the_same_ensemble_lacks_nothing_but_what_was_left() {
+        let whole = Whole { epoch: 8, ensemble: 7 };
+        let begins = beginning(whole, 5, true, Some(4));
+        assert_eq!(begins.reads_from(), Some(4));
+        let (epoch, says, mut lag) = begins.begun(left(2));
+        assert_eq!((epoch, says, lag.is_lagging()), (9, Whole { epoch: 9, ensemble: 7 }, false));
+        assert!(lag.take_left().holds(b"k1"));
+    }
+
+    #[test]
+    fn an_empty_stream_lacks_nothing_and_is_not_read() {
+        let begins = beginning(Whole::default(), 0, true, Some(4));
+        assert_eq!(begins.reads_from(), None);
+        assert!(!begins.begun(LeftRecords::default()).2.is_lagging());
+    }
+
+    #[test]
+    fn one_of_another_epoch_or_lineage_or_cut_off_or_with_too_much_left_is_lagging() {
+        let lags = |begins: Beginning, read: LeftRecords| begins.begun(read).2.is_lagging();
+        assert!(lags(beginning(Whole { epoch: 7, ensemble: 7 }, 5, true, Some(4)), left(1)));
+        assert!(lags(beginning(Whole { epoch: 8, ensemble: 6 }, 5, true, Some(4)), left(1)));
+        assert!(lags(beginning(Whole { epoch: 8, ensemble: 7 }, 5, true, Some(7)), LeftRecords::default()), "a copy");
+        assert!(lags(beginning(Whole { epoch: 8, ensemble: 7 }, 5, true, None), LeftRecords::default()));
+        let many = left(LEFT_MAX as u64 + 1);
+        assert!(lags(beginning(Whole { epoch: 8, ensemble: 7 }, 5, true, Some(4)), many));
+    }
+
+    #[test]
+    fn after_a_loss_what_neither_store_has_is_not_taken_for_deleted_by_the_next_owner_either() {
+        let (_, says, lag) = beginning(Whole { epoch: 8, ensemble: 7 }, 5, false, Some(4)).begun(left(1));
+        assert!(lag.is_lagging() && !lag.absence_counts);
+        let (_, _, next) = beginning(says, 5, true, Some(4)).begun(left(1));
+        assert!(next.is_lagging() && !next.absence_counts);
     }
 }

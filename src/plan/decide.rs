@@ -135,6 +135,8 @@ pub enum Action {
     NotOurs,
     /// This side lost its data and nothing leads there: report it, change nothing.
     Lost(Side),
+    /// This side is captured: what it holds goes on the stream if its newest record is another state.
+    Record(Side),
 }
 
 const DELETE_LOSES: &str = "a change beats a delete";
@@ -165,10 +167,13 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
         Znode::Present { ephemeral, .. } => ephemeral,
         Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
     };
+    if is_ephemeral && policy.ephemeral == Ephemeral::Skip {
+        return Action::Nothing;
+    }
+    if let Flow::Capture(side) = flow {
+        return Action::Record(side);
+    }
     if is_ephemeral {
-        if policy.ephemeral == Ephemeral::Skip {
-            return Action::Nothing;
-        }
         if !flow.leads_to(Side::Redis) {
             let key_exists = matches!(seen.key, Key::Present { .. });
             return if key_exists { Action::NotOurs } else { Action::Nothing };
@@ -183,7 +188,7 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
         return restore_znode(flow, &sides);
     }
     let action = match flow {
-        Flow::Capture(_) => Action::Nothing,
+        Flow::Capture(side) => Action::Record(side),
         Flow::From(Side::Zookeeper) => from_zookeeper(policy, seen, &sides, is_ephemeral),
         Flow::From(Side::Redis) => from_redis(policy, seen, &sides),
         Flow::Both(first) => both(policy, first, seen, &sides),

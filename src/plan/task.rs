@@ -84,6 +84,8 @@ pub enum Step {
     Again(Wait),
     /// A delete that nobody saw happen: counted before it is carried out.
     Guarded,
+    /// This side is captured: put what it holds on the stream, if it is not there, and write nothing.
+    Record(Side),
     /// Put this on the stream, then do it.
     Do(Record, Task),
 }
@@ -132,6 +134,7 @@ pub fn step(action: Action, policy: &Policy, seen: &Observation, about: &Circums
     match action {
         Action::Nothing => Step::Nothing,
         Action::Lost(side) => lost(side, seen),
+        Action::Record(side) => Step::Record(side),
         Action::Quarantine => Step::Quarantine,
         Action::NotOurs => Step::NotOurs,
         Action::Agree => Step::Do(Record::Agreed, note(Some(agreed(seen, about.path_id, false)))),

@@ -53,6 +53,10 @@ impl Facts for Knows<'_> {
         self.cfg.guard
     }
 
+    fn may_be_lost(&self) -> bool {
+        unreachable!("the model's routes write to both stores or to one: none is a capture")
+    }
+
     fn is_watched(&self) -> bool {
         is_watched(self.cfg, self.worker())
     }
@@ -144,6 +148,14 @@ impl Leaves for Keeps<'_> {
 
     fn quarantine_lost(&mut self, _side: Side) {
         self.worker.quarantined = true;
+    }
+
+    fn found(&mut self) {
+        unreachable!("of captures only");
+    }
+
+    fn miss(&mut self) {
+        unreachable!("of captures only");
     }
 
     fn block_conclusion(&mut self) {}
@@ -251,6 +263,7 @@ fn set_stage(worker: &mut Worker, stage: Stage) {
         Stage::Key => (Pc::KeyNext, none),
         Stage::SyncedZnode { again } => (Pc::Znode, Look { twice: again, ..none }),
         Stage::KeyAfterZnode { again, .. } => (Pc::Key, Look { twice: again, znode, ..none }),
+        Stage::Captured(_) => unreachable!("of captures only"),
         Stage::KeyAfterWalk { may_be_old, .. } => (Pc::Walked, Look { after_a_round: may_be_old, znode, ..none }),
     };
 }
@@ -494,6 +507,7 @@ fn decide(cfg: &Config, world: &mut World, i: usize, observed: Observed, effects
         {
             settle(cfg, &mut world.workers[i], End::Lost(Side::Redis));
         }
+        Decision::Capture(_) => unreachable!("of captures only"),
         Decision::End(end) => settle(cfg, &mut world.workers[i], end),
         Decision::Write(recorded, write) => begin(cfg, world, i, &recorded, write.task, effects),
     }

@@ -30,6 +30,15 @@ pub enum End {
         /// For what it was read.
         news: News,
     },
+    /// The stream has what the store of a capture holds.
+    OnRecord {
+        /// It had a value of the pair before.
+        had_value: bool,
+        /// It has one now.
+        has_value: bool,
+    },
+    /// The key of a capture is gone, and nobody saw it being deleted: it stays on the stream as it is.
+    Missing,
     /// This side lost its data and nothing flows there.
     Lost(Side),
     /// It is left as it is until somebody does something about it.
@@ -123,6 +132,12 @@ pub trait Leaves {
     /// The pair goes into quarantine, as this side lost its data.
     fn quarantine_lost(&mut self, side: Side);
 
+    /// The key of a capture is there, or was seen being deleted: it is not missed any more.
+    fn found(&mut self);
+
+    /// The key of a capture is gone, and nobody saw it being deleted: it is counted as lost, once.
+    fn miss(&mut self);
+
     /// Redis lost the key: no comparison may conclude that absent keys were deleted while the pair is as it is.
     fn block_conclusion(&mut self);
 
@@ -173,6 +188,16 @@ impl End {
                 leaves.not_inferred();
                 leaves.count(had_base, base.is_some());
                 give_back(leaves, base.is_none(), news);
+            }
+            End::OnRecord { had_value, has_value } => {
+                leaves.found();
+                leaves.release();
+                leaves.count(had_value, has_value);
+                leaves.finish();
+            }
+            End::Missing => {
+                leaves.miss();
+                leaves.finish();
             }
             End::Lost(side) => {
                 leaves.quarantine_lost(side);

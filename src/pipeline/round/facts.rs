@@ -70,6 +70,9 @@ pub trait Facts {
     /// Whether the newest record of the pair is a delete.
     fn is_deleted_on_record(&self) -> bool;
 
+    /// Whether Redis has lost data of which this key may be a part: nobody saw the key being deleted.
+    fn may_be_lost(&self) -> bool;
+
     /// When and how often the key changed, as far as a rule asks for it.
     fn times(&self, news: News, comparing: bool) -> Seen;
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each state is a value of its own type that an answer consumes, so an answer that does not belong to a state cannot be
-//! written down. The driver ([`super::engine`]) keeps the bytes, asks the stores for many pairs at once and hands each
+//! written down. The drivers (`observe`, `settle`, `apply`) keep the bytes, asks the stores for many pairs at once and hand each
 //! pair its answer. The exhaustive checker (`tests/model`) drives the same types, one request at a time.
 //!
 //! Why one pair and not the batch: nothing that is decided about a pair depends on another pair of its round. What does

@@ -6,8 +6,8 @@ use super::write::Write;
 use crate::change::{Digest, Side};
 use crate::pipeline::hint::News;
 use crate::plan::{
-    Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Step, Task, Told, Wait, Znode, agreed, lost, note,
-    plan, step,
+    Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Removal, Step, Task, Told, Wait, Znode, agreed,
+    lost, note, plan, step,
 };
 
 /// See the module.
@@ -30,6 +30,8 @@ pub struct Observed {
 pub enum Decision {
     /// Nothing is written: the pair's round ends.
     End(End),
+    /// The state of the side that is captured goes on the stream, unless it is the newest there. Nothing is written.
+    Capture(Side),
     /// This goes on the stream, then the write is made.
     Write(Record, Write),
 }
@@ -70,6 +72,12 @@ impl Observed {
             Step::Again(Wait::Event) => self.again(Pause::Event),
             Step::Again(Wait::Evicted) => self.again(Pause::Evicted),
             Step::Guarded => End::Guarded,
+            Step::Record(Side::Redis) if self.is_missing(facts) => End::Missing,
+            // Nothing is recorded from a digest.
+            Step::Record(Side::Redis) if matches!(self.observation.key, Key::Present { .. }) && !self.has_value => {
+                self.again(Pause::None)
+            }
+            Step::Record(side) => return Decision::Capture(side),
             // Checked before the change is recorded: the stream must not have a change that can never be written.
             Step::Do(record, task) => match facts.hindrance(&task, self.is_restore(&task)) {
                 Some(Hindrance::TooLarge) => self.quarantine(Reason::TooLarge),
@@ -78,6 +86,29 @@ impl Observed {
             },
         };
         Decision::End(end)
+    }
+
+    /// Not recorded: what to do with the state of a capture that the stream does not take now, or never.
+    #[must_use]
+    pub fn not_recorded(&self) -> End {
+        self.again(Pause::Stream)
+    }
+
+    /// The stream never takes the state of a capture.
+    #[must_use]
+    pub fn too_large(&self) -> End {
+        self.quarantine(Reason::TooLarge)
+    }
+
+    /// Whether the key of a capture is gone without that anybody saw it being deleted: then it may have been lost. An event that says
+    /// what became of it decides; a comparison finds what no event told.
+    fn is_missing(&self, facts: &impl Facts) -> bool {
+        let Key::Absent(vanished) = self.observation.key else { return false };
+        let has_event = self.news.event.is_some();
+        match self.news.removal.filter(|_| has_event) {
+            Some(removal) => removal == Removal::Lost,
+            None => (self.comparing || !has_event) && (!vanished.intact || facts.may_be_lost()),
+        }
     }
 
     /// Leaves the pair as it is until either side changes: both states become its base.

@@ -5,6 +5,7 @@
 //!   has it, the key is read next. An event that is not newer than the base is an echo and needs no read.
 //! - An event named the key: it is read with its sidecar; the znode is assumed to be as the base has it. Only while the
 //!   watch stands, has not named the znode, and a comparison has ended since it was laid.
+//! - A capture reads the one side that it has, and nothing else.
 //! - Otherwise, or when an assumption was refused, or when the pair is in quarantine (its base may be older than what was
 //!   read of it): ZooKeeper first, after `sync`, then Redis. A znode that is absent or older than the base is believed only
 //!   after a second such observation.
@@ -98,6 +99,8 @@ pub enum Stage {
     Znode,
     /// The key; the znode is assumed.
     Key,
+    /// The side that is captured, and no other.
+    Captured(Side),
     /// The znode, after `sync`.
     SyncedZnode {
         /// What was read of both sides the first time was doubted.
@@ -145,6 +148,9 @@ impl Reading {
     /// A round takes a pair.
     #[must_use]
     pub fn begin(news: News, facts: &impl Facts) -> Next {
+        if let Flow::Capture(side) = facts.policy().flow {
+            return Next::Read(Reading::captured(news, false, side));
+        }
         let slow = news.slow || facts.is_quarantined();
         let named = News { slow, ..news }.named();
         let stage = match path(named, facts.known(), facts.ensemble().id, facts.is_watched()) {
@@ -154,6 +160,12 @@ impl Reading {
             Path::Both => Stage::SyncedZnode { again: false },
         };
         Next::Read(Reading { news, comparing: false, stage })
+    }
+
+    /// The side that is captured is read.
+    #[must_use]
+    pub fn captured(news: News, comparing: bool, side: Side) -> Reading {
+        Reading { news, comparing, stage: Stage::Captured(side) }
     }
 
     /// Both sides are read, whatever is known.
@@ -179,9 +191,11 @@ impl Reading {
     #[must_use]
     pub fn ask(&self) -> Ask {
         match self.stage {
-            Stage::Znode => Ask::Znode,
+            Stage::Znode | Stage::Captured(Side::Zookeeper) => Ask::Znode,
             Stage::SyncedZnode { .. } => Ask::SyncedZnode,
-            Stage::Key | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => Ask::Key,
+            Stage::Key | Stage::Captured(Side::Redis) | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => {
+                Ask::Key
+            }
         }
     }
 
@@ -191,9 +205,18 @@ impl Reading {
         let pause = match self.stage {
             Stage::Znode => Pause::Zookeeper,
             Stage::Key => Pause::Redis,
-            Stage::SyncedZnode { .. } | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => Pause::Either,
+            Stage::Captured(_)
+            | Stage::SyncedZnode { .. }
+            | Stage::KeyAfterZnode { .. }
+            | Stage::KeyAfterWalk { .. } => Pause::Either,
         };
         End::Again(Again::both(self.news, self.comparing, pause))
+    }
+
+    /// Whether a pair is read of which nothing is assumed: if a store does not answer, its pause is that of [`Pause::Either`].
+    #[must_use]
+    pub fn assumes_nothing(&self) -> bool {
+        self.is_after_znode() || matches!(self.stage, Stage::Captured(_))
     }
 
     /// Whether the znode was read, and the key is read after it.
@@ -215,6 +238,8 @@ impl Reading {
     pub fn znode(self, found: FoundZnode, facts: &impl Facts) -> Next {
         match self.stage {
             Stage::Znode => self.after_znode(found, facts),
+            Stage::Captured(_) if !found.fits => Next::End(self.unfit(false)),
+            Stage::Captured(_) => Next::Observed(self.observed(None, found.znode, Key::AsBase, facts)),
             Stage::SyncedZnode { again } => self.to(Stage::KeyAfterZnode { znode: found, again }),
             Stage::Key | Stage::KeyAfterZnode { .. } | Stage::KeyAfterWalk { .. } => {
                 debug_assert!(false, "the key was asked for");
@@ -272,6 +297,7 @@ impl Reading {
                 }
                 (znode, true)
             }
+            Stage::Captured(_) => return self.with_key(Znode::AsBase, KeyAnswer { base: None, ..answer }, facts),
             Stage::Znode | Stage::SyncedZnode { .. } => {
                 debug_assert!(false, "the znode was asked for");
                 return self.to_both(false);
@@ -300,8 +326,11 @@ impl Reading {
                 let news = News { owed: self.news.owed || self.comparing, ..self.news };
                 return Next::End(End::Again(Again { news, pause: Pause::None }));
             }
-            // Nobody knows what a sidecar holds that may not be read.
-            FoundKey::Unfit { is_denied } => return Next::End(self.unfit(is_denied && !moment.intact)),
+            // Nobody knows what a sidecar holds that may not be read. A capture has none.
+            FoundKey::Unfit { is_denied } => {
+                let has_sidecars = !matches!(self.stage, Stage::Captured(_));
+                return Next::End(self.unfit(is_denied && has_sidecars && !moment.intact));
+            }
         };
         let has_value = matches!(answer.key, FoundKey::Value { has_bytes: true, .. });
         Next::Observed(Observed { has_value, life, ..self.observed(base, znode, key, facts) })

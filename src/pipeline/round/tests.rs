@@ -24,6 +24,7 @@ struct Knows {
     told: Told,
     newest_record: Option<NewestRecord>,
     hindrance: Option<Hindrance>,
+    may_be_lost: bool,
 }
 
 const TWO_WAY: Policy = Policy {
@@ -46,6 +47,7 @@ fn knows() -> Knows {
         told: Told { znode: true, key: true },
         newest_record: None,
         hindrance: None,
+        may_be_lost: false,
     }
 }
 
@@ -96,6 +98,9 @@ impl Facts for Knows {
     fn is_deleted_on_record(&self) -> bool {
         false
     }
+    fn may_be_lost(&self) -> bool {
+        self.may_be_lost
+    }
     fn times(&self, _news: News, _comparing: bool) -> Seen {
         Seen::default()
     }
@@ -126,6 +131,12 @@ impl Leaves for Log {
     }
     fn quarantine_lost(&mut self, side: Side) {
         self.0.push(format!("lost {side:?}"));
+    }
+    fn found(&mut self) {
+        self.0.push("found".to_owned());
+    }
+    fn miss(&mut self) {
+        self.0.push("miss".to_owned());
     }
     fn block_conclusion(&mut self) {
         self.0.push("block conclusion".to_owned());
@@ -226,7 +237,7 @@ fn decided(observed: Observed, facts: &Knows) -> Decision {
 fn writes(decision: Decision) -> (Record, Write) {
     match decision {
         Decision::Write(record, write) => (record, write),
-        end @ Decision::End(_) => panic!("something is to be written: {end:?}"),
+        other => panic!("something is to be written: {other:?}"),
     }
 }
 
@@ -381,4 +392,67 @@ fn what_no_request_holds_is_quarantined_and_what_redis_has_no_room_for_waits() {
         let Decision::End(end) = decided(observed(reading.znode(znode(2), &facts)), &facts) else { panic!() };
         assert_eq!(settled(end).first().map(String::as_str), Some(expected));
     }
+}
+
+fn captures(side: Side) -> Knows {
+    Knows { policy: Policy { flow: Flow::Capture(side), ..TWO_WAY }, known: Known::Unknown, ..knows() }
+}
+
+#[test]
+fn a_capture_reads_its_side_alone_and_records_what_is_there() {
+    let facts = captures(Side::Zookeeper);
+    let reading = reads(Reading::begin(named_znode(2), &facts));
+    assert_eq!(reading.ask(), Ask::Znode);
+    for found in [znode(2), ABSENT] {
+        assert_eq!(decided(observed(reading.znode(found, &facts)), &facts), Decision::Capture(Side::Zookeeper));
+    }
+    let facts = captures(Side::Redis);
+    let reading = reads(Reading::begin(named_key(), &facts));
+    assert_eq!(reading.ask(), Ask::Key);
+    assert_eq!(decided(observed(reading.key(answer(value(2), None), &facts)), &facts), Decision::Capture(Side::Redis));
+}
+
+#[test]
+fn what_a_capture_cannot_read_is_quarantined_and_an_ephemeral_znode_that_is_skipped_is_left_alone() {
+    let mut facts = captures(Side::Zookeeper);
+    let reading = reads(Reading::begin(named_znode(2), &facts));
+    assert!(matches!(reading.znode(UNREADABLE, &facts), Next::End(End::Quarantine { reason: Reason::Unfit, .. })));
+    facts.policy.ephemeral = Ephemeral::Skip;
+    let mut found = znode(2);
+    if let Znode::Present { ephemeral, .. } = &mut found.znode {
+        *ephemeral = true;
+    }
+    let decision = decided(observed(reading.znode(found, &facts)), &facts);
+    assert!(matches!(decision, Decision::End(End::AsItIs { .. })), "{decision:?}");
+    let facts = captures(Side::Redis);
+    let denied = answer(FoundKey::Unfit { is_denied: true }, None);
+    let end = Reading::captured(News::default(), true, Side::Redis).key(denied, &facts);
+    assert!(matches!(end, Next::End(End::Quarantine { blocks_conclusion: false, .. })), "{end:?}");
+}
+
+#[test]
+fn a_key_of_a_capture_that_nobody_saw_being_deleted_stays_on_the_stream_where_redis_may_have_lost_it() {
+    let decision = |news: News, comparing, intact, facts: &Knows| {
+        let mut gone = answer(FoundKey::Absent, None);
+        gone.moment.intact = intact;
+        decided(observed(Reading::captured(news, comparing, Side::Redis).key(gone, facts)), facts)
+    };
+    let (facts, recorded, missing) =
+        (captures(Side::Redis), Decision::Capture(Side::Redis), Decision::End(End::Missing));
+    let told = |event, removal| News { event: Some(event), removal, ..named_key() };
+    assert_eq!(decision(told("del", Some(Removal::Deleted)), false, false, &facts), recorded, "it was seen");
+    assert_eq!(decision(told("evicted", Some(Removal::Lost)), false, true, &facts), missing);
+    assert_eq!(decision(News::default(), true, true, &facts), recorded, "Redis has lost nothing");
+    assert_eq!(decision(News::default(), true, false, &facts), missing);
+    assert_eq!(decision(told("set", None), true, false, &facts), missing, "a comparison finds it");
+    assert_eq!(
+        decision(told("set", None), false, false, &facts),
+        recorded,
+        "an event names it, and its next one follows"
+    );
+    let lost = Knows { may_be_lost: true, ..captures(Side::Redis) };
+    assert_eq!(decision(News::default(), false, true, &lost), missing);
+    assert_eq!(settled(End::Missing), ["miss", "finish"]);
+    let on_record = End::OnRecord { had_value: true, has_value: false };
+    assert_eq!(settled(on_record), ["found", "release", "count true false", "finish"]);
 }

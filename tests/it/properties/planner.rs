@@ -33,7 +33,7 @@ fn rests(policy: &Policy, seen: &Observation, action: Action, context: &dyn Fn()
     let next = after(seen, action);
     let again = plan(policy, &next);
     let rests = match (action, again) {
-        (Action::Quarantine | Action::NotOurs | Action::Lost(_), again) => again == action,
+        (Action::Quarantine | Action::NotOurs | Action::Lost(_) | Action::Record(_), again) => again == action,
         (Action::Leave, again) => again == Action::Lost(Side::Redis),
         (Action::KeepApart, Action::Forget) => plan(policy, &after(&next, again)) == Action::Nothing,
         (_, again) => again == Action::Nothing,
@@ -164,6 +164,12 @@ fn stays_on_its_way(policy: &Policy, seen: &Observation, action: Action, context
         Znode::Present { ephemeral, .. } => ephemeral,
         Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
     };
+    let is_left_alone = is_ephemeral && policy.ephemeral == Ephemeral::Skip;
+    if let Flow::Capture(side) = policy.flow {
+        let does = if is_left_alone { Action::Nothing } else { Action::Record(side) };
+        assert_eq!(action, does, "a capture records, and writes nothing: {}", context());
+    }
+    assert!(!matches!(action, Action::Record(side) if policy.flow != Flow::Capture(side)), "{}", context());
     let (to, from, verdict) = match action {
         Action::ToRedis(verdict) => (Side::Redis, Side::Zookeeper, verdict),
         Action::ToZookeeper(verdict) => (Side::Zookeeper, Side::Redis, verdict),
@@ -172,7 +178,7 @@ fn stays_on_its_way(policy: &Policy, seen: &Observation, action: Action, context
     assert!(policy.flow.leads_to(to), "against the flow: {}", context());
     assert!(verdict.is_none_or(|verdict| verdict.winner == from && !verdict.reason.is_empty()), "{}", context());
     assert!(!(is_ephemeral && to == Side::Zookeeper), "an ephemeral is its session's: {}", context());
-    assert!(!(is_ephemeral && policy.ephemeral == Ephemeral::Skip), "it is not mapped: {}", context());
+    assert!(!is_left_alone, "it is not mapped: {}", context());
 }
 
 /// No base, no delete; and a loss is no delete.
@@ -229,7 +235,7 @@ fn after(seen: &Observation, action: Action) -> Observation {
     let absent = Key::Absent(Vanished { seen: None, now_ms: 0, intact: true, older: false });
     let mut then = *seen;
     match action {
-        Action::Nothing | Action::Quarantine | Action::NotOurs | Action::Lost(_) => {}
+        Action::Nothing | Action::Quarantine | Action::NotOurs | Action::Lost(_) | Action::Record(_) => {}
         Action::Agree => then.base = Some(next),
         Action::KeepApart => then.base = Some(Base { apart: true, ..next }),
         Action::Leave => then.base = Some(Base { apart: true, unproven: true, lost: true, ..next }),
