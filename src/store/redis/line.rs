@@ -7,7 +7,7 @@
 //!
 //! The adapter over the crate decides nothing: scripts, batches, sizes, reconnects, what an error means and what is asked
 //! again stand above the seam, so that they run on the double as well. What crosses the seam is plain data of the crate
-//! (a command as its packed words, an answer as a value); `tests/tidy.rs` forbids the rest of the crate in this room.
+//! (a command as its packed words, an answer as a value); `tests/tidy/main.rs` forbids the rest of the crate in this room.
 
 use super::access::Access;
 use futures::future::BoxFuture;
