@@ -2,7 +2,7 @@
 
 use crate::load::{self, keys_arrive, set_keys, set_znodes, znodes_arrive};
 use crate::raw;
-use crate::report::{Report, median};
+use crate::report::{Report, doing, median};
 use crate::servers::{Redis, Worker, ZooKeeper};
 use crate::{Outcome, Sizes};
 use std::time::{Duration, Instant};
@@ -36,6 +36,7 @@ async fn measured(
     worker: Option<&Worker>,
     work: impl Future<Output = Outcome<Instant>>,
 ) -> Outcome<Burst> {
+    doing(&format!("burst: {name}"));
     let cpu = || Outcome::Ok((servers.0.cpu()?, worker.map_or(Ok(0.0), Worker::cpu)?, servers.1.cpu()?));
     let (before, begun) = (cpu()?, Instant::now());
     let arrived = work.await?;
@@ -78,6 +79,7 @@ pub(crate) async fn zookeeper_to_redis(sizes: Sizes, report: &mut Report) -> Out
     let (client, connection) = (zookeeper.client().await?, redis.client().await?);
     let Sizes { sets, znodes, .. } = sizes;
     for root in ["raw", "settings"] {
+        doing(&format!("creating {znodes} znodes below {root}"));
         load::create_directories(&client, root, znodes).await?;
         load::create_znodes(&client, root, znodes).await?;
     }
@@ -132,6 +134,7 @@ async fn distinct_keys(sizes: Sizes, existing: &[&str], work: &str, report: &mut
     for round in 0..sizes.rounds + is_profiled {
         let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
         let (client, connection) = (zookeeper.client().await?, redis.client().await?);
+        doing(&format!("creating {} znodes to warm ZooKeeper up", keys / 2));
         for root in existing {
             load::create_directories(&client, root, keys).await?;
         }
@@ -175,6 +178,7 @@ pub(crate) async fn hot_keys(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let (mut shares, mut delays) = (Vec::new(), Vec::new());
     let mut next = hot_keys;
     for _ in 0..sizes.rounds {
+        doing(&format!("{hot_sets} SETs over {hot_keys} keys"));
         tokio::time::sleep(TRAIL).await;
         let writes = next..next + hot_sets;
         next = writes.end;

@@ -2,7 +2,7 @@
 
 use crate::load::{create_directories, create_znodes, key, set_keys, value, znodes_hold};
 use crate::raw::pair;
-use crate::report::Report;
+use crate::report::{Report, doing};
 use crate::servers::{Place, Redis, ZooKeeper};
 use crate::{Outcome, Sizes};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -108,6 +108,7 @@ pub(crate) async fn replay(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
     let client = redis.client().await?;
     let place = Place::new(&zookeeper, &redis, None)?;
+    doing(&format!("writing {changes} changes to the stream, and again by scripts"));
     write_stream(&place.stream(), changes, pairs).await?;
     let raw = raw_scripts(&client, changes, pairs).await?;
     let (took, peak) = replayed(&place, &client, pairs).await?;
@@ -130,6 +131,7 @@ pub(crate) async fn diff(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let pairs = sizes.pairs;
     let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
     let (znodes, client) = (zookeeper.client().await?, redis.client().await?);
+    doing(&format!("writing {pairs} pairs to both stores"));
     create_directories(&znodes, "settings", pairs).await?;
     create_znodes(&znodes, "settings", pairs).await?;
     set_keys(&client, "settings", pairs, 0..pairs).await?;

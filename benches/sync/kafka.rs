@@ -1,7 +1,7 @@
 //! The same with the stream in Kafka: latency end to end, and what a replay makes of a topic in an empty Redis.
 
 use crate::history::{MEMORY, SCRIPT_KEYS, SCRIPTS, change, rate, raw_script, replayed};
-use crate::report::Report;
+use crate::report::{Report, doing};
 use crate::servers::{Kafka, Place, Redis, ZooKeeper};
 use crate::{Outcome, Sizes};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -107,6 +107,7 @@ pub(crate) async fn replay(sizes: Sizes, report: &mut Report) -> Outcome<()> {
     let pairs = changes / CHANGES_OF_A_PAIR;
     let (zookeeper, redis, kafka) = (ZooKeeper::start().await?, Redis::start().await?, Kafka::start().await?);
     let client = redis.client().await?;
+    doing(&format!("writing {changes} changes to the topic"));
     write_topic(&kafka, changes, pairs).await?;
     let place = Place::new(&zookeeper, &redis, Some(&kafka))?;
     for _ in 0..sizes.rounds {

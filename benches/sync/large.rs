@@ -2,7 +2,7 @@
 
 use crate::load::{create_directories, create_znodes, keys_arrive, set_znodes};
 use crate::raw;
-use crate::report::Report;
+use crate::report::{Report, doing};
 use crate::servers::{Redis, Worker, ZooKeeper};
 use crate::{Outcome, Sizes};
 use futures::StreamExt;
@@ -56,6 +56,7 @@ async fn idle(
     });
     let (cpu, server, begun) = (worker.cpu()?, zookeeper.cpu()?, Instant::now());
     let intervals = sizes.idle_s.div_ceil(RECONCILE.as_secs());
+    doing(&format!("watching an idle worker for {} s", RECONCILE.as_secs() * intervals));
     tokio::time::sleep(RECONCILE * u32::try_from(intervals)?).await;
     let share = (worker.cpu()? - cpu) * 100.0 / begun.elapsed().as_secs_f64();
     let server = (zookeeper.cpu()? - server) * 100.0 / begun.elapsed().as_secs_f64();
@@ -90,6 +91,7 @@ async fn stopped_sink(
     sizes: Sizes,
     report: &mut Report,
 ) -> Outcome<()> {
+    doing(&format!("stopping Redis for {} s while znodes change", sizes.stopped_s));
     let before = worker.rss()?;
     redis.pause()?;
     let begun = Instant::now();
@@ -127,6 +129,7 @@ pub(crate) async fn run(sizes: Sizes, asked: Asked, report: &mut Report) -> Outc
     let (zookeeper, redis) = (ZooKeeper::start().await?, Redis::start().await?);
     let (client, connection) = (zookeeper.client().await?, redis.client().await?);
     let pairs = sizes.pairs;
+    doing(&format!("creating {pairs} znodes"));
     create_directories(&client, "settings", pairs).await?;
     let begun = Instant::now();
     create_znodes(&client, "settings", pairs).await?;
@@ -143,6 +146,7 @@ pub(crate) async fn run(sizes: Sizes, asked: Asked, report: &mut Report) -> Outc
     }
     let raw = raws.into_iter().fold(f64::INFINITY, f64::min);
 
+    doing("first sync");
     let (servers, begun) = (zookeeper.cpu()? + redis.cpu()?, Instant::now());
     let mut worker = Worker::start(&zookeeper, &redis)?;
     let is_profiled = worker.profile("first-sync").await?;

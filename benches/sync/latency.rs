@@ -2,7 +2,7 @@
 
 use crate::load::{self, create_directories, create_znodes, keys_arrive};
 use crate::raw;
-use crate::report::{Report, at};
+use crate::report::{Report, at, doing};
 use crate::servers::{Kafka, Redis, Worker, ZooKeeper};
 use crate::{Outcome, Sizes};
 use futures::StreamExt;
@@ -88,6 +88,7 @@ pub(crate) async fn run(sizes: Sizes, kafka: Option<&Kafka>, report: &mut Report
         next += count;
         next - count..next
     };
+    doing(&format!("{singles} single changes each way by the raw loops"));
     let raw_to_redis = {
         let _tasks = raw::zookeeper_to_redis(&zookeeper, &redis, "raw").await?;
         to_redis(&zookeeper, &redis, "raw", some(warm)).await?;
@@ -101,6 +102,7 @@ pub(crate) async fn run(sizes: Sizes, kafka: Option<&Kafka>, report: &mut Report
     let mut worker = Worker::start_on(&zookeeper, &redis, kafka)?;
     worker.ready().await?;
     keys_arrive(&connection, "settings", PAIRS, |pair| pair).await?;
+    doing(&format!("{singles} single changes each way by Keepstep"));
     to_redis(&zookeeper, &redis, "settings", some(warm)).await?;
     let keepstep = to_redis(&zookeeper, &redis, "settings", some(singles)).await?;
     judge(report, "latency, ZooKeeper → Redis", &keepstep, &raw_to_redis, kafka);

@@ -3,6 +3,7 @@
 //! Pairs are numbered. Pair 1234 below `settings` is the znode `/settings/0001/0234` and the key `settings:0001:0234`.
 
 use crate::Outcome;
+use crate::report::Wait;
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use std::ops::Range;
@@ -133,13 +134,11 @@ pub(crate) async fn keys_arrive(
     last: impl Fn(usize) -> usize,
 ) -> Outcome<Instant> {
     let pause = if pairs > 50_000 { Duration::from_millis(50) } else { Duration::from_millis(2) };
-    let begun = Instant::now();
+    let mut wait = Wait::new(format!("the last values of {pairs} keys below {root}"), ARRIVAL);
     let some = sample(pairs);
     let all: Vec<usize> = (0..pairs).collect();
     'wait: loop {
-        if begun.elapsed() > ARRIVAL {
-            return Err(format!("Redis does not get equal below {root}").into());
-        }
+        wait.goes_on()?;
         tokio::time::sleep(pause).await;
         let size: usize = redis::cmd("DBSIZE").query_async(&mut client.clone()).await?;
         if size < pairs || !keys_hold(client, root, &some, &last).await? {
@@ -194,11 +193,9 @@ pub(crate) async fn znodes_arrive(
     last: impl Fn(usize) -> usize,
 ) -> Outcome<Instant> {
     let directories = directories(root, pairs);
-    let begun = Instant::now();
+    let mut wait = Wait::new(format!("the last values of {pairs} znodes below {root}"), ARRIVAL);
     loop {
-        if begun.elapsed() > ARRIVAL {
-            return Err(format!("ZooKeeper does not get equal below {root}").into());
-        }
+        wait.goes_on()?;
         tokio::time::sleep(Duration::from_millis(10)).await;
         let mut multi = client.new_multi_reader();
         directories.iter().try_for_each(|directory| multi.add_get_data(directory))?;

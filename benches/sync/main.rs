@@ -23,7 +23,7 @@ mod report;
 mod servers;
 mod take_over;
 
-use report::Report;
+use report::{Report, doing};
 use std::error::Error;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,7 +99,13 @@ const SMALL: Sizes = Sizes {
 };
 
 async fn run(wanted: &[String], sizes: Sizes) -> Outcome<()> {
-    let asks = |work: &str| wanted.iter().any(|one| one == work || one == "all");
+    let asks = |work: &str| {
+        let asked = wanted.iter().any(|one| one == work || one == "all");
+        if asked {
+            doing(&format!("== {work}"));
+        }
+        asked
+    };
     let mut report = Report::default();
     println!("{}", servers::versions());
     if asks("zk-to-redis") {

@@ -1,4 +1,46 @@
-//! What was measured, as rows: printed as they come, and once more as one table.
+//! What was measured, as rows: printed as they come, and once more as one table. And what is being done, as lines with
+//! the time since the start, so that a run that waits says for what.
+
+use crate::Outcome;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A wait that takes longer says so again after each of these.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// Prints what is done from now on.
+pub(crate) fn doing(what: &str) {
+    println!("   [{:6.1} s] {what}", START.elapsed().as_secs_f64());
+}
+
+/// A wait with an end: says every ten seconds what for, and fails when `limit` has passed.
+pub(crate) struct Wait {
+    what: String,
+    begun: Instant,
+    limit: Duration,
+    reminded: Duration,
+}
+
+impl Wait {
+    pub(crate) fn new(what: String, limit: Duration) -> Wait {
+        Wait { what, begun: Instant::now(), limit, reminded: Duration::ZERO }
+    }
+
+    /// Called again and again while there is nothing yet.
+    pub(crate) fn goes_on(&mut self) -> Outcome<()> {
+        let waited = self.begun.elapsed();
+        if waited > self.limit {
+            return Err(format!("waited {:.0} s for {}", waited.as_secs_f64(), self.what).into());
+        }
+        if waited > self.reminded + REMIND {
+            self.reminded = waited;
+            doing(&format!("still waiting for {} after {:.0} s", self.what, waited.as_secs_f64()));
+        }
+        Ok(())
+    }
+}
 
 /// One goal.
 struct Row {

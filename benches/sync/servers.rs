@@ -1,6 +1,7 @@
 //! The processes: one ZooKeeper, one Redis, one worker. Each ends with the value that stands for it.
 
 use crate::Outcome;
+use crate::report::{Wait, doing};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
@@ -134,13 +135,29 @@ async fn ask(address: SocketAddr, request: &str) -> Outcome<String> {
     tokio::time::timeout(Duration::from_secs(2), exchange).await?
 }
 
-async fn wait_for(process: &mut Process, address: SocketAddr, request: &str, answer: &str) -> Outcome<()> {
-    let begun = Instant::now();
+/// A request to a worker, which refuses one whose `Host` is not its own address.
+fn get(path: &str, address: SocketAddr) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+}
+
+/// Waits until the answer contains `answer`. An answer that contains neither `answer` nor `not_yet` is an error at once: it
+/// does not change by waiting.
+async fn wait_for(
+    process: &mut Process,
+    address: SocketAddr,
+    request: &str,
+    answer: &str,
+    not_yet: &str,
+) -> Outcome<()> {
+    let mut wait = Wait::new(format!("{answer:?} from {address}"), START * 10);
     loop {
         process.alive()?;
+        wait.goes_on()?;
         match ask(address, request).await {
             Ok(text) if text.contains(answer) => return Ok(()),
-            other if begun.elapsed() > START * 10 => return Err(format!("no {answer:?}: {other:?}").into()),
+            Ok(text) if !text.is_empty() && !text.contains(not_yet) => {
+                return Err(format!("neither {answer:?} nor {not_yet:?}: {text:?}").into());
+            }
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -155,6 +172,7 @@ pub(crate) struct ZooKeeper {
 
 impl ZooKeeper {
     pub(crate) async fn start() -> Outcome<ZooKeeper> {
+        doing("starting ZooKeeper");
         let (dir, port) = (directory()?, free_port()?);
         let config = format!(
             "tickTime=1000\ninitLimit=10\nsyncLimit=5\nadmin.enableServer=false\n4lw.commands.whitelist=*\n\
@@ -167,7 +185,7 @@ impl ZooKeeper {
             .args(["org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"])
             .current_dir(dir.path());
         let mut process = Process::start(&mut java, dir.path().join("log"))?;
-        wait_for(&mut process, local(port), "srvr", "Mode:").await?;
+        wait_for(&mut process, local(port), "srvr", "Mode:", "not currently serving").await?;
         Ok(ZooKeeper { process, port, _dir: dir })
     }
 
@@ -191,6 +209,7 @@ pub(crate) struct Kafka {
 
 impl Kafka {
     pub(crate) async fn start() -> Outcome<Kafka> {
+        doing("starting Kafka");
         let (dir, port, quorum) = (directory()?, free_port()?, free_port()?);
         let config = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{quorum}\n\
@@ -234,12 +253,13 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> Outcome<Redis> {
+        doing("starting Redis");
         let (dir, port) = (directory()?, free_port()?);
         let mut server = Command::new(redis_server());
         server.current_dir(dir.path()).args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         server.args(["--appendonly", "no", "--notify-keyspace-events", "KA"]);
         let mut process = Process::start(&mut server, dir.path().join("log"))?;
-        wait_for(&mut process, local(port), "PING\r\nQUIT\r\n", "PONG").await?;
+        wait_for(&mut process, local(port), "PING\r\nQUIT\r\n", "PONG", "LOADING").await?;
         Ok(Redis { process, port, _dir: dir })
     }
 
@@ -322,6 +342,7 @@ impl Place {
         let mut command = keepstep();
         command.current_dir(self.dir.path()).arg(verb).arg("pipeline.yaml").args(flags);
         command.args(["--data-dir", "data", "--format", "json"]);
+        doing(&format!("keepstep {verb} {}", flags.join(" ")));
         let begun = Instant::now();
         let mut process = Process::start(&mut command, self.dir.path().join("log"))?;
         let mut peak = 0.0_f64;
@@ -370,8 +391,8 @@ impl Worker {
 
     /// Waits until it is ready.
     pub(crate) async fn ready(&mut self) -> Outcome<()> {
-        wait_for(&mut self.process, self.http, "GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", " 200 ")
-            .await
+        doing("waiting until the worker is ready");
+        wait_for(&mut self.process, self.http, &get("/ready", self.http), " 200 ", " 503 ").await
     }
 
     pub(crate) fn cpu(&self) -> Outcome<f64> {
@@ -396,7 +417,7 @@ impl Worker {
     /// Prints the worker's own counts, if they are wanted.
     pub(crate) async fn show_metrics(&self) -> Outcome<()> {
         if env::var_os("KEEPSTEP_BENCH_METRICS").is_some() {
-            let answer = ask(self.http, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+            let answer = ask(self.http, &get("/metrics", self.http)).await?;
             let is_count = |line: &&str| line.starts_with("keepstep_") && !line.contains("_bucket{");
             answer.lines().filter(is_count).for_each(|line| println!("      {line}"));
         }

@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::load::create_directories;
-use crate::report::{Report, at};
+use crate::report::{Report, at, doing};
 use crate::servers::{Kafka, Redis, Worker, ZooKeeper};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ pub(crate) async fn run(kafka: Option<&Kafka>, report: &mut Report) -> Outcome<(
     for kill in 0..KILLS {
         let mut standby = Worker::start_on(&zookeeper, &redis, kafka)?;
         standby.ready().await?;
+        doing(&format!("killing owner {} of {KILLS}", kill + 1));
         drop(owner);
         let begun = Instant::now();
         let value = format!("after {kill}");

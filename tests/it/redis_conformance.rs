@@ -19,6 +19,7 @@ use keepstep::store::{Claim, JournalEntry, KeyEdit, KeyOp, KeyWrite, Remembered,
 use keepstep_doubles::redis::line::{Double, words_of};
 use keepstep_doubles::redis::scripts;
 use keepstep_doubles::redis::server::Kindness;
+use keepstep_doubles::redis::version::Version;
 use pair::{Pair, Pushed, Side, plain, words_of_load};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,15 @@ fn access(redis: &Redis) -> Access {
     Access { host: address.ip().to_string(), port: address.port(), database: 0, username: None, password: None }
 }
 
+/// A double of the server that this one is.
+async fn double_of(redis: &Redis) -> Double {
+    let info: String = redis.run("INFO server").await;
+    let version = Version::of_info(&info).unwrap_or_else(|| panic!("no version: {info}"));
+    let double = Double::default();
+    double.with(|server| server.version = version);
+    double
+}
+
 /// Plays random steps on both; the difference, if there is one, and how often each answer came.
 async fn play(
     redis: &Redis,
@@ -45,7 +55,13 @@ async fn play(
     seed: u64,
     steps: usize,
 ) -> Result<BTreeMap<String, usize>, String> {
-    for command in ["REPLICAOF NO ONE", "CONFIG SET maxmemory 0 min-replicas-to-write 0", "FLUSHALL", "SCRIPT FLUSH"] {
+    for command in [
+        "REPLICAOF NO ONE",
+        "CONFIG SET maxmemory 0 min-replicas-to-write 0",
+        "FLUSHALL",
+        "SCRIPT FLUSH",
+        "CONFIG RESETSTAT",
+    ] {
         redis.run::<()>(command).await;
     }
     redis.run::<()>("CONFIG SET notify-keyspace-events KA").await;
@@ -219,7 +235,8 @@ async fn the_double_answers_pushes_and_shows_what_a_server_does() {
     let mut unmet: BTreeSet<&str> = scripts::ALL.iter().map(|script| script.name).chain(codes).collect();
     let first = seed();
     for seed in (0..PLAYS).map(|play| first.wrapping_add(play)) {
-        let met = play(&redis, &Double::default(), &texts, seed, STEPS).await.unwrap_or_else(|why| panic!("{why}"));
+        let met =
+            play(&redis, &double_of(&redis).await, &texts, seed, STEPS).await.unwrap_or_else(|why| panic!("{why}"));
         unmet.retain(|name| !met.contains_key(*name));
         if unmet.is_empty() {
             return;
@@ -244,11 +261,11 @@ async fn a_double_that_is_kinder_than_a_server_is_found() {
         Kindness::KeepsExpiry,
     ] {
         for seed in (0..PLAYS).map(|play| first.wrapping_add(play)) {
-            let double = Double::default();
+            let double = double_of(&redis).await;
             double.with(|server| server.kindness = Some(kindness));
             if play(&redis, &double, &texts, seed, STEPS).await.is_err() {
                 // What was found is the kindness, and nothing else.
-                let strict = play(&redis, &Double::default(), &texts, seed, STEPS).await;
+                let strict = play(&redis, &double_of(&redis).await, &texts, seed, STEPS).await;
                 assert!(strict.is_ok(), "what was found was something else: {strict:?}");
                 continue 'kindness;
             }
@@ -282,7 +299,7 @@ async fn ids(side: &Side) -> [String; 2] {
 #[tokio::test]
 async fn the_double_comes_back_and_evicts_as_a_server_does() {
     let mut redis = Redis::start().await;
-    let double = Double::default();
+    let double = double_of(&redis).await;
     let texts = shipped().await;
     for rule in ["reset on >secret ~* &* +@all"] {
         redis.run::<()>(&format!("ACL SETUSER limited {rule}")).await;

@@ -118,6 +118,9 @@ impl Server {
             "acl" => self.set_user(arguments),
             "debug" => Ok(Reply::Status("OK")),
             "psubscribe" => Ok(self.subscribe(at.connection, &arguments[0])),
+            "punsubscribe" if self.version.refuses_needless_unsubscribe() && !self.subscribes(at.connection) => {
+                Err("NOSUB 'punsubscribe' command executed not in subscribed mode".to_owned())
+            }
             "punsubscribe" => Ok(self.unsubscribe(at.connection, &arguments[0])),
             "publish" => Ok(Reply::Int(self.publish(&arguments[0], &arguments[1]))),
             "evalsha" => self.evaluate(at, arguments),
@@ -260,9 +263,10 @@ impl Server {
     fn info(&self) -> String {
         let role = if self.role == Role::Primary { "master" } else { "slave" };
         let mut text = format!(
-            "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:{}\r\n\r\n# Persistence\r\nloading:{}\r\n\r\n\
+            "# Server\r\n{}run_id:{}\r\n\r\n# Persistence\r\nloading:{}\r\n\r\n\
              # Stats\r\nexpired_keys:{}\r\nevicted_keys:{}\r\n\r\n# Replication\r\nrole:{role}\r\nmaster_replid:{}\r\n\
              master_repl_offset:{}\r\n\r\n# Commandstats\r\n",
+            self.version.info(),
             self.run_id(),
             u8::from(self.is_loading),
             self.expired,

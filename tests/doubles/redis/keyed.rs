@@ -61,6 +61,15 @@ impl Server {
         is_there
     }
 
+    /// Removes a key that was given an expiry which is past.
+    fn overtake(&mut self, database: usize, key: &[u8]) {
+        if !self.version.expires_what_is_past() {
+            self.delete(database, key);
+        } else if self.databases[database].remove(key).is_some() {
+            self.gone(database, key);
+        }
+    }
+
     pub(super) fn keyed(&mut self, database: usize, name: &str, arguments: &[Bytes]) -> Answer {
         let key = arguments[0].as_slice();
         match name {
@@ -127,7 +136,7 @@ impl Server {
                 let now = self.now_ms;
                 let Some(entry) = self.live(database, key) else { return Ok(Reply::Int(0)) };
                 if at <= now {
-                    self.delete(database, key);
+                    self.overtake(database, key);
                 } else {
                     entry.expires_ms = Some(at);
                     self.changed(key);
@@ -172,6 +181,11 @@ impl Server {
         let held = self.live(database, key).map(|entry| entry.expires_ms);
         if (only_new && held.is_some()) || (only_old && held.is_none()) {
             return Ok(Reply::Nil);
+        }
+        let now = self.now_ms;
+        if self.version.sets_nothing_that_is_past() && expires_ms.is_some_and(|at| at <= now) {
+            self.overtake(database, key);
+            return Ok(OK);
         }
         let keeps = keeps || (self.kindness == Some(Kindness::KeepsExpiry) && expires_ms.is_none());
         let kept = if keeps { held.flatten() } else { None };

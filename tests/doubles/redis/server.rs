@@ -5,6 +5,7 @@ use super::commands::At;
 use super::data::{Bytes, Keys};
 use super::glob::matches;
 use super::reply::{Push, Reply, Sent};
+use super::version::Version;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Number of databases, as by default.
@@ -60,6 +61,7 @@ pub struct Copy(Vec<Keys>);
 /// See the module.
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 pub struct Server {
+    pub version: Version,
     /// Its clock, milliseconds since the epoch. The caller moves it.
     pub now_ms: i64,
     pub(super) databases: Vec<Keys>,
@@ -97,6 +99,7 @@ impl Default for Server {
             ("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"),
         ];
         Server {
+            version: Version::default(),
             now_ms: 1_800_000_000_000,
             databases: vec![Keys::default(); DATABASES],
             connections: Vec::new(),
@@ -244,12 +247,17 @@ impl Server {
         // A replica waits for its primary to say so.
         if is_expired && self.role == Role::Primary {
             self.databases[database].remove(key);
-            self.expired += 1;
-            if self.kindness != Some(Kindness::ExpiresInSilence) {
-                self.notify('x', "expired", key, database);
-            }
-            self.changed(key);
+            self.gone(database, key);
         }
+    }
+
+    /// A key has expired and was removed.
+    pub(super) fn gone(&mut self, database: usize, key: &[u8]) {
+        self.expired += 1;
+        if self.kindness != Some(Kindness::ExpiresInSilence) {
+            self.notify('x', "expired", key, database);
+        }
+        self.changed(key);
     }
 
     /// Removes a key since memory is short.
@@ -306,6 +314,10 @@ impl Server {
             let channel = format!("__keyevent@{database}__:{event}");
             self.publish(channel.as_bytes(), key);
         }
+    }
+
+    pub(super) fn subscribes(&self, connection: usize) -> bool {
+        !self.connections[connection].patterns.is_empty()
     }
 
     /// Sends a message to everybody who subscribed to a pattern of its channel, once for each such pattern.

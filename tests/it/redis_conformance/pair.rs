@@ -267,13 +267,12 @@ impl Pair<'_> {
             }
             let info = side.run(0, &words(&["INFO"])).await.map_err(|error| error.to_string())?;
             let Value::VerbatimString { text, .. } = info else { return Err(format!("INFO: {info:?}")) };
-            // Valkey 9.1 calls the mode by another name.
-            let text = text.replace("\nserver_mode:", "\nredis_mode:");
             let field = |name: &str| {
                 let prefix = format!("{name}:");
                 text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
             };
-            seen.push((found, ["role", "loading", "redis_mode"].map(field)));
+            let version = ["redis_version", "server_name", "valkey_version", "redis_mode", "server_mode"];
+            seen.push((found, version.map(field), ["role", "loading", "expired_keys", "evicted_keys"].map(field)));
         }
         if seen[0] != seen[1] {
             return Err(format!("seen\n  real:   {:?}\n  double: {:?}", seen[0], seen[1]));

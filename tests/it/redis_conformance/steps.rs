@@ -155,7 +155,7 @@ pub fn plainly(rng: &mut Rng, known: &mut Known) -> Words {
     let name = if rng.u8(0..8) == 0 { one_of(rng, &BUCKETS) } else { key };
     // Far in the future, so that both clocks agree.
     let far = (4_000_000_000_000 + rng.u64(0..3)).to_string();
-    let parts: Vec<&str> = match rng.u8(0..44) {
+    let parts: Vec<&str> = match rng.u8(0..45) {
         0..=5 => vec!["SET", name, value],
         6 => vec!["SET", name, value, "PXAT", &far],
         7 => vec!["SET", name, value, one_of(rng, &["NX", "XX", "KEEPTTL"])],
@@ -204,6 +204,7 @@ pub fn plainly(rng: &mut Rng, known: &mut Known) -> Words {
             vec!["CONFIG", "SET", "min-replicas-to-write", if known.is_short { "1" } else { "0" }]
         }
         43 => vec!["NONESUCH", name],
+        44 => vec!["SET", name, value, "PXAT", "1000"],
         _ => vec!["GET", key, "too many"][..2].to_vec(),
     };
     words(&parts)
