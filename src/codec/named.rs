@@ -1,8 +1,8 @@
-//! Which pair a change is of, without its values: what a stream asks of every record when it is opened.
+//! Which pair a change is of, without its values: what a stream asks of every record when it is opened, and when it lists its pairs.
 
 use super::datum::Reader;
 use super::{CodecError, Decoder, own, split};
-use crate::change::{Connector, KeyedHash, Op, ValueKind};
+use crate::change::{self, Connector, KeyedHash, Op, ValueKind};
 use serde::Deserialize;
 
 /// The fields of [`crate::change::Change`] up to its pair, borrowed. A test holds it to the schema.
@@ -12,7 +12,7 @@ struct Beginning<'b> {
     #[serde(borrow)]
     _before: Option<&'b [u8]>,
     #[serde(borrow)]
-    _after: Option<&'b [u8]>,
+    after: Option<&'b [u8]>,
     #[serde(borrow)]
     _source: Source<'b>,
     _ts_ms: i64,
@@ -69,8 +69,27 @@ impl Decoder {
             let pair = self.decode(bytes)?.pair;
             return Ok(KeyedHash::of_pair(pair.zookeeper.as_deref(), pair.redis.as_deref()));
         }
-        let beginning = Beginning::deserialize(&mut Reader { rest: datum });
-        let pair = beginning.map_err(|error| CodecError::Malformed(error.to_string()))?.pair;
+        let pair = beginning(datum)?.pair;
         Ok(KeyedHash::of_pair(pair.zookeeper, pair.redis))
     }
+
+    /// The pair that the change in a single object is of, unless the change is a delete.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], though nothing behind the pair is looked at.
+    pub fn pair_if_exists(&self, bytes: &[u8]) -> Result<Option<change::Pair>, CodecError> {
+        let (fingerprint, datum) = split(bytes)?;
+        if fingerprint != own()?.fingerprint {
+            let change = self.decode(bytes)?;
+            return Ok(change.after.is_some().then_some(change.pair));
+        }
+        let Beginning { after, pair, .. } = beginning(datum)?;
+        let Pair { zookeeper, redis } = pair;
+        let named = || change::Pair { zookeeper: zookeeper.map(str::to_owned), redis: redis.map(<[u8]>::to_vec) };
+        Ok(after.map(|_| named()))
+    }
+}
+
+fn beginning(datum: &[u8]) -> Result<Beginning<'_>, CodecError> {
+    Beginning::deserialize(&mut Reader { rest: datum }).map_err(|error| CodecError::Malformed(error.to_string()))
 }

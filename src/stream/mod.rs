@@ -88,6 +88,8 @@ pub struct Latest {
     pub after: LatestValue,
     /// Its `source.czxid`.
     pub czxid: Option<i64>,
+    /// Its `source.mzxid`.
+    pub mzxid: Option<i64>,
     /// Its `source.version`.
     pub version: Option<i32>,
     /// Its [`Change::decision`]: what has the same is on the stream already.
@@ -137,7 +139,8 @@ impl From<Recorded> for Latest {
         let Recorded { position, change } = recorded;
         let decision = change.decision();
         let after = change.after.map_or(LatestValue::Absent, LatestValue::Kept);
-        Latest { position, after, czxid: change.source.czxid, version: change.source.version, decision }
+        let (czxid, mzxid, version) = (change.source.czxid, change.source.mzxid, change.source.version);
+        Latest { position, after, czxid, mzxid, version, decision }
     }
 }
 
@@ -209,6 +212,12 @@ pub trait Stream: Send + Sync {
     /// Whether the stream knows the pair. No I/O; exact but for a collision of 64-bit hashes.
     fn knows(&self, pair: &Pair) -> bool;
 
+    /// The pairs that exist by this stream, in pieces: those whose newest record is not a delete, up to `limit` of them (at least one)
+    /// from position `from` on. Begin with 1 and go on with `next`; a piece whose `next` is its `from` was the last. All pieces together
+    /// name each pair once; one that is recorded meanwhile may be named again, and one that is deleted meanwhile may have been named.
+    /// For an opening for writing. Cancel-safe: the same piece may be asked for again.
+    fn existing(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<ExistingPairs, StreamError>>;
+
     /// Up to `limit` records (at least one if there is one) with positions `>= from`, in order, as far as
     /// `bytes` encoded bytes go. Thinned positions are skipped; where there is nothing at or after `from` yet the answer
     /// is empty and `next` is `from`. A record that cannot be read is reported in `damaged`, never delivered, never fatal.
@@ -241,4 +250,13 @@ pub struct ReadBatch {
     pub next: Position,
     /// One sentence for each damaged place that was passed: file, offset, bytes skipped.
     pub damaged: Vec<String>,
+}
+
+/// An answer of [`Stream::existing`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExistingPairs {
+    /// The pairs, in the order of their newest records. There may be none though others follow.
+    pub pairs: Vec<Pair>,
+    /// The position to go on with.
+    pub next: Position,
 }

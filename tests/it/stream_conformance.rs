@@ -139,6 +139,7 @@ pub fn pair_of(number: u64) -> Pair {
 pub fn change(pair: u64, ts_ms: i64, value: Option<&[u8]>) -> Change {
     let mut source = Source::new(Connector::Zookeeper, "zk", ts_ms);
     source.czxid = Some(i64::try_from(pair).unwrap() + 100);
+    source.mzxid = Some(i64::try_from(pair).unwrap() + 200);
     source.version = Some(7);
     Change {
         op: if value.is_some() { Op::Update } else { Op::Delete },
@@ -166,6 +167,10 @@ pub fn marker(ts_ms: i64) -> Change {
 
 /// A value that a command replaced.
 pub fn replaced(value: &str) -> Change {
+    replaced_of(1, value)
+}
+
+fn replaced_of(pair: u64, value: &str) -> Change {
     let conflict = Conflict {
         winner: "zk".to_owned(),
         loser: "cache".to_owned(),
@@ -175,7 +180,7 @@ pub fn replaced(value: &str) -> Change {
         rule: "repair".to_owned(),
         reason: "somebody asked for it".to_owned(),
     };
-    Change { op: Op::Marker, conflict: Some(conflict), epoch: 0, ..change(1, start_ms(), Some(value.as_bytes())) }
+    Change { op: Op::Marker, conflict: Some(conflict), epoch: 0, ..change(pair, start_ms(), Some(value.as_bytes())) }
 }
 
 /// Everything on it, read in portions of this many.
@@ -241,7 +246,7 @@ async fn the_newest_record_of_a_pair_is_known_with_what_tells_values_apart(place
     let check = |stream: &dyn Stream, keeps_values: bool| {
         let latest = |pair: u64| stream.latest(&pair_of(pair)).unwrap();
         let one = latest(1).unwrap();
-        assert_eq!((one.position, one.czxid, one.version), (second, Some(101), Some(7)));
+        assert_eq!((one.position, one.czxid, one.mzxid, one.version), (second, Some(101), Some(201), Some(7)));
         assert!(one.after.is(Some(b"new")) && !one.after.is(Some(b"old")) && !one.after.is(None));
         if keeps_values {
             assert_eq!(one.after.kept().as_deref(), Some(b"new".as_slice()));
@@ -255,6 +260,59 @@ async fn the_newest_record_of_a_pair_is_known_with_what_tells_values_apart(place
     check(stream.as_ref(), true);
     drop(stream);
     check(place.open().await.as_ref(), false);
+}
+
+/// The pairs that exist by the stream, asked for in portions of this many.
+pub async fn existing(stream: &dyn Stream, portion: usize) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    let mut from = 1;
+    loop {
+        let piece = stream.existing(from, portion).await.unwrap();
+        assert!(piece.pairs.len() <= portion);
+        pairs.extend(piece.pairs);
+        if piece.next == from {
+            return pairs;
+        }
+        assert!(piece.next > from, "the list goes on");
+        from = piece.next;
+    }
+}
+
+async fn the_pairs_that_exist_are_named_once_each(place: impl Place) {
+    let stream = place.open().await;
+    assert_eq!(existing(stream.as_ref(), 5).await, []);
+    let start = start_ms();
+    let value = |pair: u64| change(pair, start, Some(format!("v{pair}").as_bytes()));
+    let from_redis = Change { source: Source::new(Connector::Redis, "cache", start), ..change(9, start, Some(b"")) };
+    let first: Vec<Change> = (0..6).map(value).chain([from_redis, marker(start)]).collect();
+    stream.append(Arc::new(first)).await.unwrap();
+    // Pair 2 is deleted; 3 is deleted and comes back; a value that a command replaced is no state of 7.
+    let again =
+        vec![change(2, start, None), change(3, start, None), value(0), value(3), replaced_of(7, "old"), value(0)];
+    stream.append(Arc::new(again)).await.unwrap();
+    let expected: Vec<Pair> = [1, 4, 5, 9, 3, 0].map(pair_of).to_vec();
+    assert_eq!(stream.latest(&pair_of(9)).unwrap().unwrap().mzxid, None, "a key has no mzxid");
+    for portion in [1, 4, 1000] {
+        assert_eq!(existing(stream.as_ref(), portion).await, expected, "in portions of {portion}");
+    }
+    drop(stream);
+    let stream = place.open().await;
+    assert_eq!(existing(stream.as_ref(), 3).await, expected, "after it was opened anew");
+    // What is recorded while the list is read is in the rest of it.
+    let piece = stream.existing(1, 2).await.unwrap();
+    stream.append(Arc::new(vec![change(1, start, None), value(8)])).await.unwrap();
+    let mut rest = piece.pairs;
+    let mut from = piece.next;
+    loop {
+        let piece = stream.existing(from, 2).await.unwrap();
+        rest.extend(piece.pairs);
+        if piece.next == from {
+            break;
+        }
+        from = piece.next;
+    }
+    assert!(rest.contains(&pair_of(8)), "{rest:?}");
+    assert_eq!(existing(stream.as_ref(), 100).await, [4, 5, 9, 3, 0, 8].map(pair_of));
 }
 
 async fn a_place_is_found_by_its_time(place: impl Place) {
@@ -448,6 +506,7 @@ conformance!(
     changes_are_read_back_in_order_at_consecutive_positions,
     an_empty_stream_says_so,
     the_newest_record_of_a_pair_is_known_with_what_tells_values_apart,
+    the_pairs_that_exist_are_named_once_each,
     a_place_is_found_by_its_time,
     the_largest_change_that_can_be_is_taken,
     a_change_that_is_too_large_is_named_and_the_others_go_in_without_it,

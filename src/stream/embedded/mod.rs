@@ -18,6 +18,7 @@
 //! positions back. Memory: 21 to 43 bytes a pair that the stream ever knew, and 24 bytes a 64 KiB of log.
 
 mod compact;
+mod existing;
 mod file;
 mod follow;
 mod frame;
@@ -35,7 +36,7 @@ mod writer;
 
 pub use steps::{CompactorSteps, Step, WriterSteps};
 
-use super::{Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
+use super::{ExistingPairs, Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::codec;
 use crate::env;
@@ -353,6 +354,10 @@ impl Stream for EmbeddedStream {
 
     fn knows(&self, pair: &Pair) -> bool {
         self.log.read().index.get(known_as(pair)).is_some()
+    }
+
+    fn existing(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<ExistingPairs, StreamError>> {
+        self.ask(move |log| existing::existing(log, from, limit))
     }
 
     fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {

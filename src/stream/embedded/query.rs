@@ -1,5 +1,6 @@
 //! Reading: in order from a position or a time, and the newest record of a pair.
 
+use super::file::LogFile;
 use super::frame::{self, Step, Walker};
 use super::index::known_as;
 use super::log::{Log, unavailable};
@@ -28,18 +29,21 @@ impl Missed {
 
 /// A stretch of a file to be walked, taken under the lock and walked without it. The file may be replaced meanwhile;
 /// what is open stays readable.
-struct Stretch {
-    file: Arc<File>,
-    offset: u64,
-    end: u64,
+pub(super) struct Stretch {
+    /// Number and file of the segment.
+    pub ordinal: u32,
+    pub log_file: Arc<LogFile>,
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub end: u64,
     /// Position of the frames before `offset` at most.
-    after: Position,
+    pub after: Position,
     /// First position of the next segment, if there is one.
-    next: Option<Position>,
+    pub next: Option<Position>,
 }
 
 /// The stretch that may hold `position`, and one past the newest position at that moment.
-fn stretch(log: &Log, position: Position) -> Result<(Option<Stretch>, Position), Missed> {
+pub(super) fn stretch(log: &Log, position: Position) -> Result<(Option<Stretch>, Position), Missed> {
     let state = log.read();
     let at = state.segment_for(position);
     let next = state.segments.get(at + 1).map(|segment| segment.first);
@@ -47,7 +51,8 @@ fn stretch(log: &Log, position: Position) -> Result<(Option<Stretch>, Position),
     let (offset, after) = segment.start_for(position);
     // Under the lock: as long as the segment is in the state, its file has its name, or whoever is replacing it holds it.
     let file = segment.file.get().map_err(|error| Missed::of(segment.ordinal, &log.dir, &error))?;
-    Ok((Some(Stretch { file, offset, end: segment.len, after, next }), state.next))
+    let (ordinal, log_file, end) = (segment.ordinal, Arc::clone(&segment.file), segment.len);
+    Ok((Some(Stretch { ordinal, log_file, file, offset, end, after, next }), state.next))
 }
 
 /// See [`crate::stream::Stream::read`].

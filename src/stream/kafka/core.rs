@@ -2,12 +2,12 @@
 
 use super::index::{Index, Note};
 use super::reader::Reader;
-use super::record::{Entry, Fence, Fences, Incoming};
+use super::record::{Entry, Fence, Fences, Incoming, pair_key};
 use super::settings::Settings;
 use super::wire::Wire;
-use crate::change::{KeyedHash, Op, Position};
+use crate::change::{KeyedHash, Op, Pair, Position};
 use crate::env::{self, Map};
-use crate::stream::{Extent, Latest, StreamError, Whole};
+use crate::stream::{Extent, Latest, Recorded, StreamError, Whole};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -318,6 +318,17 @@ impl Core {
 
     pub fn latest(&self, hash: KeyedHash) -> Option<Latest> {
         self.state().index.latest(hash)
+    }
+
+    /// Of these records, in order, the pairs that exist and whose newest record it is.
+    pub fn pairs_that_exist(&self, records: Vec<Recorded>) -> Vec<Pair> {
+        let state = self.state();
+        let is_newest = |recorded: &Recorded| {
+            let Recorded { position, change } = recorded;
+            let exists = change.op != Op::Marker && change.after.is_some();
+            exists && state.index.position(KeyedHash::of(&pair_key(&change.pair))) == Some(*position)
+        };
+        records.into_iter().filter(is_newest).map(|recorded| recorded.change.pair).collect()
     }
 
     pub fn position_of(&self, hash: KeyedHash) -> Option<Position> {

@@ -13,7 +13,7 @@ use super::watch::Watch;
 use super::writer::{Item, Writer};
 use crate::change::{Change, Connector, KeyedHash, Op, Pair, Position, Source, ValueKind};
 use crate::env::{self, Map};
-use crate::stream::{Extent, Latest, ReadBatch, Stream, StreamError, Whole};
+use crate::stream::{ExistingPairs, Extent, Latest, ReadBatch, Stream, StreamError, Whole};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,6 +26,9 @@ pub(super) const QUEUE_BYTES: usize = 16 << 20;
 pub(super) const QUEUE_UNIT: usize = 1 << 10;
 /// How often an opening for reading only looks for new records: below what a person at `tail` notices.
 const POLL: Duration = Duration::from_millis(100);
+/// Bytes of records that are read at once to list the pairs that exist.
+const EXISTING_BYTES: usize = 4 << 20;
+
 /// A stream on a topic. Dropping it gives up the lease, if it holds one.
 pub struct KafkaStream {
     pub(super) core: Arc<Core>,
@@ -326,6 +329,16 @@ impl Stream for KafkaStream {
 
     fn knows(&self, pair: &Pair) -> bool {
         self.core.knows(KeyedHash::of(&pair_key(pair)))
+    }
+
+    fn existing(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<ExistingPairs, StreamError>> {
+        let is_read_only = self.is_read_only;
+        self.with_reading(move |core, reading| {
+            // Each record is a pair at most.
+            let batch = read::read(core, reading, is_read_only, from, limit.max(1), EXISTING_BYTES)?;
+            Ok(ExistingPairs { pairs: core.pairs_that_exist(batch.records), next: batch.next })
+        })
+        .boxed()
     }
 
     fn read(&self, from: Position, limit: usize, bytes: usize) -> BoxFuture<'_, Result<ReadBatch, StreamError>> {

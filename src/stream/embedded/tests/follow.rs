@@ -121,3 +121,51 @@ fn readers_in_and_outside_the_process_stay_right_while_history_is_compacted() {
     writer.compact_now().unwrap();
     assert_eq!(everything(&outside), everything(&writer));
 }
+
+#[test]
+fn the_list_of_pairs_is_right_while_history_is_compacted() {
+    let mut bench = Bench::new(4_000);
+    bench.options.retention.size = 20_000;
+    let writer = bench.open();
+    // Pairs 0 to 9 are written once, and every other one of them is deleted; the others change all the time.
+    append(&writer, (0..10).map(|i| change(i, START_MS, "once")).collect()).unwrap();
+    let delete = |i| Change { op: Op::Delete, after: None, ..change(i, START_MS, "") };
+    append(&writer, (0..5).map(|i| delete(2 * i)).collect()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut last_round = false;
+            while !last_round {
+                last_round = done.load(Ordering::SeqCst);
+                let found = existing(&writer, 3);
+                for i in 0..10 {
+                    let times = found.iter().filter(|pair| **pair == pair_of(i)).count();
+                    assert_eq!(times, (i % 2) as usize, "pair {i}");
+                }
+            }
+        });
+        for i in 0..2_000 {
+            append(&writer, vec![change(10 + i % 30, START_MS, &format!("v{i}"))]).unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    writer.compact_now().unwrap();
+    let mut expected: Vec<Pair> = (0..5).map(|i| pair_of(2 * i + 1)).collect();
+    expected.extend((0..30).map(|i| pair_of(10 + (i + 20) % 30)));
+    assert_eq!(existing(&writer, 7), expected);
+    assert_eq!(existing(&bench.reader(), 7), expected);
+}
+
+/// What the stream lists, in portions of so many.
+fn existing(stream: &EmbeddedStream, portion: usize) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    let mut from = 1;
+    loop {
+        let piece = stream.reading.answer(|log| existing::existing(log, from, portion)).unwrap();
+        pairs.extend(piece.pairs);
+        if piece.next == from {
+            return pairs;
+        }
+        from = piece.next;
+    }
+}
