@@ -14,7 +14,7 @@ use crate::change::{Change, Connector, Digest, GapState, Op, Pair, Side, Source}
 use crate::env;
 use crate::plan::Removal;
 use crate::store::clock::shown_ms;
-use crate::store::{KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one};
+use crate::store::{FailureKind, KeyState, Look, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one};
 use crate::stream::StreamError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -122,7 +122,9 @@ impl Engine {
                 }
                 Err(error) => {
                     self.not_recorded(&error);
-                    return Err(StoreError::Away(format!("capture is paused: {error}")));
+                    return Err(
+                        StoreError::away(FailureKind::Worker, format!("capture is paused: {error}")).with_source(error)
+                    );
                 }
             }
         };

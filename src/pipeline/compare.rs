@@ -28,7 +28,7 @@ use crate::env::{self, Instant, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::Known;
 use crate::store::so_far;
-use crate::store::{StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
+use crate::store::{FailureKind, StoreError, VALUE_BYTES_MAX, Walk, ZnodeReading};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -448,7 +448,9 @@ impl Engine {
 
 /// How a batch ended.
 fn batch(ended: Result<Result<Settled, StoreError>, Failed>) -> Result<Settled, StoreError> {
-    ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
+    ended.unwrap_or_else(|error| {
+        Err(StoreError::away(FailureKind::Worker, format!("a batch ended early: {error}")).with_source(error))
+    })
 }
 
 fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use super::stream_lag::up_to;
 use crate::change::{Change, Digest, KeyedHash, Op};
 use crate::env::{Map, Set};
 use crate::plan::{Key, Removal, Znode};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::sync::atomic::Ordering;
 
 impl Engine {
@@ -80,7 +80,9 @@ impl Engine {
         let mut gone: Map<PairName, usize> = Map::default();
         loop {
             let batch = self.stream.read(from, 1000, 4 * 1024 * 1024).await;
-            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
+            let batch = batch.map_err(|error| {
+                StoreError::away(FailureKind::Worker, format!("the stream is read: {error}")).with_source(error)
+            })?;
             if batch.next <= from {
                 break;
             }

@@ -18,7 +18,8 @@ use crate::pipeline::hint::{Hint, PairName};
 use crate::plan::{Base, Known, Znode, path_id};
 use crate::store::clock::steady_ms;
 use crate::store::{
-    KeyReading, KeyReadings, KeyState, Keyspace, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading, one_for_one,
+    FailureKind, KeyReading, KeyReadings, KeyState, Keyspace, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading,
+    one_for_one,
 };
 
 /// Before `latest` decides, the clocks are compared once more if that is longer ago: one small write to the ensemble.
@@ -136,7 +137,11 @@ impl Engine {
     /// Reads znodes; answers the pairs of which more is to be read.
     async fn read_znodes(&self, pending: Vec<Pending>, look: Look, batch: &mut Batch) -> Vec<Pending> {
         let Some(znodes) = &self.znodes else {
-            self.end_failed(pending, &StoreError::Away("the pipeline has no ZooKeeper store".to_owned()), batch);
+            self.end_failed(
+                pending,
+                &StoreError::away(FailureKind::Worker, "the pipeline has no ZooKeeper store"),
+                batch,
+            );
             return Vec::new();
         };
         let paths: Vec<String> = pending.iter().map(|pending| pending.item.path().to_owned()).collect();
@@ -188,7 +193,7 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<Vec<Pending>, (Vec<Pending>, StoreError)> {
         let Some(keys) = &self.keys else {
-            return Err((pending, StoreError::Away("the pipeline has no Redis store".to_owned())));
+            return Err((pending, StoreError::away(FailureKind::Worker, "the pipeline has no Redis store")));
         };
         // What was counted of a key before it was read is in what is read.
         let events: Vec<i32> = pending.iter().map(|pending| self.events_of(&pending.item.name)).collect();

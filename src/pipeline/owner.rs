@@ -25,7 +25,7 @@ use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
 use crate::route::RouteMap;
 use crate::store::so_far;
-use crate::store::{Claim, Hints, Keyspace, Lease, Lost, Remembered, StoreError, Taken, Znodes};
+use crate::store::{Claim, FailureKind, Hints, Keyspace, Lease, Lost, Remembered, StoreError, Taken, Znodes};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{LogThrottle, PipelineMetrics, spans};
 use futures::future::BoxFuture;
@@ -143,8 +143,8 @@ pub struct Pipeline {
 /// What a stream that cannot be opened means for its pipeline.
 fn refused_or_away(error: StreamError) -> StoreError {
     match error {
-        StreamError::Refused(why) => StoreError::Refused(why),
-        error => StoreError::Away(error.to_string()),
+        StreamError::Refused(why) => StoreError::refused(FailureKind::Worker, why),
+        error => StoreError::away(FailureKind::Worker, error.to_string()).with_source(error),
     }
 }
 
@@ -300,7 +300,7 @@ impl Pipeline {
     async fn end_ownership(&self, by_wish: bool) {
         let engine = lock(&self.state).engine.take();
         if let Some(engine) = engine {
-            engine.halt(StoreError::Away("the worker stops".to_owned()));
+            engine.halt(StoreError::away(FailureKind::Worker, "the worker stops"));
             {
                 let mut state = lock(&self.state);
                 state.pairs = engine.pairs.by_route();
@@ -529,7 +529,10 @@ impl Pipeline {
     async fn live(&self, engine: &Arc<Engine>) -> Result<Ended, StoreError> {
         engine.blank.store(self.blank.load(Ordering::Relaxed), Ordering::Relaxed);
         if engine.captures() {
-            let known = engine.load_known().await.map_err(|error| StoreError::Away(error.to_string()))?;
+            let known = engine
+                .load_known()
+                .await
+                .map_err(|error| StoreError::away(FailureKind::Worker, error.to_string()).with_source(error))?;
             *lock(&engine.known) = known;
         }
         if let Some(znodes) = &self.znodes {
@@ -551,10 +554,10 @@ impl Pipeline {
                 Lost::Gone(error) => Err(error),
                 Lost::Moves(to) => Ok(Ended::Moved(to)),
             },
-            error = engine.stream.lost() => Err(StoreError::Away(error.to_string())),
+            error = engine.stream.lost() => Err(StoreError::away(FailureKind::Worker, error.to_string()).with_source(error)),
             error = engine.remember_for_ever() => Err(error),
             error = self.keep_tied() => Err(error),
-            () = engine.run() => Err(StoreError::Away("the rounds ended".to_owned())),
+            () = engine.run() => Err(StoreError::away(FailureKind::Worker, "the rounds ended")),
             ended = self.compare_for_ever(engine) => ended,
         }
     }

@@ -8,7 +8,7 @@ use super::engine::{Engine, lock};
 use super::owner::Pipeline;
 use super::pauses::{Pauses, Row};
 use crate::env::{self};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,7 +67,10 @@ impl Pipeline {
         let Some(znodes) = &self.znodes else { return write(&self.pauses_file, &data) };
         match env::timeout(KEEP_TIMEOUT, znodes.keep_pauses(data)).await {
             Ok(kept) => kept,
-            Err(_) => Err(StoreError::Away(format!("ZooKeeper does not answer within {KEEP_TIMEOUT:?}"))),
+            Err(_) => Err(StoreError::away(
+                FailureKind::Connection,
+                format!("ZooKeeper does not answer within {KEEP_TIMEOUT:?}"),
+            )),
         }
     }
 
@@ -148,9 +151,13 @@ pub(super) fn time(ms: i64) -> String {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    env::disk::read_if_any(file).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    env::disk::read_if_any(file).map_err(|error| {
+        StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error)
+    })
 }
 
 fn write(file: &Path, data: &[u8]) -> Result<(), StoreError> {
-    env::disk::replace(file, data).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    env::disk::replace(file, data).map_err(|error| {
+        StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error)
+    })
 }

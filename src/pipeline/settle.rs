@@ -16,7 +16,7 @@ use crate::change::{Change, Pair, Position, Side};
 use crate::env::Instant;
 use crate::failpoint::crash_point;
 use crate::plan::{Action, KeyOp, Record, Task};
-use crate::store::{LeftMilestone, StoreError};
+use crate::store::{FailureKind, LeftMilestone, StoreError};
 use crate::stream::StreamError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -209,7 +209,7 @@ impl Engine {
     pub(super) fn not_recorded(&self, error: &StreamError) {
         self.block(Cause::Stream, &format!("capture is paused: {error}"));
         if error.ends_opening() {
-            self.halt(StoreError::Away(error.to_string()));
+            self.halt(StoreError::away(FailureKind::Worker, error.to_string()).with_source(error.clone()));
         }
     }
 

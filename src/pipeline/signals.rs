@@ -4,7 +4,7 @@ use super::asked::{Asked, Reason};
 use super::blockers::Cause;
 use super::engine::{Engine, lock};
 use crate::change::Side;
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 
 impl Engine {
     /// Asks for a comparison of everything.
@@ -35,8 +35,8 @@ impl Engine {
             what,
             match what {
                 // A store that takes no writes is there.
-                Cause::Writes | Cause::Room => StoreError::NotNow(reason.to_owned()),
-                Cause::Stream | Cause::Reads => StoreError::Away(reason.to_owned()),
+                Cause::Writes | Cause::Room => StoreError::not_now(FailureKind::Worker, reason),
+                Cause::Stream | Cause::Reads => StoreError::away(FailureKind::Worker, reason),
             },
         );
     }
