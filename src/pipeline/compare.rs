@@ -32,7 +32,8 @@ use crate::change::{GapState, KeyedHash, Op, Pair, Side, ZkStat};
 use crate::env::{self, Instant, Map, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::Known;
-use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::store::{FailureKind, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::stream::StreamError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -83,6 +84,7 @@ impl Comparer {
         self.books.dirty.begin_comparison();
         self.books.quarantine.begin_comparison();
         self.books.inferred.begin(|route| !were_paused.contains(&route));
+        let in_step: u64 = self.books.pairs.by_route().iter().sum();
         self.books.pairs.begin();
         let mut total = Settled::of(self.spec.settings.routes.len());
         let counted = self.books.counts.mark();
@@ -92,7 +94,11 @@ impl Comparer {
         crash_point!("c12-znodes-compared");
         self.scan_keys(comparison, &mut met, &mut total).await?;
         if self.spec.captures().is_some() {
-            self.scan_stream(comparison, &met, &mut total).await?;
+            // A routine one walks over the whole stream only if fewer pairs are there than were in step.
+            let has_fewer = u64::try_from(met.len()).unwrap_or(u64::MAX) < in_step;
+            if !comparison.is_routine() || has_fewer {
+                self.scan_stream(comparison, &met, &mut total).await?;
+            }
         } else if !comparison.is_routine() {
             self.scan_sidecars(comparison, &met, &mut total).await?;
         }
@@ -375,19 +381,24 @@ impl Comparer {
         met: &Set<KeyedHash>,
         total: &mut Settled,
     ) -> Result<(), StoreError> {
-        let existing = self.doors.existing_pairs().await?;
-        let gone = existing.into_iter().filter_map(|pair| {
-            let name = name_of(&pair).filter(|name| !met.contains(&KeyedHash::of(name)))?;
-            let mapped = self.spec.pair_of(&name)?;
-            Some(Item { name, hint: Hint::new(mapped.route), pair: mapped.pair })
-        });
-        let mut gone: Vec<Item> = gone.collect();
-        while !gone.is_empty() {
-            let rest = gone.split_off(gone.len().min(SCAN_BATCH));
+        let mut from = 1;
+        loop {
+            let existing = self.doors.existing(from, SCAN_BATCH).await.map_err(unread)?;
             self.books.counters.step();
-            absorb(total, self.compare_batch(std::mem::replace(&mut gone, rest), comparison).await)?;
+            let gone = existing.pairs.iter().filter_map(|pair| {
+                let name = name_of(pair).filter(|name| !met.contains(&KeyedHash::of(name)))?;
+                let mapped = self.spec.pair_of(&name)?;
+                Some(Item { name, hint: Hint::new(mapped.route), pair: mapped.pair })
+            });
+            let gone: Vec<Item> = gone.collect();
+            if !gone.is_empty() {
+                absorb(total, self.compare_batch(gone, comparison).await)?;
+            }
+            if existing.next <= from {
+                return Ok(());
+            }
+            from = existing.next;
         }
-        Ok(())
     }
 
     /// Compares pairs of which nothing is read yet, in a task of its own: a panic there ends this comparison and not the pipeline.
@@ -451,8 +462,7 @@ impl Comparer {
         let paused = self.books.health.paused();
         let mut gone: Map<PairName, usize> = Map::default();
         loop {
-            let batch = self.doors.records(from).await;
-            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
+            let batch = self.doors.records(from).await.map_err(unread)?;
             if batch.next <= from {
                 break;
             }
@@ -522,9 +532,16 @@ fn name_of(pair: &Pair) -> Option<PairName> {
     }
 }
 
+/// The stream cannot be read now.
+fn unread(error: StreamError) -> StoreError {
+    StoreError::away(FailureKind::Worker, format!("the stream is read: {error}")).with_source(error)
+}
+
 /// How a batch ended.
 fn batch(ended: Result<Result<Settled, StoreError>, Failed>) -> Result<Settled, StoreError> {
-    ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
+    ended.unwrap_or_else(|error| {
+        Err(StoreError::away(FailureKind::Worker, format!("a batch ended early: {error}")).with_source(error))
+    })
 }
 
 fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {

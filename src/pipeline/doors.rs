@@ -13,14 +13,13 @@
 //! Whoever holds the doors holds the stream open: the next ownership waits until nobody does ([`Doors::gone`]).
 
 use super::stores::{READ_BYTES, READ_RECORDS, Stores};
-use crate::change::{Change, Op, Pair, Position};
-use crate::env::Set;
+use crate::change::{Change, Pair, Position};
 use crate::plan::{Ensemble, Task};
 use crate::store::{
-    ClockOffset, Hints, KeyOutcome, KeyReadings, KeyWrite, KeyspaceFacts, Lease, LeftMilestone, Look, Lost, Remembered,
-    Scanned, Slot, StoreError, Walk, Walked, ZnodeBatch, ZnodeReading, ZnodeWrite, one_for_one,
+    ClockOffset, FailureKind, Hints, KeyOutcome, KeyReadings, KeyWrite, KeyspaceFacts, Lease, LeftMilestone, Look,
+    Lost, Remembered, Scanned, Slot, StoreError, Walk, Walked, ZnodeBatch, ZnodeReading, ZnodeWrite, one_for_one,
 };
-use crate::stream::{Extent, Latest, ReadBatch, Stream, StreamError, Whole};
+use crate::stream::{ExistingPairs, Extent, Latest, ReadBatch, Stream, StreamError, Whole};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -37,7 +36,7 @@ pub(super) struct Doors {
 }
 
 fn lacks(store: &str) -> StoreError {
-    StoreError::Away(format!("the pipeline has no {store} store"))
+    StoreError::away(FailureKind::Worker, format!("the pipeline has no {store} store"))
 }
 
 /// A walk over the znodes of the routes.
@@ -287,26 +286,9 @@ impl Doors {
         batch.records.into_iter().find(|recorded| recorded.position == position).map(|recorded| recorded.change)
     }
 
-    /// The pairs of which the stream has a value. Memory grows with them.
-    pub(super) async fn existing_pairs(&self) -> Result<Vec<Pair>, StoreError> {
-        let mut existing: Set<Pair> = Set::default();
-        let mut from = 1;
-        loop {
-            let batch = self.records(from).await;
-            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
-            if batch.next <= from {
-                return Ok(existing.into_iter().collect());
-            }
-            from = batch.next;
-            for change in batch.records.into_iter().map(|recorded| recorded.change) {
-                match change.op {
-                    // It may name a pair whose value a command replaced, and is no state of it.
-                    Op::Marker => false,
-                    Op::Delete => existing.remove(&change.pair),
-                    Op::Read | Op::Create | Op::Update => existing.insert(change.pair),
-                };
-            }
-        }
+    /// Some pairs of which the stream has a value, from this position on: see [`Stream::existing`].
+    pub(super) async fn existing(&self, from: Position, limit: usize) -> Result<ExistingPairs, StreamError> {
+        self.stream.existing(from, limit).await
     }
 
     /// What the stream has last of this pair.

@@ -14,7 +14,6 @@ use super::spec::{Route, Spec};
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
 use crate::env;
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
-use crate::store::StoreError;
 use crate::store::clock::shown_ms;
 use crate::stream::{Latest, LatestValue, StreamError};
 use std::sync::Arc;
@@ -383,7 +382,7 @@ impl Recorder {
     pub(super) fn not_recorded(&self, error: &StreamError) {
         self.books.health.block(Cause::Stream, &format!("capture is paused: {error}"));
         match remedy::of_stream(error) {
-            Remedy::EndOwnership => self.books.halt.halt(StoreError::Away(error.to_string())),
+            Remedy::EndOwnership => self.books.halt.halt(remedy::of_opening(error)),
             Remedy::AskAgain | Remedy::Refuse => {}
         }
     }
