@@ -293,7 +293,8 @@ impl Recorder {
             value: route.value,
             pair: seen.pair.clone(),
             base: None,
-            collapsed: collapsed(seen, from, op, latest.as_ref()),
+            // A delete of a capture counts nothing.
+            collapsed: if op == Op::Delete { None } else { collapsed(seen, from, op, latest.as_ref()) },
             conflict: None,
             gap: None,
             epoch: self.doors.epoch(),
