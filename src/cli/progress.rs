@@ -1,12 +1,12 @@
 //! How far a long operation is: a bar on a terminal, plain lines elsewhere.
 
-use crate::env::{self, Instant, Map};
+use crate::env::{self, Instant, Map, lock};
 use crate::http::AppState;
 use crate::pipeline::control::PipelineState;
 use crate::telemetry::logs;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How often the bar of a first comparison moves.
@@ -45,7 +45,7 @@ impl Progress {
             bar.set_position(done);
             return;
         }
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.logged);
         if logged.elapsed() < LINE_INTERVAL {
             return;
         }

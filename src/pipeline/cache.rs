@@ -4,9 +4,10 @@
 //! [`KeyedHash`] of their name alone. About 95 bytes a pair.
 
 use crate::change::KeyedHash;
+use crate::env::lock;
 use crate::plan::{Base, Known};
 use hashbrown::HashTable;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Pairs kept at most: 135 MB when full. Beyond it, a pair that is new takes the place of another.
 pub const PAIRS_MAX: usize = 1_500_000;
@@ -35,7 +36,7 @@ impl Cache {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// What is known of this pair.

@@ -11,8 +11,8 @@
 //! round settles, the comparison may have been there already, may still come, or may have left it to that very round.
 
 use crate::change::KeyedHash;
-use crate::env::Set;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::env::{Set, lock};
+use std::sync::{Mutex, MutexGuard};
 
 /// See the module. About 9 bytes a pair while a comparison is under way, and 9 for each pair that it left unsettled.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Census {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// A comparison begins. One that did not come to its end counts for nothing.

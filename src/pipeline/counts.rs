@@ -1,8 +1,8 @@
 //! Keyspace events by pair, where a rule asks how often a key changed. Only pairs whose key changed since they were agreed on take memory.
 
 use crate::change::KeyedHash;
-use crate::env::Map;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::env::{Map, lock};
+use std::sync::{Mutex, MutexGuard};
 
 /// Pairs that are counted at most: 18 MB. Beyond it nothing is told of any until the next comparison, and the rule answers that it
 /// cannot tell.
@@ -58,7 +58,7 @@ impl Inner {
 
 impl Counts {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// The key has changed once more.

@@ -13,10 +13,10 @@
 
 use super::hint::{Gaps, Hint, News, PairName};
 use crate::change::Side;
-use crate::env::{Instant, Map, Set};
+use crate::env::{Instant, Map, Set, lock};
 use crate::plan::{Removal, Told};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -122,7 +122,7 @@ pub struct DirtySet {
 
 impl DirtySet {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// Notes a hint. Never waits.

@@ -11,10 +11,10 @@
 //! let through goes on counting until the next comparison begins, so many do not slip through as several few.
 
 use super::hint::PairName;
-use crate::env::Set;
+use crate::env::{Set, lock};
 use crate::plan::{Bulk, bulk};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 struct Route {
@@ -51,7 +51,7 @@ impl Inferred {
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Vec<Route>) -> T) -> T {
-        let mut routes: MutexGuard<'_, Vec<Route>> = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes: MutexGuard<'_, Vec<Route>> = lock(&self.routes);
         let answer = what(&mut routes);
         let count = routes.iter().map(|route| route.found.len() + route.held.len()).sum();
         self.count.store(count, Ordering::Release);

@@ -6,9 +6,9 @@
 //! ```
 
 use crate::change::{KeyedHash, LossCause, Side};
-use crate::env::{Instant, Set};
+use crate::env::{Instant, Set, lock};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Evictions that come within this time of each other are one loss.
@@ -58,7 +58,7 @@ pub(super) struct Losses {
 
 impl Losses {
     fn open(&self) -> MutexGuard<'_, Vec<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 
     fn note(&self, side: Side, cause: LossCause, stage: Stage) {

@@ -9,8 +9,8 @@
 //! Rather than a pause for each pair: what fits is a matter of the whole server, and a hundred thousand pairs with a pause each are
 //! still a stream of writes without an end.
 
-use crate::env::Instant;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::env::{Instant, lock};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Restores in a window at first. Half as many in each, 50 a second, are what a cache that lives with evictions may cost.
@@ -66,7 +66,7 @@ impl Inner {
 
 impl Pressure {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// A key of the pipeline was evicted.

@@ -4,11 +4,11 @@
 use super::control::Quarantined;
 use super::retry::Pauses;
 use crate::change::brief;
-use crate::env::{self, Instant, Map};
+use crate::env::{self, Instant, Map, lock};
 use crate::telemetry::LogThrottle;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Pairs that are listed at most. More are counted; each comparison finds them again.
 pub const LISTED_MAX: usize = 10_000;
@@ -70,7 +70,7 @@ impl Quarantine {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// Puts a pair in; whether it was not listed before, which is for the caller to say. One that is there keeps its time, and its
@@ -235,7 +235,7 @@ impl Quarantine {
 
     /// Writes to a temporary file first, so that a reader sees all of it.
     fn save_here(&self) {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.writing);
         if std::mem::replace(&mut self.inner().is_saved, true) {
             return;
         }

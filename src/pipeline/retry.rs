@@ -1,9 +1,9 @@
 //! How long to wait before trying again. The only place that knows `backoff` (RUSTSEC-2025-0012, see `deny.toml`).
 
-use crate::env::{self, Instant};
+use crate::env::{self, Instant, lock};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The first pause: about what a restart of a connection takes.
@@ -60,7 +60,7 @@ struct Waiting {
 
 impl SharedPauses {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// It refused: how long to wait now. Whoever is refused before that is over waits for the same moment.

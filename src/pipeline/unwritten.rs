@@ -14,8 +14,8 @@
 //! What is in quarantine, or has no route at present, stays: it may have one again.
 
 use crate::change::{KeyedHash, Position};
-use crate::env::Map;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::env::{Map, lock};
+use std::sync::{Mutex, MutexGuard};
 
 /// See the module. Bounded by the pairs.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Drop for Appending<'_> {
 
 impl Unwritten {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// A batch is put on the stream, whose last position is `last` now. Held until its records are noted.
