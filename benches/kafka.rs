@@ -111,7 +111,7 @@ async fn open(brokers: &str) -> KafkaStream {
     loop {
         match KafkaOpener::new(settings.clone()).open().await {
             Ok(stream) => {
-                stream.begin(1, keepstep::stream::Whole { epoch: 1, ensemble: 0 }).await.unwrap();
+                stream.begin(1, keepstep::stream::CompleteThrough { epoch: 1, ensemble: 0 }).await.unwrap();
                 return stream;
             }
             Err(error) => assert!(Instant::now() < deadline, "{error}"),

@@ -48,7 +48,7 @@ async fn write_topic(kafka: &Kafka, changes: usize, pairs: usize) -> Outcome<()>
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     };
-    stream.begin(1, keepstep::stream::Whole { epoch: 1, ensemble: 0 }).await?;
+    stream.begin(1, keepstep::stream::CompleteThrough { epoch: 1, ensemble: 0 }).await?;
     for first in (0..changes).step_by(2_000) {
         let some = (first..changes.min(first + 2_000)).map(|number| change(number, pairs)).collect();
         stream.append(Arc::new(some)).await?;

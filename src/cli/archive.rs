@@ -64,7 +64,7 @@ impl StreamArchive {
                         why
                     }
                 },
-                Writer::Command(stream) => return Ok(stream.keep(changes).await.map(|_| ())?),
+                Writer::Command(stream) => return Ok(stream.record_replaced(changes).await.map(|_| ())?),
                 Writer::Unknown => match self.send(&changes).await? {
                     None => {
                         *writer = Writer::Worker;

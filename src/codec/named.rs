@@ -1,4 +1,5 @@
-//! Which pair a change is of, without its values: what a stream asks of every record when it is opened, and when it lists its pairs.
+//! Which pair a change is of, without its values: what a stream asks of every record when it is
+//! opened, and when it lists its pairs.
 
 use super::datum::Reader;
 use super::{CodecError, Decoder, own, split};

@@ -1,6 +1,7 @@
 //! Which store a capture records. There is no second store to remember it (`store/ties.rs`), so the data folder does, beside the
 //! stream.
 
+use super::folder;
 use crate::store::{FailureKind, Keyspace, Known, StoreError, Ties, Znodes, difference};
 use std::path::{Path, PathBuf};
 
@@ -35,12 +36,10 @@ impl Captured<'_> {
     /// What the store says of itself; an error if the folder remembers another one.
     pub(super) async fn look(&self, pipeline: &str, file: &Path) -> Result<(Ties, Option<Known>), StoreError> {
         let ties = self.ties().await?;
-        let away =
-            |error| StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error);
-        let kept = crate::env::disk::read_if_any(file).map_err(away)?;
+        let kept = folder::read(file).await?;
         // What cannot be read is nothing that could be held against anybody.
         let known: Option<Known> = serde_json::from_slice(&kept).ok();
-        let folder = Ties {
+        let remembered = Ties {
             own: Known { identity: String::new(), address: String::new(), part: String::new(), life: String::new() },
             place: file.display().to_string(),
             other: known.clone(),
@@ -48,7 +47,7 @@ impl Captured<'_> {
             routes: Vec::new(),
             lineage: 0,
         };
-        match difference(pipeline, &folder, &ties) {
+        match difference(pipeline, &remembered, &ties) {
             Some(what) => Err(StoreError::refused(FailureKind::Identity, what)),
             None => Ok((ties, known)),
         }

@@ -19,7 +19,7 @@ use crate::store::{
     ClockOffset, FailureKind, Hints, KeyOutcome, KeyReadings, KeyWrite, KeyspaceFacts, Lease, LeftMilestone, Look,
     Lost, Remembered, Scanned, Slot, StoreError, Walk, Walked, ZnodeBatch, ZnodeReading, ZnodeWrite, one_for_one,
 };
-use crate::stream::{ExistingPairs, Extent, Latest, ReadBatch, Stream, StreamError, Whole};
+use crate::stream::{CompleteThrough, ExistingPairs, Extent, Latest, ReadBatch, Stream, StreamError};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -306,9 +306,9 @@ impl Doors {
         self.stream.extent()
     }
 
-    /// Keeps that the stream lacks nothing up to there.
-    pub(super) async fn set_whole(&self, whole: Whole) -> Result<(), StreamError> {
-        self.stream.set_whole(whole).await
+    /// Records the epoch through which the stream is complete.
+    pub(super) async fn set_complete_through(&self, complete: CompleteThrough) -> Result<(), StreamError> {
+        self.stream.set_complete_through(complete).await
     }
 
     /// Resolves when the stream must be opened anew. Cancel-safe.

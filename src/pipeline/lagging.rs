@@ -63,7 +63,7 @@ impl Recorder {
         if !lag.is_lagging() || !lag.has_looked() {
             return;
         }
-        match self.doors.set_whole(up_to(self.doors.lease)).await {
+        match self.doors.set_complete_through(up_to(self.doors.lease)).await {
             Ok(()) => {
                 lag.note_whole();
                 tracing::info!(pipeline = self.spec.name(), "the stream, which was left behind, is whole again");

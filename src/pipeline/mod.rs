@@ -15,7 +15,7 @@
 //! | `ownership`, `owner`, `schedule`, `once`, `stillness` | an ownership, from candidacy to its end |
 //! | `identity`, `own_stores`, `captured_store` | which stores the pipeline has |
 //! | `control`, `status`, `pause`, `pauses` | what operators see and ask for |
-//! | `retry` | growing pauses |
+//! | `retry`, `folder` | growing pauses; small files in the pipeline's folder |
 
 mod advance;
 mod apply;
@@ -36,6 +36,7 @@ mod dirty;
 mod doors;
 mod event;
 mod facts;
+mod folder;
 mod halt;
 mod health;
 pub mod hint;

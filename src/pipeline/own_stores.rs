@@ -2,6 +2,7 @@
 //! [`super::captured_store`].
 
 use super::captured_store::{Captured, check};
+use super::folder;
 use super::identity::{
     LOOK_EVERY, LOOKS_WITHOUT, Watching, both, elsewhere, is_here, other_routes, with_another_redis,
 };
@@ -298,8 +299,6 @@ impl Pipeline {
             return Ok(());
         }
         let text = serde_json::to_vec(&own).unwrap_or_default();
-        crate::env::disk::replace(&self.store_file, &text).map_err(|error| {
-            StoreError::away(FailureKind::Worker, format!("{}: {error}", self.store_file.display())).with_source(error)
-        })
+        folder::replace(&self.store_file, text).await
     }
 }

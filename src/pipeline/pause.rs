@@ -4,13 +4,13 @@
 //! an ensemble in the data folder. A pause holds once it is there, so a crash in between leaves what the operator was told.
 
 use super::control::CommandError;
+use super::folder;
 use super::owner::Pipeline;
 use super::ownership::Ownership;
 use super::pauses::{Pauses, Row};
 use super::sources::Sources;
 use crate::env::{self, lock};
-use crate::store::{FailureKind, StoreError};
-use std::path::Path;
+use crate::store::StoreError;
 use std::time::Duration;
 
 /// How long an operator waits for the ensemble to take a pause; the command's own patience is 10 s.
@@ -21,7 +21,7 @@ impl Pipeline {
     pub(super) async fn find_pauses(&self) -> Result<(), StoreError> {
         let data = match self.stores.pauses().await {
             Some(pauses) => pauses?,
-            None => read(&self.pauses_file)?,
+            None => folder::read(&self.pauses_file).await?,
         };
         // Whoever resumes leaves a list that is empty, and not nothing.
         let ours = std::mem::take(&mut *lock(&self.paused_before));
@@ -65,7 +65,7 @@ impl Pipeline {
         let data = serde_json::to_vec(&rows).unwrap_or_default();
         match self.stores.keep_pauses(&data, KEEP_TIMEOUT).await {
             Some(kept) => kept,
-            None => write(&self.pauses_file, &data),
+            None => folder::replace(&self.pauses_file, data).await,
         }
     }
 
@@ -145,16 +145,4 @@ impl Pipeline {
 /// Milliseconds since the epoch as RFC 3339, to the second.
 pub(super) fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.0}"))
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    env::disk::read_if_any(file).map_err(|error| {
-        StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error)
-    })
-}
-
-fn write(file: &Path, data: &[u8]) -> Result<(), StoreError> {
-    env::disk::replace(file, data).map_err(|error| {
-        StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error)
-    })
 }

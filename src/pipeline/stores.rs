@@ -187,7 +187,7 @@ impl Stores {
             Some(keys) => Stores::is_blank(keys).await,
             None => false,
         };
-        let owning = Owning::new(in_redis, known, Taken::on_stream(stream.newest_epoch()));
+        let owning = Owning::new(in_redis, known, Taken::on_stream(stream.newest_epoch().await));
         let lease = match &self.znodes {
             Some(znodes) => znodes.own(owning.remembered(), owning.taken()).await?,
             None => {
@@ -251,8 +251,11 @@ pub(super) async fn begin_stream(
     written: Option<Position>,
     captures: bool,
 ) -> Result<StreamLag, StreamError> {
-    let found =
-        FoundStream { whole: stream.whole(), last: stream.extent().last, is_damaged: !stream.damage().is_empty() };
+    let found = FoundStream {
+        whole: stream.complete_through(),
+        last: stream.extent().last,
+        is_damaged: !stream.damage().is_empty(),
+    };
     let beginning = Beginning::new(found, owned.lease, owned.are_stores_unchanged, written);
     let left = match beginning.reads_from() {
         Some(from) => left_since(stream, from).await?,

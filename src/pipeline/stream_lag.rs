@@ -21,7 +21,7 @@ use super::hint::PairName;
 use super::unwritten::Unwritten;
 use crate::change::Position;
 use crate::store::Lease;
-use crate::stream::Whole;
+use crate::stream::CompleteThrough;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an ownership knows of its stream.
@@ -51,7 +51,7 @@ const LEFT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a stream says of itself when an ownership begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FoundStream {
-    pub(super) whole: Whole,
+    pub(super) whole: CompleteThrough,
     /// Position of its newest record; 0 if it is empty.
     pub(super) last: Position,
     pub(super) is_damaged: bool,
@@ -79,7 +79,7 @@ impl LeftRecords {
 /// An ownership that begins on its stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Beginning {
-    now: Whole,
+    now: CompleteThrough,
     found: FoundStream,
     is_whole: bool,
     absence_counts: bool,
@@ -117,14 +117,14 @@ impl Beginning {
     }
 
     /// The epoch that begins, up to where the stream lacks nothing, and what is known of it. `left`: what was read.
-    pub(super) fn begun(self, left: LeftRecords) -> (i64, Whole, StreamLag) {
+    pub(super) fn begun(self, left: LeftRecords) -> (i64, CompleteThrough, StreamLag) {
         let is_known = self.reads_from().is_some() && !left.are_too_many();
         // A stream that ends before what was written is an older copy.
         let is_lagging = self.found.last > 0 && !(self.is_whole && is_known);
         let whole = match (is_lagging, self.absence_counts) {
             (false, _) => self.now,
             (true, true) => self.found.whole,
-            (true, false) => Whole { epoch: AFTER_A_LOSS, ..self.now },
+            (true, false) => CompleteThrough { epoch: AFTER_A_LOSS, ..self.now },
         };
         let lag = StreamLag {
             is_lagging: AtomicBool::new(is_lagging),
@@ -137,8 +137,8 @@ impl Beginning {
 }
 
 /// Everything up to the end of this ownership.
-pub(super) fn up_to(lease: Lease) -> Whole {
-    Whole { epoch: i64::try_from(lease.epoch).unwrap_or(i64::MAX), ensemble: lease.ensemble.id }
+pub(super) fn up_to(lease: Lease) -> CompleteThrough {
+    CompleteThrough { epoch: i64::try_from(lease.epoch).unwrap_or(i64::MAX), ensemble: lease.ensemble.id }
 }
 
 impl StreamLag {
@@ -177,7 +177,12 @@ mod tests {
     use super::*;
     use crate::plan::Ensemble;
 
-    fn beginning(whole: Whole, last: Position, are_stores_unchanged: bool, written: Option<Position>) -> Beginning {
+    fn beginning(
+        whole: CompleteThrough,
+        last: Position,
+        are_stores_unchanged: bool,
+        written: Option<Position>,
+    ) -> Beginning {
         let lease = Lease { epoch: 9, ensemble: Ensemble { id: 7, since_zxid: 0 }, lost: None };
         Beginning::new(FoundStream { whole, last, is_damaged: false }, lease, are_stores_unchanged, written)
     }
@@ -190,17 +195,17 @@ mod tests {
 
     #[test]
     fn a_stream_of_the_epoch_before_in_the_same_ensemble_lacks_nothing_but_what_was_left() {
-        let whole = Whole { epoch: 8, ensemble: 7 };
+        let whole = CompleteThrough { epoch: 8, ensemble: 7 };
         let begins = beginning(whole, 5, true, Some(4));
         assert_eq!(begins.reads_from(), Some(4));
         let (epoch, says, mut lag) = begins.begun(left(2));
-        assert_eq!((epoch, says, lag.is_lagging()), (9, Whole { epoch: 9, ensemble: 7 }, false));
+        assert_eq!((epoch, says, lag.is_lagging()), (9, CompleteThrough { epoch: 9, ensemble: 7 }, false));
         assert!(lag.take_left().holds(b"k1"));
     }
 
     #[test]
     fn an_empty_stream_lacks_nothing_and_is_not_read() {
-        let begins = beginning(Whole::default(), 0, true, Some(4));
+        let begins = beginning(CompleteThrough::default(), 0, true, Some(4));
         assert_eq!(begins.reads_from(), None);
         assert!(!begins.begun(LeftRecords::default()).2.is_lagging());
     }
@@ -208,17 +213,20 @@ mod tests {
     #[test]
     fn one_of_another_epoch_or_lineage_or_cut_off_or_with_too_much_left_is_lagging() {
         let lags = |begins: Beginning, read: LeftRecords| begins.begun(read).2.is_lagging();
-        assert!(lags(beginning(Whole { epoch: 7, ensemble: 7 }, 5, true, Some(4)), left(1)));
-        assert!(lags(beginning(Whole { epoch: 8, ensemble: 6 }, 5, true, Some(4)), left(1)));
-        assert!(lags(beginning(Whole { epoch: 8, ensemble: 7 }, 5, true, Some(7)), LeftRecords::default()), "a copy");
-        assert!(lags(beginning(Whole { epoch: 8, ensemble: 7 }, 5, true, None), LeftRecords::default()));
+        assert!(lags(beginning(CompleteThrough { epoch: 7, ensemble: 7 }, 5, true, Some(4)), left(1)));
+        assert!(lags(beginning(CompleteThrough { epoch: 8, ensemble: 6 }, 5, true, Some(4)), left(1)));
+        assert!(
+            lags(beginning(CompleteThrough { epoch: 8, ensemble: 7 }, 5, true, Some(7)), LeftRecords::default()),
+            "a copy"
+        );
+        assert!(lags(beginning(CompleteThrough { epoch: 8, ensemble: 7 }, 5, true, None), LeftRecords::default()));
         let many = left(LEFT_MAX as u64 + 1);
-        assert!(lags(beginning(Whole { epoch: 8, ensemble: 7 }, 5, true, Some(4)), many));
+        assert!(lags(beginning(CompleteThrough { epoch: 8, ensemble: 7 }, 5, true, Some(4)), many));
     }
 
     #[test]
     fn after_a_loss_what_neither_store_has_is_not_taken_for_deleted_by_the_next_owner_either() {
-        let (_, says, lag) = beginning(Whole { epoch: 8, ensemble: 7 }, 5, false, Some(4)).begun(left(1));
+        let (_, says, lag) = beginning(CompleteThrough { epoch: 8, ensemble: 7 }, 5, false, Some(4)).begun(left(1));
         assert!(lag.is_lagging() && !lag.absence_counts);
         let (_, _, next) = beginning(says, 5, true, Some(4)).begun(left(1));
         assert!(next.is_lagging() && !next.absence_counts);

@@ -52,10 +52,10 @@ async fn a_command_beside_owners_shuts_none_out_and_is_shut_out_by_none() {
     let first = place.owner().await;
     let command = place.open_to_keep().await;
     first.append(put(1, "one")).await.unwrap();
-    command.keep(vec![replaced("beside the first")]).await.unwrap();
+    command.record_replaced(vec![replaced("beside the first")]).await.unwrap();
     first.append(put(1, "two")).await.unwrap();
     let second = place.owner().await;
-    command.keep(vec![replaced("beside the second")]).await.unwrap();
+    command.record_replaced(vec![replaced("beside the second")]).await.unwrap();
     second.append(put(1, "three")).await.unwrap();
     assert!(matches!(first.append(put(1, "late")).await, Err(StreamError::Lost(_))));
     let expected = ["one", "beside the first", "two", "beside the second", "three"];
@@ -325,7 +325,7 @@ async fn the_lease_of_a_group_is_given_to_one_and_handed_over() {
     let taken =
         eventually("the second has the lease", SOON, async || second.open().await.map_err(|error| error.to_string()))
             .await;
-    assert_eq!(taken.newest_epoch(), 1);
+    assert_eq!(taken.newest_epoch().await, 1);
     taken.begin(2, up_to(2)).await.unwrap();
     assert_eq!(values(&taken).await, ["one", "two"]);
 }

@@ -5,15 +5,15 @@ use futures::future::{BoxFuture, join_all};
 use keepstep::change::{Change, Conflict, Connector, Gap, GapState, Op, Pair, Source, ValueKind};
 use keepstep::stream::embedded::EmbeddedStream;
 use keepstep::stream::kafka::{KafkaOpener, KafkaStream, Settings};
-use keepstep::stream::{LatestValue, Recorded, Retention, Stream, StreamError, Whole};
+use keepstep::stream::{CompleteThrough, LatestValue, Recorded, Retention, Stream, StreamError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Up to this epoch of an ensemble.
-pub fn up_to(epoch: i64) -> Whole {
-    Whole { epoch, ensemble: 7 }
+pub fn up_to(epoch: i64) -> CompleteThrough {
+    CompleteThrough { epoch, ensemble: 7 }
 }
 
 /// Where a stream lies.
@@ -259,7 +259,13 @@ async fn the_newest_record_of_a_pair_is_known_with_what_tells_values_apart(place
     };
     check(stream.as_ref(), true);
     drop(stream);
-    check(place.open().await.as_ref(), false);
+    let stream = place.open().await;
+    check(stream.as_ref(), false);
+    let pairs = [3, 4, 1, 2, 1].map(pair_of);
+    let one_by_one = pairs.iter().map(|pair| stream.latest(pair).unwrap()).collect();
+    assert_eq!(stream.latest_of(pairs.to_vec()).await, Ok(one_by_one), "of many at once");
+    assert_eq!(stream.latest_of(vec![pair_of(8), pair_of(9)]).await, Ok(vec![None, None]));
+    assert_eq!(stream.latest_of(Vec::new()).await, Ok(Vec::new()));
 }
 
 /// The pairs that exist by the stream, asked for in portions of this many.
@@ -451,29 +457,30 @@ async fn the_extent_tells_the_first_and_the_last(place: impl Place) {
     assert!(extent.first >= 1 && extent.first <= first, "{extent:?}");
     assert!(extent.last >= first + 9, "{extent:?}");
     assert!(extent.full_from <= first, "{extent:?}");
-    let newest = stream.newest_epoch();
+    let newest = stream.newest_epoch().await;
     assert!(newest >= 1);
     drop(stream);
     let read = place.open_read_only().await.unwrap();
     assert_eq!((read.extent().first, read.extent().last), (extent.first, extent.last));
     assert!(read.extent().full_from <= first, "{:?}", read.extent());
     drop(read);
-    assert!(place.open().await.newest_epoch() >= newest);
+    assert!(place.open().await.newest_epoch().await >= newest);
 }
 
 async fn what_a_command_keeps_is_there_for_all_and_changes_nothing_for_the_next_owner(place: impl Place) {
     let owner = place.open().await;
     owner.append(Arc::new(vec![change(1, start_ms(), Some(b"one"))])).await.unwrap();
-    let (newest, whole, pair) = (owner.newest_epoch(), owner.whole(), owner.latest(&pair_of(1)).unwrap());
+    let (newest, whole, pair) =
+        (owner.newest_epoch().await, owner.complete_through(), owner.latest(&pair_of(1)).unwrap());
     assert_eq!(whole, up_to(newest));
     drop(owner);
     let command = place.open_to_keep().await;
-    command.keep(vec![replaced("a"), replaced("b")]).await.unwrap();
-    command.keep(vec![replaced("c")]).await.unwrap();
-    assert_eq!((command.newest_epoch(), command.whole()), (newest, whole));
+    command.record_replaced(vec![replaced("a"), replaced("b")]).await.unwrap();
+    command.record_replaced(vec![replaced("c")]).await.unwrap();
+    assert_eq!((command.newest_epoch().await, command.complete_through()), (newest, whole));
     drop(command);
     let command = place.open_to_keep().await;
-    assert_eq!((command.newest_epoch(), command.whole()), (newest, whole), "nor later");
+    assert_eq!((command.newest_epoch().await, command.complete_through()), (newest, whole), "nor later");
     assert_eq!(command.latest(&pair_of(1)).unwrap(), pair, "it is no state of the pair");
     drop(command);
     let owner = place.open().await;

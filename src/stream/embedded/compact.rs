@@ -1,18 +1,20 @@
-//! Retention: compacts old segments to the newest record of each pair, and keeps their number small.
+//! Retention: compacts old segments to the newest record of each pair, and keeps their number
+//! small.
 //!
 //! ```text
-//!   closed segments, oldest first      whole | whole | whole | active
-//!     wholly older than `age`, or all bytes together above `size`:   rewrite the oldest whole one
+//!   closed segments, oldest first      full | full | full | active
+//!     all older than `age`, or all bytes together above `size`:      rewrite the oldest full one
 //!     two compacted neighbours that fit into one:                    rewrite both into one
 //!     a compacted one that is half garbage (a quarter above `size`): rewrite it
 //! ```
 //!
-//! Rewriting copies the frames that stay to a temporary file, syncs it, renames it over the first of the old files, syncs
-//! the directory, and only then removes the others. The new file's header says which positions it covers, so a crash
-//! between any two of these steps leaves either the old files, or the new one and files that it visibly replaces.
-//! What stays: the newest record of each pair for ever; conflicts and markers while they are younger than `age`.
-//! Each step adds at most one segment to the disk before it takes the old ones away. Nothing is compacted on the word of a record that may
-//! not be durable (`recover_tail.rs`).
+//! Rewriting copies the frames that stay to a temporary file, syncs it, renames it over the first
+//! of the old files, syncs the directory, and only then removes the others. The new file's header
+//! says which positions it covers, so a crash between any two of these steps leaves either the old
+//! files, or the new one and files that it visibly replaces. What stays: the newest record of each
+//! pair for ever; conflicts and markers while they are younger than `age`. Each step adds at most
+//! one segment to the disk before it removes the old ones. A record that may not be durable
+//! supersedes nothing (`recover_tail.rs`).
 
 use super::file::KEPT;
 use super::frame::{CONFLICT, FILE_HEADER, FileHeader, MARKER, Meta, Step, Walker};
@@ -28,7 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Locations that are changed in the index under one lock: some hundred microseconds in which appends wait.
+/// Locations that are changed in the index under one lock: some hundred microseconds in which
+/// appends wait.
 const MOVES_AT_ONCE: usize = 4096;
 /// What is written to a temporary file at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -84,11 +87,12 @@ impl Compactor {
         }
     }
 
-    /// Runs a pass when woken and once in a while, until told to stop.
+    /// Runs a pass when woken and once a period, until [`Compactor::stop`].
     pub fn run(&self) {
         while !self.stop.load(Ordering::Acquire) {
             if let Err(error) = self.compact() {
-                // Nothing is lost by it: the old files are still there, and the next pass tries again.
+                // Nothing is lost by it: the old files are still there, and the next pass tries
+                // again.
                 tracing::warn!(stream = %self.log.dir.display(), "history could not be compacted: {error}");
             }
             let awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,8 +113,8 @@ impl Compactor {
         self.wake();
     }
 
-    /// Waits for a running step and keeps others from beginning. What is left over belongs to files that the caller is
-    /// about to load anew.
+    /// Waits for a running step, and keeps others from beginning while the guard is held. Files
+    /// that were still to be removed are forgotten: the caller is about to load the directory anew.
     pub fn stand_still(&self) -> MutexGuard<'_, Leftover> {
         let mut leftover = self.one_step.lock().unwrap_or_else(PoisonError::into_inner);
         leftover.clear();
@@ -144,7 +148,8 @@ impl Compactor {
         ts_ms.saturating_add(self.options.age_ms()) >= (self.options.now_ms)()
     }
 
-    /// What to rewrite next. Its files stay open from here on, so that they can be read under whatever name.
+    /// What to rewrite next. Its files stay open from here on, so that they can be read under
+    /// whatever name.
     fn choose(&self) -> io::Result<Option<Rewrite>> {
         loop {
             let mut guard = self.log.write();
@@ -172,16 +177,17 @@ impl Compactor {
     fn range(&self, state: &State) -> Option<(std::ops::Range<usize>, Position)> {
         let closed = state.segments.split_last()?.1;
         let oversize = state.bytes() > self.options.retention.size;
-        let oldest_whole = closed.iter().position(|segment| !segment.compacted);
+        let oldest_full = closed.iter().position(|segment| !segment.compacted);
         let due = |i: &usize| closed.get(*i).is_some_and(|segment| oversize || !self.is_young(segment.ts_max));
-        let range = oldest_whole.filter(due).map(|i| i..i + 1).or_else(|| self.mergeable(closed)).or_else(|| {
+        let range = oldest_full.filter(due).map(|i| i..i + 1).or_else(|| self.mergeable(closed)).or_else(|| {
             closed.iter().position(|segment| self.is_rubbish(state, segment, oversize)).map(|i| i..i + 1)
         })?;
         let through = state.segments.get(range.end)?.first - 1;
         Some((range, through))
     }
 
-    /// The first run of compacted neighbours that together are no larger than one segment, and no more than may be open.
+    /// The first run of compacted neighbours that together are no larger than one segment, and no
+    /// more than may be open.
     fn mergeable(&self, closed: &[Segment]) -> Option<std::ops::Range<usize>> {
         (0..closed.len()).find_map(|start| {
             let mut bytes = 0;
@@ -224,7 +230,8 @@ impl Compactor {
         crash_point!("c11-segment-copied");
         disk.rename(&temporary, &head.path)?;
         crash_point!("c11-segment-replaced");
-        // From here on the new file has the name, so memory must follow whatever the disk says next.
+        // From here on the new file has the name, so memory must follow, whatever the disk answers
+        // next.
         self.switch(rewrite, segment, &kept);
         leftover.extend(rewrite.old.iter().skip(1).map(|old| old.path.clone()));
         disk.sync_dir(&self.log.dir)?;
@@ -291,8 +298,8 @@ impl Compactor {
         Ok((file, kept))
     }
 
-    /// Puts the new segment in the place of the old ones. Readers find each pair at every moment: in the old file until
-    /// its location is changed, in the new one after that.
+    /// Puts the new segment in the place of the old ones. Readers find each pair at every moment:
+    /// in the old file until its location is changed, in the new one after that.
     fn switch(&self, rewrite: &Rewrite, segment: Segment, kept: &[Kept]) {
         let new = segment.ordinal;
         self.log.write().open(&segment);
@@ -312,7 +319,8 @@ impl Compactor {
         let ordinals: Vec<u32> = rewrite.old.iter().map(|old| old.ordinal).collect();
         let live: u64 = ordinals.iter().filter_map(|old| state.opened.remove(old)).map(|opened| opened.live).sum();
         if live > 0 {
-            // Their newest records were damaged and are gone; the pairs are unknown now and will be recorded anew.
+            // Their newest records were damaged and are gone; the pairs are unknown now and will be
+            // recorded anew.
             state.index.forget_segments(&ordinals);
         }
         let Some(start) = state.segments.iter().position(|old| ordinals.first() == Some(&old.ordinal)) else { return };

@@ -1,11 +1,13 @@
 //! Which pairs exist by the stream: a walk over the log that names a pair at its newest record.
 //!
-//! The index has no names, only where each pair's newest record is. So the log is walked once, in pieces, and each record is looked
-//! up in the index: what is not the newest of its pair is passed without being decoded. A pair that is recorded while the walk is
-//! under way has a newer record behind the place that was reached, so it is named there.
+//! The index has no names, only where each pair's newest record is. So the log is walked once, in
+//! pieces, and each record is looked up in the index: what is not the newest of its pair is passed
+//! without being decoded. A pair that is recorded while the walk is under way has a newer record
+//! behind the place that was reached, so it is named there.
 //!
-//! Compaction may replace the file that a piece is read from. A piece whose segment is another one at its end is walked again; and
-//! while the locations of a rewritten segment are being changed, a record counts by its position ([`is_newest`]).
+//! Compaction may replace the file that a piece is read from. A piece whose segment is another one
+//! at its end is walked again; and while the locations of a rewritten segment are being changed, a
+//! record counts by its position ([`is_newest`]).
 
 use super::frame::{self, Step, Walker};
 use super::index::{Location, pair_of};
@@ -15,7 +17,8 @@ use crate::change::{KeyedHash, Position};
 use crate::stream::ExistingPairs;
 use std::sync::Arc;
 
-/// Bytes of the log that one piece passes at most, or one record: what a disk delivers in tens of milliseconds.
+/// Bytes of the log that one piece passes at most, or one record: what a disk delivers in tens of
+/// milliseconds.
 const PIECE_BYTES: u64 = 4 << 20;
 
 /// See [`crate::stream::Stream::existing`].
@@ -38,7 +41,8 @@ fn walk(log: &Log, stretch: &Stretch, from: Position, end: Position, limit: usiz
     let mut piece = ExistingPairs { pairs: Vec::new(), next: from };
     let mut walker = Walker::new(&stretch.file, stretch.offset, stretch.end, stretch.after, stretch.next);
     while let Some(step) = walker.next() {
-        // What is damaged is reported by whoever reads it; the pair's record before it, if there is one, is the newest in the index.
+        // What is damaged is reported by whoever reads it; the pair's record before it, if there is
+        // one, is the newest in the index.
         let Step::Frame { offset, meta, payload, .. } = step else { continue };
         if meta.position < from {
             continue;

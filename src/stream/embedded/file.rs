@@ -1,5 +1,6 @@
-//! Files of the log that are read: open while they are used, and a bounded number of them for a while after that. A long history
-//! has more segments than a process may have files open, and a worker may have many streams.
+//! Files of the log that are read: open while they are used, and a bounded number of them for a
+//! while after that. A long history has more segments than a process may have files open, and a
+//! worker may have many streams.
 
 use crate::env::disk::{self, Disk, File, Identity, Open};
 use std::collections::VecDeque;
@@ -7,8 +8,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Files that stay open though nobody uses them just now, of all streams of the process: a look at the newest record of a pair costs
-/// one call where its file is among them, and three where not. A small part of the 1,024 that a process usually may have.
+/// Files that stay open though nobody uses them just now, of all streams of the process: a look at
+/// the newest record of a pair costs one call where its file is among them, and three where not. A
+/// small part of the 1,024 that a process usually may have.
 pub(super) const KEPT: usize = 64;
 
 type LatelyUsed = Mutex<VecDeque<Arc<File>>>;
@@ -49,7 +51,7 @@ impl Files {
     }
 }
 
-/// A file of the log, by what tells it from any other that later has its name.
+/// A file of the log, by its identity, since another file may have its name later.
 #[derive(Debug)]
 pub(super) struct LogFile {
     files: Files,
@@ -59,7 +61,8 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// One that is open now, at this path or on its way there; until it is there, the caller holds it open.
+    /// One that is open now, at this path or on its way there; until it is there, the caller holds
+    /// it open.
     pub fn new(files: &Files, path: &Path, file: &Arc<File>) -> io::Result<LogFile> {
         files.keep(Arc::clone(file));
         let identity = file.facts()?.identity;
@@ -78,7 +81,8 @@ impl LogFile {
     /// The file, for reading; for as long as somebody holds it open, the very one that is held.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if it is gone, or another one has its name; what the disk says.
+    /// [`ErrorKind::NotFound`] if it is gone, or another one has its name; otherwise the error of
+    /// the disk.
     pub fn get(&self) -> io::Result<Arc<File>> {
         let mut open = lock(&self.open);
         if let Some(file) = open.upgrade() {

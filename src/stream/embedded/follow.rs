@@ -1,4 +1,5 @@
-//! The read-only opening: keeps up with a directory that another process may be writing and compacting.
+//! The read-only opening: keeps up with a directory that another process may be writing and
+//! compacting.
 
 use super::index::{Location, pair_of};
 use super::load::{self, Access, Loaded};
@@ -8,8 +9,8 @@ use crate::stream::StreamError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Brings `log` up to what the directory holds now. Frames that were appended are added; if files were replaced or
-/// removed, everything is loaded anew.
+/// Brings `log` up to what the directory holds now. Frames that were appended are added; if files
+/// were replaced or removed, everything is loaded anew.
 pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
     let listing = load::list(log.files.disk.as_ref(), &log.dir).map_err(|e| unavailable(&log.dir, &e))?;
     let mut guard = log.write();
@@ -24,7 +25,7 @@ pub(super) fn refresh(log: &Log) -> Result<(), StreamError> {
         });
     if appended {
         let mut loaded =
-            Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, whole: true };
+            Loaded { state: std::mem::take(&mut *guard), damage: Vec::new(), appendable: true, intact: true };
         let through = loaded.state.segments.last().map_or(0, |last| if last.compacted { last.through } else { 0 });
         let new = load::survey(&log.files, files.get(known..).unwrap_or_default(), through, Access::Read);
         let mut complete = false;

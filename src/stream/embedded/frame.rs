@@ -5,8 +5,9 @@
 //!   frame   len u32 | crc32c u32 | position u64 | ts_ms i64 | pair_hash u64 | flags u8 | payload      33 bytes + n
 //! ```
 //!
-//! Little-endian. `len` counts what follows the checksum; the checksum covers `len` and what follows it, so that a
-//! damaged length is noticed too. A run of zeros, what a file system leaves of an unfinished write, is no frame.
+//! Little-endian. `len` counts what follows the checksum; the checksum covers `len` and what
+//! follows it, so that a damaged length is noticed too. A run of zeros, what a file system leaves
+//! of an unfinished write, is no frame.
 
 use crate::change::Position;
 use crate::env::disk::File;
@@ -17,15 +18,17 @@ pub(super) const FILE_HEADER: u64 = 32;
 pub(super) const FRAME_HEADER: usize = 33;
 /// Bytes of `len` and the checksum, which `len` does not count.
 const PREFIX: usize = 8;
-/// The largest frame. A change holds at most three values of 1,000,000 bytes (before, after, the loser of a conflict);
-/// five times that leaves room for names, and bounds what a damaged length can make a reader load.
+/// The largest frame. A change holds at most three values of 1,000,000 bytes (before, after, the
+/// loser of a conflict); five times that leaves room for names, and bounds what a damaged length
+/// can make a reader load.
 pub(super) const FRAME_MAX: usize = 16 << 20;
-/// How much is read at once: large enough that a call costs nothing beside the copy, small beside a worker's memory.
+/// How much is read at once: large enough that a call costs nothing beside the copy, small beside a
+/// worker's memory.
 const CHUNK: usize = 256 << 10;
 /// What a disk that cannot read is asked for in one piece, its usual unit of damage.
 const BLOCK: usize = 4096;
-/// A search for the next frame may checksum this many bytes for each byte that it searches. A value that imitates
-/// frames could otherwise make the search quadratic; honest data needs next to none.
+/// A search for the next frame may checksum this many bytes for each byte that it searches. A value
+/// that imitates frames could otherwise make the search quadratic; honest data needs next to none.
 const SEARCH_FACTOR: u64 = 16;
 
 const MAGIC: [u8; 8] = *b"KEEPSTEP";
@@ -37,15 +40,17 @@ const THINNED: u16 = 1;
 pub(super) const CONFLICT: u8 = 1;
 /// Of a frame: a marker, which belongs to no pair.
 pub(super) const MARKER: u8 = 2;
-/// Of a frame: the first of what was written at once. All before it in its file was durable when it was written.
+/// Of a frame: the first of what was written at once. All before it in its file was durable when it
+/// was written.
 pub(super) const FIRST: u8 = 4;
 
 /// A segment's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileHeader {
-    /// First position that the file covers; its name says the same.
+    /// First position that the file covers; its name has it too.
     pub first: Position,
-    /// Last position that a compacted file covers, which may be more than it holds; 0 for one that is not compacted.
+    /// Last position that a compacted file covers, which may be more than it holds; 0 for one that
+    /// is not compacted.
     pub through: Position,
     /// Whether it was compacted.
     pub compacted: bool,
@@ -87,14 +92,14 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-/// What a frame says beside its payload.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meta {
     pub position: Position,
     pub ts_ms: i64,
     pub pair_hash: u64,
     pub flags: u8,
-    /// Bytes of the whole frame.
+    /// Bytes of the frame, header included.
     pub len: u32,
 }
 
@@ -103,7 +108,7 @@ pub(super) fn begin(out: &mut Vec<u8>) {
     out.resize(out.len() + FRAME_HEADER, 0);
 }
 
-/// Completes a frame that is whole but for its header.
+/// Completes a frame that lacks only its header.
 pub(super) fn seal(frame: &mut [u8], meta: &Meta) {
     let counted = (frame.len() - PREFIX.min(frame.len())) as u32;
     let mut put = |at: usize, bytes: &[u8]| {
@@ -135,7 +140,7 @@ fn claimed(bytes: &[u8]) -> Option<Meta> {
     possible.then_some(Meta { position, ts_ms, pair_hash, flags, len })
 }
 
-/// The frame at the start of these bytes, if it is whole and its checksum is right.
+/// The frame at the start of these bytes, if all of it is there and its checksum is right.
 pub(super) fn verified(bytes: &[u8]) -> Option<(Meta, &[u8])> {
     let meta = claimed(bytes)?;
     let frame = bytes.get(..meta.len as usize)?;
@@ -208,7 +213,8 @@ pub(super) struct Walker<'f> {
     after: Position,
     /// Positions from here on cannot be in this file.
     limit: Position,
-    /// Where the next file begins, if there is one: what stands here from there on was refused once, and its cut was lost.
+    /// Where the next file begins, if there is one: frames here from that position on were refused
+    /// once, and the power went before their truncation was durable.
     next_file: Position,
     buffer: Vec<u8>,
     /// Offset in the file of the buffer's first byte.
@@ -218,8 +224,8 @@ pub(super) struct Walker<'f> {
 }
 
 impl<'f> Walker<'f> {
-    /// From `offset` (the start of a frame) up to `end`, where the frames before `offset` end with position `after`
-    /// and the next file begins with position `limit` (`None` for the last file).
+    /// From `offset` (the start of a frame) up to `end`, where the frames before `offset` end with
+    /// position `after` and the next file begins with position `limit` (`None` for the last file).
     pub fn new(file: &'f File, offset: u64, end: u64, after: Position, limit: Option<Position>) -> Walker<'f> {
         // A file whose successor is not known holds at most as many frames as fit.
         let fit = end.saturating_sub(offset) / FRAME_HEADER as u64 + 1;
@@ -228,7 +234,8 @@ impl<'f> Walker<'f> {
         Walker { file, offset, end, after, limit, next_file, buffer: Vec::new(), base: offset, unreadable: false }
     }
 
-    /// The next frame or damaged place; `None` at the end. Frames at or before the last position, or of the next file, are passed over.
+    /// The next frame or damaged place; `None` at the end. Frames at or before the last position,
+    /// or of the next file, are passed over.
     pub fn next(&mut self) -> Option<Step<'_>> {
         loop {
             if self.offset >= self.end {
@@ -290,7 +297,8 @@ impl<'f> Walker<'f> {
         self.buffer.get(start..start + len)
     }
 
-    /// Fills the buffer from `offset` with at least `len` bytes, keeping what it already has of them.
+    /// Fills the buffer from `offset` with at least `len` bytes, keeping what it already has of
+    /// them.
     fn load(&mut self, offset: u64, len: usize) {
         let have = offset.checked_sub(self.base).and_then(|skip| usize::try_from(skip).ok());
         match have.filter(|skip| *skip < self.buffer.len()) {
@@ -313,7 +321,8 @@ impl<'f> Walker<'f> {
                 Ok(n) => got += n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    // Read block by block what can be read; the rest stays zeros, which are no frame.
+                    // Read block by block what can be read; the rest stays zeros, which are no
+                    // frame.
                     let block = rest.len().min(BLOCK - (place % BLOCK as u64) as usize);
                     let part = rest.get_mut(..block).unwrap_or_default();
                     if self.file.read_exact_at(part, place).is_err() {

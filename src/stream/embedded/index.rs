@@ -1,7 +1,7 @@
 //! The newest record of each pair: 21 bytes a pair, so that a million pairs stay below 45 MB.
 //!
-//! A frame has a hash of its pair too. That one has no key, so anybody can make names that share it, and nothing relies on it: the
-//! names are read from the record.
+//! A frame has a hash of its pair too. That one has no key, so anybody can make names that share
+//! it, and nothing relies on it: the names are read from the record.
 
 use super::frame::Meta;
 use crate::change::{KeyedHash, Pair};
@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::Xxh3;
 /// The pair hash of a record that belongs to no pair.
 pub(super) const NO_PAIR: u64 = 0;
 
-/// By what a record's pair is known here; `None` for one that belongs to no pair. One whose names cannot be read is a pair of its own, so
-/// that it stays.
+/// By what a record's pair is known here; `None` for one that belongs to no pair. One whose names
+/// cannot be read is a pair of its own, so that it stays.
 pub(super) fn pair_of(decoder: &Decoder, meta: &Meta, payload: &[u8]) -> Option<KeyedHash> {
     let unread = || KeyedHash::of(&meta.pair_hash.to_le_bytes());
     (meta.pair_hash != NO_PAIR).then(|| decoder.pair_of(payload).unwrap_or_else(|_| unread()))
@@ -51,7 +51,8 @@ const ORDINALS: u32 = 1 << (64 - OFFSET_BITS);
 impl Location {
     pub fn new(ordinal: u32, offset: u64) -> Location {
         let both = u64::from(ordinal % ORDINALS) << OFFSET_BITS | offset & ((1 << OFFSET_BITS) - 1);
-        // Two halves, since one number would have each entry of the index begin at a multiple of eight bytes.
+        // Two halves, since one number would have each entry of the index begin at a multiple of
+        // eight bytes.
         Location([(both >> 32) as u32, both as u32])
     }
 

@@ -1,4 +1,5 @@
-//! From a directory to a [`State`]: lists the segments, scans them, passes damage, cuts what a crash left unfinished.
+//! From a directory to a [`State`]: lists the segments, scans them, passes damage, cuts what a
+//! crash left unfinished.
 
 use super::file::Files;
 use super::frame::{FILE_HEADER, FileHeader, Step, Walker};
@@ -21,12 +22,14 @@ pub(super) struct Loaded {
     pub damage: Vec<String>,
     /// Whether records may be appended to the last segment. If not, the writer begins a new one.
     pub appendable: bool,
-    /// Whether the last segment is whole up to its end, so that the next one must follow without a hole.
-    pub whole: bool,
+    /// Whether the last segment is undamaged up to its end, so that the next one must follow
+    /// without missing positions.
+    pub intact: bool,
 }
 
-/// How often a directory is listed anew because a file vanished between listing and opening. Each time another process
-/// has finished a step of compaction, which takes longer than a listing; beyond this something else is wrong.
+/// How often a directory is listed anew because a file vanished between listing and opening. Each
+/// time another process has finished a step of compaction, which takes longer than a listing;
+/// beyond this something else is wrong.
 const LISTINGS_MAX: usize = 100;
 
 /// The segments' files by their first position, and the schemas' files.
@@ -62,13 +65,14 @@ pub(super) enum Access {
     Read,
 }
 
-/// A segment's file with what its header says. It is closed again: there may be more of them than a process may have open.
+/// A segment's file with its header. It is closed again: there may be more of them than a process
+/// may have open.
 pub(super) struct Found {
     pub first: Position,
     path: PathBuf,
     len: u64,
     header: FileHeader,
-    /// Whether the header could be believed; else the name tells where the file begins.
+    /// Whether the header is undamaged; otherwise the first position is that of the file's name.
     sound: bool,
 }
 
@@ -78,7 +82,8 @@ impl Found {
         let file = disk.open(path, how)?;
         let len = file.facts()?.len;
         let header = FileHeader::read(&file).filter(|header| header.first == first);
-        // A file without a header is taken for a compacted one, so that nobody believes that its history is whole.
+        // A file without a header is taken for a compacted one, so that nobody believes that it has
+        // its full history.
         let assumed = FileHeader { first, through: 0, compacted: true };
         let (header, sound) = (header.unwrap_or(assumed), header.is_some());
         Ok((Found { first, path: path.to_owned(), len, header, sound }, file))
@@ -96,8 +101,9 @@ impl Found {
         }
     }
 
-    /// Whether there is nothing in it that could ever have been acknowledged: its creation did not come to an end, or nothing followed it.
-    /// What a sound header of a compacted file says is something.
+    /// Whether there is nothing in it that could ever have been acknowledged: its creation did not
+    /// come to an end, or nothing followed it. What a sound header of a compacted file says is
+    /// something.
     fn is_bare(&self) -> bool {
         self.len < FILE_HEADER || self.len == FILE_HEADER && !(self.sound && self.header.compacted)
     }
@@ -121,7 +127,7 @@ impl Found {
 
 /// The files of a directory, sorted out.
 pub(super) struct Survey {
-    /// Those that count. Only they say where the file before them ends.
+    /// Those that count. Only they bound the file before them.
     pub files: Vec<Found>,
     /// Those that a merged one before them replaces, and those in which nothing is.
     void: Vec<PathBuf>,
@@ -129,7 +135,8 @@ pub(super) struct Survey {
     unfinished: Vec<(PathBuf, u64)>,
 }
 
-/// Looks through the files of a listing; the one before the first of them covers the positions up to `through`. `None` if a file vanished.
+/// Looks through the files of a listing; the one before the first of them covers the positions up
+/// to `through`. `None` if a file vanished.
 pub(super) fn survey(
     files: &Files,
     listed: &[(Position, PathBuf)],
@@ -141,7 +148,8 @@ pub(super) fn survey(
     for (first, path) in listed {
         let found = match Found::open(disk, *first, path, access) {
             Ok((found, _)) => found,
-            // Compaction by another process removes files; what they held is then in the file before.
+            // Compaction by another process removes files; what they held is then in the file
+            // before.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(path, &error)),
         };
@@ -199,8 +207,8 @@ fn load_once(files: &Files, dir: &Path, access: Access) -> Result<Option<Loaded>
     }
     loaded.state.decoder = Arc::new(decoder);
     if access == Access::Write {
-        // A killed process may have named files and not made the names durable: before a file is removed that another
-        // one replaces, and before records go into the newest one.
+        // A killed process may have named files and not made the names durable: before a file is
+        // removed that another one replaces, and before records go into the newest one.
         disk.sync_dir(dir).map_err(|e| unavailable(dir, &e))?;
         for path in &listing.temporary {
             disk.remove(path).map_err(|e| unavailable(path, &e))?;
@@ -216,10 +224,12 @@ fn load_once(files: &Files, dir: &Path, access: Access) -> Result<Option<Loaded>
         }
     }
     if let (Access::Write, Some(last)) = (access, loaded.state.segments.last()) {
-        // What a killed process wrote but did not sync is read like all else from here on, so it has to stay.
+        // What a killed process wrote but did not sync is read like all else from here on, so it
+        // has to stay.
         last.file.get().and_then(|file| file.sync()).map_err(|e| unavailable(&last.path, &e))?;
     }
-    // A file's name says that the positions before it were given out, whatever became of the file before.
+    // A file's name proves that the positions before it were given out, even if the file before it
+    // is gone.
     let named = listing.segments.last().map_or(1, |(first, _)| *first);
     loaded.appendable &= loaded.state.next >= named;
     loaded.state.next = loaded.state.next.max(named);
@@ -227,7 +237,8 @@ fn load_once(files: &Files, dir: &Path, access: Access) -> Result<Option<Loaded>
 }
 
 impl Loaded {
-    /// Removes files that do not count, so that none of them comes back when their positions have been given out elsewhere.
+    /// Removes files that do not count, so that none of them comes back when their positions have
+    /// been given out elsewhere.
     fn remove_void(&mut self, dir: &Path, survey: &Survey, disk: &dyn Disk) -> Result<(), StreamError> {
         let unfinished = survey.unfinished.iter().map(|(path, _)| path);
         let mut any = false;
@@ -241,7 +252,8 @@ impl Loaded {
         if any { disk.sync_dir(dir).map_err(|e| unavailable(dir, &e)) } else { Ok(()) }
     }
 
-    /// Adds the next file. `limit` is the first position of the one behind it. False if it has vanished.
+    /// Adds the next file. `limit` is the first position of the one behind it. False if it has
+    /// vanished.
     pub fn add(
         &mut self,
         files: &Files,
@@ -256,14 +268,15 @@ impl Loaded {
         if !found.sound {
             self.damage.push(format!("{}: the header is damaged", path.display()));
         }
-        if self.whole && self.state.next < first {
+        if self.intact && self.state.next < first {
             let (from, to) = (self.state.next, first - 1);
             self.damage.push(format!("{}: positions {from} to {to} are missing before it", path.display()));
         }
         let (ordinal, file) = (self.state.new_ordinal(), Arc::new(file));
         let mut segment =
             Segment::new(files, ordinal, path.to_owned(), &file, found.header).map_err(|e| unavailable(path, &e))?;
-        // Records that the file before has as well (which only damage brings about) are passed over.
+        // Records that the file before has as well (which only damage brings about) are passed
+        // over.
         segment.last = self.state.next.saturating_sub(1);
         self.state.open(&segment);
         let decoder = Arc::clone(&self.state.decoder);
@@ -275,12 +288,12 @@ impl Loaded {
         self.damage.extend(scanned.damage.iter().map(|damage| segment.describe(damage)));
         self.state.next = self.state.next.max(segment.next());
         self.appendable = found.sound && !segment.compacted;
-        self.whole = found.sound;
+        self.intact = found.sound;
         if let Some(tail) = scanned.tail.filter(|_| !segment.reaches(limit)) {
             let closed = limit.is_some() || segment.compacted;
             match access {
-                // Nothing was acknowledged of an append that was cut short, or the record's loss cannot be told from
-                // that. It goes, so that the next append stands behind a sound frame.
+                // An append that was cut short was not acknowledged; a lost record at the end looks
+                // the same. It is cut off, so that the next append follows a sound frame.
                 Access::Write if !closed && !scanned.unreadable => {
                     file.set_len(segment.len).map_err(|e| unavailable(path, &e))?;
                     let (bytes, path) = (tail.bytes, path.display());
@@ -291,7 +304,7 @@ impl Loaded {
                     self.damage.push(segment.describe(&tail));
                     segment.len = tail.offset + tail.bytes;
                     self.appendable = false;
-                    self.whole = false;
+                    self.intact = false;
                     if limit.is_none() {
                         // The positions in what cannot be read are not used again.
                         self.state.next += tail.bytes / super::frame::FRAME_HEADER as u64 + 1;

@@ -36,7 +36,7 @@ impl OwnerLock {
         Ok(OwnerLock { path, identity, _file: file })
     }
 
-    /// Whether the file is still in its place. A lock on a removed file keeps nobody out.
+    /// Whether the file is still in its place. A lock on a removed file excludes nobody.
     pub fn in_place(&self, disk: &dyn Disk) -> bool {
         disk.facts(&self.path).is_ok_and(|facts| facts.identity == self.identity)
     }

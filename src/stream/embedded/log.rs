@@ -1,4 +1,5 @@
-//! What all parts of the embedded stream share: the segments, the index of pairs, the damage that was met.
+//! The state that all parts of the embedded stream share: the segments, the index of pairs, the
+//! damage that was found.
 
 use super::file::{Files, LogFile};
 use super::index::{Location, PairIndex};
@@ -6,12 +7,12 @@ use super::segment::Segment;
 use crate::change::{KeyedHash, Position};
 use crate::codec::Decoder;
 use crate::env::Map;
-use crate::stream::{Extent, StreamError};
+use crate::stream::{CompleteThrough, Extent, StreamError};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
-/// Sentences on damage that are kept: enough to see what happened, bounded if a whole disk rots.
+/// Sentences on damage that are kept: enough to see what happened, bounded if all of a disk rots.
 const DAMAGE_MAX: usize = 1000;
 
 /// The shared half of an [`super::EmbeddedStream`].
@@ -20,6 +21,8 @@ pub(super) struct Log {
     pub files: Files,
     state: RwLock<State>,
     damage: Mutex<Vec<String>>,
+    /// What the file beside the segments held when it was last read or written.
+    complete_through: Mutex<CompleteThrough>,
     /// The newest position. Changes after `state` does.
     pub newest: watch::Sender<Position>,
 }
@@ -39,8 +42,8 @@ pub(super) struct State {
     /// By ordinal. While a segment is rewritten, its old and its new form are both in it.
     pub opened: Map<u32, Opened>,
     pub index: PairIndex,
-    /// Whether the last segment was found by this opening and has not been copied yet: the end of it may not be on the disk
-    /// (`recover_tail.rs`). Nothing is appended or compacted then.
+    /// Whether the last segment was found by this opening and has not been copied yet: the end of
+    /// it may not be on the disk (`recover_tail.rs`). Nothing is appended or compacted then.
     pub unverified_tail: bool,
     /// The position of the next record.
     pub next: Position,
@@ -90,7 +93,8 @@ impl State {
         }
     }
 
-    /// Gives up a segment whose file is gone: pairs whose newest record was in it are unknown now, and will be recorded anew.
+    /// Gives up a segment whose file is gone: pairs whose newest record was in it are unknown now,
+    /// and will be recorded anew.
     fn lose(&mut self, ordinal: u32) -> Option<PathBuf> {
         let at = self.segments.iter().position(|segment| segment.ordinal == ordinal);
         self.opened.remove(&ordinal);
@@ -113,15 +117,16 @@ impl State {
         let Some((first, first_ms)) = self.segments.iter().find_map(|segment| segment.oldest) else {
             return Extent { last, full_from: self.next, bytes: self.bytes(), ..Extent::default() };
         };
-        let whole_from =
+        let full_start =
             self.segments.iter().rposition(|segment| segment.compacted).map_or(0, |compacted| compacted + 1);
-        let whole = self.segments.get(whole_from..).unwrap_or_default();
-        let (full_from, full_from_ms) = whole.iter().find_map(|segment| segment.oldest).unwrap_or_else(|| {
-            // Nothing is left whole: the fold of everything is the state since the newest of the compacted records.
+        let full = self.segments.get(full_start..).unwrap_or_default();
+        let (full_from, full_from_ms) = full.iter().find_map(|segment| segment.oldest).unwrap_or_else(|| {
+            // Every segment is compacted: all records together give the state since the newest of
+            // the compacted records.
             (self.next, self.segments.iter().map(|segment| segment.ts_max).max().unwrap_or(0))
         });
-        let full_from = match whole.first() {
-            Some(segment) if whole_from > 0 => segment.first.min(full_from),
+        let full_from = match full.first() {
+            Some(segment) if full_start > 0 => segment.first.min(full_from),
             _ => full_from,
         };
         Extent { first, first_ms, last, full_from, full_from_ms, bytes: self.bytes() }
@@ -131,11 +136,12 @@ impl State {
 impl Log {
     pub fn new(dir: PathBuf, files: Files, state: State) -> Log {
         let newest = watch::Sender::new(state.next.saturating_sub(1));
-        Log { dir, files, state: RwLock::new(state), damage: Mutex::new(Vec::new()), newest }
+        let (state, damage, complete_through) = (RwLock::new(state), Mutex::default(), Mutex::default());
+        Log { dir, files, state, damage, complete_through, newest }
     }
 
-    // A thread that panicked cannot have left the state half changed in a way that a later reader would believe: every
-    // frame is checked again when it is read. So poison is ignored.
+    // A thread that panicked cannot have left the state half changed in a way that a later reader
+    // would believe: every frame is checked again when it is read. So poison is ignored.
 
     pub fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
@@ -145,11 +151,20 @@ impl Log {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn complete_through(&self) -> CompleteThrough {
+        *self.complete_through.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file beside the segments holds this.
+    pub fn set_complete_through(&self, complete: CompleteThrough) {
+        *self.complete_through.lock().unwrap_or_else(PoisonError::into_inner) = complete;
+    }
+
     fn damage_list(&self) -> MutexGuard<'_, Vec<String>> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a sentence on damage, once.
+    /// Records a sentence on damage, once, and logs it.
     pub fn report(&self, sentence: String) {
         let mut list = self.damage_list();
         if list.len() < DAMAGE_MAX && !list.contains(&sentence) {
@@ -158,7 +173,8 @@ impl Log {
         }
     }
 
-    /// Gives up a segment whose file is gone, unless it is the one that is written: whoever writes it finds that out.
+    /// Gives up a segment whose file is gone, unless it is the one that is written: whoever writes
+    /// it finds that out.
     pub fn lose(&self, ordinal: u32) {
         let mut state = self.write();
         if state.segments.last().is_some_and(|last| last.ordinal == ordinal) {
@@ -171,12 +187,12 @@ impl Log {
         }
     }
 
-    /// What was met, oldest first.
+    /// The sentences on damage, oldest first.
     pub fn damage(&self) -> Vec<String> {
         self.damage_list().clone()
     }
 
-    /// Tells those who wait that there are records up to here.
+    /// Wakes those who wait for records.
     pub fn publish(&self) {
         let newest = self.read().next.saturating_sub(1);
         self.newest.send_replace(newest);

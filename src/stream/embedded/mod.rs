@@ -1,23 +1,27 @@
-//! The embedded stream: a log of segment files in one directory, written by one process, read by any number.
+//! The embedded stream: a log of segment files in one directory, written by one process, read by
+//! any number.
 //!
 //! ```text
 //!   append -> Writer (one thread: group commit)  -> 00000000000000000001.log   oldest; perhaps compacted
-//!                                                   00000000000000081920.log   whole
+//!                                                   00000000000000081920.log   closed
 //!   Compactor (one thread: retention)           ->  00000000000000163840.log   active
 //!   read, position_at -> frames, in order           9c42a0a87e5e9c14.avsc      schema of the payloads
 //!   latest, knows     -> index of pairs, in memory  lock                       who writes
 //! ```
 //!
-//! Why it is correct: the files are the only truth. A frame carries a checksum, its position and its pair's hash, so
-//! index and positions are rebuilt by a scan at every start, and nothing that a crash can leave is taken for a record
-//! (`frame.rs`). A record is shown to readers and acknowledged only after `fdatasync` (`writer.rs`). Retention never
-//! changes a file: it writes a new one beside it and renames it (`compact.rs`). Damage loses what it hit and nothing
-//! else; it is told in [`EmbeddedStream::damage`] and in each answer that passes it.
+//! Why it is correct: the files are the only truth. A frame carries a checksum, its position and
+//! its pair's hash, so index and positions are rebuilt by a scan at every start, and nothing that a
+//! crash can leave is taken for a record (`frame.rs`). A record is shown to readers and
+//! acknowledged only after `fdatasync` (`writer.rs`). Retention never changes a file: it writes a
+//! new one beside it and renames it (`compact.rs`). Damage loses what it hit and nothing else;
+//! [`EmbeddedStream::damage`] reports it, and so does each answer that passes it.
 //!
-//! Positions are never used twice while records stand behind them: an append that failed or was cut short gives its
-//! positions back. Memory: 21 to 43 bytes a pair that the stream ever knew, and 24 bytes a 64 KiB of log.
+//! No position is used twice while a record follows it: the positions of an append that failed or
+//! was cut short are used again. Memory: 21 to 43 bytes a pair that the stream ever knew, and 24
+//! bytes a 64 KiB of log.
 
 mod compact;
+mod complete;
 mod existing;
 mod file;
 mod follow;
@@ -31,12 +35,11 @@ mod query;
 mod recover_tail;
 mod segment;
 mod steps;
-mod whole;
 mod writer;
 
 pub use steps::{CompactorSteps, Step, WriterSteps};
 
-use super::{ExistingPairs, Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError, Whole};
+use super::{CompleteThrough, ExistingPairs, Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError};
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::codec;
 use crate::env;
@@ -55,16 +58,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Bytes of encoded changes that may wait for the disk; further appends wait before they queue. Four full groups: the
-/// disk always finds work, and a stalled disk costs no more memory than this.
+/// Bytes of encoded changes that may wait for the disk; further appends wait before they queue.
+/// Four full groups: the disk always finds work, and a stalled disk costs no more memory than this.
 const QUEUE_BYTES: usize = 16 << 20;
 /// The queue is counted in these, so that it holds 1,024 appends at most.
 const QUEUE_UNIT: usize = 16 << 10;
-/// Requests that may wait: appends, and two more, so that a `compact_now` and a `set_whole` find a place.
+/// Requests that may wait: appends, and two more, so that a `compact_now` and a
+/// `set_complete_through` find a place.
 const REQUESTS: usize = QUEUE_BYTES / QUEUE_UNIT + 2;
 
-/// How often a look is repeated where files were gone. Each time another process has finished a step of compaction, or a segment that
-/// somebody removed is given up.
+/// How often a look is repeated where files were gone. Each time another process has finished a
+/// step of compaction, or a segment that somebody removed is given up.
 const LOOKS_MAX: usize = 10_000;
 /// How often a read-only opening looks for new records: below what a person at `tail` notices.
 const POLL: Duration = Duration::from_millis(200);
@@ -107,18 +111,20 @@ impl Drop for Writing {
 }
 
 impl EmbeddedStream {
-    /// Opens the stream in `dir` for writing, and creates it if there is none. Reads every segment once: about a second
-    /// a gigabyte.
+    /// Opens the stream in `dir` for writing, and creates it if there is none. Reads every segment
+    /// once: about a second a gigabyte.
     ///
     /// # Errors
-    /// [`StreamError::Owned`] with `holder` of the process that writes it now; [`StreamError::Unavailable`] if the disk
-    /// refuses. Damage is no error, see [`EmbeddedStream::damage`].
+    /// [`StreamError::Owned`] with `holder` of the process that writes it now;
+    /// [`StreamError::Unavailable`] if the disk refuses. Damage is no error, see
+    /// [`EmbeddedStream::damage`].
     pub fn open(dir: &Path, retention: Retention, holder: &str) -> Result<EmbeddedStream, StreamError> {
         EmbeddedStream::open_with(dir, Options::new(retention), holder)
     }
 
-    /// As [`EmbeddedStream::open`], without threads: nothing is written and nothing is compacted but by the steps, on whichever thread
-    /// they are called. For simulators. An append resolves after a step; [`EmbeddedStream::compact_now`] would wait for ever.
+    /// As [`EmbeddedStream::open`], without threads: nothing is written and nothing is compacted
+    /// but by the steps, on whichever thread they are called. For simulators. An append resolves
+    /// after a step; [`EmbeddedStream::compact_now`] would wait for ever.
     ///
     /// # Errors
     /// As [`EmbeddedStream::open`].
@@ -160,9 +166,9 @@ impl EmbeddedStream {
         Ok((stream, WriterSteps::new(writer, received, period), CompactorSteps::new(compactor)))
     }
 
-    /// Opens the stream in `dir` for reading only, beside a writer or without one. It takes no lock and changes
-    /// nothing. `read`, `latest`, `position_at` and `wait_after` look for what another process has written since;
-    /// `extent` and `knows` tell what was last seen.
+    /// Opens the stream in `dir` for reading only, beside a writer or without one. It takes no lock
+    /// and changes nothing. `read`, `latest`, `position_at` and `wait_after` look for what another
+    /// process has written since; `extent` and `knows` answer by what was last read.
     ///
     /// # Errors
     /// [`StreamError::Unavailable`] if there is no such directory, or it cannot be read.
@@ -172,21 +178,24 @@ impl EmbeddedStream {
 
     fn follow(files: Files, dir: &Path) -> Result<EmbeddedStream, StreamError> {
         let loaded = load::load(&files, dir, load::Access::Read)?;
+        let complete = complete::read(files.disk.as_ref(), dir);
         let log = Log::new(dir.to_owned(), files, loaded.state);
+        log.set_complete_through(complete);
         loaded.damage.into_iter().for_each(|sentence| log.report(sentence));
         let log = Arc::new(log);
         let reading = Reading { log: Arc::clone(&log), follows: true, refreshing: Mutex::default() };
         Ok(EmbeddedStream { log, writing: None, reading: Arc::new(reading) })
     }
 
-    /// One sentence for each damaged place that was met since this opening: file, offset, bytes, positions; and for files
-    /// that were removed while the stream was written. At most 1,000.
+    /// One sentence for each damaged place that was found since this opening: file, offset, bytes,
+    /// positions; and for files that were removed while the stream was written. At most 1,000.
     #[must_use]
     pub fn damage(&self) -> Vec<String> {
         self.log.damage()
     }
 
-    /// Applies retention now, instead of when its timer is due. Returns when nothing is left to be compacted.
+    /// Applies retention now, instead of when its timer is due. Returns when nothing is left to be
+    /// compacted.
     ///
     /// # Errors
     /// [`StreamError::Unavailable`] if the disk refuses, or in an opening for reading only.
@@ -227,19 +236,20 @@ impl EmbeddedStream {
         .boxed()
     }
 
-    /// Has the writer keep up to where the stream is whole.
-    async fn keep_whole(&self, whole: Whole) -> Result<(), StreamError> {
+    /// Has the writer record the epoch through which the stream is complete.
+    async fn write_complete_through(&self, complete: CompleteThrough) -> Result<(), StreamError> {
         let gone = || StreamError::Unavailable("the stream is closed".to_owned());
         let (answer, answered) = oneshot::channel();
         let requests = self.writing()?.requests.as_ref().ok_or_else(gone)?;
-        requests.send(writer::Request::Whole(whole, answer)).map_err(|_| gone())?;
+        requests.send(writer::Request::CompleteThrough(complete, answer)).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?.map_err(|error| log::unavailable(&self.log.dir, &error))
     }
 }
 
 impl Reading {
-    /// Refreshes and looks, and once more where a file was gone: another process compacts beside an opening for reading only, and of one
-    /// that was removed under a writer everything that was in it is gone.
+    /// Refreshes and looks, and once more where a file was gone: another process compacts beside an
+    /// opening for reading only, and of one that was removed under a writer everything that was in
+    /// it is gone.
     fn answer<T>(&self, look: impl Fn(&Log) -> Result<T, Missed>) -> Result<T, StreamError> {
         self.refresh()?;
         for _ in 0..LOOKS_MAX {
@@ -264,10 +274,10 @@ impl Reading {
     }
 }
 
-/// The bytes of frames, and of each what stands before it and by what its pair is known in memory.
+/// The bytes of frames, and for each one its header and the hash by which the index knows its pair.
 type Frames = (Vec<u8>, Vec<(Meta, Option<KeyedHash>)>);
 
-/// The frames of these changes, whole but for positions and checksums.
+/// The frames of these changes, complete but for positions and checksums.
 fn frames(changes: &[Change]) -> Result<Frames, StreamError> {
     let mut bytes = Vec::new();
     let mut frames = Vec::with_capacity(changes.len());
@@ -294,11 +304,11 @@ impl Stream for EmbeddedStream {
         self.log.damage()
     }
 
-    fn begin(&self, _epoch: i64, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn begin(&self, _epoch: i64, complete: CompleteThrough) -> BoxFuture<'_, Result<(), StreamError>> {
         // The lock is the fence: nobody else appends to these files while they are open here.
         async move {
-            if whole != self.whole()
-                && let Err(error) = self.keep_whole(whole).await
+            if complete != self.complete_through()
+                && let Err(error) = self.write_complete_through(complete).await
             {
                 // The next opening compares more than it had to.
                 tracing::warn!("{error}");
@@ -308,25 +318,31 @@ impl Stream for EmbeddedStream {
         .boxed()
     }
 
-    fn newest_epoch(&self) -> i64 {
-        let last = self.log.read().extent().last;
-        let newest = self.reading.answer(|log| query::read(log, last, 1, usize::MAX)).unwrap_or_default();
-        newest.records.into_iter().next().map_or(0, |recorded| recorded.change.epoch)
+    fn newest_epoch(&self) -> BoxFuture<'_, i64> {
+        async move {
+            let newest = self.ask(|log| query::read(log, log.read().extent().last, 1, usize::MAX)).await;
+            let newest = newest.unwrap_or_default().records.into_iter().next();
+            newest.map_or(0, |recorded| recorded.change.epoch)
+        }
+        .boxed()
     }
 
-    fn whole(&self) -> Whole {
-        whole::kept(self.log.files.disk.as_ref(), &self.log.dir)
+    fn complete_through(&self) -> CompleteThrough {
+        self.log.complete_through()
     }
 
-    fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
-        self.keep_whole(whole).boxed()
+    fn set_complete_through(&self, complete: CompleteThrough) -> BoxFuture<'_, Result<(), StreamError>> {
+        self.write_complete_through(complete).boxed()
     }
 
-    fn keep(&self, mut replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
-        // The lock keeps every owner out; the next one finds the epoch as the last one left it.
-        let epoch = self.newest_epoch();
-        replaced.iter_mut().for_each(|change| change.epoch = epoch);
-        self.append(Arc::new(replaced))
+    fn record_replaced(&self, mut replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
+        async move {
+            // The lock keeps every owner out; the next one finds the epoch of the last one.
+            let epoch = self.newest_epoch().await;
+            replaced.iter_mut().for_each(|change| change.epoch = epoch);
+            self.append(Arc::new(replaced)).await
+        }
+        .boxed()
     }
 
     fn append(&self, changes: Arc<Vec<Change>>) -> BoxFuture<'_, Result<Position, StreamError>> {
@@ -350,6 +366,18 @@ impl Stream for EmbeddedStream {
 
     fn latest(&self, pair: &Pair) -> Result<Option<Latest>, StreamError> {
         Ok(self.newest_record(pair)?.map(Latest::from))
+    }
+
+    fn latest_of(&self, pairs: Vec<Pair>) -> BoxFuture<'_, Result<Vec<Option<Latest>>, StreamError>> {
+        async move {
+            // An opening for reading only may learn of a pair by looking.
+            if !self.reading.follows && !pairs.iter().any(|pair| self.knows(pair)) {
+                return Ok(vec![None; pairs.len()]);
+            }
+            let newest = |log: &Log, pair: &Pair| Ok(query::latest(log, pair)?.map(Latest::from));
+            self.ask(move |log| pairs.iter().map(|pair| newest(log, pair)).collect()).await
+        }
+        .boxed()
     }
 
     fn knows(&self, pair: &Pair) -> bool {

@@ -6,19 +6,24 @@ use crate::stream::Retention;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A segment is at most this large: rewriting one takes about a second, and the disk must hold one more while it does.
+/// A segment is at most this large: rewriting one takes about a second, and the disk must hold one
+/// more while it does.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// A segment is at least this large: smaller ones would cost a file and two syncs of a directory every few batches.
+/// A segment is at least this large: smaller ones would cost a file and two syncs of a directory
+/// every few batches.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-/// An opening copies the newest segment if it is no larger than this share of one, 8 MiB at most; of a larger one it copies the last write
-/// and begins another segment with it. So openings without end make sixteen times as many files at most.
+/// An opening copies the newest segment if it is no larger than this share of one, 8 MiB at most;
+/// of a larger one it copies the last write and begins another segment with it. So openings without
+/// end make sixteen times as many files at most.
 const RENEWED: u64 = 8;
-/// Segments that make up `retention.size`: the active one cannot be compacted, and this bounds its share.
+/// Segments that make up `retention.size`: the active one cannot be compacted, and this bounds its
+/// share.
 const SEGMENTS: u64 = 8;
-/// The active segment is closed at this age even if `retention.age` is long: a position by time then needs to look at
-/// an hour of history at most.
+/// The active segment is closed at this age even if `retention.age` is long: a position by time
+/// then needs to look at an hour of history at most.
 const ROLL_MS_MAX: i64 = 3_600_000;
-/// How often age is looked at: a tenth of it, within these bounds. An idle stream wakes this rarely.
+/// How often age is looked at: a tenth of it, within these bounds. An idle stream wakes this
+/// rarely.
 const PERIOD_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
 /// What an opening for writing goes by.
@@ -26,7 +31,8 @@ const PERIOD_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duratio
 pub(super) struct Options {
     pub(super) retention: Retention,
     pub(super) segment_bytes: u64,
-    /// The newest segment of an earlier opening is copied whole up to this size.
+    /// Up to this size all of the newest segment of an earlier opening is copied, above it only its
+    /// tail.
     pub(super) renew_bytes: u64,
     /// How often retention is looked at without being woken.
     pub(super) period: Duration,

@@ -27,8 +27,8 @@ impl Missed {
     }
 }
 
-/// A stretch of a file to be walked, taken under the lock and walked without it. The file may be replaced meanwhile;
-/// what is open stays readable.
+/// A stretch of a file to be walked, taken under the lock and walked without it. The file may be
+/// replaced meanwhile; what is open stays readable.
 pub(super) struct Stretch {
     /// Number and file of the segment.
     pub ordinal: u32,
@@ -49,7 +49,8 @@ pub(super) fn stretch(log: &Log, position: Position) -> Result<(Option<Stretch>,
     let next = state.segments.get(at + 1).map(|segment| segment.first);
     let Some(segment) = state.segments.get(at) else { return Ok((None, state.next)) };
     let (offset, after) = segment.start_for(position);
-    // Under the lock: as long as the segment is in the state, its file has its name, or whoever is replacing it holds it.
+    // Under the lock: as long as the segment is in the state, its file has its name, or whoever is
+    // replacing it holds it.
     let file = segment.file.get().map_err(|error| Missed::of(segment.ordinal, &log.dir, &error))?;
     let (ordinal, log_file, end) = (segment.ordinal, Arc::clone(&segment.file), segment.len);
     Ok((Some(Stretch { ordinal, log_file, file, offset, end, after, next }), state.next))
@@ -81,7 +82,7 @@ pub(super) fn read(log: &Log, from: Position, limit: usize, bytes: usize) -> Res
                     budget = budget.saturating_sub(payload.len());
                     batch.next = meta.position + 1;
                 }
-                // Before where the caller wants to read on, or told by the call before.
+                // It is before the place to read on from, or the call before has reported it.
                 Step::Damage(damage) if damage.before.is_some_and(|before| before <= batch.next) => {}
                 Step::Damage(damage) => {
                     let sentence = describe(log, batch.next, &damage);
@@ -138,8 +139,8 @@ pub(super) fn position_at(log: &Log, ts_ms: i64) -> Result<Position, Missed> {
     }
 }
 
-/// See [`crate::stream::Stream::latest`]. A record that turns out to be damaged is forgotten: the pair is unknown from
-/// then on, so that whoever meets it records it anew.
+/// See [`crate::stream::Stream::latest`]. A record that turns out to be damaged is forgotten: the
+/// pair is unknown from then on, so that whoever meets it records it anew.
 pub(super) fn latest(log: &Log, pair: &Pair) -> Result<Option<Recorded>, Missed> {
     let hash = known_as(pair);
     loop {
@@ -154,7 +155,7 @@ pub(super) fn latest(log: &Log, pair: &Pair) -> Result<Option<Recorded>, Missed>
         let change = found.ok_or_else(|| "it is damaged".to_owned()).and_then(|(meta, payload)| {
             match decoder.decode(&payload) {
                 Ok(change) if change.pair == *pair => Ok((meta, change)),
-                Ok(_) => Err("another pair's stands there".to_owned()),
+                Ok(_) => Err("another pair's is there".to_owned()),
                 Err(error) => Err(error.to_string()),
             }
         });

@@ -1,18 +1,22 @@
-//! What an opening finds at the end of the newest segment is made durable before anything relies on it.
+//! What an opening finds at the end of the newest segment is made durable before anything relies on
+//! it.
 //!
 //! ```text
 //!   found    ... | earlier writes | last write        which a sync may have refused: it may be read here and not be on the disk
-//!   small    a copy of the whole file, renamed over it
+//!   small    a copy of all of the file, renamed over it
 //!   large    ... | earlier writes | (void)   and   last write | ...        a copy of its end, named as the next segment
 //! ```
 //!
-//! Why the last write is all that can be in doubt: a writer writes behind what is durable only, in files of its own making, and begins the
-//! next file only then (`writer.rs`). So each frame that begins a write says of all before it that it was durable ([`FIRST`](super::frame::FIRST)), and
-//! all files but the newest are durable. A second sync proves nothing after one that was refused; a copy does. Its name appears when
-//! its bytes are durable, and from then on what the file before holds of it is void (`load.rs`): at each moment either the one or the other counts.
+//! Why the last write is all that can be in doubt: a writer writes behind what is durable only, in
+//! files of its own making, and begins the next file only then (`writer.rs`). So each frame that
+//! begins a write proves that everything before it is durable ([`FIRST`](super::frame::FIRST)), and
+//! all files but the newest are durable. A second sync proves nothing after one that was refused; a
+//! copy does. Its name appears when its bytes are durable, and from then on what the file before
+//! holds of it is void (`load.rs`): at each moment either the one or the other counts.
 //!
-//! The cost of an opening: [`RENEWED`](super::options::RENEWED) of a segment or one write, whichever is more. A newest segment that an earlier version wrote
-//! says nothing of its writes and is copied whole, once.
+//! The cost of an opening: [`RENEWED`](super::options::RENEWED) of a segment or one write,
+//! whichever is more. A newest segment that an earlier version wrote has no such marks, so all of
+//! it is copied, once.
 
 use super::file::LogFile;
 use super::frame::{FILE_HEADER, FileHeader};
@@ -29,11 +33,12 @@ use std::sync::Arc;
 /// What is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
 
-/// Copies the end of the newest segment, or all of it, to a file of ours, which is the newest segment then. False if it cannot be read:
-/// then nothing was changed.
+/// Copies the end of the newest segment, or all of it, to a file of ours, which is the newest
+/// segment then. False if it cannot be read: then nothing was changed.
 ///
 /// # Errors
-/// [`StreamError::Unavailable`] if the disk refuses. The copy may be in use all the same, and is copied anew by the next call.
+/// [`StreamError::Unavailable`] if the disk refuses. The copy may be in use all the same, and is
+/// copied anew by the next call.
 pub(super) fn recover_tail(log: &Log, options: &Options) -> Result<bool, StreamError> {
     let disk = log.files.disk.as_ref();
     let (old, len, (offset, position)) = {
@@ -43,15 +48,15 @@ pub(super) fn recover_tail(log: &Log, options: &Options) -> Result<bool, StreamE
         ((last.path.clone(), file), last.len, last.last_write)
     };
     let (old_path, old_file) = old;
-    let whole = len <= options.renew_bytes || offset <= FILE_HEADER;
-    let path = if whole { old_path } else { segment::path_of(&log.dir, position) };
+    let copies_all = len <= options.renew_bytes || offset <= FILE_HEADER;
+    let path = if copies_all { old_path } else { segment::path_of(&log.dir, position) };
     let temporary = path.with_extension(segment::TEMPORARY);
     let begun = FileHeader { first: position, through: 0, compacted: false };
-    let (head, from) = if whole { (Vec::new(), 0) } else { (begun.to_bytes(), offset) };
+    let (head, from) = if copies_all { (Vec::new(), 0) } else { (begun.to_bytes(), offset) };
     let copied = copy(disk, &head, (&old_file, from, len), &temporary);
     let switched = copied.and_then(|copy| match copy {
         None => Ok(false),
-        Some(file) if whole => {
+        Some(file) if copies_all => {
             let file = LogFile::new(&log.files, &path, &Arc::new(file))?;
             disk.rename(&temporary, &path)?;
             log.write().replace_file(file);
@@ -72,7 +77,8 @@ pub(super) fn recover_tail(log: &Log, options: &Options) -> Result<bool, StreamE
     Ok(done)
 }
 
-/// A new file with these bytes and then those of the old one in this range, all of it durable; `None` if the old one cannot be read.
+/// A new file with these bytes and then those of the old one in this range, all of it durable;
+/// `None` if the old one cannot be read.
 fn copy(disk: &dyn Disk, head: &[u8], (old, from, end): (&File, u64, u64), path: &Path) -> io::Result<Option<File>> {
     let file = disk.open(path, Open::Create)?;
     let (mut bytes, mut read, mut written) = (head.to_vec(), from, 0);
@@ -92,7 +98,8 @@ fn copy(disk: &dyn Disk, head: &[u8], (old, from, end): (&File, u64, u64), path:
     Ok(Some(file))
 }
 
-/// Lets the copy of the newest segment's end be the newest segment. False if it does not hold the same.
+/// Lets the copy of the newest segment's end be the newest segment. False if it does not hold the
+/// same.
 fn split(
     log: &Log,
     disk: &dyn Disk,

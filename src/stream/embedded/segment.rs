@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A place to begin a read at is kept for each so many bytes: reading up to one costs tens of microseconds, and a
-/// gigabyte of log needs 400 KB of them.
+/// Bytes of log between two entries of the sparse index, at which a read can begin: reading up to
+/// one costs tens of microseconds, and a gigabyte of log needs 400 KB of them.
 const SPARSE_BYTES: u64 = 64 << 10;
 
 /// Ends of file names in the directory: segments, files that are being written, schemas of writers.
@@ -20,7 +20,8 @@ pub(super) const TEMPORARY: &str = "tmp";
 /// See [`SEGMENT`].
 pub(super) const SCHEMA: &str = "avsc";
 
-/// The file of the segment that begins with this position. Twenty digits hold every position, so names sort.
+/// The file of the segment that begins with this position. Twenty digits hold every position, so
+/// names sort.
 pub(super) fn path_of(dir: &Path, first: Position) -> PathBuf {
     dir.join(format!("{first:020}.{SEGMENT}"))
 }
@@ -55,11 +56,11 @@ pub(super) struct Segment {
     pub through: Position,
     /// Whether only newest records, conflicts and markers are left.
     pub compacted: bool,
-    /// Bytes that count: whole, durable frames and the header.
+    /// Bytes that count: the header, and the frames that are complete and durable.
     pub len: u64,
     /// Frames.
     pub records: u64,
-    /// Frames that are kept for what they are: conflicts and markers.
+    /// Frames that compaction keeps while they are young, superseded or not: conflicts and markers.
     pub pinned: u64,
     /// The largest `ts_ms` of those.
     pub pinned_ts_max: i64,
@@ -70,15 +71,17 @@ pub(super) struct Segment {
     /// The largest `ts_ms`; `i64::MIN` if there is no frame.
     pub ts_max: i64,
     pub sparse: Vec<Sparse>,
-    /// Offset and position of the first frame of what was written last, as far as the frames tell; else of the first one. Whatever
-    /// became of that, all before it is durable.
+    /// Offset and position of the first frame of the last write, if the frames have that mark, else
+    /// of the first frame. Everything before it is durable, even if that write was refused.
     pub last_write: (u64, Position),
-    /// Length and time of the file, where it is not written any more and another process may replace it.
+    /// Length and time of the file, where it is not written any more and another process may
+    /// replace it.
     closed: Option<(u64, Option<SystemTime>)>,
 }
 
 impl Segment {
-    /// An empty one. The caller holds the file until it has its name, and for as long as it works with it.
+    /// An empty one. The caller holds the file until it has its name, and for as long as it works
+    /// with it.
     pub fn new(
         files: &Files,
         ordinal: u32,
@@ -106,8 +109,9 @@ impl Segment {
         })
     }
 
-    /// Whether the file with this name is still the one that was read. One that is closed and was replaced leaves its number to the
-    /// next one, so the length, and of a file that is not written any more the time, must be the same as well.
+    /// Whether the file with this name is still the one that was read. One that is closed and was
+    /// replaced leaves its number to the next one, so the length, and of a file that is not written
+    /// any more the time, must be the same as well.
     pub fn is_at(&self, path: &Path) -> bool {
         let Ok(now) = self.file.disk().facts(path) else { return false };
         let is_same = now.identity == self.file.identity() && now.len >= self.len;
@@ -131,7 +135,7 @@ impl Segment {
         // The times stay: they are bounds.
     }
 
-    /// Takes note of a frame that stands at `offset`, behind all others.
+    /// Adds a frame at `offset`, behind all others, to what is known of the segment.
     pub fn note(&mut self, offset: u64, meta: &Meta) {
         if self.sparse.last().is_none_or(|sparse| offset - sparse.offset >= SPARSE_BYTES) {
             self.sparse.push(Sparse { position: meta.position, offset, ts_max_before: self.ts_max });
@@ -160,7 +164,8 @@ impl Segment {
         self.first.max(self.last + 1).max(if self.compacted { self.through + 1 } else { 0 })
     }
 
-    /// Where to begin looking for `position`: an offset, and the position of the frames before it at most.
+    /// Where to begin looking for `position`: an offset, and the position of the frames before it
+    /// at most.
     pub fn start_for(&self, position: Position) -> (u64, Position) {
         self.start(self.sparse.partition_point(|sparse| sparse.position <= position))
     }
@@ -177,10 +182,12 @@ impl Segment {
         }
     }
 
-    /// Reads the frames from where the segment ends up to the end of the file, and tells `found` of each: its offset, what it says, its payload.
+    /// Reads the frames from the end of the segment as it is known up to the end of the file, and
+    /// calls `found` with each one's offset, header and payload.
     ///
-    /// Damage in the middle is passed and returned. Where nothing sound follows, the segment ends and `tail` is set:
-    /// an append that another process is just writing, or that was cut short by a crash.
+    /// Damage in the middle is passed and returned. Where nothing sound follows, the segment ends
+    /// and `tail` is set: an append that another process is just writing, or that was cut short by
+    /// a crash.
     pub fn scan(&mut self, limit: Option<Position>, mut found: impl FnMut(u64, &Meta, &[u8])) -> io::Result<Scanned> {
         let file = self.file.get()?;
         let after = self.last.max(self.first.saturating_sub(1));
@@ -218,7 +225,7 @@ impl Segment {
     }
 }
 
-/// What a scan met beside frames.
+/// What a scan found beside frames.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     /// Damaged places with sound frames behind them.

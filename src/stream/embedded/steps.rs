@@ -1,4 +1,5 @@
-//! The work of the writer and of the compactor in steps, each of which waits for nothing but the disk.
+//! The work of the writer and of the compactor in steps, each of which waits for nothing but the
+//! disk.
 //!
 //! ```text
 //!   a worker       a thread each: steps, and between them it waits for requests, or to be woken

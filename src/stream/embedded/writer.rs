@@ -1,23 +1,28 @@
-//! The one that writes, in steps (`steps.rs`): takes all appends that wait, writes them with one write and one sync, then answers.
+//! The writer, in steps (`steps.rs`): takes all appends that wait, writes them with one write and
+//! one sync, then answers.
 //!
 //! ```text
 //!   append --encoded frames--> queue (bounded in bytes) --> group: positions, checksums -> write -> fdatasync
 //!                                                                    -> index, newest position -> answers
 //! ```
 //!
-//! An answer is given only after the sync, and nobody in this process can read a record before that. After a refused
-//! write or sync the file is opened anew and cut to its last durable length before anything else is written: what the
-//! kernel did with pages whose sync failed is unknown, so the same file handle is not asked again.
+//! An answer is given only after the sync, and nobody in this process can read a record before
+//! that. After a refused write or sync the file is opened anew and cut to its last durable length
+//! before anything else is written: what the kernel did with pages whose sync failed is unknown, so
+//! the same file handle is not asked again.
 //!
-//! What is read in a file and what is on the disk can differ once a sync was refused, and no later sync need make up for it. So that
-//! nothing refused ever stands where something acknowledged belongs, two rules:
+//! What is read in a file and what is on the disk can differ once a sync was refused, and no later
+//! sync need make up for it. So that a refused record never takes the place of an acknowledged one,
+//! there are two rules:
 //!
-//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest one or of its end (`recover_tail.rs`). An
-//!    earlier process may have ended between a refusal and the cut.
-//! 2. Nothing is written, here or in the next segment, before the cut of what was refused is durable.
+//! 1. A writer appends to files only that it has made itself: a new one, or a copy of the newest
+//!    one or of its end (`recover_tail.rs`). An earlier process may have ended between a refusal
+//!    and the cut.
+//! 2. Nothing is written, here or in the next segment, before the cut of what was refused is
+//!    durable.
 //!
-//! A file in which a record is was complete before the record, and after that nothing went into an earlier file: what stands there at
-//! its first position or behind is void (`load.rs`).
+//! Once a segment holds a record, all earlier segments are complete and never written again: a
+//! frame in an earlier one at or behind the first position of a later one is void (`load.rs`).
 
 use super::file::LogFile;
 use super::frame::{self, FILE_HEADER, FIRST, FileHeader, Meta};
@@ -27,37 +32,39 @@ use super::lock::OwnerLock;
 use super::log::{Log, unavailable};
 use super::options::Options;
 use super::segment::{self, Segment};
-use super::{compact, recover_tail};
+use super::{compact, complete, recover_tail};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
 use crate::env::disk::{Disk, File, Identity, Open};
 use crate::failpoint::crash_point;
-use crate::stream::{StreamError, Whole};
+use crate::stream::{CompleteThrough, StreamError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// Bytes that are written at once at most, unless a single append is larger: some ten batches, which a disk takes in
-/// tens of milliseconds, so that the first of a group does not wait long for the last.
+/// Bytes that are written at once at most, unless a single append is larger: some ten batches,
+/// which a disk writes in tens of milliseconds, so that the first of a group does not wait long for
+/// the last.
 const GROUP_BYTES: usize = 4 << 20;
 
 /// What the thread is asked.
 pub(super) enum Request {
     /// To record these changes.
     Append(Append),
-    /// To begin a new segment if the active one is old enough, and to say when that is done.
+    /// To begin a new segment if the active one is old enough, and to answer when that is done.
     Tick(std::sync::mpsc::SyncSender<()>),
-    /// To keep up to where the stream is whole.
-    Whole(Whole, oneshot::Sender<std::io::Result<()>>),
+    /// To record the epoch through which the stream is complete.
+    CompleteThrough(CompleteThrough, oneshot::Sender<std::io::Result<()>>),
 }
 
 /// Changes on their way into the log.
 pub(super) struct Append {
-    /// Their frames, whole but for positions and checksums.
+    /// Their frames, complete but for positions and checksums.
     pub bytes: Vec<u8>,
-    /// What their headers will say (positions count from 0), and by what their pairs are known in memory.
+    /// Their headers as they will be written (positions count from 0), and the hashes by which the
+    /// index knows their pairs.
     pub frames: Vec<(Meta, Option<KeyedHash>)>,
     pub answer: oneshot::Sender<Result<Position, StreamError>>,
     /// Its share of the queue, given back when it is dropped.
@@ -71,7 +78,8 @@ pub(super) struct Writer {
     holder: String,
     lock: OwnerLock,
     compactor: Arc<compact::Compactor>,
-    /// The segment that is written; its file, durable length and the time of its first record are in [`Log`] too.
+    /// The segment that is written; its file, durable length and the time of its first record are
+    /// in [`Log`] too.
     path: PathBuf,
     identity: Identity,
     /// Open for as long as it is written.
@@ -126,6 +134,7 @@ impl Writer {
     fn load(&mut self, floor: Position) -> Result<(), StreamError> {
         let mut loaded = load::load(&self.log.files, &self.log.dir, Access::Write)?;
         self.write_schema()?;
+        self.log.set_complete_through(complete::read(self.disk.as_ref(), &self.log.dir));
         for sentence in loaded.damage {
             self.log.report(sentence);
         }
@@ -149,7 +158,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the schema of what will be written beside it, so that programs with another schema can read it.
+    /// Puts the schema of what will be written beside it, so that programs with another schema can
+    /// read it.
     fn write_schema(&self) -> Result<(), StreamError> {
         let fingerprint = codec::own_fingerprint().map_err(|e| StreamError::Damaged(e.to_string()))?;
         let path = self.log.dir.join(format!("{}.{}", codec::hex(&fingerprint), segment::SCHEMA));
@@ -167,7 +177,8 @@ impl Writer {
         write().map_err(|e| unavailable(&path, &e))
     }
 
-    /// Serves one request, and with an append those that wait behind it. Returns a request that it took from the queue and did not serve.
+    /// Serves one request, and with an append those that wait behind it. Returns a request that it
+    /// took from the queue and did not serve.
     pub fn serve(&mut self, request: Request, waiting: &Receiver<Request>) -> Option<Request> {
         match request {
             Request::Append(first) => return self.group(first, waiting),
@@ -175,21 +186,27 @@ impl Writer {
                 self.tick();
                 let _ = done.send(());
             }
-            Request::Whole(whole, done) => {
-                let _ = done.send(super::whole::keep(self.disk.as_ref(), &self.log.dir, whole));
+            Request::CompleteThrough(complete, done) => {
+                let written = complete::write(self.disk.as_ref(), &self.log.dir, complete);
+                if written.is_ok() {
+                    self.log.set_complete_through(complete);
+                }
+                let _ = done.send(written);
             }
         }
         None
     }
 
-    /// Nobody can ask any more. Best effort: the next opening would take what was refused for records, and no sync makes it durable.
+    /// The stream was dropped. Best effort: the next opening would take a refused write for
+    /// records, and no sync makes it durable.
     pub fn end(&mut self) {
         if self.broken {
             let _ = self.reopen();
         }
     }
 
-    /// Begins a new segment if the active one is old, so that age can compact it; before that, what the opening could not do.
+    /// Begins a new segment if the active one is old, so that age can compact it. Before that,
+    /// tries again to recover the tail if the opening could not.
     pub fn tick(&mut self) {
         if self.log.read().unverified_tail {
             self.recover_tail_if_possible();
@@ -204,7 +221,8 @@ impl Writer {
         }
     }
 
-    /// Records this append and those that wait behind it. Returns a request that is not part of the group.
+    /// Records this append and those that wait behind it. Returns a request that is not part of the
+    /// group.
     fn group(&mut self, first: Append, requests: &Receiver<Request>) -> Option<Request> {
         let mut bytes = first.bytes.len();
         let mut group = vec![first];
@@ -224,7 +242,7 @@ impl Writer {
         }
         let result = self.record(&mut group);
         for append in group {
-            // A caller that went away is no fault: its changes are recorded.
+            // If the caller no longer waits, its changes are recorded all the same.
             let position = append.frames.first().map_or(0, |(meta, _)| meta.position);
             let _ = append.answer.send(result.clone().map(|()| position));
         }
@@ -257,16 +275,16 @@ impl Writer {
         }
         let file = self.file.clone().ok_or_else(|| StreamError::Unavailable("the stream has no segment".to_owned()))?;
         let joined: Vec<u8>;
-        let whole = match &*group {
+        let bytes = match &*group {
             [only] => &only.bytes,
             many => {
                 joined = many.iter().map(|append| append.bytes.as_slice()).collect::<Vec<_>>().concat();
                 &joined
             }
         };
-        crash_point!("c2-half-written", file.write_at(whole.get(..whole.len() / 2).unwrap_or_default(), self.len));
-        crash_point!("c2-written-not-synced", file.write_at(whole, self.len));
-        let written = file.write_at(whole, self.len).and_then(|()| file.sync());
+        crash_point!("c2-half-written", file.write_at(bytes.get(..bytes.len() / 2).unwrap_or_default(), self.len));
+        crash_point!("c2-written-not-synced", file.write_at(bytes, self.len));
+        let written = file.write_at(bytes, self.len).and_then(|()| file.sync());
         if let Err(error) = written {
             self.broken = true;
             return Err(unavailable(&self.path, &error));
@@ -276,15 +294,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes can be faster than the thread that compacts. A quarter above `size` they wait for it: with the active segment
-    /// and the one that is being rewritten, an eighth each, the disk then holds 1.5 times `size`, and the pairs.
+    /// Writes can be faster than the thread that compacts. A quarter above `size` they wait for it:
+    /// with the active segment and the one that is being rewritten, an eighth each, the disk then
+    /// holds 1.5 times `size`, and the pairs.
     fn keep_bounded(&self) {
         let size = self.options.retention.size;
         let is_behind = {
             let state = self.log.read();
-            // The active one is whole, and one more may be with the thread just now.
-            let whole = state.segments.iter().filter(|segment| !segment.compacted).count();
-            state.bytes() > size.saturating_add(size / 4) && whole > 2
+            // The active one is not compacted, and the compactor's thread may be rewriting one more
+            // just now.
+            let not_compacted = state.segments.iter().filter(|segment| !segment.compacted).count();
+            state.bytes() > size.saturating_add(size / 4) && not_compacted > 2
         };
         if is_behind && let Err(error) = self.compactor.compact() {
             tracing::warn!(stream = %self.log.dir.display(), "history could not be compacted: {error}");
@@ -308,7 +328,8 @@ impl Writer {
         self.log.publish();
     }
 
-    /// Makes sure that what is written next is written where it will be found, and that nothing refused is there.
+    /// Makes sure that what is written next is written where it will be found, and that nothing
+    /// refused is there.
     fn make_ready(&mut self) -> Result<(), StreamError> {
         if !self.lock.in_place(self.disk.as_ref())
             || self.disk.facts(&self.path).ok().map(|facts| facts.identity) != Some(self.identity)
@@ -323,20 +344,21 @@ impl Writer {
 
     /// Makes durable what this opening found, in a file that is appended to then.
     fn recover_tail(&mut self) -> Result<(), StreamError> {
-        let secured = recover_tail::recover_tail(&self.log, &self.options);
+        let recovered = recover_tail::recover_tail(&self.log, &self.options);
         self.adopt();
-        // What cannot be read stays where it is.
-        if secured? { Ok(()) } else { self.roll() }
+        // A tail that cannot be read stays where it is.
+        if recovered? { Ok(()) } else { self.roll() }
     }
 
-    /// [`Writer::recover_tail`] where nobody waits for it. What a full disk refuses can be read all the same; the next append or the timer tries again.
+    /// [`Writer::recover_tail`] where nobody waits for it. If the disk is full, the tail can be
+    /// read all the same; the next append or the timer tries again.
     fn recover_tail_if_possible(&mut self) {
         if let Err(error) = self.recover_tail() {
             tracing::warn!(stream = %self.log.dir.display(), "what was found could not be copied: {error}");
         }
     }
 
-    /// Takes the last segment for the one that is written.
+    /// Makes the last segment the one that is written.
     fn adopt(&mut self) {
         if let Some(last) = self.log.read().segments.last() {
             self.path = last.path.clone();
@@ -347,7 +369,7 @@ impl Writer {
         }
     }
 
-    /// After a refused write: opens the file anew and cuts what is not durable.
+    /// After a refused write: opens the file again and truncates it to its durable length.
     fn reopen(&mut self) -> Result<(), StreamError> {
         let reopened = self.disk.open(&self.path, Open::Write).and_then(|file| {
             file.set_len(self.len)?;
@@ -362,8 +384,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Somebody removed or replaced the files while we wrote them: takes what is there now, if anything, and goes on
-    /// behind the positions that were given out already.
+    /// Another process removed or replaced the files while they were written: loads the files that
+    /// are there now, if any, and goes on behind the positions that were given out already.
     fn begin_anew(&mut self) -> Result<(), StreamError> {
         let dir = self.log.dir.clone();
         make_dir(self.disk.as_ref(), &dir)?;
@@ -402,7 +424,8 @@ impl Writer {
         let (segment, file) = match created {
             Ok(created) => created,
             Err(error) => {
-                // Best effort: an empty file is also removed by the next start, and written over by the next attempt.
+                // Best effort: an empty file is also removed by the next start, and written over by
+                // the next attempt.
                 let _ = self.disk.remove(&path);
                 let kind = if error.kind() == ErrorKind::NotFound { &self.log.dir } else { &path };
                 return Err(unavailable(kind, &error));

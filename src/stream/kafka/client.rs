@@ -1,4 +1,5 @@
-//! What every client of a broker shares: its properties, where its log lines go, and what its errors mean.
+//! What every client of a broker shares: its properties, where its log lines go, and what its
+//! errors mean.
 
 use super::settings::Settings;
 use crate::stream::StreamError;
@@ -10,11 +11,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a broker may take to answer one question before it counts as away. A start of a broker takes three seconds.
+/// How long a broker may take to answer one question before it counts as unavailable. A start of a
+/// broker takes three seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was said of brokers: librdkafka reports each attempt of each client to connect, and a worker has many clients.
-static SAID: Mutex<LogThrottle> = Mutex::new(LogThrottle::new());
+/// Limits the log lines about brokers: librdkafka reports each attempt of each client to connect,
+/// and a worker has many clients.
+static LOGGED: Mutex<LogThrottle> = Mutex::new(LogThrottle::new());
 
 /// Where a client's log lines and errors go.
 #[derive(Clone)]
@@ -45,7 +48,7 @@ impl Context {
         last.refusal.clone().map(StreamError::Refused)
     }
 
-    /// A broker answered: whoever refused this client before does so no more, or will say so again.
+    /// A broker answered: an earlier refusal holds no longer, or the broker will repeat it.
     pub fn answered(&self) {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).refusal = None;
     }
@@ -80,17 +83,18 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Behind it stands how long the attempt took, which tells attempts apart and not reasons.
+        // The text ends with the duration of the attempt, which differs between attempts with one
+        // reason.
         let reason = self.masked(reason.split(" (after ").next().unwrap_or(reason));
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         if error.rdkafka_error_code().is_some_and(is_refusal) {
             last.refusal = Some(format!("Kafka refuses this client: {reason}"));
         }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) && last.text.is_some() {
-            // It says less than what stands there.
+            // It says less than the text that is there.
             return;
         }
-        if SAID.lock().unwrap_or_else(PoisonError::into_inner).is_due(&reason) {
+        if LOGGED.lock().unwrap_or_else(PoisonError::into_inner).is_due(&reason) {
             tracing::warn!("kafka: {reason}");
         }
         last.text = Some(reason);
@@ -152,7 +156,8 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
              hold, or create topic {topic} yourself"
         )),
         Some(code) if is_refusal(code) => StreamError::Refused(format!("Kafka refuses this client ({doing}): {code}")),
-        // `UnknownPartition` is not among them: librdkafka says it too of a partition that has no leader for now.
+        // `UnknownPartition` is not among them: librdkafka also reports it for a partition that has
+        // no leader for now.
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownTopicId) => {
             StreamError::Lost(format!("topic {topic} is gone ({doing}): it was deleted; its history is lost"))
         }
@@ -168,14 +173,15 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
 fn common(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("client.id", &settings.worker);
-    // The default waits up to 10 s between two attempts to connect: too long for a broker that is back.
+    // The default waits up to 10 s between two attempts to connect: too long for a broker that is
+    // back.
     config.set("reconnect.backoff.max.ms", "1000");
     config.set_log_level(RDKafkaLogLevel::Info);
     config
 }
 
-/// Two names of one property, of which librdkafka takes the one that it is told last: the one that we give a default, and
-/// the other.
+/// Two names of one property, of which librdkafka takes the one that is set last: the one that we
+/// give a default, and the other.
 const ALIASES: [(&str, &str); 3] = [
     ("message.timeout.ms", "delivery.timeout.ms"),
     ("linger.ms", "queue.buffering.max.ms"),
@@ -198,18 +204,20 @@ fn finish(mut config: ClientConfig, settings: &Settings, own: &[(&str, &str)]) -
     config
 }
 
-/// Of a client that asks and creates.
+/// Configuration of an admin client, which looks at the topic and creates it.
 pub(super) fn admin(settings: &Settings) -> ClientConfig {
     finish(common(settings), settings, &[])
 }
 
-/// Of a reader at places that we name ourselves: the group is a name only, nothing is committed in it.
+/// Configuration of a reader at offsets that we name ourselves: the group is a name only, nothing
+/// is committed in it.
 pub(super) fn reader(settings: &Settings) -> ClientConfig {
     let mut config = common(settings);
     // An idle fetch holds back the next seek for so long.
     config.set("fetch.wait.max.ms", "50");
     config.set("fetch.queue.backoff.ms", "10");
-    // Records that are read ahead: more than the decoder takes meanwhile, little against the memory of a worker.
+    // Records that are read ahead: more than the decoder takes meanwhile, little against the memory
+    // of a worker.
     config.set("queued.max.messages.kbytes", "8192");
     config.set("check.crcs", "true");
     let group = format!("keepstep-read.{}", settings.pipeline);
@@ -218,20 +226,22 @@ pub(super) fn reader(settings: &Settings) -> ClientConfig {
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
         ("enable.partition.eof", "true"),
-        // Never `latest`: records that are gone are told, not passed over.
+        // Never `latest`: records that are gone are reported, not passed over.
         ("auto.offset.reset", "error"),
         ("isolation.level", "read_committed"),
     ];
     finish(config, settings, &own)
 }
 
-/// Of the one writer.
+/// Configuration of the one writer.
 pub(super) fn writer(settings: &Settings, record_bytes_max: usize) -> ClientConfig {
     let mut config = common(settings);
-    // The boundary of a batch is ours: what waits is sent at once, and what comes meanwhile is the next batch.
+    // The boundary of a batch is ours: what waits is sent at once, and what comes meanwhile is the
+    // next batch.
     config.set("linger.ms", "0");
     config.set("compression.type", "lz4");
-    // A leader that is killed is replaced within 5 to 14 s; after this long the caller is told that it does not work.
+    // A leader that is killed is replaced within 5 to 14 s; after this long the caller gets an
+    // error.
     config.set("message.timeout.ms", "15000");
     // Bounded by the writer's own queue, which knows whom to let wait.
     let bytes = record_bytes_max.clamp(1_000, 1_000_000_000).to_string();
@@ -244,7 +254,7 @@ pub(super) fn writer(settings: &Settings, record_bytes_max: usize) -> ClientConf
     finish(config, settings, &own)
 }
 
-/// Of the member of a group that holds a capture's lease.
+/// Configuration of the member of a group that holds a capture's lease.
 pub(super) fn member(settings: &Settings, group: &str) -> ClientConfig {
     let own = [
         ("group.id", group),
@@ -261,7 +271,7 @@ pub(super) fn member(settings: &Settings, group: &str) -> ClientConfig {
     finish(common(settings), settings, &own)
 }
 
-/// Runs what waits on a thread that may.
+/// Runs work that blocks, on a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
 ) -> Result<T, StreamError> {

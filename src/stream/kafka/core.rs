@@ -1,20 +1,23 @@
-//! What an opening knows of its topic: the index, the ends, the fences, and whether it is still of use.
+//! What an opening knows of its topic: the index, the bounds, the fences, and whether the opening
+//! is still usable. Its methods are the rules: what follows from a record that was read, from one
+//! that was acknowledged, and from what the broker answers about the topic.
 
 use super::index::{Index, Note};
 use super::reader::Reader;
-use super::record::{Entry, Fence, Fences, Incoming, pair_key};
+use super::record::{self, Entry, Fence, Fences, Incoming, pair_key};
 use super::settings::Settings;
+use super::topic;
 use super::wire::Wire;
-use crate::change::{KeyedHash, Op, Pair, Position};
+use crate::change::{Change, KeyedHash, Op, Pair, Position};
 use crate::env::{self, Map};
-use crate::stream::{Extent, Latest, Recorded, StreamError, Whole};
+use crate::stream::{CompleteThrough, Extent, Latest, Recorded, StreamError};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Records that cannot be read are each told up to this number; then they are counted.
-const TOLD_MAX: u64 = 100;
+/// Records that cannot be read are each logged up to this number; then they are counted.
+const LOGGED_MAX: u64 = 100;
 
 /// See the module.
 pub(super) struct Core {
@@ -25,7 +28,8 @@ pub(super) struct Core {
     pub newest: watch::Sender<Position>,
     lost: watch::Sender<Option<StreamError>>,
     record_bytes_max: AtomicUsize,
-    is_limit_asked: AtomicBool,
+    /// The broker refused a record that is not above the limit, so the limit has changed.
+    is_limit_outdated: AtomicBool,
 }
 
 #[derive(Default)]
@@ -34,8 +38,8 @@ struct State {
     fences: Fences,
     /// Of this opening, from its marker on.
     own: Option<Fence>,
-    /// What the newest marker of an owner says of it.
-    whole: Whole,
+    /// As the newest marker of an owner has it.
+    complete_through: CompleteThrough,
     /// Position of the first record that is there.
     first: Position,
     /// One past the newest record.
@@ -43,14 +47,16 @@ struct State {
     full_from: Position,
     full_from_ms: i64,
     first_ms: i64,
-    /// Places between our own that are not ours: from, to (exclusive).
-    holes: Vec<(Position, Position)>,
+    /// Positions between our own records that others wrote and that are not read yet: from, to
+    /// (exclusive).
+    unread: Vec<(Position, Position)>,
     stale: Map<KeyedHash, Stale>,
-    foreign: Option<(Position, String)>,
+    /// The first record of another pipeline, and the name of that pipeline.
+    other_pipeline: Option<(Position, String)>,
     damaged: u64,
 }
 
-/// A record that was shut out and stands behind the newest valid one of its key.
+/// A record that was shut out and follows the newest valid one of its key.
 #[derive(Debug, Clone)]
 pub(super) struct Stale {
     pub position: Position,
@@ -68,7 +74,7 @@ impl Core {
             newest: watch::Sender::new(0),
             lost: watch::Sender::new(None),
             record_bytes_max: AtomicUsize::new(record_bytes_max),
-            is_limit_asked: AtomicBool::new(false),
+            is_limit_outdated: AtomicBool::new(false),
         })
     }
 
@@ -96,13 +102,13 @@ impl Core {
         }
     }
 
-    /// Takes in a record that was read.
+    /// Adds a record that was read to the index, and its fence to the fences.
     fn apply(&self, incoming: Incoming) -> Result<(), StreamError> {
         let mut guard = self.state();
         let state = &mut *guard;
         let position = incoming.position;
         let mut is_stale = false;
-        if let (Some(fence), false) = (incoming.fence, matches!(incoming.entry, Entry::Foreign(_))) {
+        if let (Some(fence), false) = (incoming.fence, matches!(incoming.entry, Entry::OtherPipeline(_))) {
             if state.own.is_some_and(|own| fence > own) {
                 let topic = &self.settings.topic;
                 let why =
@@ -118,13 +124,13 @@ impl Core {
         match incoming.entry {
             Entry::Away(why) => return Err(StreamError::Unavailable(why)),
             Entry::Owner if is_stale => {}
-            Entry::Owner => state.whole = incoming.whole,
-            Entry::Foreign(other) => {
-                state.foreign.get_or_insert((position, other));
+            Entry::Owner => state.complete_through = incoming.complete_through,
+            Entry::OtherPipeline(other) => {
+                state.other_pipeline.get_or_insert((position, other));
             }
             Entry::Damaged(_) => {
                 state.damaged += 1;
-                if state.damaged <= TOLD_MAX {
+                if state.damaged <= LOGGED_MAX {
                     tracing::error!("{}; the others flow", complaint.unwrap_or_default());
                 }
             }
@@ -172,17 +178,18 @@ impl Core {
                  its history is lost"
             )));
         }
-        // Who owns nothing has no records of its own that others stand between.
+        // An opening that owns nothing need not know what others wrote between its records.
         if position > state.next && state.own.is_some() {
-            let hole = (state.next, position);
-            state.holes.push(hole);
+            let unread = (state.next, position);
+            state.unread.push(unread);
         }
         if let Some(own) = state.own {
             state.fences.note(position, own);
         }
         state.next = position + 1;
         if state.first_ms == 0 {
-            // The first record of an empty topic: a look at the topic tells it to the millisecond, within a minute.
+            // The first record of an empty topic: within a minute `look_at_age` reads its time to
+            // the millisecond.
             (state.first_ms, state.full_from_ms) = (env::unix_ms(), env::unix_ms());
         }
         if let Some(note) = note {
@@ -193,8 +200,8 @@ impl Core {
         Ok(())
     }
 
-    /// The fence of an owner of this epoch, which is to begin.
-    pub fn raise(&self, epoch: i64) -> Result<Fence, StreamError> {
+    /// Claims the next fence for an owner of this epoch, which is to begin.
+    pub fn claim_fence(&self, epoch: i64) -> Result<Fence, StreamError> {
         let mut state = self.state();
         let newest = state.fences.newest();
         let fence = match newest {
@@ -211,40 +218,56 @@ impl Core {
         Ok(fence)
     }
 
-    pub fn own(&self) -> Option<Fence> {
-        self.state().own
+    pub fn complete_through(&self) -> CompleteThrough {
+        self.state().complete_through
     }
 
-    pub fn whole(&self) -> Whole {
-        self.state().whole
+    /// A marker with this is on the topic.
+    pub fn note_complete_through(&self, complete: CompleteThrough) {
+        self.state().complete_through = complete;
     }
 
-    pub fn set_whole(&self, whole: Whole) {
-        self.state().whole = whole;
-    }
-
-    pub fn newest_fence(&self) -> Option<Fence> {
-        self.state().fences.newest()
+    /// The newest epoch of an owner; 0 if there was none.
+    pub fn newest_epoch(&self) -> i64 {
+        self.state().fences.newest().map_or(0, |fence| fence.epoch)
     }
 
     pub fn fences(&self) -> Fences {
         self.state().fences.clone()
     }
 
-    pub fn foreign(&self) -> Option<(Position, String)> {
-        self.state().foreign.clone()
+    /// Refuses a topic on which another pipeline has written.
+    pub fn refuse_other_pipeline(&self) -> Result<(), StreamError> {
+        match &self.state().other_pipeline {
+            Some((position, other)) => Err(topic::of_another(&self.settings, *position, other)),
+            None => Ok(()),
+        }
     }
 
-    pub fn next(&self) -> Position {
+    /// Logs that another pipeline writes on the topic as well, if one does.
+    pub fn report_other_pipeline(&self) {
+        if let Some((position, other)) = &self.state().other_pipeline {
+            tracing::error!(
+                "pipeline `{other}` writes topic {} as well, since position {position}: give it another topic",
+                self.settings.topic
+            );
+        }
+    }
+
+    /// One past the newest record.
+    pub fn end(&self) -> Position {
         self.state().next
     }
 
-    pub fn first(&self) -> Position {
-        self.state().first
+    /// The positions that this opening knows of: the first record that is there, and one past the
+    /// newest.
+    pub fn bounds(&self) -> (Position, Position) {
+        let state = self.state();
+        (state.first, state.next)
     }
 
-    /// The ends, as the broker tells them.
-    pub fn set_bounds(&self, first: Position, end: Position) {
+    /// Sets the bounds to what the broker answered, at the opening.
+    pub fn begin_with_bounds(&self, first: Position, end: Position) {
         let mut state = self.state();
         state.first = first;
         state.next = end;
@@ -252,27 +275,69 @@ impl Core {
         self.newest.send_replace(end.saturating_sub(1));
     }
 
-    /// The ends as an opening for reading only sees them again.
-    pub fn see_bounds(&self, first: Position, end: Position) -> Result<(), StreamError> {
-        let known = self.next();
-        if end < known {
-            let (topic, is, was) = (&self.settings.topic, end - 1, known - 1);
-            let why =
-                format!("topic {topic} ends at position {is}, and it ended at {was}: it was deleted or truncated");
-            return Err(StreamError::Lost(why));
-        }
-        self.set_bounds(first, end);
+    /// Moves the bounds on to what the broker answers now: of an opening for reading only.
+    pub fn follow_bounds(&self, first: Position, end: Position) -> Result<(), StreamError> {
+        self.check_end(self.end(), end)?;
+        self.begin_with_bounds(first, end);
         Ok(())
     }
 
-    /// Looks from where on history is whole: compaction leaves alone what is younger than `age`.
+    /// A topic does not end before where it ended once.
+    fn check_end(&self, known: Position, end: Position) -> Result<(), StreamError> {
+        if end >= known {
+            return Ok(());
+        }
+        let (topic, is, was) = (&self.settings.topic, end - 1, known - 1);
+        let why = format!("topic {topic} ends at position {is}, and it ended at {was}: it was deleted or truncated");
+        Err(StreamError::Lost(why))
+    }
+
+    /// Compares the topic with what this opening knows of it: whether it is there with all its
+    /// records, what the largest record is if that has changed, and whether a newer owner writes,
+    /// which ends this opening.
+    pub fn check_topic(&self, reader: &mut Reader) -> Result<(), StreamError> {
+        let topic = &self.settings.topic;
+        // Asked first: what is appended while the broker answers is beyond its answer.
+        let (known_first, known_end) = self.bounds();
+        if reader.partitions()?.is_none() {
+            return Err(StreamError::Lost(format!("topic {topic} is gone: it was deleted; its history is lost")));
+        }
+        let (first, end) = reader.bounds()?;
+        self.check_end(known_end, end)?;
+        if first > known_first {
+            let why = format!("records of topic {topic} before position {first} were deleted; their history is lost");
+            return Err(StreamError::Lost(why));
+        }
+        if self.is_limit_outdated.swap(false, Ordering::Relaxed) {
+            let limit = topic::prepare(&self.settings, reader)?.record_bytes_max;
+            self.record_bytes_max.store(limit, Ordering::Relaxed);
+        }
+        self.look_for_newer_owner(reader, known_end, end)
+    }
+
+    /// Reads the fences of these records: our own that are under way, or somebody else's.
+    fn look_for_newer_owner(&self, reader: &mut Reader, from: Position, end: Position) -> Result<(), StreamError> {
+        let Some(own) = self.state().own.filter(|_| from < end) else { return Ok(()) };
+        let mut newer = None;
+        reader.each(from, end, |message| {
+            let fence = record::fence_of(message, &self.settings.pipeline);
+            newer = newer.or(fence.filter(|fence| *fence > own));
+            ControlFlow::Continue(())
+        })?;
+        reader.rest();
+        if let Some(fence) = newer {
+            let (epoch, topic) = (fence.epoch, &self.settings.topic);
+            self.lose(StreamError::Lost(format!("another owner (epoch {epoch}) writes topic {topic} now")));
+        }
+        Ok(())
+    }
+
+    /// Finds the position from which on every record is still there: compaction leaves records
+    /// alone that are younger than `age`.
     pub fn look_at_age(&self, reader: &mut Reader) -> Result<(), StreamError> {
-        let whole = reader.position_at(env::unix_ms().saturating_sub(self.settings.age_ms()))?;
-        let (first, end) = {
-            let state = self.state();
-            (state.first, state.next)
-        };
-        let full_from = whole.unwrap_or(end).clamp(first, end.max(first));
+        let young = reader.position_at(env::unix_ms().saturating_sub(self.settings.age_ms()))?;
+        let (first, end) = self.bounds();
+        let full_from = young.unwrap_or(end).clamp(first, end.max(first));
         let mut full_from_ms = 0;
         if full_from < end {
             reader.each(full_from, end, |message| {
@@ -331,28 +396,66 @@ impl Core {
         records.into_iter().filter(is_newest).map(|recorded| recorded.change.pair).collect()
     }
 
-    pub fn position_of(&self, hash: KeyedHash) -> Option<Position> {
-        self.state().index.position(hash)
+    /// Whether others wrote between our own records, and that is not read yet.
+    pub fn has_unread(&self) -> bool {
+        !self.state().unread.is_empty()
     }
 
-    pub fn has_holes(&self) -> bool {
-        !self.state().holes.is_empty()
+    /// Reads what others wrote between our own records. After an error the next call goes on with
+    /// what is left; a newer owner among the writers ends this opening.
+    pub fn read_unread(&self, reader: &mut Reader) -> Result<(), StreamError> {
+        loop {
+            let Some((from, end)) = self.state().unread.first().copied() else { return Ok(()) };
+            let read = self.read_into(reader, from, end);
+            if let Err(error @ StreamError::Lost(_)) = &read {
+                self.lose(error.clone());
+            }
+            read?;
+            self.state().unread.retain(|range| *range != (from, end));
+        }
     }
 
-    pub fn first_hole(&self) -> Option<(Position, Position)> {
-        self.state().holes.first().copied()
-    }
-
-    pub fn close_hole(&self, hole: (Position, Position)) {
-        self.state().holes.retain(|other| *other != hole);
-    }
-
+    /// Takes the pairs whose newest record is of a shut-out owner. They are requeued unless they
+    /// are recorded once more.
     pub fn take_stale(&self) -> Map<KeyedHash, Stale> {
         std::mem::take(&mut self.state().stale)
     }
 
-    /// What could not be settled is settled later.
-    pub fn put_back_stale(&self, stale: Map<KeyedHash, Stale>) {
+    /// The newest valid change of each of these pairs, if there is one. Pairs that a newer valid
+    /// record follows are left out.
+    pub fn newest_valid(
+        &self,
+        reader: &mut Reader,
+        stale: Vec<Stale>,
+    ) -> Result<Vec<(Stale, Option<Change>)>, StreamError> {
+        let mut found = Vec::with_capacity(stale.len());
+        for item in stale {
+            let newest = self.state().index.position(KeyedHash::of(&item.key));
+            match newest {
+                Some(newest) if newest > item.position => {}
+                Some(newest) => {
+                    let change = self.read_one(reader, newest)?;
+                    found.push((item, change));
+                }
+                None => found.push((item, None)),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_one(&self, reader: &mut Reader, position: Position) -> Result<Option<Change>, StreamError> {
+        let mut found = None;
+        reader.each(position, position + 1, |message| {
+            if let Entry::Change(change) = Incoming::read(message, &self.settings.pipeline, &self.wire).entry {
+                found = Some(*change);
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Requeues pairs that could not be recorded once more.
+    pub fn requeue_stale(&self, stale: Map<KeyedHash, Stale>) {
         let mut state = self.state();
         for (hash, item) in stale {
             state.stale.entry(hash).or_insert(item);
@@ -363,17 +466,10 @@ impl Core {
         self.record_bytes_max.load(Ordering::Relaxed)
     }
 
-    pub fn set_limit(&self, bytes: usize) {
-        self.record_bytes_max.store(bytes, Ordering::Relaxed);
-    }
-
-    /// The broker found a record too large that was not: its limit has changed.
-    pub fn ask_limit(&self) {
-        self.is_limit_asked.store(true, Ordering::Relaxed);
-    }
-
-    pub fn take_limit_asked(&self) -> bool {
-        self.is_limit_asked.swap(false, Ordering::Relaxed)
+    /// The broker refused a record as too large that is not above the limit: the next check of the
+    /// topic asks for the limit.
+    pub fn doubt_limit(&self) {
+        self.is_limit_outdated.store(true, Ordering::Relaxed);
     }
 
     /// This opening is of no more use.

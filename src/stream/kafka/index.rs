@@ -1,4 +1,5 @@
-//! What is known of each pair's newest record: in memory, without its value, and the values of lately.
+//! The index of pairs: of each one the newest record, in memory, without its value; and a cache of
+//! recent values.
 
 use crate::change::{Change, Digest, KeyedHash, Position, Source};
 use crate::env::Map;
@@ -20,8 +21,8 @@ struct Entry {
     decision: Digest,
 }
 
-/// The versions of the znode that was the source of a record: such a record has all three. Packed, so that
-/// an entry takes 80 bytes; with the usual layout it would take 88.
+/// The versions of the znode that was the source of a record: such a record has all three. Packed,
+/// so that an entry takes 80 bytes; with the usual layout it would take 88.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, packed(4))]
 struct Znode {
@@ -30,7 +31,7 @@ struct Znode {
     version: i32,
 }
 
-/// What is noted of a record.
+/// The part of a record that the index has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     /// Of the key.
@@ -72,7 +73,7 @@ impl Index {
         self.table.find(hash.place(), |entry| entry.hash == hash).map(|entry| entry.position)
     }
 
-    /// Takes in a record, unless a newer one of the pair is known. `value`: kept for a while.
+    /// Adds a record, unless a newer one of the pair is known. `value` goes into the cache.
     pub fn note(&mut self, position: Position, note: &Note, value: Option<&[u8]>) {
         let hash = note.hash;
         let Note { value: value_hash, znode, decision, .. } = *note;

@@ -1,7 +1,9 @@
-//! The lease of a capture without ZooKeeper: to be the one member of a consumer group that has the partition.
+//! The lease of a capture without ZooKeeper: to be the one member of a consumer group that has the
+//! partition.
 //!
-//! The group coordinator gives the one partition to one member and takes it away when that one is silent for
-//! [`SESSION`]. What a frozen member may still write is shut out by the fence in every record.
+//! The group coordinator gives the one partition to one member and takes it away when that one is
+//! silent for [`SESSION`]. What a frozen member may still write is shut out by the fence in every
+//! record.
 
 use super::client::{self, Context, explain};
 use super::reader::PARTITION;
@@ -10,19 +12,21 @@ use crate::env;
 use crate::stream::StreamError;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long one attempt waits for the partition before it says who has it.
+/// How long one attempt waits for the partition before the error names the member that has it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two calls that keep the membership alive.
 const TURN: Duration = Duration::from_millis(50);
-/// The longest that leaving the group is waited for: the coordinator need not wait for the session's end then.
+/// The longest that leaving the group is waited for: the coordinator need not wait for the
+/// session's end then.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// How it stands.
+/// Whether this member has the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
     /// Another member has the partition; who, if known.
@@ -57,15 +61,21 @@ impl Member {
         let consumer: BaseConsumer<Context> =
             client::member(settings, &group).create_with_context(context.clone()).map_err(failed)?;
         consumer.subscribe(&[&settings.topic]).map_err(failed)?;
-        let (stands, standing) = watch::channel(Standing::Waiting(String::new()));
+        let (changes, standing) = watch::channel(Standing::Waiting(String::new()));
         let (stop, stopped) = sync_channel(1);
         let (leaves, left) = sync_channel(1);
-        let mut life =
-            Life { consumer, context, settings: settings.clone(), group: group.clone(), stands: Arc::new(stands) };
+        let mut steps = MemberSteps {
+            consumer,
+            context,
+            settings: settings.clone(),
+            group: group.clone(),
+            standing: changes,
+            turn: 0,
+        };
         let thread = move || {
-            life.live(&stopped);
-            life.consumer.unsubscribe();
-            drop(life);
+            while stopped.try_recv() == Err(TryRecvError::Empty) && steps.step().is_continue() {}
+            steps.consumer.unsubscribe();
+            drop(steps);
             let _ = leaves.send(());
         };
         env::tasks::thread("kafka-lease", thread)
@@ -107,57 +117,58 @@ impl Member {
     }
 }
 
-/// What runs on the member's thread.
-struct Life {
+/// The work of a member in steps, which its thread calls one after the other.
+struct MemberSteps {
     consumer: BaseConsumer<Context>,
     context: Context,
     settings: Settings,
     group: String,
-    stands: Arc<watch::Sender<Standing>>,
+    standing: watch::Sender<Standing>,
+    /// Steps without the partition.
+    turn: u32,
 }
 
-impl Life {
-    fn live(&mut self, stopped: &Receiver<()>) {
-        let mut turn = 0_u32;
-        while stopped.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Timeout) {
-            if let Some(Err(error)) = self.consumer.poll(TURN)
-                && error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
-            {
-                let why = format!("Kafka does not allow it: give this user Read on group {}", self.group);
-                self.stands.send_replace(Standing::Over(StreamError::Refused(why)));
-                return;
-            }
-            if let Some(refusal) = self.context.refusal() {
-                self.stands.send_replace(Standing::Over(refusal));
-                return;
-            }
-            let assigned = self.consumer.assignment().ok();
-            let has =
-                assigned.as_ref().is_some_and(|all| all.find_partition(&self.settings.topic, PARTITION).is_some());
-            let owned = *self.stands.borrow() == Standing::Owns;
-            match (owned, has) {
-                (false, true) => {
-                    if let Some(assigned) = &assigned {
-                        // It holds the lease; what it would fetch is thrown away.
-                        let _ = self.consumer.pause(assigned);
-                    }
-                    self.stands.send_replace(Standing::Owns);
+impl MemberSteps {
+    /// Keeps the membership alive for [`TURN`] and looks whether it has the partition; `Break` once
+    /// the membership is over.
+    fn step(&mut self) -> ControlFlow<()> {
+        if let Some(Err(error)) = self.consumer.poll(TURN)
+            && error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+        {
+            let why = format!("Kafka does not allow it: give this user Read on group {}", self.group);
+            self.standing.send_replace(Standing::Over(StreamError::Refused(why)));
+            return ControlFlow::Break(());
+        }
+        if let Some(refusal) = self.context.refusal() {
+            self.standing.send_replace(Standing::Over(refusal));
+            return ControlFlow::Break(());
+        }
+        let assigned = self.consumer.assignment().ok();
+        let has = assigned.as_ref().is_some_and(|all| all.find_partition(&self.settings.topic, PARTITION).is_some());
+        let owned = *self.standing.borrow() == Standing::Owns;
+        match (owned, has) {
+            (false, true) => {
+                if let Some(assigned) = &assigned {
+                    // It holds the lease and fetches nothing.
+                    let _ = self.consumer.pause(assigned);
                 }
-                (true, false) => {
-                    let why = format!("the lease in group {} is lost: another worker may own the pipeline", self.group);
-                    self.stands.send_replace(Standing::Over(StreamError::Lost(why)));
-                    return;
-                }
-                (true, true) => {}
-                (false, false) => {
-                    turn = turn.wrapping_add(1);
-                    if turn.is_multiple_of(40) {
-                        let owner = self.owner().unwrap_or_default();
-                        self.stands.send_replace(Standing::Waiting(owner));
-                    }
+                self.standing.send_replace(Standing::Owns);
+            }
+            (true, false) => {
+                let why = format!("the lease in group {} is lost: another worker may own the pipeline", self.group);
+                self.standing.send_replace(Standing::Over(StreamError::Lost(why)));
+                return ControlFlow::Break(());
+            }
+            (true, true) => {}
+            (false, false) => {
+                self.turn = self.turn.wrapping_add(1);
+                if self.turn.is_multiple_of(40) {
+                    let owner = self.owner().unwrap_or_default();
+                    self.standing.send_replace(Standing::Waiting(owner));
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Who else is in the group: the names that workers give themselves.

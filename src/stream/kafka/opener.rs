@@ -11,8 +11,8 @@ use crate::stream::StreamError;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
-/// Opens the stream of a pipeline for writing, once for each ownership. Where ownership is a lease in a consumer group,
-/// it stays a member of the group between attempts.
+/// Opens the stream of a pipeline for writing, once for each ownership. Where ownership is a lease
+/// in a consumer group, it stays a member of the group between attempts.
 pub struct KafkaOpener {
     /// Asked for at each opening: a password among them may have changed.
     settings: Box<dyn Fn() -> Settings + Send + Sync>,
@@ -35,9 +35,9 @@ impl KafkaOpener {
     /// Creates the topic or checks it, and reads it to its end.
     ///
     /// # Errors
-    /// [`StreamError::Refused`] for a topic that does not fit or that another pipeline writes, for credentials and rights;
-    /// [`StreamError::Owned`] while another worker has the lease; [`StreamError::Unavailable`] if no broker or no schema
-    /// registry answers.
+    /// [`StreamError::Refused`] for a topic that does not fit or that another pipeline writes, for
+    /// credentials and rights; [`StreamError::Owned`] while another worker has the lease;
+    /// [`StreamError::Unavailable`] if no broker or no schema registry answers.
     pub async fn open(&self) -> Result<KafkaStream, StreamError> {
         let mut kept = self.member.lock().await;
         let current = (self.settings)();

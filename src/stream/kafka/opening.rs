@@ -59,12 +59,9 @@ pub(super) fn scan(settings: Settings, wire: Wire) -> Result<Arc<Core>, StreamEr
     let (first, end) = reader.bounds()?;
     let core = Core::new(settings, wire, facts.record_bytes_max);
     core.read_into(&mut reader, first, end)?;
-    let foreign = core.foreign();
+    core.refuse_other_pipeline()?;
     let topic = &core.settings.topic;
-    if let Some((position, other)) = foreign {
-        return Err(topic::of_another(&core.settings, position, &other));
-    }
-    core.set_bounds(first, end);
+    core.begin_with_bounds(first, end);
     core.look_at_age(&mut reader)?;
     if end > first {
         tracing::info!(topic, records = end - first, ms = begun.elapsed().as_millis(), "the stream was read");

@@ -1,4 +1,5 @@
-//! Reading history: records in order, those of shut-out owners left out, what cannot be read told.
+//! Reading history: records in order, without those of shut-out owners; what cannot be read is
+//! reported.
 
 use super::core::Core;
 use super::reader::Reader;
@@ -7,11 +8,11 @@ use crate::change::Position;
 use crate::stream::{ReadBatch, Recorded, StreamError};
 use std::ops::ControlFlow;
 
-/// A reader that begins in the middle looks at so many records before, for the fence that holds there: more than an owner
-/// that wakes up too late has under way.
+/// A reader that begins in the middle looks at so many records before, for the fence that holds
+/// there: more than an owner that wakes up too late has under way.
 const LOOK_BACK: u64 = 2_000;
 
-/// A consumer and the fence that holds where it stands.
+/// A consumer and the fences that hold at its place.
 pub(super) struct Reading {
     pub reader: Reader,
     pub fences: Fences,
@@ -28,7 +29,7 @@ pub(super) fn read(
 ) -> Result<ReadBatch, StreamError> {
     let (first, end) = reading.reader.bounds()?;
     if is_read_only {
-        core.see_bounds(first, end)?;
+        core.follow_bounds(first, end)?;
     }
     let start = from.max(first);
     let mut batch = ReadBatch { next: start, ..ReadBatch::default() };

@@ -13,13 +13,15 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// How long one look for the next message takes at most: an error of the connection is noticed this late.
+/// How long one look for the next message takes at most: an error of the connection is noticed this
+/// late.
 const POLL: Duration = Duration::from_millis(100);
-/// After the end was reported, records may still be missing up to where the broker said the end is: they were none
-/// (transactions leave such places). This long is waited for them.
+/// After the end was reported, records may still be missing up to where the broker said the end is:
+/// they were none (transactions leave such places). This long is waited for them.
 const END_GRACE: Duration = Duration::from_millis(300);
 
-/// How long one question waits for its answer before it is put again: to another broker, if there is one.
+/// How long one question waits for its answer before it is put again: to another broker, if there
+/// is one.
 const QUESTION: Duration = Duration::from_secs(1);
 /// The least time between two questions.
 const QUESTION_PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +47,8 @@ impl Reader {
         Ok(Reader { consumer, context, settings: settings.clone(), at: None })
     }
 
-    /// Asks until there is an answer, a refusal, or the time is over. Serves the client's events meanwhile.
+    /// Asks until there is an answer, a refusal, or the time is over. Serves the client's events
+    /// meanwhile.
     fn ask<T>(
         &mut self,
         doing: &str,
@@ -61,7 +64,8 @@ impl Reader {
                 }
                 Err(error) => error,
             };
-            // Records that were fetched ahead come up with the events: whoever reads on seeks anew, or it would miss them.
+            // Records that were fetched ahead come up with the events: whoever reads on seeks anew,
+            // or it would miss them.
             self.rest();
             // What is answered at once is not asked for at once again.
             self.pause(QUESTION_PAUSE.saturating_sub(asked.elapsed()));
@@ -84,9 +88,10 @@ impl Reader {
         }
     }
 
-    /// Asks what only the leader of the partition can answer. librdkafka says of a partition that has no leader for now
-    /// (its broker was shut out or died, another is not chosen yet) that it is unknown, as it does of one that was deleted,
-    /// and goes on saying so from what it remembers: a look at the topic tells which, and refreshes that.
+    /// Asks what only the leader of the partition can answer. librdkafka reports a partition that
+    /// has no leader for now (its broker was shut out or died, another is not chosen yet) that it
+    /// is unknown, as it does of one that was deleted, and answers so from its cache from then on:
+    /// metadata of the topic distinguishes the two, and refreshes the cache.
     fn ask_leader<T>(
         &mut self,
         doing: &str,
@@ -119,7 +124,8 @@ impl Reader {
         self.ask("looking for the topic", partitions)
     }
 
-    /// The position of the first record that is there, and one past the last: equal where there is none.
+    /// The position of the first record that is there, and one past the last: equal where there is
+    /// none.
     pub fn bounds(&mut self) -> Result<(Position, Position), StreamError> {
         let asked = self.ask_leader("asking for its ends", |consumer, topic, wait| {
             consumer.fetch_watermarks(topic, PARTITION, wait)
@@ -147,8 +153,8 @@ impl Reader {
         self.at == Some(offset_of(position))
     }
 
-    /// Hands out the messages with positions `from..end` in order, until `each` breaks. Answers with the position to
-    /// read on from.
+    /// Hands out the messages with positions `from..end` in order, until `each` breaks. Answers
+    /// with the position to read on from.
     pub fn each(
         &mut self,
         from: Position,
@@ -160,12 +166,12 @@ impl Reader {
         if self.at != Some(at) {
             self.assign(at)?;
         }
-        let mut heard = Instant::now();
+        let mut received = Instant::now();
         let mut ended = None;
         while at < end {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    received = Instant::now();
                     ended = None;
                     if message.offset() < at {
                         continue;
@@ -190,7 +196,7 @@ impl Reader {
                     if ended.is_some_and(|ended: Instant| ended.elapsed() > END_GRACE) {
                         return Ok(position_of(end));
                     }
-                    if heard.elapsed() > ANSWER_TIMEOUT {
+                    if received.elapsed() > ANSWER_TIMEOUT {
                         self.at = None;
                         let Settings { brokers, topic, .. } = &self.settings;
                         let why = format!("kafka {brokers} sends nothing of topic {topic} from offset {at} on");
@@ -214,7 +220,7 @@ impl Reader {
     /// Fetches nothing until the next seek.
     pub fn rest(&mut self) {
         self.at = None;
-        // If it fails, a few more records are fetched and thrown away.
+        // If it fails, a few more records are fetched and discarded.
         let _ = self.consumer.unassign();
     }
 

@@ -1,9 +1,10 @@
-//! A record of the topic: its key, its headers, the fence, and what a message turns out to be when it is read.
+//! A record of the topic: its key, its headers, the fence, and what a message turns out to be when
+//! it is read.
 //!
 //! ```text
 //!   key      {"zookeeper":"/settings/a","redis":"settings:a"}    the pair; compaction goes by it
 //!   headers  keepstep.pipeline  keepstep.route  keepstep.op  keepstep.fence = epoch.session
-//!            the marker of an owner: keepstep.whole = the epoch up to which the stream has all that was agreed on
+//!            the marker of an owner: keepstep.whole = the epoch through which the stream is complete
 //!                                    keepstep.lineage = the lineage of the ensemble whose owners had these epochs
 //!            a value that a command replaced has no fence: it is no state of a pair, and no owner's
 //!   value    the change as Avro; none in the tombstone that follows a delete
@@ -12,7 +13,7 @@
 use super::wire::{Wire, WireError};
 use crate::change::{Change, Op, Pair, Position};
 use crate::codec::json;
-use crate::stream::Whole;
+use crate::stream::CompleteThrough;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -21,7 +22,7 @@ const PIPELINE: &str = "keepstep.pipeline";
 const ROUTE: &str = "keepstep.route";
 const OP: &str = "keepstep.op";
 const FENCE: &str = "keepstep.fence";
-const WHOLE: &str = "keepstep.whole";
+const COMPLETE_THROUGH: &str = "keepstep.whole";
 const LINEAGE: &str = "keepstep.lineage";
 
 /// Key of the marker with which an owner begins. One key, so that compaction keeps the newest.
@@ -29,7 +30,8 @@ const OWNER_KEY: &[u8] = br#"{"marker":"owner"}"#;
 /// Key of the markers of gaps.
 const GAP_KEY: &[u8] = br#"{"marker":"gap"}"#;
 
-/// Who wrote a record: the owner's epoch, and which of its producers. A later one shuts out all earlier ones.
+/// Who wrote a record: the owner's epoch, and which of its producers. A later one shuts out all
+/// earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Fence {
     pub epoch: i64,
@@ -57,8 +59,8 @@ pub(super) fn key_of(change: &Change) -> Vec<u8> {
     }
 }
 
-/// The key of a pair: its names as compact JSON, in this order, an absent one left out. Written by hand: every change asks
-/// for it twice.
+/// The key of a pair: its names as compact JSON, in this order, an absent one left out. Written by
+/// hand: every change asks for it twice.
 pub(super) fn pair_key(pair: &Pair) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     let mut put = |name: &str, value: Value| {
@@ -100,7 +102,7 @@ impl Outgoing {
     }
 
     /// A value that a command replaced.
-    pub fn kept(change: &Change, pipeline: &str, wire: &Wire) -> Result<Outgoing, String> {
+    pub fn replaced(change: &Change, pipeline: &str, wire: &Wire) -> Result<Outgoing, String> {
         let payload = Some(wire.encode(change)?);
         let headers = headers(pipeline, &change.route, change.op.letter(), None);
         Ok(Outgoing { key: key_of(change), payload, ts_ms: change.ts_ms, headers })
@@ -111,11 +113,18 @@ impl Outgoing {
         Outgoing { key, payload: None, ts_ms, headers: headers(pipeline, route, Op::Delete.letter(), Some(fence)) }
     }
 
-    /// The marker with which an owner begins, or says that the stream is whole up to an epoch.
-    pub fn owner(marker: &Change, pipeline: &str, fence: Fence, whole: Whole, wire: &Wire) -> Result<Outgoing, String> {
+    /// The marker with which an owner begins, or records the epoch through which the stream is
+    /// complete.
+    pub fn owner(
+        marker: &Change,
+        pipeline: &str,
+        fence: Fence,
+        complete: CompleteThrough,
+        wire: &Wire,
+    ) -> Result<Outgoing, String> {
         let Outgoing { headers, payload, ts_ms, .. } = Outgoing::of(marker, pipeline, fence, wire)?;
-        let headers = headers.insert(Header { key: WHOLE, value: Some(&whole.epoch.to_string()) });
-        let headers = headers.insert(Header { key: LINEAGE, value: Some(&whole.ensemble.to_string()) });
+        let headers = headers.insert(Header { key: COMPLETE_THROUGH, value: Some(&complete.epoch.to_string()) });
+        let headers = headers.insert(Header { key: LINEAGE, value: Some(&complete.ensemble.to_string()) });
         Ok(Outgoing { key: OWNER_KEY.to_vec(), payload, ts_ms, headers })
     }
 
@@ -152,7 +161,7 @@ pub(super) enum Entry {
     /// The beginning of an ownership.
     Owner,
     /// A record of another pipeline.
-    Foreign(String),
+    OtherPipeline(String),
     /// Not a record that can be read; why.
     Damaged(String),
     /// Cannot be read now; why.
@@ -162,11 +171,11 @@ pub(super) enum Entry {
 /// A message as it was read.
 pub(super) struct Incoming {
     pub position: Position,
-    /// `None` where a message says nothing of its writer.
+    /// `None` for a message without a writer's name.
     pub fence: Option<Fence>,
     pub key: Vec<u8>,
-    /// What the marker of an owner says of the stream; zeros for all else.
-    pub whole: Whole,
+    /// As the marker of an owner has it; zeros for all other records.
+    pub complete_through: CompleteThrough,
     pub entry: Entry,
     pub bytes: usize,
 }
@@ -178,7 +187,7 @@ impl Incoming {
         let mut fence = header(message, FENCE).and_then(Fence::parse);
         let writer = writer(message);
         let entry = match (writer, message.payload()) {
-            (Some(writer), _) if writer != pipeline => Entry::Foreign(writer.into_owned()),
+            (Some(writer), _) if writer != pipeline => Entry::OtherPipeline(writer.into_owned()),
             (_, _) if key == OWNER_KEY => Entry::Owner,
             (Some(_), None) => Entry::Tombstone,
             (None, None) => Entry::Damaged("it has no value and does not say who wrote it".to_owned()),
@@ -193,9 +202,9 @@ impl Incoming {
             },
         };
         let position = position_of(message.offset());
-        let whole =
-            Whole { epoch: number(message, WHOLE).unwrap_or(0), ensemble: number(message, LINEAGE).unwrap_or(0) };
-        Incoming { position, fence, key: key.to_vec(), whole, entry, bytes: message.payload_len() }
+        let epoch = number(message, COMPLETE_THROUGH).unwrap_or(0);
+        let complete_through = CompleteThrough { epoch, ensemble: number(message, LINEAGE).unwrap_or(0) };
+        Incoming { position, fence, key: key.to_vec(), complete_through, entry, bytes: message.payload_len() }
     }
 
     /// The sentence about a message that cannot be delivered.
@@ -203,7 +212,9 @@ impl Incoming {
         let position = self.position;
         match &self.entry {
             Entry::Damaged(why) => Some(format!("position {position} of topic {topic} cannot be read: {why}")),
-            Entry::Foreign(writer) => Some(format!("position {position} of topic {topic} is of pipeline `{writer}`")),
+            Entry::OtherPipeline(writer) => {
+                Some(format!("position {position} of topic {topic} is of pipeline `{writer}`"))
+            }
             Entry::Change(_) | Entry::Tombstone | Entry::Owner | Entry::Away(_) => None,
         }
     }
@@ -239,7 +250,7 @@ pub(super) fn offset_of(position: Position) -> i64 {
 pub(super) struct Fences(Vec<(Position, Fence)>);
 
 impl Fences {
-    /// Takes in that a record with this fence stands here.
+    /// Notes that a record with this fence is at this position.
     pub fn note(&mut self, position: Position, fence: Fence) {
         if self.before(position) >= fence {
             return;
@@ -255,7 +266,7 @@ impl Fences {
         });
     }
 
-    /// The newest fence that stands before this position.
+    /// The newest fence before this position.
     pub fn before(&self, position: Position) -> Fence {
         let at = self.0.partition_point(|(place, _)| *place < position);
         at.checked_sub(1)

@@ -1,4 +1,5 @@
-//! A client of a schema registry, as far as a writer of one schema needs it: Confluent's REST API, version 1.
+//! A client of a schema registry, as far as a writer of one schema needs it: Confluent's REST API,
+//! version 1.
 //!
 //! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>
 
@@ -28,7 +29,7 @@ pub struct RegistryAddress {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// What stands before every path; empty or `/…`.
+    /// The prefix of every path; empty or `/…`.
     pub prefix: String,
     /// User and password, if it asks for them.
     pub login: Option<(String, String)>,
@@ -62,8 +63,8 @@ impl Registry {
         Registry { address }
     }
 
-    /// Makes the subject take only schemas that read what older ones wrote, and registers this one. Answers with its id,
-    /// the same for the same schema.
+    /// Makes the subject take only schemas that read what older ones wrote, and registers this one.
+    /// Answers with its id, the same for the same schema.
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let compatibility = json!({ "compatibility": "BACKWARD" });
         match self.ask(Method::PUT, &format!("/config/{subject}"), Some(&compatibility)).await {

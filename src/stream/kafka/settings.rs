@@ -1,9 +1,9 @@
-//! What a stream on Kafka is told.
+//! The settings of a stream on Kafka.
 
 use super::registry::RegistryAddress;
 use std::time::Duration;
 
-/// What a stream on Kafka is told.
+/// The settings of a stream on Kafka.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The pipeline's name; every record carries it.
@@ -16,7 +16,7 @@ pub struct Settings {
     pub topic: String,
     /// Where the schema registry answers, if there is one.
     pub registry: Option<RegistryAddress>,
-    /// How long history is kept whole.
+    /// How long every record is kept.
     pub age: Duration,
     /// Replicas of a topic that is created; `None`: as the broker is configured.
     pub replication: Option<i32>,

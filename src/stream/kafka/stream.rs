@@ -1,4 +1,4 @@
-//! The stream as the pipeline sees it: what is asked of it, handed to the writer, the readers and what the opening knows.
+//! The contract of a stream, answered by the writer, the readers and what the opening knows.
 
 use super::client::blocking;
 use super::core::Core;
@@ -13,7 +13,7 @@ use super::watch::Watch;
 use super::writer::{Item, Writer};
 use crate::change::{Change, Connector, KeyedHash, Op, Pair, Position, Source, ValueKind};
 use crate::env::{self, Map};
-use crate::stream::{ExistingPairs, Extent, Latest, ReadBatch, Stream, StreamError, Whole};
+use crate::stream::{CompleteThrough, ExistingPairs, Extent, Latest, ReadBatch, Stream, StreamError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,7 +24,8 @@ use tokio::sync::Semaphore;
 pub(super) const QUEUE_BYTES: usize = 16 << 20;
 /// The queue is counted in these.
 pub(super) const QUEUE_UNIT: usize = 1 << 10;
-/// How often an opening for reading only looks for new records: below what a person at `tail` notices.
+/// How often an opening for reading only looks for new records: below what a person at `tail`
+/// notices.
 const POLL: Duration = Duration::from_millis(100);
 /// Bytes of records that are read at once to list the pairs that exist.
 const EXISTING_BYTES: usize = 4 << 20;
@@ -61,11 +62,12 @@ impl Drop for KafkaStream {
 }
 
 impl KafkaStream {
-    /// Opens the stream for reading only, beside a writer or without one; `None` if there is no such topic.
+    /// Opens the stream for reading only, beside a writer or without one; `None` if there is no
+    /// such topic.
     ///
     /// # Errors
-    /// [`StreamError::Unavailable`] if no broker answers, [`StreamError::Refused`] for credentials, rights and a topic that
-    /// is no stream.
+    /// [`StreamError::Unavailable`] if no broker answers, [`StreamError::Refused`] for credentials,
+    /// rights and a topic that is no stream.
     pub async fn open_read_only(settings: Settings) -> Result<Option<KafkaStream>, StreamError> {
         let wire = wire(&settings, false).await?;
         let opened = blocking(move || {
@@ -81,7 +83,7 @@ impl KafkaStream {
             }
             let (first, end) = reader.bounds()?;
             let core = Core::new(settings, wire, 0);
-            core.set_bounds(first, end);
+            core.begin_with_bounds(first, end);
             core.look_at_age(&mut reader)?;
             Ok(Some((core, reader)))
         })
@@ -98,13 +100,17 @@ impl KafkaStream {
         }))
     }
 
-    /// Reads the topic to its end, so that [`Stream::latest`] and [`Stream::knows`] answer: an opening for writing has done
-    /// that, one for reading only begins without.
+    /// Reads the topic to its end, so that [`Stream::latest`] and [`Stream::knows`] answer: an
+    /// opening for writing has done that, one for reading only begins without.
     ///
     /// # Errors
     /// As [`Stream::read`].
     pub async fn read_pairs(&self) -> Result<(), StreamError> {
-        self.with_reading(|core, reading| core.read_into(&mut reading.reader, core.first(), core.next())).await
+        self.with_reading(|core, reading| {
+            let (first, end) = core.bounds();
+            core.read_into(&mut reading.reader, first, end)
+        })
+        .await
     }
 
     pub(super) fn writing(&self) -> Result<&Arc<Writing>, StreamError> {
@@ -136,7 +142,7 @@ impl KafkaStream {
         .await
     }
 
-    /// Changes as records; tombstones for the pairs that end with them stand behind.
+    /// Changes as records; tombstones for the pairs that end with them follow.
     fn items(&self, changes: &[Change], fence: Fence) -> Result<Vec<Item>, StreamError> {
         let core = &self.core;
         let (pipeline, limit) = (&core.settings.pipeline, core.record_bytes_max());
@@ -180,23 +186,24 @@ impl KafkaStream {
     }
 
     /// Replaced values as records that nobody's fence touches.
-    fn kept(&self, replaced: &[Change]) -> Result<Vec<Item>, StreamError> {
+    fn replaced_items(&self, replaced: &[Change]) -> Result<Vec<Item>, StreamError> {
         let core = &self.core;
-        let (newest, limit) = (self.newest_epoch(), core.record_bytes_max());
+        let (newest, limit) = (core.newest_epoch(), core.record_bytes_max());
         let items = replaced.iter().enumerate().map(|(index, change)| {
             let change = Change { epoch: newest, ..change.clone() };
-            let record = Outgoing::kept(&change, &core.settings.pipeline, &core.wire).map_err(StreamError::Damaged)?;
+            let record =
+                Outgoing::replaced(&change, &core.settings.pipeline, &core.wire).map_err(StreamError::Damaged)?;
             self.check_size(index, &record, limit)?;
             Ok(Item { record, note: None, value: None })
         });
         items.collect()
     }
 
-    /// The marker of an owner, which says up to which epoch the stream is whole.
-    fn owner_record(&self, fence: Fence, whole: Whole) -> Result<Item, StreamError> {
+    /// The marker of an owner, with the epoch through which the stream is complete.
+    fn owner_record(&self, fence: Fence, complete: CompleteThrough) -> Result<Item, StreamError> {
         let core = &self.core;
         let marker = owner_marker(fence.epoch);
-        let record = Outgoing::owner(&marker, &core.settings.pipeline, fence, whole, &core.wire);
+        let record = Outgoing::owner(&marker, &core.settings.pipeline, fence, complete, &core.wire);
         Ok(Item { record: record.map_err(StreamError::Damaged)?, note: None, value: None })
     }
 
@@ -240,24 +247,25 @@ fn owner_marker(epoch: i64) -> Change {
 }
 
 impl Stream for KafkaStream {
-    fn begin(&self, epoch: i64, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn begin(&self, epoch: i64, complete: CompleteThrough) -> BoxFuture<'_, Result<(), StreamError>> {
         async move {
             let core = &self.core;
-            let fence = core.raise(epoch)?;
+            let fence = core.claim_fence(epoch)?;
             let settings = core.settings.clone();
             let opened = {
                 let core = Arc::clone(core);
                 blocking(move || Writer::open(&settings, &core, core.record_bytes_max())).await?
             };
-            let record = self.owner_record(fence, whole)?;
+            let record = self.owner_record(fence, complete)?;
             let writing = Arc::new(Writing { writer: opened, fence, _watch: Watch::start(Arc::clone(core))? });
             let written = self.write(&writing.writer, vec![record], 0).await;
             if let Err(error) = written {
                 let error = writing.writer.refusal().unwrap_or(error);
-                drop(env::tasks::blocking(move || drop(writing)));
+                // Closing a client waits for its thread.
+                let _ = env::tasks::blocking(move || drop(writing)).await;
                 return Err(error);
             }
-            core.set_whole(whole);
+            core.note_complete_through(complete);
             // One opening begins once.
             let _ = self.writing.set(writing);
             self.audit().await?;
@@ -266,20 +274,20 @@ impl Stream for KafkaStream {
         .boxed()
     }
 
-    fn newest_epoch(&self) -> i64 {
-        self.core.newest_fence().map_or(0, |fence| fence.epoch)
+    fn newest_epoch(&self) -> BoxFuture<'_, i64> {
+        std::future::ready(self.core.newest_epoch()).boxed()
     }
 
-    fn whole(&self) -> Whole {
-        self.core.whole()
+    fn complete_through(&self) -> CompleteThrough {
+        self.core.complete_through()
     }
 
-    fn set_whole(&self, whole: Whole) -> BoxFuture<'_, Result<(), StreamError>> {
+    fn set_complete_through(&self, complete: CompleteThrough) -> BoxFuture<'_, Result<(), StreamError>> {
         async move {
             let writing = Arc::clone(self.writing()?);
-            let record = self.owner_record(writing.fence, whole)?;
+            let record = self.owner_record(writing.fence, complete)?;
             self.write(&writing.writer, vec![record], 0).await?;
-            self.core.set_whole(whole);
+            self.core.note_complete_through(complete);
             Ok(())
         }
         .boxed()
@@ -289,13 +297,13 @@ impl Stream for KafkaStream {
         async move {
             let writing = Arc::clone(self.writing()?);
             if changes.is_empty() {
-                return Ok(self.core.next());
+                return Ok(self.core.end());
             }
             let items = self.items(&changes, writing.fence)?;
             let count = changes.len();
             drop(changes);
             let first = self.write(&writing.writer, items, count).await?;
-            if self.core.has_holes() {
+            if self.core.has_unread() {
                 self.audit().await?;
                 if let Err(error) = self.restate().await {
                     tracing::warn!("records of a former owner are not settled yet: {error}");
@@ -306,18 +314,19 @@ impl Stream for KafkaStream {
         .boxed()
     }
 
-    fn keep(&self, replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
+    fn record_replaced(&self, replaced: Vec<Change>) -> BoxFuture<'_, Result<Position, StreamError>> {
         async move {
             if self.is_read_only || self.writing.get().is_some() {
-                return Err(StreamError::Unavailable("this opening keeps nothing for a command".to_owned()));
+                return Err(StreamError::Unavailable("this opening records nothing for a command".to_owned()));
             }
-            let items = self.kept(&replaced)?;
+            let items = self.replaced_items(&replaced)?;
             let open = || {
                 let core = Arc::clone(&self.core);
                 blocking(move || Writer::open(&core.settings, &core, core.record_bytes_max()))
             };
             let writer = self.keeping.get_or_try_init(open).await?;
-            // An owner's records may stand between: then the first one's place is answered.
+            // An owner's records may come in between: then the answer is the position of the first
+            // one.
             self.write(writer, items, 0).await.map_err(|error| writer.refusal().unwrap_or(error))
         }
         .boxed()
@@ -325,6 +334,11 @@ impl Stream for KafkaStream {
 
     fn latest(&self, pair: &Pair) -> Result<Option<Latest>, StreamError> {
         Ok(self.core.latest(KeyedHash::of(&pair_key(pair))))
+    }
+
+    fn latest_of(&self, pairs: Vec<Pair>) -> BoxFuture<'_, Result<Vec<Option<Latest>>, StreamError>> {
+        let latest = pairs.iter().map(|pair| self.latest(pair)).collect();
+        std::future::ready(latest).boxed()
     }
 
     fn knows(&self, pair: &Pair) -> bool {
@@ -373,9 +387,10 @@ impl Stream for KafkaStream {
                 }
                 let looked = self.with_reading(|core, reading| {
                     let (first, end) = reading.reader.bounds()?;
-                    core.see_bounds(first, end)
+                    core.follow_bounds(first, end)
                 });
-                // Whoever reads next is told; what cannot be asked now may be there at the next look.
+                // The next read reports it; what cannot be asked now may be answered at the next
+                // look.
                 if let Err(StreamError::Lost(_)) = looked.await {
                     return;
                 }

@@ -1,4 +1,5 @@
-//! The topic itself: created as the stream needs it, or checked for it. Nothing of a topic that is there is changed.
+//! The topic itself: created as the stream needs it, or checked for it. Nothing of a topic that is
+//! there is changed.
 
 use super::client::{self, ANSWER_TIMEOUT, Context, explain};
 use super::reader::Reader;
@@ -14,8 +15,8 @@ use rdkafka::message::Message as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// The largest record of a topic that Keepstep creates: two values of a megabyte (a conflict carries the loser), the
-/// previous value, and names.
+/// The largest record of a topic that Keepstep creates: two values of a megabyte (a conflict
+/// carries the loser), the previous value, and names.
 const RECORD_BYTES_MAX: usize = 3 << 20;
 /// What a broker takes by default.
 const RECORD_BYTES_DEFAULT: usize = 1_048_588;

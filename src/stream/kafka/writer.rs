@@ -4,8 +4,9 @@
 //!   append -> encode -> (in one go) produce, produce, … tombstones -> acks: one place each -> index -> `Ok(first)`
 //! ```
 //!
-//! Places follow each other while nobody else writes. A hole between two of ours is somebody else's record, or one of
-//! ours that was reported as failed and came through: it is noted, and read before the append is answered.
+//! Positions are consecutive while nobody else writes. A position between two of ours is somebody
+//! else's record, or one of ours that was reported as failed and came through: it is noted, and
+//! read before the append is answered.
 
 use super::client::{self, Context, explain};
 use super::core::Core;
@@ -14,13 +15,17 @@ use super::reader::PARTITION;
 use super::record::{Outgoing, position_of};
 use super::settings::Settings;
 use crate::change::Position;
+use crate::env;
 use crate::stream::StreamError;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What librdkafka calls with the fate of each record.
@@ -59,7 +64,7 @@ impl ProducerContext for Deliveries {
             Ok(_) => Err(StreamError::Unavailable("the broker took a record without saying where".to_owned())),
             Err((error, _)) => {
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                    self.core.ask_limit();
+                    self.core.doubt_limit();
                 }
                 Err(explain(settings, "writing", error))
             }
@@ -79,7 +84,7 @@ struct Ticket {
 
 /// Records that were appended together.
 struct Batch {
-    /// By index: what the index takes in; `None` for tombstones and markers.
+    /// By index: what the index of pairs adds; `None` for tombstones and markers.
     notes: Vec<Option<Note>>,
     /// By index: the values, for the cache.
     values: Vec<Option<Vec<u8>>>,
@@ -133,16 +138,32 @@ impl Batch {
     }
 }
 
-/// A record with what the index takes in when it is acknowledged.
+/// A record with what the index of pairs adds when it is acknowledged.
 pub(super) struct Item {
     pub record: Outgoing,
     pub note: Option<Note>,
     pub value: Option<Vec<u8>>,
 }
 
+/// How long one step waits for an answer of the brokers: so late, at most, a dropped writer ends.
+const STEP: Duration = Duration::from_millis(100);
+
+/// The work of the writer beside handing records over, in steps: librdkafka calls [`Deliveries`]
+/// from within them.
+struct DeliverySteps(Arc<BaseProducer<Deliveries>>);
+
+impl DeliverySteps {
+    /// Serves the answers that have come; waits up to [`STEP`] for one.
+    fn step(&self) {
+        self.0.poll(STEP);
+    }
+}
+
 /// See the module.
 pub(super) struct Writer {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
+    is_dropped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
     /// Held while a batch is handed over, so that batches do not mix.
     order: Mutex<()>,
     topic: String,
@@ -151,13 +172,24 @@ pub(super) struct Writer {
 impl Writer {
     pub fn open(settings: &Settings, core: &Arc<Core>, record_bytes_max: usize) -> Result<Writer, StreamError> {
         let deliveries = Deliveries { context: Context::new(settings), core: Arc::clone(core) };
-        let producer = client::writer(settings, record_bytes_max)
+        let producer: BaseProducer<Deliveries> = client::writer(settings, record_bytes_max)
             .create_with_context(deliveries)
             .map_err(|error| explain(settings, "opening the writer", &error))?;
-        Ok(Writer { producer, order: Mutex::default(), topic: settings.topic.clone() })
+        let (producer, is_dropped) = (Arc::new(producer), Arc::new(AtomicBool::new(false)));
+        let (steps, ends) = (DeliverySteps(Arc::clone(&producer)), Arc::clone(&is_dropped));
+        let run = move || {
+            while !ends.load(Ordering::Relaxed) {
+                steps.step();
+            }
+        };
+        let thread = env::tasks::thread("kafka-write", run)
+            .map_err(|error| StreamError::Unavailable(format!("a thread could not be started: {error}")))?;
+        let topic = settings.topic.clone();
+        Ok(Writer { producer, is_dropped, thread: Some(thread), order: Mutex::default(), topic })
     }
 
-    /// Hands the records over. The first `changes` of them follow each other; resolves with the position of the first.
+    /// Hands the records over. The first `changes` of them follow each other; resolves with the
+    /// position of the first.
     pub async fn write(
         &self,
         items: Vec<Item>,
@@ -185,7 +217,7 @@ impl Writer {
         let mut refused: Option<StreamError> = None;
         for (index, record) in records.into_iter().enumerate() {
             if let Some(error) = &refused {
-                // What stands behind a record that was not taken must not get ahead of it.
+                // The records behind one that was not taken must not get ahead of it.
                 batch.settle(index, Err(error.clone()));
                 continue;
             }
@@ -215,5 +247,16 @@ impl Writer {
     /// The error after which this producer does nothing any more.
     pub fn is_dead(&self) -> bool {
         self.producer.client().fatal_error().is_some()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.is_dropped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // Once its thread has ended, the producer is dropped with this: then what is under way
+            // is given up.
+            let _ = thread.join();
+        }
     }
 }

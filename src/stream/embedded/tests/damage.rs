@@ -1,4 +1,5 @@
-//! Damage: whatever the files hold, no record is delivered that was not appended, and what is sound is found.
+//! Damage: whatever the files hold, no record is delivered that was not appended, and what is sound
+//! is found.
 
 use super::*;
 use crate::env;
@@ -145,7 +146,8 @@ fn a_value_that_imitates_frames_is_not_taken_for_records() {
 #[test]
 fn a_search_through_millions_of_bytes_that_look_like_frames_ends() {
     let (bench, path, bytes, _) = one_file(5);
-    // Each eight bytes claim a large frame at a position that fits, and none has the right checksum.
+    // Each eight bytes claim a large frame at a position that fits, and none has the right
+    // checksum.
     let mut bait = Vec::new();
     while bait.len() < 3 << 20 {
         bait.extend(1_000_000_u32.to_le_bytes());
@@ -234,7 +236,8 @@ fn a_records_schema_is_learned_from_the_directory() {
     fields.push(serde_json::json!({"name": "later", "type": ["null", "long"], "default": null}));
     let newer = codec::WriterSchema::parse(&schema.to_string()).unwrap();
     bench.put(bench.path().join("newer.avsc"), schema.to_string());
-    // What a newer program writes: its fingerprint, our fields, and `null` for the one that it added.
+    // What a newer program writes: its fingerprint, our fields, and `null` for the one that it
+    // added.
     let mut payload = vec![0xC3, 0x01];
     payload.extend(newer.fingerprint());
     codec::encode_datum(&change(1, START_MS, "from the future"), &mut payload).unwrap();

@@ -1,4 +1,5 @@
-//! A log of some forty records in several segments, compacted ones among them: cut at every byte, and every byte damaged.
+//! A log of some forty records in several segments, compacted ones among them: cut at every byte,
+//! and every byte damaged.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -65,7 +66,8 @@ fn sample() -> Sample {
         append(&stream, vec![change(i % 8, START_MS + 2_000, &format!("{i}"))]).unwrap();
     }
     drop(stream);
-    // Compaction may have been stopped between a file and those that it replaces: they go, and in them nothing counts.
+    // Compaction may have been stopped between a file and those that it replaces: they go, and in
+    // them nothing counts.
     recover(&bench);
     let loaded = load::load(&bench.options.files, &bench.path(), load::Access::Read).unwrap();
     let segments = &loaded.state.segments;
@@ -98,8 +100,8 @@ impl Sample {
         self.bench.segments().iter().map(|path| self.bench.read(path)).collect()
     }
 
-    /// What must be true whatever was done to a file: `expected` is there and nothing else, a second recovery finds what the first
-    /// left, and the log takes records.
+    /// What must be true whatever was done to a file: `expected` is there and nothing else, a
+    /// second recovery finds what the first left, and the log takes records.
     fn holds(&self, what: &str, expected: &Records, told: bool, append_too: bool) {
         let (found, damage) = recover(&self.bench);
         assert!(found == *expected, "{what}: {} records, not {}; {damage:?}", found.len(), expected.len());
@@ -114,7 +116,8 @@ impl Sample {
             drop(stream);
             let (mut later, _) = recover(&self.bench);
             assert!(later.remove(&new).is_some(), "{what}: the new record is not there");
-            // The thread that compacts has seen the log, too: it may take what is superseded, and no last state.
+            // The thread that compacts has seen the log, too: it may take what is superseded, and
+            // no last state.
             let mut newest = BTreeMap::new();
             for (position, payload) in &found {
                 let pair = codec::decode(payload).unwrap().pair;
@@ -140,7 +143,8 @@ fn a_log_that_is_cut_at_any_byte_keeps_every_record_before_it_and_of_the_other_s
             let mut expected = sample.whole.clone();
             let gone = frames.iter().filter(|(_, (_, end))| *end > len as u64);
             gone.for_each(|(position, _)| drop(expected.remove(position)));
-            // Where a file ends with a frame nobody can tell that there was more; nor in one that is empty.
+            // Where a file ends with a frame nobody can tell that there was more; nor in one that
+            // is empty.
             let told = len > frame::FILE_HEADER as usize && !frames.values().any(|(_, end)| *end == len as u64);
             sample.holds(&format!("file {hit} cut at {len}"), &expected, told, len % 16 == 0);
             cuts += 1;

@@ -119,7 +119,8 @@ fn a_crash_at_any_step_of_an_append_or_a_new_segment_loses_nothing_acknowledged(
     }
 }
 
-/// A log of two segments; a frame at the first position of the second one which was refused, and what was acknowledged.
+/// A log of two segments; a frame at the first position of the second one which was refused, and
+/// what was acknowledged.
 fn log_with_a_refused_frame() -> (Bench, Vec<u8>, Vec<(Position, Change)>) {
     let bench = Bench::new(500);
     let (other, stream) = (Bench::new(1 << 20), bench.open());

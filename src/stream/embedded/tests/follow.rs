@@ -127,7 +127,8 @@ fn the_list_of_pairs_is_right_while_history_is_compacted() {
     let mut bench = Bench::new(4_000);
     bench.options.retention.size = 20_000;
     let writer = bench.open();
-    // Pairs 0 to 9 are written once, and every other one of them is deleted; the others change all the time.
+    // Pairs 0 to 9 are written once, and every other one of them is deleted; the others change all
+    // the time.
     append(&writer, (0..10).map(|i| change(i, START_MS, "once")).collect()).unwrap();
     let delete = |i| Change { op: Op::Delete, after: None, ..change(i, START_MS, "") };
     append(&writer, (0..5).map(|i| delete(2 * i)).collect()).unwrap();

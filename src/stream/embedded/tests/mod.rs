@@ -10,7 +10,8 @@ mod model;
 mod power;
 mod retention;
 
-/// The very double that `keepstep-doubles` has: that crate is built on this one, so this one cannot name it.
+/// The very double that `keepstep-doubles` has: that crate is built on this one, so this one cannot
+/// name it.
 #[path = "../../../../tests/doubles/disk/mod.rs"]
 #[expect(dead_code, reason = "not each of its faults is played here")]
 mod volatile;
@@ -83,7 +84,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Segments of this size, that retention neither of age nor of size touches unless the test says so.
+    /// Segments of this size, that retention neither of age nor of size touches unless the test
+    /// says so.
     fn new(segment_bytes: u64) -> Bench {
         let disk = VolatileDisk::new(&empty(), |bound| bound / 2);
         let now_ms = Arc::new(AtomicI64::new(START_MS));
@@ -271,7 +273,8 @@ fn appends_that_wait_together_share_one_sync_and_keep_their_order() {
         first.join().unwrap()
     });
     assert_eq!(first, Ok(1));
-    // The futures above were dropped while they waited; what they asked for is recorded all the same, in order.
+    // The futures above were dropped while they waited; what they asked for is recorded all the
+    // same, in order.
     assert_eq!(append(&stream, vec![change(99, START_MS, "last")]), Ok(42));
     let pairs: Vec<Pair> = everything(&stream).into_iter().map(|(_, change)| change.pair).collect();
     let expected: Vec<Pair> =

@@ -1,7 +1,8 @@
-//! Power losses at random moments, and a disk that refuses at random: whatever was acknowledged is there afterwards, and nothing that was not appended.
+//! Power losses at random moments, and a disk that refuses at random: whatever was acknowledged is
+//! there afterwards, and nothing that was not appended.
 //!
-//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses again: the writer and the compactor are driven in
-//! steps, on the test's own thread.
+//! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same operations and the same losses
+//! again: the writer and the compactor are driven in steps, on the test's own thread.
 
 use super::*;
 use fastrand::Rng;
@@ -18,7 +19,8 @@ struct Plant {
     renew_bytes: u64,
     disk: VolatileDisk,
     opened: Option<(EmbeddedStream, WriterSteps, CompactorSteps)>,
-    /// What was acknowledged; and what was refused and an opening has found and made durable, which counts as much from then on.
+    /// What was acknowledged; and what was refused and an opening has found and made durable, which
+    /// counts as much from then on.
     all: BTreeMap<Position, Change>,
     /// What was refused, and may be there all the same: the contract says that a reader may see it.
     tried: Vec<Change>,
@@ -159,7 +161,8 @@ impl Plant {
         }
     }
 
-    /// What is read before a recovery, after it and after one more is the same, also if the disk refuses or the power goes amid it.
+    /// What is read before a recovery, after it and after one more is the same, also if the disk
+    /// refuses or the power goes amid it.
     fn recover_twice(&mut self) {
         let read = |plant: &Plant| everything(&EmbeddedStream::follow(plant.files(), &plant.path()).unwrap());
         if self.disk.facts(&self.path()).is_err() {
@@ -196,8 +199,8 @@ impl Plant {
         }
     }
 
-    /// Everything that is delivered was appended, and everything that has to be there is, where it was put. False if the power went
-    /// before all was read.
+    /// Everything that is delivered was appended, and everything that has to be there is, where it
+    /// was put. False if the power went before all was read.
     fn check(&mut self) -> bool {
         let seed = self.seed;
         let now = self.now_ms.load(Ordering::SeqCst);
@@ -252,7 +255,8 @@ impl Plant {
         false
     }
 
-    /// A process ends while the disk refuses, and the next one finds what was refused, compacts, and loses the power.
+    /// A process ends while the disk refuses, and the next one finds what was refused, compacts,
+    /// and loses the power.
     fn end_behind_a_refusal(&mut self) {
         self.disk.refuse_one_in(self.rng.choice([2, 3, 4]).unwrap());
         self.append();

@@ -52,7 +52,8 @@ fn age_thins_a_stream_that_is_written_without_a_pause() {
     append(&stream, vec![change(1, START_MS, "first")]).unwrap();
     let deadline = env::Instant::now() + Duration::from_secs(60);
     let mut number = 0;
-    // Each append finds the thread at work, or at most a moment idle: never for as long as it would wait for one.
+    // Each append finds the thread at work, or at most a moment idle: never for as long as it would
+    // wait for one.
     while stream.extent().first == 1 {
         assert!(env::Instant::now() < deadline, "{:?}", stream.extent());
         number += 1;
@@ -88,7 +89,8 @@ fn a_long_history_keeps_few_files_open() {
     check(&bench.open());
 }
 
-/// A reader beside it has files of which it knows, and does not hold, replaced under it, their numbers used again.
+/// A reader beside it has files of which it knows, and does not hold, replaced under it, their
+/// numbers used again.
 #[test]
 fn a_reader_finds_each_pair_while_the_files_that_it_knows_are_replaced() {
     let mut bench = Bench::new(2_000);
@@ -182,8 +184,8 @@ fn size_bounds_the_disk_whatever_is_written() {
     }
 }
 
-/// Nobody asks for it here: compaction runs beside the writes, as in a worker, which wait for it where it
-/// cannot keep up.
+/// Nobody asks for it here: compaction runs beside the writes, as in a worker, which wait for it
+/// where it cannot keep up.
 #[test]
 fn size_bounds_the_disk_in_the_background_at_full_speed() {
     const SIZE: u64 = 8 << 20;
@@ -334,8 +336,9 @@ fn a_damaged_header_of_a_compacted_segment_costs_no_record() {
     }
 }
 
-/// Redis-only pairs that frames know by one hash. XXH3 multiplies eight bytes of each sixteen, mixed with a constant, with the
-/// eight beside them: where the ones cancel the constant out, the others do not matter.
+/// Redis-only pairs that frames know by one hash. XXH3 multiplies eight bytes of each sixteen,
+/// mixed with a constant, with the eight beside them: where the ones cancel the constant out, the
+/// others do not matter.
 fn meeting_pairs() -> Vec<Pair> {
     let constant: [u8; 8] = [0xcb, 0x79, 0xe6, 0x4e, 0xcc, 0xc0, 0xe5, 0x78];
     let name = |number: u8| [constant.as_slice(), &[number; 8], &[b'.'; 32]].concat();
