@@ -7,7 +7,7 @@ use crate::pipeline::captured_store::{self, Captured};
 use crate::pipeline::{Claims, identity};
 use crate::route::RouteMap;
 use crate::store::preflight::{Finding, Level, Range};
-use crate::store::{Keyspace, StoreError, Znodes};
+use crate::store::{FailureKind, Keyspace, StoreError, Znodes};
 use crate::stream::StreamError;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, OptionFuture, join_all};
@@ -150,6 +150,6 @@ async fn finding(look: BoxFuture<'static, Result<String, StreamError>>) -> Resul
     match look.await {
         Ok(what) => Ok(Finding::new(Level::Ok, "stream", what, "")),
         Err(StreamError::Refused(why)) => Ok(Finding::new(Level::Error, "stream", why, "")),
-        Err(error) => Err(StoreError::Away(error.to_string())),
+        Err(error) => Err(StoreError::away(FailureKind::Worker, error.to_string()).with_source(error)),
     }
 }

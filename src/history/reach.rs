@@ -3,7 +3,7 @@
 
 use crate::env::{self, Instant};
 use crate::pipeline::retry::Pauses;
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use futures::future::BoxFuture;
 use std::time::Duration;
 
@@ -52,12 +52,12 @@ impl Deadline {
             return Err(StartError::Stuck(why));
         }
         let mut pauses = Pauses::default();
-        let mut last = StoreError::Away(format!("{label}: no answer"));
+        let mut last = StoreError::away(FailureKind::Connection, format!("{label}: no answer"));
         let attempts = async {
             loop {
                 match attempt().await {
                     Ok(answer) => return Ok(answer),
-                    Err(StoreError::Refused(why)) => return Err(StartError::Refused(why)),
+                    Err(StoreError::Refused(why)) => return Err(StartError::Refused(why.into_text())),
                     // `Fenced` too: a command owns nothing, and a session that has ended is
                     // replaced.
                     Err(error) => last = error,

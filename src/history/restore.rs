@@ -333,7 +333,9 @@ impl AttemptError {
     /// The reason, if the store may recover; else the error of the command.
     fn worth_waiting(self) -> Result<String, HistoryError> {
         match self {
-            AttemptError::Store(StoreError::Away(why) | StoreError::NotNow(why) | StoreError::Fenced(why)) => Ok(why),
+            AttemptError::Store(StoreError::Away(why) | StoreError::NotNow(why) | StoreError::Fenced(why)) => {
+                Ok(why.into_text())
+            }
             AttemptError::Store(error @ StoreError::Refused(_)) => Err(error.into()),
             AttemptError::Archive(error) => Err(error),
         }

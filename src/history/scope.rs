@@ -23,8 +23,8 @@ pub enum HistoryError {
 impl From<StoreError> for HistoryError {
     fn from(error: StoreError) -> HistoryError {
         match error {
-            StoreError::Refused(why) | StoreError::NotNow(why) => HistoryError::Failed(why),
-            StoreError::Away(why) | StoreError::Fenced(why) => HistoryError::Away(why),
+            StoreError::Refused(why) | StoreError::NotNow(why) => HistoryError::Failed(why.into_text()),
+            StoreError::Away(why) | StoreError::Fenced(why) => HistoryError::Away(why.into_text()),
         }
     }
 }

@@ -117,7 +117,7 @@ async fn refuse_others(pipeline: &str, stores: &Stores, others: Stores) -> Resul
         // A user who may not read Keepstep's own data may not own the pipeline, and may still
         // compare.
         Some(Err(StoreError::Refused(error))) => {
-            tracing::warn!(pipeline, error, "cannot check that the stores belong to the pipeline");
+            tracing::warn!(pipeline, error = error.text(), "cannot check that the stores belong to the pipeline");
             Ok(())
         }
         Some(Err(error)) => Err(StartError::Unreachable(error.to_string())),

@@ -61,12 +61,14 @@ impl Blockers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::FailureKind;
 
     #[test]
     fn what_blockers_the_stream_up_is_not_over_because_a_store_can_be_read() {
         let mut blockers = Blockers::default();
-        let hold =
-            |blockers: &mut Blockers, what, reason: &str| blockers.block(what, StoreError::Away(reason.to_owned()));
+        let hold = |blockers: &mut Blockers, what, reason: &str| {
+            blockers.block(what, StoreError::away(FailureKind::Worker, reason))
+        };
         assert!(hold(&mut blockers, Cause::Reads, "redis is away"));
         assert!(hold(&mut blockers, Cause::Stream, "capture is paused"));
         assert!(!hold(&mut blockers, Cause::Stream, "capture is paused"), "said already");
@@ -83,8 +85,9 @@ mod tests {
     #[test]
     fn one_reason_is_held_once_by_whom_it_was_told_first() {
         let mut blockers = Blockers::default();
-        let hold =
-            |blockers: &mut Blockers, what, reason: &str| blockers.block(what, StoreError::Away(reason.to_owned()));
+        let hold = |blockers: &mut Blockers, what, reason: &str| {
+            blockers.block(what, StoreError::away(FailureKind::Worker, reason))
+        };
         assert!(hold(&mut blockers, Cause::Stream, "capture is paused"));
         assert!(!hold(&mut blockers, Cause::Reads, "capture is paused"));
         assert_eq!(blockers.clear(Cause::Reads), None);

@@ -1,7 +1,7 @@
 //! Which store a capture records. There is no second store to remember it (`store/ties.rs`), so the data folder does, beside the
 //! stream.
 
-use crate::store::{Keyspace, Known, StoreError, Ties, Znodes, difference};
+use crate::store::{FailureKind, Keyspace, Known, StoreError, Ties, Znodes, difference};
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the folder of a pipeline.
@@ -35,7 +35,8 @@ impl Captured<'_> {
     /// What the store says of itself; an error if the folder remembers another one.
     pub(super) async fn look(&self, pipeline: &str, file: &Path) -> Result<(Ties, Option<Known>), StoreError> {
         let ties = self.ties().await?;
-        let away = |error| StoreError::Away(format!("{}: {error}", file.display()));
+        let away =
+            |error| StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error);
         let kept = crate::env::disk::read_if_any(file).map_err(away)?;
         // What cannot be read is nothing that could be held against anybody.
         let known: Option<Known> = serde_json::from_slice(&kept).ok();
@@ -48,7 +49,7 @@ impl Captured<'_> {
             lineage: 0,
         };
         match difference(pipeline, &folder, &ties) {
-            Some(what) => Err(StoreError::Refused(what)),
+            Some(what) => Err(StoreError::refused(FailureKind::Identity, what)),
             None => Ok((ties, known)),
         }
     }

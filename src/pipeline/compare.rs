@@ -32,7 +32,7 @@ use crate::change::{GapState, KeyedHash, Op, Pair, Side, ZkStat};
 use crate::env::{self, Instant, Map, Set, Tasks, tasks::Failed};
 use crate::failpoint::{caches_are_off, crash_point};
 use crate::plan::Known;
-use crate::store::{StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::store::{FailureKind, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -452,7 +452,9 @@ impl Comparer {
         let mut gone: Map<PairName, usize> = Map::default();
         loop {
             let batch = self.doors.records(from).await;
-            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
+            let batch = batch.map_err(|error| {
+                StoreError::away(FailureKind::Worker, format!("the stream is read: {error}")).with_source(error)
+            })?;
             if batch.next <= from {
                 break;
             }
@@ -524,7 +526,9 @@ fn name_of(pair: &Pair) -> Option<PairName> {
 
 /// How a batch ended.
 fn batch(ended: Result<Result<Settled, StoreError>, Failed>) -> Result<Settled, StoreError> {
-    ended.unwrap_or_else(|error| Err(StoreError::Away(format!("a batch ended early: {error}"))))
+    ended.unwrap_or_else(|error| {
+        Err(StoreError::away(FailureKind::Worker, format!("a batch ended early: {error}")).with_source(error))
+    })
 }
 
 fn absorb(total: &mut Settled, settled: Result<Settled, StoreError>) -> Result<(), StoreError> {

@@ -17,8 +17,8 @@ use crate::change::{Change, Op, Pair, Position};
 use crate::env::Set;
 use crate::plan::{Ensemble, Task};
 use crate::store::{
-    ClockOffset, Hints, KeyOutcome, KeyReadings, KeyWrite, KeyspaceFacts, Lease, LeftMilestone, Look, Lost, Remembered,
-    Scanned, Slot, StoreError, Walk, Walked, ZnodeBatch, ZnodeReading, ZnodeWrite, one_for_one,
+    ClockOffset, FailureKind, Hints, KeyOutcome, KeyReadings, KeyWrite, KeyspaceFacts, Lease, LeftMilestone, Look,
+    Lost, Remembered, Scanned, Slot, StoreError, Walk, Walked, ZnodeBatch, ZnodeReading, ZnodeWrite, one_for_one,
 };
 use crate::stream::{Extent, Latest, ReadBatch, Stream, StreamError, Whole};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) struct Doors {
 }
 
 fn lacks(store: &str) -> StoreError {
-    StoreError::Away(format!("the pipeline has no {store} store"))
+    StoreError::away(FailureKind::Worker, format!("the pipeline has no {store} store"))
 }
 
 /// A walk over the znodes of the routes.
@@ -293,7 +293,9 @@ impl Doors {
         let mut from = 1;
         loop {
             let batch = self.records(from).await;
-            let batch = batch.map_err(|error| StoreError::Away(format!("the stream is read: {error}")))?;
+            let batch = batch.map_err(|error| {
+                StoreError::away(FailureKind::Worker, format!("the stream is read: {error}")).with_source(error)
+            })?;
             if batch.next <= from {
                 return Ok(existing.into_iter().collect());
             }

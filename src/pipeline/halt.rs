@@ -41,16 +41,17 @@ impl Halt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::FailureKind;
 
     #[tokio::test]
     async fn the_first_reason_counts_and_is_told_to_whoever_asks_later() {
         let halt = Halt::default();
         assert!(!halt.has_halted());
-        halt.halt(StoreError::Fenced("another owner".to_owned()));
-        halt.halt(StoreError::Away("the stream was lost".to_owned()));
+        halt.halt(StoreError::fenced(FailureKind::Owner, "another owner"));
+        halt.halt(StoreError::away(FailureKind::Worker, "the stream was lost"));
         assert!(halt.has_halted());
-        assert_eq!(halt.halted().await, StoreError::Fenced("another owner".to_owned()));
-        assert_eq!(halt.halted().await, StoreError::Fenced("another owner".to_owned()), "and to the next one");
+        assert_eq!(halt.halted().await, StoreError::fenced(FailureKind::Owner, "another owner"));
+        assert_eq!(halt.halted().await, StoreError::fenced(FailureKind::Owner, "another owner"), "and to the next one");
     }
 
     #[tokio::test]
@@ -58,7 +59,7 @@ mod tests {
         let halt = Halt::default();
         let later = async {
             tokio::task::yield_now().await;
-            halt.halt(StoreError::Away("now".to_owned()));
+            halt.halt(StoreError::away(FailureKind::Worker, "now"));
         };
         let (one, other, ()) = futures::join!(halt.halted(), halt.halted(), later);
         assert_eq!((one.to_string(), other.to_string()), ("now".to_owned(), "now".to_owned()));

@@ -5,7 +5,7 @@ use super::pauses::Pauses;
 use super::unreadable::Denied;
 use crate::change::Side;
 use crate::env::{Set, lock};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::sync::Mutex;
 
 /// What changes while a pipeline runs, besides its pairs.
@@ -72,8 +72,8 @@ impl Health {
         let reason = reason.to_owned();
         let error = match what {
             // A store that takes no writes is there.
-            Cause::Writes | Cause::Room => StoreError::NotNow(reason),
-            Cause::Stream | Cause::Reads => StoreError::Away(reason),
+            Cause::Writes | Cause::Room => StoreError::not_now(FailureKind::Worker, reason),
+            Cause::Stream | Cause::Reads => StoreError::away(FailureKind::Worker, reason),
         };
         self.block_by(what, error);
     }

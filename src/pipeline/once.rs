@@ -10,7 +10,7 @@ use super::owner::{DRAIN, Ended, Pipeline, TICK};
 use super::ownership::Ownership;
 use super::stillness::{Progress, Stillness, rank};
 use crate::env::{self, Instant, lock};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -59,8 +59,10 @@ impl Pipeline {
             match self.in_the_way(last, for_long) {
                 Some(error) => return ended(error, patience),
                 None if for_long >= patience + ATTEMPT => {
-                    let error =
-                        StoreError::NotNow(format!("pipeline `{}` came no further", self.spec.settings.pipeline));
+                    let error = StoreError::not_now(
+                        FailureKind::Worker,
+                        format!("pipeline `{}` came no further", self.spec.settings.pipeline),
+                    );
                     return ended(error, patience);
                 }
                 None => {}
@@ -76,7 +78,10 @@ impl Pipeline {
         };
         let pipeline = &self.spec.settings.pipeline;
         if state == PipelineState::Standby {
-            return Some(StoreError::NotNow(format!("pipeline `{pipeline}`: {note}; `--once` needs it for itself")));
+            return Some(StoreError::not_now(
+                FailureKind::Worker,
+                format!("pipeline `{pipeline}`: {note}; `--once` needs it for itself"),
+            ));
         }
         let Some(owned) = owned else { return last.cloned() };
         let live = owned.books.health.live();
@@ -84,7 +89,7 @@ impl Pipeline {
         down.or_else(|| live.blockers.error()).or_else(|| {
             let pending = owned.books.dirty.len();
             let what = || format!("pipeline `{pipeline}`: {pending} pairs wait, and none of them came further");
-            (for_long >= SILENCE).then(|| StoreError::NotNow(what()))
+            (for_long >= SILENCE).then(|| StoreError::not_now(FailureKind::Worker, what()))
         })
     }
 

@@ -7,7 +7,7 @@ use super::identity::{
 };
 use super::owner::Pipeline;
 use crate::env::{self, lock};
-use crate::store::{HeldClaim, Keyspace, Known, StoreError, Ties, Znodes, difference, random_identity};
+use crate::store::{FailureKind, HeldClaim, Keyspace, Known, StoreError, Ties, Znodes, difference, random_identity};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Pipeline {
         let (zookeeper, redis) = both(znodes, keys).await?;
         let pipeline = &self.spec.settings.pipeline;
         if let Some(what) = difference(pipeline, &zookeeper, &redis) {
-            return Err(StoreError::Refused(what));
+            return Err(StoreError::refused(FailureKind::Identity, what));
         }
         self.compare_routes(&zookeeper.routes);
         let owner = znodes.owner().await?;
@@ -89,7 +89,9 @@ impl Pipeline {
             let moves = watching.moves(&held);
             let is_elsewhere = held.claim.lineage != 0 && !is_here(&held, &zookeeper);
             match (moves, watching.is_believed(is_elsewhere)) {
-                (true, true) => return Err(StoreError::Refused(elsewhere(pipeline, &held, &zookeeper, &redis))),
+                (true, true) => {
+                    return Err(StoreError::refused(FailureKind::Owner, elsewhere(pipeline, &held, &zookeeper, &redis)));
+                }
                 (true, false) => {
                     self.identity.proven.store(!is_elsewhere, Ordering::Relaxed);
                     return Ok(());
@@ -105,7 +107,10 @@ impl Pipeline {
             _ => self.spec.settings.claim_ttl.as_secs() + CUT_OFF,
         };
         if u64::from(*looks) > patience {
-            return Err(StoreError::Refused(with_another_redis(pipeline, &owner, &zookeeper, &redis)));
+            return Err(StoreError::refused(
+                FailureKind::Identity,
+                with_another_redis(pipeline, &owner, &zookeeper, &redis),
+            ));
         }
         Ok(())
     }
@@ -126,7 +131,7 @@ impl Pipeline {
         let Some((znodes, keys)) = self.stores.both() else { return Ok(()) };
         let (zookeeper, redis) = both(znodes, keys).await?;
         difference(&self.spec.settings.pipeline, &zookeeper, &redis)
-            .map_or(Ok(()), |what| Err(StoreError::Refused(what)))
+            .map_or(Ok(()), |what| Err(StoreError::refused(FailureKind::Identity, what)))
     }
 
     /// As the first in line: nobody is at work on this Redis through another ensemble. A claim of whoever died a moment ago is waited
@@ -137,7 +142,7 @@ impl Pipeline {
         loop {
             let (zookeeper, redis) = both(znodes, keys).await?;
             if let Some(what) = difference(&self.spec.settings.pipeline, &zookeeper, &redis) {
-                return Err(StoreError::Refused(what));
+                return Err(StoreError::refused(FailureKind::Identity, what));
             }
             let is_ours =
                 |held: &HeldClaim| held.claim.identity == self.spec.settings.identity || is_here(held, &zookeeper);
@@ -147,7 +152,7 @@ impl Pipeline {
             let (moves, is_believed) = (watching.moves(&held), watching.is_believed(true));
             if moves && is_believed {
                 let what = elsewhere(&self.spec.settings.pipeline, &held, &zookeeper, &redis);
-                return Err(StoreError::Refused(what));
+                return Err(StoreError::refused(FailureKind::Owner, what));
             }
             let note = format!("waiting for the claim of worker {} in {} to end", held.claim.worker, redis.place);
             self.note(&note);
@@ -161,7 +166,7 @@ impl Pipeline {
         let Some((znodes, keys)) = self.stores.both() else { return Ok(()) };
         let (zookeeper, redis) = both(znodes, keys).await?;
         if let Some(what) = difference(&self.spec.settings.pipeline, &zookeeper, &redis) {
-            return Err(StoreError::Refused(what));
+            return Err(StoreError::refused(FailureKind::Identity, what));
         }
         let pipeline = &self.spec.settings.pipeline;
         for (store, known) in [(&zookeeper, &redis.other), (&redis, &zookeeper.other)] {
@@ -189,7 +194,7 @@ impl Pipeline {
         };
         let (znode_ties, key_ties) = (Ties { own: znode.clone(), ..zookeeper }, Ties { own: key.clone(), ..redis });
         if let Some(what) = difference(pipeline, &znode_ties, &key_ties) {
-            return Err(StoreError::Refused(what));
+            return Err(StoreError::refused(FailureKind::Identity, what));
         }
         let routes = &self.spec.settings.routes_text;
         if znode_ties.other.as_ref() != Some(&key) || znode_ties.routes != *routes {
@@ -290,7 +295,8 @@ impl Pipeline {
             return Ok(());
         }
         let text = serde_json::to_vec(&own).unwrap_or_default();
-        crate::env::disk::replace(&self.store_file, &text)
-            .map_err(|error| StoreError::Away(format!("{}: {error}", self.store_file.display())))
+        crate::env::disk::replace(&self.store_file, &text).map_err(|error| {
+            StoreError::away(FailureKind::Worker, format!("{}: {error}", self.store_file.display())).with_source(error)
+        })
     }
 }

@@ -27,7 +27,7 @@ use super::unheard::Unheard;
 use crate::change::Side;
 use crate::env::{self, Instant, lock};
 use crate::route::RouteMap;
-use crate::store::{Claim, Lost, Remembered, StoreError};
+use crate::store::{Claim, FailureKind, Lost, Remembered, StoreError};
 use crate::stream::{Stream, StreamError};
 use crate::telemetry::{LogThrottle, PipelineMetrics, spans};
 use futures::future::BoxFuture;
@@ -269,7 +269,7 @@ impl Pipeline {
         let owned = lock(&self.state).owned.take();
         if let Some(owned) = owned {
             let books = &owned.books;
-            books.halt.halt(StoreError::Away("the worker stops".to_owned()));
+            books.halt.halt(StoreError::away(FailureKind::Worker, "the worker stops"));
             {
                 let mut state = lock(&self.state);
                 state.pairs = books.pairs.by_route();
@@ -403,10 +403,10 @@ impl Pipeline {
                 Lost::Gone(error) => Err(error),
                 Lost::Moves(to) => Ok(Ended::Moved(to)),
             },
-            error = owned.doors.stream_lost() => Err(StoreError::Away(error.to_string())),
+            error = owned.doors.stream_lost() => Err(StoreError::away(FailureKind::Worker, error.to_string()).with_source(error)),
             error = owned.advance.remember_for_ever() => Err(error),
             error = self.keep_tied() => Err(error),
-            () = owned.scheduler.run() => Err(StoreError::Away("the rounds ended".to_owned())),
+            () = owned.scheduler.run() => Err(StoreError::away(FailureKind::Worker, "the rounds ended")),
             ended = self.compare_for_ever(owned) => ended,
         }
     }

@@ -9,7 +9,7 @@ use super::ownership::Ownership;
 use super::pauses::{Pauses, Row};
 use super::sources::Sources;
 use crate::env::{self, lock};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::path::Path;
 use std::time::Duration;
 
@@ -148,9 +148,13 @@ pub(super) fn time(ms: i64) -> String {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    env::disk::read_if_any(file).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    env::disk::read_if_any(file).map_err(|error| {
+        StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error)
+    })
 }
 
 fn write(file: &Path, data: &[u8]) -> Result<(), StoreError> {
-    env::disk::replace(file, data).map_err(|error| StoreError::Away(format!("{}: {error}", file.display())))
+    env::disk::replace(file, data).map_err(|error| {
+        StoreError::away(FailureKind::Worker, format!("{}: {error}", file.display())).with_source(error)
+    })
 }

@@ -14,8 +14,8 @@ use super::spec::{Route, Spec};
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
 use crate::env;
 use crate::plan::{Base, Key, Removal, Verdict, Znode};
-use crate::store::StoreError;
 use crate::store::clock::shown_ms;
+use crate::store::{FailureKind, StoreError};
 use crate::stream::{Latest, LatestValue, StreamError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -383,7 +383,10 @@ impl Recorder {
     pub(super) fn not_recorded(&self, error: &StreamError) {
         self.books.health.block(Cause::Stream, &format!("capture is paused: {error}"));
         match remedy::of_stream(error) {
-            Remedy::EndOwnership => self.books.halt.halt(StoreError::Away(error.to_string())),
+            Remedy::EndOwnership => self
+                .books
+                .halt
+                .halt(StoreError::away(FailureKind::Worker, error.to_string()).with_source(error.clone())),
             Remedy::AskAgain | Remedy::Refuse => {}
         }
     }

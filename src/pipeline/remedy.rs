@@ -9,7 +9,7 @@
 //! What concerns a single pair (too large, no permission, of another type) is an answer about that pair and not an error of
 //! the call: it is quarantined where the answer is read.
 
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use crate::stream::StreamError;
 
 /// See the module.
@@ -47,8 +47,10 @@ pub(super) fn of_stream(error: &StreamError) -> Remedy {
 /// What keeps a stream from being opened, as the error of the ownership that needs it.
 pub(super) fn of_opening(error: &StreamError) -> StoreError {
     match of_stream(error) {
-        Remedy::Refuse => StoreError::Refused(error.to_string()),
-        Remedy::AskAgain | Remedy::EndOwnership => StoreError::Away(error.to_string()),
+        Remedy::Refuse => StoreError::refused(FailureKind::Worker, error.to_string()).with_source(error.clone()),
+        Remedy::AskAgain | Remedy::EndOwnership => {
+            StoreError::away(FailureKind::Worker, error.to_string()).with_source(error.clone())
+        }
     }
 }
 
@@ -59,13 +61,13 @@ mod tests {
     #[test]
     fn only_a_lost_ownership_or_a_lost_stream_ends_it_and_only_a_refusal_is_final() {
         let text = String::new;
-        assert_eq!(of_store(&StoreError::Away(text())), Remedy::AskAgain);
-        assert_eq!(of_store(&StoreError::NotNow(text())), Remedy::AskAgain);
-        assert_eq!(of_store(&StoreError::Fenced(text())), Remedy::EndOwnership);
-        assert_eq!(of_store(&StoreError::Refused(text())), Remedy::Refuse);
+        assert_eq!(of_store(&StoreError::away(FailureKind::Worker, text())), Remedy::AskAgain);
+        assert_eq!(of_store(&StoreError::not_now(FailureKind::Worker, text())), Remedy::AskAgain);
+        assert_eq!(of_store(&StoreError::fenced(FailureKind::Owner, text())), Remedy::EndOwnership);
+        assert_eq!(of_store(&StoreError::refused(FailureKind::Worker, text())), Remedy::Refuse);
         assert_eq!(of_stream(&StreamError::Owned(text())), Remedy::EndOwnership);
         assert_eq!(of_stream(&StreamError::Unavailable(text())), Remedy::AskAgain);
-        assert_eq!(of_opening(&StreamError::Refused("no".to_owned())), StoreError::Refused("no".to_owned()));
-        assert_eq!(of_opening(&StreamError::Owned("p".to_owned())), StoreError::Away("p".to_owned()));
+        assert_eq!(of_opening(&StreamError::Refused("no".to_owned())), StoreError::refused(FailureKind::Worker, "no"));
+        assert_eq!(of_opening(&StreamError::Owned("p".to_owned())), StoreError::away(FailureKind::Worker, "p"));
     }
 }

@@ -9,7 +9,7 @@ use crate::change::{LossCause, Op, Position};
 use crate::env;
 use crate::failpoint::crash_point;
 use crate::plan::Ensemble;
-use crate::store::{Claim, Keyspace, KeyspaceFacts, Lease, Remembered, StoreError, Taken, Znodes, so_far};
+use crate::store::{Claim, FailureKind, Keyspace, KeyspaceFacts, Lease, Remembered, StoreError, Taken, Znodes, so_far};
 use crate::stream::{Stream, StreamError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,7 +147,9 @@ impl Stores {
     pub(super) async fn keep_pauses(&self, data: &[u8], limit: Duration) -> Option<Result<(), StoreError>> {
         let znodes = self.znodes.as_ref()?;
         let kept = env::timeout(limit, znodes.keep_pauses(data.to_vec())).await;
-        Some(kept.unwrap_or_else(|_| Err(StoreError::Away(format!("ZooKeeper does not answer within {limit:?}")))))
+        Some(kept.unwrap_or_else(|_| {
+            Err(StoreError::away(FailureKind::Connection, format!("ZooKeeper does not answer within {limit:?}")))
+        }))
     }
 
     /// Whether Redis holds next to nothing, and no base: one that has lost what it remembers of the pipeline, and nothing else, holds bases.

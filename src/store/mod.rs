@@ -30,7 +30,7 @@ pub mod zookeeper;
 pub use claim::{Claim, HeldClaim};
 pub use clock::ClockOffset;
 pub use contract::{Keyspace, Walk, Znodes, so_far};
-pub use error::{StoreError, one_for_one};
+pub use error::{Failure, FailureKind, StoreError, one_for_one};
 pub use hints::{Hints, Link, removal_of};
 pub use keys::{
     KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, LeftMilestone, Moment, Scanned,

@@ -1,10 +1,11 @@
 //! Whether two claims may live beside each other.
 
 use super::claim::Claim;
-use super::error::StoreError;
+use super::error::{FailureKind, StoreError};
 
-/// Whether the ranges of two claims on one store overlap in a way that two pipelines must not share: both write
-/// there, or one writes what the other carries on. A capture only reads, and many pipelines may read one source.
+/// Whether the ranges of two claims on one store overlap in a way that two pipelines must not
+/// share: both write there, or one writes what the other carries on. A capture only reads, and many
+/// pipelines may read one source.
 #[must_use]
 pub fn overlaps(one: &Claim, other: &Claim) -> bool {
     let harmless = one.captures || other.captures || !(one.writes || other.writes);
@@ -14,18 +15,21 @@ pub fn overlaps(one: &Claim, other: &Claim) -> bool {
 /// The refusal of a claim that overlaps with another pipeline's.
 #[must_use]
 pub fn owned_by_another(place: &str, ours: &Claim, other: &Claim) -> StoreError {
-    StoreError::Refused(format!(
-        "{place}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
-        other.pipeline,
-        other.worker,
-        other.patterns.join(", "),
-        ours.patterns.join(", "),
-        ours.pipeline
-    ))
+    StoreError::refused(
+        FailureKind::Owner,
+        format!(
+            "{place}: pipeline `{}` (worker {}) owns {}, which overlaps {} of pipeline `{}`; give each range to one pipeline",
+            other.pipeline,
+            other.worker,
+            other.patterns.join(", "),
+            ours.patterns.join(", "),
+            ours.pipeline
+        ),
+    )
 }
 
-/// Whether some name matches both patterns. Patterns of keys with other separators than `/` and `:` are compared
-/// character by character up to the first wildcard.
+/// Whether some name matches both patterns. Patterns of keys with other separators than `/` and `:`
+/// are compared character by character up to the first wildcard.
 fn intersect(left: &str, right: &str) -> bool {
     let split = |pattern: &str| -> Vec<String> {
         pattern.trim_start_matches('/').split(['/', ':']).map(ToOwned::to_owned).collect()

@@ -1,7 +1,8 @@
-//! From an error to its remedy. Each store has one exhaustive function that gives the remedy by the kind and code of an error
-//! (`redis/fault.rs`, `zookeeper/fault.rs`); what a remedy means for a whole call stands here, once.
+//! From an error to its remedy. Each store has one exhaustive function that gives the remedy by the
+//! kind and code of an error (`redis/fault.rs`, `zookeeper/fault.rs`); what a remedy means for a
+//! whole call stands here, once.
 
-use super::StoreError;
+use super::{FailureKind, StoreError};
 
 /// What is done about an error of a server or of the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +11,8 @@ pub(super) enum Remedy {
     Retry,
     /// The server answers and does not do this now: wait, and ask again.
     NotNow,
-    /// Where one pair is meant, it is quarantined, for this reason; a call that serves all pairs cannot work.
+    /// Where one pair is meant, it is quarantined, for this reason; a call that serves all pairs
+    /// cannot work.
     Quarantine(&'static str),
     /// The session that holds the ownership is gone.
     EndOwnership,
@@ -20,12 +22,12 @@ pub(super) enum Remedy {
 
 impl Remedy {
     /// The error of a call that serves all pairs.
-    pub(super) fn of_call(self, text: String) -> StoreError {
+    pub(super) fn of_call(self, kind: FailureKind, text: String) -> StoreError {
         match self {
-            Remedy::Retry => StoreError::Away(text),
-            Remedy::NotNow => StoreError::NotNow(text),
-            Remedy::EndOwnership => StoreError::Fenced(text),
-            Remedy::Quarantine(_) | Remedy::Halt => StoreError::Refused(text),
+            Remedy::Retry => StoreError::away(kind, text),
+            Remedy::NotNow => StoreError::not_now(kind, text),
+            Remedy::EndOwnership => StoreError::fenced(kind, text),
+            Remedy::Quarantine(_) | Remedy::Halt => StoreError::refused(kind, text),
         }
     }
 }

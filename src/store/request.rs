@@ -373,6 +373,7 @@ fn cut<T>(mut items: &[T], counts: impl Iterator<Item = usize>) -> Vec<&[T]> {
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop")]
 mod tests {
     use super::*;
+    use crate::store::FailureKind;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -394,8 +395,11 @@ mod tests {
             sent.fetch_add(1, Ordering::Relaxed);
             let bytes: usize = part.iter().sum();
             let answers = part.iter().map(ToString::to_string).collect();
-            let answer =
-                if bytes > most { Err(Fault::Broke(StoreError::Away("closed".to_owned()))) } else { Ok(answers) };
+            let answer = if bytes > most {
+                Err(Fault::Broke(StoreError::away(FailureKind::Connection, "closed")))
+            } else {
+                Ok(answers)
+            };
             std::future::ready(answer).boxed()
         };
         in_parts(limit, sizes, |sizes| sizes.iter().sum(), ask, |size, _| format!("{size} is too large")).await.unwrap()
@@ -444,8 +448,11 @@ mod tests {
             if bytes <= most {
                 limit.passed(bytes);
             }
-            let answer =
-                if bytes > most { Err(Fault::Broke(StoreError::Away("closed".to_owned()))) } else { Ok(answers) };
+            let answer = if bytes > most {
+                Err(Fault::Broke(StoreError::away(FailureKind::Connection, "closed")))
+            } else {
+                Ok(answers)
+            };
             std::future::ready(answer).boxed()
         };
         let weigh = |part: &[usize]| std::future::ready(Ok(part.to_vec())).boxed();
@@ -516,18 +523,21 @@ mod tests {
         let (limit, sent) = (limit(), AtomicUsize::new(0));
         send(&limit, &[4000], 5000, &sent).await;
         for sizes in [&[10; 64][..], &[3000; 64]] {
-            let broken = || std::future::ready(Err(Fault::Broke(StoreError::Away("closed".to_owned())))).boxed();
+            let broken =
+                || std::future::ready(Err(Fault::Broke(StoreError::away(FailureKind::Connection, "closed")))).boxed();
             let ended: Result<Vec<()>, _> =
                 in_parts(&limit, sizes, |sizes| sizes.iter().sum(), |_| broken(), |size, _| panic!("{size} is blamed"))
                     .await;
-            assert_eq!(ended, Err(StoreError::Away("closed".to_owned())));
+            assert_eq!(ended, Err(StoreError::away(FailureKind::Connection, "closed")));
         }
         let weigh = |part: &[usize]| std::future::ready(Ok(part.to_vec())).boxed();
-        let broken = |_: &[usize]| std::future::ready(Err(Fault::Broke(StoreError::Away("closed".to_owned())))).boxed();
+        let broken = |_: &[usize]| {
+            std::future::ready(Err(Fault::Broke(StoreError::away(FailureKind::Connection, "closed")))).boxed()
+        };
         limit.passed(4000);
         let ended: Result<Vec<()>, _> =
             read_in_parts(&limit, &[3000; 64], |_| 50, weigh, broken, |size, _| panic!("{size} is blamed")).await;
-        assert_eq!(ended, Err(StoreError::Away("closed".to_owned())));
+        assert_eq!(ended, Err(StoreError::away(FailureKind::Connection, "closed")));
         assert!(limit.takes(3000));
     }
 }

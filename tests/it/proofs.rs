@@ -7,7 +7,7 @@ use keepstep::change::Digest;
 use keepstep::plan::{Base, KeyOp};
 use keepstep::store::contract::*;
 use keepstep::store::redis::RedisStore;
-use keepstep::store::{KeyOutcome, KeyState, KeyWrite, Remembered, StoreError};
+use keepstep::store::{FailureKind, KeyOutcome, KeyState, KeyWrite, Remembered, StoreError};
 use serde_json::Value;
 
 /// Four names that have one hash with XXH3 of 64 bits (`src/change/hash.rs` says how they were found).
@@ -89,7 +89,7 @@ async fn owner(redis: &Redis) -> RedisStore {
 
 fn refused_as_a_replica<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> Result<(), String> {
     match answer {
-        Err(StoreError::Away(why)) if why.contains("replica") => Ok(()),
+        Err(StoreError::Away(why)) if why.kind() == FailureKind::Unready => Ok(()),
         other => Err(format!("{other:?}")),
     }
 }

@@ -312,13 +312,14 @@ impl Database {
         if let Some(bucket) = text.strip_prefix("BUCKET ") {
             return Ok(KeyOutcome::Impossible("wrong_type", KeyState::obstructed_by(bucket)));
         }
-        Ok(match remedy_in_script(&text) {
+        let (remedy, kind) = remedy_in_script(&text);
+        Ok(match remedy {
             Remedy::Quarantine(reason @ "wrong_type") => {
                 KeyOutcome::Impossible(reason, format!("{}: the key holds another type than a string", self.place()))
             }
             Remedy::Quarantine(reason) => KeyOutcome::Impossible(reason, format!("{}: {text}", self.place())),
             Remedy::NotNow => KeyOutcome::NotNow(format!("{}: {text}", self.place())),
-            remedy => return Err(remedy.of_call(format!("{}: {text}", self.place()))),
+            remedy => return Err(remedy.of_call(kind, format!("{}: {text}", self.place()))),
         })
     }
 }

@@ -9,7 +9,7 @@ use super::reply::{integer, keys_of};
 use super::state::{self, Update};
 use super::subscribers::Subscriber;
 use crate::change::LossCause;
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,7 +38,7 @@ pub(super) async fn check(line: &dyn Line, up: &[(Arc<Subscriber>, Arc<Part>)]) 
             Err(error) if own::is_of_another_type(&error) => {
                 // Of this pipeline alone; the next ownership begins when it can be remembered.
                 let why = own::overwritten(&part.database.target, &state::key(&part.database));
-                subscriber.notify(|hints| hints.end(StoreError::NotNow(why)));
+                subscriber.notify(|hints| hints.end(StoreError::not_now(FailureKind::Overwritten, why)));
                 continue;
             }
             answer => keys_of(answer?),

@@ -12,7 +12,7 @@ use super::settings::Settings;
 use super::slot::Buckets;
 use crate::env;
 use crate::store::request::Fault;
-use crate::store::{KeyspaceFacts, StoreError};
+use crate::store::{FailureKind, KeyspaceFacts, StoreError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,16 +74,16 @@ impl Database {
     }
 
     pub(super) fn fenced(&self) -> StoreError {
-        StoreError::Fenced(format!("{}: a newer owner has written here", self.place()))
+        StoreError::fenced(FailureKind::Owner, format!("{}: a newer owner has written here", self.place()))
     }
 
     pub(super) fn replaced(&self) -> StoreError {
-        StoreError::Away(format!("{}: the data set was replaced meanwhile", self.place()))
+        StoreError::away(FailureKind::Identity, format!("{}: the data set was replaced meanwhile", self.place()))
     }
 
     /// A script's answer has another form than that of the script.
     pub(super) fn unexpected(&self, what: &str) -> StoreError {
-        StoreError::Away(format!("{}: a script answered {what}", self.place()))
+        StoreError::away(FailureKind::Protocol, format!("{}: a script answered {what}", self.place()))
     }
 
     /// The command connection, made anew if the last one broke. What it learned of the server is noted first.

@@ -1,6 +1,6 @@
 //! What `INFO` and `CONFIG GET` tell: product, version, lineage, evictions, notifications.
 
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 
 /// The parts of `INFO` that are asked for.
 pub(super) const SECTIONS: [&str; 5] = ["server", "replication", "stats", "persistence", "commandstats"];
@@ -140,18 +140,24 @@ impl Info {
             _ => None,
         };
         if let Some(kind) = other_kind {
-            return Err(StoreError::Refused(format!("{place} is {kind}")));
+            return Err(StoreError::refused(FailureKind::Unsupported, format!("{place} is {kind}")));
         }
         let oldest = if self.is_valkey { (7, 2) } else { (7, 0) };
         if self.version < oldest {
             let needed = if self.is_valkey { "Valkey 7.2" } else { "Redis 7.0" };
-            return Err(StoreError::Refused(format!("{place} is {}, and {needed} or later is needed", self.server)));
+            return Err(StoreError::refused(
+                FailureKind::Unsupported,
+                format!("{place} is {}, and {needed} or later is needed", self.server),
+            ));
         }
         if self.is_replica {
-            return Err(StoreError::Away(format!("{place} is a replica; waiting for it to be the master")));
+            return Err(StoreError::away(
+                FailureKind::Unready,
+                format!("{place} is a replica; waiting for it to be the master"),
+            ));
         }
         if self.is_loading {
-            return Err(StoreError::Away(format!("{place} is loading its data")));
+            return Err(StoreError::away(FailureKind::Unready, format!("{place} is loading its data")));
         }
         Ok(())
     }

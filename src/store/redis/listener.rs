@@ -29,7 +29,7 @@ use super::subscribers::Subscriber;
 use super::{canary, reply};
 use crate::change::{LossCause, Side};
 use crate::env::{self, Instant, Map, Set};
-use crate::store::{Hints, Link, StoreError};
+use crate::store::{FailureKind, Hints, Link, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -93,10 +93,10 @@ impl Ended {
     fn explain(&self, database: &Database) -> StoreError {
         let place = database.place();
         match self {
-            Ended::Lost => StoreError::Away(format!("{place}: the connection was lost")),
+            Ended::Lost => StoreError::away(FailureKind::Connection, format!("{place}: the connection was lost")),
             Ended::Unfit(info) => match info.check(&place) {
                 Err(error) => error,
-                Ok(()) => StoreError::Away(format!("{place}: it could not be used for a moment")),
+                Ok(()) => StoreError::away(FailureKind::Unready, format!("{place}: it could not be used for a moment")),
             },
             Ended::Failed(error) => database.explain(error),
         }

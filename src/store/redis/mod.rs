@@ -44,8 +44,8 @@ mod ties;
 
 use super::contract::{Connection, DataSet, Identity, KeyEditor, KeyReader, KeySink, OwnerState, RangeClaims, Source};
 use super::{
-    Claim, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite,
-    KeyspaceFacts, Known, LeftMilestone, Moment, Remembered, Scanned, Slot, StoreError, Ties,
+    Claim, FailureKind, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState,
+    KeyWrite, KeyspaceFacts, Known, LeftMilestone, Moment, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::{LossCause, Position};
 pub use access::Access;
@@ -89,7 +89,10 @@ impl RedisStore {
                 let keys = items.pop().map(keys_of).unwrap_or_default();
                 Ok((u64::try_from(integer(items.pop())).unwrap_or(0), keys))
             }
-            other => Err(StoreError::Away(format!("{}: SCAN answered {other:?}", self.database().place()))),
+            other => Err(StoreError::away(
+                FailureKind::Protocol,
+                format!("{}: SCAN answered {other:?}", self.database().place()),
+            )),
         }
     }
 

@@ -10,9 +10,9 @@ use super::line::{RedisError, Value, cmd};
 use super::notification::pattern;
 use super::reply::integer;
 use super::script::Script;
-use crate::store::StoreError;
 use crate::store::preflight::shown;
 use crate::store::remedy::Remedy;
+use crate::store::{FailureKind, StoreError};
 use std::sync::LazyLock;
 
 /// Nothing has this name: no pipeline can be named with a colon.
@@ -174,7 +174,10 @@ async fn ask_once(database: &Database, wanted: &[Wanted]) -> Result<Vec<May>, St
         _ => Vec::new(),
     };
     if codes.len() != wanted.len() {
-        return Err(StoreError::Away(format!("{}: a script answered for {} commands", database.place(), codes.len())));
+        return Err(StoreError::away(
+            FailureKind::Protocol,
+            format!("{}: a script answered for {} commands", database.place(), codes.len()),
+        ));
     }
     let may = |code: i64| match code {
         0 => May::Yes,
@@ -246,7 +249,7 @@ pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(StoreError::Refused(format!("{}: {}", database.place(), sentence(database, &missing))))
+    Err(StoreError::refused(FailureKind::Permission, format!("{}: {}", database.place(), sentence(database, &missing))))
 }
 
 /// Commands that a sentence names; the others are counted.

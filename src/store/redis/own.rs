@@ -7,7 +7,7 @@
 use super::access::Target;
 use super::fault::explain;
 use super::line::{Arg, Cmd, RedisError};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 
 /// What the names of all our keys begin with. No key of a user does, as far as routes can match it.
 const PREFIX: &[u8] = b"_keepstep:";
@@ -34,7 +34,7 @@ pub(super) fn explain_named(target: &Target, command: &Cmd, error: &RedisError) 
         _ => None,
     });
     match named.filter(|_| is_of_another_type(error)) {
-        Some(key) => StoreError::NotNow(overwritten(target, &key)),
+        Some(key) => StoreError::not_now(FailureKind::Overwritten, overwritten(target, &key)),
         None => explain(target, error),
     }
 }

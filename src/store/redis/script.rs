@@ -17,6 +17,7 @@
 //! that fails midway keeps what it has written (measured on 7.0.15). Values are compared by `sha1hex`; epochs as
 //! numbers, since Lua compares strings by the server's locale.
 
+use super::fault::{Uncoded, uncoded};
 use super::line::{Cmd, ErrorKind, Line, RedisError, ServerErrorKind, Value, cmd};
 use sha1::{Digest as _, Sha1};
 use std::sync::LazyLock;
@@ -40,9 +41,10 @@ impl Script {
     /// The error with the command that the server did not know, where it names only the line of the script that calls it.
     pub(super) fn explained(&self, error: RedisError) -> RedisError {
         let detail = error.detail().unwrap_or_default();
-        let Some((_, place)) = detail.split_once("user_script:").filter(|_| detail.contains("Unknown ")) else {
+        let Some((_, place)) = detail.split_once("user_script:") else { return error };
+        if uncoded(&error) != Some(Uncoded::UnknownInScript) {
             return error;
-        };
+        }
         let digits = place.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(place.len());
         let number: usize = place.get(..digits).and_then(|digits| digits.parse().ok()).unwrap_or_default();
         let line = self.text.lines().nth(number.saturating_sub(1)).unwrap_or_default();

@@ -103,7 +103,7 @@ pub(super) async fn lay(shared: &Shared, claim: &Claim) -> Result<(), StoreError
         match place.lay(shared, claim).await {
             Ok(path) => laid.push((place, path)),
             Err(StoreError::Refused(why)) => {
-                tracing::debug!(store = shared.settings.name, why, "no claim outside of the chroot");
+                tracing::debug!(store = shared.settings.name, why = why.text(), "no claim outside of the chroot");
                 continue;
             }
             Err(error) => return Err(error),

@@ -22,7 +22,7 @@ use super::{group, lineage, ownership};
 use crate::env::{self, Instant, Set};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
-use crate::store::{JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
+use crate::store::{FailureKind, JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};
 use futures::stream::StreamExt as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -222,7 +222,7 @@ fn written(
 ) -> Result<Stat, StoreError> {
     match committed.map_err(|error| explain(&shared.place, &error.into()))?.into_iter().nth(at) {
         Some(MultiWriteResult::SetData { stat }) => Ok(stat),
-        _ => Err(StoreError::Away(format!("{}: the epoch could not be raised", shared.place))),
+        _ => Err(StoreError::away(FailureKind::Protocol, format!("{}: the epoch could not be raised", shared.place))),
     }
 }
 
@@ -252,8 +252,8 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
 /// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile. What an operator deletes of ours ends it as
 /// well: the next one, here or elsewhere, makes it again.
 pub(super) async fn lost(shared: &Shared) -> Lost {
-    let gone = |why: String| Lost::Gone(StoreError::Fenced(format!("{}: {why}", shared.place)));
-    let Ok(tenure) = shared.tenure() else { return gone("there is no session".to_owned()) };
+    let fenced = |kind, why: String| Lost::Gone(StoreError::fenced(kind, format!("{}: {why}", shared.place)));
+    let Ok(tenure) = shared.tenure() else { return fenced(FailureKind::Session, "there is no session".to_owned()) };
     let session = &tenure.session;
     let mut states = session.states();
     let mut before = None;
@@ -262,7 +262,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
     loop {
         let state = session.state();
         if !session.is_usable() {
-            return gone(format!("the session ended ({state:?})"));
+            return fenced(FailureKind::Session, format!("the session ended ({state:?})"));
         }
         away_since = if state == SessionState::Disconnected { away_since.or(Some(Instant::now())) } else { None };
         if away_since.is_some_and(|since| since.elapsed() >= SUSPECT_AFTER)
@@ -273,7 +273,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
             if let Some(source) = lock(&shared.source).as_ref() {
                 source.give_up();
             }
-            return Lost::Gone(StoreError::Fenced(why));
+            return Lost::Gone(StoreError::fenced(FailureKind::Identity, why));
         }
         tokio::select! {
             biased;
@@ -283,7 +283,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 let look = ownership::look(shared, &tenure, &mut met);
                 let standbys = match env::timeout(LOOK_EVERY, look).await {
                     Ok(Ok(Stands::With(standbys))) => standbys,
-                    Ok(Ok(Stands::Without(what))) => return gone(what),
+                    Ok(Ok(Stands::Without(what))) => return fenced(FailureKind::Overwritten, what),
                     Ok(Err(_)) | Err(_) => continue,
                 };
                 shared.standbys.store(standbys, Ordering::Relaxed);

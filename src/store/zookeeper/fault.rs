@@ -3,11 +3,12 @@
 use super::place::Place;
 use super::session::{Ensemble, Error};
 use crate::env;
-use crate::store::StoreError;
 use crate::store::remedy::Remedy;
+use crate::store::{FailureKind, StoreError};
 use std::time::Duration;
 
-/// `EphemeralOnLocalSession` of KeeperException.Code, which the client library does not know by name.
+/// `EphemeralOnLocalSession` of KeeperException.Code, which the client library does not know by
+/// name.
 const EPHEMERAL_ON_LOCAL_SESSION: i32 = -120;
 
 /// How long a server may take to accept a connection.
@@ -16,20 +17,30 @@ const DIAL: Duration = Duration::from_secs(1);
 /// Servers that are asked why no session is given. An ensemble has three to seven.
 const DIALLED: usize = 9;
 
-/// The one function from an error of a request that serves the whole pipeline to its remedy.
-fn remedy(error: &Error) -> Remedy {
+/// The one function from an error of a request that serves the whole pipeline to its remedy, and to
+/// what failed.
+fn meaning(error: &Error) -> (Remedy, FailureKind) {
     match error {
-        Error::SessionExpired | Error::ClientClosed => Remedy::EndOwnership,
-        Error::AuthFailed
-        | Error::NoAuth
-        | Error::InvalidAcl
-        | Error::QuotaExceeded
-        | Error::NoChildrenForEphemerals
-        | Error::Unimplemented
-        | Error::BadArguments(_)
-        | Error::UnexpectedErrorCode(EPHEMERAL_ON_LOCAL_SESSION) => Remedy::Halt,
-        // A connection that ended, a server that is busy or read-only, and states that another client has changed meanwhile.
-        _ => Remedy::Retry,
+        Error::SessionExpired | Error::ClientClosed => (Remedy::EndOwnership, FailureKind::Session),
+        Error::AuthFailed | Error::InvalidAcl => (Remedy::Halt, FailureKind::Login),
+        Error::NoAuth => (Remedy::Halt, FailureKind::Permission),
+        Error::QuotaExceeded | Error::UnexpectedErrorCode(EPHEMERAL_ON_LOCAL_SESSION) => {
+            (Remedy::Halt, FailureKind::Settings)
+        }
+        Error::NoChildrenForEphemerals => (Remedy::Halt, FailureKind::Overwritten),
+        Error::Unimplemented => (Remedy::Halt, FailureKind::Unsupported),
+        Error::BadArguments(_) => (Remedy::Halt, FailureKind::Protocol),
+        // What is not known by name above passes: a connection that ended, a server that is busy or
+        // read-only, and states that another client has changed meanwhile.
+        Error::ConnectionLoss | Error::NoHosts | Error::Timeout | Error::SessionMoved | Error::Custom(_) => {
+            (Remedy::Retry, FailureKind::Connection)
+        }
+        Error::NotReadOnly => (Remedy::Retry, FailureKind::Unready),
+        Error::Throttled => (Remedy::Retry, FailureKind::Resources),
+        Error::NoNode | Error::NodeExists | Error::BadVersion | Error::NotEmpty => {
+            (Remedy::Retry, FailureKind::Overwritten)
+        }
+        _ => (Remedy::Retry, FailureKind::Protocol),
     }
 }
 
@@ -56,7 +67,8 @@ pub(super) fn explain(place: &Place, error: &Error) -> StoreError {
         Error::SessionExpired | Error::ClientClosed => format!("{place}: the session ended"),
         error => format!("{place}: {error}"),
     };
-    remedy(error).of_call(text)
+    let (remedy, kind) = meaning(error);
+    remedy.of_call(kind, text).with_source(error.clone())
 }
 
 /// Why no session was opened; without an error there was no answer.
@@ -71,13 +83,19 @@ pub(super) fn is_broken(error: &Error) -> bool {
 pub(super) async fn unopened(asking: &Place, ensemble: &dyn Ensemble, why: Unopened) -> StoreError {
     match why {
         Some(Error::SessionExpired | Error::ClientClosed | Error::NoHosts | Error::Timeout) | None => {
-            StoreError::Away(format!("{}: {}", asking, no_session(ensemble, &asking.access.connect).await))
+            let text = format!("{}: {}", asking, no_session(ensemble, &asking.access.connect).await);
+            let unopened = StoreError::away(FailureKind::Session, text);
+            match why {
+                Some(error) => unopened.with_source(error),
+                None => unopened,
+            }
         }
         Some(error) => explain(asking, &error),
     }
 }
 
-/// Why there is no session: what each server says to a plain connection. The client library only says that no host is available.
+/// Why there is no session: what each server says to a plain connection. The client library only
+/// says that no host is available.
 pub(super) async fn no_session(ensemble: &dyn Ensemble, connect: &str) -> String {
     let hosts: Vec<&str> = connect.split('/').next().unwrap_or_default().split(',').collect();
     let dialled = hosts.iter().take(DIALLED).map(|host| async move { (*host, dial(ensemble, host).await) });
@@ -118,7 +136,7 @@ mod tests {
             (Error::NoAuth, Remedy::Halt),
             (Error::SessionExpired, Remedy::EndOwnership),
         ] {
-            assert_eq!(remedy(&error), expected, "{error}");
+            assert_eq!(meaning(&error).0, expected, "{error}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::env;
 use crate::plan::Ensemble;
 use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
-use crate::store::{Remembered, StoreError};
+use crate::store::{FailureKind, Remembered, StoreError};
 
 /// Attempts to raise the tide: only our own raises come in between, of which two can be under way, and lost answers.
 const TRIES: usize = 4;
@@ -109,7 +109,7 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     let wrong = |error: Error| explain(&shared.place, &error);
     for _ in 0..TRIES {
         let Some(Lineage { data, tide }) = shared.watermark.lineage() else {
-            return Err(StoreError::Fenced(format!("{}: not the owner", shared.place)));
+            return Err(StoreError::fenced(FailureKind::Owner, format!("{}: not the owner", shared.place)));
         };
         let path = shared.place.lineage_path();
         let fence = WriteOp::Check { path: &epoch_path, version };
@@ -118,17 +118,18 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
         match tenure.session.write_all(&[fence, raise]).await {
             Ok(results) => {
                 let Some(MultiWriteResult::SetData { stat }) = results.last() else {
-                    return Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place)));
+                    return Err(StoreError::away(
+                        FailureKind::Protocol,
+                        format!("{}: an unexpected answer to a write", shared.place),
+                    ));
                 };
                 shared.watermark.measure_clock(sent_ms, stat.mtime);
                 shared.watermark.note_tide(stat.version);
                 return Ok(());
             }
             Err(MultiWriteError::OperationFailed { index: 0, source }) => {
-                return Err(StoreError::Fenced(format!(
-                    "{}: another worker owns the pipeline ({source})",
-                    shared.place
-                )));
+                let text = format!("{}: another worker owns the pipeline ({source})", shared.place);
+                return Err(StoreError::fenced(FailureKind::Owner, text).with_source(source));
             }
             // We raised it meanwhile, or the answer to that was lost; or this is an older copy.
             Err(MultiWriteError::OperationFailed { source: Error::BadVersion | Error::NoNode, .. }) => {
@@ -137,7 +138,7 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
             Err(error) => return Err(wrong(error.into())),
         }
     }
-    Err(StoreError::Away(format!("{}: the tide could not be raised", shared.place)))
+    Err(StoreError::away(FailureKind::Protocol, format!("{}: the tide could not be raised", shared.place)))
 }
 
 /// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
@@ -146,11 +147,12 @@ pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), 
     let Some(Lineage { data: ours, tide }) = shared.watermark.lineage() else { return Ok(()) };
     match session.data(&shared.place.lineage_path()).await {
         Ok((_, stat)) if stat.version < tide => {
-            Err(StoreError::Fenced(format!("{}: the ensemble came back older", shared.place)))
+            Err(StoreError::fenced(FailureKind::Identity, format!("{}: the ensemble came back older", shared.place)))
         }
-        Ok((data, _)) if decode(&data) != decode(&ours) => {
-            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline, in another lineage", shared.place)))
-        }
+        Ok((data, _)) if decode(&data) != decode(&ours) => Err(StoreError::fenced(
+            FailureKind::Owner,
+            format!("{}: another worker owns the pipeline, in another lineage", shared.place),
+        )),
         Ok((_, stat)) => {
             shared.watermark.note_tide(stat.version);
             Ok(())
@@ -161,5 +163,5 @@ pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), 
 }
 
 fn gone(shared: &Shared) -> StoreError {
-    StoreError::Fenced(format!("{}: the ensemble came back without our state", shared.place))
+    StoreError::fenced(FailureKind::Identity, format!("{}: the ensemble came back without our state", shared.place))
 }

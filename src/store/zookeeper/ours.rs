@@ -4,7 +4,7 @@ use super::acl::OPEN;
 use super::fault::explain;
 use super::place::Place;
 use super::session::{Acl, CreateMode, Error, Session};
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 
 /// Where live workers say on what they work.
 pub(super) const CLAIMS: &str = "/_keepstep/_claims";
@@ -35,11 +35,14 @@ pub(super) async fn create(
         Ok(_) | Err(Error::NodeExists) => Ok(()),
         // The server looks for the permission first, and then whether the znode is there.
         Err(Error::NoAuth) if matches!(session.stat(path).await, Ok(Some(_))) => Ok(()),
-        Err(Error::NoAuth) => Err(StoreError::Refused(format!(
-            "{}: user `{}` may not create {path}; Keepstep keeps its state below /_keepstep",
-            place,
-            place.user()
-        ))),
+        Err(Error::NoAuth) => Err(StoreError::refused(
+            FailureKind::Permission,
+            format!(
+                "{}: user `{}` may not create {path}; Keepstep keeps its state below /_keepstep",
+                place,
+                place.user()
+            ),
+        )),
         Err(error) => Err(explain(place, &error)),
     }
 }

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::tenure::Tenure;
 use super::{claims, ties};
 use crate::env::Set;
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -71,7 +71,12 @@ pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut Set<String>
     let names = match results.next() {
         Some(MultiReadResult::Children { children }) => children,
         Some(MultiReadResult::Error { err: Error::NoNode }) => Vec::new(),
-        _ => return Err(StoreError::Away(format!("{}: the line could not be read", shared.place))),
+        _ => {
+            return Err(StoreError::away(
+                FailureKind::Protocol,
+                format!("{}: the line could not be read", shared.place),
+            ));
+        }
     };
     if names.iter().min().is_none_or(|first| format!("{line}/{first}") != mine) {
         return Ok(Stands::Without("our place in line is gone".to_owned()));

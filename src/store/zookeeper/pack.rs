@@ -17,7 +17,7 @@ use super::{lineage, size};
 use crate::change::brief;
 use crate::env::Set;
 use crate::store::request::Verdict;
-use crate::store::{StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
+use crate::store::{FailureKind, StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
 use std::sync::Arc;
 
 /// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a refused member costs more. For each
@@ -324,5 +324,6 @@ pub(super) fn no_acl(shared: &Shared, path: &str) -> ZnodeOutcome {
 }
 
 pub(super) fn another_owns(shared: &Shared, error: &Error) -> StoreError {
-    StoreError::Fenced(format!("{}: another worker owns the pipeline ({error})", shared.place))
+    StoreError::fenced(FailureKind::Owner, format!("{}: another worker owns the pipeline ({error})", shared.place))
+        .with_source(error.clone())
 }

@@ -3,7 +3,7 @@
 use super::fault::explain;
 use super::session::{CreateMode, Error, MultiWriteError, WriteOp};
 use super::shared::Shared;
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 
 fn path(shared: &Shared) -> String {
     shared.place.under("paused")
@@ -24,7 +24,9 @@ pub(super) async fn keep(shared: &Shared, data: &[u8]) -> Result<(), StoreError>
         Written::Done => Ok(()),
         Written::Missing => match write(shared, data, true).await? {
             Written::Done => Ok(()),
-            Written::Missing => Err(StoreError::Away(format!("{}: {} is gone", shared.place, path(shared)))),
+            Written::Missing => {
+                Err(StoreError::away(FailureKind::Overwritten, format!("{}: {} is gone", shared.place, path(shared))))
+            }
         },
     }
 }
@@ -46,9 +48,11 @@ async fn write(shared: &Shared, data: &[u8], creates: bool) -> Result<Written, S
     };
     match tenure.session.write_all(&[WriteOp::Check { path: &epoch_path, version }, write]).await {
         Ok(_) => Ok(Written::Done),
-        Err(MultiWriteError::OperationFailed { index: 0, source }) => {
-            Err(StoreError::Fenced(format!("{}: another worker owns the pipeline ({source})", shared.place)))
-        }
+        Err(MultiWriteError::OperationFailed { index: 0, source }) => Err(StoreError::fenced(
+            FailureKind::Owner,
+            format!("{}: another worker owns the pipeline ({source})", shared.place),
+        )
+        .with_source(source)),
         Err(MultiWriteError::OperationFailed { source: Error::NoNode, .. }) => Ok(Written::Missing),
         Err(error) => Err(wrong(error.into())),
     }

@@ -7,7 +7,7 @@ use super::sessions::version;
 use super::shared::Shared;
 use crate::env::{self, Instant};
 use crate::store::preflight::{Finding, Level, Names, Range, skew};
-use crate::store::{StoreError, VALUE_BYTES_MAX};
+use crate::store::{FailureKind, StoreError, VALUE_BYTES_MAX};
 
 /// See [`crate::store::contract::Connection::check`].
 pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
@@ -27,10 +27,10 @@ async fn has_chroot(shared: &Shared, session: &dyn Session) -> Result<(), StoreE
         Ok(Some(_)) => Ok(()),
         Ok(None) => {
             let chroot = shared.place.access.connect.split_once('/').map_or("", |(_, chroot)| chroot);
-            Err(StoreError::Refused(format!(
-                "{}: the chroot /{chroot} does not exist: create it, or mend `connect`",
-                shared.place
-            )))
+            Err(StoreError::refused(
+                FailureKind::Settings,
+                format!("{}: the chroot /{chroot} does not exist: create it, or mend `connect`", shared.place),
+            ))
         }
         Err(error) => Err(explain(&shared.place, &error)),
     }
@@ -132,16 +132,21 @@ async fn try_to_write(shared: &Shared, session: &dyn Session) -> Result<bool, St
     match session.write_all(&writes).await {
         Err(MultiWriteError::OperationFailed { source: Error::NoAuth, .. }) => {
             let (at, user) = (&shared.place, shared.place.user());
-            Err(StoreError::Refused(format!(
-                "{at}: user `{user}` may not write below {place}: give it CREATE on /, or create /_keepstep for it"
-            )))
+            Err(StoreError::refused(
+                FailureKind::Permission,
+                format!(
+                    "{at}: user `{user}` may not write below {place}: give it CREATE on /, or create /_keepstep for it"
+                ),
+            ))
         }
         // The check was reached, or somebody has created one of them meanwhile.
         Err(MultiWriteError::OperationFailed { source: Error::NoNode | Error::NodeExists, .. }) => Ok(exists),
         Err(MultiWriteError::OperationFailed { source, .. } | MultiWriteError::RequestFailed { source }) => {
             Err(wrong(source))
         }
-        Ok(_) => Err(StoreError::Away(format!("{}: an unexpected answer to a write", shared.place))),
+        Ok(_) => {
+            Err(StoreError::away(FailureKind::Protocol, format!("{}: an unexpected answer to a write", shared.place)))
+        }
     }
 }
 
@@ -150,7 +155,9 @@ async fn writable(shared: &Shared, session: &dyn Session) -> Result<Vec<Finding>
     let store = &shared.settings.name;
     let exists = match try_to_write(shared, session).await {
         Ok(exists) => exists,
-        Err(StoreError::Refused(what)) => return Ok(vec![Finding::new(Level::Error, store, what, "")]),
+        Err(StoreError::Refused(what)) => {
+            return Ok(vec![Finding::new(Level::Error, store, what.into_text(), "")]);
+        }
         Err(error) => return Err(error),
     };
     let mut findings = vec![Finding::new(Level::Ok, store, "/_keepstep can be written", "")];

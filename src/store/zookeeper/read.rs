@@ -8,7 +8,7 @@ use super::shared::{READ_BYTES, READS_MAX, Shared, stat_of};
 use super::{lineage, size};
 use crate::env::Map;
 use crate::store::request::{Fault, in_parts, split};
-use crate::store::{Look, StoreError, ZnodeReading, is_creatable};
+use crate::store::{FailureKind, Look, StoreError, ZnodeReading, is_creatable};
 use futures::FutureExt as _;
 use std::sync::atomic::Ordering;
 
@@ -63,7 +63,7 @@ impl Shared {
         self.note_size(largest.max().unwrap_or(0));
         if results.len() != paths.len() {
             let what = format!("{}: a read of {} znodes answered {}", self.place, paths.len(), results.len());
-            return Err(StoreError::Away(what).into());
+            return Err(StoreError::away(FailureKind::Protocol, what).into());
         }
         Ok(results.into_iter().map(Ok).collect())
     }
@@ -71,9 +71,9 @@ impl Shared {
     /// See [`crate::store::contract::ZnodeReader::read`].
     pub(super) async fn read(&self, paths: &[String], look: Look) -> Result<Vec<ZnodeReading>, StoreError> {
         let session = match look {
-            Look::Source => lock(&self.source)
-                .clone()
-                .ok_or_else(|| StoreError::Away(format!("{}: the source is not connected", self.place)))?,
+            Look::Source => lock(&self.source).clone().ok_or_else(|| {
+                StoreError::away(FailureKind::Session, format!("{}: the source is not connected", self.place))
+            })?,
             Look::Synced => {
                 let session = self.control()?;
                 session.sync().await.map_err(|error| explain(&self.place, &error))?;
@@ -103,7 +103,12 @@ impl Shared {
                 }
                 Err(why) => ZnodeReading::TooLarge(format!("{}: {why}", self.place)),
                 Ok(MultiReadResult::Error { err }) => return Err(explain(&self.place, &err)),
-                Ok(_) => return Err(StoreError::Away(format!("{}: an unexpected answer to a read", self.place))),
+                Ok(_) => {
+                    return Err(StoreError::away(
+                        FailureKind::Protocol,
+                        format!("{}: an unexpected answer to a read", self.place),
+                    ));
+                }
             });
         }
         if look == Look::Synced && readings.iter().any(|reading| matches!(reading, ZnodeReading::Absent(_))) {

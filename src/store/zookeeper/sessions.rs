@@ -18,9 +18,9 @@ use super::place::Place;
 use super::session::{Access, CreateMode, Ensemble, Error, Session, SessionState};
 use super::size::{REQUEST_BYTES_MAX, TOGETHER_BYTES};
 use crate::env::{self, Instant};
-use crate::store::StoreError;
 use crate::store::held::Held;
 use crate::store::request::RequestLimit;
+use crate::store::{FailureKind, StoreError};
 use futures::stream::StreamExt as _;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -209,7 +209,7 @@ impl Sessions {
         };
         match env::timeout(CONNECT_TIMEOUT, connected).await {
             Ok(true) => Ok(session),
-            Ok(false) => Err(StoreError::Away(format!("{}: the session ended", asking))),
+            Ok(false) => Err(StoreError::away(FailureKind::Session, format!("{}: the session ended", asking))),
             Err(_) => Err(unopened(asking, &*self.ensemble, None).await),
         }
     }

@@ -9,7 +9,7 @@ use super::size::Sizes;
 use super::tenure::Tenure;
 use super::watermark::Watermark;
 use crate::change::ZkStat;
-use crate::store::StoreError;
+use crate::store::{FailureKind, StoreError};
 use crate::worker::Worker;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -101,7 +101,9 @@ impl Shared {
 
     /// The ownership, or what leads to it; an error before it begins and after its end.
     pub(super) fn tenure(&self) -> Result<Arc<Tenure>, StoreError> {
-        lock(&self.tenure).clone().ok_or_else(|| StoreError::Away(format!("{}: not connected", self.place)))
+        lock(&self.tenure)
+            .clone()
+            .ok_or_else(|| StoreError::away(FailureKind::Session, format!("{}: not connected", self.place)))
     }
 
     /// The session for everything but watches.

@@ -26,7 +26,7 @@ use crate::env;
 use crate::failpoint::crash_in_flight;
 use crate::plan::guard::{self, Fate, fate};
 use crate::store::request::Verdict;
-use crate::store::{Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
+use crate::store::{FailureKind, Slot, StoreError, ZnodeBatch, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
         }
     }
     let Some(slots) = tenure.take_slots(multis.len()).await else {
-        return Err(StoreError::Fenced(format!("{}: the ownership has ended", shared.place)));
+        return Err(StoreError::fenced(FailureKind::Session, format!("{}: the ownership has ended", shared.place)));
     };
     let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &tenure, multi, *slot));
     // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
@@ -72,7 +72,7 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
                 }
             }
             // Not applied, that much is known: its members stay refused and are observed again.
-            Err(StoreError::Away(why)) => tracing::debug!(why, "a multi was not sent"),
+            Err(StoreError::Away(why)) => tracing::debug!(why = why.text(), "a multi was not sent"),
             Err(error) => failure = Some(error),
         }
     }
@@ -324,16 +324,20 @@ async fn resolve(
             },
             Err(Error::NoNode) => return Err(another_wrote(shared)),
             Err(error @ (Error::SessionExpired | Error::ClientClosed | Error::AuthFailed)) => {
-                return Err(StoreError::Fenced(format!("{}: the session ended ({error})", shared.place)));
+                let text = format!("{}: the session ended ({error})", shared.place);
+                return Err(StoreError::fenced(FailureKind::Session, text).with_source(error));
             }
             // No waiting mends that: another ownership begins with a look at what this one needs.
             Err(Error::NoAuth) => {
-                return Err(StoreError::Fenced(format!(
-                    "{}: user `{}` may not read {} any more, so it cannot be told what was written; give it READ",
-                    shared.place,
-                    shared.place.user(),
-                    shared.place.slot_path(slot)
-                )));
+                return Err(StoreError::fenced(
+                    FailureKind::Permission,
+                    format!(
+                        "{}: user `{}` may not read {} any more, so it cannot be told what was written; give it READ",
+                        shared.place,
+                        shared.place.user(),
+                        shared.place.slot_path(slot)
+                    ),
+                ));
             }
             // Until it is known whether the multi was applied, nothing else may be done with its pairs.
             Err(_) => {
@@ -345,5 +349,5 @@ async fn resolve(
 }
 
 fn another_wrote(shared: &Shared) -> StoreError {
-    StoreError::Fenced(format!("{}: another worker wrote the journal", shared.place))
+    StoreError::fenced(FailureKind::Owner, format!("{}: another worker wrote the journal", shared.place))
 }

@@ -13,7 +13,7 @@ use super::session::{Error, EventType, Session, SessionState, WatchedEvent};
 use super::shared::Shared;
 use crate::change::Side;
 use crate::env::{self, Instant};
-use crate::store::{Hints, Link, StoreError};
+use crate::store::{FailureKind, Hints, Link, StoreError};
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) async fn run(shared: Arc<Shared>, hints: Arc<dyn Hints>) {
     let mut pause = PAUSE_FIRST;
     loop {
         let why = match follow(&shared, &hints, &mut pause).await {
-            Ok(why) => StoreError::Away(why),
+            Ok(why) => StoreError::away(FailureKind::Session, why),
             Err(error) => error,
         };
         *lock(&shared.source) = None;
@@ -59,7 +59,12 @@ async fn follow(shared: &Arc<Shared>, hints: &Arc<dyn Hints>, pause: &mut Durati
         if state.is_terminated() {
             return Ok(format!("{}: the session of the source ended ({state:?})", shared.place));
         }
-        let lost = |why: &str| Link::Down(StoreError::Away(format!("{}: the connection was lost{why}", shared.place)));
+        let lost = |why: &str| {
+            Link::Down(StoreError::away(
+                FailureKind::Connection,
+                format!("{}: the connection was lost{why}", shared.place),
+            ))
+        };
         hints.link(Side::Zookeeper, lost(""));
         // A server that hangs up again and again is not hit as often as it does.
         env::sleep(*pause).await;
@@ -84,10 +89,10 @@ async fn watch(shared: &Shared, session: &dyn Session) -> Result<Vec<Events>, St
     let mut watches = Vec::new();
     for root in &shared.settings.roots {
         let events = session.watch(root).await.map_err(|error| match error {
-            Error::Unimplemented => StoreError::Refused(format!(
-                "{} is too old: it has no recursive watches; ZooKeeper 3.6 or later is needed",
-                shared.place
-            )),
+            Error::Unimplemented => StoreError::refused(
+                FailureKind::Unsupported,
+                format!("{} is too old: it has no recursive watches; ZooKeeper 3.6 or later is needed", shared.place),
+            ),
             error => explain(&shared.place, &error),
         })?;
         watches.push(events);

@@ -6,7 +6,7 @@ use super::session::{Error, MultiReadResult, Session};
 use super::sessions::OpenSession;
 use super::shared::{Shared, stat_of};
 use crate::env;
-use crate::store::{StoreError, Walk, Walked};
+use crate::store::{FailureKind, StoreError, Walk, Walked};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
@@ -156,7 +156,10 @@ fn spawned(
     read: impl Future<Output = Result<Answers, StoreError>> + Send + 'static,
 ) -> impl Future<Output = Result<Answers, StoreError>> + Send + 'static {
     let task = env::spawn(read);
-    async move { task.await.unwrap_or_else(|error| Err(StoreError::Away(format!("a read ended early: {error}")))) }
+    async move {
+        task.await
+            .unwrap_or_else(|error| Err(StoreError::away(FailureKind::Worker, format!("a read ended early: {error}"))))
+    }
 }
 
 impl Walk for Subtrees {
