@@ -90,7 +90,10 @@ impl Pipeline {
             let is_elsewhere = held.claim.lineage != 0 && !is_here(&held, &zookeeper);
             match (moves, watching.is_believed(is_elsewhere)) {
                 (true, true) => {
-                    return Err(StoreError::refused(FailureKind::Owner, elsewhere(pipeline, &held, &zookeeper, &redis)));
+                    return Err(StoreError::refused(
+                        FailureKind::Owner,
+                        elsewhere(pipeline, &held, &zookeeper, &redis),
+                    ));
                 }
                 (true, false) => {
                     self.identity.proven.store(!is_elsewhere, Ordering::Relaxed);
