@@ -29,6 +29,7 @@ pub struct Claim {
 pub struct HeldClaim {
     /// The claim.
     pub claim: Claim,
-    /// When it is void, by the server's clock, milliseconds since the epoch. It rises whenever a worker keeps the claim alive.
+    /// When it is void, by the server's clock, milliseconds since the epoch. It rises whenever a
+    /// worker keeps the claim alive.
     pub until_ms: i64,
 }

@@ -1,18 +1,20 @@
-//! How far the ensemble's clock is ahead of ours, for the rule that asks which of two changes is the later one.
+//! How far the ensemble's clock is ahead of ours, for the rule that asks which of two changes is
+//! the later one.
 //!
 //! ```text
 //!   our clock        sent ---------- answered        ahead is between  stamp - answered  and  stamp - sent
 //!   the ensemble's         stamp                     each measurement narrows what the ones before left open
 //! ```
 //!
-//! Ours is a clock that nobody sets ([`steady_ms`]); the ensemble's may be. A measurement that the ones before exclude means that it was:
-//! times from before cannot be compared with times from after.
+//! Ours is a clock that nobody sets ([`steady_ms`]); the ensemble's may be. A measurement that the
+//! ones before exclude means that it was: times from before cannot be compared with times from
+//! after.
 
 use crate::env::{self, Instant};
 use std::sync::LazyLock;
 
-/// Two clocks may drift apart by this part of the time that passes, without either being set: a clock that is being slewed runs up to 500
-/// millionths faster or slower, and so may the other.
+/// Two clocks may drift apart by this part of the time that passes, without either being set: a
+/// clock that is being slewed runs up to 500 millionths faster or slower, and so may the other.
 const DRIFT: i64 = 1000;
 
 /// Rounding of the two clocks to milliseconds.
@@ -20,8 +22,8 @@ const ROUNDING_MS: i64 = 1;
 
 static START: LazyLock<(i64, Instant)> = LazyLock::new(|| (env::unix_ms(), Instant::now()));
 
-/// Milliseconds since the epoch, by this machine's clock as it was when first asked and what has passed since: whoever sets that clock
-/// does not move this one.
+/// Milliseconds since the epoch, by this machine's clock as it was when first asked and what has
+/// passed since: whoever sets that clock does not move this one.
 #[must_use]
 pub fn steady_ms() -> i64 {
     let (start_ms, start) = *START;
@@ -52,7 +54,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// What it says at a later moment.
+    /// The reading of the clock at a later moment.
     fn at(self, now_ms: i64) -> Measured {
         let drift_ms = (now_ms.saturating_sub(self.at_ms).max(0) + DRIFT - 1) / DRIFT;
         Measured { least_ms: self.least_ms - drift_ms, most_ms: self.most_ms + drift_ms, at_ms: now_ms }
@@ -69,7 +71,8 @@ pub struct Converted {
 }
 
 impl ClockOffset {
-    /// Takes in that the ensemble stamped something with this time between these two moments of ours.
+    /// Takes in that the ensemble stamped something with this time between these two moments of
+    /// ours.
     pub fn measure(&mut self, sent_ms: i64, answered_ms: i64, stamp_ms: i64) {
         let (least_ms, most_ms) = (stamp_ms - answered_ms - ROUNDING_MS, stamp_ms - sent_ms + ROUNDING_MS);
         let now = Measured { least_ms, most_ms, at_ms: answered_ms };
@@ -94,8 +97,8 @@ impl ClockOffset {
         self.measured.is_none_or(|measured| now_ms.saturating_sub(measured.at_ms) > age_ms)
     }
 
-    /// This moment of ours by the ensemble's clock, to be compared with a time that the ensemble stamped; `None` where that cannot be told,
-    /// since its clock was set after the earlier of the two.
+    /// This moment of ours by the ensemble's clock, to be compared with a time that the ensemble
+    /// stamped; `None` where that is unknown, since its clock was set after the earlier of the two.
     #[must_use]
     pub fn convert(&self, ours_ms: i64, stamp_ms: i64, now_ms: i64) -> Option<Converted> {
         let Measured { least_ms, most_ms, .. } = self.measured?.at(now_ms);
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_before_a_measurement() {
+    fn nothing_is_known_before_a_measurement() {
         assert_eq!(ClockOffset::default().convert(1_000, 1_000, 1_000), None);
     }
 

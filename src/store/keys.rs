@@ -1,4 +1,4 @@
-//! What goes to the Redis door and comes from it: plain data.
+//! What is sent to a Redis store and what it answers: plain data.
 
 use crate::change::Digest;
 use crate::plan::guard::Milestone;
@@ -29,9 +29,10 @@ pub enum KeyState {
     WrongType(String),
     /// The answer was full before its turn came: ask again.
     Later,
-    /// Not allowed. The text says what.
+    /// Not allowed, as the text describes.
     Denied(String),
-    /// Something else has the name under which Keepstep keeps what was agreed on about this key: that name.
+    /// Something else has the name under which Keepstep keeps what was agreed on about this key:
+    /// that name.
     Obstructed(String),
     /// The request alone is larger than the server takes, or its answer.
     Unasked(String),
@@ -57,7 +58,8 @@ pub struct KeyReading {
     pub entry: Vec<u8>,
     /// Names this life of the bucket: a bucket that was lost and made again has another one.
     pub nonce: u64,
-    /// Counts the lives of the data set that were seen: a restart or a replacement begins another one.
+    /// Counts the lives of the data set that were seen: a restart or a replacement begins another
+    /// one.
     pub life: u64,
 }
 
@@ -75,15 +77,18 @@ pub struct KeyReadings {
 pub struct Moment {
     /// The server's clock, milliseconds since the epoch.
     pub now_ms: i64,
-    /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last comparison that ended
-    /// in step.
+    /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last
+    /// comparison that ended in step.
     pub intact: bool,
-    /// Whether it is the data set that was looked at by the last comparison that ended in step, without a restart since.
+    /// Whether it is the data set that was looked at by the last comparison that ended in step,
+    /// without a restart since.
     pub compared: bool,
-    /// Whether the data set was found to be an older one, and no comparison has been concluded in it since.
+    /// Whether the data set was found to be an older one, and no comparison has been concluded in
+    /// it since.
     pub older: bool,
-    /// Whether every event of a key that is gone had been told to [`Hints`] before this answer was given. Without it a `del` that
-    /// was told may be older than a write of ours, and what took that write away still on its way.
+    /// Whether [`Hints`] had received every event of a key that is gone before this answer was
+    /// given. Otherwise a `del` that it has received may be older than a write of ours, and the
+    /// event that removed that write may still be on its way.
     pub told: bool,
 }
 
@@ -111,9 +116,10 @@ pub struct KeyWrite<'a> {
     pub expect_entry: Vec<u8>,
     /// The bucket's life that must be; 0: not looked at.
     pub expect_nonce: u64,
-    /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked at. In another life a
-    /// `Note` is refused if the key is where the sidecar has it (the data set may be an older one), and marked as unproven
-    /// if the key holds neither that nor what the base says; unless the data set has the milestone.
+    /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked
+    /// at. In another life a `Note` is refused if the key is where the sidecar has it (the data set
+    /// may be an older one), and marked as unproven if the key holds neither that nor the base's
+    /// value; unless the data set has the milestone.
     pub life: u64,
     /// Left in the data set after the pair was observed in it.
     pub milestone: Option<Milestone>,
@@ -160,7 +166,8 @@ pub struct KeyspaceFacts {
     pub notifications: Option<bool>,
     /// What they lack, and the command that turns it on; empty if they are on.
     pub lacking: String,
-    /// What is to be said of a key of ours that something else has written, where that keeps no change back; empty if there is none.
+    /// A sentence on a key of ours that something else has written and that holds no change back;
+    /// empty if there is none.
     pub overwritten: String,
 }
 

@@ -1,31 +1,39 @@
-//! What is mirrored at all: bounds of values and names that hold before anything is asked of a store.
+//! What is mirrored at all: bounds of values and names that hold before anything is asked of a
+//! store.
 
-/// Values above this many bytes are not mirrored. ZooKeeper takes 1,048,575 bytes in one request, path and all.
+/// Values above this many bytes are not mirrored. ZooKeeper takes 1,048,575 bytes in one request,
+/// path and all.
 pub const VALUE_BYTES_MAX: usize = 1_000_000;
 
-/// Paths and keys above this many bytes are not asked for: the smallest limits of both servers leave some 48 kB for the rest of a request.
+/// Paths and keys above this many bytes are not asked for: the smallest limits of both servers
+/// leave some 48 kB for the rest of a request.
 pub const NAME_BYTES_MAX: usize = 1_000_000;
 
-/// The most that the levels of a path may cost where a znode is created, in bytes that are hashed. For each znode that is created the
-/// server looks for a watch at its path and at each one above it, and so does the client in each worker that is told (`PathParentIterator`
-/// of the server, `dispatch_path_event` of zookeeper-client 0.11.2): together the cube of the levels, and neither answers anybody else
-/// meanwhile.
+/// The most that the levels of a path may cost where a znode is created, in bytes that are hashed.
+/// For each znode that is created the server looks for a watch at its path and at each one above
+/// it, and so does the client in each worker that gets the event (`PathParentIterator` of the
+/// server, `dispatch_path_event` of zookeeper-client 0.11.2): together the cube of the levels, and
+/// neither answers anybody else meanwhile.
 ///
-/// A name below it takes at most a quarter of a second of the server, and of the client less than a fifth of that. Measured with
-/// ZooKeeper 3.9.5 on Java 17, by its CPU time with one recursive watch, on two cores of a cloud machine: 600 levels of one letter 0.2 s,
-/// 1,000 0.5 s, 1,900 2.7 s, 150 of 64 letters 0.1 s, 250 of them 0.3 s; that is 1.2 ns for each byte. The walk of the client alone: 1,900
-/// levels 0.4 s.
+/// A name below it takes at most a quarter of a second of the server, and of the client less than a
+/// fifth of that. Measured with ZooKeeper 3.9.5 on Java 17, by its CPU time with one recursive
+/// watch, on two cores of a cloud machine: 600 levels of one letter 0.2 s, 1,000 0.5 s, 1,900 2.7
+/// s, 150 of 64 letters 0.1 s, 250 of them 0.3 s; that is 1.2 ns for each byte. The walk of the
+/// client alone: 1,900 levels 0.4 s.
 ///
-/// It also keeps the tree far from the thousands of levels that end a server for good: snapshots are written by recursion.
+/// It also keeps the tree far from the thousands of levels that end a server for good: snapshots
+/// are written by recursion.
 const LEVELS_COST_MAX: usize = 100_000_000;
 
 /// What a look at one path costs besides its bytes.
 const LOOK_COST: usize = 32;
 
-/// What a byte of a znode's path costs besides the looks: it is sent, logged, stored and told. From the same measurement.
+/// What a byte of a znode's path costs besides the looks: it is sent, logged, stored and part of
+/// events. From the same measurement.
 const WRITE_COST: usize = 40;
 
-/// Whether a znode may be created at this path, with its ancestors. Those that exist count as well: the answer is that of the name.
+/// Whether a znode may be created at this path, with its ancestors. Those that exist count as well:
+/// the answer is that of the name.
 ///
 /// # Errors
 /// Why not: one sentence.

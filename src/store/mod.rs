@@ -1,4 +1,5 @@
-//! The contract of the two kinds of store: what the pipeline asks of a ZooKeeper and of a Redis, and what they tell it.
+//! The contract of the two kinds of store: what the pipeline asks of a ZooKeeper and of a Redis,
+//! and what they report to it.
 //!
 //! ```text
 //!   store --Hints--> dirty set            a hint says "look at this pair", never what it holds
@@ -6,13 +7,13 @@
 //!   pipeline --write/apply--> store       every write is a compare-and-set and carries the owner's epoch
 //! ```
 //!
-//! Calls are batched; one bad member never fails the others. All methods may be called from several rounds at once.
+//! Calls are batched; one bad member never fails the others. All methods may be called from several
+//! rounds at once.
 
 mod claim;
 pub mod clock;
 pub mod contract;
 mod error;
-mod held;
 mod hints;
 mod keys;
 mod lease;
@@ -23,6 +24,7 @@ pub mod preflight;
 pub mod redis;
 mod remedy;
 mod request;
+mod shared_connection;
 mod ties;
 mod znodes;
 pub mod zookeeper;

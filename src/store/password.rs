@@ -9,21 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Password {
     first: String,
     read: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
-    kept: Arc<Mutex<Kept>>,
+    last: Arc<Mutex<LastRead>>,
 }
 
-struct Kept {
-    /// What was read last.
-    last: String,
-    said: LogThrottle,
+/// The last text that could be read.
+struct LastRead {
+    text: String,
+    throttle: LogThrottle,
 }
 
 impl Password {
-    /// It was `first`; `read` tells what it is, and may read a file.
+    /// It was `first`; `read` returns what it is now, and may read a file.
     #[must_use]
     pub fn new(first: String, read: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Password {
-        let kept = Kept { last: first.clone(), said: LogThrottle::new() };
-        Password { first, read: Arc::new(read), kept: Arc::new(Mutex::new(kept)) }
+        let last = LastRead { text: first.clone(), throttle: LogThrottle::new() };
+        Password { first, read: Arc::new(read), last: Arc::new(Mutex::new(last)) }
     }
 
     /// What it was when the pipeline file was read.
@@ -36,19 +36,19 @@ impl Password {
     #[must_use]
     pub fn now(&self) -> String {
         let read = (self.read)();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(text) => {
-                kept.said.clear();
-                kept.last = text;
+                last.throttle.clear();
+                last.text = text;
             }
             // A server that is away is tried many times a minute.
-            Err(reason) if kept.said.is_due(&reason) => {
+            Err(reason) if last.throttle.is_due(&reason) => {
                 tracing::warn!("{reason}; what was read from it last is used");
             }
             Err(_) => {}
         }
-        kept.last.clone()
+        last.text.clone()
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_read_last_holds_while_nothing_can_be_read_and_that_is_said_once() {
+    fn the_last_text_counts_while_none_can_be_read_and_that_is_logged_once() {
         let text = Arc::new(Mutex::new(Ok("second".to_owned())));
         let read = Arc::clone(&text);
         let read = move || read.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(password.now(), "second");
         *text.lock().unwrap_or_else(PoisonError::into_inner) = Err("is gone".to_owned());
         assert_eq!([password.now(), password.now()], ["second", "second"]);
-        let is_due = password.kept.lock().unwrap_or_else(PoisonError::into_inner).said.is_due("is gone");
+        let is_due = password.last.lock().unwrap_or_else(PoisonError::into_inner).throttle.is_due("is gone");
         assert!(!is_due, "it was said already");
     }
 }

@@ -1,19 +1,24 @@
-//! How large a request and its answer may be: computed before it is sent, and learned where a server takes less than is known of it.
+//! How large a request and its answer may be: computed before it is sent, and learned where a
+//! server takes less than is known of it.
 //!
-//! Neither server refuses what is too large for it: it closes the connection, and with it goes everything that was under way there.
-//! So whoever sends computes the bytes of each request and [`split`]s by them, what does not fit alone is never sent, and where a
-//! connection breaks in spite of that, a [`Trial`] finds the one:
+//! Neither server refuses what is too large for it: it closes the connection, and with it goes
+//! everything that was under way there. So whoever sends computes the bytes of each request and
+//! [`split`]s by them, what does not fit alone is never sent, and where a connection breaks in
+//! spite of that, a [`Trial`] finds the one:
 //!
 //! ```text
 //!   it broke --pause--> the same again, while no other is on trial --broke--> half of it … --> one alone --broke LOSSES times--> too large
 //!                              '--> it went: another's doing                '--> it went        '--> it went
 //! ```
 //!
-//! An answer that is too large is known by nothing but the broken connection. So where a request for values has broken it twice, it is
-//! weighed from then on: the server is asked how long each value is, and what comes back counts as what is sent does. As long as that is
-//! remembered such requests go one at a time: their answers wait in one buffer of the server, and together they would break it as well.
+//! An answer that is too large is known by nothing but the broken connection. So where a request
+//! for values has broken it twice, it is weighed from then on: the server is asked how long each
+//! value is, and what comes back counts as what is sent does. As long as that is remembered such
+//! requests go one at a time: their answers wait in one buffer of the server, and together they
+//! would break it as well.
 //!
-//! What is learned is forgotten after some time, since the server's limit may have been raised, and the network may have been to blame.
+//! What is learned is forgotten after some time, since the server's limit may have been raised, and
+//! the network may have been to blame.
 
 use super::StoreError;
 use crate::env::{self, Instant};
@@ -22,32 +27,35 @@ use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Times that a request of one member breaks the connection, while it is the only one on trial, before it is taken as too large.
+/// Times that a request of one member breaks the connection, while it is the only one on trial,
+/// before it is taken as too large.
 const LOSSES: u32 = 3;
 
-/// Losses that one call bears. 128 members are halved seven times, and one of them breaks three times; what goes on beyond that is
-/// no question of size.
+/// Losses that one call bears. 128 members are halved seven times, and one of them breaks three
+/// times; what goes on beyond that is no question of size.
 const LOSSES_MAX: u32 = 32;
 
-/// Pauses after a loss grow from the first to a long one while a trial may still come to its end, and then to the longest. It begins
-/// anew when there was no loss for some time.
+/// Pauses after a loss grow from the first to a long one while a trial may still come to its end,
+/// and then to the longest. It begins anew when there was no loss for some time.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONG: Duration = Duration::from_millis(500);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 const CALM: Duration = Duration::from_secs(10);
 
-/// How long it is remembered that requests of several members were too large: a loss each ten minutes costs next to nothing.
+/// How long it is remembered that requests of several members were too large: a loss each ten
+/// minutes costs next to nothing.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// How long it is remembered that a member alone was too large. Below the default interval of comparisons, by which a pair
-/// recovers once the limit is raised.
+/// How long it is remembered that a member alone was too large. Below the default interval of
+/// comparisons, by which a pair recovers once the limit is raised.
 const REMEMBERED_ALONE: Duration = Duration::from_secs(30);
 
-/// No limit is as small as this: if a smaller request breaks the connection, the network is to blame. Redis' limits are at least 1 MiB,
-/// and with a smaller `jute.maxbuffer` no ensemble works.
+/// No limit is as small as this: if a smaller request breaks the connection, the network is to
+/// blame. Redis' limits are at least 1 MiB, and with a smaller `jute.maxbuffer` no ensemble works.
 const LEAST: usize = 1024;
 
-/// Cuts a list into parts of at most so many members and bytes; one that is larger than that is a part of its own.
+/// Cuts a list into parts of at most so many members and bytes; one that is larger than that is a
+/// part of its own.
 pub(super) fn split<T>(mut items: &[T], count: usize, bytes: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut parts = Vec::new();
     while !items.is_empty() {
@@ -98,14 +106,16 @@ pub(super) enum Verdict {
     Away,
 }
 
-/// What is known of the requests that one server, or one ensemble, takes. Shared by all who send there.
+/// What is known of the requests that one server, or one ensemble, takes. Shared by all who send
+/// there.
 pub(super) struct RequestLimit {
     together: usize,
     most: usize,
     /// The first pause after a loss.
     first: Duration,
     learned: Mutex<Learned>,
-    /// Held by the one request that may break the connection again, so that no other is blamed for it.
+    /// Held by the one request that may break the connection again, so that no other is blamed for
+    /// it.
     alone: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -129,7 +139,8 @@ impl RequestLimit {
         RequestLimit { together, most, first: PAUSE_FIRST, learned: Mutex::default(), alone: Arc::default() }
     }
 
-    /// The same for requests of another kind on the same connection: the trials of both wait for each other.
+    /// The same for requests of another kind on the same connection: the trials of both wait for
+    /// each other.
     pub(super) fn beside(&self) -> RequestLimit {
         RequestLimit { alone: Arc::clone(&self.alone), ..RequestLimit::new(self.together, self.most) }
     }
@@ -202,8 +213,9 @@ impl RequestLimit {
         }
     }
 
-    /// Whether its size is what one of so many bytes breaks the connection by. If a larger one went through, it is not, or the limit
-    /// has been lowered since: the next time nothing speaks for it.
+    /// Whether its size is what one of so many bytes breaks the connection by. If a larger one went
+    /// through, it is not, or the limit has been lowered since: the next time nothing speaks for
+    /// it.
     fn is_too_large(&self, bytes: usize) -> bool {
         let mut learned = self.learned();
         let fits = bytes < LEAST || bytes <= std::mem::take(&mut learned.passed);
@@ -276,8 +288,9 @@ impl Trial<'_> {
     }
 }
 
-/// Sends a list as one request, or as several where the connection breaks under it, and answers for each member in order.
-/// Nothing may depend on whether what broke was carried out: it is sent again. `size`: the bytes of a request with these members.
+/// Sends a list as one request, or as several where the connection breaks under it, and answers for
+/// each member in order. Nothing may depend on whether what broke was carried out: it is sent
+/// again. `size`: the bytes of a request with these members.
 pub(super) async fn in_parts<'a, T: Sync, R: Send>(
     limit: &RequestLimit,
     items: &'a [T],
@@ -288,8 +301,8 @@ pub(super) async fn in_parts<'a, T: Sync, R: Send>(
     in_parts_on(limit.trial(), items, size, |_| std::future::ready(Ok(Vec::new())).boxed(), ask, too_large).await
 }
 
-/// [`in_parts`] for what is read. `weigh` asks for the bytes that each member's answer has; that is small, and is asked for only where
-/// answers have broken the connection of late.
+/// [`in_parts`] for what is read. `weigh` asks for the bytes that each member's answer has; that is
+/// small, and is asked for only where answers have broken the connection of late.
 pub(super) async fn read_in_parts<'a, T: Sync, R: Send>(
     limit: &RequestLimit,
     items: &'a [T],
@@ -439,7 +452,8 @@ mod tests {
         assert_eq!(answer, Ok(vec![1001]));
     }
 
-    /// Members are the lengths of their values; the server closes the connection where answers above `most` bytes wait there together.
+    /// Members are the lengths of their values; the server closes the connection where answers
+    /// above `most` bytes wait there together.
     async fn read(limit: &RequestLimit, lengths: &[usize], most: usize, sent: &AtomicUsize) -> Vec<String> {
         let ask = |part: &[usize]| {
             sent.fetch_add(1, Ordering::Relaxed);
@@ -476,7 +490,8 @@ mod tests {
             .collect();
         assert_eq!(read(&limit, &lengths, 600_000, &sent).await, expected);
         assert!(sent.load(Ordering::Relaxed) < 20, "{sent:?} requests");
-        // What was learned costs the next ones no connection: each is sent once, apart from what does not fit together.
+        // What was learned costs the next ones no connection: each is sent once, apart from what
+        // does not fit together.
         sent.store(0, Ordering::Relaxed);
         assert_eq!(read(&limit, &[400_000, 900_000, 599_999], 600_000, &sent).await.len(), 3);
         assert_eq!(sent.load(Ordering::Relaxed), 2);

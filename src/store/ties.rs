@@ -1,14 +1,16 @@
-//! Which stores a pipeline joins: each store has an identity of its own, and remembers which other store the pipeline has.
+//! Which stores a pipeline joins: each store has an identity of its own, and remembers which other
+//! store the pipeline has.
 //!
 //! ```text
 //!   ZooKeeper  /_keepstep/_identity  <--remembers--  _keepstep::stores:<pipeline>  Redis
 //!   Redis      _keepstep::identity   <--remembers--  /_keepstep/<pipeline>/stores  ZooKeeper
 //! ```
 //!
-//! An identity is random, made once, and lies in the data, so it goes where the data goes: along with a fail-over, a move to another
-//! address, a restore from a copy. What is *missing* is a loss (the store came back empty, or older than its identity) and is written
-//! again from what the other store remembers. What is *present and another one* is another store, and refused: nothing that
-//! Keepstep knows is true of it. Addresses only tell people which store is meant.
+//! An identity is random, made once, and lies in the data, so it goes where the data goes: along
+//! with a fail-over, a move to another address, a restore from a copy. What is *missing* is a loss
+//! (the store came back empty, or older than its identity) and is written again from what the other
+//! store remembers. What is *present and another one* is another store, and refused: nothing that
+//! Keepstep knows is true of it. Addresses only show people which store is meant.
 
 use crate::env;
 use serde::{Deserialize, Serialize};
@@ -20,10 +22,11 @@ pub struct Known {
     pub identity: String,
     /// Where it was reached, for people.
     pub address: String,
-    /// Which part of the server it is: the chroot, or the number of the database. Another part is another store, also while it has
-    /// no identity yet: parts do not change places by losing data.
+    /// Which part of the server it is: the chroot, or the number of the database. Another part is
+    /// another store, also while it has no identity yet: parts do not change places by losing data.
     pub part: String,
-    /// Names the run of the server, where it tells: whoever reaches a server in this run reaches this very one, and no copy of it.
+    /// Names the run of the server, where the server reports it: a server in this run is this very
+    /// one, and no copy of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub life: String,
 }
@@ -36,7 +39,7 @@ impl Known {
     }
 }
 
-/// What one store says of itself and of a pipeline.
+/// What one store holds of its own identity and of a pipeline's other store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ties {
     /// The store as this worker reaches it; the identity is empty where there is none.
@@ -49,11 +52,13 @@ pub struct Ties {
     pub remembered_in: String,
     /// The routes of the pipeline's last owner, a line a route; only ZooKeeper keeps them.
     pub routes: Vec<String>,
-    /// The lineage of the ensemble ([`crate::plan::Ensemble::id`]), 0 if there is none; of Redis, always 0.
+    /// The lineage of the ensemble ([`crate::plan::Ensemble::id`]), 0 if there is none; of Redis,
+    /// always 0.
     pub lineage: u32,
 }
 
-/// Says how the stores are not those of this pipeline; `None` if they are, or if nothing is known of it.
+/// One sentence on how the stores are not those of this pipeline; `None` if they are, or if nothing
+/// is known of it.
 #[must_use]
 pub fn difference(pipeline: &str, one: &Ties, other: &Ties) -> Option<String> {
     let differs = |store: &Ties, by: &Ties| {
@@ -125,9 +130,9 @@ mod tests {
                             let is_zookeeper_another = known_zookeeper.is_some() && zookeeper == "other";
                             let one = ties(zookeeper, "/", known_redis.clone());
                             let other = ties(redis, part, known_zookeeper.clone());
-                            let told = difference("p", &one, &other);
-                            assert_eq!(told.is_some(), is_redis_another || is_zookeeper_another, "{one:?} {other:?}");
-                            assert_eq!(told.is_some(), difference("p", &other, &one).is_some());
+                            let found = difference("p", &one, &other);
+                            assert_eq!(found.is_some(), is_redis_another || is_zookeeper_another, "{one:?} {other:?}");
+                            assert_eq!(found.is_some(), difference("p", &other, &one).is_some());
                         }
                     }
                 }
@@ -138,12 +143,12 @@ mod tests {
     #[test]
     fn the_difference_names_both_stores_and_what_to_do() {
         let one = ties("zk", "/", Some(known("before", "0")));
-        let told = difference("p", &one, &ties("now", "0", None)).unwrap_or_default();
+        let found = difference("p", &one, &ties("now", "0", None)).unwrap_or_default();
         for word in ["`p`", "address-before", "identity before", "the place of now", "identity now", "delete somewhere"]
         {
-            assert!(told.contains(word), "{word}: {told}");
+            assert!(found.contains(word), "{word}: {found}");
         }
-        assert!(told.len() < 1_000);
+        assert!(found.len() < 1_000);
     }
 
     #[test]

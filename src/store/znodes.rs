@@ -9,15 +9,16 @@ use crate::plan::{Base, ZnodeOp};
 pub enum Look {
     /// On the session of the source: at least as new as the event that led here.
     Source,
-    /// On the session of the sink, after `sync`: at least as new as everything acknowledged before the call.
+    /// On the session of the sink, after `sync`: at least as new as everything acknowledged before
+    /// the call.
     Synced,
 }
 
 /// A znode as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ZnodeReading {
-    /// There is none. By [`Look::Synced`] with the newest zxid at which it can have been deleted: pzxid of the nearest ancestor
-    /// that is left. `i64::MAX`: that is not known.
+    /// There is none. By [`Look::Synced`] with the newest zxid at which it can have been deleted:
+    /// pzxid of the nearest ancestor that is left. `i64::MAX`: that is not known.
     Absent(i64),
     /// There is one.
     Present {
@@ -43,7 +44,7 @@ pub struct ZnodeWrite<'a> {
     pub data: &'a [u8],
     /// The Redis key of the pair, for the journal.
     pub key: &'a [u8],
-    /// What the sidecar will say, but for the zxids that only the transaction gives.
+    /// The base as the sidecar will hold it, but for the zxids that only the transaction gives.
     pub base: Base,
     /// Which bucket the sidecar was read from ([`KeyReading::nonce`]), for the journal.
     pub nonce: u64,
@@ -53,7 +54,8 @@ pub struct ZnodeWrite<'a> {
     pub milestone: Option<Milestone>,
 }
 
-/// A change of a znode as an application makes it: without the fence of an owner and without a journal.
+/// A change of a znode as an application makes it: without the fence of an owner and without a
+/// journal.
 #[derive(Debug, Clone)]
 pub struct ZnodeEdit<'a> {
     /// The path.
@@ -82,7 +84,7 @@ pub enum ZnodeAcl {
 pub enum ZnodeOutcome {
     /// Done. The base with its zxids filled in, or `None` where the pair has no base any more.
     Done {
-        /// What the sidecar must say now.
+        /// What the sidecar must hold now.
         base: Option<Base>,
         /// The znode that was overwritten was another incarnation than the one that was read.
         recreated: bool,
@@ -98,13 +100,14 @@ pub enum ZnodeOutcome {
 pub struct ZnodeBatch {
     /// One for each write, in order.
     pub outcomes: Vec<ZnodeOutcome>,
-    /// The journal slots that hold the bases of what was done: once the sidecars say the same, tell
-    /// [`crate::store::contract::OwnerState::mark_slots`], then give them back with [`crate::store::contract::ZnodeSink::release`].
+    /// The journal slots that hold the bases of what was done: once the sidecars hold the same,
+    /// call [`crate::store::contract::OwnerState::mark_slots`], then release them with
+    /// [`crate::store::contract::ZnodeSink::release`].
     pub slots: Vec<Slot>,
 }
 
-/// Slots, and so multis whose sidecars are not yet written, at a time. Measured: one is enough for the rate, sixteen
-/// hide the round trip to Redis.
+/// Slots, and so multis whose sidecars are not yet written, at a time. Measured: one is enough for
+/// the rate, sixteen hide the round trip to Redis.
 pub const JOURNAL_SLOTS: usize = 16;
 
 /// A journal slot in a certain state.
@@ -116,7 +119,8 @@ pub struct Slot {
     pub version: i32,
 }
 
-/// A base that the journal holds: a write to ZooKeeper whose sidecar may not have been brought up to date.
+/// A base that the journal holds: a write to ZooKeeper whose sidecar may not have been brought up
+/// to date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalEntry {
     /// Where it stands.

@@ -2,7 +2,8 @@
 
 use crate::store::Password;
 
-/// How a database is reached, and as whom. Pipelines for which all of it is the same share their connections.
+/// How a database is reached, and as whom. Pipelines for which all of it is the same share their
+/// connections.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Access {
     /// Host name or address.

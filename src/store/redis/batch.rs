@@ -1,5 +1,5 @@
-//! Lists in as many calls as they take: a server closes the connection where an argument is longer than its `proto-max-bulk-len`, or a
-//! request or its answer longer than a buffer may be.
+//! Lists in as many calls as they take: a server closes the connection where an argument is longer
+//! than its `proto-max-bulk-len`, or a request or its answer longer than a buffer may be.
 
 use super::database::Database;
 use super::size::KEYS_PER_CALL;

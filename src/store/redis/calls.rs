@@ -89,7 +89,7 @@ impl Database {
         }
     }
 
-    /// A key that this user may not read, in a sentence that says of which store it is.
+    /// A key that this user may not read, with a sentence that names the store.
     pub(super) fn denied(&self, key: &[u8], why: &str) -> KeyState {
         let (place, user) = (self.place(), self.target.user());
         let key = brief::name(key);
@@ -141,8 +141,9 @@ impl Database {
         Ok((readings, now_ms))
     }
 
-    /// What becomes of each write; only notes that come in another life of the data set than they were observed in are looked at, and
-    /// of these those of which nothing shows that what was observed is in it.
+    /// What becomes of each write; only notes that come in another life of the data set than they
+    /// were observed in are looked at, and of these those of which nothing shows that what was
+    /// observed is in it.
     async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, Fault> {
         let in_another_life = |write: &KeyWrite<'_>| guard::is_late(write.op, write.life, life, None, None);
         let found = if writes.iter().any(|write| write.milestone.is_some() && in_another_life(write)) {
@@ -152,7 +153,8 @@ impl Database {
         };
         let lacks = |write: &KeyWrite<'_>| write.milestone.is_some_and(|milestone| !milestone.is_in(found));
         if writes.iter().any(|write| in_another_life(write) && lacks(write)) {
-            // It was left in the data set before the write that is noted here, so this one is from before that.
+            // It was left in the data set before the write that is noted here, so this one is from
+            // before that.
             lock(&self.lineage).older = true;
         }
         let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life, write.milestone, found);
@@ -268,7 +270,8 @@ impl Database {
         }
     }
 
-    /// What the answer of `APPLY` or `EDIT` means for its writes; `None`: one of them is forbidden, and only one by one it shows which.
+    /// What the answer of `APPLY` or `EDIT` means for its writes; `None`: one of them is forbidden,
+    /// and only one by one it shows which.
     pub(super) fn outcomes(&self, count: usize, answer: Result<Value, RedisError>) -> Result<Option<Applied>, Fault> {
         let error = match answer {
             Ok(Value::Array(codes)) => {
@@ -328,12 +331,13 @@ impl Database {
 pub(super) enum Applied {
     /// One outcome for each write.
     Each(Vec<KeyOutcome>),
-    /// Nothing was done: the server is at its memory limit, as the text says.
+    /// Nothing was done: the server is at its memory limit. With the text of its error.
     Full(String),
 }
 
 impl Applied {
-    /// The outcomes of a list of which only those that free memory were sent again, which this came of. `frees`: of each, whether it does.
+    /// The outcomes of a list of which only those that free memory were sent again, which this came
+    /// of. `frees`: of each, whether it does.
     pub(super) fn among(self, frees: impl Iterator<Item = bool>, why: &str) -> Vec<KeyOutcome> {
         let full = || KeyOutcome::NotNow(why.to_owned());
         let mut freed = match self {
@@ -348,7 +352,8 @@ impl Applied {
     }
 }
 
-/// [`guard::late`] for a key as read. Of one that cannot be read nothing is noted: where both sides hold the same, that is found again.
+/// [`guard::late`] for a key as read. Of one that cannot be read nothing is noted: where both sides
+/// hold the same, that is found again.
 pub(super) fn late(reading: &KeyReading, base: Option<&Base>) -> Late {
     let now = match &reading.state {
         KeyState::Absent => None,

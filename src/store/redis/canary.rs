@@ -1,5 +1,6 @@
-//! The canary: a field that each owner leaves beside its epoch, and changes every few seconds in which it wrote something. A data set
-//! without it is another one, or was flushed; one with an earlier one is an older one.
+//! The canary: a field that each owner leaves beside its epoch, and changes every few seconds in
+//! which it wrote something. A data set without it is another one, or was flushed; one with an
+//! earlier one is an older one.
 
 use super::database::lock;
 use super::line::{Cmd, Line, RedisError, Value, cmd};
@@ -58,7 +59,8 @@ pub(super) async fn check(line: &dyn Line, up: &[(Arc<Subscriber>, Arc<Part>)]) 
     Ok(())
 }
 
-/// Changes the canary where something was written since, so that a copy that was made before is told from what is there now.
+/// Changes the canary where something was written since, so that a copy that was made before can be
+/// distinguished from what is there now.
 pub(super) async fn change(line: &dyn Line, part: &Part) -> Result<(), RedisError> {
     let database = &part.database;
     if lock(&database.lineage).canary.is_empty() || !database.has_written.swap(false, Ordering::Relaxed) {
@@ -96,12 +98,13 @@ async fn is_gone(line: &dyn Line, subscriber: &Subscriber, part: &Part, canary: 
         lineage.compared = None;
         lineage.older = is_another;
         lineage.next_canary.clear();
-        // Another one than before: the data set that went may come back (SWAPDB), and is then an older one.
+        // Another one than before: the data set that went may come back (SWAPDB), and is then an
+        // older one.
         lineage.canary = database.nonce().to_string();
         lineage.canary.clone()
     };
     let saved = part.state.write_on(line, database, Update::default().canary(&fresh)).await;
-    // The loss is told with the number of its pairs, once that is known.
+    // The loss is reported with the number of its pairs, once that is known.
     tracing::info!(
         store = database.settings.name,
         "Keepstep's own keys are gone from Redis: its data set is another one"

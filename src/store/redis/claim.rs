@@ -1,7 +1,9 @@
-//! Claims on key ranges: a key with a time to live for each live pipeline, and a set that names them.
+//! Claims on key ranges: a key with a time to live for each live pipeline, and a set that names
+//! them.
 //!
-//! A claim is of one ownership, told by a number of its own: the next owner of the pipeline lays its claim over it, and whoever was late
-//! neither keeps its own alive over that one nor takes that one away.
+//! A claim belongs to one ownership and has a number of its own: the next owner of the pipeline
+//! lays its claim over it, and whoever was late neither keeps its own alive over that one nor takes
+//! that one away.
 
 use super::database::{Database, lock};
 use super::fault::is_broken;
@@ -19,8 +21,8 @@ pub(super) fn key(pipeline: &str) -> String {
     format!("_keepstep::claim:{pipeline}")
 }
 
-/// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds, our claim as it is from here on. Keeps it alive, or lays it anew
-/// where it had run out; `0`: it is another's.
+/// `KEYS`: a claim. `ARGV`: our claim, its time to live in milliseconds, our claim as it is from
+/// here on. Keeps it alive, or lays it anew where it had run out; `0`: it is another's.
 const KEEP_TEXT: &str = r"#!lua flags=allow-oom
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
@@ -45,7 +47,7 @@ struct Laid {
     claim: Claim,
 }
 
-/// What is written: the claim, and what tells it from others of its pipeline.
+/// What is written: the claim, and the number that distinguishes it from others of its pipeline.
 #[derive(serde::Serialize)]
 struct Written<'a> {
     #[serde(flatten)]
@@ -127,7 +129,8 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Lays the claim, then looks for others; the second of two that start together is refused, or both are.
+    /// Lays the claim, then looks for others; the second of two that start together is refused, or
+    /// both are.
     pub(super) async fn lay(&self, database: &Database, claim: Claim) -> Result<(), StoreError> {
         let laid = Laid::new(database, &claim);
         *lock(&self.laid) = Some(laid.clone());
@@ -169,11 +172,13 @@ impl Claims {
         for (command, result) in [(&keep, kept), (&add, added)] {
             match result {
                 Err(error) if is_broken(&error) => return Err(error),
-                // This ownership goes on: whoever else begins here waits until it can see the claims.
+                // This ownership goes on: whoever else begins here waits until it can see the
+                // claims.
                 Err(error) if own::is_of_another_type(&error) => {
                     overwritten = own::explain_named(&database.target, command, &error).to_string();
                 }
-                // Out of memory, for instance. The claim holds for a while yet, and is renewed again.
+                // Out of memory, for instance. The claim holds for a while yet, and is renewed
+                // again.
                 Err(refused) => tracing::debug!(%refused, "a claim could not be renewed"),
                 Ok(_) => {}
             }

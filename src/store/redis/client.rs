@@ -9,8 +9,9 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo as _, Pipe
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A command that has no answer after this long is taken as lost with its connection. The longest thing asked is a
-/// script over 128 keys of at most a megabyte in all; a server that is silent for longer is stopped or away.
+/// A command that has no answer after this long is taken as lost with its connection. The longest
+/// thing asked is a script over 128 keys of at most a megabyte in all; a server that is silent for
+/// longer is stopped or away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection attempt takes at most this long.

@@ -1,15 +1,15 @@
-//! How a worker is connected to one database of a Redis: what it has learned of the calls that the server takes, and the
-//! one connection for commands that all its pipelines share.
+//! How a worker is connected to one database of a Redis: what it has learned of the calls that the
+//! server takes, and the one connection for commands that all its pipelines share.
 //!
-//! A connection is open while a pipeline uses it. What a connection learns of the server when it is made is numbered, since
-//! two connections may report different times.
+//! A connection is open while a pipeline uses it. What a connection learns of the server when it is
+//! made is numbered, since two connections may report different times.
 
 use super::access::Access;
 use super::info::{Info, SECTIONS};
 use super::line::{Dial, ErrorKind, Line, Pushes, RedisError, Value, cmd};
 use super::{reply, size};
-use crate::store::held::Held;
 use crate::store::request::RequestLimit;
+use crate::store::shared_connection::SharedConnection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -47,7 +47,7 @@ pub(super) struct Connections {
     pub(super) limit: RequestLimit,
     /// The same of those that read: the answer counts as well.
     pub(super) reads: RequestLimit,
-    commands: Held<Commands, RedisError>,
+    commands: SharedConnection<Commands, RedisError>,
     asked: AtomicU64,
 }
 
@@ -56,10 +56,11 @@ impl Connections {
     pub(super) fn new(access: Access, dial: Arc<dyn Dial>) -> Connections {
         let limit = RequestLimit::new(size::TOGETHER_BYTES, size::CALL_BYTES_MAX);
         let reads = limit.beside();
-        Connections { access, dial, limit, reads, commands: Held::default(), asked: AtomicU64::new(0) }
+        Connections { access, dial, limit, reads, commands: SharedConnection::default(), asked: AtomicU64::new(0) }
     }
 
-    /// The command connection, made anew if the last one broke. Every new one learns the server's lineage first.
+    /// The command connection, made anew if the last one broke. Every new one learns the server's
+    /// lineage first.
     pub(super) async fn commands(&self) -> Result<Arc<Commands>, RedisError> {
         let open = async {
             let line = self.open(None).await?;

@@ -1,4 +1,5 @@
-//! One pipeline's view of the database: how its commands and scripts reach the server, and what it knows of the data set.
+//! One pipeline's view of the database: how its commands and scripts reach the server, and what it
+//! knows of the data set.
 
 use super::access::Target;
 use super::connections::{Commands, Connections, ServerInfo};
@@ -30,7 +31,7 @@ pub(super) struct Database {
     pub(super) lineage: Mutex<Lineage>,
     pub(super) facts: Mutex<Arc<KeyspaceFacts>>,
     /// Why a key that vanishes unseen counts as lost, as logged last.
-    unproven: Mutex<Option<&'static str>>,
+    logged_doubt: Mutex<Option<&'static str>>,
     /// It was logged that PUBLISH is refused; once is enough.
     pub(super) publish_refused: AtomicBool,
     /// Something was written since the canary was last changed.
@@ -50,11 +51,12 @@ impl Database {
             connections,
             commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
-            // Nonces need only differ from those of earlier lives of a bucket: a random beginning and a counter do.
+            // Nonces need only differ from those of earlier lives of a bucket: a random beginning
+            // and a counter do.
             nonce: AtomicU64::new(env::random::number() >> 1),
             lineage: Mutex::default(),
             facts: Mutex::default(),
-            unproven: Mutex::new(None),
+            logged_doubt: Mutex::new(None),
             publish_refused: AtomicBool::new(false),
             has_written: AtomicBool::new(false),
         }
@@ -86,7 +88,8 @@ impl Database {
         StoreError::away(FailureKind::Protocol, format!("{}: a script answered {what}", self.place()))
     }
 
-    /// The command connection, made anew if the last one broke. What it learned of the server is noted first.
+    /// The command connection, made anew if the last one broke. What it learned of the server is
+    /// noted first.
     pub(super) async fn connection(&self) -> Result<Arc<Commands>, StoreError> {
         if let Some(commands) = lock(&self.commands).as_ref().filter(|commands| commands.is_usable()) {
             return Ok(Arc::clone(commands));
@@ -110,8 +113,9 @@ impl Database {
         *lock(&self.commands) = None;
     }
 
-    /// Notes what the server reports of itself, unless something newer is known; whether the data set may be another one, and
-    /// whether something may have been evicted. `is_new`: on a connection that was just made.
+    /// Notes what the server reports of itself, unless something newer is known; whether the data
+    /// set may be another one, and whether something may have been evicted. `is_new`: on a
+    /// connection that was just made.
     pub(super) fn observe_info(&self, server: &ServerInfo, is_new: bool) -> (bool, bool) {
         let mut lineage = lock(&self.lineage);
         if server.number <= lineage.newest_info {
@@ -120,7 +124,7 @@ impl Database {
         lineage.newest_info = server.number;
         let noted = lineage.note(&server.info, is_new);
         drop(lineage);
-        self.warn_unproven(&server.info);
+        self.warn_of_doubt(&server.info);
         let mut facts = lock(&self.facts);
         let facts = Arc::make_mut(&mut facts);
         facts.server.clone_from(&server.info.server);
@@ -129,7 +133,8 @@ impl Database {
         noted
     }
 
-    /// Waits until the first so many doubts about the data set were looked into, for a second at most: the source does it at once.
+    /// Waits until the first so many doubts about the data set were looked into, for a second at
+    /// most: the source does it at once.
     pub(super) async fn settled(&self, doubts: u64) {
         let looked = async {
             while !lock(&self.lineage).is_settled(doubts) {
@@ -139,10 +144,11 @@ impl Database {
         let _ = env::timeout(Duration::from_secs(1), looked).await;
     }
 
-    /// Logs why a key that vanishes unseen cannot be distinguished from a lost one, once for each reason.
-    fn warn_unproven(&self, info: &Info) {
-        let why = info.unproven();
-        if std::mem::replace(&mut *lock(&self.unproven), why) != why
+    /// Logs why a key that vanishes unseen cannot be distinguished from a lost one, once for each
+    /// reason.
+    fn warn_of_doubt(&self, info: &Info) {
+        let why = info.why_losses_look_like_deletes();
+        if std::mem::replace(&mut *lock(&self.logged_doubt), why) != why
             && let Some(why) = why
         {
             let place = self.place();
@@ -152,8 +158,8 @@ impl Database {
         }
     }
 
-    /// Shows what is to be said of a key that something else has written and that keeps nothing back, and logs it when it is news; empty:
-    /// there is none.
+    /// Shows a sentence on a key of ours that something else has written and that holds no change
+    /// back, and logs it when it is new. Empty: there is none.
     pub(super) fn report_overwritten(&self, what: String) {
         let mut facts = lock(&self.facts);
         if facts.overwritten == what {
@@ -196,7 +202,8 @@ impl Database {
         })
     }
 
-    /// Runs a script, loading it where the server does not have it. The inner error is the script's.
+    /// Runs a script, loading it where the server does not have it. The inner error is the
+    /// script's.
     pub(super) async fn script(&self, script: &Script, command: &Cmd) -> Result<Result<Value, RedisError>, Fault> {
         let connection = self.connection().await?;
         self.script_on(connection, script, command).await

@@ -1,4 +1,5 @@
-//! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value and its digest.
+//! Keys as a command beside a worker sees and changes them: no sidecar, no epoch, only the value
+//! and its digest.
 
 use super::calls::Applied;
 use super::database::Database;

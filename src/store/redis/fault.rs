@@ -169,7 +169,7 @@ mod tests {
     use Remedy::{Halt, NotNow, Quarantine, Retry};
 
     #[test]
-    fn what_a_script_caught_is_told_by_its_code() {
+    fn an_error_that_a_script_caught_is_classed_by_its_code() {
         for (text, expected) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", NotNow),
             ("NOREPLICAS Not enough good replicas to write.", NotNow),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_waiting_mends_is_told_from_what_passes() {
+    fn what_needs_a_person_is_distinguished_from_what_passes() {
         let server =
             |kind: ServerErrorKind, detail: &str| RedisError::from((kind.into(), "an answer", detail.to_owned()));
         let cases = [

@@ -1,4 +1,5 @@
-//! What `INFO` and `CONFIG GET` tell: product, version, lineage, evictions, notifications.
+//! Reads the answers to `INFO` and `CONFIG GET`: product, version, lineage, evictions,
+//! notifications.
 
 use crate::store::{FailureKind, StoreError};
 
@@ -26,8 +27,9 @@ pub(super) struct Info {
     is_valkey: bool,
 }
 
-/// Whether the statistics were ever set back since the server started (`CONFIG RESETSTAT`). That command counts itself, after it has set
-/// the counts back, so once it was called its count is 1 for ever, and whether it was called again cannot be told.
+/// Whether the statistics were ever set back since the server started (`CONFIG RESETSTAT`). That
+/// command counts itself, after it has set the counts back, so once it was called its count is 1
+/// for ever, and another call does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Resets {
     /// Never.
@@ -35,31 +37,33 @@ enum Resets {
     Some,
     /// The server does not count its commands, or not each form of one.
     #[default]
-    Untold,
+    Unknown,
 }
 
 impl Resets {
     fn parse(text: &str) -> Resets {
-        let mut is_told = false;
+        let mut is_reported = false;
         for line in text.lines() {
-            is_told |= line.trim_end().eq_ignore_ascii_case("# commandstats");
+            is_reported |= line.trim_end().eq_ignore_ascii_case("# commandstats");
             let Some((name, counts)) = line.split_once(':') else { continue };
             let was_called = || counts.strip_prefix("calls=").is_none_or(|calls| !calls.starts_with("0,"));
             match name.to_ascii_lowercase().as_str() {
                 "cmdstat_config|resetstat" if was_called() => return Resets::Some,
                 // All forms of CONFIG in one.
-                "cmdstat_config" if was_called() => return Resets::Untold,
+                "cmdstat_config" if was_called() => return Resets::Unknown,
                 _ => {}
             }
         }
-        if is_told { Resets::None } else { Resets::Untold }
+        if is_reported { Resets::None } else { Resets::Unknown }
     }
 }
 
-/// Which data set a server holds and what was evicted of it, as far as it tells. What is not told proves nothing.
+/// Which data set a server holds and how much of it was evicted, as far as the server reports it.
+/// What is not reported proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Evidence {
-    /// Names the life of the data set: another name means that Redis was restarted or its data replaced.
+    /// Names the life of the data set: another name means that Redis was restarted or its data
+    /// replaced.
     pub(super) life: Option<String>,
     /// Keys that were evicted in this life.
     pub(super) evicted_keys: Option<u64>,
@@ -72,52 +76,54 @@ impl Evidence {
     }
 
     /// Whether nothing was lost since then: nothing was replaced, and nothing evicted.
-    pub(super) fn proves_whole_since(&self, then: &Evidence) -> bool {
+    pub(super) fn proves_no_loss_since(&self, then: &Evidence) -> bool {
         self.is_life_of(then) && self.evicted_keys.is_some() && self.evicted_keys == then.evicted_keys
     }
 }
 
 impl Info {
     pub(super) fn parse(text: &str) -> Info {
-        let told = |name: &str| {
+        let reported = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
             value.filter(|value| !value.is_empty())
         };
-        let field = |name: &str| told(name).unwrap_or_default();
-        // Valkey says `redis_version:7.2.4` for compatibility; its own name and version tell.
+        let field = |name: &str| reported(name).unwrap_or_default();
+        // Valkey reports `redis_version:7.2.4` for compatibility, and its own name and version
+        // beside it.
         let is_valkey = field("server_name") == "valkey";
         let version = field(if is_valkey { "valkey_version" } else { "redis_version" });
         let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         Info {
             server: format!("{} {version}", if is_valkey { "Valkey" } else { "Redis" }),
-            run_id: told("run_id").map(str::to_owned),
-            replication_id: told("master_replid").map(str::to_owned),
+            run_id: reported("run_id").map(str::to_owned),
+            replication_id: reported("master_replid").map(str::to_owned),
             replication_offset: field("master_repl_offset").parse().unwrap_or(0),
-            evicted_keys: told("evicted_keys").and_then(|count| count.parse().ok()),
+            evicted_keys: reported("evicted_keys").and_then(|count| count.parse().ok()),
             resets: Resets::parse(text),
             is_replica: field("role") == "slave",
             // Valkey 9.1 calls it `server_mode`.
-            mode: told("redis_mode").or_else(|| told("server_mode")).unwrap_or_default().to_owned(),
+            mode: reported("redis_mode").or_else(|| reported("server_mode")).unwrap_or_default().to_owned(),
             is_loading: field("loading") == "1",
             version: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
             is_valkey,
         }
     }
 
-    /// What it proves.
+    /// What the answer proves.
     pub(super) fn evidence(&self) -> Evidence {
         let life = self.run_id.as_ref().zip(self.replication_id.as_ref()).map(|(run, data)| format!("{run}:{data}"));
         Evidence { life, evicted_keys: self.evicted_keys.filter(|_| self.resets == Resets::None) }
     }
 
-    /// Why a key that vanishes unseen cannot be told from a lost one; `None` where it can.
-    pub(super) fn unproven(&self) -> Option<&'static str> {
+    /// Why a key that was deleted unseen cannot be distinguished from a lost one; `None` where it
+    /// can.
+    pub(super) fn why_losses_look_like_deletes(&self) -> Option<&'static str> {
         Some(match (&self.run_id, &self.replication_id, self.evicted_keys, self.resets) {
             (Some(_), Some(_), Some(_), Resets::None) => return None,
             (Some(_), Some(_), Some(_), Resets::Some) => {
                 "its statistics were set back (CONFIG RESETSTAT), so nothing shows how many keys were evicted until it is restarted"
             }
-            (Some(_), Some(_), Some(_), Resets::Untold) => {
+            (Some(_), Some(_), Some(_), Resets::Unknown) => {
                 "INFO commandstats does not tell whether its statistics were set back (CONFIG RESETSTAT)"
             }
             (Some(_), Some(_), None, _) => "INFO does not tell `evicted_keys`",
@@ -125,7 +131,7 @@ impl Info {
         })
     }
 
-    /// `master_replid`; empty where it is not told.
+    /// `master_replid`; empty where it is not reported.
     pub(super) fn replication_id(&self) -> &str {
         self.replication_id.as_deref().unwrap_or_default()
     }
@@ -163,7 +169,8 @@ impl Info {
     }
 }
 
-/// The flags that the source needs: keyspace channel, and generic, string, expired and evicted events.
+/// The flags that the source needs: keyspace channel, and generic, string, expired and evicted
+/// events.
 const FLAGS_NEEDED: &str = "Kg$xe";
 
 /// The classes that are missing, with spaces between: `$ x e`. Empty if none is.
@@ -173,7 +180,7 @@ pub(super) fn missing(flags: &str) -> String {
     missing.join(" ")
 }
 
-/// What is to be said of these flags where they are not enough.
+/// One sentence on flags that are not enough.
 pub(super) fn shortcoming(flags: &str) -> String {
     match flags {
         "" => "notifications are off".to_owned(),
@@ -186,7 +193,8 @@ pub(super) fn notifies(flags: &str) -> bool {
     missing(flags).is_empty()
 }
 
-/// The command that turns them on, keeping what is there. Quoted, since a shell would replace `$xe`.
+/// The command that turns them on, keeping what is there. Quoted, since a shell would replace
+/// `$xe`.
 pub(super) fn turn_on(flags: &str) -> String {
     format!("CONFIG SET notify-keyspace-events '{flags}{}'", missing(flags).replace(' ', ""))
 }
@@ -211,7 +219,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn valkey_is_told_by_its_own_version() {
+    fn valkey_is_recognized_by_its_own_name_and_version() {
         let info = Info::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nrole:master\r\n");
         assert_eq!(info.server, "Valkey 8.0.1");
         assert!(info.check("x").is_ok());
@@ -222,8 +230,8 @@ pub(super) mod tests {
         }
     }
 
-    /// What a server says that holds this data set and has evicted so many keys.
-    pub(crate) const WHOLE: &str = "# Server\r\nredis_version:7.0.15\r\nrun_id:a1\r\n# Replication\r\nrole:master\r\nmaster_replid:b2\r\n\
+    /// The answer of a server that holds this data set and has evicted three keys of it.
+    pub(crate) const INTACT: &str = "# Server\r\nredis_version:7.0.15\r\nrun_id:a1\r\n# Replication\r\nrole:master\r\nmaster_replid:b2\r\n\
         # Stats\r\nevicted_keys:3\r\n# Commandstats\r\ncmdstat_config|get:calls=1,usec=4,usec_per_call=4.00,rejected_calls=0,failed_calls=0\r\n";
 
     fn evidence(text: &str) -> Evidence {
@@ -232,31 +240,31 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_missing_proves_nothing() {
-        let then = evidence(WHOLE);
-        assert!(then.proves_whole_since(&then));
+        let then = evidence(INTACT);
+        assert!(then.proves_no_loss_since(&then));
         for missing in ["run_id:a1", "master_replid:b2", "evicted_keys:3", "# Commandstats"] {
-            let now = Info::parse(&WHOLE.replace(missing, ""));
-            assert!(!now.evidence().proves_whole_since(&now.evidence()), "{missing}");
-            assert!(now.unproven().is_some(), "{missing}");
+            let now = Info::parse(&INTACT.replace(missing, ""));
+            assert!(!now.evidence().proves_no_loss_since(&now.evidence()), "{missing}");
+            assert!(now.why_losses_look_like_deletes().is_some(), "{missing}");
         }
-        let restarted = evidence(&WHOLE.replace("run_id:a1", "run_id:a2"));
+        let restarted = evidence(&INTACT.replace("run_id:a1", "run_id:a2"));
         assert!(!restarted.is_life_of(&then));
         assert!(!evidence("").is_life_of(&evidence("")));
     }
 
     #[test]
     fn statistics_that_were_set_back_prove_nothing() {
-        let reset = |counts: &str| evidence(&format!("{WHOLE}cmdstat_config|resetstat:{counts}\r\n"));
-        let then = evidence(WHOLE);
+        let reset = |counts: &str| evidence(&format!("{INTACT}cmdstat_config|resetstat:{counts}\r\n"));
+        let then = evidence(INTACT);
         assert!(
-            !reset("calls=1,usec=35,usec_per_call=35.00,rejected_calls=0,failed_calls=0").proves_whole_since(&then)
+            !reset("calls=1,usec=35,usec_per_call=35.00,rejected_calls=0,failed_calls=0").proves_no_loss_since(&then)
         );
         // Not permitted, so not done.
-        assert!(reset("calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0").proves_whole_since(&then));
+        assert!(reset("calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0").proves_no_loss_since(&then));
         // A product that does not count the forms of a command one by one.
-        assert!(!evidence(&format!("{WHOLE}cmdstat_config:calls=9,usec=1\r\n")).proves_whole_since(&then));
-        let reset = Info::parse(&format!("{WHOLE}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
+        assert!(!evidence(&format!("{INTACT}cmdstat_config:calls=9,usec=1\r\n")).proves_no_loss_since(&then));
+        let reset = Info::parse(&format!("{INTACT}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
         assert!(reset.evidence().is_life_of(&then));
-        assert!(reset.unproven().is_some_and(|why| why.contains("RESETSTAT")));
+        assert!(reset.why_losses_look_like_deletes().is_some_and(|why| why.contains("RESETSTAT")));
     }
 }

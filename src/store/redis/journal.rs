@@ -1,4 +1,5 @@
-//! Completing a journal: the sidecars of pairs whose write to ZooKeeper was noted in a journal slot are brought up to date.
+//! Completing a journal: the sidecars of pairs whose write to ZooKeeper was noted in a journal slot
+//! are brought up to date.
 
 use super::calls::late;
 use super::database::{Database, lock};
@@ -14,7 +15,8 @@ use std::sync::atomic::Ordering;
 impl Database {
     /// See [`crate::store::contract::OwnerState::complete`].
     pub(super) async fn complete(&self, entries: Vec<JournalEntry>) -> Result<bool, StoreError> {
-        // Since these were written Redis may have come back with an older state of itself, sidecars included.
+        // Since these were written Redis may have come back with an older state of itself, sidecars
+        // included.
         let may_be_older = !lock(&self.lineage).is_life_compared();
         let mut is_older = false;
         let bucket = self.buckets.longest();
@@ -30,7 +32,8 @@ impl Database {
         Ok(is_older)
     }
 
-    /// Takes back from `notes` what an older data set contradicts; whether a key shows that it is an older one.
+    /// Takes back from `notes` what an older data set contradicts; whether a key shows that it is
+    /// an older one.
     async fn believe(&self, chunk: &[JournalEntry], notes: &mut [Option<Option<Base>>]) -> Result<bool, StoreError> {
         let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
         let (readings, _) = self.observe_all(&keys, false).await?;

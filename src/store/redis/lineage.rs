@@ -6,7 +6,7 @@ use crate::change::LossCause;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
-    /// As last told; `None` before the first answer.
+    /// As last reported; `None` before the first answer.
     current: Option<Evidence>,
     evicted_keys: Option<u64>,
     /// As it was before the last comparison that ended in step.
@@ -18,13 +18,14 @@ pub(super) struct Lineage {
     pub(super) canary: String,
     /// The number of the newest answer to INFO that was noted.
     pub(super) newest_info: u64,
-    /// How often something was received that may mean another data set, and how many of these were looked into. In between nothing is
-    /// proven.
+    /// How often something was received that may mean another data set, and how many of these were
+    /// looked into. In between nothing is proven.
     doubts: u64,
     settled: u64,
     /// The data set holds less than an owner had written to it.
     pub(super) older: bool,
-    /// What is known of the last comparison does not say of which routes it holds: a version before wrote it.
+    /// The record of the last comparison does not name the routes that it holds for: an older
+    /// version of Keepstep wrote it.
     pub(super) is_unnamed: bool,
     /// A canary that was sent, and of which nobody knows whether it arrived.
     pub(super) next_canary: String,
@@ -53,15 +54,16 @@ impl Lineage {
     }
 
     pub(super) fn is_intact(&self) -> bool {
-        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_whole_since(then))
+        self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.proves_no_loss_since(then))
     }
 
-    /// As [`Lineage::is_intact`], by what INFO says just now; takes nothing in.
+    /// As [`Lineage::is_intact`], by this answer to INFO, which is not noted.
     pub(super) fn is_intact_as(&self, info: &Info) -> bool {
-        self.is_intact() && self.compared.as_ref().is_some_and(|then| info.evidence().proves_whole_since(then))
+        self.is_intact() && self.compared.as_ref().is_some_and(|then| info.evidence().proves_no_loss_since(then))
     }
 
-    /// How data may have been lost since the last comparison that ended in step; `None` as well where there was none.
+    /// How data may have been lost since the last comparison that ended in step; `None` as well
+    /// where there was none.
     pub(super) fn lost(&self) -> Option<LossCause> {
         let (now, then) = self.current.as_ref().zip(self.compared.as_ref())?;
         if now.life != then.life {
@@ -75,14 +77,15 @@ impl Lineage {
         self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
     }
 
-    /// Names this run of the server; empty where it does not tell.
+    /// Names this run of the server; empty where the server does not report it.
     pub(super) fn run(&self) -> String {
         let life = self.current.as_ref().and_then(|now| now.life.as_deref()).unwrap_or_default();
         life.split(':').next().unwrap_or_default().to_owned()
     }
 
-    /// Takes in what INFO says; whether the data set may be another one, and whether something may have been evicted.
-    /// `is_new`: on a connection that was just made. A server that does not tell whose data it holds may be another one then.
+    /// Notes an answer to INFO. Returns whether the data set may be another one, and whether
+    /// something may have been evicted. `is_new`: on a connection that was just made. A server that
+    /// does not report whose data it holds may be another one then.
     pub(super) fn note(&mut self, info: &Info, is_new: bool) -> (bool, bool) {
         let now = info.evidence();
         let (is_known, replaced) = match &self.current {
@@ -102,7 +105,8 @@ impl Lineage {
         (replaced, evicted)
     }
 
-    /// A comparison that began at this generation ended in step: what holds from here on, if that is news.
+    /// A comparison that began at this generation ended in step: what holds from here on, if that
+    /// is news.
     pub(super) fn conclude(&mut self, begun: u64) -> Option<Evidence> {
         let now = self.current.clone().filter(|_| self.generation == begun)?;
         self.older = false;
@@ -116,7 +120,7 @@ impl Lineage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::info::tests::WHOLE;
+    use super::super::info::tests::INTACT;
     use super::*;
 
     fn compared(text: &str) -> Lineage {
@@ -129,9 +133,9 @@ mod tests {
 
     #[test]
     fn as_many_evictions_as_before_after_a_reset_are_no_proof() {
-        let mut lineage = compared(WHOLE);
+        let mut lineage = compared(INTACT);
         assert!(lineage.is_intact());
-        let after = Info::parse(&format!("{WHOLE}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
+        let after = Info::parse(&format!("{INTACT}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
         assert!(!lineage.is_intact_as(&after));
         assert_eq!(lineage.note(&after, false), (false, true));
         assert!(!lineage.is_intact());
@@ -142,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_tell_its_life_may_be_another_one_on_each_connection() {
-        let unnamed = Info::parse(&WHOLE.replace("run_id:a1", ""));
-        let mut lineage = compared(&WHOLE.replace("run_id:a1", ""));
+    fn a_server_that_does_not_report_its_life_may_be_another_one_on_each_connection() {
+        let unnamed = Info::parse(&INTACT.replace("run_id:a1", ""));
+        let mut lineage = compared(&INTACT.replace("run_id:a1", ""));
         assert!(!lineage.is_intact() && !lineage.is_life_compared());
         let life = lineage.life;
         assert_eq!(lineage.note(&unnamed, false), (false, false));
@@ -154,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_and_an_eviction_are_told_apart() {
-        let mut lineage = compared(WHOLE);
+    fn a_restart_and_an_eviction_are_distinguished() {
+        let mut lineage = compared(INTACT);
         assert_eq!(
-            lineage.note(&Info::parse(&WHOLE.replace("evicted_keys:3", "evicted_keys:4")), false),
+            lineage.note(&Info::parse(&INTACT.replace("evicted_keys:3", "evicted_keys:4")), false),
             (false, true)
         );
-        assert_eq!(lineage.note(&Info::parse(&WHOLE.replace("run_id:a1", "run_id:a9")), true), (true, false));
+        assert_eq!(lineage.note(&Info::parse(&INTACT.replace("run_id:a1", "run_id:a9")), true), (true, false));
     }
 }

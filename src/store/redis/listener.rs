@@ -1,5 +1,5 @@
-//! The keyspace source: one RESP3 connection that subscribes, tracks, and asks once a second how the server is, for all
-//! pipelines of a worker.
+//! The keyspace source: one RESP3 connection that subscribes, tracks, and asks once a second how
+//! the server is, for all pipelines of a worker.
 //!
 //! ```text
 //!   keyspace events --by pattern--\
@@ -7,15 +7,17 @@
 //!   tracking        --by prefix---/
 //! ```
 //!
-//! `Disconnected -> Live`, and back at the first sign of trouble; a pipeline that begins or ends to listen meanwhile
-//! changes what is subscribed and tracked, and costs the others nothing. Keyspace events carry the name of what happened;
-//! tracking (BCAST) sees what they do not (FLUSHDB as a null push, writes while notifications are off). The client library
-//! re-subscribes at most one of the two after a reconnect, so a broken connection is thrown away.
+//! `Disconnected -> Live`, and back at the first sign of trouble; a pipeline that begins or ends to
+//! listen meanwhile changes what is subscribed and tracked, and costs the others nothing. Keyspace
+//! events carry the name of what happened; tracking (BCAST) sees what they do not (FLUSHDB as a
+//! null push, writes while notifications are off). The client library re-subscribes at most one of
+//! the two after a reconnect, so a broken connection is thrown away.
 //!
 //! What is tracked may not overlap on one connection, so it is the outermost of all prefixes.
 //!
-//! The subscription also puts the connection into the class `pubsub`, whose output buffer is bounded: a tracking client
-//! without one can grow the server's memory without limit (measured on 7.0.15).
+//! The subscription also puts the connection into the class `pubsub`, whose output buffer is
+//! bounded: a tracking client without one can grow the server's memory without limit (measured on
+//! 7.0.15).
 
 use super::connections::ServerInfo;
 use super::database::{Database, lock};
@@ -35,8 +37,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How often the server is asked how it is. Bounds how long a swap, a replaced data set, silenced notifications or a
-/// half-open connection stay unseen.
+/// How often the server is asked how it is. Bounds how long a swap, a replaced data set, silenced
+/// notifications or a half-open connection stay unseen.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The least time between two looks, however often databases are flushed.
@@ -68,9 +70,11 @@ pub(super) fn listen(server: &Arc<Server>, part: &Arc<Part>, hints: Arc<dyn Hint
 }
 
 impl Subscription {
-    /// The connection by which this pipeline gets its hints, if it does: an answer on it comes behind all events from before it.
+    /// The connection by which this pipeline gets its hints, if it does: an answer on it comes
+    /// behind all events from before it.
     pub(super) fn line(&self) -> Option<Arc<dyn Line>> {
-        // In this order: notified that it is up by the connection that was there, or by a newer one that has replaced a broken one.
+        // In this order: notified that it is up by the connection that was there, or by a newer one
+        // that has replaced a broken one.
         self.server.subscribers.line().filter(|_| self.member.is_up.load(Ordering::Acquire))
     }
 }
@@ -84,7 +88,8 @@ impl Drop for Subscription {
 /// Why a connection ended.
 enum Ended {
     Lost,
-    /// It is, or has become, one that cannot be used: a replica, one that loads its data, one that is too old.
+    /// It is, or has become, one that cannot be used: a replica, one that loads its data, one that
+    /// is too old.
     Unfit(Info),
     Failed(RedisError),
 }
@@ -182,7 +187,8 @@ impl Source<'_> {
         self.server.connections.ask(&*self.line).await
     }
 
-    /// Subscribes and tracks what the members need now, and tells new ones that the connection stands.
+    /// Subscribes and tracks what the members need now, and notifies new ones that the connection
+    /// stands.
     async fn let_in(&mut self) -> Result<Option<Ended>, RedisError> {
         let members = self.server.subscribers.all();
         let refused = self.subscribe(&members).await?;
@@ -253,9 +259,10 @@ impl Source<'_> {
         Ok(refused)
     }
 
-    /// Tracks the outermost of all prefixes. It covers every key even while the notifications are on: PFCOUNT rewrites a
-    /// value and tells tracking alone. One more prefix is added to what is tracked; a wider one, or one that nobody needs any
-    /// more, means to begin anew, and what changes meanwhile is told by the notifications or found by a comparison.
+    /// Tracks the outermost of all prefixes. It covers every key even while the notifications are
+    /// on: PFCOUNT rewrites a value, which only tracking reports. One more prefix is added to what
+    /// is tracked; a wider one, or one that nobody needs any more, means to begin anew; changes
+    /// meanwhile are reported by the notifications or found by a comparison.
     async fn track(&mut self, members: &[Arc<Subscriber>]) -> Result<(), RedisError> {
         let Some(tracked) = &self.tracked else { return Ok(()) };
         let wanted = outermost(members.iter().flat_map(|member| member.prefixes.iter().cloned()));
@@ -325,7 +332,8 @@ impl Source<'_> {
         Ok(None)
     }
 
-    /// Keeps the claims alive, also of those that could not be let in: they own their pipelines all the same.
+    /// Keeps the claims alive, also of those that could not be let in: they own their pipelines all
+    /// the same.
     async fn renew(&mut self) -> Result<(), RedisError> {
         let members = self.server.subscribers.all();
         let parts: Vec<Arc<Part>> = members.iter().filter_map(|member| member.part()).collect();
@@ -389,7 +397,7 @@ fn outermost(prefixes: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
     all
 }
 
-/// Takes in the lineage; another one, or evictions that no event told, ask for a comparison.
+/// Notes the lineage; another one, or evictions that no event reported, ask for a comparison.
 fn note(member: &Subscriber, database: &Database, server_info: &ServerInfo, is_new: bool) {
     let (replaced, evicted) = database.observe_info(server_info, is_new);
     let is_unreported = std::mem::take(&mut lock(&database.lineage).is_unreported);

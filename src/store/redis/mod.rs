@@ -8,9 +8,10 @@
 //!
 //! All pipelines of a worker share the two on one database (`server.rs`).
 //!
-//! Why nothing is lost: the subscription is confirmed before the pipeline's comparison scans; whatever happens later
-//! gives a hint; whatever gives none (FLUSHDB without tracking, SWAPDB, a replaced data set) changes the canary or the
-//! lineage, which asks for a comparison; and the periodic comparison finds the rest.
+//! Why nothing is lost: the subscription is confirmed before the pipeline's comparison scans;
+//! whatever happens later gives a hint; whatever gives none (FLUSHDB without tracking, SWAPDB, a
+//! replaced data set) changes the canary or the lineage, which asks for a comparison; and the
+//! periodic comparison finds the rest.
 
 mod access;
 mod batch;
@@ -71,7 +72,8 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// A store that is not yet connected. `server`: the connections that it shares with the other pipelines of this worker.
+    /// A store that is not yet connected. `server`: the connections that it shares with the other
+    /// pipelines of this worker.
     #[must_use]
     pub fn new(settings: Settings, server: Arc<Server>) -> RedisStore {
         let database = Database::new(settings, Arc::clone(&server.connections));
@@ -96,8 +98,8 @@ impl RedisStore {
         }
     }
 
-    /// Asks how the server is behind every event that it has sent, so that whoever has the answer was given them; `false`: not
-    /// so, since the source is not connected.
+    /// Asks how the server is behind every event that it has sent, so that whoever has the answer
+    /// was given them; `false`: not so, since the source is not connected.
     async fn ask_behind_events(&self) -> Result<(ServerInfo, bool), StoreError> {
         let line = lock(&self.source).as_ref().and_then(listener::Subscription::line);
         if let Some(line) = line
@@ -217,7 +219,8 @@ impl KeyReader for RedisStore {
             let may_have_been = |entry: &[u8]| !entry.is_empty() || !self.database().settings.sidecars;
             let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && may_have_been(&reading.entry);
             let (intact, told) = if readings.iter().any(is_gone) {
-                // What is known is up to a second old, and an eviction's event may still be on its way.
+                // What is known is up to a second old, and an eviction's event may still be on its
+                // way.
                 let (server, told) = self.ask_behind_events().await?;
                 (lock(&self.database().lineage).is_intact_as(&server.info), told)
             } else {

@@ -1,8 +1,10 @@
-//! What a Redis must be able to do for a pipeline: each command that a worker cannot do without. One that was renamed away, or that the
-//! user may not run, fails now instead of in the middle of a comparison.
+//! What a Redis must be able to do for a pipeline: each command that a worker cannot do without.
+//! One that was renamed away, or that the user may not run, fails now instead of in the middle of a
+//! comparison.
 //!
-//! The server itself is asked (`redis.acl_check_cmd`, in a script that writes nothing): it knows its commands and what the user may do
-//! with these keys, and runs nothing. So a command that no harmless form exists of is checked like the others.
+//! The server itself is asked (`redis.acl_check_cmd`, in a script that writes nothing): it knows
+//! its commands and what the user may do with these keys, and runs nothing. So a command that no
+//! harmless form exists of is checked like the others.
 
 use super::database::Database;
 use super::fault::{is_broken, remedy};
@@ -22,8 +24,9 @@ const OURS: &str = "~_keepstep:*";
 /// No script has this name.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
-/// `ARGV`: for each command the number of its words, and these. Answers for each: `0` allowed, `1` unknown, `2` not allowed. A command is
-/// asked for with all that it takes: a server may look for a key where it expects one without looking how many words there are.
+/// `ARGV`: for each command the number of its words, and these. Answers for each: `0` allowed, `1`
+/// unknown, `2` not allowed. A command is asked for with all that it takes: a server may look for a
+/// key where it expects one without looking how many words there are.
 const MAY_TEXT: &str = r"#!lua flags=no-writes,allow-oom
 local out = {}
 local a = 1
@@ -109,7 +112,8 @@ fn on_our_own(database: &Database) -> Vec<Wanted> {
     all.into_iter().map(|(name, arguments)| Wanted::new(name, &arguments, OURS)).collect()
 }
 
-/// What no worker can do without, wherever it may be done: what is forbidden on a user's key concerns the pair of that key.
+/// What no worker can do without, wherever it may be done: what is forbidden on a user's key
+/// concerns the pair of that key.
 fn needs(database: &Database) -> Vec<Wanted> {
     let number = database.target.access.database;
     let mut all = vec![Wanted::plain("SCAN", &[b"0"]), Wanted::plain("TIME", &[]), Wanted::plain("INFO", &[])];
@@ -122,8 +126,8 @@ fn needs(database: &Database) -> Vec<Wanted> {
     all
 }
 
-/// What is done with the keys and channels of users. Where it is forbidden, the pairs of these keys are quarantined, and nothing is
-/// published.
+/// What is done with the keys and channels of users. Where it is forbidden, the pairs of these keys
+/// are quarantined, and nothing is published.
 pub(super) fn on_users(database: &Database) -> Vec<Wanted> {
     let mut all = Vec::new();
     for prefix in &database.settings.prefixes {
@@ -192,8 +196,8 @@ fn probe(prefix: &[u8]) -> Vec<u8> {
     [prefix, b"keepstep-validate"].concat()
 }
 
-/// What this answer says against the command: it is unknown to the server, or the user may not run it. Whatever else the server
-/// answers, it knows the command.
+/// What this answer means for the command: it is unknown to the server, or the user may not run it.
+/// Whatever else the server answers, it knows the command.
 fn objection(error: &RedisError) -> Option<May> {
     match remedy(error) {
         Remedy::Quarantine("no_permission") => Some(May::Forbidden),
@@ -202,7 +206,8 @@ fn objection(error: &RedisError) -> Option<May> {
     }
 }
 
-/// The commands that are missing, with the reason; the channels that may not be subscribed to are among them.
+/// The commands that are missing, with the reason; the channels that may not be subscribed to are
+/// among them.
 pub(super) async fn missing(database: &Database) -> Result<Vec<String>, StoreError> {
     let commands = database.connection().await?;
     let mut missing = Vec::new();
@@ -230,7 +235,8 @@ pub(super) async fn missing(database: &Database) -> Result<Vec<String>, StoreErr
         wanted.iter().zip(&may).any(|(it, may)| it.name == name && matches!(may, May::Yes | May::Elsewhere))
     };
     for (index, (wanted, may)) in wanted.iter().zip(&may).enumerate() {
-        // What is forbidden on the keys of some users concerns their pairs; what can be read nowhere, all.
+        // What is forbidden on the keys of some users concerns their pairs; what can be read
+        // nowhere, all.
         let is_missing = match may {
             May::Unknown => true,
             May::Forbidden => index < needed || (READS.contains(&wanted.name) && !is_had(wanted.name)),
@@ -334,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_pattern_that_is_missing_is_told_from_a_command_that_is_forbidden() {
+    fn a_missing_key_pattern_is_distinguished_from_a_forbidden_command() {
         let wanted = Wanted::new("HMGET", &[b"_keepstep:x"], OURS);
         assert_eq!(wanted.against(May::Yes), None);
         assert!(wanted.against(May::Forbidden).is_some_and(|why| why == "HMGET (the user may not run it)"));

@@ -1,4 +1,4 @@
-//! What a push of Redis tells the source: pure, so that it can be fuzzed.
+//! Reads the pushes of Redis: a pure function, so that it can be fuzzed.
 
 use super::line::{PushInfo, PushKind, Value};
 use super::reply::{bytes, glob};
@@ -13,7 +13,7 @@ pub(super) fn pattern(database: u32, prefix: &[u8]) -> Vec<u8> {
     [channel_prefix(database), glob(prefix)].concat()
 }
 
-/// What a push tells.
+/// What a push reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A keyspace event.
@@ -33,9 +33,10 @@ pub enum Notice {
     Disconnected,
 }
 
-/// Reads a push. `channel_prefix` is what the channel of a keyspace event begins with, `__keyspace@0__:`; messages on other channels,
-/// events that tell of no change and kinds of push that were not asked for tell nothing.
-pub fn read(channel_prefix: &[u8], push: PushInfo, tell: &mut dyn FnMut(Notice)) {
+/// Reads a push. `channel_prefix` is the beginning of the channel of a keyspace event,
+/// `__keyspace@0__:`. Messages on other channels, events without a change and kinds of push that
+/// were not asked for report nothing.
+pub fn read(channel_prefix: &[u8], push: PushInfo, report: &mut dyn FnMut(Notice)) {
     match push.kind {
         PushKind::PMessage => {
             let mut data = push.data.into_iter();
@@ -43,21 +44,22 @@ pub fn read(channel_prefix: &[u8], push: PushInfo, tell: &mut dyn FnMut(Notice))
             if let Some(key) = channel.strip_prefix(channel_prefix) {
                 let key = key.to_vec();
                 match String::from_utf8(event) {
-                    // Neither says that a value changed: `new` comes with the event that tells, `keymiss` is a read.
+                    // Neither reports a change: `new` comes with another event that does, `keymiss`
+                    // is a read.
                     Ok(event) if event == "new" || event == "keymiss" => {}
-                    event => tell(Notice::Event { pattern, key, event: event.ok() }),
+                    event => report(Notice::Event { pattern, key, event: event.ok() }),
                 }
             }
         }
         PushKind::Invalidate => match push.data.into_iter().next() {
             Some(Value::Array(keys)) => {
                 for key in keys {
-                    tell(Notice::Invalidated(bytes(Some(key))));
+                    report(Notice::Invalidated(bytes(Some(key))));
                 }
             }
-            _ => tell(Notice::Everything),
+            _ => report(Notice::Everything),
         },
-        PushKind::Disconnection => tell(Notice::Disconnected),
+        PushKind::Disconnection => report(Notice::Disconnected),
         _ => {}
     }
 }

@@ -17,14 +17,14 @@ pub(super) async fn look(database: &Database, range: &Range<'_>) -> Result<Vec<F
     let mut findings = vec![Finding::new(Level::Ok, store, info.server.clone(), "")];
     findings.push(eviction(database).await);
     findings.extend(answers(database).await);
-    if let Some(why) = info.unproven() {
+    if let Some(why) = info.why_losses_look_like_deletes() {
         let what = format!("{why}; a key that vanishes while no worker is connected counts as lost, not as deleted");
         findings.push(Finding::new(Level::Warning, store, what, ""));
     }
     let missing = needs::missing(database).await?;
     if missing.is_empty() {
         findings.push(Finding::new(Level::Ok, store, "the commands that are needed are there", ""));
-        findings.extend(told(database).await?);
+        findings.extend(detection(database).await?);
         findings.push(permissions(database).await?);
         findings.extend(overwritten(database).await);
         findings.extend(readable(database, range).await?);
@@ -45,8 +45,8 @@ async fn setting(database: &Database, name: &str) -> Option<String> {
     reply::setting(database.command(&command).await.ok()?)
 }
 
-/// By what changes are told: notifications, tracking or neither.
-async fn told(database: &Database) -> Result<Vec<Finding>, StoreError> {
+/// How changes are found: by notifications, by tracking, or by comparisons alone.
+async fn detection(database: &Database) -> Result<Vec<Finding>, StoreError> {
     let store = &database.settings.name;
     let tracking = [needs::Wanted::plain("CLIENT TRACKING", &[b"ON", b"BCAST"])];
     let may = needs::ask(database, &tracking).await?;
@@ -104,7 +104,8 @@ async fn eviction(database: &Database) -> Finding {
     }
 }
 
-/// What the server closes our connection by before it answers the largest value. It is off by default; who may not ask finds it out.
+/// What the server closes our connection by before it answers the largest value. It is off by
+/// default; who may not ask finds it out.
 async fn answers(database: &Database) -> Option<Finding> {
     let bytes = answer_limit(&setting(database, "client-output-buffer-limit").await?)?;
     let what = format!(

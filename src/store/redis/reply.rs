@@ -35,7 +35,8 @@ pub(super) fn keys_of(value: Value) -> Vec<Vec<u8>> {
     }
 }
 
-/// The value of the one setting that was asked for by `CONFIG GET`; `None` where the server has no such setting.
+/// The value of the one setting that was asked for by `CONFIG GET`; `None` where the server has no
+/// such setting.
 pub(super) fn setting(value: Value) -> Option<String> {
     match value {
         Value::Map(pairs) => pairs.into_iter().next().map(|(_, value)| text(Some(value))),

@@ -1,21 +1,25 @@
-//! The scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by compare-and-set; `LOOK` and `EDIT`
-//! do the same for commands, which know no sidecars. `COMPLETE` brings sidecars up to date with the journal.
+//! The scripts by which Keepstep touches user keys: `OBSERVE` reads, `APPLY` writes by
+//! compare-and-set; `LOOK` and `EDIT` do the same for commands, which know no sidecars. `COMPLETE`
+//! brings sidecars up to date with the journal.
 //!
-//! The first two walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field `_keepstep:e` is the epoch of
-//! the newest owner that read it, `_keepstep:n` a number that names this life of the bucket (one that was lost and made
-//! again has another), and every other field is a user key whose value is the encoded base. User keys never begin
-//! with `_keepstep:`, so the names cannot meet.
+//! The first two walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field
+//! `_keepstep:e` is the epoch of the newest owner that read it, `_keepstep:n` a number that names
+//! this life of the bucket (one that was lost and made again has another), and every other field is
+//! a user key whose value is the encoded base. User keys never begin with `_keepstep:`, so the
+//! names cannot meet.
 //!
-//! Those that write begin with `#!lua`. By that the server refuses them as a whole where it takes no writes: on a replica, which
-//! goes on answering on its connections when it is demoted, below `min-replicas-to-write`, in a minority. What is read there must not
-//! be believed either, so `OBSERVE` is one of them. The memory limit is another matter: a script without `allow-oom` is then refused with
-//! all that it reads and deletes, and one with it may set values beyond the limit. So `OBSERVE`, `COMPLETE` and the script of `state.rs`, which write some
-//! bytes a pair at most, have it; `APPLY` and `EDIT` have not, and what only frees memory is asked for once more with it
-//! ([`APPLY_FREEING`]). (All measured on Redis 7.0.15, 8.2.3 and Valkey 9.1.2.)
+//! Those that write begin with `#!lua`. By that the server refuses them as a whole where it takes
+//! no writes: on a replica, which goes on answering on its connections when it is demoted, below
+//! `min-replicas-to-write`, in a minority. What is read there must not be believed either, so
+//! `OBSERVE` is one of them. The memory limit is another matter: a script without `allow-oom` is
+//! then refused with all that it reads and deletes, and one with it may set values beyond the
+//! limit. So `OBSERVE`, `COMPLETE` and the script of `state.rs`, which write some bytes a pair at
+//! most, have it; `APPLY` and `EDIT` have not, and what only frees memory is asked for once more
+//! with it ([`APPLY_FREEING`]). (All measured on Redis 7.0.15, 8.2.3 and Valkey 9.1.2.)
 //!
-//! Types are checked before the first write and every command that may fail goes through `pcall`, because a script
-//! that fails midway keeps what it has written (measured on 7.0.15). Values are compared by `sha1hex`; epochs as
-//! numbers, since Lua compares strings by the server's locale.
+//! Types are checked before the first write and every command that may fail goes through `pcall`,
+//! because a script that fails midway keeps what it has written (measured on 7.0.15). Values are
+//! compared by `sha1hex`; epochs as numbers, since Lua compares strings by the server's locale.
 
 use super::fault::{Uncoded, uncoded};
 use super::line::{Cmd, ErrorKind, Line, RedisError, ServerErrorKind, Value, cmd};
@@ -38,7 +42,8 @@ impl Script {
         Script { text, sha }
     }
 
-    /// The error with the command that the server did not know, where it names only the line of the script that calls it.
+    /// The error with the command that the server did not know, where it names only the line of the
+    /// script that calls it.
     pub(super) fn explained(&self, error: RedisError) -> RedisError {
         let detail = error.detail().unwrap_or_default();
         let Some((_, place)) = detail.split_once("user_script:") else { return error };
@@ -75,7 +80,8 @@ impl Script {
     }
 }
 
-/// `APPLY_FREEING` is for writes that only free memory, where the server is at its limit; so is `EDIT_FREEING`.
+/// `APPLY_FREEING` is for writes that only free memory, where the server is at its limit; so is
+/// `EDIT_FREEING`.
 pub(super) static OBSERVE: LazyLock<Script> = LazyLock::new(|| Script::new(OBSERVE_TEXT));
 pub(super) static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(APPLY_TEXT));
 pub(super) static APPLY_FREEING: LazyLock<Script> = LazyLock::new(|| Script::new(APPLY_FREEING_TEXT));
@@ -84,10 +90,12 @@ pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(LOOK_TEX
 pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| Script::new(EDIT_TEXT));
 pub(super) static EDIT_FREEING: LazyLock<Script> = LazyLock::new(|| Script::new(EDIT_FREEING_TEXT));
 
-/// `ARGV`: epoch, nonce for buckets that do not exist yet (empty: leave no trace), bytes that the answer may hold, bytes above which a value
-/// comes as its digest, bytes above which it is too large. Answers `{seconds, microseconds, text}`. The text has for each key a head
-/// (code: 1 byte, expiry: 8, lengths of value, sidecar and nonce: 4 each; big-endian), then value, sidecar and nonce: one long
-/// string is built, sent and parsed at half the cost of five small items a key. Code 8: something else has the bucket's name, which is the value.
+/// `ARGV`: epoch, nonce for buckets that do not exist yet (empty: leave no trace), bytes that the
+/// answer may hold, bytes above which a value comes as its digest, bytes above which it is too
+/// large. Answers `{seconds, microseconds, text}`. The text has for each key a head (code: 1 byte,
+/// expiry: 8, lengths of value, sidecar and nonce: 4 each; big-endian), then value, sidecar and
+/// nonce: one long string is built, sent and parsed at half the cost of five small items a key.
+/// Code 8: something else has the bucket's name, which is the value.
 const OBSERVE_TEXT: &str = r"#!lua flags=allow-oom
 local epoch, left = tonumber(ARGV[1]), tonumber(ARGV[3])
 local digest_above, large_above = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -100,7 +108,7 @@ for i = 1, #KEYS, 2 do
   local code, value, expires = 0, '', -1
   local nonce = meta[2] or ''
   local owner = tonumber(meta[1])
-  if meta.err and string.find(meta.err, 'WRONGTYPE') then
+  if meta.err and string.find(meta.err, '^WRONGTYPE ') then
     code, value = 8, bucket
   elseif meta.err then
     code, value = 7, meta.err
@@ -117,7 +125,7 @@ for i = 1, #KEYS, 2 do
     end
     local length = redis.pcall('STRLEN', key)
     if type(length) == 'table' then
-      if string.find(length.err, 'WRONGTYPE') then
+      if string.find(length.err, '^WRONGTYPE ') then
         code, value = 4, redis.call('TYPE', key).ok
       else
         code, value = 7, length.err
@@ -148,11 +156,12 @@ end
 return {tonumber(time[1]), tonumber(time[2]), table.concat(out)}
 ";
 
-/// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large, then eight for each
-/// key: what to do (`s`et, `d`elete, `n`ote), hexadecimal digest of the value that must be there (empty: no key),
-/// sidecar that must be there, nonce that must be there (empty: not looked at), value to set, sidecar to leave (empty:
-/// none), channel (empty: none), message. Answers for each key `1` done, `2` done but not published, `0` refused, `6` fenced, or a text: the error, or
-/// `BUCKET` and the name of the bucket if something else has it.
+/// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large,
+/// then eight for each key: what to do (`s`et, `d`elete, `n`ote), hexadecimal digest of the value
+/// that must be there (empty: no key), sidecar that must be there, nonce that must be there (empty:
+/// not looked at), value to set, sidecar to leave (empty: none), channel (empty: none), message.
+/// Answers for each key `1` done, `2` done but not published, `0` refused, `6` fenced, or a text:
+/// the error, or `BUCKET` and the name of the bucket if something else has it.
 macro_rules! apply {
     ($flags:literal) => {
         concat!(
@@ -169,7 +178,7 @@ for i = 1, #KEYS, 2 do
   local code = 1
   if meta.err then
     code = meta.err
-    if string.find(meta.err, 'WRONGTYPE') then code = 'BUCKET ' .. bucket end
+    if string.find(meta.err, '^WRONGTYPE ') then code = 'BUCKET ' .. bucket end
   elseif owner and owner > epoch then
     code = 6
   elseif (meta[3] or '') ~= entry or (nonce ~= '' and meta[2] ~= nonce) then
@@ -221,16 +230,16 @@ return out
 const APPLY_TEXT: &str = apply!("#!lua");
 const APPLY_FREEING_TEXT: &str = apply!("#!lua flags=allow-oom");
 
-/// `KEYS`: buckets. `ARGV`: epoch, then four for each: the field (user key), nonce that must be there, sequence, the
-/// sidecar to leave (empty: none). A sidecar with the same or a newer sequence stays, and so does
-/// what else has a bucket's name: `OBSERVE` tells of it.
+/// `KEYS`: buckets. `ARGV`: epoch, then four for each: the field (user key), nonce that must be
+/// there, sequence, the sidecar to leave (empty: none). A sidecar with the same or a newer sequence
+/// stays, and so does what else has a bucket's name: `OBSERVE` reports it.
 const COMPLETE_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local a = 1
 for i = 1, #KEYS do
   local field = ARGV[a + 1]
   local meta = redis.pcall('HMGET', KEYS[i], '_keepstep:e', '_keepstep:n', field)
-  if meta.err and not string.find(meta.err, 'WRONGTYPE') then return meta end
+  if meta.err and not string.find(meta.err, '^WRONGTYPE ') then return meta end
   local owner = tonumber(meta[1])
   if owner and owner > epoch then return 6 end
   if owner and meta[2] == ARGV[a + 2] then
@@ -249,9 +258,9 @@ end
 return 1
 ";
 
-/// `KEYS`: user keys. `ARGV`: bytes that the answer may hold, bytes above which a value comes as its digest, bytes above
-/// which it is too large. Answers one text, for each key code (1 byte) and length (4, big-endian), then the value, as `OBSERVE` has them.
-/// Writes nothing.
+/// `KEYS`: user keys. `ARGV`: bytes that the answer may hold, bytes above which a value comes as
+/// its digest, bytes above which it is too large. Answers one text, for each key code (1 byte) and
+/// length (4, big-endian), then the value, as `OBSERVE` has them. Writes nothing.
 const LOOK_TEXT: &str = r"
 local left, digest_above, large_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local out = {}
@@ -259,7 +268,7 @@ for i = 1, #KEYS do
   local code, value = 0, ''
   local length = redis.pcall('STRLEN', KEYS[i])
   if type(length) == 'table' then
-    if string.find(length.err, 'WRONGTYPE') then
+    if string.find(length.err, '^WRONGTYPE ') then
       code, value = 4, redis.call('TYPE', KEYS[i]).ok
     else
       code, value = 7, length.err
@@ -285,9 +294,9 @@ end
 return table.concat(out)
 ";
 
-/// `KEYS`: user keys. `ARGV`: bytes above which a value is too large to be compared, then three for each key: what to do
-/// (`s`et, `d`elete), hexadecimal digest of the value that must be there (empty: no key), value to set. Answers as
-/// `APPLY` does.
+/// `KEYS`: user keys. `ARGV`: bytes above which a value is too large to be compared, then three for
+/// each key: what to do (`s`et, `d`elete), hexadecimal digest of the value that must be there
+/// (empty: no key), value to set. Answers as `APPLY` does.
 macro_rules! edit {
     ($flags:literal) => {
         concat!(

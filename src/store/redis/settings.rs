@@ -17,7 +17,7 @@ pub struct Settings {
     pub channels: Vec<String>,
     /// A claim that is not renewed for this long is void.
     pub claim_ttl: Duration,
-    /// Names which keys belong to which znodes, and which way they flow: what is proven of the pairs of some routes is not proven
-    /// of those of others.
+    /// Names which keys belong to which znodes, and which way they flow: what is proven of the
+    /// pairs of some routes is not proven of those of others.
     pub ranges: String,
 }

@@ -1,18 +1,21 @@
 //! The bytes of the calls of scripts and of their answers, computed before a call is sent.
 //!
-//! What is read counts by the larger of its request and its answer; how large the answer is, only the server knows
-//! ([`super::edit::lengths`]).
+//! What is read counts by the larger of its request and its answer; how large the answer is, only
+//! the server knows ([`super::edit::lengths`]).
 
 use crate::plan::Base;
 use crate::store::{JournalEntry, KeyEdit, KeyWrite, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
-/// Keys in one script call: beyond some hundred nothing is gained and the server is held longer (`facts`: 50 to 200).
+/// Keys in one script call: beyond some hundred nothing is gained and the server is busy longer
+/// (`facts`: 50 to 200).
 pub(super) const KEYS_PER_CALL: usize = 128;
 
-/// Bytes of values in one answer of a script; the rest is asked for again. Bounds what a batch of large values holds.
+/// Bytes of values in one answer of a script; the rest is asked for again. Bounds what a batch of
+/// large values holds.
 pub(super) const ANSWER_BYTES: usize = 1024 * 1024 + VALUE_BYTES_MAX;
 
-/// In a comparison, values above this come as digests: the server's SHA-1 costs about what sending them would.
+/// In a comparison, values above this come as digests: the server's SHA-1 costs about what sending
+/// them would.
 const DIGEST_ABOVE: usize = 1024;
 
 /// The bytes above which a value comes as its digest.
@@ -20,11 +23,13 @@ pub(super) fn digest_above(values: bool) -> usize {
     if values { VALUE_BYTES_MAX } else { DIGEST_ABOVE }
 }
 
-/// Bytes of one call that reads or writes several keys: the server is held while it reads and hashes them.
+/// Bytes of one call that reads or writes several keys: the server does nothing else while it reads
+/// and hashes them.
 pub(super) const TOGETHER_BYTES: usize = 512 * 1024;
 
-/// Bytes of a call: the default of `proto-max-bulk-len`, which holds for each argument. What is sent stays far below: a value of a
-/// megabyte, and a message with two such values in which each byte is written by six letters.
+/// Bytes of a call: the default of `proto-max-bulk-len`, which holds for each argument. What is
+/// sent stays far below: a value of a megabyte, and a message with two such values in which each
+/// byte is written by six letters.
 pub(super) const CALL_BYTES_MAX: usize = 512 << 20;
 
 /// What to raise where a call is too large.
@@ -68,7 +73,7 @@ pub(super) fn or_too_long(key: &[u8], bytes: usize) -> usize {
     if key.len() > NAME_BYTES_MAX { usize::MAX } else { bytes }
 }
 
-/// Of what is told of a value with so many bytes.
+/// Bytes of the answer for a value with so many bytes.
 pub(super) fn answered(length: usize, values: bool) -> usize {
     match length {
         _ if length > VALUE_BYTES_MAX => NUMBER,

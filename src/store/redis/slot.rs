@@ -1,8 +1,8 @@
 //! Where a key's sidecar lives: a bucket whose tag lies in the key's own cluster slot.
 //!
-//! One script may only touch keys of one slot on a cluster, and value and sidecar must change in one script. Wrapping
-//! the key itself (`{key}`) fails for keys that carry tags or braces of their own, so every slot has a tag of its own:
-//! the shortest base-36 string that hashes to it.
+//! One script may only touch keys of one slot on a cluster, and value and sidecar must change in
+//! one script. Wrapping the key itself (`{key}`) fails for keys that carry tags or braces of their
+//! own, so every slot has a tag of its own: the shortest base-36 string that hashes to it.
 
 use std::sync::LazyLock;
 
@@ -38,8 +38,8 @@ fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| crc16_on(crc, *byte))
 }
 
-/// The cluster slot of a key, by the rule of `keyHashSlot` in `cluster.c`: the text between the first `{` and the next
-/// `}` decides, if it is not empty.
+/// The cluster slot of a key, by the rule of `keyHashSlot` in `cluster.c`: the text between the
+/// first `{` and the next `}` decides, if it is not empty.
 fn slot(key: &[u8]) -> usize {
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = key.get(open + 1..)?;
@@ -67,7 +67,8 @@ struct Tags {
 }
 
 impl Tags {
-    /// Notes the tags of this length that begin with the first `begun` bytes of `tag`, whose CRC is `crc`, in their order.
+    /// Notes the tags of this length that begin with the first `begun` bytes of `tag`, whose CRC is
+    /// `crc`, in their order.
     fn find(&mut self, tag: [u8; TAG_MAX], begun: usize, length: usize, crc: u16) {
         for digit in *b"0123456789abcdefghijklmnopqrstuvwxyz" {
             if self.missing == 0 {
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn the_tags_are_the_shortest_of_each_slot_and_the_first_in_order() {
-        // Buckets are found by them again: as they were first made, from a queue of all strings by length, then by order.
+        // Buckets are found by them again: as they were first made, from a queue of all strings by
+        // length, then by order.
         let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
         let bitwise = |tag: &[u8]| {
             let bits = tag.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));

@@ -1,4 +1,5 @@
-//! What Redis remembers of a pipeline: one hash, whose fields are named here and nowhere else, and the one script that writes it.
+//! What Redis remembers of a pipeline: one hash, whose fields are named here and nowhere else, and
+//! the one script that writes it.
 //!
 //! ```text
 //!   a write carries the epoch and the lineage of the ensemble of its owner
@@ -9,12 +10,13 @@
 //!       the others     take the new value
 //! ```
 //!
-//! An owner that is stopped late, or is frozen between two calls and thaws, writes what it knew then. Were an old number put over a
-//! newer one, an ensemble that is restored from a copy of that time would not be noticed, and all that the copy lacks would be deleted
-//! in Redis. The same check where it is read would not do: nobody can tell by then which number was put over which.
+//! An owner that is stopped late, or is frozen between two calls and thaws, writes what it knew
+//! then. Were an old number put over a newer one, an ensemble that is restored from a copy of that
+//! time would not be noticed, and all that the copy lacks would be deleted in Redis. The same check
+//! where it is read would not do: by then nothing shows which number replaced which.
 //!
-//! For the same reason a milestone is not put where the one before it is missing: over that of an older data set it would say that
-//! nothing is missing there.
+//! For the same reason a milestone is not put where the one before it is missing: over that of an
+//! older data set it would claim that nothing is missing there.
 
 use super::database::{Database, lock};
 use super::info::Evidence;
@@ -43,10 +45,12 @@ const LIFE: &str = "lineage";
 const EVICTED: &str = "evicted_keys";
 /// The data set was found to be an older one, and no comparison was concluded in it since.
 const OLDER: &str = "older";
-/// Of which routes these two hold: under others there are pairs that nobody has looked at. A version before does not write it.
+/// Of which routes these two hold: under others there are pairs that nobody has looked at. A
+/// version before does not write it.
 const RANGES: &str = "ranges";
 
-/// Below this position of its stream everything was written that the owner had recorded. A version before does not write it.
+/// Below this position of its stream everything was written that the owner had recorded. A version
+/// before does not write it.
 const WRITTEN: &str = "written";
 
 /// The newest [`Milestone`]: branch and number. A version before does not write it.
@@ -57,10 +61,12 @@ fn slot_field(number: usize) -> String {
     format!("slot:{number}")
 }
 
-/// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each field: whether it only rises (`r`) or
-/// not (`s`), its name, its value; or that a milestone goes there unless a later one of its branch is there (`m`), since those that are under
-/// way at a time may arrive in any order; or that nothing is written unless it holds this milestone or a later one of its branch (`h`).
-/// Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
+/// `KEYS`: the hash. `ARGV`: the owner's epoch, the lineage of its ensemble, then three for each
+/// field: whether it only rises (`r`) or not (`s`), its name, its value; or that a milestone goes
+/// there unless a later one of its branch is there (`m`), since those that are under way at a time
+/// may arrive in any order; or that nothing is written unless it holds this milestone or a later
+/// one of its branch (`h`). Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in
+/// two parts: a double holds 53 bits.
 const SCRIPT_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
@@ -111,7 +117,8 @@ impl Update {
     }
 
     fn evidence(self, evidence: &Evidence, ranges: &str) -> Update {
-        // What the server does not tell is an empty text, which proves nothing to the next owner either.
+        // A field that the server does not report is an empty text, which proves nothing to the
+        // next owner either.
         let evicted = evidence.evicted_keys.map(|keys| keys.to_string()).unwrap_or_default();
         let life = evidence.life.as_deref().unwrap_or_default();
         self.put("s", LIFE, life).put("s", EVICTED, evicted).put("s", RANGES, ranges)
@@ -131,12 +138,13 @@ impl Update {
     /// As `owner`, who knows that everything below `written` is written.
     fn command(self, database: &Database, owner: Remembered, written: Position) -> Cmd {
         let Remembered { epoch, ensemble, zxid, tide } = owner;
-        // Each write says again how far the ensemble has come: a data set that was flushed meanwhile has forgotten it.
-        // So does that it is an older one: what shows it is written over by the first of these.
+        // Each write repeats how far the ensemble has come, since a data set that was flushed
+        // meanwhile has lost it. So does that it is an older one: what shows it is written over by
+        // the first of these.
         let older = if lock(&database.lineage).older { "1" } else { "" };
         let update = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0)).put("s", OLDER, older);
         let Update(fields) = match written {
-            // Not known yet in this ownership: what the last one said still holds.
+            // Not known yet in this ownership: what the last one has written still holds.
             0 => update,
             written => update.put("s", WRITTEN, written),
         };
@@ -155,7 +163,7 @@ struct Milestones {
     branch: u64,
     /// Numbers that were given; what became of the last ones may not be known.
     given: u64,
-    /// The newest of which Redis said that it has it; 0: none of this branch.
+    /// The newest that Redis has confirmed; 0: none of this branch.
     left: u64,
 }
 
@@ -177,7 +185,8 @@ impl Milestones {
 pub(super) struct State {
     /// This owner, and how far it has seen its ensemble come.
     owner: Mutex<Remembered>,
-    /// Everything that this owner has put on its stream below this position is written; 0 while that is not known.
+    /// Everything that this owner has put on its stream below this position is written; 0 while
+    /// that is not known.
     written: AtomicU64,
     milestones: Mutex<Milestones>,
 }
@@ -255,7 +264,8 @@ impl State {
         }
     }
 
-    /// As [`State::write`], on a connection that somebody else holds; whether it was this owner's to write.
+    /// As [`State::write`], on a connection that somebody else holds; whether it was this owner's
+    /// to write.
     pub(super) async fn write_on(
         &self,
         line: &dyn Line,
@@ -303,8 +313,8 @@ impl State {
         self.write(database, Update::default()).await
     }
 
-    /// The ensemble has come so far under this owner; what is left of an earlier ownership of this worker is fenced here, since it would
-    /// speak for the ensemble of the later one.
+    /// The ensemble has come so far under this owner; what is left of an earlier ownership of this
+    /// worker is fenced here, since it would speak for the ensemble of the later one.
     fn note(&self, database: &Database, now: Remembered) -> Result<(), StoreError> {
         let mut owner = lock(&self.owner);
         if (owner.epoch, owner.ensemble) != (now.epoch, now.ensemble) {
@@ -318,8 +328,8 @@ impl State {
     /// See [`crate::store::contract::KeySink::leave_milestone`].
     pub(super) async fn leave_milestone(&self, database: &Database) -> Result<Option<LeftMilestone>, StoreError> {
         let connection = database.connection().await?;
-        // A connection does not outlive the server's life. Where another data set takes its place in the same server, the life is another
-        // one as soon as that is known.
+        // A connection does not outlive the server's life. Where another data set takes its place
+        // in the same server, the life is another one as soon as that is known.
         let life = lock(&database.lineage).life;
         let (before, milestone) = lock(&self.milestones).next();
         let command = self.command(database, Update::default().milestone(before, milestone));
@@ -335,7 +345,8 @@ impl State {
             return Ok((lock(&database.lineage).life == life).then_some(LeftMilestone { milestone, life }));
         }
         if is_of_branch {
-            // An older data set, or another one: nothing of the branch is told by what is left from here on.
+            // An older data set, or another one: milestones from here on prove nothing for this
+            // branch.
             *milestones = Milestones::begin(database.nonce());
         }
         Ok(None)

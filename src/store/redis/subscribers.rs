@@ -1,7 +1,7 @@
 //! The pipelines that listen on a source connection, and which of them a push concerns.
 //!
-//! Each pipeline has its own patterns, and receives only what comes by them: of an event that matches two patterns Redis
-//! sends two messages, and a rule counts them.
+//! Each pipeline has its own patterns, and receives only what comes by them: of an event that
+//! matches two patterns Redis sends two messages, and a rule counts them.
 
 use super::database::lock;
 use super::line::{Line, PushInfo};
@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::Notify;
 
-/// A pipeline that listens. It is known by weak references only: [`super::listener::Subscription`] holds the hints.
+/// A pipeline that listens. It is known by weak references only: [`super::listener::Subscription`]
+/// holds the hints.
 pub(super) struct Subscriber {
     pub(super) prefixes: Vec<Vec<u8>>,
     part: Weak<Part>,
@@ -147,7 +148,8 @@ impl Subscribers {
         *lock(&self.line) = line;
     }
 
-    /// Called by the connection's task for each push: must not block, and does not. `broken` is notified when it was the last.
+    /// Called by the connection's task for each push: must not block, and does not. `broken` is
+    /// notified when it was the last.
     pub(super) fn receive(&self, broken: &Notify, channel_prefix: &[u8], push: PushInfo) {
         notification::read(channel_prefix, push, &mut |notice| match notice {
             Notice::Event { pattern, key, event } => {
@@ -176,7 +178,7 @@ impl Subscribers {
     }
 }
 
-/// The server does not say which database was flushed; the canary shows whether it was ours.
+/// The server does not report which database was flushed; the canary shows whether it was ours.
 fn flushed(hints: &dyn Hints) {
     hints.lost(Side::Redis, LossCause::Flushed, "a database was flushed", false);
 }

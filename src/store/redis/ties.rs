@@ -6,7 +6,8 @@ use super::reply;
 use crate::store::{Known, StoreError, Ties};
 use serde::{Deserialize, Serialize};
 
-/// Made once and never written again. Two colons, as for all that no pipeline owns alone: no pipeline can be named so.
+/// Made once and never written again. Two colons, as for all that no pipeline owns alone: no
+/// pipeline can be named so.
 pub(super) const IDENTITY: &str = "_keepstep::identity";
 
 /// What the key of a pipeline holds.

@@ -1,6 +1,8 @@
-//! Which ancestor of a path is the nearest that exists: a znode exists only below one that does, so halving finds it.
+//! Which ancestor of a path is the nearest that exists: a znode exists only below one that does, so
+//! halving finds it.
 //!
-//! Everything here is by the length of an ancestor's path: a path of a thousand levels is held once, not once for each level.
+//! Everything here is by the length of an ancestor's path: a path of a thousand levels is in memory
+//! once, not once for each level.
 
 use crate::env::Map;
 
@@ -31,8 +33,8 @@ impl<'a> Ancestors<'a> {
         (0..self.ends.len()).rev().filter_map(|nth| Some((nth, self.get(nth)?)))
     }
 
-    /// The one to be asked about next: the parent, which mostly is there, then the one in the middle of what is left. `None` when all
-    /// is known.
+    /// The one to be asked about next: the parent, which mostly is there, then the one in the
+    /// middle of what is left. `None` when all is known.
     pub(super) fn next(&self) -> Option<(usize, &'a str)> {
         if self.exist == self.missing {
             return None;
@@ -42,8 +44,8 @@ impl<'a> Ancestors<'a> {
         Some((nth, self.get(nth)?))
     }
 
-    /// Takes in whether this one exists.
-    pub(super) fn tell(&mut self, nth: usize, exists: bool) {
+    /// Notes whether this one exists.
+    pub(super) fn note(&mut self, nth: usize, exists: bool) {
         if exists {
             self.exist = self.exist.max(nth + 1).min(self.missing);
         } else {
@@ -62,7 +64,8 @@ impl<'a> Ancestors<'a> {
     }
 }
 
-/// Tells all of them what was found so far, and answers what they have to ask next, each path once. Nothing: all is known.
+/// Tells all of them what was found so far, and answers what they have to ask next, each path once.
+/// Nothing: all is known.
 pub(super) fn unknown<'a: 'b, 'b, T>(
     all: impl Iterator<Item = &'b mut Ancestors<'a>>,
     found: &Map<&'a str, Option<T>>,
@@ -74,7 +77,7 @@ pub(super) fn unknown<'a: 'b, 'b, T>(
                 ask.push(path);
                 break;
             };
-            ancestors.tell(nth, known.is_some());
+            ancestors.note(nth, known.is_some());
         }
     }
     ask.sort_unstable();
@@ -92,7 +95,7 @@ mod tests {
         let mut asked = 0;
         while let Some((nth, ancestor)) = ancestors.next() {
             asked += 1;
-            ancestors.tell(nth, exists(ancestor));
+            ancestors.note(nth, exists(ancestor));
         }
         let missing = ancestors.missing().into_iter().filter_map(|end| path.get(..end)).collect();
         (ancestors.nearest(), missing, asked)

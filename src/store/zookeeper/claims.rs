@@ -1,10 +1,13 @@
-//! Claims on ranges of znodes: an ephemeral znode for each live pipeline, `/_keepstep/_claims/<pipeline>-0000000001`.
+//! Claims on ranges of znodes: an ephemeral znode for each live pipeline,
+//! `/_keepstep/_claims/<pipeline>-0000000001`.
 //!
-//! A chroot is a path of znodes on the same server, so pipelines in different chroots may reach the same znodes. From the inside what
-//! lies around a chroot can be found; from the outside nobody knows where the chroots of others are, and to look for them would take a
-//! walk through all znodes. So a pipeline in a chroot lays its claim a second time, with its patterns as they read from there: in the
-//! outermost place that its login may write in, which mostly is the root of the ensemble. Whoever lays a claim looks at those in its
-//! own chroot and in all around it, where the login may read them.
+//! A chroot is a path of znodes on the same server, so pipelines in different chroots may reach the
+//! same znodes. From the inside what lies around a chroot can be found; from the outside nobody
+//! knows where the chroots of others are, and to look for them would take a walk through all
+//! znodes. So a pipeline in a chroot lays its claim a second time, with its patterns as they read
+//! from there: in the outermost place that its login may write in, which mostly is the root of the
+//! ensemble. Whoever lays a claim looks at those in its own chroot and in all around it, where the
+//! login may read them.
 
 use super::acl::OPEN;
 use super::fault::explain;
@@ -28,7 +31,8 @@ pub(super) struct ClaimRoot {
 struct Written {
     #[serde(flatten)]
     claim: Claim,
-    /// The chroot of the pipeline, as it reads from here: empty if it is this one. A version before lays claims in its chroot only.
+    /// The chroot of the pipeline, as it reads from here: empty if it is this one. A version before
+    /// lays claims in its chroot only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     chroot: String,
 }

@@ -1,7 +1,8 @@
-//! Znodes as a command beside a worker changes them: single requests, each a compare-and-set by dataVersion.
+//! Znodes as a command beside a worker changes them: single requests, each a compare-and-set by
+//! dataVersion.
 //!
-//! Requests of one session are served in their order, so a batch is sent at once and a parent that is created first, or
-//! a child that is deleted first, is there, or gone, when the next one comes.
+//! Requests of one session are served in their order, so a batch is sent at once and a parent that
+//! is created first, or a child that is deleted first, is there, or gone, when the next one comes.
 
 use super::fault::{explain, is_broken};
 use super::pack::{no_acl, refusal, too_large};
@@ -14,7 +15,8 @@ use crate::store::request::{Fault, in_parts, split};
 use crate::store::{StoreError, ZnodeAcl, ZnodeEdit, ZnodeOp, ZnodeOutcome, is_creatable};
 use futures::FutureExt as _;
 
-/// Requests under way at a time: enough to hide the round trip, few enough to be fair to a worker beside us.
+/// Requests under way at a time: enough to hide the round trip, few enough to be fair to a worker
+/// beside us.
 const TOGETHER: usize = 128;
 
 /// Bytes under way at a time.
@@ -72,8 +74,8 @@ async fn look_up_all<'a>(
     Ok(creates.into_iter().map(|(path, _)| path).zip(places).collect())
 }
 
-/// Creates what is missing above the znodes that are to be created, empty. What fails here fails again below, where it
-/// is told by its path.
+/// Creates the missing ancestors of the znodes that are to be created, empty. A create that fails
+/// here fails again below, where the error names its path.
 async fn create_ancestors(shared: &Shared, session: &dyn Session, places: &Creations<'_>) -> Result<(), StoreError> {
     let mut made: Set<&str> = Set::default();
     for (path, place) in places {

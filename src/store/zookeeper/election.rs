@@ -1,4 +1,5 @@
-//! Ownership: a place in line, the epoch, the lineage (`lineage.rs`), the journal slots; claims on ranges are in `claims.rs`.
+//! Ownership: a place in line, the epoch, the lineage (`lineage.rs`), the journal slots; claims on
+//! ranges are in `claims.rs`.
 //!
 //! ```text
 //!   /_keepstep/<pipeline>/election/w-0000000001   ephemeral, one for each worker; the first in line owns
@@ -27,17 +28,20 @@ use futures::stream::StreamExt as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How often a standby looks at the line even when no watch fires, and an owner counts its standbys.
+/// How often a standby looks at the line even when no watch fires, and an owner counts its
+/// standbys.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// A look at the group serves all owned pipelines of a worker for this long, so a hundred of them cost as much as two. Below
-/// [`LOOK_EVERY`], or the second look of an owner would be its first.
+/// A look at the group serves all owned pipelines of a worker for this long, so a hundred of them
+/// cost as much as two. Below [`LOOK_EVERY`], or the second look of an owner would be its first.
 const OWNERS_FRESH: Duration = Duration::from_secs(1);
 
-/// Times that a worker which is first in line lets another go before. Views of different workers agree within
-/// milliseconds; a worker that is wanted and never comes must not keep the pipeline without an owner.
+/// Times that a worker which is first in line lets another go before. Views of different workers
+/// agree within milliseconds; a worker that is wanted and never comes must not keep the pipeline
+/// without an owner.
 const STEPS_BACK: u32 = 3;
-/// A session that is away for so long is asked about: a server that restarts is usually back by then.
+/// A session that is away for so long is asked about: a server that restarts is usually back by
+/// then.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits until this worker is first in line, and no other should be.
@@ -74,7 +78,8 @@ pub(super) async fn stand(shared: &Shared, waiting: &(dyn Fn(String, u64) + Send
             return Ok(());
         };
         let Some((first, card)) = first_of(shared, session, &line, &names).await? else { continue };
-        // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that came back older has it.
+        // One of ours that is not `mine` belongs to a session that we gave up; an ensemble that
+        // came back older has it.
         let is_ours = first != mine && card.identity == shared.settings.worker.identity;
         if is_ours || is_dead(&card) {
             tracing::info!(owner = card.name, "the owner's process or session is gone; its place in line is cleared");
@@ -112,7 +117,8 @@ pub(super) async fn owner(shared: &Shared) -> Result<Option<String>, StoreError>
     }
 }
 
-/// The place of the first in this line, and who it is; `None` if that one has gone since the line was read.
+/// The place of the first in this line, and who it is; `None` if that one has gone since the line
+/// was read.
 async fn first_of(
     shared: &Shared,
     session: &dyn Session,
@@ -154,8 +160,8 @@ async fn should_own(shared: &Shared, session: &dyn Session) -> Result<bool, Stor
     Ok(wanted.is_none_or(|wanted| wanted.is(&shared.settings.worker)))
 }
 
-/// Whether the worker of this card ran here and its process is gone, so that its session need not be waited for. Were this wrong, the
-/// fence would still stop the older owner.
+/// Whether the worker of this card ran here and its process is gone, so that its session need not
+/// be waited for. Were this wrong, the fence would still stop the older owner.
 fn is_dead(card: &Card) -> bool {
     let pid = card.name.rsplit(':').next().and_then(|pid| pid.parse().ok());
     let is_here = !card.machine.is_empty() && card.machine == env::process::machine();
@@ -182,8 +188,8 @@ async fn line_of(shared: &Shared, session: &dyn Session, line: &str) -> Result<V
 ///   3  check(place in line) + set(epoch, raised) + lineage if new   what shows that the ensemble is older goes with what it meant
 /// ```
 ///
-/// An owner that dies between 1 and 3 leaves everything for the next one to conclude the same; one that is frozen there and thaws behind
-/// a newer owner writes nothing.
+/// An owner that dies between 1 and 3 leaves everything for the next one to conclude the same; one
+/// that is frozen there and thaws behind a newer owner writes nothing.
 pub(super) async fn own(shared: &Shared, remembered: Remembered, taken: Taken) -> Result<Lease, StoreError> {
     let tenure = shared.tenure()?;
     let session = tenure.session.handle();
@@ -233,7 +239,8 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     let mut entries = Vec::new();
     for slot in 0..SLOTS {
         let path = shared.place.slot_path(slot);
-        // Looked at first: a create that is refused is a transaction of the ensemble, too, and a take-over has to be quick.
+        // Looked at first: a create that is refused is a transaction of the ensemble, too, and a
+        // take-over has to be quick.
         let (data, stat) = match session.data(&path).await {
             Err(Error::NoNode) => {
                 ensure(&shared.place, session, &path, b"").await?;
@@ -249,8 +256,8 @@ pub(super) async fn journal(shared: &Shared) -> Result<Vec<JournalEntry>, StoreE
     Ok(entries)
 }
 
-/// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile. What an operator deletes of ours ends it as
-/// well: the next one, here or elsewhere, makes it again.
+/// Resolves when the ownership is lost or should be another's; counts the standbys meanwhile. What
+/// an operator deletes of ours ends it as well: the next one, here or elsewhere, makes it again.
 pub(super) async fn lost(shared: &Shared) -> Lost {
     let fenced = |kind, why: String| Lost::Gone(StoreError::fenced(kind, format!("{}: {why}", shared.place)));
     let Ok(tenure) = shared.tenure() else { return fenced(FailureKind::Session, "there is no session".to_owned()) };
@@ -306,9 +313,10 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
     }
 }
 
-/// Asks on a session of its own whether the ensemble is older than what was seen of it, and says so if it is. A server
-/// that is behind what a session has seen closes its connections without a word, so ours would only learn it by expiring.
-/// A wrong yes costs nothing but a take-over by ourselves.
+/// Asks on a session of its own whether the ensemble is older than what was seen of it, and returns
+/// a sentence if it is. A server that is behind what a session has seen closes its connections
+/// without a word, so ours would only learn it by expiring. A wrong yes costs nothing but a
+/// take-over by ourselves.
 async fn came_back_older(shared: &Shared) -> Option<String> {
     let newest = shared.watermark.zxid();
     let how = match shared.settings.sessions.probe(&shared.place.under("probe-")).await {
@@ -329,10 +337,10 @@ mod tests {
         Card { name: format!("host:{pid}"), machine: machine.to_owned(), ..Card::default() }
     }
 
-    /// With `hidepid=2` a process of another user has no folder in `/proc`, and it lives all the same: the first process, of root, for
-    /// one, whoever asks.
+    /// With `hidepid=2` a process of another user has no folder in `/proc`, and it lives all the
+    /// same: the first process, of root, for one, whoever asks.
     #[test]
-    fn only_a_process_of_which_the_kernel_says_that_there_is_none_is_dead() {
+    fn only_a_process_that_the_kernel_does_not_know_is_dead() {
         let mut child = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
         let here = env::process::machine();
         assert!(!here.is_empty());

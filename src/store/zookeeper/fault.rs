@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_waiting_mends_is_told_from_what_passes() {
+    fn what_needs_a_person_is_distinguished_from_what_passes() {
         for (error, expected) in [
             (Error::NoHosts, Remedy::Retry),
             (Error::ConnectionLoss, Remedy::Retry),

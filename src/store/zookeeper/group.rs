@@ -1,13 +1,14 @@
-//! Who should own what: workers share the pipelines that they were given, evenly, and move no more than that needs.
+//! Who should own what: workers share the pipelines that they were given, evenly, and move no more
+//! than that needs.
 //!
 //! ```text
 //!   lines of all pipelines --look--> who holds what --spread()--> who should
 //! ```
 //!
-//! No worker decides for others. Each reads the same lines and computes the same answer: an owner that should not be
-//! one gives the pipeline up, and a worker that becomes first in line and should not be steps back to its end. A look
-//! that is out of date costs a needless move and nothing else, because ownership itself is the place in line and the
-//! fence.
+//! No worker decides for others. Each reads the same lines and computes the same answer: an owner
+//! that should not be one gives the pipeline up, and a worker that becomes first in line and should
+//! not be steps back to its end. A look that is out of date costs a needless move and nothing else,
+//! because ownership itself is the place in line and the fence.
 
 use super::fault::explain;
 use super::place::Place;
@@ -19,24 +20,26 @@ use futures::stream::{self, StreamExt as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A look serves all pipelines of a worker that come first in line within this time: far below the time in which a
-/// take-over must be done.
+/// A look serves all pipelines of a worker that come first in line within this time: far below the
+/// time in which a take-over must be done.
 pub(super) const FRESH: Duration = Duration::from_millis(200);
 
-/// Lines that are read at the same time: enough to hide the way to the server, few enough not to queue there.
+/// Lines that are read at the same time: enough to hide the way to the server, few enough not to
+/// queue there.
 const READS: usize = 16;
 
-/// What a worker is called that does not tell its name.
+/// The name of a worker whose znode has none.
 const NAMELESS: &str = "a worker without a name";
 
 /// What all pipelines of a worker know of the others; one for each ensemble.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    seen: tokio::sync::Mutex<Seen>,
+    last: tokio::sync::Mutex<LastLook>,
 }
 
+/// What the last look found.
 #[derive(Debug, Default)]
-struct Seen {
+struct LastLook {
     at: Option<Instant>,
     /// By the path of a place in line: the worker that stands there.
     cards: Map<String, Card>,
@@ -59,7 +62,7 @@ pub(super) struct Card {
     pub(super) once: bool,
     /// The worker's identity; its name where it is of a version that had none.
     pub(super) identity: String,
-    /// Names its routes; empty: of a version that does not tell.
+    /// Names its routes; empty: an older version of Keepstep, which does not write them.
     pub(super) routes: String,
 }
 
@@ -79,7 +82,8 @@ impl Card {
         Card { name, machine, once: kind == "once", identity, routes: lines.next().unwrap_or_default() }
     }
 
-    /// Whether the pipeline may go from one to the other to spread the load: with other routes that would change what it does.
+    /// Whether the pipeline may go from one to the other to spread the load: with other routes that
+    /// would change what it does.
     fn has_routes_of(&self, other: &Card) -> bool {
         self.routes == other.routes || self.routes.is_empty() || other.routes.is_empty()
     }
@@ -89,7 +93,7 @@ impl Card {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     identity: String,
-    /// For people.
+    /// For people to read.
     pub(super) name: String,
 }
 
@@ -100,25 +104,26 @@ impl Wanted {
     }
 }
 
-/// The worker that should own our pipeline, `None` where that cannot be told; by a look that is at most so old.
+/// The worker that should own our pipeline, `None` where that is unknown; by a look that is at most
+/// `fresh` old.
 pub(super) async fn wanted(
     group: &Group,
     place: &Place,
     session: &dyn Session,
     fresh: Duration,
 ) -> Result<Option<Wanted>, StoreError> {
-    let mut seen = group.seen.lock().await;
-    if seen.at.is_none_or(|at| at.elapsed() >= fresh) {
-        look(place, session, &mut seen).await?;
+    let mut last = group.last.lock().await;
+    if last.at.is_none_or(|at| at.elapsed() >= fresh) {
+        look(place, session, &mut last).await?;
     }
-    let identity = seen.wanted.get(&place.pipeline).cloned();
+    let identity = last.wanted.get(&place.pipeline).cloned();
     Ok(identity.and_then(|identity| {
-        let card = seen.cards.values().find(|card| card.identity == identity)?;
+        let card = last.cards.values().find(|card| card.identity == identity)?;
         Some(Wanted { name: card.name.clone(), identity })
     }))
 }
 
-async fn look(place: &Place, session: &dyn Session, seen: &mut Seen) -> Result<(), StoreError> {
+async fn look(place: &Place, session: &dyn Session, last: &mut LastLook) -> Result<(), StoreError> {
     let wrong = |error: &Error| explain(place, error);
     let names = session.children("/_keepstep").await.map_err(|error| wrong(&error))?;
     let pipelines: Vec<String> = names.into_iter().filter(|name| !name.starts_with('_')).collect();
@@ -131,14 +136,14 @@ async fn look(place: &Place, session: &dyn Session, seen: &mut Seen) -> Result<(
     });
     let lines: Vec<(String, Vec<String>)> = lines.buffered(READS).collect().await;
     let places: Vec<&String> = lines.iter().flat_map(|(_, places)| places).collect();
-    let unknown: Vec<String> = places.into_iter().filter(|place| !seen.cards.contains_key(*place)).cloned().collect();
+    let unknown: Vec<String> = places.into_iter().filter(|place| !last.cards.contains_key(*place)).cloned().collect();
     let read = stream::iter(unknown).map(|place| async move {
         let data = session.data(&place).await.map(|(data, _)| data);
         (place, data)
     });
     for (place, data) in read.buffered(READS).collect::<Vec<_>>().await {
         if let Ok(data) = data {
-            seen.cards.insert(place, Card::read(&String::from_utf8_lossy(&data)));
+            last.cards.insert(place, Card::read(&String::from_utf8_lossy(&data)));
         }
     }
     let mut cards = Map::default();
@@ -146,7 +151,7 @@ async fn look(place: &Place, session: &dyn Session, seen: &mut Seen) -> Result<(
     for (pipeline, places) in lines {
         let mut line: Vec<Card> = Vec::new();
         for place in places {
-            let Some(card) = seen.cards.remove(&place) else { continue };
+            let Some(card) = last.cards.remove(&place) else { continue };
             // Who runs `--once` keeps what it holds and is given nothing.
             if line.first().is_none_or(|holder| !card.once && card.has_routes_of(holder)) {
                 line.push(card.clone());
@@ -155,17 +160,17 @@ async fn look(place: &Place, session: &dyn Session, seen: &mut Seen) -> Result<(
         }
         known.insert(pipeline, line.into_iter().map(|card| card.identity).collect());
     }
-    seen.cards = cards;
-    if known != seen.lines {
-        seen.wanted = spread(&known);
-        seen.lines = known;
+    last.cards = cards;
+    if known != last.lines {
+        last.wanted = spread(&known);
+        last.lines = known;
     }
-    seen.at = Some(Instant::now());
+    last.at = Some(Instant::now());
     Ok(())
 }
 
-/// Who should own each pipeline: whoever holds it, unless a worker in its line has two fewer. The same for all who see
-/// the same lines.
+/// Who should own each pipeline: whoever holds it, unless a worker in its line has two fewer. The
+/// same for all who see the same lines.
 fn spread(lines: &Lines) -> BTreeMap<String, String> {
     let mut loads: BTreeMap<&str, usize> = BTreeMap::new();
     let mut holders: BTreeMap<&str, &str> = BTreeMap::new();
@@ -179,7 +184,8 @@ fn spread(lines: &Lines) -> BTreeMap<String, String> {
         }
     }
     let load = |loads: &BTreeMap<&str, usize>, worker: &str| loads.get(worker).copied().unwrap_or(0);
-    // Each move brings two loads nearer to each other, so this ends; no pipeline is worth more moves than there are.
+    // Each move brings two loads nearer to each other, so this ends; no pipeline is worth more
+    // moves than there are.
     for _ in 0..lines.len() * 2 {
         let mut best: Option<(usize, &str, &str)> = None;
         for (pipeline, line) in lines {
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_says_what_it_said_and_one_of_the_version_before_is_read() {
+    fn a_card_is_read_as_it_was_written_and_one_of_an_older_version_too() {
         let card = Card {
             name: "host:1".to_owned(),
             machine: "boot pid:[1]".to_owned(),

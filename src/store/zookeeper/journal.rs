@@ -1,7 +1,8 @@
-//! The journal: what a multi did, written in the same multi, until the sidecars in Redis say the same.
+//! The journal: what a multi did, written in the same multi, and needed until the sidecars in Redis
+//! hold the same.
 //!
-//! A slot is one znode. Its data names every pair of the multi with the base that its sidecar must get; the zxid of
-//! the transaction, which nobody knows beforehand, is the slot's own mzxid.
+//! A slot is one znode. Its data names every pair of the multi with the base that its sidecar must
+//! get; the zxid of the transaction, which nobody knows beforehand, is the slot's own mzxid.
 
 use crate::plan::Base;
 use crate::plan::guard::{Milestone, landed};
@@ -13,12 +14,13 @@ const GONE: u8 = 0;
 const CREATED: u8 = 1;
 const SET: u8 = 2;
 
-/// At most the bytes of the entry of a write whose key has so many: length, key, nonce, kind, length of the base, base.
+/// At most the bytes of the entry of a write whose key has so many: length, key, nonce, kind,
+/// length of the base, base.
 pub(super) fn entry_bytes(key: usize) -> usize {
     4 + key + 8 + 1 + 1 + Base::ENCODED_MAX
 }
 
-/// Appends the entry of one write. A base that `gone` says there is none of is kept for its sequence only.
+/// Appends the entry of one write. Of a base that is removed (`gone`) only the sequence is needed.
 pub(super) fn append(bytes: &mut Vec<u8>, write: &ZnodeWrite<'_>, gone: bool) {
     let kind = match write.op {
         _ if gone => GONE,
@@ -34,8 +36,8 @@ pub(super) fn append(bytes: &mut Vec<u8>, write: &ZnodeWrite<'_>, gone: bool) {
     bytes.extend_from_slice(&base);
 }
 
-/// What stands before the milestone, where an entry has the length of its key: no key is so long, so a version that knows no milestones
-/// reads the slot to here.
+/// What stands before the milestone, where an entry has the length of its key: no key is so long,
+/// so a version that knows no milestones reads the slot to here.
 const MILESTONE: [u8; 4] = u32::MAX.to_be_bytes();
 pub(super) const MILESTONE_BYTES: usize = 4 + 8 + 8;
 

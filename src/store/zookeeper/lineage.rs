@@ -1,8 +1,10 @@
-//! The lineage: which life of the ensemble's data this is, and a tide that only rises, so that an older copy is told from a newer one.
+//! The lineage: which life of the ensemble's data this is, and a tide that only rises, so that an
+//! older copy can be distinguished from a newer one.
 //!
-//! Zxids alone do not tell: an ensemble of several servers that is restored from a copy elects a leader, whose zxids begin anew
-//! above all that there were. So the owner writes its lineage znode again whenever something has changed, and remembers the version
-//! that this gives, here and in Redis. A znode of a lower version is an older one, and with it the ensemble.
+//! Zxids alone do not show that: an ensemble of several servers that is restored from a copy elects
+//! a leader, whose zxids begin anew above all that there were. So the owner writes its lineage
+//! znode again whenever something has changed, and remembers the version that this gives, here and
+//! in Redis. A znode of a lower version is an older one, and with it the ensemble.
 
 use super::fault::explain;
 use super::session::{Acl, CreateMode, Error, MultiWriteError, MultiWriteResult, Session, WriteOp};
@@ -15,7 +17,8 @@ use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
 use crate::store::{FailureKind, Remembered, StoreError};
 
-/// Attempts to raise the tide: only our own raises come in between, of which two can be under way, and lost answers.
+/// Attempts to raise the tide: only our own raises come in between, of which two can be under way,
+/// and lost answers.
 const TRIES: usize = 4;
 
 /// The lineage that the next owner works in, and what has to be written for it.
@@ -41,7 +44,8 @@ impl Named {
         encode(self.ensemble)
     }
 
-    /// What has to be written in the transaction in which the ownership begins: this data, with this ACL if the znode is created.
+    /// What has to be written in the transaction in which the ownership begins: this data, with
+    /// this ACL if the znode is created.
     pub(super) fn write<'a>(&self, path: &'a str, data: &'a [u8], acl: &'a [Acl]) -> WriteOp<'a> {
         match self.how {
             How::Known(version) => WriteOp::Check { path, version },
@@ -60,7 +64,8 @@ impl Named {
     }
 }
 
-/// Finds out the lineage, a new one if the ensemble is an older copy or has none; writes nothing. `found`: what it shows so far.
+/// Finds out the lineage, a new one if the ensemble is an older copy or has none; writes nothing.
+/// `found`: what it shows so far.
 pub(super) async fn look(
     shared: &Shared,
     session: &dyn Session,
@@ -101,8 +106,9 @@ fn fresh(zxid: i64) -> Ensemble {
     Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid }
 }
 
-/// Raises the tide, as the owner and from where this owner knows it to be, so that nothing is written to an ensemble that came back older. The
-/// zxid that this gives is not noted as seen: it would call for the next one.
+/// Raises the tide, as the owner and from where this owner knows it to be, so that nothing is
+/// written to an ensemble that came back older. The zxid that this gives is not noted as seen: it
+/// would call for the next one.
 pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     let tenure = shared.tenure()?;
     let (epoch_path, version) = tenure.fence();
@@ -141,8 +147,9 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     Err(StoreError::away(FailureKind::Protocol, format!("{}: the tide could not be raised", shared.place)))
 }
 
-/// Refuses to go on if the ensemble came back older than it was under this owner: what is absent there says nothing, and neither
-/// do versions. Nor under another lineage: that is of a later owner, whose epoch may have our version if the znode was deleted by hand.
+/// Refuses to go on if the ensemble came back older than it was under this owner: what is absent
+/// there says nothing, and neither do versions. Nor under another lineage: that is of a later
+/// owner, whose epoch may have our version if the znode was deleted by hand.
 pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), StoreError> {
     let Some(Lineage { data: ours, tide }) = shared.watermark.lineage() else { return Ok(()) };
     match session.data(&shared.place.lineage_path()).await {

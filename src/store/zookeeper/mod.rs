@@ -1,13 +1,15 @@
-//! The ZooKeeper door: the watch source, the sink with fence and journal, and the ownership of a pipeline.
+//! The ZooKeeper door: the watch source, the sink with fence and journal, and the ownership of a
+//! pipeline.
 //!
 //! ```text
 //!   source session    persistent recursive watches --> Hints; reads that follow an event
 //!   control session   place in line, epoch, claims; multis; walks; reads after `sync`
 //! ```
 //!
-//! Two sessions, because a request that is too large costs its connection, and a lost connection costs events. The
-//! control session is the one whose ephemeral znode holds the ownership, so a worker that cannot write has lost it. All
-//! pipelines of a worker share the two (`sessions.rs`); what one ownership of one pipeline holds is its own (`tenure.rs`).
+//! Two sessions, because a request that is too large costs its connection, and a lost connection
+//! costs events. The control session is the one whose ephemeral znode holds the ownership, so a
+//! worker that cannot write has lost it. All pipelines of a worker share the two (`sessions.rs`);
+//! what one ownership of one pipeline holds is its own (`tenure.rs`).
 //!
 //! Imports go down only, and the crate of the client is called by one file:
 //!

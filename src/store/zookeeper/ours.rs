@@ -6,10 +6,11 @@ use super::place::Place;
 use super::session::{Acl, CreateMode, Error, Session};
 use crate::store::{FailureKind, StoreError};
 
-/// Where live workers say on what they work.
+/// Where live workers register the ranges that they work on.
 pub(super) const CLAIMS: &str = "/_keepstep/_claims";
 
-/// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open, the rest is ours.
+/// Creates a persistent znode and its ancestors if they are missing. What pipelines share is open,
+/// the rest is ours.
 pub(super) async fn ensure(place: &Place, session: &dyn Session, path: &str, data: &[u8]) -> Result<(), StoreError> {
     let acl = place.private_acl();
     let mut at = 1;

@@ -1,7 +1,7 @@
 //! The beginning and the end of an ownership, and a look at what it stands on.
 //!
-//! The session lives on when an ownership ends. So its ephemeral znodes are removed by name, and where that cannot be
-//! done now (the connection is away), before the pipeline connects again.
+//! The session lives on when an ownership ends. So its ephemeral znodes are removed by name, and
+//! where that cannot be done now (the connection is away), before the pipeline connects again.
 
 use super::fault::explain;
 use super::lock::lock;
@@ -22,7 +22,7 @@ pub(super) async fn begin(shared: &Shared) -> Result<(), StoreError> {
         return Ok(());
     }
     let session = shared.settings.sessions.control(&shared.place).await?;
-    if shared.owes.load(Ordering::Relaxed) {
+    if shared.may_have_left_znodes.load(Ordering::Relaxed) {
         give_back(shared, &session).await.map_err(|error| explain(&shared.place, &error))?;
     }
     shared.parents.clear();
@@ -35,7 +35,7 @@ pub(super) async fn end(shared: &Shared) {
     let Some(tenure) = lock(&shared.tenure).take() else { return };
     tenure.close_slots();
     // Told first: this may be cut off.
-    shared.owes.store(true, Ordering::Relaxed);
+    shared.may_have_left_znodes.store(true, Ordering::Relaxed);
     if tenure.session.is_connected()
         && let Err(error) = give_back(shared, &tenure.session).await
     {
@@ -51,8 +51,9 @@ pub(super) enum Stands {
     Without(String),
 }
 
-/// Whether the ensemble still has what the ownership stands on. A write finds out as well, but a pipeline may have nothing to write, and
-/// another worker would take what is missing for an ensemble of its own. `met`: what was there at a look before.
+/// Whether the ensemble still has what the ownership stands on. A write finds out as well, but a
+/// pipeline may have nothing to write, and another worker would take what is missing for an
+/// ensemble of its own. `met`: what was there at a look before.
 pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut Set<String>) -> Result<Stands, StoreError> {
     let wrong = |error: Error| explain(&shared.place, &error);
     let line = shared.place.under("election");
@@ -99,8 +100,9 @@ pub(super) async fn look(shared: &Shared, tenure: &Tenure, met: &mut Set<String>
     Ok(Stands::With(u64::try_from(names.len()).unwrap_or(1).saturating_sub(1)))
 }
 
-/// Removes what this session holds for the pipeline. It asks the ensemble what that is: a create whose answer nobody
-/// waited for may have been carried out, and requests of one session are served in order.
+/// Removes what this session holds for the pipeline. It asks the ensemble what that is: a create
+/// whose answer nobody waited for may have been carried out, and requests of one session are served
+/// in order.
 async fn give_back(shared: &Shared, session: &OpenSession) -> Result<(), Error> {
     let claim = format!("{}-", shared.settings.pipeline);
     // A pipeline's name may begin with another's: only digits follow ours.
@@ -108,7 +110,8 @@ async fn give_back(shared: &Shared, session: &OpenSession) -> Result<(), Error> 
     let owner = session.id();
     let places = claims::places(shared, session);
     let Some((own, around)) = places.split_first() else { return Ok(()) };
-    // Those outside of the chroot first: a worker of the version before that is next in line would take them for another pipeline's.
+    // Those outside of the chroot first: a worker of the version before that is next in line would
+    // take them for another pipeline's.
     for place in around {
         match remove_ours(&*place.session, owner, CLAIMS, is_claim).await {
             // Where we may not look we have laid nothing.
@@ -118,7 +121,7 @@ async fn give_back(shared: &Shared, session: &OpenSession) -> Result<(), Error> 
     }
     remove_ours(&*own.session, owner, &shared.place.under("election"), |_| true).await?;
     remove_ours(&*own.session, owner, CLAIMS, is_claim).await?;
-    shared.owes.store(false, Ordering::Relaxed);
+    shared.may_have_left_znodes.store(false, Ordering::Relaxed);
     Ok(())
 }
 

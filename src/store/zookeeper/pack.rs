@@ -1,4 +1,5 @@
-//! Packing: which writes go into one transaction, by the bytes of the request, and which ancestors are created before.
+//! Packing: which writes go into one transaction, by the bytes of the request, and which ancestors
+//! are created before.
 //!
 //! ```text
 //!   what fits together       ancestors and writes in one multi
@@ -6,7 +7,8 @@
 //!   what does not fit alone  is not sent: too large
 //! ```
 //!
-//! Ancestors that are created so carry the fence, and no journal: an empty znode is no state of a pair, and it remains.
+//! Ancestors that are created so carry the fence, and no journal: an empty znode is no state of a
+//! pair, and it remains.
 
 use super::fault::{explain, is_broken};
 use super::parents::{Creation, look_up};
@@ -20,14 +22,16 @@ use crate::store::request::Verdict;
 use crate::store::{FailureKind, StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
 use std::sync::Arc;
 
-/// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a refused member costs more. For each
-/// znode that is created the server looks at every ancestor for a recursive watch: hundreds of them, one below the other, in one
-/// transaction keep it from answering anybody.
+/// Writes in one multi, and ancestors of them. Beyond a hundred the rate does not grow, and a
+/// refused member costs more. For each znode that is created the server looks at every ancestor for
+/// a recursive watch: hundreds of them, one below the other, in one transaction keep it from
+/// answering anybody.
 const MULTI_WRITES: usize = 100;
 const MULTI_ANCESTORS: usize = 100;
 
-/// Transactions of one call that only create ancestors. The rest of the round waits for them before it ends, so they are few: what is
-/// missing then comes with the next round, which other pairs share.
+/// Transactions of one call that only create ancestors. The rest of the round waits for them before
+/// it ends, so they are few: what is missing then comes with the next round, which other pairs
+/// share.
 const ANCESTOR_MULTIS: usize = 2;
 
 /// Times that ancestors which came or went meanwhile are looked up again.
@@ -127,7 +131,8 @@ pub(super) async fn pack<'a>(
         let size = member.bytes(shared);
         let is_too_much = fixed + size > limit.together() || member.missing.len() > MULTI_ANCESTORS;
         if is_too_much && !member.missing.is_empty() {
-            // Where some of them are created by a write of this very call, it comes again after that.
+            // Where some of them are created by a write of this very call, it comes again after
+            // that.
             if member.missing.len() == needed {
                 deep.push(member);
             }
@@ -153,8 +158,9 @@ pub(super) async fn pack<'a>(
     Ok(Packed { multis, settled, deep })
 }
 
-/// Creates ancestors of writes that do not fit into one transaction with them: some, the nearest to the root first. The outcomes of
-/// those of which none can be created; the others are handed back, and find in the next call what is there by then.
+/// Creates ancestors of writes that do not fit into one transaction with them: some, the nearest to
+/// the root first. The outcomes of those of which none can be created; the others are handed back,
+/// and find in the next call what is there by then.
 pub(super) async fn create_ancestors(
     shared: &Shared,
     tenure: &Tenure,
@@ -173,7 +179,8 @@ pub(super) async fn create_ancestors(
     Ok(settled)
 }
 
-/// Creates ancestors of a write, in at most so many transactions; an outcome if that cannot be done.
+/// Creates ancestors of a write, in at most so many transactions; an outcome if that cannot be
+/// done.
 async fn create_ancestors_of(
     shared: &Shared,
     tenure: &Tenure,
@@ -239,7 +246,7 @@ async fn create_ancestors_of(
             }
             Err(MultiWriteError::RequestFailed { source }) => return Err(explain(&shared.place, &source)),
         }
-        // Carried out or not: what is there now tells.
+        // Carried out or not: a look at what is there now shows it.
         shared.parents.forget_above(path);
         let places = look_up(&shared.place, &shared.parents, session, &[(path, member.write.acl)]).await?;
         missing = places.into_iter().next().map(|place| place.missing).unwrap_or_default();
@@ -252,7 +259,8 @@ pub(super) fn create_empty<'a>(path: &'a str, acl: &'a [Acl]) -> WriteOp<'a> {
     WriteOp::Create { path, data: b"", mode: CreateMode::Persistent, acl }
 }
 
-/// Leaves the larger ones of these, at least one and about half of the bytes; the others are handed back.
+/// Leaves the larger ones of these, at least one and about half of the bytes; the others are handed
+/// back.
 pub(super) fn halve(shared: &Shared, members: &mut Vec<Member<'_>>) {
     let mut by_size: Vec<(usize, usize)> = members.iter().map(|member| (member.bytes(shared), member.index)).collect();
     by_size.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));

@@ -1,7 +1,8 @@
 //! Which znodes are known to exist, with their ACLs: what a create needs to know of its ancestors.
 //!
-//! A znode's ACL may be changed at any time, and no event tells. So what is known of an ancestor holds for [`FRESH`]: a user whose right
-//! was taken away may be given it on new znodes for so long, and not longer.
+//! A znode's ACL may be changed at any time without an event. So what is known of an ancestor holds
+//! for [`FRESH`]: a user whose right was taken away may be given it on new znodes for so long, and
+//! not longer.
 
 use super::acl::{CREATOR, OPEN, is_masked};
 use super::ancestors::{Ancestors, unknown};
@@ -22,8 +23,8 @@ const KNOWN_BYTES: usize = 8 << 20;
 /// What a known ancestor takes besides its path.
 const ENTRY_BYTES: usize = 100;
 
-/// How long the ACL of an ancestor is taken as it was read. One look-up a second costs nothing, and batches of a first copy follow each
-/// other within milliseconds.
+/// How long the ACL of an ancestor is taken as it was read. One look-up a second costs nothing, and
+/// batches of a first copy follow each other within milliseconds.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Bytes of look-ups that are under way together.
@@ -89,13 +90,15 @@ impl Known {
 
 /// What the create of a znode needs to know of what is above it.
 pub(super) struct Creation {
-    /// Its ACL, and that of its missing ancestors; `None` if it may not be seen whole, so that it cannot be copied.
+    /// Its ACL, and that of its missing ancestors; `None` if it may not be seen whole, so that it
+    /// cannot be copied.
     pub(super) acl: Option<Arc<Vec<Acl>>>,
     /// The bytes of the paths of its missing ancestors, top first.
     pub(super) missing: Vec<usize>,
 }
 
-/// Looks up the ancestors of what is to be created, up to the nearest that exist: those of all together, in some round trips.
+/// Looks up the ancestors of what is to be created, up to the nearest that exist: those of all
+/// together, in some round trips.
 pub(super) async fn look_up(
     place: &Place,
     parents: &Parents,
@@ -109,7 +112,7 @@ pub(super) async fn look_up(
         for ancestors in &mut all {
             let nearest = ancestors.nearest_first().find_map(|(nth, path)| Some((nth, path, known.get(path)?)));
             if let Some((nth, path, acl)) = nearest {
-                ancestors.tell(nth, true);
+                ancestors.note(nth, true);
                 found.insert(path, Some(acl));
             }
         }
@@ -149,7 +152,7 @@ fn given(acl: ZnodeAcl, nearest: Option<Arc<Vec<Acl>>>) -> Option<Arc<Vec<Acl>>>
     match (acl, nearest) {
         (ZnodeAcl::Parent, Some(nearest)) if nearest.is_empty() || is_masked(&nearest) => None,
         (ZnodeAcl::Parent, Some(nearest)) => Some(nearest),
-        // Without a login the server refuses it (InvalidAcl), and the pair's quarantine says so.
+        // Without a login the server refuses it (InvalidAcl), which the pair's quarantine reports.
         (ZnodeAcl::Creator, _) => Some(Arc::new(CREATOR.to_vec())),
         (ZnodeAcl::Open, _) | (ZnodeAcl::Parent, None) => Some(Arc::new(OPEN.to_vec())),
     }

@@ -1,4 +1,5 @@
-//! Which ensemble and which part of it: what it is called in errors, who we are there, and where the state of the pipeline lies.
+//! Which ensemble and which part of it: what it is called in errors, who we are there, and where
+//! the state of the pipeline lies.
 
 use super::acl::{CREATOR, OPEN};
 use super::session::{Access, Acl};

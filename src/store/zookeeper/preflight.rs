@@ -73,10 +73,12 @@ async fn watchable(shared: &Shared, session: &dyn Session, root: &str) -> Result
     }
 }
 
-/// Znodes whose children are asked for in one request: names only, so that even large values cost nothing.
+/// Znodes whose children are asked for in one request: names only, so that even large values cost
+/// nothing.
 const LISTS: usize = 64;
 
-/// Looks through the names of the routes. Listing the children of a znode needs the same READ as its data.
+/// Looks through the names of the routes. Listing the children of a znode needs the same READ as
+/// its data.
 async fn readable(shared: &Shared, session: &dyn Session, range: &Range<'_>) -> Result<Vec<Finding>, StoreError> {
     let begun = Instant::now();
     let mut names = Names::default();
@@ -113,14 +115,15 @@ async fn readable(shared: &Shared, session: &dyn Session, range: &Range<'_>) -> 
 /// Where Keepstep keeps its state.
 const STATE: &str = "/_keepstep";
 
-/// Tries to create persistent and ephemeral znodes where Keepstep keeps its state, without leaving anything. Answers whether the
-/// place exists.
+/// Tries to create persistent and ephemeral znodes where Keepstep keeps its state, without leaving
+/// anything. Answers whether the place exists.
 async fn try_to_write(shared: &Shared, session: &dyn Session) -> Result<bool, StoreError> {
     let wrong = |error: Error| explain(&shared.place, &error);
     let exists = session.stat(STATE).await.map_err(wrong)?.is_some();
     let own = format!("{STATE}/{}", shared.settings.pipeline);
     let has_own = session.stat(&own).await.map_err(wrong)?.is_some();
-    // The check fails, so the creates of the same multi never take effect; which of them fails first is the answer.
+    // The check fails, so the creates of the same multi never take effect; which of them fails
+    // first is the answer.
     let mut writes = Vec::new();
     if !exists {
         writes.push(WriteOp::Create { path: STATE, data: b"", mode: CreateMode::Persistent, acl: &OPEN });

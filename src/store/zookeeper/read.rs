@@ -1,4 +1,5 @@
-//! Reads of znodes: many in one request, requests split by their bytes and by what their answers hold.
+//! Reads of znodes: many in one request, requests split by their bytes and by what their answers
+//! hold.
 
 use super::ancestors::{Ancestors, unknown};
 use super::fault::{explain, is_broken};
@@ -119,9 +120,10 @@ impl Shared {
         Ok(readings)
     }
 
-    /// Notes when those that are absent can have been deleted at the latest: pzxid of the nearest ancestor that is there (0 if there is
-    /// none, a chroot that is missing), which is the zxid of the last creation or deletion in it. That a lagging server of the watches
-    /// may still tell of a time before is known by it as well. Where no znode is ever created it is not asked for.
+    /// Notes when those that are absent can have been deleted at the latest: pzxid of the nearest
+    /// ancestor that is there (0 if there is none, a chroot that is missing), which is the zxid of
+    /// the last creation or deletion in it. That a lagging server of the watches may still show an
+    /// earlier state is known by it as well. Where no znode is ever created it is not asked for.
     async fn date_deletions(
         &self,
         session: &dyn Session,
@@ -146,7 +148,7 @@ impl Shared {
                 for (path, stat) in together.iter().zip(futures::future::join_all(asked).await) {
                     let pzxid = match stat {
                         Ok(stat) => stat.map(|stat| stat.pzxid),
-                        // It may not be looked at: then the events have to tell.
+                        // It may not be read: then only events report the change.
                         Err(Error::NoAuth) => Some(i64::MAX),
                         Err(error) => return Err(explain(&self.place, &error)),
                     };

@@ -1,4 +1,5 @@
-//! The two sessions that all pipelines of a worker share on one ensemble, and what they need to know only once.
+//! The two sessions that all pipelines of a worker share on one ensemble, and what they need to
+//! know only once.
 //!
 //! ```text
 //!   pipeline 1 --\                 /--> source session    a persistent recursive watch for each root; reads after an event
@@ -6,9 +7,10 @@
 //!   pipeline … --/                 \--> control session   places in line, claims, multis, walks, reads after `sync`
 //! ```
 //!
-//! A session does not end with an ownership, so whatever a pipeline put there goes by a request of its own (see
-//! [`super::tenure`]); it ends when the last pipeline lets go of it. The client dispatches the events of one session to
-//! the watchers of all paths, so each pipeline listens by itself and none is known here.
+//! A session does not end with an ownership, so whatever a pipeline put there goes by a request of
+//! its own (see [`super::tenure`]); it ends when the last pipeline lets go of it. The client
+//! dispatches the events of one session to the watchers of all paths, so each pipeline listens by
+//! itself and none is known here.
 
 use super::acl::OPEN;
 use super::fault::{Unopened, unopened};
@@ -18,8 +20,8 @@ use super::place::Place;
 use super::session::{Access, CreateMode, Ensemble, Error, Session, SessionState};
 use super::size::{REQUEST_BYTES_MAX, TOGETHER_BYTES};
 use crate::env::{self, Instant};
-use crate::store::held::Held;
 use crate::store::request::RequestLimit;
+use crate::store::shared_connection::SharedConnection;
 use crate::store::{FailureKind, StoreError};
 use futures::stream::StreamExt as _;
 use std::ops::Deref;
@@ -30,7 +32,8 @@ use std::time::Duration;
 /// An attempt to connect takes at most this long; the pipeline tries again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer to [`Sessions::probe`] serves all pipelines of a worker for this long: each asks about once a second.
+/// An answer to [`Sessions::probe`] serves all pipelines of a worker for this long: each asks about
+/// once a second.
 const PROBE_FRESH: Duration = Duration::from_millis(900);
 
 /// A probe takes at most this long.
@@ -86,7 +89,7 @@ pub(super) enum Probe {
     Zxid(i64),
     /// Our state is not there.
     Blank,
-    /// It did not tell.
+    /// There was no answer.
     Silent,
 }
 
@@ -94,8 +97,8 @@ pub(super) enum Probe {
 pub struct Sessions {
     access: Access,
     ensemble: Arc<dyn Ensemble>,
-    control: Held<OpenSession, Unopened>,
-    source: Held<OpenSession, Unopened>,
+    control: SharedConnection<OpenSession, Unopened>,
+    source: SharedConnection<OpenSession, Unopened>,
     /// What all pipelines know of other workers.
     pub(super) group: Group,
     version: Mutex<String>,
@@ -111,8 +114,8 @@ impl Sessions {
         Sessions {
             access,
             ensemble,
-            control: Held::default(),
-            source: Held::default(),
+            control: SharedConnection::default(),
+            source: SharedConnection::default(),
             group: Group::default(),
             version: Mutex::default(),
             probed: tokio::sync::Mutex::default(),
@@ -168,7 +171,8 @@ impl Sessions {
         }
     }
 
-    /// Asks on a session of its own how far the ensemble is, by a znode with this prefix that goes with the session.
+    /// Asks on a session of its own how far the ensemble is, by a znode with this prefix that goes
+    /// with the session.
     pub(super) async fn probe(&self, prefix: &str) -> Probe {
         let mut probed = self.probed.lock().await;
         if let Some((_, probe)) = probed.filter(|(at, _)| at.elapsed() < PROBE_FRESH) {
@@ -187,7 +191,7 @@ impl Sessions {
         probe
     }
 
-    /// A session that answers, or the error as the pipeline that asks says it.
+    /// A session that answers, or the error as the pipeline that asks reports it.
     async fn ready(
         &self,
         asking: &Place,
@@ -215,7 +219,8 @@ impl Sessions {
     }
 }
 
-/// Asks the first server that answers for its version, by the four-letter word `srvr` (allowed by default since 3.5).
+/// Asks the first server that answers for its version, by the four-letter word `srvr` (allowed by
+/// default since 3.5).
 pub(super) async fn version(ensemble: &dyn Ensemble, connect: &str) -> Option<String> {
     let hosts = connect.split('/').next()?;
     for host in hosts.split(',') {

@@ -1,4 +1,5 @@
-//! What the parts of the room share: the settings and the few things that have a lock of their own, each with one purpose.
+//! What the parts of the room share: the settings and the few things that have a lock of their own,
+//! each with one purpose.
 
 use super::lock::lock;
 use super::parents::Parents;
@@ -26,7 +27,8 @@ pub struct Settings {
     pub pipeline: String,
     /// This worker.
     pub worker: Worker,
-    /// Names the routes of this worker's file: workers with others are not given a pipeline to spread them.
+    /// Names the routes of this worker's file: workers with others are not given a pipeline to
+    /// spread them.
     pub routes_digest: String,
     /// The worker ends when all is in step, so it is given no pipeline that another can have.
     pub once: bool,
@@ -34,15 +36,15 @@ pub struct Settings {
     pub roots: Vec<String>,
 }
 
-/// Pause before a read of the journal is tried again after a lost connection. The client waits for the reconnect
-/// itself, so this only keeps a flapping connection from spinning.
+/// Pause before a read of the journal is tried again after a lost connection. The client waits for
+/// the reconnect itself, so this only keeps a flapping connection from spinning.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes that the answers of one read request should hold.
 pub(super) const READ_BYTES: usize = 2 * 1024 * 1024;
 
-/// Znodes of one read request. More gains nothing, and it bounds what a request of unexpectedly large znodes answers
-/// (64 MB).
+/// Znodes of one read request. More gains nothing, and it bounds what a request of unexpectedly
+/// large znodes answers (64 MB).
 pub(super) const READS_MAX: usize = 64;
 
 /// See the module.
@@ -52,7 +54,7 @@ pub(super) struct Shared {
     /// The ownership, or what leads to it.
     pub(super) tenure: Mutex<Option<Arc<Tenure>>>,
     /// An ownership may have left znodes of ours behind.
-    pub(super) owes: AtomicBool,
+    pub(super) may_have_left_znodes: AtomicBool,
     pub(super) source: Mutex<Option<Arc<OpenSession>>>,
     pub(super) parents: Parents,
     pub(super) sizes: Sizes,
@@ -86,7 +88,7 @@ impl Shared {
             place,
             settings,
             tenure: Mutex::new(None),
-            owes: AtomicBool::new(false),
+            may_have_left_znodes: AtomicBool::new(false),
             source: Mutex::new(None),
             parents: Parents::default(),
             watermark: Watermark::default(),

@@ -4,10 +4,10 @@
 //!   multi = check(epoch) + creates of missing ancestors + writes + set_data(journal slot)
 //! ```
 //!
-//! A multi is all or nothing. A member that is refused is taken out and the rest is sent again, a few times; then the
-//! rest is handed back to be observed. When the connection is lost before the answer, the journal slot tells: requests
-//! of one session are served in order, so once the slot can be read, after `sync`, the multi has been applied or never will
-//! be.
+//! A multi is all or nothing. A member that is refused is taken out and the rest is sent again, a
+//! few times; then the rest is handed back to be observed. When the connection is lost before the
+//! answer, the journal slot shows the outcome: requests of one session are served in order, so once
+//! the slot can be read, after `sync`, the multi has been applied or never will be.
 
 use super::fault::explain;
 use super::journal::{self, SLOTS};
@@ -31,14 +31,16 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Multis of one call; what does not fit is handed back. Half of the slots, so that two calls go at the same time.
+/// Multis of one call; what does not fit is handed back. Half of the slots, so that two calls go at
+/// the same time.
 const MULTIS: usize = SLOTS / 2;
 
-/// Which operation of a multi checks that the lineage is as the owner left it. The one before is the fence.
+/// Which operation of a multi checks that the lineage is as the owner left it. The one before is
+/// the fence.
 const LINEAGE: usize = 1;
 
-/// Refused members that are taken out of one multi before the rest is handed back: each try costs a transaction on all
-/// servers.
+/// Refused members that are taken out of one multi before the rest is handed back: each try costs a
+/// transaction on all servers.
 const TRIES: usize = 8;
 
 /// Pauses between reads of the journal after a lost connection grow up to this.
@@ -57,7 +59,8 @@ pub(super) async fn write(shared: &Shared, writes: &[ZnodeWrite<'_>]) -> Result<
         return Err(StoreError::fenced(FailureKind::Session, format!("{}: the ownership has ended", shared.place)));
     };
     let runs = multis.into_iter().zip(&slots).map(|(multi, slot)| run(shared, &tenure, multi, *slot));
-    // Every run is seen to its end: one that fails must not cut off another whose outcome is not yet known.
+    // Every run is seen to its end: one that fails must not cut off another whose outcome is not
+    // yet known.
     let mut failure = None;
     // In the session's queue after them, so that ancestors hold up nobody else's write.
     let ancestors = create_ancestors(shared, &tenure, &deep);
@@ -121,7 +124,8 @@ async fn run(
                 );
                 return Ok(done);
             }
-            // The tide was raised meanwhile, or this is an older copy of the ensemble, in which a version says nothing.
+            // The tide was raised meanwhile, or this is an older copy of the ensemble, in which a
+            // version proves nothing.
             Err(MultiWriteError::OperationFailed { index: LINEAGE, .. }) => {
                 refused += 1;
                 lineage::check(shared, session).await?;
@@ -239,8 +243,8 @@ fn done(member: &Member<'_>, found: Option<ZkVersion>, mzxid: i64) -> ZnodeOutco
     ZnodeOutcome::Done { base, recreated }
 }
 
-/// As [`outcome`], from the journal. Whether it met another incarnation only the znode can tell, if it is still as we left
-/// it.
+/// As [`outcome`], from the journal. Whether it met another incarnation only the znode can show, if
+/// it is still as we left it.
 async fn recovered(session: &dyn Session, member: &Member<'_>, mzxid: i64) -> ZnodeOutcome {
     let found = match member.write.op {
         ZnodeOp::Set(_) => session.stat(member.write.path).await.ok().flatten(),
@@ -307,7 +311,8 @@ async fn resolve(
     tracing::debug!(store = shared.settings.name, %error, "the answer to a multi was lost; asking the journal");
     let mut pause = RETRY_PAUSE;
     loop {
-        // The session may be with another server by now, which may lag behind the one that took the multi.
+        // The session may be with another server by now, which may lag behind the one that took the
+        // multi.
         let read = match session.sync().await {
             Ok(()) => session.data(&shared.place.slot_path(slot)).await,
             Err(error) => Err(error),
@@ -339,7 +344,8 @@ async fn resolve(
                     ),
                 ));
             }
-            // Until it is known whether the multi was applied, nothing else may be done with its pairs.
+            // Until it is known whether the multi was applied, nothing else may be done with its
+            // pairs.
             Err(_) => {
                 env::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);

@@ -1,5 +1,5 @@
-//! The bytes of requests to ZooKeeper, as the client encodes them (jute): computed before a request is sent, since a server that gets a
-//! larger one closes the connection.
+//! The bytes of requests to ZooKeeper, as the client encodes them (jute): computed before a request
+//! is sent, since a server that gets a larger one closes the connection.
 //!
 //! ```text
 //!   request   = xid 4, kind 4, then the operation; a multi: each operation behind a header of 9, and one such header at the end
@@ -17,8 +17,8 @@ use crate::store::{ZnodeOp, ZnodeWrite};
 /// Bytes of one request that a server takes: the default of `jute.maxbuffer`.
 pub(super) const REQUEST_BYTES_MAX: usize = 1_048_575;
 
-/// Bytes of a request of several operations: half of what is taken, since a transaction grows on its way through the ensemble, and
-/// larger ones are not faster.
+/// Bytes of a request of several operations: half of what is taken, since a transaction grows on
+/// its way through the ensemble, and larger ones are not faster.
 pub(super) const TOGETHER_BYTES: usize = 512 * 1024;
 
 /// What each request begins with.
@@ -37,7 +37,8 @@ pub(super) const MULTI: usize = REQUEST + OPERATION;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     chroot: usize,
-    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the
+    /// journal.
     multi: usize,
 }
 
@@ -50,7 +51,8 @@ impl Sizes {
         Sizes { multi: MULTI + checks + slot + journal::MILESTONE_BYTES, ..sizes }
     }
 
-    /// What a multi of the owner has besides its writes, their ancestors and their parts of the journal.
+    /// What a multi of the owner has besides its writes, their ancestors and their parts of the
+    /// journal.
     pub(super) fn multi(self) -> usize {
         self.multi
     }
@@ -96,7 +98,8 @@ impl Sizes {
         self.write(write.op, write.path.len(), write.data.len(), self::acl(acl)) + journal::entry_bytes(write.key.len())
     }
 
-    /// A multi of the owner with one write, as far as it is known without its ancestors and their ACL.
+    /// A multi of the owner with one write, as far as it is known without its ancestors and their
+    /// ACL.
     pub(super) fn alone_in_multi(self, op: ZnodeOp, path: usize, data: usize, key: usize) -> usize {
         self.multi + self.write(op, path, data, 0) + journal::entry_bytes(key)
     }

@@ -1,10 +1,11 @@
 //! The watch source: persistent recursive watches on the session of all sources of this worker.
 //!
-//! `Disconnected -> Watching`, and back whenever the session says anything. Events of a reconnect are lost by the
-//! server (ZOOKEEPER-4698), and zookeeper-client 0.11.2 does not even register persistent watches again
-//! (`session/watch.rs:446`: `index = index.max(index)`), so every session event means: watch anew, drop the old watch,
-//! let the pipeline compare everything. Each pipeline does so for its own roots. Reads of this session use no one-shot watches: on servers
-//! before 3.9 one on the root of a recursive watch would silence it (ZOOKEEPER-4466).
+//! `Disconnected -> Watching`, and back at every event of the session. Events of a reconnect are
+//! lost by the server (ZOOKEEPER-4698), and zookeeper-client 0.11.2 does not even register
+//! persistent watches again (`session/watch.rs:446`: `index = index.max(index)`), so every session
+//! event means: watch anew, drop the old watch, let the pipeline compare everything. Each pipeline
+//! does so for its own roots. Reads of this session use no one-shot watches: on servers before 3.9
+//! one on the root of a recursive watch would silence it (ZOOKEEPER-4466).
 
 use super::fault::explain;
 use super::fault::no_session;
@@ -19,7 +20,8 @@ use futures::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pauses between attempts to connect grow up to the longest, and begin anew after a connection that has lasted.
+/// Pauses between attempts to connect grow up to the longest, and begin anew after a connection
+/// that has lasted.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const LASTING: Duration = Duration::from_secs(10);
@@ -116,7 +118,8 @@ async fn listen(watches: Vec<Events>, hints: &Arc<dyn Hints>, old: &mut Vec<Even
     let mut all: FuturesUnordered<_> = watches.into_iter().map(until_session_event).collect();
     match all.next().await {
         Some((state, events)) => {
-            // The others get the same session event; their remaining node events are covered by the comparison.
+            // The others get the same session event; their remaining node events are covered by the
+            // comparison.
             old.push(events);
             state
         }

@@ -1,5 +1,6 @@
-//! What one ownership of a pipeline holds: its place in line, its fence, its journal slots. Each ownership has its own,
-//! so whatever is left of an earlier one can neither use nor free what belongs to a later one.
+//! What one ownership of a pipeline holds: its place in line, its fence, its journal slots. Each
+//! ownership has its own, so whatever is left of an earlier one can neither use nor free what
+//! belongs to a later one.
 
 use super::journal::SLOTS;
 use super::lock::lock;
@@ -48,8 +49,9 @@ impl Tenure {
         }
     }
 
-    /// Takes as many free slots, all at once, so that two calls cannot wait for each other's. `None` once it has ended:
-    /// slots whose sidecars were never written are not given back, so nobody may wait for them then.
+    /// Takes as many free slots, all at once, so that two calls cannot wait for each other's.
+    /// `None` once it has ended: slots whose sidecars were never written are not given back, so
+    /// nobody may wait for them then.
     pub(super) async fn take_slots(&self, count: usize) -> Option<Vec<usize>> {
         self.slots_free.acquire_many(u32::try_from(count).unwrap_or(1)).await.ok()?.forget();
         let mut slots = lock(&self.slots);
@@ -89,7 +91,8 @@ impl Tenure {
         self.slots_free.add_permits(missing.len());
     }
 
-    /// Whether this ephemeral znode is our session's. Its name does not tell: once the znode above was deleted, numbers begin anew.
+    /// Whether this ephemeral znode is our session's. Its name does not show it: sequence numbers
+    /// begin anew once the znode above was deleted.
     pub(super) fn holds(&self, stat: &Stat) -> bool {
         stat.ephemeral_owner == self.session.id()
     }

@@ -1,4 +1,5 @@
-//! The identity of the ensemble, by chroot, and what it remembers of a pipeline: see `store/ties.rs`.
+//! The identity of the ensemble, by chroot, and what it remembers of a pipeline: see
+//! `store/ties.rs`.
 
 use super::acl::{OPEN, READABLE};
 use super::fault::explain;

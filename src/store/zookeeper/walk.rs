@@ -18,8 +18,8 @@ const REQUESTS: usize = 8;
 /// Bytes of the paths of one step.
 const PATHS_BYTES: usize = 4 << 20;
 
-/// Steps that are under way beside the one that is looked at: the server is never without work, and what is held stays within
-/// three steps.
+/// Steps that are under way beside the one that is looked at: the server is never without work, and
+/// what is held stays within three steps.
 const AHEAD: usize = 2;
 
 /// See [`Walk`].
@@ -131,7 +131,7 @@ impl Subtrees {
                     self.denied.push((path, reason));
                 }
                 Err(why) => self.denied.push((path, format!("{}: {why}", self.shared.place))),
-                // Gone since it was listed: its event has told.
+                // Gone since it was listed, which an event has reported.
                 Ok(_) => {}
             }
         }

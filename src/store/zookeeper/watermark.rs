@@ -1,4 +1,5 @@
-//! How far the ensemble has come as far as this worker knows: the newest zxid, its lineage with the tide, the offset of its clock.
+//! How far the ensemble has come as far as this worker knows: the newest zxid, its lineage with the
+//! tide, the offset of its clock.
 
 use super::lock::lock;
 use super::place::Place;
@@ -45,7 +46,8 @@ impl Watermark {
         self.newest_zxid.load(Ordering::Relaxed)
     }
 
-    /// An ownership begins, in this lineage and with this transaction: what was seen before is of another owner's time.
+    /// An ownership begins, in this lineage and with this transaction: what was seen before is of
+    /// another owner's time.
     pub(super) fn begin(&self, lineage: Lineage, zxid: i64) {
         *lock(&self.lineage) = Some(lineage);
         self.newest_zxid.store(zxid, Ordering::Relaxed);
@@ -59,7 +61,8 @@ impl Watermark {
         lock(&self.lineage).as_ref().map_or(0, |lineage| lineage.tide)
     }
 
-    /// The lineage znode and the version that it has, as far as this owner knows: what each write checks.
+    /// The lineage znode and the version that it has, as far as this owner knows: what each write
+    /// checks.
     pub(super) fn mark(&self, place: &Place) -> (String, i32) {
         (place.lineage_path(), self.tide())
     }
@@ -75,7 +78,8 @@ impl Watermark {
         *lock(&self.clock)
     }
 
-    /// The ensemble stamped something with this time, that was sent at this one of ours and is answered now.
+    /// The ensemble stamped something with this time, that was sent at this one of ours and is
+    /// answered now.
     pub(super) fn measure_clock(&self, sent_ms: i64, stamp_ms: i64) {
         lock(&self.clock).measure(sent_ms, steady_ms(), stamp_ms);
     }

@@ -136,6 +136,8 @@ pub(super) fn explain(settings: &Settings, doing: &str, error: &KafkaError) -> S
     match error {
         // The value is left out: it may be a secret.
         KafkaError::ClientConfig(_, why, key, _) => {
+            // librdkafka has no code for a property that this build lacks: `rd_kafka_anyconf_set_prop` in
+            // rdkafka_conf.c answers as for a wrong value, with a text that ends in "at build time".
             let hint = if why.contains("at build time") { "; build with `--features kafka-tls`" } else { "" };
             return StreamError::Refused(format!("stream.kafka.config: {key}: {why}{hint}"));
         }

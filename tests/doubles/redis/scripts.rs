@@ -25,11 +25,11 @@ const ALLOW_OOM: Flags = Flags { is_said: true, writes: true, allows_oom: true }
 const NO_WRITES: Flags = Flags { is_said: true, writes: false, allows_oom: true };
 
 pub const ALL: [Script; 11] = [
-    Script { name: "OBSERVE", sha: "514e1c1fe25a7e32a3c3817ba6158200b3de85c9", flags: ALLOW_OOM, run: observe },
-    Script { name: "APPLY", sha: "dc52ef1433cfe484de9a8815f9ed9378c5c7426b", flags: PLAIN, run: apply },
-    Script { name: "APPLY_FREEING", sha: "cbde5272cb4ca465edecfcb489727dd443c0a2f9", flags: ALLOW_OOM, run: apply },
-    Script { name: "COMPLETE", sha: "e2ad7c49850ad0149bff4bc3f8f51a52f879ff37", flags: ALLOW_OOM, run: complete },
-    Script { name: "LOOK", sha: "53b6f980cb8e500595b5fbf54b8057ba9713a44f", flags: NO_FLAGS_LINE, run: look },
+    Script { name: "OBSERVE", sha: "9ff92aea13421c81bbcee1c12216287d0d270dfc", flags: ALLOW_OOM, run: observe },
+    Script { name: "APPLY", sha: "77841a2c9fc3acfce76803e6487d57aa67ef3ac7", flags: PLAIN, run: apply },
+    Script { name: "APPLY_FREEING", sha: "a74cea935ba06ff2021140098574a366d7c4a12d", flags: ALLOW_OOM, run: apply },
+    Script { name: "COMPLETE", sha: "db998cbf866fd1d22679756d9408ccfeeb897828", flags: ALLOW_OOM, run: complete },
+    Script { name: "LOOK", sha: "62c0ff313ca197cab8c65e83f97343d0482520e3", flags: NO_FLAGS_LINE, run: look },
     Script { name: "EDIT", sha: "a1d6d5f1fbe81a76a8e6ebb913465b7d2e4719ed", flags: PLAIN, run: edit },
     Script { name: "EDIT_FREEING", sha: "06b0c6e2885e8a70f8381658e4cd5f3f9ba70dcb", flags: ALLOW_OOM, run: edit },
     Script { name: "STATE", sha: "d1fae17e7cc0bf6ba49ac306bd0ea5a00cf500da", flags: ALLOW_OOM, run: state },
@@ -76,7 +76,7 @@ fn sha1hex(bytes: &[u8]) -> Bytes {
 }
 
 fn is_wrong_type(error: &str) -> bool {
-    error.contains("WRONGTYPE")
+    error.starts_with("WRONGTYPE ")
 }
 
 /// What a script reads of a bucket for one key.
