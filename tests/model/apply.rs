@@ -2,14 +2,15 @@
 
 use crate::config::{Bug, Config};
 use crate::news::Event;
+use crate::redis::{Field, Kept};
 use crate::round::settle;
 use crate::truth::{Effects, How, replace};
-use crate::twin::{self, Code};
-use crate::worker::{connect, die, epoch, note_in_redis, observe};
-use crate::world::{B, Content, Ky, Op, Pc, Worker, World, Zn, some};
-use keepstep::pipeline::round::{Outcome, Write, ZnodeWritten};
+use crate::worker::{connect, die, held, note_in_redis, observe};
+use crate::world::{B, Content, Op, Pc, Worker, World, Zn, some};
+use keepstep::pipeline::round::{self, Outcome, ZnodeWritten};
 use keepstep::plan::guard::{self, Fate, Late};
 use keepstep::plan::{KeyOp, Task, ZnodeOp};
+use keepstep_doubles::redis::rules::{Code, Rule, Write};
 use std::ops::ControlFlow;
 
 /// Whether a note waits for a look at the key first. `None`: it is refused; `Some(false)`: it waits for its turn.
@@ -38,36 +39,21 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
     Some(false)
 }
 
-/// APPLY with one member; answers its outcome, or nothing where the worker ended or its connection did.
+/// APPLY with one member; answers its outcome, or nothing where the worker ended.
 fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Option<Code> {
-    let worker = world.workers[i];
-    let (look, todo) = (worker.look, worker.todo);
-    let mut bucket = world.redis.bucket.get();
-    let held = world.redis.key;
-    let nonce = if op == KeyOp::Note && !cfg.has(Bug::NonceNotCompared) { u64::from(look.nonce) } else { 0 };
-    let entry = look.base.get();
-    let value = if cfg.has(Bug::KeyWrittenWhateverItHolds) { some(todo.expect) } else { some(held.is.value) };
+    let Worker { look, todo, .. } = world.workers[i];
     let late = match (todo.taken_back, todo.unproven) {
         (true, _) => Late::TakenBack,
         (false, true) => Late::Unproven,
         (false, false) => Late::AsItIs,
     };
-    let write =
-        twin::Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
-    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
-    let before = bucket.epoch;
-    let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
-    if cfg.has(Bug::EpochNotCheckedByScripts) && bucket.epoch.is_some() {
-        bucket.epoch = Some(before.unwrap_or(u64::from(worker.epoch)));
-    }
+    let leave = B::from(late.note(look.base.get(), base.get(), None).flatten());
+    let nonce = if op == KeyOp::Note { look.nonce } else { 0 };
+    let code = held(cfg, world, i).apply(&Write { op, expect: todo.expect, sidecar: look.base, nonce, leave });
     if code == Code::Fenced {
         die(world, i);
         return None;
     }
-    if code == Code::Done && before.is_none() && bucket.epoch.is_some() {
-        world.nonces += 1;
-    }
-    world.redis.bucket.set(&bucket);
     Some(code)
 }
 
@@ -89,39 +75,37 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
             Some(true) => {}
         }
     }
+    let before = world.redis.key;
     let Some(code) = script(cfg, world, i, op, todo.base) else { return };
     if code == Code::Refused || todo.taken_back {
         return key_written(cfg, &mut world.workers[i], Outcome::Refused);
     }
-    let held = world.redis.key;
-    let is_nothing = op == KeyOp::Delete && held.is.value == 0;
+    let is_nothing = op == KeyOp::Delete && before.is.value == 0;
     if op != KeyOp::Note {
-        let mut is = todo.write;
-        if op == KeyOp::Delete {
-            is.value = 0;
-        }
-        let is_unseen = todo.baseless || todo.over != held.is.last;
+        let mut is = world.redis.key.is;
+        let is_unseen = todo.baseless || todo.over != before.is.last;
         let is_newer = world.was_restored && is.last > world.restored_at;
-        let is_agreed = is_newer && look.base.has_z && look.base.value == held.is.value;
+        let is_agreed = is_newer && look.base.has_z && look.base.value == before.is.value;
         let how = match (is_agreed, is_unseen) {
             (true, _) => How::Agreed,
             (false, true) => How::UnseenDelete,
             (false, false) => How::Plain,
         };
-        replace(cfg, world, held.is, &mut is, how, effects);
+        replace(cfg, world, before.is, &mut is, how, effects);
+        world.redis.key.is = is;
         let event = match (is_nothing, op) {
             (true, _) => Event::None,
             (false, KeyOp::Delete) => Event::Del,
             (false, _) => Event::Set,
         };
-        world.set_key(Ky { is, expires: false }, event);
+        world.tell_of_key(event);
         world.trailing = world.trailing.saturating_add(u8::from(!is_nothing));
     }
     key_written(cfg, &mut world.workers[i], Outcome::Done);
 }
 
 /// The write that is under way, as the machine has it.
-pub fn write_of(worker: &Worker) -> Write {
+pub fn write_of(worker: &Worker) -> round::Write {
     let (look, todo) = (worker.look, worker.todo);
     let task = match todo.op {
         Op::Note => Task::Redis { op: KeyOp::Note, expect: None, base: todo.base.get() },
@@ -129,7 +113,7 @@ pub fn write_of(worker: &Worker) -> Write {
         Op::Delete => Task::Redis { op: KeyOp::Delete, expect: some(todo.expect), base: todo.base.get() },
         Op::ZCreate | Op::ZSet(_) | Op::ZDelete(_) => Task::Znode { op: op_of(todo.op), base: todo.base.force() },
     };
-    Write {
+    round::Write {
         news: look.hint.news(),
         comparing: look.comparing,
         task,
@@ -328,12 +312,9 @@ pub fn mark(cfg: &Config, world: &mut World, i: usize) {
     connect(world, i);
     let worker = world.workers[i];
     let slot = usize::from(worker.todo.slot);
-    let marked = note_in_redis(cfg, world, i, |state| {
-        if !cfg.has(Bug::SlotsNeverMarked) {
-            state.marks[slot] = worker.slots[slot];
-        }
-    });
-    if !marked {
+    let mark = (Rule::Set, Field::Mark(slot), Kept::Number(worker.slots[slot]));
+    let marks = if cfg.has(Bug::SlotsNeverMarked) { Vec::new() } else { vec![mark] };
+    if note_in_redis(cfg, world, i, &marks) == Code::Fenced {
         return die(world, i);
     }
     let worker = &mut world.workers[i];

@@ -2,9 +2,11 @@
 
 use crate::config::{Bug, Config};
 use crate::news::{Event, Hint};
-use crate::worker::{die, note_hint};
+use crate::redis::{Field, Kept};
+use crate::worker::{die, note_hint, note_in_redis};
 use crate::world::{Budget, Content, Data, Ky, Life, NOBODY, Worker, World, Zn};
 use keepstep::change::Side;
+use keepstep_doubles::redis::rules::Rule;
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -264,7 +266,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if worker.run == world.run {
                 let _ = crate::worker::leave_milestone(cfg, world, i);
             }
-            world.redis.state.marks[slot] = version;
+            let _ = note_in_redis(cfg, world, i, &[(Rule::Set, Field::Mark(slot), Kept::Number(version))]);
         }
         _ => return hearing(cfg, world, step),
     }
@@ -347,7 +349,7 @@ fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         _ => {
             world.workers[i] = worker;
-            return look_at_redis(world, i);
+            return look_at_redis(cfg, world, i);
         }
     }
     world.workers[i] = worker;
@@ -384,7 +386,7 @@ pub fn hear_keys_out(world: &mut World, i: usize) {
 }
 
 /// As `store/redis/listener.rs`: INFO, then the canary.
-fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
+fn look_at_redis(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     let state = world.redis.state;
     let worker = &mut world.workers[i];
     let is_newer_owner = state.epoch > worker.epoch;
@@ -406,8 +408,8 @@ fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
         world.nonces += 1;
         worker.canary = world.nonces;
         worker.comparison.asked = true;
-        let (canary, epoch) = (worker.canary, worker.epoch);
-        (world.redis.state.canary, world.redis.state.epoch) = (canary, epoch);
+        let canary = (Rule::Set, Field::Canary, Kept::Number(worker.canary));
+        let _ = note_in_redis(cfg, world, i, &[canary]);
     }
     Some(())
 }

@@ -6,8 +6,8 @@ use crate::config::{Bug, Config};
 use crate::events::hear_keys_out;
 use crate::news::{Event, Hint};
 use crate::truth::{Effects, digest_of, record, znode_of};
-use crate::worker::{connect, die, finish, is_watched, leave_milestone, observe};
-use crate::world::{B, Content, Ky, Look, Op, Pc, Read, Todo, Worker, World, Zn};
+use crate::worker::{Left, connect, die, finish, is_watched, leave_milestone, observe};
+use crate::world::{B, Content, Ky, Look, Mile, Op, Pc, Read, Todo, Worker, World, Zn};
 use keepstep::change::Side;
 use keepstep::pipeline::hint::News;
 use keepstep::pipeline::round::{
@@ -442,12 +442,18 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         }
         Pc::Milestone => {
             only()?;
-            let left = leave_milestone(cfg, world, i);
-            let left = left.map(|(milestone, life)| LeftMilestone { milestone, life });
+            let left = match leave_milestone(cfg, world, i) {
+                Left::There(milestone, life) => Some(LeftMilestone { milestone, life }),
+                Left::NotThere => None,
+                Left::Fenced => {
+                    die(world, i);
+                    return Some(());
+                }
+            };
             let worker = &mut world.workers[i];
             match write_of(worker).milestone_written(left, keepstep::pipeline::round::Pause::None) {
                 ControlFlow::Continue(write) => {
-                    (worker.todo.milestone, worker.pc) = (crate::twin::Mile::of(write.milestone), Pc::Multi);
+                    (worker.todo.milestone, worker.pc) = (Mile::of(write.milestone), Pc::Multi);
                 }
                 ControlFlow::Break(_) if cfg.has(Bug::WrittenWithoutMilestone) => worker.pc = Pc::Multi,
                 ControlFlow::Break(end) => settle(cfg, worker, end),

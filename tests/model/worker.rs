@@ -3,10 +3,10 @@
 
 use crate::config::{Bug, Config};
 use crate::news::Hint;
+use crate::redis::{self, Field, Held, Kept, Update};
 use crate::round::{begin_look, read_walked, see_both};
 use crate::truth::Effects;
-use crate::twin::{self, Code, Mile};
-use crate::world::{Comparison, Life, Look, Pc, Read, SLOTS, Stage, State, Worker, World, some};
+use crate::world::{B, Comparison, Life, Look, Mile, Pc, Read, SLOTS, Stage, State, Worker, World, some};
 use keepstep::change::Side;
 use keepstep::pipeline::comparison::{self, Busy};
 use keepstep::pipeline::sources::Sources;
@@ -14,6 +14,7 @@ use keepstep::pipeline::takeover::Owning;
 use keepstep::plan::guard::{self, Late, Milestone, Remembered};
 use keepstep::plan::{Base, Ensemble};
 use keepstep::store::Lease;
+use keepstep_doubles::redis::rules::{Code, Rule};
 
 /// It ends, and with it whatever it knew.
 pub fn die(world: &mut World, i: usize) {
@@ -53,27 +54,15 @@ pub fn connect(world: &mut World, i: usize) {
     }
 }
 
-/// OBSERVE, as `twin` has it; `false`: fenced.
-pub fn observe(cfg: &Config, world: &mut World, i: usize) -> bool {
-    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
-    let mut bucket = world.redis.bucket.get();
-    let before = bucket;
-    if twin::observe(&mut bucket, epoch, u64::from(world.nonces) + 1) == Code::Fenced {
-        return false;
-    }
-    if before.epoch.is_none() {
-        world.nonces += 1;
-    }
-    let keeps = cfg.has(Bug::EpochNotRaisedByReading) || cfg.has(Bug::EpochNotCheckedByScripts);
-    if keeps {
-        bucket.epoch = Some(before.epoch.unwrap_or(u64::from(world.workers[i].epoch)));
-    }
-    world.redis.bucket.set(&bucket);
-    true
+/// The pair in Redis, as the scripts see it that this worker calls.
+pub fn held<'a>(cfg: &Config, world: &'a mut World, i: usize) -> Held<'a> {
+    let Worker { epoch, todo, .. } = world.workers[i];
+    Held { data: &mut world.redis, nonces: &mut world.nonces, epoch, value: todo.write, kindness: cfg.kindness() }
 }
 
-pub fn epoch(world: &World, i: usize) -> u64 {
-    u64::from(world.workers[i].epoch)
+/// OBSERVE; `false`: fenced.
+pub fn observe(cfg: &Config, world: &mut World, i: usize) -> bool {
+    held(cfg, world, i).observe() != Code::Fenced
 }
 
 /// One step of the takeover, as `Pipeline::lease`.
@@ -100,7 +89,8 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
             worker.compared_evicted = state.evicted;
             worker.canary = canary;
             worker.life = Life::Reading;
-            if !note_in_redis(cfg, world, i, |state| state.canary = canary) {
+            let canary = (Rule::Set, Field::Canary, Kept::Number(canary));
+            if note_in_redis(cfg, world, i, &[canary]) == Code::Fenced {
                 die(world, i);
             }
         }
@@ -119,14 +109,9 @@ pub fn lease(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
         Life::Marking => {
             connect(world, i);
             let journal = world.workers[i].journal;
-            let noted = note_in_redis(cfg, world, i, |state| {
-                for (slot, mark) in journal.iter().zip(&mut state.marks) {
-                    if slot.kind != 0 && !cfg.has(Bug::SlotsNeverMarked) {
-                        *mark = slot.version;
-                    }
-                }
-            });
-            if !noted {
+            let full = journal.iter().enumerate().filter(|(_, slot)| slot.kind != 0 && !cfg.has(Bug::SlotsNeverMarked));
+            let marks = full.map(|(at, slot)| (Rule::Set, Field::Mark(at), Kept::Number(slot.version)));
+            if note_in_redis(cfg, world, i, &marks.collect::<Vec<_>>()) == Code::Fenced {
                 die(world, i);
                 return Some(());
             }
@@ -190,7 +175,7 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
     let worker = world.workers[i];
     let may_be_older = worker.compared_run != worker.run;
     let owned = owning(&worker.remembered, 0).owned(Lease {
-        epoch: epoch(world, i),
+        epoch: u64::from(worker.epoch),
         ensemble: Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) },
         lost: None,
     });
@@ -221,62 +206,61 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
                 }
             }
         }
-        let mut bucket = world.redis.bucket.get();
-        let nonce = if cfg.has(Bug::NonceNotCompared) { bucket.nonce } else { u64::from(slot.nonce) };
         let sequence = slot.base.force().sequence;
-        if twin::complete(&mut bucket, epoch(world, i), nonce, sequence, later) == Code::Fenced {
+        if held(cfg, world, i).complete(slot.nonce, sequence, B::from(later)) == Code::Fenced {
             return die(world, i);
         }
-        world.redis.bucket.set(&bucket);
     }
     world.workers[i].life = Life::Marking;
 }
 
-/// As `store/redis/state.rs`; answers the milestone, and the life of the data set in which it was left.
-pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Option<(Milestone, u64)> {
+/// What became of a milestone that was to be left in Redis.
+pub enum Left {
+    /// It is there, and in this life of the data set.
+    There(Milestone, u64),
+    /// The one before it is not: this data set is another one.
+    NotThere,
+    Fenced,
+}
+
+/// As `store/redis/state.rs`.
+pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Left {
     connect(world, i);
     if world.workers[i].branch == 0 {
         world.nonces += 1;
         world.workers[i].branch = world.nonces;
     }
     world.workers[i].given += 1;
-    let (worker, held) = (world.workers[i], world.redis.state.milestone);
-    let is_there = held.branch == worker.branch && held.number >= worker.left;
-    if worker.left > 0 && !is_there && !cfg.has(Bug::MilestonePutWhateverWasThere) {
-        let worker = &mut world.workers[i];
-        (worker.branch, worker.given, worker.left) = (0, 0, 0);
-        return None;
+    let worker = world.workers[i];
+    let of = |number| Mile { branch: worker.branch, number };
+    let next = of(worker.given);
+    let before = (worker.left > 0).then(|| (Rule::Has, Field::Milestone, Kept::Milestone(of(worker.left))));
+    let changes: Vec<Update> =
+        before.into_iter().chain([(Rule::Milestone, Field::Milestone, Kept::Milestone(next))]).collect();
+    match note_in_redis(cfg, world, i, &changes) {
+        Code::Fenced => Left::Fenced,
+        Code::Refused => {
+            let worker = &mut world.workers[i];
+            (worker.branch, worker.given, worker.left) = (0, 0, 0);
+            Left::NotThere
+        }
+        Code::Done => {
+            world.workers[i].left = next.number;
+            let life = if cfg.has(Bug::MilestoneOfAnotherLife) { worker.look.life } else { worker.lives };
+            next.get().map_or(Left::NotThere, |milestone| Left::There(milestone, u64::from(life)))
+        }
     }
-    let milestone = Mile { branch: worker.branch, number: worker.given };
-    if !note_in_redis(cfg, world, i, |state| state.milestone = milestone) {
-        return None;
-    }
-    world.workers[i].left = milestone.number;
-    let life = if cfg.has(Bug::MilestoneOfAnotherLife) { worker.look.life } else { worker.lives };
-    milestone.get().map(|milestone| (milestone, u64::from(life)))
 }
 
-/// Every write of what Redis remembers, as `store/redis/state.rs`: a newer owner's is left alone, and how far the ensemble has come
-/// only rises in one lineage. `false`: fenced.
-pub fn note_in_redis(cfg: &Config, world: &mut World, i: usize, change: impl FnOnce(&mut State)) -> bool {
+/// Every write of what Redis remembers, as `store/redis/state.rs`: it says again how far the ensemble has come.
+pub fn note_in_redis(cfg: &Config, world: &mut World, i: usize, changes: &[Update]) -> Code {
     let worker = world.workers[i];
     if worker.fence == world.zk.fence {
         world.told_tide = worker.tide;
     }
-    let state = &mut world.redis.state;
-    if cfg.has(Bug::FormerOwnerRemembers) {
-        (state.zxid, state.tide) = (worker.zxid, worker.tide);
-    } else {
-        let is_others = state.epoch == worker.epoch && state.ensemble != 0 && state.ensemble != worker.lineage;
-        if state.epoch > worker.epoch || is_others {
-            return false;
-        }
-        let (zxid, tide) = if state.ensemble == worker.lineage { (state.zxid, state.tide) } else { (0, 0) };
-        (state.zxid, state.tide) = (zxid.max(worker.zxid), tide.max(worker.tide));
-    }
-    (state.epoch, state.ensemble) = (state.epoch.max(worker.epoch), worker.lineage);
-    change(state);
-    true
+    let rises = |field, number| (Rule::Rise, field, Kept::Number(number));
+    let all = [&[rises(Field::Zxid, worker.zxid), rises(Field::Tide, worker.tide)], changes].concat();
+    redis::state(&mut world.redis.state, (worker.epoch, worker.lineage), &all, cfg.kindness())
 }
 
 /// As the end of an ownership that another one has followed: what it had seen is remembered, if the script lets it.
@@ -285,7 +269,7 @@ pub fn end_late(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     if worker.life != Life::Live || worker.fence == world.zk.fence {
         return None;
     }
-    let _ = note_in_redis(cfg, world, i, |_| {});
+    let _ = note_in_redis(cfg, world, i, &[]);
     die(world, i);
     Some(())
 }
@@ -300,7 +284,7 @@ pub fn remember(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     world.zk.zxid += 1;
     world.zk.tide += 1;
     world.workers[i].tide = world.zk.tide;
-    let _ = note_in_redis(cfg, world, i, |_| {});
+    let _ = note_in_redis(cfg, world, i, &[]);
     Some(())
 }
 
@@ -333,12 +317,9 @@ pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects)
             let settled = world.workers[i];
             // As `Engine::mark_settled_slots`.
             if settled.compared_run != settled.run && !cfg.has(Bug::JournalOfALostLifeKept) {
-                let mark = |state: &mut State| {
-                    for slot in (0..SLOTS).filter(|slot| settled.free[*slot]) {
-                        state.marks[slot] = settled.slots[slot];
-                    }
-                };
-                if !note_in_redis(cfg, world, i, mark) {
+                let free = (0..SLOTS).filter(|slot| settled.free[*slot]);
+                let marks = free.map(|slot| (Rule::Set, Field::Mark(slot), Kept::Number(settled.slots[slot])));
+                if note_in_redis(cfg, world, i, &marks.collect::<Vec<_>>()) == Code::Fenced {
                     die(world, i);
                     return Some(());
                 }
@@ -409,7 +390,7 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     worker.cache.complete = cfg.cache;
     worker.concludes = Some(shipped.ended(&mut worker.sources, false, false));
     conclude(cfg, world, i);
-    if world.workers[i].run == world.run && !note_in_redis(cfg, world, i, |_| {}) {
+    if world.workers[i].run == world.run && note_in_redis(cfg, world, i, &[]) == Code::Fenced {
         die(world, i);
     }
 }
@@ -432,7 +413,9 @@ pub fn conclude(cfg: &Config, world: &mut World, i: usize) {
         (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
         // The answer is waited for on the connection of the comparison: with another server it fails.
         let (run, evicted) = (worker.run, worker.evicted);
-        if run == world.run && !note_in_redis(cfg, world, i, |state| (state.run, state.evicted) = (run, evicted)) {
+        let set = |field, number| (Rule::Set, field, Kept::Number(number));
+        let evidence = [set(Field::Run, run), set(Field::Evicted, evicted)];
+        if run == world.run && note_in_redis(cfg, world, i, &evidence) == Code::Fenced {
             die(world, i);
         }
     }
