@@ -7,15 +7,18 @@
     reason = "it is a test, which fails by panicking; numbers of the model are small"
 )]
 
-mod apply;
 pub mod cases;
+mod comparison;
 pub mod config;
+mod driver;
+mod ensemble;
 pub mod events;
+mod facts;
 pub mod news;
+mod ownership;
 pub mod redis;
-mod round;
 pub mod search;
 mod truth;
 mod words;
-mod worker;
 pub mod world;
+mod writes;

@@ -491,10 +491,9 @@ impl World {
         self.events_before + self.events_len
     }
 
-    /// The znode is now so; all hear of it.
-    pub fn set_znode(&mut self, znode: Zn) {
-        self.zk.znode = znode;
-        self.seen[usize::from(self.seen_len)] = (znode, self.zk.zxid);
+    /// The znode has changed; all hear of it.
+    pub fn tell_of_znode(&mut self) {
+        self.seen[usize::from(self.seen_len)] = (self.zk.znode, self.zk.zxid);
         self.seen_len += 1;
     }
 

@@ -1,16 +1,17 @@
 //! A round's writes: scripts, multis with their journal slot, sidecars, marks; and what each outcome means.
 
 use crate::config::{Bug, Config};
+use crate::ensemble::{self, ANY, Path, Value, Write};
+use crate::facts::settle;
 use crate::news::Event;
+use crate::ownership::{connect, die, held, note_in_redis, observe};
 use crate::redis::{Field, Kept};
-use crate::round::settle;
 use crate::truth::{Effects, How, replace};
-use crate::worker::{connect, die, held, note_in_redis, observe};
-use crate::world::{B, Content, Op, Pc, Worker, World, Zn, some};
+use crate::world::{B, Content, Ensemble, Op, Pc, Slot, Worker, World, Zn, some};
 use keepstep::pipeline::round::{self, Outcome, ZnodeWritten};
 use keepstep::plan::guard::{self, Fate, Late};
 use keepstep::plan::{KeyOp, Task, ZnodeOp};
-use keepstep_doubles::redis::rules::{Code, Rule, Write};
+use keepstep_doubles::redis::rules::{self, Code, Rule};
 use std::ops::ControlFlow;
 
 /// Whether a note waits for a look at the key first. `None`: it is refused; `Some(false)`: it waits for its turn.
@@ -49,7 +50,7 @@ fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Opti
     };
     let leave = B::from(late.note(look.base.get(), base.get(), None).flatten());
     let nonce = if op == KeyOp::Note { look.nonce } else { 0 };
-    let code = held(cfg, world, i).apply(&Write { op, expect: todo.expect, sidecar: look.base, nonce, leave });
+    let code = held(cfg, world, i).apply(&rules::Write { op, expect: todo.expect, sidecar: look.base, nonce, leave });
     if code == Code::Fenced {
         die(world, i);
         return None;
@@ -136,11 +137,11 @@ fn znode_refused(cfg: &Config, worker: &mut Worker) {
     }
 }
 
-/// The multi: fence, write, journal slot. `choice`: which free slot, and what becomes of the answer.
+/// The multi: fence, lineage, write, journal slot. `choice`: which free slot, and what becomes of the answer.
 pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
     let (slot, reply) = (usize::from(choice % 2), choice / 2);
     let worker = world.workers[i];
-    if !worker.has_session || worker.fence != world.zk.fence && !cfg.has(Bug::EpochNotCheckedInZookeeper) {
+    if !worker.has_session {
         die(world, i);
         return (choice == 0).then_some(());
     }
@@ -159,53 +160,28 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
         world.workers[i].pc = Pc::Resolve;
         return Some(());
     }
-    // A multi checks the lineage: in an older copy the versions say nothing.
-    if world.zk.tide < worker.tide && !cfg.has(Bug::TideNotCheckedByWrites) {
-        die(world, i);
-        return (reply == 0).then_some(());
-    }
     let todo = worker.todo;
     let held = world.zk.znode;
-    let is_there = held.is.value != 0;
-    let fits = match todo.op {
-        Op::ZCreate => !is_there,
-        Op::ZSet(version) | Op::ZDelete(version) => {
-            is_there && (held.version == version || cfg.has(Bug::ZnodeWrittenWhateverItsVersion))
-        }
-        _ => false,
-    };
-    let other_wrote = world.zk.slots[slot].version != worker.slots[slot];
-    if !fits || other_wrote {
-        if reply > 0 {
-            return None;
-        }
-        if !fits {
+    match world.zk.transact(&members(cfg, &world.zk, &worker, slot)) {
+        // Nothing was done, as where it did not arrive.
+        Err(_) if reply > 0 => return None,
+        Err(Path::Pair) => {
             znode_refused(cfg, &mut world.workers[i]);
-        } else {
-            die(world, i);
+            return Some(());
         }
-        return Some(());
+        // The watermark was advanced meanwhile; or this is an older copy, or of another owner, in which versions say nothing.
+        Err(Path::Lineage) if world.zk.tide >= worker.tide && world.zk.lineage == worker.lineage => {
+            world.workers[i].tide = world.zk.tide;
+            return Some(());
+        }
+        Err(_) => {
+            die(world, i);
+            return Some(());
+        }
+        Ok(()) => {}
     }
-    world.zk.zxid += 1;
     let zxid = world.zk.zxid;
-    let after = match todo.op {
-        Op::ZCreate => Zn { is: todo.write, czxid: zxid, mzxid: zxid, version: 0 },
-        Op::ZSet(_) => Zn { is: todo.write, mzxid: zxid, version: held.version + 1, ..held },
-        _ => Zn { is: Content { value: 0, ..todo.write }, mzxid: zxid, ..Zn::default() },
-    };
-    let kind = match todo.op {
-        Op::ZDelete(_) => 1,
-        Op::ZCreate => 2,
-        _ => 3,
-    };
-    let place = &mut world.zk.slots[slot];
-    if !cfg.has(Bug::JournalNotWritten) {
-        (place.kind, place.nonce, place.base, place.mzxid) = (kind, worker.look.nonce, todo.base, zxid);
-        place.milestone = todo.milestone;
-    }
-    place.version += 1;
-    let version = place.version;
-    let mut after = after;
+    let after = world.zk.znode;
     let (settled, recreated) =
         guard::outcome(op_of(todo.op), todo.base.force(), found(todo.op, &after), i64::from(zxid));
     let is_other = todo.base.czxid != held.czxid && matches!(todo.op, Op::ZSet(_) | Op::ZDelete(_));
@@ -217,9 +193,12 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
         (false, true) => How::UnseenDelete,
         (false, false) => How::Plain,
     };
-    replace(cfg, world, held.is, &mut after.is, how, effects);
-    world.set_znode(after);
+    let mut is = Content { value: after.is.value, ..todo.write };
+    replace(cfg, world, held.is, &mut is, how, effects);
+    world.zk.znode.is = is;
+    world.tell_of_znode();
     world.trailing = world.trailing.saturating_add(1);
+    let version = world.zk.slots[slot].version;
     let worker = &mut world.workers[i];
     worker.zxid = worker.zxid.max(zxid);
     if reply == 1 {
@@ -229,6 +208,30 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
     worker.slots[slot] = version;
     written(cfg, worker, B::from(settled));
     Some(())
+}
+
+/// What is in the multi, in the order of `store/zookeeper/sink.rs`.
+fn members(cfg: &Config, zk: &Ensemble, worker: &Worker, slot: usize) -> Vec<Write> {
+    let todo = worker.todo;
+    let mut members = Vec::with_capacity(4);
+    if !cfg.has(Bug::EpochNotCheckedInZookeeper) {
+        members.push(ensemble::check(Path::Epoch, worker.fence));
+    }
+    if !cfg.has(Bug::TideNotCheckedByWrites) {
+        members.push(ensemble::check(Path::Lineage, worker.tide));
+    }
+    let expected = |version| if cfg.has(Bug::ZnodeWrittenWhateverItsVersion) { ANY } else { i32::from(version) };
+    let (write, kind) = match todo.op {
+        Op::ZCreate => (ensemble::create(todo.write), 2),
+        Op::ZSet(version) => (ensemble::set(Path::Pair, Value::Pair(todo.write), expected(version)), 3),
+        Op::ZDelete(version) => (ensemble::delete(expected(version)), 1),
+        Op::Note | Op::Set | Op::Delete => unreachable!("not a write to ZooKeeper"),
+    };
+    members.push(write);
+    let entry = Slot { kind, nonce: worker.look.nonce, base: todo.base, milestone: todo.milestone, ..Slot::default() };
+    let entry = if cfg.has(Bug::JournalNotWritten) { zk.slots[slot] } else { entry };
+    members.push(ensemble::set(Path::Slot(slot), Value::Slot(entry), i32::from(worker.slots[slot])));
+    members
 }
 
 fn op_of(op: Op) -> ZnodeOp {

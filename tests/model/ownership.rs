@@ -1,14 +1,10 @@
-//! A worker around its pair: what it hears, its connection to Redis, its end, the takeover and the comparison; in the order in
-//! which `src/pipeline` does these.
+//! An ownership: its connection to Redis, its end, the steps of a takeover, and what Redis remembers of it.
 
 use crate::config::{Bug, Config};
-use crate::news::Hint;
+use crate::ensemble::{self, Path, Value};
 use crate::redis::{self, Field, Held, Kept, Update};
-use crate::round::{begin_look, read_walked, see_both};
-use crate::truth::Effects;
-use crate::world::{B, Comparison, Life, Look, Mile, Pc, Read, SLOTS, Stage, State, Worker, World, some};
+use crate::world::{B, Life, Mile, SLOTS, State, Worker, World, some};
 use keepstep::change::Side;
-use keepstep::pipeline::comparison::{self, Busy};
 use keepstep::pipeline::sources::Sources;
 use keepstep::pipeline::takeover::Owning;
 use keepstep::plan::guard::{self, Late, Milestone, Remembered};
@@ -19,27 +15,6 @@ use keepstep_doubles::redis::rules::{Code, Rule};
 /// It ends, and with it whatever it knew.
 pub fn die(world: &mut World, i: usize) {
     world.workers[i] = Worker::default();
-}
-
-/// A hint comes in.
-pub fn note_hint(worker: &mut Worker, hint: Hint) {
-    let place = if worker.busy { &mut worker.later } else { &mut worker.hint };
-    place.merge(hint);
-}
-
-/// The pair's round ends; `again`: what is still to be done.
-pub fn finish(cfg: &Config, worker: &mut Worker, again: Option<Hint>) {
-    let forgets = worker.look.comparing && cfg.has(Bug::SkippedPairTakenAsCompared);
-    worker.busy = false;
-    worker.pc = Pc::Idle;
-    worker.look = Look::default();
-    worker.todo = Default::default();
-    let later = std::mem::take(&mut worker.later);
-    let mut hint = again.map(|again| Hint { owed: again.owed && !forgets, ..again }).unwrap_or_default();
-    if !cfg.has(Bug::HintDuringARoundDropped) {
-        hint.merge(later);
-    }
-    worker.hint = hint;
 }
 
 /// The connection as it is when a call goes out: made anew if it broke, and then the lineage is learned.
@@ -139,7 +114,6 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
         return;
     }
     let zk = &mut world.zk;
-    zk.zxid += 1;
     world.is_restored = false;
     let worker = &mut world.workers[i];
     let remembered = worker.remembered;
@@ -152,18 +126,21 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
         tide: if cfg.has(Bug::TideNotRemembered) { 0 } else { i32::from(tide) },
     };
     let is_older = guard::is_older(
-        age(zk.epoch, zk.lineage, zk.zxid, zk.tide),
+        age(zk.epoch, zk.lineage, zk.zxid + 1, zk.tide),
         age(remembered_epoch, remembered.ensemble, remembered.zxid, remembered.tide),
     );
     let taken = owning(&worker.remembered, world.on_stream).taken();
-    zk.epoch = u8::try_from(taken.next(u64::from(zk.epoch.max(remembered.epoch)))).unwrap();
-    world.on_stream = zk.epoch;
-    zk.fence += 1;
-    if zk.lineage == 0 || is_older {
+    let epoch = u8::try_from(taken.next(u64::from(zk.epoch.max(remembered.epoch)))).unwrap();
+    let raise = ensemble::set(Path::Epoch, Value::Epoch(epoch), i32::from(zk.fence));
+    let lineage = if zk.lineage == 0 || is_older {
         world.nonces += 1;
-        (zk.lineage, zk.since) = (world.nonces, zk.zxid);
-        zk.tide += 1;
-    }
+        let begins = Value::Lineage { id: world.nonces, since: zk.zxid + 1 };
+        ensemble::set(Path::Lineage, begins, i32::from(zk.tide))
+    } else {
+        ensemble::check(Path::Lineage, zk.tide)
+    };
+    zk.transact(&[raise, lineage]).unwrap();
+    world.on_stream = zk.epoch;
     worker.tide = zk.tide;
     (worker.epoch, worker.fence) = (zk.epoch, zk.fence);
     (worker.lineage, worker.since, worker.zxid) = (zk.lineage, zk.since, zk.zxid);
@@ -274,15 +251,17 @@ pub fn end_late(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     Some(())
 }
 
-/// As `Engine::remember`: the tide is raised, then it is remembered with the zxid.
+/// The watermark is advanced, then Redis remembers it with the zxid.
 pub fn remember(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     let worker = world.workers[i];
     let is_owner = worker.life == Life::Live && worker.has_session && worker.fence == world.zk.fence;
     if !is_owner || worker.run != world.run {
         return None;
     }
-    world.zk.zxid += 1;
-    world.zk.tide += 1;
+    let zk = &mut world.zk;
+    let same = Value::Lineage { id: zk.lineage, since: zk.since };
+    let raise = ensemble::set(Path::Lineage, same, i32::from(worker.tide));
+    zk.transact(&[ensemble::check(Path::Epoch, worker.fence), raise]).ok()?;
     world.workers[i].tide = world.zk.tide;
     let _ = note_in_redis(cfg, world, i, &[]);
     Some(())
@@ -299,128 +278,4 @@ fn go_live(world: &mut World, i: usize) {
     worker.sources.link(Side::Zookeeper, true);
     worker.sources.link(Side::Redis, true);
     worker.comparison.asked = true;
-}
-
-/// One step of a comparison, as `pipeline/compare.rs`: the walk's read, the visit of the pair, the end.
-pub fn compare(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) -> Option<()> {
-    let worker = world.workers[i];
-    if worker.life != Life::Live {
-        return None;
-    }
-    match worker.comparison.stage {
-        Stage::None if worker.comparison.asked || worker.comparison.due => {
-            if !worker.has_session {
-                die(world, i);
-                return Some(());
-            }
-            connect(world, i);
-            let settled = world.workers[i];
-            // As `Engine::mark_settled_slots`.
-            if settled.compared_run != settled.run && !cfg.has(Bug::JournalOfALostLifeKept) {
-                let free = (0..SLOTS).filter(|slot| settled.free[*slot]);
-                let marks = free.map(|slot| (Rule::Set, Field::Mark(slot), Kept::Number(settled.slots[slot])));
-                if note_in_redis(cfg, world, i, &marks.collect::<Vec<_>>()) == Code::Fenced {
-                    die(world, i);
-                    return Some(());
-                }
-            }
-            let worker = &mut world.workers[i];
-            let is_settled = worker.compared_run == worker.run && worker.compared_evicted == worker.evicted;
-            worker.concludes = None;
-            worker.inferred = false;
-            let (is_asked_for, mark) = (worker.comparison.asked, u64::from(worker.generation));
-            let begun = worker.sources.begin(u64::from(worker.lives), true);
-            worker.comparison = Comparison {
-                asked: false,
-                due: false,
-                stage: Stage::Walked,
-                znode: world.zk.znode,
-                shipped: Some(comparison::Comparison::begin(is_asked_for, is_settled, mark, begun)),
-                life: worker.lives,
-                ended: worker.ended,
-            };
-            if world.zk.znode.is.value != 0 {
-                worker.zxid = worker.zxid.max(world.zk.znode.mzxid);
-            }
-        }
-        Stage::Walked => visit(cfg, world, i, effects),
-        Stage::Visited if !(worker.busy && worker.look.comparing) => end(cfg, world, i),
-        Stage::None | Stage::Visited => return None,
-    }
-    Some(())
-}
-
-fn visit(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
-    let heard = world.heard(i);
-    let worker = &mut world.workers[i];
-    let walked = std::mem::take(&mut worker.comparison.znode);
-    worker.comparison.stage = Stage::Visited;
-    let had_rounds = worker.ended != worker.comparison.ended;
-    (worker.ended, worker.comparison.ended) = (0, 0);
-    let is_there = walked.is.value != 0;
-    if worker.busy || worker.hint.on {
-        let busy = worker.comparison.shipped.unwrap().busy(&worker.sources);
-        if busy == Busy::Again && !cfg.has(Bug::BusyPairSkipped) {
-            let owed = !cfg.has(Bug::SkippedPairTakenAsCompared);
-            note_hint(worker, Hint { on: true, slow: true, owed, ..Hint::default() });
-        }
-        return;
-    }
-    begin_look(worker, heard, Hint { on: true, ..Hint::default() }, true);
-    if !is_there {
-        worker.pc = Pc::Znode;
-        see_both(cfg, world, i, 0);
-        return;
-    }
-    worker.look.znode = Read::Is(walked);
-    let leads = cfg.policy.flow.leads_to(keepstep::change::Side::Redis);
-    read_walked(cfg, world, i, leads, had_rounds, effects);
-}
-
-fn end(cfg: &Config, world: &mut World, i: usize) {
-    let worker = &mut world.workers[i];
-    let comparison = std::mem::take(&mut worker.comparison);
-    (worker.comparison.asked, worker.comparison.due) = (comparison.asked, comparison.due);
-    let mut shipped = comparison.shipped.unwrap();
-    if cfg.has(Bug::ComparisonVouchesForALaterGap) {
-        let begun = worker.sources.begin(u64::from(comparison.life), true);
-        shipped = comparison::Comparison::begin(true, false, u64::from(worker.generation), begun);
-    }
-    worker.blank = false;
-    worker.cache.complete = cfg.cache;
-    worker.concludes = Some(shipped.ended(&mut worker.sources, false, false));
-    conclude(cfg, world, i);
-    if world.workers[i].run == world.run && note_in_redis(cfg, world, i, &[]) == Code::Fenced {
-        die(world, i);
-    }
-}
-
-/// As `Engine::conclude`: what vanishes unseen from here on is a delete.
-pub fn conclude(cfg: &Config, world: &mut World, i: usize) {
-    let worker = &mut world.workers[i];
-    let is_owed = worker.hint.owed || worker.later.owed || (worker.busy && worker.look.hint.owed);
-    // Nothing is carried out before a comparison has ended in which no event was lost.
-    let has_ended = worker.comparison.stage == Stage::None && worker.sources.is_watched();
-    if worker.inferred && has_ended && !is_owed {
-        worker.inferred = false;
-        note_hint(worker, Hint { on: true, slow: true, approved: true, ..Hint::default() });
-    }
-    if is_owed {
-        return;
-    }
-    let Some(found) = worker.concludes.take() else { return };
-    if found.conclude(false, false).mark == Some(u64::from(worker.generation)) {
-        (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
-        // The answer is waited for on the connection of the comparison: with another server it fails.
-        let (run, evicted) = (worker.run, worker.evicted);
-        let set = |field, number| (Rule::Set, field, Kept::Number(number));
-        let evidence = [set(Field::Run, run), set(Field::Evicted, evicted)];
-        if run == world.run && note_in_redis(cfg, world, i, &evidence) == Code::Fenced {
-            die(world, i);
-        }
-    }
-}
-
-pub fn is_watched(cfg: &Config, worker: &Worker) -> bool {
-    worker.sources.is_watched() || cfg.has(Bug::FastPathWhileUnwatched)
 }
