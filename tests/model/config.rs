@@ -145,7 +145,7 @@ impl Config {
             large_values: false,
             guard: true,
             cache: true,
-            states_max: 253_000,
+            states_max: 252_000,
             drain_every: 16,
             bug: Bug::None,
         }
