@@ -259,6 +259,13 @@ async fn a_double_that_is_kinder_than_a_server_is_found() {
         Kindness::SendsOnce,
         Kindness::KnowsEveryScript,
         Kindness::KeepsExpiry,
+        Kindness::IgnoresEpochs,
+        Kindness::ReadsWithoutRaising,
+        Kindness::IgnoresSidecars,
+        Kindness::IgnoresNonces,
+        Kindness::IgnoresValues,
+        Kindness::RemembersFormerOwners,
+        Kindness::PutsEveryMilestone,
     ] {
         for seed in (0..PLAYS).map(|play| first.wrapping_add(play)) {
             let double = double_of(&redis).await;

@@ -3,8 +3,9 @@
 use crate::world::Budget;
 use keepstep::change::Side;
 use keepstep::plan::{Ephemeral, Flow, OnConflict, OnRemoval, Policy};
+use keepstep_doubles::redis::server::Kindness;
 
-/// A fault planted into the model's worker or servers, to see that the checker finds it.
+/// A fault planted into the driver or into the scripts of Redis, to see that the checker finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     None,
@@ -152,5 +153,18 @@ impl Config {
 
     pub fn has(&self, bug: Bug) -> bool {
         self.bug == bug
+    }
+
+    /// The rule of the scripts that is left out, where that is the planted fault.
+    pub fn kindness(&self) -> Option<Kindness> {
+        match self.bug {
+            Bug::KeyWrittenWhateverItHolds => Some(Kindness::IgnoresValues),
+            Bug::EpochNotCheckedByScripts => Some(Kindness::IgnoresEpochs),
+            Bug::EpochNotRaisedByReading => Some(Kindness::ReadsWithoutRaising),
+            Bug::NonceNotCompared => Some(Kindness::IgnoresNonces),
+            Bug::FormerOwnerRemembers => Some(Kindness::RemembersFormerOwners),
+            Bug::MilestonePutWhateverWasThere => Some(Kindness::PutsEveryMilestone),
+            _ => None,
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! What happens around the workers: applications write, keys expire, stores lose data or come back older, workers end and begin.
 
 use crate::config::{Bug, Config};
+use crate::ensemble::{self, ANY, Path, Value};
+use crate::facts::note_hint;
 use crate::news::{Event, Hint};
-use crate::worker::{die, note_hint};
-use crate::world::{Budget, Content, Data, Ky, Life, NOBODY, Worker, World, Zn};
+use crate::ownership::{die, note_in_redis};
+use crate::redis::{Field, Kept};
+use crate::world::{Budget, Content, Data, Ky, Life, NOBODY, Slot, Worker, World};
 use keepstep::change::Side;
+use keepstep_doubles::redis::rules::Rule;
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,15 +92,15 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if before.is.value == 0 && value == 0 {
                 return None;
             }
-            world.zk.zxid += 1;
             let is = content(world, value, before.is);
-            let zxid = world.zk.zxid;
-            let after = match (before.is.value, value) {
-                (_, 0) => Zn { is, mzxid: zxid, ..Zn::default() },
-                (0, _) => Zn { is, czxid: zxid, mzxid: zxid, version: 0 },
-                _ => Zn { is, mzxid: zxid, version: before.version + 1, ..before },
+            let write = match (before.is.value, value) {
+                (_, 0) => ensemble::delete(ANY),
+                (0, _) => ensemble::create(is),
+                _ => ensemble::set(Path::Pair, Value::Pair(is), ANY),
             };
-            world.set_znode(after);
+            world.zk.transact(&[write]).unwrap();
+            world.zk.znode.is = is;
+            world.tell_of_znode();
             changed(world);
         }
         Step::Key(value, expires) => {
@@ -236,7 +240,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if copy.tide < world.zk.tide {
                 return None;
             }
-            crate::worker::remember(cfg, world, i)?;
+            crate::ownership::remember(cfg, world, i)?;
         }
         Step::Command => {
             spend(&mut world.left.commands)?;
@@ -244,27 +248,28 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         Step::EndLate(i) => {
             spend(&mut world.left.late_ends)?;
-            crate::worker::end_late(cfg, world, i)?;
+            crate::ownership::end_late(cfg, world, i)?;
         }
         Step::OtherPair(i) => {
             spend(&mut world.left.others)?;
             let worker = &mut world.workers[i];
             let slot = (0..crate::world::SLOTS).find(|slot| worker.free[*slot])?;
-            let place = &mut world.zk.slots[slot];
+            let place = &world.zk.slots[slot];
             let is_owner = worker.life == Life::Live && worker.has_session && worker.fence == world.zk.fence;
             if !is_owner || place.version != worker.slots[slot] || world.redis.state.epoch > worker.epoch {
                 return None;
             }
-            world.zk.zxid += 1;
-            *place = crate::world::Slot { version: place.version + 1, mzxid: world.zk.zxid, ..Default::default() };
-            let version = place.version;
+            let checks = [ensemble::check(Path::Epoch, worker.fence), ensemble::check(Path::Lineage, worker.tide)];
+            let entry = ensemble::set(Path::Slot(slot), Value::Slot(Slot::default()), i32::from(worker.slots[slot]));
+            world.zk.transact(&[&checks[..], &[entry]].concat()).ok()?;
+            let version = world.zk.slots[slot].version;
             worker.slots[slot] = version;
             worker.zxid = world.zk.zxid;
             // Its milestone and its sidecar.
             if worker.run == world.run {
-                let _ = crate::worker::leave_milestone(cfg, world, i);
+                let _ = crate::ownership::leave_milestone(cfg, world, i);
             }
-            world.redis.state.marks[slot] = version;
+            let _ = note_in_redis(cfg, world, i, &[(Rule::Set, Field::Mark(slot), Kept::Number(version))]);
         }
         _ => return hearing(cfg, world, step),
     }
@@ -347,7 +352,7 @@ fn hearing(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         _ => {
             world.workers[i] = worker;
-            return look_at_redis(world, i);
+            return look_at_redis(cfg, world, i);
         }
     }
     world.workers[i] = worker;
@@ -384,7 +389,7 @@ pub fn hear_keys_out(world: &mut World, i: usize) {
 }
 
 /// As `store/redis/listener.rs`: INFO, then the canary.
-fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
+fn look_at_redis(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     let state = world.redis.state;
     let worker = &mut world.workers[i];
     let is_newer_owner = state.epoch > worker.epoch;
@@ -393,7 +398,7 @@ fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
     if !is_other && !has_news {
         return None;
     }
-    crate::worker::connect(world, i);
+    crate::ownership::connect(world, i);
     let worker = &mut world.workers[i];
     if worker.evicted != world.evicted {
         worker.evicted = world.evicted;
@@ -406,8 +411,8 @@ fn look_at_redis(world: &mut World, i: usize) -> Option<()> {
         world.nonces += 1;
         worker.canary = world.nonces;
         worker.comparison.asked = true;
-        let (canary, epoch) = (worker.canary, worker.epoch);
-        (world.redis.state.canary, world.redis.state.epoch) = (canary, epoch);
+        let canary = (Rule::Set, Field::Canary, Kept::Number(worker.canary));
+        let _ = note_in_redis(cfg, world, i, &[canary]);
     }
     Some(())
 }

@@ -7,15 +7,18 @@
     reason = "it is a test, which fails by panicking; numbers of the model are small"
 )]
 
-mod apply;
 pub mod cases;
+mod comparison;
 pub mod config;
+mod driver;
+mod ensemble;
 pub mod events;
+mod facts;
 pub mod news;
-mod round;
+mod ownership;
+pub mod redis;
 pub mod search;
 mod truth;
-pub mod twin;
 mod words;
-mod worker;
 pub mod world;
+mod writes;

@@ -1,10 +1,11 @@
 //! Breadth first through every interleaving of one configuration, by 64-bit fingerprints of the states.
 
+use crate::comparison::{compare, conclude};
 use crate::config::Config;
+use crate::driver;
 use crate::events::{Step, finishing, outside, values};
-use crate::round;
+use crate::ownership::{die, lease};
 use crate::truth::{Effects, at_rest};
-use crate::worker::{compare, conclude, die, lease};
 use crate::world::{Life, Pc, World};
 use hashbrown::HashTable;
 use std::hash::{Hash, Hasher};
@@ -61,8 +62,8 @@ pub fn after(cfg: &Config, world: &World, step: Step) -> Option<(World, Effects)
     let mut effects = Effects::default();
     match step {
         Step::Lease(i) => lease(cfg, &mut next, i)?,
-        Step::Take(i, choice) => round::take(cfg, &mut next, i, choice, &mut effects)?,
-        Step::Go(i, choice) => round::go(cfg, &mut next, i, choice, &mut effects)?,
+        Step::Take(i, choice) => driver::take(cfg, &mut next, i, choice, &mut effects)?,
+        Step::Go(i, choice) => driver::go(cfg, &mut next, i, choice, &mut effects)?,
         Step::Compare(i) => compare(cfg, &mut next, i, &mut effects)?,
         step => outside(cfg, &mut next, step)?,
     }

@@ -4,10 +4,10 @@
 //! nonce is one byte, 0 for none.
 
 use crate::news::{Event, Hint};
-use crate::twin::{Bucket, Mile};
 use keepstep::change::{Digest, ZkVersion};
 use keepstep::pipeline::comparison::{self, Found};
 use keepstep::pipeline::sources::Sources;
+use keepstep::plan::guard::Milestone;
 use keepstep::plan::{Base, Known};
 
 /// No application has written this.
@@ -61,6 +61,24 @@ pub struct B {
     pub unproven: bool,
     pub lost: bool,
     pub ensemble: u8,
+}
+
+/// A milestone in two bytes; of branch 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mile {
+    pub branch: u8,
+    pub number: u8,
+}
+
+impl Mile {
+    pub fn of(milestone: Option<Milestone>) -> Mile {
+        let small = |number: u64| u8::try_from(number).unwrap();
+        milestone.map_or(Mile::default(), |is| Mile { branch: small(is.branch), number: small(is.number) })
+    }
+
+    pub fn get(self) -> Option<Milestone> {
+        (self.branch != 0).then(|| Milestone { branch: u64::from(self.branch), number: u64::from(self.number) })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -443,19 +461,6 @@ impl B {
     }
 }
 
-impl Bk {
-    pub fn get(self) -> Bucket {
-        let epoch = (self.epoch != 0).then(|| u64::from(self.epoch));
-        Bucket { epoch, nonce: u64::from(self.nonce), entry: self.entry.get() }
-    }
-
-    pub fn set(&mut self, bucket: &Bucket) {
-        self.epoch = u8::try_from(bucket.epoch.unwrap_or(0)).unwrap();
-        self.nonce = u8::try_from(bucket.nonce).unwrap();
-        self.entry = B::from(bucket.entry);
-    }
-}
-
 impl Cache {
     pub fn get(self) -> Known {
         match self.base.get() {
@@ -486,15 +491,19 @@ impl World {
         self.events_before + self.events_len
     }
 
-    /// The znode is now so; all hear of it.
-    pub fn set_znode(&mut self, znode: Zn) {
-        self.zk.znode = znode;
-        self.seen[usize::from(self.seen_len)] = (znode, self.zk.zxid);
+    /// The znode has changed; all hear of it.
+    pub fn tell_of_znode(&mut self) {
+        self.seen[usize::from(self.seen_len)] = (self.zk.znode, self.zk.zxid);
         self.seen_len += 1;
     }
 
     pub fn set_key(&mut self, key: Ky, event: Event) {
         self.redis.key = key;
+        self.tell_of_key(event);
+    }
+
+    /// The key has changed; all who listen hear of it.
+    pub fn tell_of_key(&mut self, event: Event) {
         if event != Event::None {
             self.events[usize::from(self.events_len)] = event;
             self.events_len += 1;

@@ -6,6 +6,7 @@
 //!   reply.rs     what a server sends                         keyed.rs     the commands on one key
 //!   scripts.rs   the Lua scripts of `store::redis`, as Rust functions found by the SHA-1 of the shipped text
 //!   version.rs   which server it is, and in what the supported ones differ
+//!   rules.rs     what these decide, for the model checker as well
 //!   line.rs      `Dial` and `Line` over it, with faults of the network
 //! ```
 //!
@@ -21,6 +22,7 @@ mod glob;
 mod keyed;
 pub mod line;
 pub mod reply;
+pub mod rules;
 pub mod scripts;
 pub mod server;
 pub mod version;

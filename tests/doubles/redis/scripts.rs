@@ -1,14 +1,17 @@
 //! The Lua scripts of `store::redis` as Rust functions, each found by the SHA-1 of the text that ships.
 //!
 //! They are written line by line after the Lua (`src/store/redis/{script,state,claim,needs}.rs`), and call the same commands of the
-//! server. Once a text is changed its function here is not found any more: the server answers NOSCRIPT for ever, and every
+//! server. What OBSERVE, APPLY, COMPLETE and STATE decide is in `rules.rs`, for the model checker as well; here are their arguments and
+//! answers. Once a text is changed its function here is not found any more: the server answers NOSCRIPT for ever, and every
 //! test on the double fails until the function and its digest are brought up to date. `tests/it/redis_conformance.rs`
 //! then shows whether function and text still do the same.
 
 use super::commands::{Answer, At, Flags, number};
 use super::data::Bytes;
 use super::reply::Reply;
-use super::server::Server;
+use super::rules::{self, Code, Meta, Pair, Rule, Value, Write};
+use super::server::{Kindness, Server};
+use keepstep::plan::KeyOp;
 use sha1::{Digest as _, Sha1};
 
 pub struct Script {
@@ -79,24 +82,108 @@ fn is_wrong_type(error: &str) -> bool {
     error.starts_with("WRONGTYPE ")
 }
 
-/// What a script reads of a bucket for one key.
-struct Meta {
-    epoch: Option<Bytes>,
-    nonce: Option<Bytes>,
-    entry: Option<Bytes>,
+/// Why a script has no answer for a pair.
+enum Failed {
+    /// Its bucket could not be read.
+    Meta(String),
+    Call(String),
 }
 
-impl Meta {
-    fn read(server: &mut Server, at: At, bucket: &Bytes, key: &Bytes) -> Result<Meta, String> {
-        let fields = call!(server, at, "HMGET", bucket.as_slice(), "_keepstep:e", "_keepstep:n", key.as_slice())?;
-        let [epoch, nonce, entry] = <[_; 3]>::try_from(texts_of(fields)).map_err(|_| "ERR three fields")?;
-        Ok(Meta { epoch, nonce, entry })
-    }
-
-    fn owner(&self) -> Option<f64> {
-        to_number(self.epoch.as_ref())
+impl Failed {
+    fn text(self) -> String {
+        let (Failed::Meta(error) | Failed::Call(error)) = self;
+        error
     }
 }
+
+/// A pair on the server, with the arguments of a script.
+struct Place<'a> {
+    server: &'a mut Server,
+    at: At,
+    key: &'a Bytes,
+    bucket: &'a Bytes,
+    epoch: &'a Bytes,
+    /// For a bucket that begins now.
+    fresh: &'a Bytes,
+    large_above: usize,
+    /// What SET puts.
+    value: &'a Bytes,
+}
+
+impl Place<'_> {
+    fn call(&mut self, words: &[&[u8]]) -> Result<Reply, Failed> {
+        let words: Vec<Bytes> = words.iter().map(|word| word.to_vec()).collect();
+        self.server.run(self.at, &words).map_err(Failed::Call)
+    }
+}
+
+impl Pair for Place<'_> {
+    type Epoch = f64;
+    type Nonce = Bytes;
+    type Sidecar = Bytes;
+    type Digest = Bytes;
+    type Error = Failed;
+
+    fn kindness(&self) -> Option<Kindness> {
+        self.server.kindness
+    }
+
+    fn epoch(&self) -> f64 {
+        to_number(Some(self.epoch)).unwrap_or(0.0)
+    }
+
+    fn meta(&mut self) -> Result<Meta<f64, Bytes, Bytes>, Failed> {
+        let fields = self.call(&[b"HMGET", self.bucket, b"_keepstep:e", b"_keepstep:n", self.key]);
+        let fields = texts_of(fields.map_err(|error| Failed::Meta(error.text()))?);
+        let [epoch, nonce, sidecar] =
+            <[_; 3]>::try_from(fields).map_err(|_| Failed::Call("ERR three fields".to_owned()))?;
+        Ok(Meta { owner: to_number(epoch.as_ref()), nonce, sidecar })
+    }
+
+    fn sequence(sidecar: &Bytes) -> Option<i64> {
+        let sequence = sidecar.get(2..6)?.try_into().ok()?;
+        Some(i64::from(u32::from_be_bytes(sequence)))
+    }
+
+    fn begin_life(&mut self) -> Option<Bytes> {
+        let set = self.call(&[b"HSET", self.bucket, b"_keepstep:e", self.epoch, b"_keepstep:n", self.fresh]);
+        set.ok().map(|_| self.fresh.clone())
+    }
+
+    fn raise_epoch(&mut self) {
+        let _ = self.call(&[b"HSET", self.bucket, b"_keepstep:e", self.epoch]);
+    }
+
+    fn digest(&mut self) -> Result<Option<Bytes>, Failed> {
+        digest_of(self.server, self.at, self.key, self.large_above).map_err(Failed::Call)
+    }
+
+    fn set(&mut self) -> Result<(), Failed> {
+        self.call(&[b"SET", self.key, self.value]).map(|_| ())
+    }
+
+    fn delete(&mut self) -> Result<(), Failed> {
+        self.call(&[b"DEL", self.key]).map(|_| ())
+    }
+
+    fn put_sidecar(&mut self, sidecar: &Bytes, begins_life: bool) -> Result<(), Failed> {
+        let (bucket, key) = (self.bucket, self.key);
+        if begins_life {
+            let [epoch, fresh] = [self.epoch, self.fresh];
+            self.call(&[b"HSET", bucket, key, sidecar, b"_keepstep:e", epoch, b"_keepstep:n", fresh])
+        } else {
+            self.call(&[b"HSET", bucket, key, sidecar])
+        }
+        .map(|_| ())
+    }
+
+    fn remove_sidecar(&mut self) -> Result<(), Failed> {
+        self.call(&[b"HDEL", self.bucket, self.key]).map(|_| ())
+    }
+}
+
+/// Stands for arguments that a script does not have.
+static NOTHING: Bytes = Vec::new();
 
 /// A key as a script reads it: code and value.
 fn read(
@@ -136,160 +223,96 @@ fn sizes(arguments: &[Bytes]) -> Result<[usize; 3], String> {
 }
 
 fn observe(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> Answer {
-    let (epoch, fresh) = (to_number(arguments.first()).unwrap_or(0.0), &arguments[1]);
+    let [epoch, fresh, ..] = arguments else { return Err("ERR five".to_owned()) };
     let [mut left, digest_above, large_above] = sizes(&arguments[2..])?;
     let time = texts_of(call!(server, at, "TIME")?);
     let seconds = |index: usize| time[index].as_deref().map_or(Ok(0), number);
     let mut out = Vec::new();
     for pair in keys.chunks(2) {
         let (key, bucket) = (&pair[0], &pair[1]);
-        let (mut entry, mut nonce, mut expires) = (Vec::new(), Vec::new(), -1);
-        let (code, value) = match Meta::read(server, at, bucket, key) {
-            Err(error) if is_wrong_type(&error) => (8, bucket.clone()),
-            Err(error) => (7, error.into_bytes()),
-            Ok(meta) => {
-                let owner = meta.owner();
-                entry = meta.entry.clone().unwrap_or_default();
-                nonce = meta.nonce.clone().unwrap_or_default();
-                if owner.is_some_and(|owner| owner > epoch) {
-                    (6, Vec::new())
-                } else {
-                    if fresh.is_empty() {
-                        nonce.clear();
-                    } else if owner.is_none() || meta.nonce.is_none() {
-                        let epoch = arguments[0].as_slice();
-                        let fields = ("_keepstep:e", "_keepstep:n");
-                        let set =
-                            call!(server, at, "HSET", bucket.as_slice(), fields.0, epoch, fields.1, fresh.as_slice());
-                        nonce = if set.is_ok() { fresh.clone() } else { Vec::new() };
-                    } else if owner.is_some_and(|owner| owner < epoch) {
-                        let _ = call!(server, at, "HSET", bucket.as_slice(), "_keepstep:e", arguments[0].as_slice());
-                    }
-                    let (code, value) = read(server, at, key, &mut left, (digest_above, large_above))?;
-                    if matches!(code, 1 | 2)
-                        && let Reply::Int(at_ms) = call!(server, at, "PEXPIRETIME", key.as_slice())?
-                    {
-                        expires = at_ms;
-                    }
-                    (code, value)
+        let mut expires = -1;
+        let mut place = Place { server: &mut *server, at, key, bucket, epoch, fresh, large_above, value: &NOTHING };
+        let none = Meta { owner: None, nonce: None, sidecar: None };
+        let (code, value, meta) = match rules::observe(&mut place, !fresh.is_empty()) {
+            Err(Failed::Meta(error)) if is_wrong_type(&error) => (8, bucket.clone(), none),
+            Err(error) => (7, error.text().into_bytes(), none),
+            Ok((Code::Fenced, meta)) => (6, Vec::new(), meta),
+            Ok((_, meta)) => {
+                let (code, value) = read(server, at, key, &mut left, (digest_above, large_above))?;
+                if matches!(code, 1 | 2)
+                    && let Reply::Int(at_ms) = call!(server, at, "PEXPIRETIME", key.as_slice())?
+                {
+                    expires = at_ms;
                 }
+                (code, value, meta)
             }
         };
+        let (sidecar, nonce) = (meta.sidecar.unwrap_or_default(), meta.nonce.unwrap_or_default());
         out.push(code);
         out.extend(expires.to_be_bytes());
-        for part in [&value, &entry, &nonce] {
+        for part in [&value, &sidecar, &nonce] {
             out.extend((part.len() as u32).to_be_bytes());
         }
-        out.extend([value, entry, nonce].concat());
+        out.extend([value, sidecar, nonce].concat());
     }
     Ok(Reply::Array(vec![Reply::Int(seconds(0)?), Reply::Int(seconds(1)?), Reply::Text(out)]))
 }
 
-/// Whether the key holds what has this digest (empty: nothing); else the code to answer.
-fn holds(server: &mut Server, at: At, key: &Bytes, expect: &Bytes, large_above: usize) -> Result<bool, String> {
+/// The hexadecimal digest of a key's value, empty where there is none; `None`: the value is too large.
+fn digest_of(server: &mut Server, at: At, key: &Bytes, large_above: usize) -> Result<Option<Bytes>, String> {
     let length = length_of(call!(server, at, "STRLEN", key.as_slice())?);
     if length > large_above {
-        return Ok(false);
+        return Ok(None);
     }
     let got = text_of(call!(server, at, "GET", key.as_slice())?);
-    Ok(got.map(|got| sha1hex(&got)).unwrap_or_default() == *expect)
+    Ok(Some(got.map(|got| sha1hex(&got)).unwrap_or_default()))
 }
 
 fn apply(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> Answer {
-    let (epoch, fresh) = (to_number(arguments.first()).unwrap_or(0.0), &arguments[1]);
-    let large_above = number(&arguments[2])? as usize;
+    let [epoch, fresh, large_above, writes @ ..] = arguments else { return Err("ERR three".to_owned()) };
+    let large_above = number(large_above)? as usize;
     let mut out = Vec::new();
-    for (pair, write) in keys.chunks(2).zip(arguments[3..].chunks(8)) {
-        let reply = match apply_one(server, at, (&pair[0], &pair[1]), write, (&arguments[0], epoch, fresh), large_above)
-        {
-            Ok(code) => Reply::Int(code),
-            Err(error) => Reply::text(error),
+    for (pair, write) in keys.chunks(2).zip(writes.chunks(8)) {
+        let [op, expect, sidecar, nonce, value, leave, channel, message] = write else {
+            return Err("ERR eight".to_owned());
         };
-        out.push(reply);
+        let op = match op.as_slice() {
+            b"s" => KeyOp::Set,
+            b"n" => KeyOp::Note,
+            _ => KeyOp::Delete,
+        };
+        let [expect, sidecar, nonce, leave] = [expect, sidecar, nonce, leave].map(Bytes::clone);
+        let write = Write { op, expect, sidecar, nonce, leave };
+        let bucket = &pair[1];
+        let mut place = Place { server: &mut *server, at, key: &pair[0], bucket, epoch, fresh, large_above, value };
+        out.push(match rules::apply(&mut place, &write) {
+            Ok(Code::Fenced) => Reply::Int(6),
+            Ok(Code::Refused) => Reply::Int(0),
+            Ok(Code::Done) => {
+                let is_sent =
+                    channel.is_empty() || call!(server, at, "PUBLISH", channel.as_slice(), message.as_slice()).is_ok();
+                Reply::Int(if is_sent { 1 } else { 2 })
+            }
+            Err(Failed::Meta(error)) if is_wrong_type(&error) => {
+                Reply::text(format!("BUCKET {}", String::from_utf8_lossy(bucket)))
+            }
+            Err(error) => Reply::text(error.text()),
+        });
     }
     Ok(Reply::Array(out))
 }
 
-fn apply_one(
-    server: &mut Server,
-    at: At,
-    (key, bucket): (&Bytes, &Bytes),
-    write: &[Bytes],
-    (epoch_text, epoch, fresh): (&Bytes, f64, &Bytes),
-    large_above: usize,
-) -> Result<i64, String> {
-    let [op, expect, entry, nonce, value, leave, channel, message] = write else { return Err("ERR eight".to_owned()) };
-    let meta = Meta::read(server, at, bucket, key).map_err(|error| {
-        if is_wrong_type(&error) { format!("BUCKET {}", String::from_utf8_lossy(bucket)) } else { error }
-    })?;
-    let owner = meta.owner();
-    if owner.is_some_and(|owner| owner > epoch) {
-        return Ok(6);
-    }
-    let is_same_life = nonce.is_empty() || meta.nonce.as_ref() == Some(nonce);
-    if meta.entry.clone().unwrap_or_default() != *entry || !is_same_life {
-        return Ok(0);
-    }
-    if op != b"n" {
-        if !holds(server, at, key, expect, large_above)? {
-            return Ok(0);
-        }
-        if op == b"s" {
-            call!(server, at, "SET", key.as_slice(), value.as_slice())?;
-        } else {
-            call!(server, at, "DEL", key.as_slice())?;
-        }
-    }
-    let bucket = bucket.as_slice();
-    if leave.is_empty() {
-        if meta.entry.is_some() {
-            call!(server, at, "HDEL", bucket, key.as_slice())?;
-        }
-    } else if owner.is_some() && meta.nonce.is_some() {
-        call!(server, at, "HSET", bucket, key.as_slice(), leave.as_slice())?;
-    } else {
-        let (epoch, fresh) = (epoch_text.as_slice(), fresh.as_slice());
-        call!(
-            server,
-            at,
-            "HSET",
-            bucket,
-            key.as_slice(),
-            leave.as_slice(),
-            "_keepstep:e",
-            epoch,
-            "_keepstep:n",
-            fresh
-        )?;
-    }
-    if !channel.is_empty() && call!(server, at, "PUBLISH", channel.as_slice(), message.as_slice()).is_err() {
-        return Ok(2);
-    }
-    Ok(1)
-}
-
 fn complete(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> Answer {
-    let epoch = to_number(arguments.first()).unwrap_or(0.0);
-    for (bucket, note) in keys.iter().zip(arguments[1..].chunks(4)) {
-        let [field, nonce, sequence, leave] = note else { return Err("ERR four".to_owned()) };
-        let meta = match Meta::read(server, at, bucket, field) {
-            Err(error) if is_wrong_type(&error) => continue,
-            meta => meta?,
-        };
-        let owner = meta.owner();
-        if owner.is_some_and(|owner| owner > epoch) {
-            return Ok(Reply::Int(6));
-        }
-        if owner.is_none() || meta.nonce.as_ref() != Some(nonce) {
-            continue;
-        }
-        let have = meta.entry.as_ref().and_then(|entry| entry.get(2..6)?.try_into().ok().map(u32::from_be_bytes));
-        if have.map_or(-1, i64::from) < number(sequence)? {
-            if !leave.is_empty() {
-                call!(server, at, "HSET", bucket.as_slice(), field.as_slice(), leave.as_slice())?;
-            } else if meta.entry.is_some() {
-                call!(server, at, "HDEL", bucket.as_slice(), field.as_slice())?;
-            }
+    let [epoch, notes @ ..] = arguments else { return Err("ERR an epoch".to_owned()) };
+    for (bucket, note) in keys.iter().zip(notes.chunks(4)) {
+        let [key, nonce, sequence, leave] = note else { return Err("ERR four".to_owned()) };
+        let (server, fresh, value) = (&mut *server, &NOTHING, &NOTHING);
+        let mut place = Place { server, at, key, bucket, epoch, fresh, large_above: 0, value };
+        match rules::complete(&mut place, nonce, number(sequence)?, leave) {
+            Ok(Code::Fenced) => return Ok(Reply::Int(6)),
+            Ok(Code::Done | Code::Refused) => {}
+            Err(Failed::Meta(error)) if is_wrong_type(&error) => {}
+            Err(error) => return Err(error.text()),
         }
     }
     Ok(Reply::Int(1))
@@ -318,7 +341,7 @@ fn edit(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> Ans
 
 fn edit_one(server: &mut Server, at: At, key: &Bytes, change: &[Bytes], large_above: usize) -> Result<i64, String> {
     let [op, expect, value] = change else { return Err("ERR three".to_owned()) };
-    if !holds(server, at, key, expect, large_above)? {
+    if digest_of(server, at, key, large_above)?.as_ref() != Some(expect) {
         return Ok(0);
     }
     if op == b"s" {
@@ -329,58 +352,97 @@ fn edit_one(server: &mut Server, at: At, key: &Bytes, change: &[Bytes], large_ab
     Ok(1)
 }
 
-/// Whether one decimal number is above another.
-fn above(one: &[u8], other: &[u8]) -> bool {
-    (one.len(), one) > (other.len(), other)
+/// A decimal number of any length; a longer one is above a shorter one.
+#[derive(PartialEq)]
+pub struct Decimal(Bytes);
+
+impl Decimal {
+    fn of(text: &[u8]) -> Option<Decimal> {
+        (!text.is_empty() && text.iter().all(u8::is_ascii_digit)).then(|| Decimal(text.to_vec()))
+    }
 }
 
-fn is_decimal(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Decimal) -> Option<std::cmp::Ordering> {
+        (self.0.len(), &self.0).partial_cmp(&(other.0.len(), &other.0))
+    }
 }
 
-fn milestone(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = text.iter().position(|byte| *byte == b':')?;
-    let (branch, number) = (&text[..colon], &text[colon + 1..]);
-    (is_decimal(branch) && is_decimal(number)).then_some((branch, number))
+impl Value for Bytes {
+    type Number = Decimal;
+
+    fn number(&self) -> Option<Decimal> {
+        Decimal::of(self)
+    }
+
+    fn milestone(&self) -> Option<(Decimal, Decimal)> {
+        let colon = self.iter().position(|byte| *byte == b':')?;
+        Decimal::of(&self[..colon]).zip(Decimal::of(&self[colon + 1..]))
+    }
+}
+
+/// The hash of a pipeline on the server.
+struct Hash<'a> {
+    server: &'a mut Server,
+    at: At,
+    key: &'a Bytes,
+}
+
+impl Hash<'_> {
+    fn fields(&mut self, names: &[&[u8]]) -> Result<Vec<Option<Bytes>>, String> {
+        let words = [[b"HMGET", self.key.as_slice()].as_slice(), names].concat();
+        let words: Vec<Bytes> = words.into_iter().map(<[u8]>::to_vec).collect();
+        self.server.run(self.at, &words).map(texts_of)
+    }
+}
+
+impl rules::State for Hash<'_> {
+    type Epoch = f64;
+    type Ensemble = Bytes;
+    type Field = Bytes;
+    type Value = Bytes;
+    type Error = String;
+
+    fn kindness(&self) -> Option<Kindness> {
+        self.server.kindness
+    }
+
+    fn owner(&mut self) -> Result<(Option<f64>, Option<Bytes>), String> {
+        let mut fields = self.fields(&[b"epoch", b"ensemble"])?;
+        Ok((to_number(fields[0].as_ref()), fields.swap_remove(1)))
+    }
+
+    fn field(&mut self, field: &Bytes) -> Result<Option<Bytes>, String> {
+        Ok(self.fields(&[field])?.swap_remove(0))
+    }
 }
 
 fn state(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> Answer {
-    let key = keys[0].as_slice();
-    let epoch = to_number(arguments.first()).unwrap_or(0.0);
-    let have = texts_of(call!(server, at, "HMGET", key, "epoch", "ensemble")?);
-    let owner = to_number(have[0].as_ref());
-    let is_same = have[1].as_ref() == Some(&arguments[1]);
-    if owner.is_some_and(|owner| owner > epoch || (owner == epoch && have[1].is_some() && !is_same)) {
-        return Ok(Reply::Int(6));
-    }
-    let field = |server: &mut Server, name: &Bytes| -> Result<Option<Bytes>, String> {
-        Ok(texts_of(call!(server, at, "HMGET", key, name.as_slice())?).swap_remove(0))
-    };
-    let has = |held: Option<Bytes>, wanted: &[u8]| {
-        let held = held.unwrap_or_default();
-        let Some(((branch, number), (of, least))) = milestone(&held).zip(milestone(wanted)) else { return false };
-        branch == of && !above(least, number)
-    };
-    for change in arguments[2..].chunks(3) {
-        if change[0] == b"h" && !has(field(server, &change[1])?, &change[2]) {
-            return Ok(Reply::Int(0));
-        }
-    }
-    let mut put: Vec<Bytes> = vec![b"HSET".to_vec(), key.to_vec()];
-    put.extend([b"epoch".to_vec(), arguments[0].clone(), b"ensemble".to_vec(), arguments[1].clone()]);
-    for change in arguments[2..].chunks(3) {
-        let (rule, name, value) = (change[0].as_slice(), &change[1], &change[2]);
-        let is_new = match rule {
-            b"h" => false,
-            b"m" => !has(field(server, name)?, value),
-            b"r" if is_same => field(server, name)?.is_none_or(|old| !is_decimal(&old) || above(value, &old)),
-            _ => true,
+    let [epoch, ensemble, changes @ ..] = arguments else { return Err("ERR two".to_owned()) };
+    let change = |change: &[Bytes]| {
+        let rule = match change[0].as_slice() {
+            b"r" => Rule::Rise,
+            b"m" => Rule::Milestone,
+            b"h" => Rule::Has,
+            _ => Rule::Set,
         };
-        if is_new {
-            put.extend([name.clone(), value.clone()]);
-        }
+        (rule, change[1].clone(), change[2].clone())
+    };
+    let changes: Vec<_> = changes.chunks(3).map(change).collect();
+    let mut hash = Hash { server: &mut *server, at, key: &keys[0] };
+    let (code, put) = rules::state(&mut hash, to_number(Some(epoch)).unwrap_or(0.0), ensemble, &changes)?;
+    match code {
+        Code::Fenced => return Ok(Reply::Int(6)),
+        Code::Refused => return Ok(Reply::Int(0)),
+        Code::Done => {}
     }
-    server.run(at, &put)?;
+    let mut words = vec![b"HSET".to_vec(), keys[0].clone()];
+    words.extend([b"epoch".to_vec(), epoch.clone(), b"ensemble".to_vec(), ensemble.clone()]);
+    for at in put {
+        let (_, field, value) = &changes[at];
+        words.extend([field.clone(), value.clone()]);
+    }
+    server.run(at, &words)?;
     Ok(Reply::Int(1))
 }
 

@@ -14,7 +14,8 @@ pub const DATABASES: usize = 16;
 /// What the server holds in memory besides data, so that a smaller `maxmemory` means that it is full.
 const USED_BYTES: u64 = 1 << 20;
 
-/// In what a double would be kinder than a server, if it were wrong: each is a fault that the conformance suite must find.
+/// In what a double would be kinder than a server, if it were wrong: each is a fault that the conformance suite must find. The last ones
+/// are rules of the scripts that are left out; the model checker must find what becomes of a pair without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kindness {
     /// A write is done although the server is at its memory limit.
@@ -31,6 +32,20 @@ pub enum Kindness {
     KnowsEveryScript,
     /// SET leaves the expiry of the key as it was.
     KeepsExpiry,
+    /// OBSERVE, APPLY and COMPLETE serve an owner that another one has followed.
+    IgnoresEpochs,
+    /// OBSERVE leaves an older epoch in the bucket.
+    ReadsWithoutRaising,
+    /// APPLY writes whatever sidecar is there.
+    IgnoresSidecars,
+    /// APPLY and COMPLETE write whatever life of the bucket it is.
+    IgnoresNonces,
+    /// APPLY writes whatever the key holds.
+    IgnoresValues,
+    /// STATE takes what a former owner writes, and a number that falls.
+    RemembersFormerOwners,
+    /// STATE puts a milestone where the one before it is missing.
+    PutsEveryMilestone,
 }
 
 /// Whose data it holds.

@@ -10,8 +10,9 @@
 //! when a connection is cut, when a session expires, what the leader's clock shows. Left out: quorums and elections (an acknowledged write is
 //! never lost but by [`Ensemble::restore`]), quotas, containers and TTLs, throttling, read-only servers.
 
-use super::rules::{Identity, Kinder, decide, is_readable, show};
-use super::tree::{Change, Right, Tree};
+use super::rules::{Identity, Kinder, is_readable, show};
+use super::transaction::{Change, ChangeOf, Refused, Znodes, transact, zxid_after};
+use super::tree::{Right, Tree};
 use super::wire::{Output, Read, Refusal, Reply, Request, Write};
 use keepstep::store::zookeeper::session::{EventType, Stat};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,7 +42,7 @@ impl Default for Settings {
 struct Transaction {
     zxid: i64,
     time_ms: i64,
-    changes: Vec<Change>,
+    changes: Vec<ChangeOf<Tree>>,
     /// The session that it ends.
     ends: Option<i64>,
 }
@@ -171,8 +172,8 @@ impl Ensemble {
         applied.checked_sub(1).map_or(self.base_zxid, |last| self.log[last].zxid)
     }
 
-    fn append(&mut self, changes: Vec<Change>, ends: Option<i64>, now_ms: i64) -> i64 {
-        let zxid = self.zxid() + 1;
+    fn append(&mut self, changes: Vec<ChangeOf<Tree>>, ends: Option<i64>, now_ms: i64) -> i64 {
+        let zxid = zxid_after(self.zxid(), false, self.settings.kinder);
         self.log.push(Transaction { zxid, time_ms: now_ms, changes, ends });
         zxid
     }
@@ -311,40 +312,33 @@ impl Ensemble {
         session: i64,
         who: &[Identity],
         now_ms: i64,
-    ) -> Result<(Vec<Change>, Vec<Reply>), (usize, Refusal)> {
-        let zxid = self.zxid() + 1;
-        let (mut changes, mut replies, mut undo) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, write) in writes.iter().enumerate() {
-            match decide(&self.tree, write, session, who, self.settings.kinder) {
-                Ok(None) => replies.push(Reply::Checked),
-                Ok(Some(change)) => {
-                    undo.push(self.tree.apply(&change, zxid, now_ms));
-                    let stat = self.tree.stat(change.path());
-                    replies.push(match (&change, stat) {
-                        (Change::Create { path, .. }, Some(stat)) => Reply::Created { path: path.clone(), stat },
-                        (Change::Set { .. } | Change::SetAcl { .. }, Some(stat)) => Reply::Stat(stat),
-                        _ => Reply::Done,
-                    });
-                    changes.push(change);
+    ) -> Result<(Vec<ChangeOf<Tree>>, Vec<Reply>), (usize, Refusal)> {
+        let (newest, kinder) = (self.zxid(), self.settings.kinder);
+        let mut replies = Vec::with_capacity(writes.len());
+        let reply = |tree: &Tree, change: Option<&ChangeOf<Tree>>| {
+            replies.push(match (change, change.and_then(|change| tree.stat(change.path()))) {
+                (None, _) => Reply::Checked,
+                (Some(Change::Create { path, .. }), Some(stat)) => Reply::Created { path: path.clone(), stat },
+                (Some(Change::Set { .. } | Change::SetAcl { .. }), Some(stat)) => Reply::Stat(stat),
+                _ => Reply::Done,
+            });
+        };
+        match transact(&mut self.tree, writes, (session, who), (newest, now_ms), kinder, reply) {
+            Ok(changes) => Ok((changes, replies)),
+            Err(Refused { at, refusal, kept }) => {
+                if !kept.is_empty() {
+                    self.append(kept, None, now_ms);
                 }
-                Err(refusal) => {
-                    if self.settings.kinder == Some(Kinder::MultiKeepsPart) {
-                        self.append(changes, None, now_ms);
-                    } else {
-                        undo.into_iter().rev().for_each(|before| self.tree.undo(before));
-                    }
-                    return Err((at, refusal));
-                }
+                Err((at, refusal))
             }
         }
-        Ok((changes, replies))
     }
 
     /// Appends what was decided to the log; a refusal takes a zxid as well.
-    fn decided(&mut self, decided: Result<(Vec<Change>, Reply), Reply>, now_ms: i64) -> Pending {
+    fn decided(&mut self, decided: Result<(Vec<ChangeOf<Tree>>, Reply), Reply>, now_ms: i64) -> Pending {
         let (changes, reply) = match decided {
             Ok(decided) => decided,
-            Err(reply) if self.settings.kinder == Some(Kinder::RefusedIsFree) => {
+            Err(reply) if zxid_after(self.zxid(), true, self.settings.kinder) == self.zxid() => {
                 return Pending::Decided { applied: self.log.len(), zxid: self.zxid(), reply };
             }
             Err(reply) => (Vec::new(), reply),
@@ -365,7 +359,7 @@ impl Ensemble {
         let zxid = self.zxid() + 1;
         let keeps = self.settings.kinder == Some(Kinder::KeepsEphemerals);
         let gone = if keeps { Vec::new() } else { self.tree.ephemerals(session) };
-        let changes: Vec<Change> = gone.into_iter().map(|path| Change::Delete { path }).collect();
+        let changes: Vec<ChangeOf<Tree>> = gone.into_iter().map(|path| Change::Delete { path }).collect();
         for change in &changes {
             self.tree.apply(change, zxid, now_ms);
         }
@@ -507,7 +501,7 @@ impl Ensemble {
                 for path in data {
                     let event = match tree.get(path) {
                         None => Some(EventType::NodeDeleted),
-                        Some(znode) => (znode.mzxid > *relative_zxid).then_some(EventType::NodeDataChanged),
+                        Some(znode) => (znode.stamp.mzxid > *relative_zxid).then_some(EventType::NodeDataChanged),
                     };
                     self.set_watch(connection, path, event);
                 }

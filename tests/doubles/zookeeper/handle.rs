@@ -106,7 +106,7 @@ impl Handle {
         Ok(match *write {
             WriteOp::Check { path, version } => Write::Check { path: self.full(path, false)?, version },
             WriteOp::Set { path, data, version: expected } => {
-                Write::Set { path: self.full(path, false)?, data: data.to_vec(), version: version(expected) }
+                Write::Set { path: self.full(path, false)?, data: data.into(), version: version(expected) }
             }
             WriteOp::Delete { path, version: expected } => {
                 Write::Delete { path: self.full(path, false)?, version: version(expected) }
@@ -116,7 +116,7 @@ impl Handle {
                 let sequential = matches!(mode, CreateMode::EphemeralSequential | CreateMode::PersistentSequential);
                 let ephemeral = matches!(mode, CreateMode::EphemeralSequential | CreateMode::Ephemeral);
                 let (path, acl) = (self.full(path, sequential)?, acl.iter().map(right).collect());
-                Write::Create { path, data: data.to_vec(), acl, ephemeral, sequential }
+                Write::Create { path, data: data.into(), acl, ephemeral, sequential }
             }
         })
     }

@@ -1,7 +1,8 @@
 //! The ZooKeeper ensemble, and the seam of `store::zookeeper` over it.
 //!
 //! ```text
-//!   tree.rs      znodes, and what a transaction does to them        rules.rs   what a leader decides, and in which order it looks
+//!   tree.rs      znodes                                             transaction.rs  what a leader decides, for the model checker as well
+//!   rules.rs     rights, and what a server shows to whom
 //!   ensemble.rs  the log, servers, sessions, connections, watches   wire.rs    requests, answers, and their bytes
 //!   client.rs    clients and scripted faults over them              handle.rs  the seam of the store room over a client
 //! ```
@@ -10,6 +11,7 @@ mod client;
 mod ensemble;
 mod handle;
 mod rules;
+pub mod transaction;
 mod tree;
 mod wire;
 

@@ -1,5 +1,8 @@
-//! The znodes of one server, or of the leader: what a transaction does to them, and what a read shows.
+//! The znodes of one server, or of the leader: how a change is carried out on them, and what a read shows.
 
+use super::rules::{Identity, allows, stored};
+use super::transaction::{Change, ChangeOf, Stamp, Status, Znodes};
+use super::wire::Refusal;
 use keepstep::store::zookeeper::session::Stat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,36 +33,13 @@ pub struct Znode {
     pub acl: Arc<[Right]>,
     /// The session of an ephemeral znode, else 0.
     pub owner: i64,
-    pub czxid: i64,
-    pub mzxid: i64,
+    pub stamp: Stamp,
     pub pzxid: i64,
     pub ctime_ms: i64,
     pub mtime_ms: i64,
-    pub version: i32,
     pub aversion: i32,
     /// So many children were ever created: the next sequence number. Clients are shown twice that less the children that are there.
     pub creates: i32,
-}
-
-/// What a transaction does to one znode.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Change {
-    Create { path: String, data: Arc<[u8]>, acl: Arc<[Right]>, owner: i64 },
-    Set { path: String, data: Arc<[u8]>, version: i32 },
-    SetAcl { path: String, acl: Arc<[Right]>, aversion: i32 },
-    Delete { path: String },
-}
-
-impl Change {
-    /// The znode.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        let (Change::Create { path, .. }
-        | Change::Set { path, .. }
-        | Change::SetAcl { path, .. }
-        | Change::Delete { path }) = self;
-        path
-    }
 }
 
 /// The znode and its parent as they were before a change.
@@ -94,12 +74,10 @@ impl Tree {
                 data,
                 acl,
                 owner: 0,
-                czxid: zero,
-                mzxid: zero,
+                stamp: Stamp::created(zero),
                 pzxid: zero,
                 ctime_ms: 0,
                 mtime_ms: 0,
-                version: 0,
                 aversion: 0,
                 creates: 0,
             };
@@ -143,12 +121,12 @@ impl Tree {
         let znode = self.get(path)?;
         let num_children = i32::try_from(self.child_count(path)).unwrap_or(i32::MAX);
         Some(Stat {
-            czxid: znode.czxid,
-            mzxid: znode.mzxid,
+            czxid: znode.stamp.czxid,
+            mzxid: znode.stamp.mzxid,
             pzxid: znode.pzxid,
             ctime: znode.ctime_ms,
             mtime: znode.mtime_ms,
-            version: znode.version,
+            version: znode.stamp.version,
             cversion: znode.creates.wrapping_mul(2).wrapping_sub(num_children),
             aversion: znode.aversion,
             ephemeral_owner: znode.owner,
@@ -157,8 +135,53 @@ impl Tree {
         })
     }
 
-    /// Carries a change out that the leader has decided.
-    pub fn apply(&mut self, change: &Change, zxid: i64, time_ms: i64) -> Before {
+    fn remove_name(&mut self, parent: &str, name: &str) {
+        if let Some(names) = self.children.get_mut(parent) {
+            names.remove(name);
+            if names.is_empty() {
+                self.children.remove(parent);
+            }
+        }
+    }
+}
+
+impl Znodes for Tree {
+    type Path = String;
+    type Data = Arc<[u8]>;
+    type Acl = Arc<[Right]>;
+    type Who = [Identity];
+    type Before = Before;
+
+    fn parent(path: &String) -> String {
+        split(path).0.to_owned()
+    }
+
+    fn numbered(path: &String, number: i32) -> String {
+        format!("{path}{number:010}")
+    }
+
+    fn is_reserved(path: &String) -> bool {
+        path == "/" || path.starts_with("/zookeeper")
+    }
+
+    fn stored(acl: &Arc<[Right]>, who: &[Identity]) -> Result<Arc<[Right]>, Refusal> {
+        stored(acl, who)
+    }
+
+    fn status(&self, path: &String) -> Option<Status> {
+        let Znode { stamp, aversion, owner, creates, .. } = self.get(path)?;
+        Some(Status { version: stamp.version, aversion: *aversion, owner: *owner, creates: *creates })
+    }
+
+    fn allows(&self, path: &String, permissions: u8, who: &[Identity]) -> bool {
+        self.get(path).is_some_and(|znode| allows(&znode.acl, permissions, who))
+    }
+
+    fn child_count(&self, path: &String) -> usize {
+        Tree::child_count(self, path)
+    }
+
+    fn apply(&mut self, change: &ChangeOf<Tree>, zxid: i64, time_ms: i64) -> Before {
         let path = change.path();
         let (parent, name) = split(path);
         let before = |path: &str| (path.to_owned(), self.znodes.get(path).cloned());
@@ -169,12 +192,10 @@ impl Tree {
                     data: Arc::clone(data),
                     acl: Arc::clone(acl),
                     owner: *owner,
-                    czxid: zxid,
-                    mzxid: zxid,
+                    stamp: Stamp::created(zxid),
                     pzxid: zxid,
                     ctime_ms: time_ms,
                     mtime_ms: time_ms,
-                    version: 0,
                     aversion: 0,
                     creates: 0,
                 };
@@ -187,8 +208,8 @@ impl Tree {
             }
             Change::Set { data, version, .. } => {
                 if let Some(znode) = self.znodes.get_mut(path) {
-                    (znode.data, znode.version, znode.mzxid, znode.mtime_ms) =
-                        (Arc::clone(data), *version, zxid, time_ms);
+                    znode.stamp = znode.stamp.written(zxid, *version);
+                    (znode.data, znode.mtime_ms) = (Arc::clone(data), time_ms);
                 }
             }
             Change::SetAcl { acl, aversion, .. } => {
@@ -207,17 +228,7 @@ impl Tree {
         before
     }
 
-    fn remove_name(&mut self, parent: &str, name: &str) {
-        if let Some(names) = self.children.get_mut(parent) {
-            names.remove(name);
-            if names.is_empty() {
-                self.children.remove(parent);
-            }
-        }
-    }
-
-    /// Takes back a change of a transaction of which a later one is refused.
-    pub fn undo(&mut self, before: Before) {
+    fn undo(&mut self, before: Before) {
         for (path, znode) in before.0 {
             let (parent, name) = split(&path);
             let (parent, name) = (parent.to_owned(), name.to_owned());

@@ -2,15 +2,16 @@
 
 use super::tree::Right;
 use keepstep::store::zookeeper::session::{EventType, Stat};
+use std::sync::Arc;
 
 /// A request that changes something. A version of -1 is not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Write {
-    Create { path: String, data: Vec<u8>, acl: Vec<Right>, ephemeral: bool, sequential: bool },
-    Set { path: String, data: Vec<u8>, version: i32 },
-    SetAcl { path: String, acl: Vec<Right>, aversion: i32 },
-    Delete { path: String, version: i32 },
-    Check { path: String, version: i32 },
+pub enum Write<P = String, D = Arc<[u8]>, A = Arc<[Right]>> {
+    Create { path: P, data: D, acl: A, ephemeral: bool, sequential: bool },
+    Set { path: P, data: D, version: i32 },
+    SetAcl { path: P, acl: A, aversion: i32 },
+    Delete { path: P, version: i32 },
+    Check { path: P, version: i32 },
 }
 
 /// A request that changes nothing.

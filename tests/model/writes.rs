@@ -1,15 +1,17 @@
 //! A round's writes: scripts, multis with their journal slot, sidecars, marks; and what each outcome means.
 
 use crate::config::{Bug, Config};
+use crate::ensemble::{self, ANY, Path, Value, Write};
+use crate::facts::settle;
 use crate::news::Event;
-use crate::round::settle;
+use crate::ownership::{connect, die, held, note_in_redis, observe};
+use crate::redis::{Field, Kept};
 use crate::truth::{Effects, How, replace};
-use crate::twin::{self, Code};
-use crate::worker::{connect, die, epoch, note_in_redis, observe};
-use crate::world::{B, Content, Ky, Op, Pc, Worker, World, Zn, some};
-use keepstep::pipeline::round::{Outcome, Write, ZnodeWritten};
+use crate::world::{B, Content, Ensemble, Op, Pc, Slot, Worker, World, Zn, some};
+use keepstep::pipeline::round::{self, Outcome, ZnodeWritten};
 use keepstep::plan::guard::{self, Fate, Late};
 use keepstep::plan::{KeyOp, Task, ZnodeOp};
+use keepstep_doubles::redis::rules::{self, Code, Rule};
 use std::ops::ControlFlow;
 
 /// Whether a note waits for a look at the key first. `None`: it is refused; `Some(false)`: it waits for its turn.
@@ -38,36 +40,21 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
     Some(false)
 }
 
-/// APPLY with one member; answers its outcome, or nothing where the worker ended or its connection did.
+/// APPLY with one member; answers its outcome, or nothing where the worker ended.
 fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Option<Code> {
-    let worker = world.workers[i];
-    let (look, todo) = (worker.look, worker.todo);
-    let mut bucket = world.redis.bucket.get();
-    let held = world.redis.key;
-    let nonce = if op == KeyOp::Note && !cfg.has(Bug::NonceNotCompared) { u64::from(look.nonce) } else { 0 };
-    let entry = look.base.get();
-    let value = if cfg.has(Bug::KeyWrittenWhateverItHolds) { some(todo.expect) } else { some(held.is.value) };
+    let Worker { look, todo, .. } = world.workers[i];
     let late = match (todo.taken_back, todo.unproven) {
         (true, _) => Late::TakenBack,
         (false, true) => Late::Unproven,
         (false, false) => Late::AsItIs,
     };
-    let write =
-        twin::Write { op, expect: some(todo.expect), entry, nonce, base: late.note(entry, base.get(), None).flatten() };
-    let epoch = if cfg.has(Bug::EpochNotCheckedByScripts) { u64::from(u8::MAX) } else { epoch(world, i) };
-    let before = bucket.epoch;
-    let code = twin::apply(&mut bucket, value, &write, epoch, u64::from(world.nonces) + 1);
-    if cfg.has(Bug::EpochNotCheckedByScripts) && bucket.epoch.is_some() {
-        bucket.epoch = Some(before.unwrap_or(u64::from(worker.epoch)));
-    }
+    let leave = B::from(late.note(look.base.get(), base.get(), None).flatten());
+    let nonce = if op == KeyOp::Note { look.nonce } else { 0 };
+    let code = held(cfg, world, i).apply(&rules::Write { op, expect: todo.expect, sidecar: look.base, nonce, leave });
     if code == Code::Fenced {
         die(world, i);
         return None;
     }
-    if code == Code::Done && before.is_none() && bucket.epoch.is_some() {
-        world.nonces += 1;
-    }
-    world.redis.bucket.set(&bucket);
     Some(code)
 }
 
@@ -89,39 +76,37 @@ pub fn apply(cfg: &Config, world: &mut World, i: usize, effects: &mut Effects) {
             Some(true) => {}
         }
     }
+    let before = world.redis.key;
     let Some(code) = script(cfg, world, i, op, todo.base) else { return };
     if code == Code::Refused || todo.taken_back {
         return key_written(cfg, &mut world.workers[i], Outcome::Refused);
     }
-    let held = world.redis.key;
-    let is_nothing = op == KeyOp::Delete && held.is.value == 0;
+    let is_nothing = op == KeyOp::Delete && before.is.value == 0;
     if op != KeyOp::Note {
-        let mut is = todo.write;
-        if op == KeyOp::Delete {
-            is.value = 0;
-        }
-        let is_unseen = todo.baseless || todo.over != held.is.last;
+        let mut is = world.redis.key.is;
+        let is_unseen = todo.baseless || todo.over != before.is.last;
         let is_newer = world.was_restored && is.last > world.restored_at;
-        let is_agreed = is_newer && look.base.has_z && look.base.value == held.is.value;
+        let is_agreed = is_newer && look.base.has_z && look.base.value == before.is.value;
         let how = match (is_agreed, is_unseen) {
             (true, _) => How::Agreed,
             (false, true) => How::UnseenDelete,
             (false, false) => How::Plain,
         };
-        replace(cfg, world, held.is, &mut is, how, effects);
+        replace(cfg, world, before.is, &mut is, how, effects);
+        world.redis.key.is = is;
         let event = match (is_nothing, op) {
             (true, _) => Event::None,
             (false, KeyOp::Delete) => Event::Del,
             (false, _) => Event::Set,
         };
-        world.set_key(Ky { is, expires: false }, event);
+        world.tell_of_key(event);
         world.trailing = world.trailing.saturating_add(u8::from(!is_nothing));
     }
     key_written(cfg, &mut world.workers[i], Outcome::Done);
 }
 
 /// The write that is under way, as the machine has it.
-pub fn write_of(worker: &Worker) -> Write {
+pub fn write_of(worker: &Worker) -> round::Write {
     let (look, todo) = (worker.look, worker.todo);
     let task = match todo.op {
         Op::Note => Task::Redis { op: KeyOp::Note, expect: None, base: todo.base.get() },
@@ -129,7 +114,7 @@ pub fn write_of(worker: &Worker) -> Write {
         Op::Delete => Task::Redis { op: KeyOp::Delete, expect: some(todo.expect), base: todo.base.get() },
         Op::ZCreate | Op::ZSet(_) | Op::ZDelete(_) => Task::Znode { op: op_of(todo.op), base: todo.base.force() },
     };
-    Write {
+    round::Write {
         news: look.hint.news(),
         comparing: look.comparing,
         task,
@@ -152,11 +137,11 @@ fn znode_refused(cfg: &Config, worker: &mut Worker) {
     }
 }
 
-/// The multi: fence, write, journal slot. `choice`: which free slot, and what becomes of the answer.
+/// The multi: fence, lineage, write, journal slot. `choice`: which free slot, and what becomes of the answer.
 pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut Effects) -> Option<()> {
     let (slot, reply) = (usize::from(choice % 2), choice / 2);
     let worker = world.workers[i];
-    if !worker.has_session || worker.fence != world.zk.fence && !cfg.has(Bug::EpochNotCheckedInZookeeper) {
+    if !worker.has_session {
         die(world, i);
         return (choice == 0).then_some(());
     }
@@ -175,53 +160,28 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
         world.workers[i].pc = Pc::Resolve;
         return Some(());
     }
-    // A multi checks the lineage: in an older copy the versions say nothing.
-    if world.zk.tide < worker.tide && !cfg.has(Bug::TideNotCheckedByWrites) {
-        die(world, i);
-        return (reply == 0).then_some(());
-    }
     let todo = worker.todo;
     let held = world.zk.znode;
-    let is_there = held.is.value != 0;
-    let fits = match todo.op {
-        Op::ZCreate => !is_there,
-        Op::ZSet(version) | Op::ZDelete(version) => {
-            is_there && (held.version == version || cfg.has(Bug::ZnodeWrittenWhateverItsVersion))
-        }
-        _ => false,
-    };
-    let other_wrote = world.zk.slots[slot].version != worker.slots[slot];
-    if !fits || other_wrote {
-        if reply > 0 {
-            return None;
-        }
-        if !fits {
+    match world.zk.transact(&members(cfg, &world.zk, &worker, slot)) {
+        // Nothing was done, as where it did not arrive.
+        Err(_) if reply > 0 => return None,
+        Err(Path::Pair) => {
             znode_refused(cfg, &mut world.workers[i]);
-        } else {
-            die(world, i);
+            return Some(());
         }
-        return Some(());
+        // The watermark was advanced meanwhile; or this is an older copy, or of another owner, in which versions say nothing.
+        Err(Path::Lineage) if world.zk.tide >= worker.tide && world.zk.lineage == worker.lineage => {
+            world.workers[i].tide = world.zk.tide;
+            return Some(());
+        }
+        Err(_) => {
+            die(world, i);
+            return Some(());
+        }
+        Ok(()) => {}
     }
-    world.zk.zxid += 1;
     let zxid = world.zk.zxid;
-    let after = match todo.op {
-        Op::ZCreate => Zn { is: todo.write, czxid: zxid, mzxid: zxid, version: 0 },
-        Op::ZSet(_) => Zn { is: todo.write, mzxid: zxid, version: held.version + 1, ..held },
-        _ => Zn { is: Content { value: 0, ..todo.write }, mzxid: zxid, ..Zn::default() },
-    };
-    let kind = match todo.op {
-        Op::ZDelete(_) => 1,
-        Op::ZCreate => 2,
-        _ => 3,
-    };
-    let place = &mut world.zk.slots[slot];
-    if !cfg.has(Bug::JournalNotWritten) {
-        (place.kind, place.nonce, place.base, place.mzxid) = (kind, worker.look.nonce, todo.base, zxid);
-        place.milestone = todo.milestone;
-    }
-    place.version += 1;
-    let version = place.version;
-    let mut after = after;
+    let after = world.zk.znode;
     let (settled, recreated) =
         guard::outcome(op_of(todo.op), todo.base.force(), found(todo.op, &after), i64::from(zxid));
     let is_other = todo.base.czxid != held.czxid && matches!(todo.op, Op::ZSet(_) | Op::ZDelete(_));
@@ -233,9 +193,12 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
         (false, true) => How::UnseenDelete,
         (false, false) => How::Plain,
     };
-    replace(cfg, world, held.is, &mut after.is, how, effects);
-    world.set_znode(after);
+    let mut is = Content { value: after.is.value, ..todo.write };
+    replace(cfg, world, held.is, &mut is, how, effects);
+    world.zk.znode.is = is;
+    world.tell_of_znode();
     world.trailing = world.trailing.saturating_add(1);
+    let version = world.zk.slots[slot].version;
     let worker = &mut world.workers[i];
     worker.zxid = worker.zxid.max(zxid);
     if reply == 1 {
@@ -245,6 +208,30 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
     worker.slots[slot] = version;
     written(cfg, worker, B::from(settled));
     Some(())
+}
+
+/// What is in the multi, in the order of `store/zookeeper/sink.rs`.
+fn members(cfg: &Config, zk: &Ensemble, worker: &Worker, slot: usize) -> Vec<Write> {
+    let todo = worker.todo;
+    let mut members = Vec::with_capacity(4);
+    if !cfg.has(Bug::EpochNotCheckedInZookeeper) {
+        members.push(ensemble::check(Path::Epoch, worker.fence));
+    }
+    if !cfg.has(Bug::TideNotCheckedByWrites) {
+        members.push(ensemble::check(Path::Lineage, worker.tide));
+    }
+    let expected = |version| if cfg.has(Bug::ZnodeWrittenWhateverItsVersion) { ANY } else { i32::from(version) };
+    let (write, kind) = match todo.op {
+        Op::ZCreate => (ensemble::create(todo.write), 2),
+        Op::ZSet(version) => (ensemble::set(Path::Pair, Value::Pair(todo.write), expected(version)), 3),
+        Op::ZDelete(version) => (ensemble::delete(expected(version)), 1),
+        Op::Note | Op::Set | Op::Delete => unreachable!("not a write to ZooKeeper"),
+    };
+    members.push(write);
+    let entry = Slot { kind, nonce: worker.look.nonce, base: todo.base, milestone: todo.milestone, ..Slot::default() };
+    let entry = if cfg.has(Bug::JournalNotWritten) { zk.slots[slot] } else { entry };
+    members.push(ensemble::set(Path::Slot(slot), Value::Slot(entry), i32::from(worker.slots[slot])));
+    members
 }
 
 fn op_of(op: Op) -> ZnodeOp {
@@ -328,12 +315,9 @@ pub fn mark(cfg: &Config, world: &mut World, i: usize) {
     connect(world, i);
     let worker = world.workers[i];
     let slot = usize::from(worker.todo.slot);
-    let marked = note_in_redis(cfg, world, i, |state| {
-        if !cfg.has(Bug::SlotsNeverMarked) {
-            state.marks[slot] = worker.slots[slot];
-        }
-    });
-    if !marked {
+    let mark = (Rule::Set, Field::Mark(slot), Kept::Number(worker.slots[slot]));
+    let marks = if cfg.has(Bug::SlotsNeverMarked) { Vec::new() } else { vec![mark] };
+    if note_in_redis(cfg, world, i, &marks) == Code::Fenced {
         return die(world, i);
     }
     let worker = &mut world.workers[i];

@@ -1,196 +1,21 @@
-//! A round: the shipped machine (`keepstep::pipeline::round`), one request to a store a step. What is here is what a driver does:
-//! it reads, hands over answers, and keeps what was read; and what the worker's leaves say, with the faults that are planted there.
+//! The driver of a round: the shipped machine (`keepstep::pipeline::round`), one request to a store a step. It reads, passes answers on,
+//! and keeps what was read; what a write meets is in `writes.rs`.
 
-use crate::apply::{apply, mark, multi, note, resolve, write_of};
 use crate::config::{Bug, Config};
 use crate::events::hear_keys_out;
-use crate::news::{Event, Hint};
+use crate::facts::{Knows, knows, settle};
+use crate::news::Hint;
+use crate::ownership::{Left, connect, die, leave_milestone, observe};
 use crate::truth::{Effects, digest_of, record, znode_of};
-use crate::worker::{connect, die, finish, is_watched, leave_milestone, observe};
-use crate::world::{B, Content, Ky, Look, Op, Pc, Read, Todo, Worker, World, Zn};
+use crate::world::{B, Content, Ky, Look, Mile, Op, Pc, Read, Todo, Worker, World, Zn};
+use crate::writes::{apply, mark, multi, note, resolve, write_of};
 use keepstep::change::Side;
-use keepstep::pipeline::hint::News;
 use keepstep::pipeline::round::{
-    Again, Decision, End, Facts, FoundKey, FoundZnode, Hindrance, KeyAnswer, Leaves, NewestRecord, Next, Observed,
-    Reading, Reason, Stage,
+    Decision, End, Facts, FoundKey, FoundZnode, KeyAnswer, Next, Observed, Reading, Stage,
 };
-use keepstep::plan::{
-    Ensemble, Flow, Key, KeyOp, Known, Observation, OnConflict, Policy, Record, Seen, Task, Told, Znode, ZnodeOp,
-};
+use keepstep::plan::{Flow, Key, KeyOp, Known, Observation, OnConflict, Record, Seen, Task, Znode, ZnodeOp};
 use keepstep::store::{LeftMilestone, Moment};
 use std::ops::ControlFlow;
-
-/// What the worker knows of its pair.
-struct Knows<'a> {
-    cfg: &'a Config,
-    world: &'a World,
-    i: usize,
-    /// What a rule is told of times and numbers.
-    times: Seen,
-}
-
-impl Knows<'_> {
-    fn worker(&self) -> &Worker {
-        &self.world.workers[self.i]
-    }
-}
-
-impl Facts for Knows<'_> {
-    fn policy(&self) -> &Policy {
-        &self.cfg.policy
-    }
-
-    fn path_id(&self) -> u32 {
-        crate::world::PATH
-    }
-
-    fn ensemble(&self) -> Ensemble {
-        let worker = self.worker();
-        Ensemble { id: u32::from(worker.lineage), since_zxid: i64::from(worker.since) }
-    }
-
-    fn guards_deletes(&self) -> bool {
-        self.cfg.guard
-    }
-
-    fn may_be_lost(&self) -> bool {
-        unreachable!("the model's routes write to both stores or to one: none is a capture")
-    }
-
-    fn is_watched(&self) -> bool {
-        is_watched(self.cfg, self.worker())
-    }
-
-    fn is_compared(&self, life: u64) -> bool {
-        self.worker().sources.is_compared(life) || self.cfg.has(Bug::SidecarOfAnOlderLifeTrusted)
-    }
-
-    fn is_route_compared(&self, life: u64) -> bool {
-        self.worker().sources.is_looked_at(life)
-    }
-
-    fn hears_redis(&self) -> bool {
-        self.worker().sources.hears(Side::Redis)
-    }
-
-    fn is_quarantined(&self) -> bool {
-        self.worker().quarantined && !self.cfg.has(Bug::QuarantinedPairTakenFast)
-    }
-
-    fn known(&self) -> Known {
-        self.worker().cache.get()
-    }
-
-    fn gone_zxid(&self) -> i64 {
-        if self.cfg.has(Bug::GonePairReadOld) { 0 } else { i64::from(self.worker().gone) }
-    }
-
-    fn newest_event(&self, mut news: News) -> News {
-        let later = self.worker().later;
-        if later.event != Event::None {
-            news.take_event(later.news());
-        }
-        news
-    }
-
-    fn reported(&self, _news: News) -> Told {
-        let worker = self.worker();
-        let look = worker.look;
-        let all = self.cfg.has(Bug::RoundsCarryOutWhatNobodySaw) && !look.comparing;
-        Told { znode: look.hint.znode || worker.later.znode || all, key: look.hint.key || worker.later.key || all }
-    }
-
-    fn newest_record(&self) -> Option<NewestRecord> {
-        let look = self.worker().look;
-        let recorded = self.world.recorded;
-        let is_key = matches!(look.key, Read::Is(key) if key.is.value == recorded);
-        let is_znode = matches!(look.znode, Read::Is(znode) if znode.is.value == recorded);
-        Some(NewestRecord { is_key: is_key || self.cfg.has(Bug::OlderKeyFollowed), is_znode })
-    }
-
-    fn is_deleted_on_record(&self) -> bool {
-        false
-    }
-
-    fn times(&self, _news: News, _comparing: bool) -> Seen {
-        self.times
-    }
-
-    fn hindrance(&self, _task: &Task, _is_restore: bool) -> Option<Hindrance> {
-        None
-    }
-}
-
-/// What the worker keeps of its pair.
-pub struct Keeps<'a> {
-    pub cfg: &'a Config,
-    pub worker: &'a mut Worker,
-}
-
-impl Leaves for Keeps<'_> {
-    fn remember(&mut self, base: Option<keepstep::plan::Base>) {
-        self.worker.cache.base = if self.cfg.cache { B::from(base) } else { B::default() };
-    }
-
-    fn refused(&mut self) {
-        self.worker.cache.base = B::default();
-    }
-
-    fn count(&mut self, _had_base: bool, _has_base: bool) {}
-
-    fn release(&mut self) {
-        self.worker.quarantined = false;
-    }
-
-    fn quarantine(&mut self, _reason: Reason, _is_news: bool) {
-        self.worker.quarantined = true;
-    }
-
-    fn quarantine_lost(&mut self, _side: Side) {
-        self.worker.quarantined = true;
-    }
-
-    fn found(&mut self) {
-        unreachable!("of captures only");
-    }
-
-    fn miss(&mut self) {
-        unreachable!("of captures only");
-    }
-
-    fn block_conclusion(&mut self) {}
-
-    fn infer(&mut self) {
-        self.worker.inferred = true;
-    }
-
-    fn not_inferred(&mut self) {
-        self.worker.inferred = false;
-    }
-
-    fn mark_written(&mut self) {}
-
-    fn finish_gone(&mut self, news: News) {
-        let worker = &mut *self.worker;
-        worker.ended += u8::from(worker.comparison.stage == crate::world::Stage::Walked);
-        let heard = if news.zxid == i64::MAX { 0 } else { u8::try_from(news.zxid).unwrap() };
-        worker.gone = worker.gone.max(worker.zxid).max(heard);
-        self.finish();
-    }
-
-    fn finish(&mut self) {
-        finish(self.cfg, self.worker, None);
-    }
-
-    fn finish_again(&mut self, again: Again) {
-        finish(self.cfg, self.worker, Some(Hint::of(again.news)));
-    }
-}
-
-/// The pair's round ends.
-pub fn settle(cfg: &Config, worker: &mut Worker, end: End) {
-    end.settle(&mut Keeps { cfg, worker });
-}
 
 pub fn begin_look(worker: &mut Worker, heard: u8, hint: Hint, comparing: bool) {
     worker.busy = true;
@@ -221,10 +46,6 @@ pub fn take(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut
         }
         Next::Observed(_) => unreachable!("nothing was read"),
     }
-}
-
-fn knows<'a>(cfg: &'a Config, world: &'a World, i: usize) -> Knows<'a> {
-    Knows { cfg, world, i, times: Seen::default() }
 }
 
 /// Where the pair's reading is.
@@ -442,12 +263,18 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         }
         Pc::Milestone => {
             only()?;
-            let left = leave_milestone(cfg, world, i);
-            let left = left.map(|(milestone, life)| LeftMilestone { milestone, life });
+            let left = match leave_milestone(cfg, world, i) {
+                Left::There(milestone, life) => Some(LeftMilestone { milestone, life }),
+                Left::NotThere => None,
+                Left::Fenced => {
+                    die(world, i);
+                    return Some(());
+                }
+            };
             let worker = &mut world.workers[i];
             match write_of(worker).milestone_written(left, keepstep::pipeline::round::Pause::None) {
                 ControlFlow::Continue(write) => {
-                    (worker.todo.milestone, worker.pc) = (crate::twin::Mile::of(write.milestone), Pc::Multi);
+                    (worker.todo.milestone, worker.pc) = (Mile::of(write.milestone), Pc::Multi);
                 }
                 ControlFlow::Break(_) if cfg.has(Bug::WrittenWithoutMilestone) => worker.pc = Pc::Multi,
                 ControlFlow::Break(end) => settle(cfg, worker, end),

@@ -1,5 +1,5 @@
-//! What the model checker takes for the scripts of Redis (`tests/model/twin.rs`) against the double, through the shipped store: the
-//! same random cases. `tests/it/redis_conformance.rs` holds the double to a real server.
+//! The checker's data set of Redis (`tests/model/redis.rs`) beside the double's: random calls go to the one by the rules of the scripts,
+//! and to the other through the shipped store. What each answers and leaves must be the same.
 //!
 //! A failure prints its seed; `KEEPSTEP_TEST_SEED=42` plays the same cases again.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -12,34 +12,43 @@ use keepstep::store::contract::*;
 use keepstep::store::{JournalEntry, KeyOutcome, KeyState, KeyWrite, Remembered, Slot, StoreError};
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::redis::reply::Reply;
-use keepstep_model::twin::{self, Bucket, Code, Write};
+use keepstep_doubles::redis::rules::{Code, Write};
+use keepstep_model::redis::Held;
+use keepstep_model::world::{B, Bk, Content, Data, EXPIRES_MS, PATH, digest};
 
 const CASES: usize = 4_000;
+/// Few are called for: then a number of the checker's fits in a byte.
+const LIVES_MAX: u8 = 250;
 const KEY: &[u8] = b"s:a";
-/// The twin's name for a number that the store makes up.
-const FRESH: u64 = u64::MAX;
 
-fn value(rng: &mut Rng) -> Option<Vec<u8>> {
-    (rng.u8(0..4) > 0).then(|| vec![rng.u8(b'a'..=b'c')])
+/// A value of the checker's; 0: none.
+fn value(rng: &mut Rng) -> u8 {
+    rng.u8(0..4)
 }
 
-fn base(rng: &mut Rng, sequence: u32) -> Option<Base> {
+/// The same on the double.
+fn bytes(value: u8) -> Option<Vec<u8>> {
+    (value != 0).then(|| vec![b'a' + value])
+}
+
+fn base(rng: &mut Rng, sequence: u8) -> B {
     let version = ZkVersion { czxid: 3, mzxid: i64::from(rng.u8(3..6)), version: i32::from(rng.u8(0..3)) };
-    (rng.u8(0..4) > 0).then(|| Base {
-        sequence,
+    let held = value(rng);
+    B::from((rng.u8(0..4) > 0).then(|| Base {
+        sequence: u32::from(sequence),
         zookeeper: rng.bool().then_some(version),
-        redis: value(rng).map(|value| Digest::of(&value)),
-        expires_ms: rng.bool().then_some(1_000),
-        ephemeral: rng.bool(),
+        redis: (held != 0).then(|| digest(held)),
+        expires_ms: rng.bool().then_some(EXPIRES_MS),
+        ephemeral: false,
         apart: rng.bool(),
         unproven: rng.bool(),
         lost: rng.bool(),
-        path_id: 7,
+        path_id: PATH,
         ensemble: 1,
-    })
+    }))
 }
 
-/// What the store's error is to the twin.
+/// What the store's error is to the checker.
 fn code<T>(result: &Result<T, StoreError>) -> Code {
     match result {
         Ok(_) => Code::Done,
@@ -49,17 +58,17 @@ fn code<T>(result: &Result<T, StoreError>) -> Code {
 }
 
 #[tokio::test]
-async fn the_twin_of_the_model_answers_and_leaves_what_the_scripts_do() {
+async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do() {
     let said = std::env::var("KEEPSTEP_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = said.unwrap_or_else(|| fastrand::u64(..));
     println!("KEEPSTEP_TEST_SEED={seed}");
     let mut rng = Rng::with_seed(seed);
     let double = Double::default();
     let owners = [store(&double, "twin"), store(&double, "twin")];
-    let mut epochs = [1, 2];
+    let mut epochs = [1_u8, 2];
     for (owner, epoch) in owners.iter().zip(epochs) {
         owner.connect().await.unwrap();
-        owner.begin(Remembered { epoch, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+        owner.begin(Remembered { epoch: u64::from(epoch), ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
         // Nothing was lost: then COMPLETE alone decides what becomes of a journal.
         owner.compared(owner.mark()).await.unwrap();
     }
@@ -67,36 +76,41 @@ async fn the_twin_of_the_model_answers_and_leaves_what_the_scripts_do() {
     let scanned = owners[0].scan(0, b"_keepstep:twin:").await.unwrap().1;
     let [bucket] = scanned.as_slice() else { panic!("one bucket: {scanned:?}") };
     double.run(&[b"DEL", bucket]);
-    let (mut twin, mut held): (Bucket, Option<Vec<u8>>) = (Bucket::default(), None);
+    let (mut data, mut nonces) = (Data::default(), 0_u8);
     let mut met = [0_usize; 3];
-    let mut old_nonces = vec![1];
+    // The store's number for each of the checker's.
+    let mut lives = vec![1_u64];
     for case in 0..CASES {
         let at = rng.usize(0..2);
         let (owner, epoch) = (&owners[at], epochs[at]);
         let what = format!("seed {seed}, case {case}");
-        match rng.u8(0..20) {
-            0 => {
+        let fresh = nonces;
+        let held = Content { value: rng.u8(1..4), ..Content::default() };
+        let mut pair = Held { data: &mut data, nonces: &mut nonces, epoch, value: held, kindness: None };
+        let has = pair.data.bucket.entry;
+        let next = (has.seq + 1) % 100;
+        let life = if rng.bool() { pair.data.bucket.nonce } else { rng.u8(0..u8::try_from(lives.len()).unwrap()) };
+        match rng.u8(0..40) {
+            0 if fresh < LIVES_MAX => {
                 double.run(&[b"DEL", bucket]);
-                twin = Bucket::default();
+                pair.data.bucket = Bk::default();
             }
-            1 => {
+            1 if epoch < LIVES_MAX => {
                 // The one that is behind takes over.
                 let behind = usize::from(epochs[1] < epochs[0]);
                 epochs[behind] = epochs[1 - behind] + 1;
-                owners[behind]
-                    .begin(Remembered { epoch: epochs[behind], ensemble: 1, zxid: 1, tide: 0 })
-                    .await
-                    .unwrap();
+                let now = Remembered { epoch: u64::from(epochs[behind]), ensemble: 1, zxid: 1, tide: 0 };
+                owners[behind].begin(now).await.unwrap();
             }
-            2..=4 => {
-                held = value(&mut rng);
-                match &held {
-                    Some(bytes) => double.run(&[b"SET", KEY, bytes]),
+            0..=7 => {
+                pair.data.key.is.value = value(&mut rng);
+                match bytes(pair.data.key.is.value) {
+                    Some(bytes) => double.run(&[b"SET", KEY, &bytes]),
                     None => double.run(&[b"DEL", KEY]),
                 };
             }
-            5..=8 => {
-                let told = twin::observe(&mut twin, epoch, FRESH);
+            8..=15 => {
+                let told = pair.observe();
                 let read = owner.observe(&[KEY], true).await;
                 assert_eq!(code(&read), told, "{what}: observe");
                 if let Ok(read) = read {
@@ -106,43 +120,29 @@ async fn the_twin_of_the_model_answers_and_leaves_what_the_scripts_do() {
                         KeyState::Value { bytes, .. } => Some(bytes.clone()),
                         other => panic!("{what}: {other:?}"),
                     };
-                    assert_eq!((found, Base::decode(&reading.entry)), (held.clone(), twin.entry), "{what}: observed");
+                    let observed = (found, B::from(Base::decode(&reading.entry)));
+                    assert_eq!(observed, (bytes(data.key.is.value), data.bucket.entry), "{what}: observed");
                 }
             }
-            9..=16 => {
+            16..=31 => {
                 let op = [KeyOp::Set, KeyOp::Delete, KeyOp::Note][rng.usize(0..3)];
                 let is_right = rng.u8(0..3) > 0;
-                let expect = if is_right { held.clone() } else { value(&mut rng) };
-                let next = twin.entry.map_or(1, |base| base.sequence + 1);
-                let entry = if is_right { twin.entry } else { base(&mut rng, next) };
-                let nonce = match rng.u8(0..3) {
-                    0 => 0,
-                    1 => twin.nonce,
-                    _ => old_nonces[rng.usize(0..old_nonces.len())],
-                };
-                let bytes = vec![rng.u8(b'a'..=b'c')];
-                let base = base(&mut rng, next);
-                let expect = expect.map(|value| Digest::of(&value));
-                let have = held.as_ref().map(|value| Digest::of(value));
-                let told = twin::apply(&mut twin, have, &Write { op, expect, entry, nonce, base }, epoch, FRESH);
+                let expect = if is_right { pair.data.key.is.value } else { value(&mut rng) };
+                let sidecar = if is_right { has } else { base(&mut rng, next) };
+                let nonce = if rng.bool() { 0 } else { life };
+                let leave = base(&mut rng, next);
+                let told = pair.apply(&Write { op, expect, sidecar, nonce, leave });
                 met[told as usize] += 1;
-                if told == Code::Done {
-                    match op {
-                        KeyOp::Set => held = Some(bytes.clone()),
-                        KeyOp::Delete => held = None,
-                        KeyOp::Note => {}
-                    }
-                }
                 let write = KeyWrite {
                     key: KEY,
                     op,
-                    expect,
-                    expect_entry: entry.map(|base| base.encode()).unwrap_or_default(),
-                    expect_nonce: nonce,
+                    expect: bytes(expect).map(|bytes| Digest::of(&bytes)),
+                    expect_entry: sidecar.get().map(|base| base.encode()).unwrap_or_default(),
+                    expect_nonce: if nonce == 0 { 0 } else { lives[usize::from(nonce)] },
                     life: 0,
                     milestone: None,
-                    value: &bytes,
-                    base,
+                    value: &bytes(held.value).unwrap(),
+                    base: leave.get(),
                     publish: None,
                 };
                 let done = match owner.apply(&[write]).await {
@@ -154,11 +154,11 @@ async fn the_twin_of_the_model_answers_and_leaves_what_the_scripts_do() {
                 assert_eq!(done, told, "{what}: apply");
             }
             _ => {
-                let nonce = if rng.bool() { twin.nonce } else { old_nonces[rng.usize(0..old_nonces.len())] };
-                let sequence = twin.entry.map_or(1, |base| base.sequence) + rng.u32(0..3);
-                let base = base(&mut rng, sequence);
-                let told = twin::complete(&mut twin, epoch, nonce, sequence, base);
+                let sequence = has.seq + rng.u8(0..3);
+                let leave = base(&mut rng, sequence);
+                let told = pair.complete(life, u32::from(sequence), leave);
                 let slot = Slot { number: 0, version: 1 };
+                let (nonce, base, sequence) = (lives[usize::from(life)], leave.get(), u32::from(sequence));
                 let entry = JournalEntry { slot, key: KEY.to_vec(), nonce, base, sequence, milestone: None };
                 assert_eq!(code(&owner.complete(vec![entry]).await), told, "{what}: complete");
             }
@@ -170,20 +170,20 @@ async fn the_twin_of_the_model_answers_and_leaves_what_the_scripts_do() {
             },
             other => panic!("{what}: {other:?}"),
         };
-        let number = |name| field(name).map(|text| String::from_utf8_lossy(&text).parse::<u64>().unwrap());
-        let (owner, nonce, entry) = (number(b"_keepstep:e"), number(b"_keepstep:n"), field(KEY));
-        if twin.nonce == FRESH {
-            twin.nonce = nonce.unwrap();
-            old_nonces.push(twin.nonce);
+        let number = |name| field(name).map_or(0, |text| String::from_utf8_lossy(&text).parse::<u64>().unwrap());
+        let (owner, nonce) = (number(b"_keepstep:e"), number(b"_keepstep:n"));
+        if nonces > fresh {
+            lives.push(nonce);
         }
-        let there =
-            Bucket { epoch: owner, nonce: nonce.unwrap_or(0), entry: entry.and_then(|entry| Base::decode(&entry)) };
-        assert_eq!(there, twin, "{what}: the bucket");
+        let there = (owner, nonce, B::from(field(KEY).and_then(|entry| Base::decode(&entry))));
+        let Bk { epoch, nonce, entry } = data.bucket;
+        let nonce = if nonce == 0 { 0 } else { lives[usize::from(nonce)] };
+        assert_eq!(there, (u64::from(epoch), nonce, entry), "{what}: the bucket");
         let key = match double.run(&[b"GET", KEY]) {
             Reply::Text(text) => Some(text),
             _ => None,
         };
-        assert_eq!(key, held, "{what}: the key");
+        assert_eq!(key, bytes(data.key.is.value), "{what}: the key");
     }
     assert!(met.iter().all(|count| *count > CASES / 200), "done, refused and fenced were all met: {met:?}");
 }
