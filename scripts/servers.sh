@@ -35,6 +35,18 @@ as_root() {
   fi
 }
 
+# with_threads COUNT COMMAND…: so many test threads for each processor, unless RUST_TEST_THREADS says otherwise.
+with_threads() {
+  local count=$(($1 * $(getconf _NPROCESSORS_ONLN)))
+  shift
+  RUST_TEST_THREADS="${RUST_TEST_THREADS:-$count}" "$@"
+}
+
+# The tests on servers mostly wait: for a server, or for their turn, since the suite itself bounds how many servers, brokers and
+# workers there are at a time. A thread that waits for its turn costs nothing; with few threads, all of them wait for the same
+# turn while the processors have nothing to do.
+on_servers() { with_threads 16 cargo test --locked --features failpoints --test it "$@"; }
+
 package_manager() {
   local manager
   for manager in apt-get dnf apk brew; do

@@ -386,7 +386,8 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn matrix(point: &'static Point) {
     let _turn = TURN.lock().await;
-    let (zookeeper, redis) = SERVERS.get_or_init(async || tokio::join!(ZooKeeper::start(), Redis::start())).await;
+    let (zookeeper, redis) =
+        SERVERS.get_or_init(async || tokio::join!(ZooKeeper::start_shared(), Redis::start())).await;
     let (znodes, client) = tokio::join!(zookeeper.client(), redis.client());
     let stores = Stores { zookeeper, redis, znodes, client };
     let cells = FROMS.into_iter().flat_map(|from| OPS.into_iter().map(move |op| (from, op)));

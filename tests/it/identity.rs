@@ -103,7 +103,7 @@ async fn the_same_name_with_another_ensemble_is_refused() {
     let scene = filled().await;
     let before = epoch(&scene).await;
     // One that holds nothing, and one that another pipeline has made its own.
-    let (empty, used) = tokio::join!(ZooKeeper::start(), ZooKeeper::start());
+    let (empty, used) = ZooKeeper::start_two().await;
     used.client().await.put(IDENTITY, "f".repeat(32)).await;
     for other in [&empty, &used] {
         let (mine, its) = (scene.zookeeper.connect_string(), other.connect_string());
@@ -443,9 +443,7 @@ async fn a_claim_on_the_same_znodes_through_an_outer_chroot_is_found() {
 /// A capture has no second store that could remember the first: its data folder does.
 async fn another_store_is_refused(capture: impl Fn(Pipeline) -> Pipeline, moves: &str) {
     let ((first, second), (redis, other)) =
-        tokio::join!(async { tokio::join!(ZooKeeper::start(), ZooKeeper::start()) }, async {
-            tokio::join!(Redis::start(), Redis::start())
-        });
+        tokio::join!(ZooKeeper::start_two(), async { tokio::join!(Redis::start(), Redis::start()) });
     // Identities are there before: one that has none yet is taken for a store that came back empty.
     for (zookeeper, redis) in [(&first, &redis), (&second, &other)] {
         let pipeline = Pipeline::two_way(zookeeper.connect_string(), redis.url());

@@ -4,9 +4,14 @@ use crate::support::{Keepstep, LIVE, Pipeline, Proxy, Redis, Znodes, ZooKeeper, 
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Started once; the guardian ends them.
 static SERVERS: tokio::sync::OnceCell<(ZooKeeper, Redis)> = tokio::sync::OnceCell::const_new();
+
+/// Cases at the same time, each with its worker. Nothing else bounds them, since they share the servers: there are more test
+/// threads than that (see `check`), as other tests have their own bounds.
+static CASES: Semaphore = Semaphore::const_new(8);
 
 pub struct Case {
     pub keepstep: Keepstep,
@@ -19,6 +24,7 @@ pub struct Case {
     pub to_redis: Proxy,
     name: String,
     settled: AtomicU64,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Case {
@@ -35,15 +41,17 @@ impl Case {
 
     /// With no worker yet. `_` of the name is `-` in the pipeline's, which paths and keys begin with.
     pub async fn prepare(name: &str, change: impl FnOnce(Pipeline) -> Pipeline) -> Case {
+        let permit = CASES.acquire().await.unwrap();
         let name = name.replace('_', "-");
-        let (zookeeper, redis) = SERVERS.get_or_init(async || tokio::join!(ZooKeeper::start(), Redis::start())).await;
+        let (zookeeper, redis) =
+            SERVERS.get_or_init(async || tokio::join!(ZooKeeper::start_shared(), Redis::start())).await;
         let (to_zookeeper, to_redis) = (Proxy::start(zookeeper.address()), Proxy::start(redis.address()));
         let pipeline = Pipeline::two_way(to_zookeeper.address(), format!("redis://{}/0", to_redis.address()))
             .name(&name)
             .matches(&format!("{{zk: /{name}/**, cache: \"{name}:**\"}}"));
         let (znodes, client) = tokio::join!(zookeeper.client(), redis.client());
         let (keepstep, settled) = (Keepstep::new(change(pipeline)), AtomicU64::new(0));
-        Case { keepstep, znodes, client, zookeeper, redis, to_zookeeper, to_redis, name, settled }
+        Case { keepstep, znodes, client, zookeeper, redis, to_zookeeper, to_redis, name, settled, _permit: permit }
     }
 
     pub async fn run(&mut self) {

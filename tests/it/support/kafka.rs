@@ -22,7 +22,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
-/// Three seconds on an idle machine; after SIGKILL a broker waits for its own old session, up to nine more.
+/// Three seconds on an idle machine; after SIGKILL a broker waits for its own old session, up to three more.
 const START: Duration = Duration::from_secs(90);
 /// What one question may take.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -58,7 +58,9 @@ pub struct Kafka {
 impl Kafka {
     /// The broker that tests share.
     pub async fn shared() -> &'static Kafka {
-        SHARED.get_or_init(|| Kafka::launch(None, &[], &[])).await
+        // Nobody restarts it, so it may keep the session of a broker, nine seconds, by default: one that gets no processor for
+        // a second is not taken for dead, and refuses no topic.
+        SHARED.get_or_init(|| Kafka::launch(None, &["broker.session.timeout.ms=9000"], &[])).await
     }
 
     /// A broker that the test may stop.
@@ -121,7 +123,7 @@ impl Kafka {
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}\ninter.broker.listener.name={protocol}\n\
              log.dirs=data\noffsets.topic.num.partitions=1\n\
              group.initial.rebalance.delay.ms=0\nlog.cleaner.backoff.ms=200\nlog.cleaner.dedupe.buffer.size=2097152\n\
-             broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\n{lines}\n"
+             broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=200\n{lines}\n"
         );
         fs::write(dir.path().join("server.properties"), config).unwrap();
         let mut format = programs::kafka_java();

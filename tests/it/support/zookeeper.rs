@@ -146,7 +146,7 @@ async fn four_letters(address: SocketAddr, word: &str) -> std::io::Result<String
 /// One server alone.
 pub struct ZooKeeper {
     server: Server,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ZooKeeper {
@@ -156,7 +156,23 @@ impl ZooKeeper {
 
     /// With these system properties, e.g. `-Djute.maxbuffer=300000`.
     pub async fn start_with(properties: &'static [&'static str]) -> ZooKeeper {
-        let permit = permits(1).await;
+        ZooKeeper::launch(properties, Some(permits(1).await)).await
+    }
+
+    /// Two servers that have nothing to do with each other.
+    pub async fn start_two() -> (ZooKeeper, ZooKeeper) {
+        let mut second = permits(2).await;
+        let first = second.split(1);
+        tokio::join!(ZooKeeper::launch(&[], first), ZooKeeper::launch(&[], Some(second)))
+    }
+
+    /// A server that many tests share until the process ends: it does not count as one of those that live at the same time,
+    /// or it would keep the others waiting for as long.
+    pub async fn start_shared() -> ZooKeeper {
+        ZooKeeper::launch(&[], None).await
+    }
+
+    async fn launch(properties: &'static [&'static str], permit: Option<OwnedSemaphorePermit>) -> ZooKeeper {
         let client = Port::lease();
         let config = format!("{COMMON}clientPort={}\nclientPortAddress=127.0.0.1\n", client.number());
         let mut server = Server { properties, ..Server::new(client, config) };
