@@ -251,6 +251,7 @@ async fn a_double_that_is_kinder_than_a_server_is_found() {
     redis.run::<()>("DEBUG SET-ACTIVE-EXPIRE 0").await;
     let texts = shipped().await;
     let first = seed();
+    let mut agreed = BTreeSet::new();
     'kindness: for kindness in [
         Kindness::WritesWhenFull,
         Kindness::TellsOfFlush,
@@ -271,9 +272,11 @@ async fn a_double_that_is_kinder_than_a_server_is_found() {
             let double = double_of(&redis).await;
             double.with(|server| server.kindness = Some(kindness));
             if play(&redis, &double, &texts, seed, STEPS).await.is_err() {
-                // What was found is the kindness, and nothing else.
-                let strict = play(&redis, &double_of(&redis).await, &texts, seed, STEPS).await;
-                assert!(strict.is_ok(), "what was found was something else: {strict:?}");
+                // What was found is the kindness, and nothing else: without one, the same play ends in agreement.
+                if agreed.insert(seed) {
+                    let strict = play(&redis, &double_of(&redis).await, &texts, seed, STEPS).await;
+                    assert!(strict.is_ok(), "what was found was something else: {strict:?}");
+                }
                 continue 'kindness;
             }
         }
