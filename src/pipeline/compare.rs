@@ -305,7 +305,18 @@ impl Comparer {
             let events = self.rounds.events_of(&item.name);
             let Item { name, hint, pair } = item;
             let (entry, value, znode) = (Vec::new(), None, Some((data, stat)));
-            batch.observed.push(Loaded { name, hint, pair, observed, entry, nonce: 0, znode, value, events });
+            batch.observed.push(Loaded {
+                name,
+                hint,
+                pair,
+                observed,
+                entry,
+                nonce: 0,
+                znode,
+                value,
+                events,
+                newest: None,
+            });
         }
         rest
     }

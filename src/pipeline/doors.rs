@@ -291,7 +291,14 @@ impl Doors {
         self.stream.existing(from, limit).await
     }
 
-    /// What the stream has last of this pair.
+    /// What the stream has last of these pairs, asked for on a thread that may wait for the disk; one answer each. `None`: one of them
+    /// cannot be read.
+    pub(super) async fn newest_of(&self, pairs: Vec<Pair>) -> Option<Vec<Option<Latest>>> {
+        let count = pairs.len();
+        self.stream.latest_of(pairs).await.ok().filter(|newest| newest.len() == count)
+    }
+
+    /// What the stream has last of this pair, for the few questions that nobody foresaw: a record of a local file may be read.
     pub(super) fn newest(&self, pair: &Pair) -> Option<Latest> {
         if self.stream.knows(pair) { self.stream.latest(pair).ok().flatten() } else { None }
     }

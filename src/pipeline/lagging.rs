@@ -10,7 +10,7 @@ use crate::plan::{Key, Removal, Znode};
 impl Recorder {
     /// The record of a pair in step of which the stream's newest is another state.
     pub(super) fn late_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
-        let latest = self.doors.newest(&seen.pair)?.after;
+        let latest = self.newest(seen)?.after;
         let base = seen.observed.observation.base;
         let after = match (seen.observed.observation.znode, &seen.znode, seen.observed.observation.key) {
             (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
@@ -46,7 +46,7 @@ impl Recorder {
         else {
             return None;
         };
-        let latest = self.doors.newest(&seen.pair).filter(|latest| latest.after.exists())?;
+        let latest = self.newest(seen).filter(|latest| latest.after.exists())?;
         let was_deleted = match seen.observed.observation.base {
             Some(base) => base.ensemble == self.doors.lease.ensemble.id,
             // What was recorded and not written yet was only where it came from, and has gone there.

@@ -97,7 +97,7 @@ impl Recorder {
         if is_same || data.is_empty() || !(leads_to_redis || is_absent) {
             return None;
         }
-        self.doors.newest(&seen.pair).is_some_and(|latest| latest.after.is(Some(data))).then_some(Side::Redis)
+        self.newest(seen).is_some_and(|latest| latest.after.is(Some(data))).then_some(Side::Redis)
     }
 
     /// Tells the losses of which everything is known: on the stream first, so that each is told once.

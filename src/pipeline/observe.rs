@@ -165,7 +165,18 @@ impl Rounds {
                     let entry = observed.observation.base.map(|base| base.encode()).unwrap_or_default();
                     let Item { name, hint, pair } = item;
                     let znode = fit_znode(znode).unwrap_or_default();
-                    let loaded = Loaded { name, hint, pair, observed, entry, nonce: 0, znode, value: None, events };
+                    let loaded = Loaded {
+                        name,
+                        hint,
+                        pair,
+                        observed,
+                        entry,
+                        nonce: 0,
+                        znode,
+                        value: None,
+                        events,
+                        newest: None,
+                    };
                     batch.observed.push(loaded);
                 }
                 Some(Next::End(end)) => batch.ended.push(Ended { item, end, misfit: fit_znode(znode).err() }),
@@ -234,7 +245,18 @@ impl Rounds {
                 let KeyReading { state, entry, nonce, .. } = key;
                 let value = if let KeyState::Value { bytes, .. } = state { Some(bytes) } else { None };
                 let znode = znode.map(fit_znode).and_then(Result::ok).flatten();
-                batch.observed.push(Loaded { name, hint, pair, observed, entry, nonce, znode, value, events });
+                batch.observed.push(Loaded {
+                    name,
+                    hint,
+                    pair,
+                    observed,
+                    entry,
+                    nonce,
+                    znode,
+                    value,
+                    events,
+                    newest: None,
+                });
                 None
             }
             Next::End(end) => {

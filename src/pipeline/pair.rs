@@ -4,6 +4,7 @@ use super::hint::{Hint, PairName};
 use super::round::Observed;
 use crate::change::{Pair, ZkStat};
 use crate::plan::path_id;
+use crate::stream::Latest;
 
 /// A znode's data and versions.
 pub(super) type ZnodeData = (Vec<u8>, ZkStat);
@@ -39,6 +40,8 @@ pub(super) struct Loaded {
     pub(super) value: Option<Vec<u8>>,
     /// Changes of the key since its base that were counted before it was read.
     pub(super) events: i32,
+    /// What the stream has last of the pair; `None`: it was not asked.
+    pub(super) newest: Option<Option<Latest>>,
 }
 
 impl Loaded {

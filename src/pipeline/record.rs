@@ -13,7 +13,7 @@ use super::remedy::{self, Remedy};
 use super::spec::{Route, Spec};
 use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
 use crate::env;
-use crate::plan::{Base, Key, Removal, Verdict, Znode};
+use crate::plan::{Action, Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
 use crate::stream::{Latest, LatestValue, StreamError};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) enum Entry {
 /// What a decision puts on the stream.
 pub(super) fn record(recorder: &Recorder, recording: Recording<'_>) -> Entry {
     let Recording { from, seen, route, verdict } = recording;
-    let latest = recorder.doors.newest(&seen.pair);
+    let latest = recorder.newest(seen);
     let previous = latest.as_ref().map(|latest| &latest.after);
     let is_known = latest.is_some();
     let existed = previous.is_some_and(LatestValue::exists);
@@ -271,7 +271,7 @@ fn redis_source(recorder: &Recorder, seen: &Loaded) -> Source {
 impl Recorder {
     /// The change of a pair of a capture; `None` if its newest record is this state. The value has moved into it.
     pub(super) fn captured(&self, from: Side, seen: &mut Loaded, route: &Route) -> Option<Change> {
-        let latest = self.doors.newest(&seen.pair);
+        let latest = self.newest(seen);
         let after = match from {
             Side::Zookeeper => value_of_znode(seen),
             Side::Redis => value_of_key(seen),
@@ -330,13 +330,31 @@ impl Recorder {
             (None, Some(value)) => value.clone(),
             (None, None) => return None,
         };
-        let previous = self.doors.newest(&seen.pair);
+        let previous = self.newest(seen);
         if previous.as_ref().is_some_and(|latest| latest.after.is(Some(&after))) {
             return None;
         }
         let before = previous.and_then(|latest| latest.after.kept());
         let op = if is_known { Op::Update } else { Op::Read };
         Some(self.plain_record(seen, route, op, before, Some(after)))
+    }
+
+    /// What the stream has last of this pair.
+    pub(super) fn newest(&self, seen: &Loaded) -> Option<Latest> {
+        match &seen.newest {
+            Some(newest) => newest.clone(),
+            None => self.doors.newest(&seen.pair),
+        }
+    }
+
+    /// Whether what is decided about the pair by this action is compared with its newest record.
+    pub(super) fn needs_newest(&self, seen: &Loaded, action: Action) -> bool {
+        let news = seen.observed.news;
+        action != Action::Nothing
+            || news.approved
+            || news.unwritten
+            || self.books.may_lag(&seen.name)
+            || seen.observed.comparing && self.books.counters.losses.is_open(Side::Redis)
     }
 
     /// Whether a pair without a base may be one whose newest record was never written, and not one that Redis has lost: this worker

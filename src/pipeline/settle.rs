@@ -112,7 +112,7 @@ impl Rounds {
             self.settle_ended(ended, Some(&mut settled));
         }
         let mut decided = Decided::default();
-        for pair in batch.observed {
+        for pair in self.with_newest(batch.observed).await {
             crash_point!("c4-observed");
             let bytes = pair.znode.as_ref().map_or(0, |(data, _)| data.len()) + pair.value.as_ref().map_or(0, Vec::len);
             self.books.sizes.note(bytes);
@@ -165,6 +165,21 @@ impl Rounds {
         futures::join!(self.apply_redis(to_redis, &changes, position), self.apply_zookeeper(to_zookeeper, &changes));
         self.books.metrics.apply_seconds.observe(begun.elapsed().as_secs_f64());
         settled
+    }
+
+    /// Asks the stream, once for all of them, what it has last of those pairs that are compared with that.
+    async fn with_newest(&self, mut observed: Vec<Loaded>) -> Vec<Loaded> {
+        let needs = |pair: &&mut Loaded| {
+            let route = self.spec.route(pair.hint.route);
+            route.is_some_and(|route| self.recorder.needs_newest(pair, pair.observed.plan(&route.policy)))
+        };
+        let asking: Vec<&mut Loaded> = observed.iter_mut().filter(needs).collect();
+        if !asking.is_empty() {
+            let newest = self.doors.newest_of(asking.iter().map(|pair| pair.pair.clone()).collect()).await;
+            let newest = newest.into_iter().flatten();
+            asking.into_iter().zip(newest).for_each(|(pair, newest)| pair.newest = Some(newest));
+        }
+        observed
     }
 
     /// Applies the end of a pair's round.
@@ -307,7 +322,7 @@ impl Rounds {
     /// Records the state of a pair of a capture, unless it is the newest there.
     fn capture(&self, mut pair: Loaded, from: Side, decided: &mut Decided, settled: &mut Settled) {
         let Some(route) = self.spec.route(pair.hint.route) else { return self.books.dirty.finish(pair.name, None) };
-        let had_value = self.doors.newest(&pair.pair).is_some_and(|latest| latest.after.exists());
+        let had_value = self.recorder.newest(&pair).is_some_and(|latest| latest.after.exists());
         match self.recorder.captured(from, &mut pair, route) {
             Some(change) => {
                 settled.acted += self.counts(&pair);

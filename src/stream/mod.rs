@@ -95,8 +95,6 @@ pub struct Latest {
     pub after: LatestValue,
     /// Its `source.czxid`.
     pub czxid: Option<i64>,
-    /// Its `source.mzxid`.
-    pub mzxid: Option<i64>,
     /// Its `source.version`.
     pub version: Option<i32>,
     /// Its [`Change::decision`]: what has the same is on the stream already.
@@ -146,8 +144,7 @@ impl From<Recorded> for Latest {
         let Recorded { position, change } = recorded;
         let decision = change.decision();
         let after = change.after.map_or(LatestValue::Absent, LatestValue::Kept);
-        let (czxid, mzxid, version) = (change.source.czxid, change.source.mzxid, change.source.version);
-        Latest { position, after, czxid, mzxid, version, decision }
+        Latest { position, after, czxid: change.source.czxid, version: change.source.version, decision }
     }
 }
 

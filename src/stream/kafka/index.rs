@@ -11,7 +11,7 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Larger ones are not: `before` does not repeat them.
 pub(super) const CACHED_VALUE_MAX: usize = 64 << 10;
 
-/// The newest record of a pair: 80 bytes, and its share of the table.
+/// The newest record of a pair: 72 bytes, and its share of the table.
 struct Entry {
     hash: KeyedHash,
     position: Position,
@@ -21,13 +21,12 @@ struct Entry {
     decision: Digest,
 }
 
-/// The versions of the znode that was the source of a record: such a record has all three. Packed,
-/// so that an entry takes 80 bytes; with the usual layout it would take 88.
+/// The versions of the znode that was the source of a record: such a record has both. Packed, so that
+/// an entry takes 72 bytes; with the usual layout it would take 88.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, packed(4))]
 struct Znode {
     czxid: i64,
-    mzxid: i64,
     version: i32,
 }
 
@@ -41,9 +40,9 @@ pub(super) struct Note {
     decision: Digest,
 }
 
-/// The versions that the source of a change has; none unless it has all.
+/// The versions that the source of a change has; none unless it has both.
 fn znode_of(source: &Source) -> Option<Znode> {
-    Some(Znode { czxid: source.czxid?, mzxid: source.mzxid?, version: source.version? })
+    Some(Znode { czxid: source.czxid?, version: source.version? })
 }
 
 impl Note {
@@ -108,8 +107,8 @@ impl Index {
             },
         };
         let Entry { position, znode, decision, .. } = *entry;
-        let (czxid, mzxid) = (znode.map(|znode| znode.czxid), znode.map(|znode| znode.mzxid));
-        Some(Latest { position, after, czxid, mzxid, version: znode.map(|znode| znode.version), decision })
+        let (czxid, version) = znode.map(|znode| (znode.czxid, znode.version)).unzip();
+        Some(Latest { position, after, czxid, version, decision })
     }
 }
 
@@ -160,7 +159,7 @@ mod tests {
         Note {
             hash: pair_of(pair),
             value: value.map(KeyedHash::of),
-            znode: Some(Znode { czxid: 3, mzxid: 4, version: 1 }),
+            znode: Some(Znode { czxid: 3, version: 1 }),
             decision: Digest::of(b""),
         }
     }
@@ -170,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_takes_eighty_bytes_and_its_share_of_the_table() {
-        assert_eq!(size_of::<Entry>(), 80);
+    fn a_pair_takes_72_bytes_and_its_share_of_the_table() {
+        assert_eq!(size_of::<Entry>(), 72);
     }
 
     #[test]
