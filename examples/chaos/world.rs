@@ -191,11 +191,12 @@ impl World {
     /// leaves one in time, nothing happens.
     pub async fn restore_ensemble(&mut self) {
         let primary = self.shared.primary();
-        let tide = async || self.redis[primary].run::<Option<i64>>("HGET _keepstep:settings tide").await.unwrap_or(0);
-        let before = tide().await;
+        let watermark =
+            async || self.redis[primary].run::<Option<i64>>("HGET _keepstep:settings tide").await.unwrap_or(0);
+        let before = watermark().await;
         let copy = self.ensemble.back_up();
         let begun = Instant::now();
-        while tide().await <= before {
+        while watermark().await <= before {
             if begun.elapsed() > Duration::from_secs(15) {
                 return;
             }

@@ -1,7 +1,7 @@
 //! Remembering how far both stores have come, so that one which comes back older is told from one in which something was deleted.
 //!
 //! ```text
-//!   something changed in the ensemble --> raise its tide --> remember zxid and tide in Redis
+//!   something changed in the ensemble --> advance its watermark --> remember zxid and watermark in Redis
 //! ```
 //!
 //! In this order: what Redis remembers was in the ensemble. What changes after the last time is not covered, so that time is short.
@@ -44,7 +44,7 @@ impl Advance {
         let zxid = self.doors.zxid();
         if self.watermark.raised.load(Ordering::Relaxed) != zxid && self.raise().await? {
             self.watermark.raised.store(zxid, Ordering::Relaxed);
-            crash_point!("c16-tide-raised");
+            crash_point!("c16-watermark-advanced");
         }
         let written = self.written();
         let is_new = self.watermark.written.load(Ordering::Relaxed) != written;
@@ -56,13 +56,13 @@ impl Advance {
         Ok(())
     }
 
-    /// Raises the tide, unless Redis has not confirmed the last raise; whether it did. At most one ahead, however long Redis is away: by
+    /// Advances the watermark, unless Redis has not confirmed the last raise; whether it did. At most one ahead, however long Redis is away: by
     /// more than that, the next owner takes it for an older one.
     async fn raise(&self) -> Result<bool, StoreError> {
         if self.watermark.is_ahead.swap(true, Ordering::Relaxed) {
             return Ok(false);
         }
-        self.doors.raise_tide().await?;
+        self.doors.advance_watermark().await?;
         Ok(true)
     }
 
@@ -71,7 +71,7 @@ impl Advance {
         self.books.unwritten.up_to(self.doors.extent().last)
     }
 
-    /// Raises the tide in between, for a measurement of the clocks.
+    /// Advances the watermark in between, for a measurement of the clocks.
     pub(super) async fn measure_clocks(&self) -> Result<(), StoreError> {
         if self.doors.has_znodes() {
             self.raise().await?;

@@ -127,7 +127,7 @@ mod tests {
             expires_ms: None,
             ephemeral: false,
             apart: false,
-            unproven: false,
+            unverified: false,
             lost: false,
             path_id: 0,
             ensemble: 0,

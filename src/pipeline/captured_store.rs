@@ -40,7 +40,12 @@ impl Captured<'_> {
         // What cannot be read is nothing that could be held against anybody.
         let known: Option<Known> = serde_json::from_slice(&kept).ok();
         let remembered = Ties {
-            own: Known { identity: String::new(), address: String::new(), part: String::new(), life: String::new() },
+            own: Known {
+                identity: String::new(),
+                address: String::new(),
+                part: String::new(),
+                incarnation: String::new(),
+            },
             place: file.display().to_string(),
             other: known.clone(),
             remembered_in: format!("the folder of {}", file.display()),

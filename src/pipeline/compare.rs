@@ -75,10 +75,10 @@ impl Comparer {
         // Where there is something to conclude, pairs that are under way are looked at on both sides as well. Asked after the mark:
         // what happens in between makes the mark an old one.
         let is_settled = self.doors.is_redis_intact() && !self.books.lag.is_lagging();
-        let life = self.doors.life();
+        let incarnation = self.doors.incarnation();
         self.doors.mark_settled_slots().await?;
         let were_paused = self.books.health.paused();
-        let begun_so = self.books.sources().begin(life, were_paused.is_empty());
+        let begun_so = self.books.sources().begin(incarnation, were_paused.is_empty());
         let comparison = Comparison::begin(!asked.is_empty(), is_settled, mark, begun_so);
         let event_gaps = self.books.dirty.gaps();
         self.books.dirty.begin_comparison();

@@ -29,8 +29,8 @@ pub(super) struct Doors {
     stream: Arc<dyn Stream>,
     /// Writes carry its epoch.
     pub(super) lease: Lease,
-    /// The life of Redis' data set when this ownership began.
-    pub(super) life_begun: u64,
+    /// The incarnation of Redis' data set when this ownership began.
+    pub(super) incarnation_begun: u64,
     /// Goes with the doors, after everything else in them.
     alive: watch::Sender<()>,
 }
@@ -56,8 +56,8 @@ impl ZnodeWalk {
 
 impl Doors {
     pub(super) fn new(stores: Stores, stream: Arc<dyn Stream>, lease: Lease) -> Doors {
-        let life_begun = stores.keys.as_ref().map_or(0, |keys| keys.life());
-        Doors { stores, stream, lease, life_begun, alive: watch::Sender::new(()) }
+        let incarnation_begun = stores.keys.as_ref().map_or(0, |keys| keys.incarnation());
+        Doors { stores, stream, lease, incarnation_begun, alive: watch::Sender::new(()) }
     }
 
     /// Resolves when nobody holds the doors any more, and so nobody the stream.
@@ -154,10 +154,10 @@ impl Doors {
         self.stores.znodes.as_ref().map(|znodes| znodes.clock())
     }
 
-    /// Raises the tide of the ensemble.
-    pub(super) async fn raise_tide(&self) -> Result<(), StoreError> {
+    /// Advances the watermark of the ensemble.
+    pub(super) async fn advance_watermark(&self) -> Result<(), StoreError> {
         match &self.stores.znodes {
-            Some(znodes) => znodes.raise_tide().await,
+            Some(znodes) => znodes.advance_watermark().await,
             None => Ok(()),
         }
     }
@@ -211,10 +211,10 @@ impl Doors {
     }
 
     /// A data set that came back older has the marks of then, and the sidecars. What the journal says of the time in between belongs to
-    /// a life that is gone: the next owner would write it over what is agreed on from here on.
+    /// an incarnation that is gone: the next owner would write it over what is agreed on from here on.
     pub(super) async fn mark_settled_slots(&self) -> Result<(), StoreError> {
         let Some((znodes, keys)) = self.stores.both() else { return Ok(()) };
-        if keys.is_life_compared() {
+        if keys.is_incarnation_compared() {
             return Ok(());
         }
         self.mark_slots(&znodes.settled_slots()).await
@@ -253,9 +253,9 @@ impl Doors {
         self.stores.keys.as_ref().is_none_or(|keys| keys.is_intact())
     }
 
-    /// The life of Redis' data set; 0 without one.
-    pub(super) fn life(&self) -> u64 {
-        self.stores.keys.as_ref().map_or(0, |keys| keys.life())
+    /// The incarnation of Redis' data set; 0 without one.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.stores.keys.as_ref().map_or(0, |keys| keys.incarnation())
     }
 
     /// What is known of the Redis server.

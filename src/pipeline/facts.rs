@@ -60,13 +60,13 @@ impl Facts for PairFacts<'_> {
         self.sources.is_watched()
     }
 
-    fn is_compared(&self, life: u64) -> bool {
-        self.sources.is_compared(life)
+    fn is_compared(&self, incarnation: u64) -> bool {
+        self.sources.is_compared(incarnation)
     }
 
-    fn is_route_compared(&self, life: u64) -> bool {
+    fn is_route_compared(&self, incarnation: u64) -> bool {
         let was_paused = self.rounds.books.conclusion.was_passed_over(self.hint.route);
-        self.sources.is_looked_at(life) && !was_paused
+        self.sources.is_looked_at(incarnation) && !was_paused
     }
 
     fn hears_redis(&self) -> bool {

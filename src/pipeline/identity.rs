@@ -95,9 +95,9 @@ pub(super) fn with_another_redis(pipeline: &str, owner: &str, zookeeper: &Ties, 
 
 /// Whether nothing but a claim that is kept alive shows that this is the Redis which the owner has: it has no identity, or was started
 /// at another time than that one, and may be a copy of it.
-pub(super) fn is_unproven(zookeeper: &Ties, redis: &Ties) -> bool {
+pub(super) fn is_unverified(zookeeper: &Ties, redis: &Ties) -> bool {
     let known = zookeeper.other.as_ref().filter(|known| !known.is_same_run(&redis.own));
-    known.is_some_and(|known| redis.own.identity.is_empty() || !known.life.is_empty())
+    known.is_some_and(|known| redis.own.identity.is_empty() || !known.incarnation.is_empty())
 }
 
 /// How the routes of the owner differ from those of our file, in a sentence; empty if they do not, or if the owner does not tell.
@@ -134,7 +134,7 @@ pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> R
         let moves = held.as_ref().is_some_and(|held| watching.moves(held));
         let is_elsewhere = held.as_ref().is_some_and(|held| !is_here(held, &zookeeper) && held.claim.lineage != 0);
         let is_believed = watching.is_believed(is_elsewhere);
-        let is_without = owner.is_some() && is_unproven(&zookeeper, &redis);
+        let is_without = owner.is_some() && is_unverified(&zookeeper, &redis);
         match held {
             Some(held) if is_believed && moves => return wrong(elsewhere(pipeline, &held, &zookeeper, &redis)),
             _ if !is_elsewhere && (!is_without || moves) => {
@@ -152,7 +152,7 @@ pub async fn look(pipeline: &str, znodes: &dyn Znodes, keys: &dyn Keyspace) -> R
     }
     let (zookeeper, redis) = both(znodes, keys).await?;
     match znodes.owner().await? {
-        Some(owner) if is_unproven(&zookeeper, &redis) => {
+        Some(owner) if is_unverified(&zookeeper, &redis) => {
             wrong(with_another_redis(pipeline, &owner, &zookeeper, &redis))
         }
         _ => Ok(Finding::new(Level::Ok, "stores", "whoever claimed them is gone", "")),

@@ -345,7 +345,7 @@ fn answer_of(item: &Item, reading: &KeyReading, moment: Moment) -> KeyAnswer {
         key,
         base: base_of(item, &reading.entry),
         has_sidecar: !reading.entry.is_empty(),
-        life: reading.life,
+        incarnation: reading.incarnation,
         moment,
     }
 }

@@ -215,15 +215,15 @@ impl Pipeline {
     /// While this worker owns: a data set that became another one is tied again. Resolves if the stores are others now.
     pub(super) async fn keep_tied(&self) -> StoreError {
         let Some((_, keys)) = self.stores.both() else { return std::future::pending().await };
-        let mut life = keys.life();
+        let mut incarnation = keys.incarnation();
         loop {
             env::sleep(TIED_EVERY).await;
-            let now = keys.life();
-            if now == life {
+            let now = keys.incarnation();
+            if now == incarnation {
                 continue;
             }
             match self.tie_again().await {
-                Ok(()) => life = now,
+                Ok(()) => incarnation = now,
                 // Asked again.
                 Err(StoreError::Away(_) | StoreError::NotNow(_)) => {}
                 Err(error) => return error,
@@ -282,7 +282,7 @@ impl Pipeline {
         let Some(store) = self.captured() else { return Ok(()) };
         let (ties, known) = store.look(&self.spec.settings.pipeline, &self.store_file).await?;
         // Another run is the same store.
-        let mut own = Known { life: String::new(), ..ties.own };
+        let mut own = Known { incarnation: String::new(), ..ties.own };
         if own.identity.is_empty() {
             let before = known.as_ref().map_or_else(random_identity, |known| known.identity.clone());
             own.identity = match store.identify(before).await {

@@ -362,8 +362,9 @@ impl Recorder {
     /// it and ended, and Redis has kept everything since.
     fn may_be_unwritten(&self, seen: &Loaded) -> bool {
         let is_first_look = !self.books.sources().has_compared();
-        let has_kept =
-            self.books.lag.absence_counts && self.doors.has_keys() && self.doors.life() == self.doors.life_begun;
+        let has_kept = self.books.lag.absence_counts
+            && self.doors.has_keys()
+            && self.doors.incarnation() == self.doors.incarnation_begun;
         let was_lost =
             matches!(seen.observed.observation.key, Key::Absent(vanished) if vanished.seen == Some(Removal::Lost));
         !was_lost

@@ -5,7 +5,7 @@
 //!   comparison begins --begin()--> Begun ----compared()----> what it has looked over is known
 //! ```
 //!
-//! A comparison vouches for what was so when it began: a gap, a pause or another life of the data set that comes while it runs is not
+//! A comparison vouches for what was so when it began: a gap, a pause or another incarnation of the data set that comes while it runs is not
 //! covered by it. So everything is read at the beginning, in one step, and handed back at the end.
 
 use crate::change::Side;
@@ -19,10 +19,10 @@ pub struct Sources {
     watch_gaps: u64,
     /// Of these, how many a comparison that has ended had behind it when it began.
     watch_compared: Option<u64>,
-    /// The life of Redis' data set when the last comparison that ended began.
-    life_compared: Option<u64>,
+    /// The incarnation of Redis' data set when the last comparison that ended began.
+    incarnation_compared: Option<u64>,
     /// The same of a comparison that ended with a route paused.
-    life_looked: Option<u64>,
+    incarnation_looked: Option<u64>,
     /// Pauses of routes so far.
     pauses: u64,
 }
@@ -33,7 +33,7 @@ pub struct Begun {
     hears_znodes: bool,
     watch_gaps: u64,
     pauses: u64,
-    life: u64,
+    incarnation: u64,
     every_route: bool,
 }
 
@@ -72,29 +72,29 @@ impl Sources {
         self.hears_znodes && self.watch_compared == Some(self.watch_gaps)
     }
 
-    /// Whether a comparison has ended that began in this life of the data set.
+    /// Whether a comparison has ended that began in this incarnation of the data set.
     #[must_use]
-    pub fn is_compared(&self, life: u64) -> bool {
-        self.life_compared == Some(life)
+    pub fn is_compared(&self, incarnation: u64) -> bool {
+        self.incarnation_compared == Some(incarnation)
     }
 
-    /// Whether a comparison of whatever is not paused has ended that began in this life of the data set.
+    /// Whether a comparison of whatever is not paused has ended that began in this incarnation of the data set.
     #[must_use]
-    pub fn is_looked_at(&self, life: u64) -> bool {
-        self.life_looked == Some(life)
+    pub fn is_looked_at(&self, incarnation: u64) -> bool {
+        self.incarnation_looked == Some(incarnation)
     }
 
     /// Whether a comparison of every route has ended in this ownership.
     #[must_use]
     pub fn has_compared(&self) -> bool {
-        self.life_compared.is_some()
+        self.incarnation_compared.is_some()
     }
 
-    /// A comparison begins, in this life of the data set. `every_route`: none is paused.
+    /// A comparison begins, in this incarnation of the data set. `every_route`: none is paused.
     #[must_use]
-    pub fn begin(&self, life: u64, every_route: bool) -> Begun {
+    pub fn begin(&self, incarnation: u64, every_route: bool) -> Begun {
         let Sources { hears_znodes, watch_gaps, pauses, .. } = *self;
-        Begun { hears_znodes, watch_gaps, pauses, life, every_route }
+        Begun { hears_znodes, watch_gaps, pauses, incarnation, every_route }
     }
 
     /// Whether no route was paused since it began.
@@ -111,14 +111,14 @@ impl Sources {
 
     /// The comparison has looked at everything. Without every route it vouches for nothing.
     pub fn compared(&mut self, begun: &Begun) {
-        self.life_looked = Some(begun.life);
+        self.incarnation_looked = Some(begun.incarnation);
         if !self.covers_every_route(begun) {
             return;
         }
         if begun.hears_znodes {
             self.watch_compared = Some(begun.watch_gaps);
         }
-        self.life_compared = Some(begun.life);
+        self.incarnation_compared = Some(begun.incarnation);
     }
 }
 

@@ -213,8 +213,8 @@ impl Stores {
                 let marked = keys.marked_slots().await?;
                 let mut completing = owned.journal(entries, |entry| entry.slot, &marked);
                 let has_fallen_back = keys.complete(std::mem::take(&mut completing.left)).await?;
-                let Marking { is_older, slots } = completing.completed(has_fallen_back, znodes.tide());
-                if is_older && !keys.is_life_compared() {
+                let Marking { is_older, slots } = completing.completed(has_fallen_back, znodes.watermark());
+                if is_older && !keys.is_incarnation_compared() {
                     keys.note_older();
                 }
                 crash_point!("c10-journal-completed");

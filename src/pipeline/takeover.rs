@@ -59,7 +59,7 @@ impl Owning {
         if remembered.ensemble == 0 || remembered.ensemble == known.ensemble {
             remembered.ensemble = remembered.ensemble.max(known.ensemble);
             remembered.zxid = remembered.zxid.max(known.zxid);
-            remembered.tide = remembered.tide.max(known.tide);
+            remembered.watermark = remembered.watermark.max(known.watermark);
         }
         Owning { in_redis, remembered, taken }
     }
@@ -118,11 +118,11 @@ fn lacks_marks(slots: &[Slot], marked: &Set<Slot>) -> bool {
 }
 
 impl<J> Completing<J> {
-    /// What is left of the journal is completed. `has_fallen_back`: some key was back at an older state; `tide`: that of the ensemble
+    /// What is left of the journal is completed. `has_fallen_back`: some key was back at an older state; `watermark`: that of the ensemble
     /// now, which Redis may be one behind.
     #[must_use]
-    pub fn completed(self, has_fallen_back: bool, tide: i32) -> Marking {
-        let is_older = has_fallen_back || self.lacks_marks || self.in_redis.tide + 1 < tide;
+    pub fn completed(self, has_fallen_back: bool, watermark: i32) -> Marking {
+        let is_older = has_fallen_back || self.lacks_marks || self.in_redis.watermark + 1 < watermark;
         Marking { is_older, slots: self.slots }
     }
 }
@@ -132,8 +132,8 @@ mod tests {
     use super::*;
     use crate::plan::Ensemble;
 
-    fn remembered(epoch: u64, ensemble: u32, zxid: i64, tide: i32) -> Remembered {
-        Remembered { epoch, ensemble, zxid, tide }
+    fn remembered(epoch: u64, ensemble: u32, zxid: i64, watermark: i32) -> Remembered {
+        Remembered { epoch, ensemble, zxid, watermark }
     }
 
     fn lease(ensemble: u32) -> Lease {
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn a_data_set_that_lacks_marks_or_is_two_marks_behind_the_ensemble_is_an_older_one() {
         let slot = |version| Slot { number: 0, version };
-        let is_older = |mark, tide, has_fallen_back| {
+        let is_older = |mark, watermark, has_fallen_back| {
             let completing = owned(remembered(3, 7, 0, 5)).journal(vec![slot(4)], |slot| *slot, &[slot(mark)]);
-            completing.completed(has_fallen_back, tide).is_older
+            completing.completed(has_fallen_back, watermark).is_older
         };
         assert!(!is_older(4, 6, false) && !is_older(3, 6, false));
         assert!(is_older(2, 6, false) && is_older(4, 7, false) && is_older(4, 6, true));

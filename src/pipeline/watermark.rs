@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 /// What was done in this ownership.
 #[derive(Default)]
 pub(super) struct Watermark {
-    /// The newest zxid for which the tide was raised.
+    /// The newest zxid for which the watermark was advanced.
     pub(super) raised: AtomicI64,
     /// Redis has not confirmed the last raise.
     pub(super) is_ahead: AtomicBool,

@@ -24,7 +24,7 @@ pub struct Base {
     /// be the successor of either. Or it came back with an older state of the key, which is left apart. What the key does next is
     /// followed, and the znode's value goes into the conflict log. Or this stands where a newer one could not be believed: the key's
     /// value goes there then, when the znode's replaces it.
-    pub unproven: bool,
+    pub unverified: bool,
     /// Redis has lost the key, and no flow leads there that could restore it. From here on its absence proves nothing, whatever is
     /// concluded of the other keys: only an event that names it, or the key itself, says what an application did.
     pub lost: bool,
@@ -46,7 +46,7 @@ const HAS_KEY: u8 = 2;
 const HAS_EXPIRY: u8 = 4;
 const IS_EPHEMERAL: u8 = 8;
 const IS_APART: u8 = 16;
-const IS_UNPROVEN: u8 = 32;
+const IS_UNVERIFIED: u8 = 32;
 const IS_LOST: u8 = 64;
 
 impl Base {
@@ -64,7 +64,7 @@ impl Base {
         set(self.expires_ms.is_some(), HAS_EXPIRY);
         set(self.ephemeral, IS_EPHEMERAL);
         set(self.apart, IS_APART);
-        set(self.unproven, IS_UNPROVEN);
+        set(self.unverified, IS_UNVERIFIED);
         set(self.lost, IS_LOST);
         let mut bytes = Vec::with_capacity(Base::ENCODED_MAX);
         bytes.extend_from_slice(&[FORMAT, flags]);
@@ -111,7 +111,7 @@ impl Base {
             expires_ms: if flags & HAS_EXPIRY == 0 { None } else { Some(i64::from_be_bytes(rest.take()?)) },
             ephemeral: flags & IS_EPHEMERAL != 0,
             apart: flags & IS_APART != 0,
-            unproven: flags & IS_UNPROVEN != 0,
+            unverified: flags & IS_UNVERIFIED != 0,
             lost: flags & IS_LOST != 0,
         };
         rest.0.is_empty().then_some(base)

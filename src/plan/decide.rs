@@ -19,7 +19,7 @@ pub enum Znode {
     AsBase,
     /// There is none; believed only after `sync` and a second look where a base says otherwise. The number is the newest zxid
     /// at which it can have been deleted (pzxid of the nearest ancestor that is left), `i64::MAX` where that is not known: a base
-    /// with a newer one is from a life of the ensemble that is gone.
+    /// with a newer one is from an incarnation of the ensemble that is gone.
     Absent(i64),
     /// There is one.
     Present {
@@ -193,12 +193,12 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
         Flow::From(Side::Redis) => from_redis(policy, seen, &sides),
         Flow::Both(first) => both(policy, first, seen, &sides),
     };
-    let is_unproven = seen.base.is_some_and(|base| base.unproven);
+    let is_unverified = seen.base.is_some_and(|base| base.unverified);
     match action {
-        Action::ToZookeeper(None) if is_unproven && sides.znode.is_some() => {
+        Action::ToZookeeper(None) if is_unverified && sides.znode.is_some() => {
             Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: UNPROVEN }))
         }
-        Action::ToRedis(None) if is_unproven && sides.key.is_some() => {
+        Action::ToRedis(None) if is_unverified && sides.key.is_some() => {
             Action::ToRedis(Some(Verdict { winner: Side::Zookeeper, reason: UNPROVEN_KEY }))
         }
         action => action,
@@ -270,7 +270,7 @@ fn agree(seen: &Observation, sides: &Sides) -> Action {
         Key::Absent(_) => false,
         Key::Present { expires_ms, .. } => !sides.key_changed && base.expires_ms == expires_ms && !base.lost,
     };
-    if version_noted && key_noted && !base.apart && !base.unproven { Action::Nothing } else { Action::Agree }
+    if version_noted && key_noted && !base.apart && !base.unverified { Action::Nothing } else { Action::Agree }
 }
 
 /// The ensemble lost the znode or holds an older state of it: a loss is restored, never followed.
@@ -312,7 +312,7 @@ fn from_redis(policy: &Policy, seen: &Observation, sides: &Sides) -> Action {
     if sides.key.is_some() {
         return match seen.base {
             // Left at an older state, whatever becomes of the znode.
-            Some(base) if base.apart && base.unproven && !sides.key_changed => Action::Lost(Side::Redis),
+            Some(base) if base.apart && base.unverified && !sides.key_changed => Action::Lost(Side::Redis),
             Some(base) if base.apart && !sides.znode_changed && !sides.key_changed => Action::Nothing,
             Some(_) if sides.znode_changed && !sides.key_changed && may_be_older(seen.key) => Action::Leave,
             _ => Action::ToZookeeper(verdict),
@@ -382,7 +382,7 @@ fn removal(seen: &Observation) -> Removal {
     let Key::Absent(vanished) = seen.key else {
         return Removal::Lost;
     };
-    let is_older = vanished.older || seen.base.is_some_and(|base| base.apart && base.unproven);
+    let is_older = vanished.older || seen.base.is_some_and(|base| base.apart && base.unverified);
     match vanished.seen {
         Some(Removal::Expired) if is_older => return Removal::Lost,
         Some(removal) => return removal,

@@ -72,7 +72,7 @@ impl Milestone {
     }
 }
 
-/// Whether a note comes in another life of the data set than the pair was observed in (0: not looked at), and that data set may be an
+/// Whether a note comes in another incarnation of the data set than the pair was observed in (0: not looked at), and that data set may be an
 /// older one: it is not shown to have the milestone of the observation.
 #[must_use]
 pub fn is_late(op: KeyOp, observed: u64, now: u64, milestone: Option<Milestone>, found: Option<Milestone>) -> bool {
@@ -80,7 +80,7 @@ pub fn is_late(op: KeyOp, observed: u64, now: u64, milestone: Option<Milestone>,
     op == KeyOp::Note && observed != 0 && observed != now && !is_proven
 }
 
-/// What becomes of a base that is to be noted in another life of the data set than it belongs to: Redis was restarted, and may have
+/// What becomes of a base that is to be noted in another incarnation of the data set than it belongs to: Redis was restarted, and may have
 /// come back with an older copy, sidecars included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
@@ -90,7 +90,7 @@ pub enum Late {
     /// an application has put it back, after a restart that lost nothing.
     TakenBack,
     /// The key holds something else: an application wrote it over what the base says, or over what an older copy held.
-    Unproven,
+    Unverified,
 }
 
 impl Late {
@@ -99,11 +99,11 @@ impl Late {
     /// milestone was left, and that it is missing shows that the data set is an older one.
     #[must_use]
     pub fn note(self, noted: Option<Base>, base: Option<Base>, left: Option<Milestone>) -> Option<Option<Base>> {
-        let unproven = |base: Base| Base { unproven: true, ..base };
+        let unverified = |base: Base| Base { unverified: true, ..base };
         match self {
             Late::AsItIs => Some(base),
-            Late::Unproven => Some(base.map(unproven)),
-            Late::TakenBack => noted.filter(|_| left.is_none()).map(unproven).map(Some),
+            Late::Unverified => Some(base.map(unverified)),
+            Late::TakenBack => noted.filter(|_| left.is_none()).map(unverified).map(Some),
         }
     }
 }
@@ -119,7 +119,7 @@ pub fn late(key: Option<Digest>, noted: Option<&Base>, base: Option<&Base>) -> L
     } else if key == noted.and_then(|base| base.redis) {
         Late::TakenBack
     } else {
-        Late::Unproven
+        Late::Unverified
     }
 }
 
@@ -134,7 +134,7 @@ pub struct Remembered {
     /// The newest zxid seen.
     pub zxid: i64,
     /// The version of the znode that the owner writes again whenever something has changed.
-    pub tide: i32,
+    pub watermark: i32,
 }
 
 /// Epochs under which somebody has written elsewhere than in the stores (a stream, in this folder or from another installation). The
@@ -167,7 +167,8 @@ impl Taken {
 /// a copy elect a leader, whose zxids are above all that there were. What the pipeline's owners wrote does.
 #[must_use]
 pub fn is_older(found: Remembered, remembered: Remembered) -> bool {
-    let has_fallen = found.zxid < remembered.zxid || found.epoch < remembered.epoch || found.tide < remembered.tide;
+    let has_fallen =
+        found.zxid < remembered.zxid || found.epoch < remembered.epoch || found.watermark < remembered.watermark;
     found.ensemble == remembered.ensemble && has_fallen
 }
 

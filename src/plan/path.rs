@@ -108,11 +108,11 @@ pub fn after_znode(known: Known, found: Option<ZkVersion>, key_named: bool, ense
 }
 
 /// What follows a look at the key and its sidecar alone. `base`: what the sidecar holds, if it was agreed for this path;
-/// `is_compared`: a comparison has ended since this life of the data set began. Before that the sidecar may be an older one, and
+/// `is_compared`: a comparison has ended since this incarnation of the data set began. Before that the sidecar may be an older one, and
 /// the znode may have been recreated since at the very version that it names.
 #[must_use]
 pub fn after_key(base: Option<&Base>, has_sidecar: bool, ensemble: u32, is_compared: bool) -> Next {
-    let is_plain = |base: &Base| !base.apart && !base.unproven && base.ensemble == ensemble && !base.ephemeral;
+    let is_plain = |base: &Base| !base.apart && !base.unverified && base.ensemble == ensemble && !base.ephemeral;
     let is_plain = base.is_none_or(is_plain);
     let is_ours = base.is_some() || !has_sidecar;
     if is_plain && is_ours && is_compared { Next::Decide } else { Next::Both }
@@ -122,7 +122,7 @@ pub fn after_key(base: Option<&Base>, has_sidecar: bool, ensemble: u32, is_compa
 /// believed, and what was read before says nothing against this one. `found`: the znode's version, `None` if there is none.
 #[must_use]
 pub fn is_doubtful(base: Option<&Base>, found: Option<ZkVersion>, ensemble: u32) -> bool {
-    if base.is_some_and(|base| base.unproven && !base.apart) {
+    if base.is_some_and(|base| base.unverified && !base.apart) {
         return true;
     }
     let Some((base, agreed)) = base.and_then(|base| Some((base, base.zookeeper?))) else { return false };

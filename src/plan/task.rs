@@ -141,7 +141,7 @@ pub fn step(action: Action, policy: &Policy, seen: &Observation, about: &Circums
         Action::Forget => Step::Do(Record::Nothing, note(None)),
         Action::KeepApart => Step::Do(Record::Nothing, note(Some(kept_apart(policy.flow, seen, about.path_id)))),
         Action::Leave => {
-            let base = Base { unproven: true, lost: true, ..agreed(seen, about.path_id, true) };
+            let base = Base { unverified: true, lost: true, ..agreed(seen, about.path_id, true) };
             Step::Do(Record::Nothing, note(Some(base)))
         }
         Action::ToRedis(verdict) => to_redis(policy, seen, about, verdict),
@@ -293,7 +293,7 @@ fn next_base(seen: &Observation, path_id: u32) -> Base {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id,
         ensemble: seen.ensemble.id,

@@ -44,7 +44,7 @@ fn base(mzxid: i64, value: &[u8]) -> Option<Base> {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id: 3,
         ensemble: 7,
@@ -85,7 +85,7 @@ fn a_key_that_is_back_at_an_older_state_leaves_the_znode_until_it_changes() {
     for znode in [znode(31, b"newer"), ABSENT] {
         let seen = observe(base(30, b"a"), znode, older(b"a"));
         assert_eq!(plan(&from_redis, &seen), Action::Leave, "{znode:?}");
-        let left = Base { apart: true, unproven: true, lost: true, ..agreed(&seen, 3, true) };
+        let left = Base { apart: true, unverified: true, lost: true, ..agreed(&seen, 3, true) };
         // Whatever is known by then, and whatever becomes of the znode.
         for (znode, key) in [(znode, key(b"a")), (znode, older(b"a")), (super::tests::znode(32, b"drift"), key(b"a"))] {
             let lost = Action::Lost(Side::Redis);
@@ -337,22 +337,22 @@ fn a_sidecar_of_a_life_of_redis_that_was_not_compared_is_not_decided_on() {
 }
 
 #[test]
-fn what_follows_an_unproven_base_is_carried_and_what_it_replaces_is_logged() {
-    let mut unproven = base(30, b"a");
-    if let Some(base) = unproven.as_mut() {
-        base.unproven = true;
+fn what_follows_an_unverified_base_is_carried_and_what_it_replaces_is_logged() {
+    let mut unverified = base(30, b"a");
+    if let Some(base) = unverified.as_mut() {
+        base.unverified = true;
     }
-    assert_eq!(winner(decide(unproven, znode(30, b"a"), key(b"b"))), Some(Side::Redis), "under `prefer zk` as well");
-    assert_eq!(winner(decide(unproven, znode(30, b"a"), gone(Some(Removal::Deleted)))), Some(Side::Redis));
-    assert_eq!(decide(unproven, znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
-    let replaced = [znode(31, b"b"), ABSENT].map(|znode| winner(decide(unproven, znode, key(b"a"))));
+    assert_eq!(winner(decide(unverified, znode(30, b"a"), key(b"b"))), Some(Side::Redis), "under `prefer zk` as well");
+    assert_eq!(winner(decide(unverified, znode(30, b"a"), gone(Some(Removal::Deleted)))), Some(Side::Redis));
+    assert_eq!(decide(unverified, znode(30, b"a"), gone(Some(Removal::Lost))), Action::ToRedis(None));
+    let replaced = [znode(31, b"b"), ABSENT].map(|znode| winner(decide(unverified, znode, key(b"a"))));
     assert_eq!(replaced, [Some(Side::Zookeeper); 2], "the key may hold what was written since");
     assert_eq!(
-        decide(unproven, znode(31, b"b"), gone(Some(Removal::Lost))),
+        decide(unverified, znode(31, b"b"), gone(Some(Removal::Lost))),
         Action::ToRedis(None),
         "no value is replaced"
     );
-    assert_eq!(decide(unproven, znode(30, b"a"), key(b"a")), Action::Agree, "proven now");
+    assert_eq!(decide(unverified, znode(30, b"a"), key(b"a")), Action::Agree, "proven now");
 }
 
 #[test]
@@ -513,9 +513,9 @@ fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
 
 /// Where a newer base could not be believed, a walk that read the znode before that write, or a key that is where it was, says nothing.
 #[test]
-fn an_unproven_base_is_decided_on_only_after_a_look_at_both_sides() {
-    let unproven = |base: Base| Base { unproven: true, ..base };
-    let (plain, doubted) = (base(30, b"a"), base(30, b"a").map(unproven));
+fn an_unverified_base_is_decided_on_only_after_a_look_at_both_sides() {
+    let unverified = |base: Base| Base { unverified: true, ..base };
+    let (plain, doubted) = (base(30, b"a"), base(30, b"a").map(unverified));
     let next = |base: &Option<Base>| after_key(base.as_ref(), true, ENSEMBLE.id, true);
     assert_eq!((next(&plain), next(&doubted)), (Next::Decide, Next::Both));
     let known = |base: Option<Base>| after_znode(base.map_or(Known::None, Known::Base), Some(version(31)), false, 7, 0);

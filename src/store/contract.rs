@@ -129,13 +129,13 @@ pub trait Authority: Send + Sync {
     /// The newest zxid seen. At hand.
     fn zxid(&self) -> i64;
 
-    /// How often the tide was raised in this lineage, as far as this owner knows. At hand.
-    fn tide(&self) -> i32;
+    /// How often the watermark was advanced in this lineage, as far as this owner knows. At hand.
+    fn watermark(&self) -> i32;
 
-    /// Raises the tide: leaves a mark in the ensemble that an older copy of it lacks, whatever
+    /// Advances the watermark: leaves a mark in the ensemble that an older copy of it lacks, whatever
     /// zxids that copy begins with. Called by the owner, one at a time. After a cancellation or
     /// `Err` it may be raised by one.
-    fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn advance_watermark(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// How far the ensemble's clock is ahead of ours: measured by [`Authority::own`], and by each
     /// [`Authority::raise_tide`]. At hand.
@@ -318,12 +318,12 @@ pub trait DataSet: Send + Sync {
     /// hand.
     fn lost_since_compared(&self) -> Option<LossCause>;
 
-    /// The life of the data set now ([`super::keys::KeyReading::life`]). At hand.
-    fn life(&self) -> u64;
+    /// The incarnation of the data set now ([`super::keys::KeyReading::incarnation`]). At hand.
+    fn incarnation(&self) -> u64;
 
     /// Whether the data set is the one that was looked at by the last comparison that was
     /// concluded, without a restart since. At hand.
-    fn is_life_compared(&self) -> bool;
+    fn is_incarnation_compared(&self) -> bool;
 
     /// Checks whether the data set was replaced a moment ago, which not every replacement shows at
     /// once; waits for a second at most. May be cancelled and repeated.
@@ -362,6 +362,6 @@ impl<T> Keyspace for T where
 /// What is to be remembered of this owner's ensemble, which it has seen come so far.
 #[must_use]
 pub fn so_far(lease: &Lease, znodes: Option<&dyn Znodes>) -> Remembered {
-    let (zxid, tide) = znodes.map_or((0, 0), |znodes| (znodes.zxid(), znodes.tide()));
-    Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid, tide }
+    let (zxid, watermark) = znodes.map_or((0, 0), |znodes| (znodes.zxid(), znodes.watermark()));
+    Remembered { epoch: lease.epoch, ensemble: lease.ensemble.id, zxid, watermark }
 }

@@ -56,11 +56,11 @@ pub struct KeyReading {
     pub state: KeyState,
     /// The sidecar's bytes; empty if there are none.
     pub entry: Vec<u8>,
-    /// Names this life of the bucket: a bucket that was lost and made again has another one.
+    /// Names this incarnation of the bucket: a bucket that was lost and made again has another one.
     pub nonce: u64,
-    /// Counts the lives of the data set that were seen: a restart or a replacement begins another
+    /// Counts the incarnations of the data set that were seen: a restart or a replacement begins another
     /// one.
-    pub life: u64,
+    pub incarnation: u64,
 }
 
 /// What [`crate::store::contract::KeyReader::observe`] answers.
@@ -114,13 +114,13 @@ pub struct KeyWrite<'a> {
     pub expect: Option<Digest>,
     /// The sidecar that must be there; empty: none.
     pub expect_entry: Vec<u8>,
-    /// The bucket's life that must be; 0: not looked at.
+    /// The bucket's incarnation that must be; 0: not looked at.
     pub expect_nonce: u64,
-    /// In which life of the data set the pair was observed ([`KeyReading::life`]); 0: not looked
-    /// at. In another life a `Note` is refused if the key is where the sidecar has it (the data set
-    /// may be an older one), and marked as unproven if the key holds neither that nor the base's
+    /// In which incarnation of the data set the pair was observed ([`KeyReading::incarnation`]); 0: not looked
+    /// at. In another incarnation a `Note` is refused if the key is where the sidecar has it (the data set
+    /// may be an older one), and marked as unverified if the key holds neither that nor the base's
     /// value; unless the data set has the milestone.
-    pub life: u64,
+    pub incarnation: u64,
     /// Left in the data set after the pair was observed in it.
     pub milestone: Option<Milestone>,
     /// The value to set.
@@ -131,13 +131,13 @@ pub struct KeyWrite<'a> {
     pub publish: Option<(&'a str, String)>,
 }
 
-/// A milestone that was left, and in which life of the data set ([`KeyReading::life`]).
+/// A milestone that was left, and in which incarnation of the data set ([`KeyReading::incarnation`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeftMilestone {
     /// The milestone.
     pub milestone: Milestone,
-    /// The life.
-    pub life: u64,
+    /// The incarnation.
+    pub incarnation: u64,
 }
 
 /// What became of one write to Redis.

@@ -27,15 +27,15 @@ pub struct Known {
     pub part: String,
     /// Names the run of the server, where the server reports it: a server in this run is this very
     /// one, and no copy of it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub life: String,
+    #[serde(default, rename = "life", skip_serializing_if = "String::is_empty")]
+    pub incarnation: String,
 }
 
 impl Known {
     /// Whether this is that very server, in the same run, and the same part of it.
     #[must_use]
     pub fn is_same_run(&self, other: &Known) -> bool {
-        !self.life.is_empty() && self.life == other.life && self.part == other.part
+        !self.incarnation.is_empty() && self.incarnation == other.incarnation && self.part == other.part
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
             identity: identity.to_owned(),
             address: format!("address-{identity}"),
             part: part.to_owned(),
-            life: String::new(),
+            incarnation: String::new(),
         }
     }
 

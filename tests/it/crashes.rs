@@ -113,7 +113,7 @@ points! {
     c11_a_segment_was_replaced: "c11-segment-replaced", When::Rolling, Way::Both, 0..=1;
     c12_half_a_comparison_was_done: "c12-znodes-compared", When::AtStart, Way::Both, 0..=1;
     c12_a_comparison_was_not_concluded: "c12-all-compared", When::AtStart, Way::Both, 0..=1;
-    c16_the_tide_was_raised: "c16-tide-raised", When::Live, Way::Both, 0..=1;
+    c16_the_watermark_was_advanced: "c16-watermark-advanced", When::Live, Way::Both, 0..=1;
 }
 
 impl Way {

@@ -50,7 +50,7 @@ fn agreed(value: &str) -> Base {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id: 7,
         ensemble: 1,
@@ -64,7 +64,7 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
     let mut client = redis.client().await;
     let store = store(&redis);
     store.connect().await.unwrap();
-    store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+    store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, watermark: 0 }).await.unwrap();
     let told = Arc::new(Told::default());
     store.watch(Arc::clone(&told) as Arc<dyn Hints>);
     eventually("the source is connected", LIVE, async || {
@@ -79,7 +79,7 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
             expect: None,
             expect_entry: Vec::new(),
             expect_nonce: 0,
-            life: 0,
+            incarnation: 0,
             milestone: None,
             value: b"v",
             base: Some(agreed("v")),
@@ -163,14 +163,14 @@ async fn nothing_is_written_to_an_ensemble_that_is_older_than_its_owner_left_it(
         Ok::<_, StoreError>(matches!(written.outcomes.as_slice(), [ZnodeOutcome::Done { .. }]))
     };
     for _ in 0..3 {
-        store.raise_tide().await.unwrap();
+        store.advance_watermark().await.unwrap();
     }
     assert!(write(0, "1").await.unwrap());
     let path = "/_keepstep/settings/lineage";
     let lineage = znodes.get(path).await.unwrap();
     znodes.put(path, &lineage).await;
-    assert!(write(1, "2").await.unwrap(), "a tide that rises meanwhile costs another try");
-    assert_eq!(store.tide(), 4);
+    assert!(write(1, "2").await.unwrap(), "a watermark that rises meanwhile costs another try");
+    assert_eq!(store.watermark(), 4);
     znodes.delete(path).await;
     znodes.put(path, &lineage).await;
     let refused = write(2, "3").await;

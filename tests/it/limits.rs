@@ -174,11 +174,11 @@ async fn the_acl_user_of_the_docs_may_do_all_that_a_worker_does() {
     scene.keepstep = scene.keepstep.variable("REDIS_PASSWORD", "secret");
     scene.keepstep.command("validate", &["--connect"]).await.expect(0);
     scene.run().await;
-    for life in ["first", "second"] {
-        scene.znodes.put("/settings/from-zk", life).await;
-        scene.set("settings:from-redis", life).await;
-        scene.key_becomes("settings:from-zk", Some(life)).await;
-        scene.znode_becomes("/settings/from-redis", Some(life)).await;
+    for run in ["first", "second"] {
+        scene.znodes.put("/settings/from-zk", run).await;
+        scene.set("settings:from-redis", run).await;
+        scene.key_becomes("settings:from-zk", Some(run)).await;
+        scene.znode_becomes("/settings/from-redis", Some(run)).await;
         scene.del("settings:from-zk").await;
         scene.znodes.delete("/settings/from-redis").await;
         scene.znode_becomes("/settings/from-zk", None).await;

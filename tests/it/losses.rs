@@ -153,7 +153,7 @@ async fn an_ensemble_that_comes_back_older_is_restored() {
     assert_eq!(scene.znodes.text("/settings/changed").await.as_deref(), Some("after 39"));
 }
 
-/// What is restored from a copy elects a leader, and its zxids begin anew above all that there were: only the tide tells that it is
+/// What is restored from a copy elects a leader, and its zxids begin anew above all that there were: only the watermark tells that it is
 /// older. The worker's session lives on where it was in the copy.
 async fn an_ensemble_of_three_comes_back_older(is_running: bool) {
     let (mut ensemble, redis) = tokio::join!(Ensemble::start(), Redis::start());
@@ -171,11 +171,11 @@ async fn an_ensemble_of_three_comes_back_older(is_running: bool) {
     keepstep.wait_ready().await;
     late("early").await;
     let backup = ensemble.back_up();
-    let tide = async || redis.run::<i32>("HGET _keepstep:settings tide").await;
-    let before = tide().await;
+    let watermark = async || redis.run::<i32>("HGET _keepstep:settings tide").await;
+    let before = watermark().await;
     late("late").await;
-    eventually("the tide rises", LIVE, async || {
-        if tide().await > before { Ok(()) } else { Err(format!("it is still {before}")) }
+    eventually("the watermark rises", LIVE, async || {
+        if watermark().await > before { Ok(()) } else { Err(format!("it is still {before}")) }
     })
     .await;
     if !is_running {
@@ -237,12 +237,12 @@ async fn a_pipeline_that_is_never_at_rest_follows_a_delete_that_nobody_saw_after
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
-    let life = async || {
+    let incarnation = async || {
         let info = scene.redis.run::<String>("INFO").await;
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
         format!("{}:{}", field("run_id:"), field("master_replid:"))
     };
-    let wanted = Some(life().await);
+    let wanted = Some(incarnation().await);
     eventually_is("the life that was compared", RESTORED, wanted, async || {
         scene.redis.run::<Option<String>>("HGET _keepstep:settings lineage").await
     })

@@ -175,7 +175,7 @@ async fn a_data_folder_that_was_copied_from_an_installation_of_newer_epochs_is_n
     a_data_folder_of_another_installation_says_nothing_of_these_stores(4).await;
 }
 
-/// What Redis remembers of the ensemble: zxid, tide and epoch.
+/// What Redis remembers of the ensemble: zxid, watermark and epoch.
 async fn remembered(scene: &Scene) -> (i64, i32, u64) {
     scene.redis.run("HMGET _keepstep:settings zxid tide epoch").await
 }
@@ -211,9 +211,9 @@ async fn add(scene: &Scene, word: &str) {
     }
     scene.in_step(LIVE).await;
     eventually("the newest numbers are remembered", LIVE, async || {
-        let (zxid, tide, epoch) = remembered(scene).await;
+        let (zxid, watermark, epoch) = remembered(scene).await;
         let newest = scene.znodes.stat(&format!("/settings/{word}/key/9")).await.mzxid;
-        if zxid >= newest && tide > before.1 { Ok(()) } else { Err(format!("{zxid} {tide} {epoch}")) }
+        if zxid >= newest && watermark > before.1 { Ok(()) } else { Err(format!("{zxid} {watermark} {epoch}")) }
     })
     .await;
 }
@@ -256,8 +256,8 @@ async fn a_former_owner_that_thaws_before_it_remembers_writes_no_old_numbers() {
     let mut next = scene.keepstep.another();
     next.start();
     next.wait_ready().await;
-    // Its tide is raised, and Redis not yet told.
-    scene.keepstep.arm_stop("c16-tide-raised");
+    // Its watermark is advanced, and Redis not yet told.
+    scene.keepstep.arm_stop("c16-watermark-advanced");
     scene.set("settings:a", "1").await;
     scene.keepstep.stopped(SOON).await;
     becomes(&next, "live").await;

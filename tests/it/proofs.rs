@@ -61,7 +61,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id: 7,
         ensemble: 1,
@@ -72,7 +72,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
         expect: expect.map(digest),
         expect_entry: Vec::new(),
         expect_nonce: 0,
-        life: 0,
+        incarnation: 0,
         milestone: None,
         value: b"new",
         base: (op == KeyOp::Set).then_some(base),
@@ -83,7 +83,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
 async fn owner(redis: &Redis) -> RedisStore {
     let store = scripts::store(redis);
     store.connect().await.unwrap();
-    store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+    store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, watermark: 0 }).await.unwrap();
     store
 }
 
@@ -279,7 +279,7 @@ async fn a_milestone_is_put_only_where_the_one_before_it_still_is() {
     // Another owner's are those of another branch, and a former owner leaves none.
     let next = scripts::store(&redis);
     next.connect().await.unwrap();
-    next.begin(Remembered { epoch: 2, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+    next.begin(Remembered { epoch: 2, ensemble: 1, zxid: 1, watermark: 0 }).await.unwrap();
     let of_next = next.leave_milestone().await.unwrap().unwrap().milestone;
     assert!(matches!(left().await, Err(StoreError::Fenced(_))));
     assert_eq!(held().await, text(of_next));

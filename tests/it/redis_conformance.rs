@@ -175,7 +175,7 @@ async fn shipped() -> Vec<String> {
         captures: false,
     };
     store.claim(claim(0)).await.unwrap();
-    store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+    store.begin(Remembered { epoch: 1, ensemble: 1, zxid: 1, watermark: 0 }).await.unwrap();
     store.look(&[b"s:a"], true).await.unwrap();
     let write = |op| KeyWrite {
         key: b"s:a",
@@ -183,7 +183,7 @@ async fn shipped() -> Vec<String> {
         expect: None,
         expect_entry: Vec::new(),
         expect_nonce: 0,
-        life: 0,
+        incarnation: 0,
         milestone: None,
         value: b"v",
         base: None,

@@ -36,8 +36,8 @@ async fn overtaken(redis: &Redis, first: Remembered, second: Remembered) -> [Red
     owners
 }
 
-fn at(epoch: u64, ensemble: u32, zxid: i64, tide: i32) -> Remembered {
-    Remembered { epoch, ensemble, zxid, tide }
+fn at(epoch: u64, ensemble: u32, zxid: i64, watermark: i32) -> Remembered {
+    Remembered { epoch, ensemble, zxid, watermark }
 }
 
 /// Everything that Redis remembers of the pipeline.

@@ -265,7 +265,7 @@ pub fn planted() -> Vec<Config> {
             },
         ),
         plant(
-            Bug::MilestoneOfAnotherLife,
+            Bug::MilestoneOfAnotherIncarnation,
             Config {
                 states_max: 3_000_000,
                 ..Config::new("older", one_way(Redis), Budget { key_rollbacks: 1, ..writes(0, 3) })

@@ -55,7 +55,7 @@ pub enum Bug {
     LossNotNoted,
     MilestoneNotAsked,
     MilestonePutWhateverWasThere,
-    MilestoneOfAnotherLife,
+    MilestoneOfAnotherIncarnation,
     WrittenWithoutMilestone,
 }
 

@@ -131,7 +131,7 @@ fn read_znode(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &m
                 seen: Seen::default(),
             };
             let news = world.workers[i].look.hint.news();
-            Next::Observed(Observed { news, comparing: false, observation, has_value: false, life: 0 })
+            Next::Observed(Observed { news, comparing: false, observation, has_value: false, incarnation: 0 })
         }
         next => next,
     };
@@ -149,7 +149,7 @@ pub fn see_both(cfg: &Config, world: &mut World, i: usize, choice: u8) -> Option
     let lag = if may_lag { choice } else { (choice == 0).then_some(0)? };
     let at = (world.seen_len - 1).checked_sub(lag)?;
     let (znode, _) = world.seen[usize::from(at)];
-    if znode.is.value == 0 && world.zk.tide < world.workers[i].tide && !cfg.has(Bug::TideNotLookedAt) {
+    if znode.is.value == 0 && world.zk.watermark < world.workers[i].watermark && !cfg.has(Bug::TideNotLookedAt) {
         die(world, i);
         return Some(());
     }
@@ -212,7 +212,7 @@ fn read_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut
         told: true,
     };
     let life = u64::from(look.life);
-    let answer = KeyAnswer { key, base: look.base.get(), has_sidecar: look.base.is, life, moment };
+    let answer = KeyAnswer { key, base: look.base.get(), has_sidecar: look.base.is, incarnation: life, moment };
     let facts = Knows { times: told(cfg, &look, choice).unwrap_or_default(), ..knows(cfg, world, i) };
     let next = reading.key(answer, &facts);
     if matches!(next, Next::Observed(_)) {
@@ -264,7 +264,7 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
         Pc::Milestone => {
             only()?;
             let left = match leave_milestone(cfg, world, i) {
-                Left::There(milestone, life) => Some(LeftMilestone { milestone, life }),
+                Left::There(milestone, life) => Some(LeftMilestone { milestone, incarnation: life }),
                 Left::NotThere => None,
                 Left::Fenced => {
                     die(world, i);

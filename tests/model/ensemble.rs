@@ -95,7 +95,7 @@ impl Znodes for Ensemble {
         let version = match *path {
             Path::Root => 0,
             Path::Epoch => self.fence,
-            Path::Lineage => self.tide,
+            Path::Lineage => self.watermark,
             Path::Slot(slot) => self.slots[slot].version,
             Path::Pair if self.znode.is.value == 0 => return None,
             Path::Pair => self.znode.version,
@@ -129,7 +129,7 @@ impl Znodes for Ensemble {
                 (self.epoch, self.fence) = (epoch, small(version));
             }
             Change::Set { path: Path::Lineage, data: Value::Lineage { id, since }, version } => {
-                (self.lineage, self.since, self.tide) = (id, since, small(version));
+                (self.lineage, self.since, self.watermark) = (id, since, small(version));
             }
             Change::Set { path: Path::Slot(at), data: Value::Slot(slot), version } => {
                 self.slots[at] = Slot { version: small(version), mzxid: small(zxid), ..slot };

@@ -50,7 +50,7 @@ pub enum Step {
     /// The pair's round goes on; the number chooses the slot and what becomes of the reply, or what a rule is told.
     Go(usize, u8),
     Compare(usize),
-    /// The tide is raised and remembered.
+    /// The watermark is raised and remembered.
     Remember(usize),
     /// A command, or somebody elsewhere whose folder is here now, has written under the next epoch.
     Command,
@@ -186,8 +186,8 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             let copy = world.zk_copy.take()?;
             spend(&mut world.left.znode_rollbacks)?;
             let newest = world.zk.zxid;
-            // A copy that is younger than the last tide is not told from what was lost with it.
-            if cfg.new_epoch && (world.redis.state.tide == 0 || copy.tide >= world.told_tide) {
+            // A copy that is younger than the last watermark is not told from what was lost with it.
+            if cfg.new_epoch && (world.redis.state.watermark == 0 || copy.watermark >= world.told_watermark) {
                 return None;
             }
             world.zk = copy;
@@ -237,7 +237,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
         }
         Step::Remember(i) => {
             let copy = world.zk_copy?;
-            if copy.tide < world.zk.tide {
+            if copy.watermark < world.zk.watermark {
                 return None;
             }
             crate::ownership::remember(cfg, world, i)?;
@@ -259,7 +259,7 @@ pub fn outside(cfg: &Config, world: &mut World, step: Step) -> Option<()> {
             if !is_owner || place.version != worker.slots[slot] || world.redis.state.epoch > worker.epoch {
                 return None;
             }
-            let checks = [ensemble::check(Path::Epoch, worker.fence), ensemble::check(Path::Lineage, worker.tide)];
+            let checks = [ensemble::check(Path::Epoch, worker.fence), ensemble::check(Path::Lineage, worker.watermark)];
             let entry = ensemble::set(Path::Slot(slot), Value::Slot(Slot::default()), i32::from(worker.slots[slot]));
             world.zk.transact(&[&checks[..], &[entry]].concat()).ok()?;
             let version = world.zk.slots[slot].version;

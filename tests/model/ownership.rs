@@ -102,7 +102,7 @@ fn owning(in_redis: &State, on_stream: u8) -> Owning {
         epoch: u64::from(in_redis.epoch),
         ensemble: u32::from(in_redis.ensemble),
         zxid: i64::from(in_redis.zxid),
-        tide: i32::from(in_redis.tide),
+        watermark: i32::from(in_redis.watermark),
     };
     Owning::new(in_redis, Remembered::default(), guard::Taken::on_stream(i64::from(on_stream)))
 }
@@ -119,15 +119,15 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
     let remembered = worker.remembered;
     let remembered_epoch =
         if cfg.has(Bug::StreamTakenAsEvidence) { remembered.epoch.max(world.on_stream) } else { remembered.epoch };
-    let age = |epoch: u8, ensemble: u8, zxid: u8, tide: u8| Remembered {
+    let age = |epoch: u8, ensemble: u8, zxid: u8, watermark: u8| Remembered {
         epoch: u64::from(epoch),
         ensemble: u32::from(ensemble),
         zxid: i64::from(zxid),
-        tide: if cfg.has(Bug::TideNotRemembered) { 0 } else { i32::from(tide) },
+        watermark: if cfg.has(Bug::TideNotRemembered) { 0 } else { i32::from(watermark) },
     };
     let is_older = guard::is_older(
-        age(zk.epoch, zk.lineage, zk.zxid + 1, zk.tide),
-        age(remembered_epoch, remembered.ensemble, remembered.zxid, remembered.tide),
+        age(zk.epoch, zk.lineage, zk.zxid + 1, zk.watermark),
+        age(remembered_epoch, remembered.ensemble, remembered.zxid, remembered.watermark),
     );
     let taken = owning(&worker.remembered, world.on_stream).taken();
     let epoch = u8::try_from(taken.next(u64::from(zk.epoch.max(remembered.epoch)))).unwrap();
@@ -135,13 +135,13 @@ fn own(cfg: &Config, world: &mut World, i: usize) {
     let lineage = if zk.lineage == 0 || is_older {
         world.nonces += 1;
         let begins = Value::Lineage { id: world.nonces, since: zk.zxid + 1 };
-        ensemble::set(Path::Lineage, begins, i32::from(zk.tide))
+        ensemble::set(Path::Lineage, begins, i32::from(zk.watermark))
     } else {
-        ensemble::check(Path::Lineage, zk.tide)
+        ensemble::check(Path::Lineage, zk.watermark)
     };
     zk.transact(&[raise, lineage]).unwrap();
     world.on_stream = zk.epoch;
-    worker.tide = zk.tide;
+    worker.watermark = zk.watermark;
     (worker.epoch, worker.fence) = (zk.epoch, zk.fence);
     (worker.lineage, worker.since, worker.zxid) = (zk.lineage, zk.since, zk.zxid);
     worker.life = Life::Beginning;
@@ -177,7 +177,7 @@ fn complete(cfg: &Config, world: &mut World, i: usize) {
                 let late = guard::late(key, noted.as_ref(), later.as_ref());
                 let noted = noted.map(|noted| Base { sequence: slot.base.force().sequence, ..noted });
                 match late.note(noted, later, slot.milestone.get()) {
-                    _ if late == Late::Unproven && cfg.has(Bug::UnprovenTakenAsProven) => {}
+                    _ if late == Late::Unverified && cfg.has(Bug::UnprovenTakenAsProven) => {}
                     None => continue,
                     Some(note) => later = note,
                 }
@@ -223,7 +223,7 @@ pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Left {
         }
         Code::Done => {
             world.workers[i].left = next.number;
-            let life = if cfg.has(Bug::MilestoneOfAnotherLife) { worker.look.life } else { worker.lives };
+            let life = if cfg.has(Bug::MilestoneOfAnotherIncarnation) { worker.look.life } else { worker.lives };
             next.get().map_or(Left::NotThere, |milestone| Left::There(milestone, u64::from(life)))
         }
     }
@@ -233,10 +233,10 @@ pub fn leave_milestone(cfg: &Config, world: &mut World, i: usize) -> Left {
 pub fn note_in_redis(cfg: &Config, world: &mut World, i: usize, changes: &[Update]) -> Code {
     let worker = world.workers[i];
     if worker.fence == world.zk.fence {
-        world.told_tide = worker.tide;
+        world.told_watermark = worker.watermark;
     }
     let rises = |field, number| (Rule::Rise, field, Kept::Number(number));
-    let all = [&[rises(Field::Zxid, worker.zxid), rises(Field::Tide, worker.tide)], changes].concat();
+    let all = [&[rises(Field::Zxid, worker.zxid), rises(Field::Watermark, worker.watermark)], changes].concat();
     redis::state(&mut world.redis.state, (worker.epoch, worker.lineage), &all, cfg.kindness())
 }
 
@@ -260,9 +260,9 @@ pub fn remember(cfg: &Config, world: &mut World, i: usize) -> Option<()> {
     }
     let zk = &mut world.zk;
     let same = Value::Lineage { id: zk.lineage, since: zk.since };
-    let raise = ensemble::set(Path::Lineage, same, i32::from(worker.tide));
+    let raise = ensemble::set(Path::Lineage, same, i32::from(worker.watermark));
     zk.transact(&[ensemble::check(Path::Epoch, worker.fence), raise]).ok()?;
-    world.workers[i].tide = world.zk.tide;
+    world.workers[i].watermark = world.zk.watermark;
     let _ = note_in_redis(cfg, world, i, &[]);
     Some(())
 }

@@ -111,7 +111,7 @@ impl Held<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     Zxid,
-    Tide,
+    Watermark,
     Canary,
     Run,
     Evicted,
@@ -163,7 +163,7 @@ impl rules::State for Hash<'_> {
         let state = &*self.state;
         Ok(Some(match *field {
             Field::Zxid => Kept::Number(state.zxid),
-            Field::Tide => Kept::Number(state.tide),
+            Field::Watermark => Kept::Number(state.watermark),
             Field::Canary => Kept::Number(state.canary),
             Field::Run => Kept::Number(state.run),
             Field::Evicted => Kept::Number(state.evicted),
@@ -188,7 +188,7 @@ pub fn state(state: &mut State, (epoch, ensemble): (u8, u8), changes: &[Update],
     for at in put {
         match (changes[at].1, changes[at].2) {
             (Field::Zxid, Kept::Number(number)) => state.zxid = number,
-            (Field::Tide, Kept::Number(number)) => state.tide = number,
+            (Field::Watermark, Kept::Number(number)) => state.watermark = number,
             (Field::Canary, Kept::Number(number)) => state.canary = number,
             (Field::Run, Kept::Number(number)) => state.run = number,
             (Field::Evicted, Kept::Number(number)) => state.evicted = number,

@@ -50,7 +50,7 @@ pub fn replace(cfg: &Config, world: &World, old: Content, new: &mut Content, how
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     Plain,
-    /// The znode is another incarnation, its event is on the way, and the answer said so.
+    /// The znode is another life, its event is on the way, and the answer said so.
     Recreated,
     /// No base had a value there.
     UnseenDelete,

@@ -13,7 +13,7 @@ pub fn step(step: &Step) -> String {
         Step::Key(value, true) => format!("an application writes v{value} to the key, with an expiry"),
         Step::Expire => "the key expires".to_owned(),
         Step::Sibling => "another znode is created beside it".to_owned(),
-        Step::Remember(i) => format!("worker {} raises the tide and remembers it", who(i)),
+        Step::Remember(i) => format!("worker {} advances the watermark and remembers it", who(i)),
         Step::Evict => "the key is evicted".to_owned(),
         Step::Flush => "FLUSHALL".to_owned(),
         Step::RestartRedis => "Redis restarts and has lost nothing".to_owned(),

@@ -58,7 +58,7 @@ pub struct B {
     pub value: u8,
     pub expires: bool,
     pub apart: bool,
-    pub unproven: bool,
+    pub unverified: bool,
     pub lost: bool,
     pub ensemble: u8,
 }
@@ -100,7 +100,7 @@ pub struct Ensemble {
     pub epoch: u8,
     pub fence: u8,
     pub lineage: u8,
-    pub tide: u8,
+    pub watermark: u8,
     pub since: u8,
     pub slots: [Slot; SLOTS],
 }
@@ -119,7 +119,7 @@ pub struct State {
     pub epoch: u8,
     pub ensemble: u8,
     pub zxid: u8,
-    pub tide: u8,
+    pub watermark: u8,
     pub canary: u8,
     /// Run and evictions as of the last comparison in step; 0: none.
     pub run: u8,
@@ -227,7 +227,7 @@ pub struct Todo {
     pub slot: u8,
     pub refused: bool,
     /// The note comes after a restart of Redis, and the key holds neither what it says nor what was there.
-    pub unproven: bool,
+    pub unverified: bool,
     /// The same, and the key is as the sidecar has it: what is noted is that this proves nothing.
     pub taken_back: bool,
     /// Left in Redis behind what was observed.
@@ -277,7 +277,7 @@ pub struct Worker {
     pub epoch: u8,
     pub fence: u8,
     pub lineage: u8,
-    pub tide: u8,
+    pub watermark: u8,
     pub since: u8,
     pub remembered: State,
     pub journal: [Slot; SLOTS],
@@ -385,8 +385,8 @@ pub struct World {
     pub newest: u8,
     /// The highest epoch on the stream.
     pub on_stream: u8,
-    /// The highest tide that an owner told Redis of, whatever became of it there.
-    pub told_tide: u8,
+    /// The highest watermark that an owner told Redis of, whatever became of it there.
+    pub told_watermark: u8,
 }
 
 pub fn digest(value: u8) -> Digest {
@@ -428,7 +428,7 @@ impl B {
             value: base.redis.map_or(0, value_of),
             expires: base.expires_ms.is_some(),
             apart: base.apart,
-            unproven: base.unproven,
+            unverified: base.unverified,
             lost: base.lost,
             ensemble: u8::try_from(base.ensemble).unwrap(),
         }
@@ -453,7 +453,7 @@ impl B {
             expires_ms: self.expires.then_some(EXPIRES_MS),
             ephemeral: false,
             apart: self.apart,
-            unproven: self.unproven,
+            unverified: self.unverified,
             lost: self.lost,
             path_id: PATH,
             ensemble: u32::from(self.ensemble),

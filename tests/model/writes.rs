@@ -35,7 +35,7 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
         return None;
     }
     let worker = &mut world.workers[i];
-    (worker.todo.unproven, worker.pc) = (late == Late::Unproven && !cfg.has(Bug::UnprovenTakenAsProven), on);
+    (worker.todo.unverified, worker.pc) = (late == Late::Unverified && !cfg.has(Bug::UnprovenTakenAsProven), on);
     worker.todo.taken_back = is_taken_back;
     Some(false)
 }
@@ -43,9 +43,9 @@ fn taken_back(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B, on:
 /// APPLY with one member; answers its outcome, or nothing where the worker ended.
 fn script(cfg: &Config, world: &mut World, i: usize, op: KeyOp, base: B) -> Option<Code> {
     let Worker { look, todo, .. } = world.workers[i];
-    let late = match (todo.taken_back, todo.unproven) {
+    let late = match (todo.taken_back, todo.unverified) {
         (true, _) => Late::TakenBack,
-        (false, true) => Late::Unproven,
+        (false, true) => Late::Unverified,
         (false, false) => Late::AsItIs,
     };
     let leave = B::from(late.note(look.base.get(), base.get(), None).flatten());
@@ -118,7 +118,7 @@ pub fn write_of(worker: &Worker) -> round::Write {
         news: look.hint.news(),
         comparing: look.comparing,
         task,
-        life: u64::from(look.life),
+        incarnation: u64::from(look.life),
         had_base: look.base.is,
         is_lost: false,
         milestone: todo.milestone.get(),
@@ -170,8 +170,8 @@ pub fn multi(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mu
             return Some(());
         }
         // The watermark was advanced meanwhile; or this is an older copy, or of another owner, in which versions say nothing.
-        Err(Path::Lineage) if world.zk.tide >= worker.tide && world.zk.lineage == worker.lineage => {
-            world.workers[i].tide = world.zk.tide;
+        Err(Path::Lineage) if world.zk.watermark >= worker.watermark && world.zk.lineage == worker.lineage => {
+            world.workers[i].watermark = world.zk.watermark;
             return Some(());
         }
         Err(_) => {
@@ -218,7 +218,7 @@ fn members(cfg: &Config, zk: &Ensemble, worker: &Worker, slot: usize) -> Vec<Wri
         members.push(ensemble::check(Path::Epoch, worker.fence));
     }
     if !cfg.has(Bug::TideNotCheckedByWrites) {
-        members.push(ensemble::check(Path::Lineage, worker.tide));
+        members.push(ensemble::check(Path::Lineage, worker.watermark));
     }
     let expected = |version| if cfg.has(Bug::ZnodeWrittenWhateverItsVersion) { ANY } else { i32::from(version) };
     let (write, kind) = match todo.op {

@@ -41,7 +41,7 @@ fn base(rng: &mut Rng, sequence: u8) -> B {
         expires_ms: rng.bool().then_some(EXPIRES_MS),
         ephemeral: false,
         apart: rng.bool(),
-        unproven: rng.bool(),
+        unverified: rng.bool(),
         lost: rng.bool(),
         path_id: PATH,
         ensemble: 1,
@@ -68,7 +68,7 @@ async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do()
     let mut epochs = [1_u8, 2];
     for (owner, epoch) in owners.iter().zip(epochs) {
         owner.connect().await.unwrap();
-        owner.begin(Remembered { epoch: u64::from(epoch), ensemble: 1, zxid: 1, tide: 0 }).await.unwrap();
+        owner.begin(Remembered { epoch: u64::from(epoch), ensemble: 1, zxid: 1, watermark: 0 }).await.unwrap();
         // Nothing was lost: then COMPLETE alone decides what becomes of a journal.
         owner.compared(owner.mark()).await.unwrap();
     }
@@ -89,7 +89,8 @@ async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do()
         let mut pair = Held { data: &mut data, nonces: &mut nonces, epoch, value: held, kindness: None };
         let has = pair.data.bucket.entry;
         let next = (has.seq + 1) % 100;
-        let life = if rng.bool() { pair.data.bucket.nonce } else { rng.u8(0..u8::try_from(lives.len()).unwrap()) };
+        let incarnation =
+            if rng.bool() { pair.data.bucket.nonce } else { rng.u8(0..u8::try_from(lives.len()).unwrap()) };
         match rng.u8(0..40) {
             0 if fresh < LIVES_MAX => {
                 double.run(&[b"DEL", bucket]);
@@ -99,7 +100,7 @@ async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do()
                 // The one that is behind takes over.
                 let behind = usize::from(epochs[1] < epochs[0]);
                 epochs[behind] = epochs[1 - behind] + 1;
-                let now = Remembered { epoch: u64::from(epochs[behind]), ensemble: 1, zxid: 1, tide: 0 };
+                let now = Remembered { epoch: u64::from(epochs[behind]), ensemble: 1, zxid: 1, watermark: 0 };
                 owners[behind].begin(now).await.unwrap();
             }
             0..=7 => {
@@ -129,7 +130,7 @@ async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do()
                 let is_right = rng.u8(0..3) > 0;
                 let expect = if is_right { pair.data.key.is.value } else { value(&mut rng) };
                 let sidecar = if is_right { has } else { base(&mut rng, next) };
-                let nonce = if rng.bool() { 0 } else { life };
+                let nonce = if rng.bool() { 0 } else { incarnation };
                 let leave = base(&mut rng, next);
                 let told = pair.apply(&Write { op, expect, sidecar, nonce, leave });
                 met[told as usize] += 1;
@@ -139,7 +140,7 @@ async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do()
                     expect: bytes(expect).map(|bytes| Digest::of(&bytes)),
                     expect_entry: sidecar.get().map(|base| base.encode()).unwrap_or_default(),
                     expect_nonce: if nonce == 0 { 0 } else { lives[usize::from(nonce)] },
-                    life: 0,
+                    incarnation: 0,
                     milestone: None,
                     value: &bytes(held.value).unwrap(),
                     base: leave.get(),
@@ -156,9 +157,9 @@ async fn the_data_of_the_checker_answer_and_become_what_those_of_the_double_do()
             _ => {
                 let sequence = has.seq + rng.u8(0..3);
                 let leave = base(&mut rng, sequence);
-                let told = pair.complete(life, u32::from(sequence), leave);
+                let told = pair.complete(incarnation, u32::from(sequence), leave);
                 let slot = Slot { number: 0, version: 1 };
-                let (nonce, base, sequence) = (lives[usize::from(life)], leave.get(), u32::from(sequence));
+                let (nonce, base, sequence) = (lives[usize::from(incarnation)], leave.get(), u32::from(sequence));
                 let entry = JournalEntry { slot, key: KEY.to_vec(), nonce, base, sequence, milestone: None };
                 assert_eq!(code(&owner.complete(vec![entry]).await), told, "{what}: complete");
             }

@@ -36,7 +36,7 @@ pub fn store(double: &Double, pipeline: &str) -> RedisStore {
 }
 
 pub fn at(epoch: u64) -> Remembered {
-    Remembered { epoch, ensemble: 1, zxid: 10, tide: 0 }
+    Remembered { epoch, ensemble: 1, zxid: 10, watermark: 0 }
 }
 
 pub async fn owner(double: &Double, epoch: u64) -> RedisStore {
@@ -54,7 +54,7 @@ fn base(sequence: u32, redis: Option<&[u8]>) -> Base {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id: 7,
         ensemble: 1,
@@ -73,7 +73,7 @@ fn write<'a>(key: &'a [u8], read: &KeyReading, op: KeyOp, value: &'a [u8], base:
         expect,
         expect_entry: read.entry.clone(),
         expect_nonce: read.nonce,
-        life: read.life,
+        incarnation: read.incarnation,
         milestone: None,
         value,
         base,
@@ -379,7 +379,7 @@ async fn a_key_that_an_older_copy_took_back_is_no_base_of_a_journal() {
     };
     assert!(next.complete(vec![entry]).await.unwrap(), "the key is where its sidecar has it");
     let left = Base::decode(&read(&next, KEY).await.entry).unwrap();
-    assert_eq!((left.redis, left.unproven), (Some(Digest::of(b"one")), true));
+    assert_eq!((left.redis, left.unverified), (Some(Digest::of(b"one")), true));
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ async fn a_connection_that_breaks_is_replaced_and_says_so() {
 async fn a_flush_and_a_swap_are_found_by_the_canary() {
     let double = Double::default();
     let (store, heard) = listening(&double).await;
-    let life = store.life();
+    let incarnation = store.incarnation();
     // Another database: the canary is still there.
     let other = double.with(|server| {
         let connection = server.connect(3, None).unwrap();
@@ -144,10 +144,10 @@ async fn a_flush_and_a_swap_are_found_by_the_canary() {
     double.with(|server| server.hang_up(other));
     heard.until(Hint::Lost(LossCause::Flushed, false)).await;
     store.look_into().await;
-    assert_eq!(store.life(), life);
+    assert_eq!(store.incarnation(), incarnation);
     double.words("FLUSHDB");
     heard.until(Hint::Lost(LossCause::Flushed, true)).await;
-    assert!(store.life() > life && !store.is_life_compared());
+    assert!(store.incarnation() > incarnation && !store.is_incarnation_compared());
     // No push tells of a swap.
     double.words("SWAPDB 0 5");
     let hints = heard.until(Hint::Lost(LossCause::Flushed, true)).await;
@@ -165,7 +165,7 @@ async fn an_older_copy_is_noticed_and_proves_nothing() {
     // The canary of a later ownership is not in the copy.
     store.begin(at(2)).await.unwrap();
     store.compared(store.mark()).await.unwrap();
-    assert!(store.is_intact() && store.is_life_compared());
+    assert!(store.is_intact() && store.is_incarnation_compared());
     double.with(|server| server.restart(Some(copy)));
     heard.until(Hint::Lost(LossCause::Replaced, true)).await;
     heard.until(Hint::Up).await;

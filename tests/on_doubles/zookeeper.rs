@@ -89,7 +89,7 @@ fn write<'a>(path: &'a str, op: ZnodeOp, data: &'a [u8]) -> ZnodeWrite<'a> {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id: 1,
         ensemble: 1,
@@ -356,7 +356,7 @@ async fn an_ensemble_that_comes_back_older_or_empty_is_another_lineage() {
         let ensemble = ensemble();
         let store = owner(&ensemble).await;
         let older = ensemble.copy();
-        store.raise_tide().await.unwrap();
+        store.advance_watermark().await.unwrap();
         store.close().await;
         let lease = take_over(&store, Remembered::default()).await;
         let remembered = so_far(&lease, Some(&store));
@@ -381,7 +381,7 @@ async fn an_owner_writes_nothing_to_an_ensemble_that_came_back_older() {
     let store = owner(&ensemble).await;
     put(&*application(&ensemble).await, "/app", b"").await;
     let older = ensemble.copy();
-    store.raise_tide().await.unwrap();
+    store.advance_watermark().await.unwrap();
     ensemble.restore(Some(older), true);
     let written = store.write(&[write("/app/a", ZnodeOp::Create, b"1")]).await;
     assert!(matches!(written, Err(StoreError::Fenced(_))), "{written:?}");
@@ -396,7 +396,7 @@ async fn an_owner_that_no_older_server_takes_back_asks_and_steps_down() {
     let app = application(&ensemble).await;
     put(&*app, "/app", b"").await;
     // A server alone: zxids go on where the copy ends, far below what the owner has seen.
-    store.raise_tide().await.unwrap();
+    store.advance_watermark().await.unwrap();
     for number in 0_u8..50 {
         app.set("/app", &[number], None).await.unwrap();
     }

@@ -39,11 +39,11 @@ pub trait Facts {
     /// Whether every change of the znode since its base was reported ([`crate::pipeline::sources::Sources::is_watched`]).
     fn is_watched(&self) -> bool;
 
-    /// Whether a comparison has ended that began in this life of Redis' data set.
-    fn is_compared(&self, life: u64) -> bool;
+    /// Whether a comparison has ended that began in this incarnation of Redis' data set.
+    fn is_compared(&self, incarnation: u64) -> bool;
 
-    /// Whether a comparison that included this pair's route has ended in this life of the data set; other routes may have been paused.
-    fn is_route_compared(&self, life: u64) -> bool;
+    /// Whether a comparison that included this pair's route has ended in this incarnation of the data set; other routes may have been paused.
+    fn is_route_compared(&self, incarnation: u64) -> bool;
 
     /// Whether events of keys arrive.
     fn hears_redis(&self) -> bool;

@@ -21,8 +21,8 @@ pub struct Observed {
     pub observation: Observation,
     /// The key's bytes were read.
     pub has_value: bool,
-    /// The life of the data set in which the key was read; 0 if it was not.
-    pub life: u64,
+    /// The incarnation of the data set in which the key was read; 0 if it was not.
+    pub incarnation: u64,
 }
 
 /// What is decided about a pair.
@@ -139,7 +139,7 @@ impl Observed {
             news: self.news,
             comparing: self.comparing,
             task,
-            life: self.life,
+            incarnation: self.incarnation,
             had_base: self.observation.base.is_some(),
             is_lost: lost(&self.observation) == Some(Side::Redis),
             milestone: None,

@@ -86,8 +86,8 @@ pub struct KeyAnswer {
     pub base: Option<Base>,
     /// Whether there is a sidecar at all.
     pub has_sidecar: bool,
-    /// The life of the data set in which it was read.
-    pub life: u64,
+    /// The incarnation of the data set in which it was read.
+    pub incarnation: u64,
     /// When that was, and what absence may mean.
     pub moment: Moment,
 }
@@ -273,11 +273,11 @@ impl Reading {
     /// The key was read, or the store answered for it. Not called for a pair that asked for its znode.
     #[must_use]
     pub fn key(self, answer: KeyAnswer, facts: &impl Facts) -> Next {
-        let KeyAnswer { base, has_sidecar, life, moment, .. } = answer;
+        let KeyAnswer { base, has_sidecar, incarnation, moment, .. } = answer;
         let ensemble = facts.ensemble().id;
         let (found, is_behind) = match self.stage {
             Stage::Key => {
-                let is_compared = facts.is_compared(life);
+                let is_compared = facts.is_compared(incarnation);
                 if after_key(base.as_ref(), has_sidecar, ensemble, is_compared) == Follows::Both {
                     return self.to_both(false);
                 }
@@ -311,11 +311,11 @@ impl Reading {
     }
 
     fn with_key(mut self, znode: Znode, answer: KeyAnswer, facts: &impl Facts) -> Next {
-        let KeyAnswer { key, base, life, moment, .. } = answer;
+        let KeyAnswer { key, base, incarnation, moment, .. } = answer;
         let key = match key {
             FoundKey::Absent => {
                 self.news = facts.newest_event(self.news);
-                Key::Absent(self.vanished(life, moment, facts))
+                Key::Absent(self.vanished(incarnation, moment, facts))
             }
             FoundKey::Value { digest, expires_ms, has_bytes } => {
                 // Nothing is written from a digest: the key is looked at again, with its value.
@@ -333,17 +333,17 @@ impl Reading {
             }
         };
         let has_value = matches!(answer.key, FoundKey::Value { has_bytes: true, .. });
-        Next::Observed(Observed { has_value, life, ..self.observed(base, znode, key, facts) })
+        Next::Observed(Observed { has_value, incarnation, ..self.observed(base, znode, key, facts) })
     }
 
     /// What is known of the disappearance of a key.
-    fn vanished(&self, life: u64, moment: Moment, facts: &impl Facts) -> Vanished {
+    fn vanished(&self, incarnation: u64, moment: Moment, facts: &impl Facts) -> Vanished {
         let seen = self.news.removal.filter(|_| self.news.event.is_some() && moment.told);
         // The delete was seen and recorded before Redis was restarted, and could not be carried out then.
         let is_recorded = || self.news.unwritten && facts.is_deleted_on_record();
         let seen = seen.or_else(|| is_recorded().then_some(Removal::Deleted));
         // What is there after a comparison of the whole route was put there since.
-        let older = moment.older && !facts.is_route_compared(life);
+        let older = moment.older && !facts.is_route_compared(incarnation);
         Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }
     }
 
@@ -354,7 +354,7 @@ impl Reading {
     fn observed(&self, base: Option<Base>, znode: Znode, key: Key, facts: &impl Facts) -> Observed {
         let seen = if key == Key::AsBase { Seen::default() } else { facts.times(self.news, self.comparing) };
         let observation = Observation { base, znode, key, ensemble: facts.ensemble(), seen };
-        Observed { news: self.news, comparing: self.comparing, observation, has_value: false, life: 0 }
+        Observed { news: self.news, comparing: self.comparing, observation, has_value: false, incarnation: 0 }
     }
 }
 

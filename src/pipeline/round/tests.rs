@@ -67,10 +67,10 @@ impl Facts for Knows {
     fn is_watched(&self) -> bool {
         self.is_watched
     }
-    fn is_compared(&self, _life: u64) -> bool {
+    fn is_compared(&self, _incarnation: u64) -> bool {
         self.is_compared
     }
-    fn is_route_compared(&self, _life: u64) -> bool {
+    fn is_route_compared(&self, _incarnation: u64) -> bool {
         self.is_compared
     }
     fn hears_redis(&self) -> bool {
@@ -180,7 +180,7 @@ fn base(value: u8) -> Base {
         expires_ms: None,
         ephemeral: false,
         apart: false,
-        unproven: false,
+        unverified: false,
         lost: false,
         path_id: 7,
         ensemble: 1,
@@ -205,7 +205,7 @@ fn value(value: u8) -> FoundKey {
 
 fn answer(key: FoundKey, base: Option<Base>) -> KeyAnswer {
     let moment = Moment { now_ms: 0, intact: true, compared: true, older: false, told: true };
-    KeyAnswer { key, base, has_sidecar: base.is_some(), life: 4, moment }
+    KeyAnswer { key, base, has_sidecar: base.is_some(), incarnation: 4, moment }
 }
 
 fn named_znode(zxid: i64) -> News {
@@ -352,7 +352,7 @@ fn nothing_is_written_to_zookeeper_without_a_milestone_in_the_data_set_that_was_
     let seen = observed(reads(Reading::begin(named_key(), &facts)).key(answer(value(2), Some(base(1))), &facts));
     let (_, write) = writes(decided(seen, &facts));
     let milestone = Milestone { branch: 3, number: 5 };
-    let left = |life| Some(LeftMilestone { milestone, life });
+    let left = |incarnation| Some(LeftMilestone { milestone, incarnation });
     for none in [None, left(5)] {
         let ControlFlow::Break(end) = write.milestone_written(none, Pause::Redis) else { panic!("{none:?}") };
         assert_eq!(settled(end), ["finish again Redis slow true owed false"]);

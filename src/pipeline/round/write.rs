@@ -25,8 +25,8 @@ pub struct Write {
     pub comparing: bool,
     /// What is done.
     pub task: Task,
-    /// The life of the data set in which the key was read; 0 if it was not.
-    pub life: u64,
+    /// The incarnation of the data set in which the key was read; 0 if it was not.
+    pub incarnation: u64,
     /// The pair had a base.
     pub had_base: bool,
     /// Redis lost the key. If the pair is quarantined, no comparison may conclude that absent keys were deleted.
@@ -84,9 +84,9 @@ impl Write {
     /// in another data set than the one in which the key was read, the pair is read again: Redis was restarted or went away since, may
     /// have reverted what was read, and nobody could distinguish that from what an application writes next.
     pub fn milestone_written(self, milestone: Option<LeftMilestone>, pause: Pause) -> ControlFlow<End, Write> {
-        let milestone = milestone.filter(|written| written.life == self.life);
+        let milestone = milestone.filter(|written| written.incarnation == self.incarnation);
         match milestone {
-            None if self.life != 0 => ControlFlow::Break(self.again(pause)),
+            None if self.incarnation != 0 => ControlFlow::Break(self.again(pause)),
             written => ControlFlow::Continue(Write { milestone: written.map(|written| written.milestone), ..self }),
         }
     }

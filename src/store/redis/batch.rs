@@ -82,7 +82,7 @@ impl Database {
                 }
                 .boxed()
             },
-            |why| KeyReading { state: KeyState::Unasked(why), entry: Vec::new(), nonce: 0, life: 0 },
+            |why| KeyReading { state: KeyState::Unasked(why), entry: Vec::new(), nonce: 0, incarnation: 0 },
         );
         let readings = readings.await?;
         Ok((readings, newest.load(Ordering::Relaxed)))

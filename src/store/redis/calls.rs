@@ -59,11 +59,11 @@ impl Database {
         command.arg(ANSWER_BYTES).arg(digest_above(values));
         command.arg(VALUE_BYTES_MAX);
         let connection = self.connection().await?;
-        // A connection does not outlive the server's life, so this is the life of what is read.
-        let life = lock(&self.lineage).life;
+        // A connection does not outlive the server's incarnation, so this is the incarnation of what is read.
+        let incarnation = lock(&self.lineage).incarnation;
         match self.script_on(connection, &script::OBSERVE, &command).await? {
             Ok(value) => {
-                let (mut readings, now_ms) = self.readings(value, keys.len(), life)?;
+                let (mut readings, now_ms) = self.readings(value, keys.len(), incarnation)?;
                 for (reading, key) in readings.iter_mut().zip(keys) {
                     if let KeyState::Denied(why) = &reading.state {
                         reading.state = self.denied(key, why);
@@ -83,7 +83,7 @@ impl Database {
             }
             Err(error) if is_denied(&error) => {
                 let state = self.denied(keys.first().copied().unwrap_or_default(), &error.to_string());
-                Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, life }], 0))
+                Ok((vec![KeyReading { state, entry: Vec::new(), nonce: 0, incarnation }], 0))
             }
             Err(error) => Err(self.explain(&error).into()),
         }
@@ -98,7 +98,12 @@ impl Database {
         ))
     }
 
-    pub(super) fn readings(&self, value: Value, count: usize, life: u64) -> Result<(Vec<KeyReading>, i64), StoreError> {
+    pub(super) fn readings(
+        &self,
+        value: Value,
+        count: usize,
+        incarnation: u64,
+    ) -> Result<(Vec<KeyReading>, i64), StoreError> {
         let odd = |what: String| self.unexpected(&what);
         let Value::Array(items) = value else { return Err(odd(format!("{value:?}"))) };
         let mut items = items.into_iter();
@@ -133,7 +138,7 @@ impl Database {
                 _ => KeyState::Later,
             };
             let nonce = std::str::from_utf8(nonce).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-            readings.push(KeyReading { state, entry: entry.to_vec(), nonce, life });
+            readings.push(KeyReading { state, entry: entry.to_vec(), nonce, incarnation });
         }
         if readings.len() != count || !rest.is_empty() {
             return Err(odd(format!("{} readings of {count}", readings.len())));
@@ -141,29 +146,31 @@ impl Database {
         Ok((readings, now_ms))
     }
 
-    /// What becomes of each write; only notes that come in another life of the data set than they
+    /// What becomes of each write; only notes that come in another incarnation of the data set than they
     /// were observed in are looked at, and of these those of which nothing shows that what was
     /// observed is in it.
-    async fn late(&self, writes: &[KeyWrite<'_>], life: u64) -> Result<Vec<Late>, Fault> {
-        let in_another_life = |write: &KeyWrite<'_>| guard::is_late(write.op, write.life, life, None, None);
-        let found = if writes.iter().any(|write| write.milestone.is_some() && in_another_life(write)) {
-            self.milestone_in(life).await?
+    async fn late(&self, writes: &[KeyWrite<'_>], incarnation: u64) -> Result<Vec<Late>, Fault> {
+        let in_another_incarnation =
+            |write: &KeyWrite<'_>| guard::is_late(write.op, write.incarnation, incarnation, None, None);
+        let found = if writes.iter().any(|write| write.milestone.is_some() && in_another_incarnation(write)) {
+            self.milestone_in(incarnation).await?
         } else {
             None
         };
         let lacks = |write: &KeyWrite<'_>| write.milestone.is_some_and(|milestone| !milestone.is_in(found));
-        if writes.iter().any(|write| in_another_life(write) && lacks(write)) {
+        if writes.iter().any(|write| in_another_incarnation(write) && lacks(write)) {
             // It was left in the data set before the write that is noted here, so this one is from
             // before that.
             lock(&self.lineage).older = true;
         }
-        let is_late = |write: &&KeyWrite<'_>| guard::is_late(write.op, write.life, life, write.milestone, found);
+        let is_late =
+            |write: &&KeyWrite<'_>| guard::is_late(write.op, write.incarnation, incarnation, write.milestone, found);
         let keys: Vec<&[u8]> = writes.iter().filter(is_late).map(|write| write.key).collect();
         if keys.is_empty() {
             return Ok(vec![Late::AsItIs; writes.len()]);
         }
         let (readings, _) = self.observe_chunk(&keys, false).await?;
-        if readings.iter().any(|reading| reading.life != life) {
+        if readings.iter().any(|reading| reading.incarnation != incarnation) {
             return Err(self.replaced().into());
         }
         let mut readings = readings.iter();
@@ -174,16 +181,16 @@ impl Database {
         Ok(becomes.collect())
     }
 
-    /// The newest milestone that the data set of this life has.
-    async fn milestone_in(&self, life: u64) -> Result<Option<Milestone>, StoreError> {
+    /// The newest milestone that the data set of this incarnation has.
+    async fn milestone_in(&self, incarnation: u64) -> Result<Option<Milestone>, StoreError> {
         let (found, found_in) = state::milestone(self).await?;
-        if found_in == life { Ok(found) } else { Err(self.replaced()) }
+        if found_in == incarnation { Ok(found) } else { Err(self.replaced()) }
     }
 
     pub(super) async fn apply_chunk(&self, writes: &[KeyWrite<'_>]) -> Result<Vec<KeyOutcome>, Fault> {
         let connection = self.connection().await?;
-        let life = lock(&self.lineage).life;
-        let late = self.late(writes, life).await?;
+        let incarnation = lock(&self.lineage).incarnation;
+        let late = self.late(writes, incarnation).await?;
         if late.iter().all(|late| *late == Late::AsItIs) {
             return self.apply_or_free(connection, writes).await;
         }

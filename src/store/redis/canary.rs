@@ -94,7 +94,7 @@ async fn is_gone(line: &dyn Line, subscriber: &Subscriber, part: &Part, canary: 
             return;
         }
         lineage.generation += 1;
-        lineage.life += 1;
+        lineage.incarnation += 1;
         lineage.compared = None;
         lineage.older = is_another;
         lineage.next_canary.clear();

@@ -51,7 +51,7 @@ impl Database {
             connections,
             commands: Mutex::new(None),
             epoch: AtomicU64::new(0),
-            // Nonces need only differ from those of earlier lives of a bucket: a random beginning
+            // Nonces need only differ from those of earlier incarnations of a bucket: a random beginning
             // and a counter do.
             nonce: AtomicU64::new(env::random::number() >> 1),
             lineage: Mutex::default(),

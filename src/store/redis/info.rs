@@ -62,17 +62,17 @@ impl Resets {
 /// What is not reported proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Evidence {
-    /// Names the life of the data set: another name means that Redis was restarted or its data
+    /// Names the incarnation of the data set: another name means that Redis was restarted or its data
     /// replaced.
-    pub(super) life: Option<String>,
-    /// Keys that were evicted in this life.
+    pub(super) incarnation: Option<String>,
+    /// Keys that were evicted in this incarnation.
     pub(super) evicted_keys: Option<u64>,
 }
 
 impl Evidence {
     /// Whether it is the data set that it was then, without a restart in between.
     pub(super) fn is_life_of(&self, then: &Evidence) -> bool {
-        self.life.is_some() && self.life == then.life
+        self.incarnation.is_some() && self.incarnation == then.incarnation
     }
 
     /// Whether nothing was lost since then: nothing was replaced, and nothing evicted.
@@ -111,8 +111,9 @@ impl Info {
 
     /// What the answer proves.
     pub(super) fn evidence(&self) -> Evidence {
-        let life = self.run_id.as_ref().zip(self.replication_id.as_ref()).map(|(run, data)| format!("{run}:{data}"));
-        Evidence { life, evicted_keys: self.evicted_keys.filter(|_| self.resets == Resets::None) }
+        let incarnation =
+            self.run_id.as_ref().zip(self.replication_id.as_ref()).map(|(run, data)| format!("{run}:{data}"));
+        Evidence { incarnation, evicted_keys: self.evicted_keys.filter(|_| self.resets == Resets::None) }
     }
 
     /// Why a key that was deleted unseen cannot be distinguished from a lost one; `None` where it

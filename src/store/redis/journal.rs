@@ -17,7 +17,7 @@ impl Database {
     pub(super) async fn complete(&self, entries: Vec<JournalEntry>) -> Result<bool, StoreError> {
         // Since these were written Redis may have come back with an older state of itself, sidecars
         // included.
-        let may_be_older = !lock(&self.lineage).is_life_compared();
+        let may_be_older = !lock(&self.lineage).is_incarnation_compared();
         let mut is_older = false;
         let bucket = self.buckets.longest();
         let bytes = |entry: &JournalEntry| size::completed(entry, bucket);
@@ -37,12 +37,12 @@ impl Database {
     async fn believe(&self, chunk: &[JournalEntry], notes: &mut [Option<Option<Base>>]) -> Result<bool, StoreError> {
         let keys: Vec<&[u8]> = chunk.iter().map(|entry| entry.key.as_slice()).collect();
         let (readings, _) = self.observe_all(&keys, false).await?;
-        let (found, life) =
+        let (found, incarnation) =
             if chunk.iter().any(|entry| entry.milestone.is_some()) { state::milestone(self).await? } else { (None, 0) };
         let mut is_older = false;
         for ((note, reading), entry) in notes.iter_mut().zip(&readings).zip(chunk) {
             // The data set has what was observed before this was written.
-            if reading.life == life && entry.milestone.is_some_and(|milestone| milestone.is_in(found)) {
+            if reading.incarnation == incarnation && entry.milestone.is_some_and(|milestone| milestone.is_in(found)) {
                 continue;
             }
             let becomes = late(reading, entry.base.as_ref());

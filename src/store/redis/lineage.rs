@@ -14,7 +14,7 @@ pub(super) struct Lineage {
     /// Moves when the evidence does, or when the canary is gone.
     pub(super) generation: u64,
     /// Moves when the data set may be another one, or an older state of itself.
-    pub(super) life: u64,
+    pub(super) incarnation: u64,
     pub(super) canary: String,
     /// The number of the newest answer to INFO that was noted.
     pub(super) newest_info: u64,
@@ -66,21 +66,21 @@ impl Lineage {
     /// where there was none.
     pub(super) fn lost(&self) -> Option<LossCause> {
         let (now, then) = self.current.as_ref().zip(self.compared.as_ref())?;
-        if now.life != then.life {
+        if now.incarnation != then.incarnation {
             return Some(LossCause::Replaced);
         }
         (now.evicted_keys != then.evicted_keys).then_some(LossCause::Evicted)
     }
 
     /// Whether the data set is the one that was last compared, without a restart in between.
-    pub(super) fn is_life_compared(&self) -> bool {
+    pub(super) fn is_incarnation_compared(&self) -> bool {
         self.current.as_ref().zip(self.compared.as_ref()).is_some_and(|(now, then)| now.is_life_of(then))
     }
 
     /// Names this run of the server; empty where the server does not report it.
     pub(super) fn run(&self) -> String {
-        let life = self.current.as_ref().and_then(|now| now.life.as_deref()).unwrap_or_default();
-        life.split(':').next().unwrap_or_default().to_owned()
+        let incarnation = self.current.as_ref().and_then(|now| now.incarnation.as_deref()).unwrap_or_default();
+        incarnation.split(':').next().unwrap_or_default().to_owned()
     }
 
     /// Notes an answer to INFO. Returns whether the data set may be another one, and whether
@@ -90,7 +90,7 @@ impl Lineage {
         let now = info.evidence();
         let (is_known, replaced) = match &self.current {
             None => (false, false),
-            Some(then) => (true, then.life != now.life || now.life.is_none() && is_new),
+            Some(then) => (true, then.incarnation != now.incarnation || now.incarnation.is_none() && is_new),
         };
         let evicted_differs = self.current.as_ref().is_some_and(|then| then.evicted_keys != now.evicted_keys);
         let evicted = is_known && !replaced && (evicted_differs || self.evicted_keys != info.evicted_keys);
@@ -98,7 +98,7 @@ impl Lineage {
             self.generation += 1;
         }
         if replaced || !is_known {
-            self.life += 1;
+            self.incarnation += 1;
         }
         self.current = Some(now);
         self.evicted_keys = info.evicted_keys;
@@ -142,19 +142,19 @@ mod tests {
         // Nor are they after the next comparison: another reset would look the same.
         let begun = lineage.generation;
         lineage.conclude(begun);
-        assert!(!lineage.is_intact() && lineage.is_life_compared());
+        assert!(!lineage.is_intact() && lineage.is_incarnation_compared());
     }
 
     #[test]
     fn a_server_that_does_not_report_its_life_may_be_another_one_on_each_connection() {
         let unnamed = Info::parse(&INTACT.replace("run_id:a1", ""));
         let mut lineage = compared(&INTACT.replace("run_id:a1", ""));
-        assert!(!lineage.is_intact() && !lineage.is_life_compared());
-        let life = lineage.life;
+        assert!(!lineage.is_intact() && !lineage.is_incarnation_compared());
+        let incarnation = lineage.incarnation;
         assert_eq!(lineage.note(&unnamed, false), (false, false));
-        assert_eq!(lineage.life, life);
+        assert_eq!(lineage.incarnation, incarnation);
         assert_eq!(lineage.note(&unnamed, true), (true, false));
-        assert_eq!(lineage.life, life + 1);
+        assert_eq!(lineage.incarnation, incarnation + 1);
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl KeyReader for RedisStore {
             }
             let lineage = lock(&self.database().lineage);
             let is_settled = lineage.is_settled(doubts);
-            let (intact, compared) = (intact && is_settled, lineage.is_life_compared() && is_settled);
+            let (intact, compared) = (intact && is_settled, lineage.is_incarnation_compared() && is_settled);
             let moment = Moment { now_ms, intact, compared, older: lineage.older, told };
             Ok(KeyReadings { readings, moment })
         }
@@ -322,12 +322,12 @@ impl DataSet for RedisStore {
         lock(&self.database().lineage).lost()
     }
 
-    fn life(&self) -> u64 {
-        lock(&self.database().lineage).life
+    fn incarnation(&self) -> u64 {
+        lock(&self.database().lineage).incarnation
     }
 
-    fn is_life_compared(&self) -> bool {
-        lock(&self.database().lineage).is_life_compared()
+    fn is_incarnation_compared(&self) -> bool {
+        lock(&self.database().lineage).is_incarnation_compared()
     }
 
     fn look_into(&self) -> BoxFuture<'_, ()> {

@@ -4,7 +4,7 @@
 //!
 //! The first two walk over `KEYS` in pairs of (user key, bucket). A bucket is a hash: the field
 //! `_keepstep:e` is the epoch of the newest owner that read it, `_keepstep:n` a number that names
-//! this life of the bucket (one that was lost and made again has another), and every other field is
+//! this incarnation of the bucket (one that was lost and made again has another), and every other field is
 //! a user key whose value is the encoded base. User keys never begin with `_keepstep:`, so the
 //! names cannot meet.
 //!

@@ -35,12 +35,12 @@ pub(super) const EPOCH: &str = "epoch";
 const ENSEMBLE: &str = "ensemble";
 /// The newest zxid seen.
 const ZXID: &str = "zxid";
-/// How often the tide was raised.
-const TIDE: &str = "tide";
+/// How often the watermark was advanced; the field has the name that it got first.
+const WATERMARK: &str = "tide";
 /// A number of this owner: gone means flushed, swapped or replaced.
 pub(super) const CANARY: &str = "canary";
-/// The life of the data set, as of the last comparison in step.
-const LIFE: &str = "lineage";
+/// The incarnation of the data set, as of the last comparison in step.
+const INCARNATION: &str = "lineage";
 /// Keys evicted in it by then.
 const EVICTED: &str = "evicted_keys";
 /// The data set was found to be an older one, and no comparison was concluded in it since.
@@ -120,8 +120,8 @@ impl Update {
         // A field that the server does not report is an empty text, which proves nothing to the
         // next owner either.
         let evicted = evidence.evicted_keys.map(|keys| keys.to_string()).unwrap_or_default();
-        let life = evidence.life.as_deref().unwrap_or_default();
-        self.put("s", LIFE, life).put("s", EVICTED, evicted).put("s", RANGES, ranges)
+        let incarnation = evidence.incarnation.as_deref().unwrap_or_default();
+        self.put("s", INCARNATION, incarnation).put("s", EVICTED, evicted).put("s", RANGES, ranges)
     }
 
     /// This milestone, where the one before it still is.
@@ -137,12 +137,12 @@ impl Update {
 
     /// As `owner`, who knows that everything below `written` is written.
     fn command(self, database: &Database, owner: Remembered, written: Position) -> Cmd {
-        let Remembered { epoch, ensemble, zxid, tide } = owner;
+        let Remembered { epoch, ensemble, zxid, watermark } = owner;
         // Each write repeats how far the ensemble has come, since a data set that was flushed
         // meanwhile has lost it. So does that it is an older one: what shows it is written over by
         // the first of these.
         let older = if lock(&database.lineage).older { "1" } else { "" };
-        let update = self.put("r", ZXID, zxid.max(0)).put("r", TIDE, tide.max(0)).put("s", OLDER, older);
+        let update = self.put("r", ZXID, zxid.max(0)).put("r", WATERMARK, watermark.max(0)).put("s", OLDER, older);
         let Update(fields) = match written {
             // Not known yet in this ownership: what the last one has written still holds.
             0 => update,
@@ -208,12 +208,12 @@ async fn read(database: &Database, fields: &[impl AsRef<str>]) -> Result<Vec<Vec
 
 /// See [`crate::store::contract::OwnerState::remembered`].
 pub(super) async fn remembered(database: &Database) -> Result<Remembered, StoreError> {
-    let mut items = read(database, &[EPOCH, ENSEMBLE, ZXID, TIDE]).await?.into_iter().map(Value::BulkString);
+    let mut items = read(database, &[EPOCH, ENSEMBLE, ZXID, WATERMARK]).await?.into_iter().map(Value::BulkString);
     Ok(Remembered {
         epoch: u64::try_from(integer(items.next())).unwrap_or(0),
         ensemble: u32::try_from(integer(items.next())).unwrap_or(0),
         zxid: integer(items.next()),
-        tide: i32::try_from(integer(items.next())).unwrap_or(0),
+        watermark: i32::try_from(integer(items.next())).unwrap_or(0),
     })
 }
 
@@ -234,18 +234,18 @@ pub(super) async fn marked_slots(database: &Database) -> Result<Vec<Slot>, Store
     Ok(slots.collect())
 }
 
-/// The newest milestone that the data set has, and in which life that is.
+/// The newest milestone that the data set has, and in which incarnation that is.
 pub(super) async fn milestone(database: &Database) -> Result<(Option<Milestone>, u64), StoreError> {
-    let life = lock(&database.lineage).life;
+    let incarnation = lock(&database.lineage).incarnation;
     let found = read(database, &[MILESTONE]).await?;
-    if lock(&database.lineage).life != life {
+    if lock(&database.lineage).incarnation != incarnation {
         return Err(database.replaced());
     }
     let parse = |text: &Vec<u8>| {
         let (branch, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
         Some(Milestone { branch: branch.parse().ok()?, number: number.parse().ok()? })
     };
-    Ok((found.first().and_then(parse), life))
+    Ok((found.first().and_then(parse), incarnation))
 }
 
 impl State {
@@ -281,8 +281,8 @@ impl State {
         self.written.store(0, Ordering::Relaxed);
         *lock(&self.owner) = now;
         *lock(&self.milestones) = Milestones::begin(database.nonce());
-        let mut stored = read(database, &[LIFE, EVICTED, RANGES, OLDER]).await?.into_iter();
-        let life = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
+        let mut stored = read(database, &[INCARNATION, EVICTED, RANGES, OLDER]).await?.into_iter();
+        let incarnation = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
         let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
         let ranges = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
         let older = stored.next().is_some_and(|older| older == b"1");
@@ -290,8 +290,8 @@ impl State {
         let canary = database.nonce().to_string();
         {
             let mut lineage = lock(&database.lineage);
-            let is_told = !life.is_empty() && is_of_ours;
-            lineage.compared = is_told.then_some(Evidence { life: Some(life), evicted_keys: evicted });
+            let is_told = !incarnation.is_empty() && is_of_ours;
+            lineage.compared = is_told.then_some(Evidence { incarnation: Some(incarnation), evicted_keys: evicted });
             lineage.older = older;
             lineage.is_unnamed = ranges.is_empty();
             lineage.next_canary.clear();
@@ -321,16 +321,16 @@ impl State {
             return Err(database.fenced());
         }
         owner.zxid = owner.zxid.max(now.zxid);
-        owner.tide = owner.tide.max(now.tide);
+        owner.watermark = owner.watermark.max(now.watermark);
         Ok(())
     }
 
     /// See [`crate::store::contract::KeySink::leave_milestone`].
     pub(super) async fn leave_milestone(&self, database: &Database) -> Result<Option<LeftMilestone>, StoreError> {
         let connection = database.connection().await?;
-        // A connection does not outlive the server's life. Where another data set takes its place
-        // in the same server, the life is another one as soon as that is known.
-        let life = lock(&database.lineage).life;
+        // A connection does not outlive the server's incarnation. Where another data set takes its place
+        // in the same server, the incarnation is another one as soon as that is known.
+        let incarnation = lock(&database.lineage).incarnation;
         let (before, milestone) = lock(&self.milestones).next();
         let command = self.command(database, Update::default().milestone(before, milestone));
         let answer = match database.script_on(connection, &SCRIPT, &command).await? {
@@ -342,7 +342,8 @@ impl State {
         let is_of_branch = milestones.branch == milestone.branch;
         if is_of_branch && answer == Value::Int(1) {
             milestones.left = milestones.left.max(milestone.number);
-            return Ok((lock(&database.lineage).life == life).then_some(LeftMilestone { milestone, life }));
+            return Ok((lock(&database.lineage).incarnation == incarnation)
+                .then_some(LeftMilestone { milestone, incarnation }));
         }
         if is_of_branch {
             // An older data set, or another one: milestones from here on prove nothing for this

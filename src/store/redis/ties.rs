@@ -37,7 +37,7 @@ pub(super) async fn look(database: &Database) -> Result<Ties, StoreError> {
             identity: String::from_utf8_lossy(&identity).into_owned(),
             address,
             part: format!("database /{}", access.database),
-            life: lock(&database.lineage).run(),
+            incarnation: lock(&database.lineage).run(),
         },
         place: database.place(),
         other,

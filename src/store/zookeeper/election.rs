@@ -4,7 +4,7 @@
 //! ```text
 //!   /_keepstep/<pipeline>/election/w-0000000001   ephemeral, one for each worker; the first in line owns
 //!   /_keepstep/<pipeline>/epoch                   raised by each owner; every multi checks its version
-//!   /_keepstep/<pipeline>/lineage                 names this life of the ensemble's data; its version is the tide
+//!   /_keepstep/<pipeline>/lineage                 names this incarnation of the ensemble's data; its version is the watermark
 //!   /_keepstep/<pipeline>/journal/00 … 15
 //! ```
 
@@ -213,10 +213,10 @@ pub(super) async fn own(shared: &Shared, remembered: Remembered, taken: Taken) -
     let (lineage_path, lineage_data) = (shared.place.lineage_path(), named.data());
     let name = named.write(&lineage_path, &lineage_data, shared.place.private_acl());
     let results = session.write_all(&[stands, raise, name]).await;
-    let tide = named.tide(results.as_ref().ok().and_then(|results| results.get(2)));
+    let watermark = named.watermark(results.as_ref().ok().and_then(|results| results.get(2)));
     let stat = written(shared, results, 1)?;
     *lock(&tenure.fence) = (epoch_path, stat.version);
-    shared.watermark.begin(Lineage::new(named.ensemble, tide), stat.mzxid);
+    shared.watermark.begin(Lineage::new(named.ensemble, watermark), stat.mzxid);
     Ok(Lease { epoch, ensemble: named.ensemble, lost: named.lost })
 }
 

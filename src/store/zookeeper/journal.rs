@@ -101,7 +101,7 @@ mod tests {
             expires_ms: None,
             ephemeral: false,
             apart: false,
-            unproven: false,
+            unverified: false,
             lost: false,
             path_id: 1,
             ensemble: 2,

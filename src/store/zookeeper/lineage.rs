@@ -1,4 +1,4 @@
-//! The lineage: which life of the ensemble's data this is, and a tide that only rises, so that an
+//! The lineage: which incarnation of the ensemble's data this is, and a watermark that only rises, so that an
 //! older copy can be distinguished from a newer one.
 //!
 //! Zxids alone do not show that: an ensemble of several servers that is restored from a copy elects
@@ -17,7 +17,7 @@ use crate::plan::guard::is_older;
 use crate::store::clock::steady_ms;
 use crate::store::{FailureKind, Remembered, StoreError};
 
-/// Attempts to raise the tide: only our own raises come in between, of which two can be under way,
+/// Attempts to advance the watermark: only our own raises come in between, of which two can be under way,
 /// and lost answers.
 const TRIES: usize = 4;
 
@@ -54,8 +54,8 @@ impl Named {
         }
     }
 
-    /// The tide after that, by what the write answered.
-    pub(super) fn tide(&self, written: Option<&MultiWriteResult>) -> i32 {
+    /// The watermark after that, by what the write answered.
+    pub(super) fn watermark(&self, written: Option<&MultiWriteResult>) -> i32 {
         match (&self.how, written) {
             (_, Some(MultiWriteResult::SetData { stat })) => stat.version,
             (How::Known(version) | How::Replaces(version), _) => *version,
@@ -79,8 +79,10 @@ pub(super) async fn look(
     };
     let store = &shared.settings.name;
     Ok(match known {
-        Some((Some((id, since_zxid)), tide)) if !is_older(Remembered { ensemble: id, tide, ..found }, remembered) => {
-            Named { ensemble: Ensemble { id, since_zxid }, lost: None, how: How::Known(tide) }
+        Some((Some((id, since_zxid)), watermark))
+            if !is_older(Remembered { ensemble: id, watermark, ..found }, remembered) =>
+        {
+            Named { ensemble: Ensemble { id, since_zxid }, lost: None, how: How::Known(watermark) }
         }
         Some((_, version)) => {
             tracing::error!(store, "the ensemble came back older than it was; its losses are restored");
@@ -106,7 +108,7 @@ fn fresh(zxid: i64) -> Ensemble {
     Ensemble { id: u32::try_from(id).unwrap_or(1).max(1), since_zxid: zxid }
 }
 
-/// Raises the tide, as the owner and from where this owner knows it to be, so that nothing is
+/// Advances the watermark, as the owner and from where this owner knows it to be, so that nothing is
 /// written to an ensemble that came back older. The zxid that this gives is not noted as seen: it
 /// would call for the next one.
 pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
@@ -114,12 +116,12 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
     let (epoch_path, version) = tenure.fence();
     let wrong = |error: Error| explain(&shared.place, &error);
     for _ in 0..TRIES {
-        let Some(Lineage { data, tide }) = shared.watermark.lineage() else {
+        let Some(Lineage { data, watermark }) = shared.watermark.lineage() else {
             return Err(StoreError::fenced(FailureKind::Owner, format!("{}: not the owner", shared.place)));
         };
         let path = shared.place.lineage_path();
         let fence = WriteOp::Check { path: &epoch_path, version };
-        let raise = WriteOp::Set { path: &path, data: &data, version: Some(tide) };
+        let raise = WriteOp::Set { path: &path, data: &data, version: Some(watermark) };
         let sent_ms = steady_ms();
         match tenure.session.write_all(&[fence, raise]).await {
             Ok(results) => {
@@ -130,7 +132,7 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
                     ));
                 };
                 shared.watermark.measure_clock(sent_ms, stat.mtime);
-                shared.watermark.note_tide(stat.version);
+                shared.watermark.note_watermark(stat.version);
                 return Ok(());
             }
             Err(MultiWriteError::OperationFailed { index: 0, source }) => {
@@ -144,16 +146,16 @@ pub(super) async fn raise(shared: &Shared) -> Result<(), StoreError> {
             Err(error) => return Err(wrong(error.into())),
         }
     }
-    Err(StoreError::away(FailureKind::Protocol, format!("{}: the tide could not be raised", shared.place)))
+    Err(StoreError::away(FailureKind::Protocol, format!("{}: the watermark could not be advanced", shared.place)))
 }
 
 /// Refuses to go on if the ensemble came back older than it was under this owner: what is absent
 /// there says nothing, and neither do versions. Nor under another lineage: that is of a later
 /// owner, whose epoch may have our version if the znode was deleted by hand.
 pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), StoreError> {
-    let Some(Lineage { data: ours, tide }) = shared.watermark.lineage() else { return Ok(()) };
+    let Some(Lineage { data: ours, watermark }) = shared.watermark.lineage() else { return Ok(()) };
     match session.data(&shared.place.lineage_path()).await {
-        Ok((_, stat)) if stat.version < tide => {
+        Ok((_, stat)) if stat.version < watermark => {
             Err(StoreError::fenced(FailureKind::Identity, format!("{}: the ensemble came back older", shared.place)))
         }
         Ok((data, _)) if decode(&data) != decode(&ours) => Err(StoreError::fenced(
@@ -161,7 +163,7 @@ pub(super) async fn check(shared: &Shared, session: &dyn Session) -> Result<(), 
             format!("{}: another worker owns the pipeline, in another lineage", shared.place),
         )),
         Ok((_, stat)) => {
-            shared.watermark.note_tide(stat.version);
+            shared.watermark.note_watermark(stat.version);
             Ok(())
         }
         Err(Error::NoNode) => Err(gone(shared)),

@@ -176,11 +176,11 @@ impl Authority for ZookeeperStore {
         self.shared.watermark.zxid()
     }
 
-    fn tide(&self) -> i32 {
-        self.shared.watermark.tide()
+    fn watermark(&self) -> i32 {
+        self.shared.watermark.count()
     }
 
-    fn raise_tide(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn advance_watermark(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         lineage::raise(&self.shared).boxed()
     }
 

@@ -207,10 +207,10 @@ async fn create_ancestors_of(
             return Ok(Some(too_large(shared, path, &limit.why(bytes, "jute.maxbuffer"))));
         }
         let (epoch_path, epoch_version) = tenure.fence();
-        let (lineage_path, tide) = shared.watermark.mark(&shared.place);
+        let (lineage_path, watermark) = shared.watermark.mark(&shared.place);
         let mut writes = vec![
             WriteOp::Check { path: &epoch_path, version: epoch_version },
-            WriteOp::Check { path: &lineage_path, version: tide },
+            WriteOp::Check { path: &lineage_path, version: watermark },
         ];
         let ancestors = part.iter().filter_map(|end| path.get(..*end));
         writes.extend(ancestors.map(|ancestor| create_empty(ancestor, &member.acl)));

@@ -124,7 +124,7 @@ async fn run(
                 );
                 return Ok(done);
             }
-            // The tide was raised meanwhile, or this is an older copy of the ensemble, in which a
+            // The watermark was advanced meanwhile, or this is an older copy of the ensemble, in which a
             // version proves nothing.
             Err(MultiWriteError::OperationFailed { index: LINEAGE, .. }) => {
                 refused += 1;
@@ -186,11 +186,11 @@ impl<'a> Sent<'a> {
         let mut places = Vec::with_capacity(members.len());
         let mut entries = Vec::new();
         let (epoch_path, version) = tenure.fence();
-        let (lineage_path, tide) = shared.watermark.mark(&shared.place);
+        let (lineage_path, watermark) = shared.watermark.mark(&shared.place);
         // What is around the members, and each of them with one ancestor: more is seldom.
         let mut writes = Vec::with_capacity(3 + 2 * members.len());
         writes.push(WriteOp::Check { path: &epoch_path, version });
-        writes.push(WriteOp::Check { path: &lineage_path, version: tide });
+        writes.push(WriteOp::Check { path: &lineage_path, version: watermark });
         for (at, member) in members.iter().enumerate() {
             for path in member.ancestors() {
                 writes.push(create_empty(path, &member.acl));

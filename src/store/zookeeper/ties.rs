@@ -53,7 +53,7 @@ pub(super) async fn look(shared: &Shared) -> Result<Ties, StoreError> {
             identity: String::from_utf8_lossy(&identity.unwrap_or_default()).into_owned(),
             address: address.to_owned(),
             part: format!("chroot {chroot}"),
-            life: String::new(),
+            incarnation: String::new(),
         },
         place: shared.place.to_string(),
         other,

@@ -1,5 +1,5 @@
 //! How far the ensemble has come as far as this worker knows: the newest zxid, its lineage with the
-//! tide, the offset of its clock.
+//! watermark, the offset of its clock.
 
 use super::lock::lock;
 use super::place::Place;
@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub(super) struct Lineage {
     pub(super) data: Vec<u8>,
     /// Its version.
-    pub(super) tide: i32,
+    pub(super) watermark: i32,
 }
 
 impl Lineage {
-    pub(super) fn new(ensemble: Ensemble, tide: i32) -> Lineage {
-        Lineage { data: encode(ensemble), tide }
+    pub(super) fn new(ensemble: Ensemble, watermark: i32) -> Lineage {
+        Lineage { data: encode(ensemble), watermark }
     }
 }
 
@@ -57,20 +57,20 @@ impl Watermark {
         lock(&self.lineage).clone()
     }
 
-    pub(super) fn tide(&self) -> i32 {
-        lock(&self.lineage).as_ref().map_or(0, |lineage| lineage.tide)
+    pub(super) fn count(&self) -> i32 {
+        lock(&self.lineage).as_ref().map_or(0, |lineage| lineage.watermark)
     }
 
     /// The lineage znode and the version that it has, as far as this owner knows: what each write
     /// checks.
     pub(super) fn mark(&self, place: &Place) -> (String, i32) {
-        (place.lineage_path(), self.tide())
+        (place.lineage_path(), self.count())
     }
 
     /// The lineage znode has this version; it only rises.
-    pub(super) fn note_tide(&self, version: i32) {
+    pub(super) fn note_watermark(&self, version: i32) {
         if let Some(lineage) = lock(&self.lineage).as_mut() {
-            lineage.tide = lineage.tide.max(version);
+            lineage.watermark = lineage.watermark.max(version);
         }
     }
 

@@ -27,7 +27,7 @@ pub type MetaOf<P> = Meta<<P as Pair>::Epoch, <P as Pair>::Nonce, <P as Pair>::S
 /// A key and its bucket, as a script with its arguments sees them.
 pub trait Pair {
     type Epoch: Copy + PartialOrd;
-    /// Names a life of the bucket; the default: none.
+    /// Names an incarnation of the bucket; the default: none.
     type Nonce: Default + PartialEq;
     /// The default: none.
     type Sidecar: Default + PartialEq;
@@ -103,7 +103,7 @@ pub struct Write<N, S, D> {
     pub expect: D,
     /// The sidecar that must be there.
     pub sidecar: S,
-    /// The life of the bucket that it must be; the default: any.
+    /// The incarnation of the bucket that it must be; the default: any.
     pub nonce: N,
     /// The sidecar that is left.
     pub leave: S,

@@ -126,7 +126,7 @@ impl Case {
         self.settled.fetch_add(2, Ordering::Relaxed);
     }
 
-    /// After all is settled, the worker has written so many keys and znodes in this life, no more and no less.
+    /// After all is settled, the worker has written so many keys and znodes in this run, no more and no less.
     pub async fn wrote(&self, writes: u64) {
         self.settle().await;
         let wanted = writes + self.settled.load(Ordering::Relaxed);

@@ -113,7 +113,7 @@ async fn crash_between_lua_and_offset_commit() {
     assert_eq!(case.changes("a").await.len(), 2, "created and changed, once each");
 }
 
-/// The loser is in the log before it is replaced, however often the worker ends between the two; at most once a life.
+/// The loser is in the log before it is replaced, however often the worker ends between the two; at most once in each run of it.
 #[tokio::test]
 async fn crash_between_conflict_record_and_write() {
     let mut case = Case::start_with("crash_between_conflict_record_and_write", short).await;
@@ -135,7 +135,7 @@ async fn crash_between_conflict_record_and_write() {
     let rows = case.conflicts().await;
     let is_it = |row: &serde_json::Value| row["zk"] == "winner" && row["cache"] == "loser" && row["winner"] == "zk";
     assert!(!rows.is_empty() && rows.iter().all(is_it), "{rows:?}");
-    // The stream is at least once: a life that ends between record and write leaves its record, and the next has its own.
+    // The stream is at least once: a worker that ends between record and write leaves its record, and the next has its own.
     assert!(rows.len() <= 3, "more than one a life: {rows:?}");
 }
 

@@ -80,7 +80,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         expires_ms: draw.maybe(|draw| i64::from(draw.byte()) * 100),
         ephemeral: draw.below(4) == 1,
         apart: draw.below(4) == 1,
-        unproven: draw.below(4) == 1,
+        unverified: draw.below(4) == 1,
         lost: draw.below(4) == 1,
         path_id: PATH,
         ensemble: u32::from(draw.below(2)),
@@ -238,7 +238,7 @@ fn after(seen: &Observation, action: Action) -> Observation {
         Action::Nothing | Action::Quarantine | Action::NotOurs | Action::Lost(_) | Action::Record(_) => {}
         Action::Agree => then.base = Some(next),
         Action::KeepApart => then.base = Some(Base { apart: true, ..next }),
-        Action::Leave => then.base = Some(Base { apart: true, unproven: true, lost: true, ..next }),
+        Action::Leave => then.base = Some(Base { apart: true, unverified: true, lost: true, ..next }),
         Action::Forget => then.base = None,
         Action::ToRedis(_) => match (seen.znode, znode_value(seen)) {
             (Znode::Present { version, ephemeral, .. }, Some(value)) => {

@@ -168,6 +168,7 @@ impl ZooKeeper {
 
     /// A server that many tests share until the process ends: it does not count as one of those that live at the same time,
     /// or it would keep the others waiting for as long.
+    #[cfg(feature = "failpoints")]
     pub async fn start_shared() -> ZooKeeper {
         ZooKeeper::launch(&[], None).await
     }
