@@ -38,7 +38,7 @@ impl Running {
                 Ok(Ended::Done(differs)) => self.differs |= differs,
                 Ok(Ended::Refused(why) | Ended::Stuck(why)) => return Err(Failure::Failed(why)),
                 Ok(Ended::Unreachable(why)) => return Err(Failure::Unreachable(why)),
-                Ok(Ended::Stopped | Ended::Moved(_)) => {}
+                Ok(Ended::Stopped | Ended::HandedOver(_)) => {}
                 Err(error) => return Err(Failure::Failed(format!("a pipeline ended unexpectedly: {error}"))),
             }
         }

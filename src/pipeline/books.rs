@@ -2,7 +2,7 @@
 //!
 //! | part | what it holds | bounded by |
 //! | --- | --- | --- |
-//! | dirty, pairs, unwritten, quarantine, inferred, missing | pairs that wait, that are in step, whose record is not written, that cannot be mirrored, that nobody saw being deleted | pairs |
+//! | dirty, pairs, unwritten, quarantine, inferred, missing, recorded states | pairs that wait, that are in step, whose record is not written, that cannot be mirrored, that nobody saw being deleted; of captures, what is on the stream | pairs |
 //! | cache, counts, sizes | bases that need no read, changes since the base, how large values are | constants |
 //! | sources, lag, conclusion | what is known of the sources, of the stream, and what the last comparison allows to conclude | a few numbers; stranded pairs |
 //! | health, halt, asked, retries, pressure | what holds things up, what ends the ownership, what is asked for, how long to wait | constants |
@@ -24,6 +24,7 @@ use super::inferred::Inferred;
 use super::missing::Missing;
 use super::pressure::Pressure;
 use super::quarantine::Quarantine;
+use super::recorded_states::RecordedStates;
 use super::retry::SharedPauses;
 use super::sizes::Sizes;
 use super::sources::Sources;
@@ -51,6 +52,7 @@ pub(super) struct Books {
     pub(super) cache: Cache,
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) missing: Missing,
+    pub(super) recorded_states: RecordedStates,
     pub(super) inferred: Inferred,
     /// Pairs in step, by route.
     pub(super) pairs: Census,
@@ -92,6 +94,7 @@ impl Books {
             cache: Cache::new(if caches_are_off() { 0 } else { cache::PAIRS_MAX }),
             quarantine: kept.quarantine,
             missing: Missing::default(),
+            recorded_states: RecordedStates::default(),
             inferred: Inferred::new(routes, spec.settings.delete_guard),
             pairs: Census::new(routes),
             unwritten: lag.take_left(),

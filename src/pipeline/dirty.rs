@@ -14,7 +14,7 @@
 use super::hint::{Gaps, Hint, News, PairName};
 use crate::change::Side;
 use crate::env::{Instant, Map, Set, lock};
-use crate::plan::{Removal, Told};
+use crate::plan::{Removal, Reported};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -339,12 +339,12 @@ impl DirtySet {
     /// Of which side of a pair in a round an event told what is there now. One that was named since the last gap was there since, so
     /// its removal was in between, and its event has come or is on its way. One that was last seen to be removed stays removed.
     #[must_use]
-    pub fn told(&self, name: &[u8], mut hint: Hint) -> Told {
+    pub fn reported(&self, name: &[u8], mut hint: Hint) -> Reported {
         let inner = self.inner();
         if let Some(later) = inner.busy.get(name).and_then(|busy| busy.later) {
             hint.take_names(later);
         }
-        Told {
+        Reported {
             znode: hint.news.znode && (hint.news.znode_deleted || hint.named_after.znode == inner.gaps.znode),
             key: hint.news.key && (hint.news.key_deleted || hint.named_after.key == inner.gaps.key),
         }

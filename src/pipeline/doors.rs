@@ -169,7 +169,7 @@ impl Doors {
         let Some(keys) = &self.stores.keys else { return Err(lacks("Redis")) };
         let answer = keys.observe(names, values).await?;
         let readings = one_for_one("keys", names.len(), answer.readings)?;
-        Ok(KeyReadings { readings, moment: answer.moment })
+        Ok(KeyReadings { readings, context: answer.context })
     }
 
     /// Some keys with this prefix; the next cursor is 0 at the end.

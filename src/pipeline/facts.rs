@@ -8,7 +8,7 @@ use super::settled::Settled;
 use super::sources::Sources;
 use super::spec::Route;
 use crate::change::{Pair, Side, ZkStat};
-use crate::plan::{Base, CLOCK_WAS_SET, Ensemble, Known, OnConflict, Policy, Seen, Task, Told, path_id};
+use crate::plan::{Base, CLOCK_WAS_SET, Ensemble, Known, OnConflict, Policy, Reported, Seen, Task, path_id};
 use crate::store::clock::steady_ms;
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -89,8 +89,8 @@ impl Facts for PairFacts<'_> {
         self.rounds.books.dirty.with_newest_event(self.name, self.hint.with(news)).news
     }
 
-    fn reported(&self, news: News) -> Told {
-        self.rounds.books.dirty.told(self.name, self.hint.with(news))
+    fn reported(&self, news: News) -> Reported {
+        self.rounds.books.dirty.reported(self.name, self.hint.with(news))
     }
 
     fn newest_record(&self) -> Option<NewestRecord> {

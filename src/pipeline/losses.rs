@@ -42,7 +42,7 @@ struct Open {
 
 /// A loss that is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct DueLoss {
     pub(super) side: Side,
     pub(super) cause: LossCause,
     pub(super) pairs: u64,
@@ -124,7 +124,7 @@ impl Losses {
 
     /// The losses that can be told now. `is_settled`: no comparison has left anything to the rounds. Those without a pair are
     /// forgotten.
-    pub(super) fn due(&self, is_settled: bool) -> Vec<Told> {
+    pub(super) fn due(&self, is_settled: bool) -> Vec<DueLoss> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
@@ -142,11 +142,11 @@ impl Losses {
         self.count.store(open.len(), Ordering::Relaxed);
         let due = open.iter().filter(|loss| is_over(loss) && !loss.pairs.is_empty());
         let pairs = |loss: &Open| u64::try_from(loss.pairs.len()).unwrap_or(u64::MAX);
-        due.map(|loss| Told { side: loss.side, cause: loss.cause, pairs: pairs(loss) }).collect()
+        due.map(|loss| DueLoss { side: loss.side, cause: loss.cause, pairs: pairs(loss) }).collect()
     }
 
     /// This one was told.
-    pub(super) fn close(&self, told: Told) {
+    pub(super) fn close(&self, told: DueLoss) {
         let mut open = self.open();
         open.retain(|loss| (loss.side, loss.cause) != (told.side, told.cause));
         self.count.store(open.len(), Ordering::Relaxed);
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(losses.due(true), [], "that comparison may have passed the pairs by");
         losses.compared(Instant::now());
         assert_eq!(losses.due(false), [], "some pairs are under way");
-        let told = Told { side: Side::Redis, cause: LossCause::Flushed, pairs: 2 };
+        let told = DueLoss { side: Side::Redis, cause: LossCause::Flushed, pairs: 2 };
         assert_eq!(losses.due(true), [told]);
         assert_eq!(losses.due(true), [told], "until it is on the stream");
         losses.close(told);
@@ -196,6 +196,6 @@ mod tests {
         losses.notice(Side::Redis, LossCause::Replaced);
         losses.count(Side::Redis, b"a");
         losses.compared(Instant::now());
-        assert_eq!(losses.due(true), [Told { side: Side::Redis, cause: LossCause::Flushed, pairs: 1 }]);
+        assert_eq!(losses.due(true), [DueLoss { side: Side::Redis, cause: LossCause::Flushed, pairs: 1 }]);
     }
 }

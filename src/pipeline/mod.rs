@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `spec`, `hint`, `event`, `pair`, `sources`, `remedy` | plain data and rules |
 //! | `round/`, `comparison`, `takeover`, `stream_lag` | machines: what is asked next, and what each answer means; no I/O |
-//! | `books` and its parts: `dirty`, `cache`, `quarantine`, `missing`, `inferred`, `census`, `counts`, `sizes`, `unwritten`, `losses`, `pressure`, `conclusion`, `blockers`, `health`, `halt`, `asked`, `counters`, `unheard`, `unreadable`, `watermark` | what is kept in memory of pairs, sources and the stream: one lock each |
+//! | `books` and its parts: `dirty`, `cache`, `quarantine`, `missing`, `recorded_states`, `inferred`, `census`, `counts`, `sizes`, `unwritten`, `losses`, `pressure`, `conclusion`, `blockers`, `health`, `halt`, `asked`, `counters`, `unheard`, `unreadable`, `watermark` | what is kept in memory of pairs, sources and the stream: one lock each |
 //! | `doors`, `stores` | the only files that wait for a store or for the stream |
 //! | `inbox` | what the sources tell, as hints |
 //! | `scheduler`, `rounds`, `observe`, `facts`, `settle`, `settled`, `apply` | rounds: which pairs, what is read, decided, written |
@@ -59,6 +59,7 @@ mod pauses;
 mod pressure;
 mod quarantine;
 mod record;
+mod recorded_states;
 mod remedy;
 pub mod retry;
 pub mod round;

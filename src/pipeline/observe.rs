@@ -19,7 +19,7 @@ use crate::failpoint::crash_point;
 use crate::pipeline::hint::{Hint, PairName};
 use crate::plan::{Base, Known, Znode, path_id};
 use crate::store::clock::steady_ms;
-use crate::store::{KeyReading, KeyState, Look, Moment, StoreError, VALUE_BYTES_MAX, ZnodeReading};
+use crate::store::{KeyReading, KeyState, Look, ReadContext, StoreError, VALUE_BYTES_MAX, ZnodeReading};
 
 /// Before `latest` decides, the clocks are compared once more if that is longer ago: one small write to the ensemble.
 const CLOCK_FRESH_MS: i64 = 2000;
@@ -208,7 +208,7 @@ impl Rounds {
         let sources = self.books.sources();
         let mut more = Vec::new();
         for ((pending, reading), events) in pending.into_iter().zip(answer.readings).zip(events) {
-            more.extend(self.read_key(pending, (reading, answer.moment), events, sources, batch));
+            more.extend(self.read_key(pending, (reading, answer.context), events, sources, batch));
         }
         Ok(more)
     }
@@ -217,7 +217,7 @@ impl Rounds {
     fn read_key(
         &self,
         pending: Pending,
-        (key, moment): (KeyReading, Moment),
+        (key, context): (KeyReading, ReadContext),
         events: i32,
         sources: Sources,
         batch: &mut Batch,
@@ -237,7 +237,7 @@ impl Rounds {
             KeyState::Value { bytes, .. } => Some(bytes),
             _ => None,
         };
-        let next = reading.key(answer_of(&item, &key, moment), &facts);
+        let next = reading.key(answer_of(&item, &key, context), &facts);
         match next {
             Next::Read(reading) => Some(Pending { item, reading, znode }),
             Next::Observed(observed) => {
@@ -326,7 +326,7 @@ fn base_of(item: &Item, entry: &[u8]) -> Option<Base> {
 }
 
 /// A key as the machine asks for it.
-fn answer_of(item: &Item, reading: &KeyReading, moment: Moment) -> KeyAnswer {
+fn answer_of(item: &Item, reading: &KeyReading, context: ReadContext) -> KeyAnswer {
     let key = match &reading.state {
         KeyState::Absent => FoundKey::Absent,
         KeyState::Value { bytes, expires_ms } => {
@@ -346,7 +346,7 @@ fn answer_of(item: &Item, reading: &KeyReading, moment: Moment) -> KeyAnswer {
         base: base_of(item, &reading.entry),
         has_sidecar: !reading.entry.is_empty(),
         incarnation: reading.incarnation,
-        moment,
+        context,
     }
 }
 

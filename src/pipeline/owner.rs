@@ -73,7 +73,7 @@ pub enum Ended {
     /// It was told to stop.
     Stopped,
     /// Another worker, with fewer pipelines, takes over; [`Pipeline::run`] stands by and does not end with this.
-    Moved(String),
+    HandedOver(String),
 }
 
 /// What `status` shows beside the numbers of an ownership.
@@ -228,13 +228,13 @@ impl Pipeline {
             let was_live = lock(&self.state).owned.is_some();
             // Its start is over: whoever relies on a standby finds it there when what is in the way has gone.
             has_started |= lock(&self.state).state == PipelineState::Standby && !self.spec.settings.once;
-            self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_) | Ended::Moved(_)))).await;
+            self.end_ownership(matches!(ended, Ok(Ended::Stopped | Ended::Done(_) | Ended::HandedOver(_)))).await;
             if was_live {
                 pauses.reset();
                 said.clear();
             }
             let error = match ended {
-                Ok(Ended::Moved(to)) => {
+                Ok(Ended::HandedOver(to)) => {
                     tracing::info!(
                         pipeline = self.spec.settings.pipeline,
                         to,
@@ -401,7 +401,7 @@ impl Pipeline {
             error = owned.books.halt.halted() => Err(error),
             lost = owned.doors.lost() => match lost {
                 Lost::Gone(error) => Err(error),
-                Lost::Moves(to) => Ok(Ended::Moved(to)),
+                Lost::HandsOver(to) => Ok(Ended::HandedOver(to)),
             },
             error = owned.doors.stream_lost() => Err(remedy::of_opening(&error)),
             error = owned.advance.remember_for_ever() => Err(error),

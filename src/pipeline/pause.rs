@@ -76,7 +76,7 @@ impl Pipeline {
         paused: bool,
         length: Option<Duration>,
     ) -> Result<String, CommandError> {
-        let routes = self.named(route)?;
+        let routes = self.routes_named(route)?;
         let owned = self.owned()?;
         // Two commands at a time would each keep what it knows.
         let _one = self.pausing.lock().await;

@@ -11,7 +11,7 @@ use super::doors::Doors;
 use super::pair::Loaded;
 use super::remedy::{self, Remedy};
 use super::spec::{Route, Spec};
-use crate::change::{Agreed, Change, Conflict, Connector, Op, Position, Side, Source, ZkStat};
+use crate::change::{Agreed, Change, Conflict, Connector, Digest, KeyedHash, Op, Position, Side, Source, ZkStat};
 use crate::env;
 use crate::plan::{Action, Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
@@ -347,9 +347,47 @@ impl Recorder {
         }
     }
 
+    /// Names the state of a captured pair, as the newest record would have it; `None`: it has no value.
+    pub(super) fn state_of(seen: &Loaded, from: Side) -> Option<KeyedHash> {
+        let mut text = Vec::with_capacity(40);
+        match from {
+            Side::Zookeeper => {
+                let (data, stat) = seen.znode.as_ref()?;
+                if data.is_empty() && !stat.is_ephemeral() {
+                    return None;
+                }
+                text.extend_from_slice(&stat.mzxid.to_be_bytes());
+                text.extend_from_slice(&stat.version.to_be_bytes());
+                text.extend_from_slice(&Digest::of(data).0);
+            }
+            Side::Redis => match seen.observed.observation.key {
+                Key::Present { digest, .. } => text.extend_from_slice(&digest.0),
+                Key::Absent(_) | Key::AsBase => return None,
+            },
+        }
+        Some(KeyedHash::of(&text))
+    }
+
+    /// Whether the stream is known to have the state of this captured pair as its newest.
+    pub(super) fn is_on_record(&self, seen: &Loaded, from: Side) -> bool {
+        let state = Recorder::state_of(seen, from);
+        state.is_some_and(|state| self.books.recorded_states.is(&seen.name, state))
+    }
+
+    /// The newest record of this captured pair has this state from now on.
+    pub(super) fn note_on_record(&self, name: &[u8], state: Option<KeyedHash>) {
+        match state {
+            Some(state) => self.books.recorded_states.put(name, state),
+            None => self.books.recorded_states.remove(name),
+        }
+    }
+
     /// Whether what is decided about the pair by this action is compared with its newest record.
     pub(super) fn needs_newest(&self, seen: &Loaded, action: Action) -> bool {
         let news = seen.observed.news;
+        if let Action::Record(from) = action {
+            return !self.is_on_record(seen, from);
+        }
         action != Action::Nothing
             || news.approved
             || news.unwritten

@@ -9,12 +9,12 @@ use super::facts::PairLeaves;
 use super::hint::{Hint, PairName};
 use super::observe::{Batch, Ended, Pending};
 use super::pair::{Item, Loaded, Misfit};
-use super::record::{Entry, Recording, record};
+use super::record::{Entry, Recorder, Recording, record};
 use super::round::{Decision, End, Pause, Reading, Write};
 use super::rounds::Rounds;
 use super::settled::Settled;
 use super::spec::Route;
-use crate::change::{Change, Position, Side};
+use crate::change::{Change, KeyedHash, Position, Side};
 use crate::env::Instant;
 use crate::failpoint::crash_point;
 use crate::plan::{Action, KeyOp, Record, Task};
@@ -38,6 +38,8 @@ struct Captured {
     had_value: bool,
     /// Its change in the batch.
     index: usize,
+    /// Names the state that is recorded; `None`: a delete.
+    state: Option<KeyedHash>,
 }
 
 /// What was decided about the pairs of a batch.
@@ -151,8 +153,9 @@ impl Rounds {
         };
         self.note_recorded(&changes, position, &works);
         drop(appending);
-        for Captured { pair, had_value, index } in captured {
+        for Captured { pair, had_value, index, state } in captured {
             let has_value = changes.get(index).is_some_and(|change| change.after.is_some());
+            self.recorder.note_on_record(&pair.name, state);
             self.end(pair, End::OnRecord { had_value, has_value }, None);
         }
         for work in &mut works {
@@ -322,14 +325,21 @@ impl Rounds {
     /// Records the state of a pair of a capture, unless it is the newest there.
     fn capture(&self, mut pair: Loaded, from: Side, decided: &mut Decided, settled: &mut Settled) {
         let Some(route) = self.spec.route(pair.hint.route) else { return self.books.dirty.finish(pair.name, None) };
+        if self.recorder.is_on_record(&pair, from) {
+            return self.end(pair, End::OnRecord { had_value: true, has_value: true }, None);
+        }
+        let state = Recorder::state_of(&pair, from);
         let had_value = self.recorder.newest(&pair).is_some_and(|latest| latest.after.exists());
         match self.recorder.captured(from, &mut pair, route) {
             Some(change) => {
                 settled.acted += self.counts(&pair);
                 let index = decided.push(change);
-                decided.captured.push(Captured { pair, had_value, index });
+                decided.captured.push(Captured { pair, had_value, index, state });
             }
-            None => self.end(pair, End::OnRecord { had_value, has_value: had_value }, None),
+            None => {
+                self.recorder.note_on_record(&pair.name, state);
+                self.end(pair, End::OnRecord { had_value, has_value: had_value }, None);
+            }
         }
     }
 

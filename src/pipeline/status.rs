@@ -184,7 +184,7 @@ impl Pipeline {
     }
 
     /// The routes of this name, all where none is given.
-    pub(super) fn named(&self, route: Option<&str>) -> Result<Vec<usize>, CommandError> {
+    pub(super) fn routes_named(&self, route: Option<&str>) -> Result<Vec<usize>, CommandError> {
         let Some(wanted) = route else { return Ok((0..self.spec.settings.routes.len()).collect()) };
         match self.spec.settings.routes.iter().position(|route| route.name == wanted) {
             Some(at) => Ok(vec![at]),
@@ -198,17 +198,17 @@ impl Pipeline {
         }
     }
 
-    async fn obey(&self, command: Command) -> Result<String, CommandError> {
+    async fn execute(&self, command: Command) -> Result<String, CommandError> {
         match command {
             Command::Pause(route, length) => self.pause(route.as_deref(), true, length).await,
             Command::Resume(route) => self.pause(route.as_deref(), false, None).await,
             Command::Reconcile(route) => {
-                self.named(route.as_deref())?;
+                self.routes_named(route.as_deref())?;
                 self.owned()?.books.asked.ask(None, "asked for by an operator");
                 Ok("a full comparison begins".to_owned())
             }
             Command::Approve(route) => {
-                let routes = self.named(route.as_deref())?;
+                let routes = self.routes_named(route.as_deref())?;
                 let owned = self.owned()?;
                 let mut approved = 0;
                 for at in routes {
@@ -318,6 +318,6 @@ impl Handle for Pipeline {
     }
 
     fn command(&self, command: Command) -> BoxFuture<'_, Result<String, CommandError>> {
-        self.obey(command).boxed()
+        self.execute(command).boxed()
     }
 }

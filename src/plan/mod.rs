@@ -30,4 +30,4 @@ pub use decide::{
 };
 pub use path::{Known, Named, Next, Path, after_key, after_znode, is_doubtful, path};
 pub use policy::{Ephemeral, Flow, OnConflict, OnRemoval, Policy};
-pub use task::{Circumstances, KeyOp, Record, Step, Task, Told, Wait, ZnodeOp, agreed, note, step};
+pub use task::{Circumstances, KeyOp, Record, Reported, Step, Task, Wait, ZnodeOp, agreed, note, step};

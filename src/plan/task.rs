@@ -93,7 +93,7 @@ pub enum Step {
 /// On which sides an event told of what is there now. That a value is gone is inferred where none did, whoever looks: a comparison,
 /// or a round to which one left the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Told {
+pub struct Reported {
     /// The znode's.
     pub znode: bool,
     /// The key's.
@@ -112,7 +112,7 @@ pub struct Circumstances {
     /// A comparison found it.
     pub comparing: bool,
     /// What was seen as it happened.
-    pub told: Told,
+    pub reported: Reported,
     /// Deletes that nobody saw are counted first, and this one was not approved.
     pub guards_deletes: bool,
     /// The key was named, so it may not be as the base has it.
@@ -188,7 +188,7 @@ fn to_redis(policy: &Policy, seen: &Observation, about: &Circumstances, verdict:
 
 fn delete_key(seen: &Observation, about: &Circumstances, verdict: Option<Verdict>) -> Step {
     let is_ephemeral = seen.base.is_some_and(|base| base.ephemeral);
-    if about.guards_deletes && !about.told.znode && !is_ephemeral {
+    if about.guards_deletes && !about.reported.znode && !is_ephemeral {
         return Step::Guarded;
     }
     if verdict.is_some() && !about.has_value {
@@ -224,7 +224,7 @@ fn to_zookeeper(policy: &Policy, seen: &Observation, about: &Circumstances, verd
         (None, Some(version)) => ZnodeOp::Delete(version.version),
         (None, None) => return Step::Do(Record::Nothing, note(None)),
     };
-    if digest.is_none() && about.guards_deletes && !about.told.key {
+    if digest.is_none() && about.guards_deletes && !about.reported.key {
         return Step::Guarded;
     }
     let czxid = expected.map_or(0, |version| version.czxid);

@@ -363,7 +363,7 @@ fn a_key_that_was_lost_stays_so_whatever_is_concluded_of_redis() {
         was_evicted: false,
         has_waited: false,
         comparing: true,
-        told: Told::default(),
+        reported: Reported::default(),
         guards_deletes: false,
         key_named: false,
         hears_redis: true,
@@ -428,7 +428,7 @@ fn a_key_that_was_named_is_looked_at_before_its_pair_is_only_noted() {
         was_evicted: false,
         has_waited: false,
         comparing: false,
-        told: Told::default(),
+        reported: Reported::default(),
         guards_deletes: true,
         key_named: true,
         hears_redis: true,
@@ -473,14 +473,14 @@ fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
     let emptied = seen(znode(31, b""), key(b"a"));
     let drifted = seen(Znode::Absent(31), key(b"other"));
     let one_way = Policy { flow: Flow::From(Side::Zookeeper), ..two_way() };
-    let (by_znode, by_key) = (Told { znode: true, key: false }, Told { znode: false, key: true });
+    let (by_znode, by_key) = (Reported { znode: true, key: false }, Reported { znode: false, key: true });
     for comparing in [true, false] {
         let about = |told, guards_deletes| Circumstances {
             has_value: true,
             was_evicted: false,
             has_waited: false,
             comparing,
-            told,
+            reported: told,
             guards_deletes,
             key_named: false,
             hears_redis: true,
@@ -495,7 +495,7 @@ fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
             (Policy { flow: Flow::From(Side::Redis), ..two_way() }, key_gone, by_key, by_znode),
         ] {
             let step = |told, guards| step(plan(&policy, &seen), &policy, &seen, &about(told, guards));
-            assert_eq!(step(Told::default(), true), Step::Guarded, "{seen:?}");
+            assert_eq!(step(Reported::default(), true), Step::Guarded, "{seen:?}");
             assert_eq!(
                 step(not_told, true),
                 Step::Guarded,
@@ -506,7 +506,7 @@ fn a_delete_that_nobody_saw_is_guarded_whoever_meets_it() {
                 matches!(task, Task::Redis { op: KeyOp::Delete, .. } | Task::Znode { op: ZnodeOp::Delete(_), .. })
             };
             assert!(is_delete(step(told, true)), "{seen:?}");
-            assert!(is_delete(step(Told::default(), false)), "approved, or without the guard: {seen:?}");
+            assert!(is_delete(step(Reported::default(), false)), "approved, or without the guard: {seen:?}");
         }
     }
 }

@@ -329,7 +329,7 @@ pub trait DataSet: Send + Sync {
     /// once; waits for a second at most. May be cancelled and repeated.
     fn look_into(&self) -> BoxFuture<'_, ()>;
 
-    /// The data set is an older one: [`super::keys::Moment::older`] until a comparison is concluded
+    /// The data set is an older one: [`super::keys::ReadContext::older`] until a comparison is concluded
     /// in it. At hand.
     fn note_older(&self);
 

@@ -69,12 +69,12 @@ pub struct KeyReadings {
     /// One for each key, in order.
     pub readings: Vec<KeyReading>,
     /// What holds for all of them.
-    pub moment: Moment,
+    pub context: ReadContext,
 }
 
 /// When keys were read, and what may be concluded from their absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct ReadContext {
     /// The server's clock, milliseconds since the epoch.
     pub now_ms: i64,
     /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the last
@@ -89,7 +89,7 @@ pub struct Moment {
     /// Whether [`Hints`] had received every event of a key that is gone before this answer was
     /// given. Otherwise a `del` that it has received may be older than a write of ours, and the
     /// event that removed that write may still be on its way.
-    pub told: bool,
+    pub events_delivered: bool,
 }
 
 /// A change of a key as an application makes it: the sidecar is neither read nor written.

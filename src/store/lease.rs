@@ -21,5 +21,5 @@ pub enum Lost {
     /// It is gone, or cannot be relied on.
     Gone(StoreError),
     /// This worker has more pipelines than that one, which stands by for it: give it up in order.
-    Moves(String),
+    HandsOver(String),
 }

@@ -35,7 +35,8 @@ pub use contract::{Keyspace, Walk, Znodes, so_far};
 pub use error::{Failure, FailureKind, StoreError, one_for_one};
 pub use hints::{Hints, Link, removal_of};
 pub use keys::{
-    KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, LeftMilestone, Moment, Scanned,
+    KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState, KeyWrite, KeyspaceFacts, LeftMilestone, ReadContext,
+    Scanned,
 };
 pub use lease::{Lease, Lost};
 pub use limit::{NAME_BYTES_MAX, VALUE_BYTES_MAX, is_creatable};

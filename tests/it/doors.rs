@@ -94,13 +94,13 @@ async fn that_a_key_is_gone_is_answered_behind_all_events_that_tell_why() {
         noise.query_async::<()>(&mut client).await.unwrap();
         let answer = store.observe(&[&key], true).await.unwrap();
         assert_eq!(answer.readings[0].state, KeyState::Absent);
-        assert!(answer.moment.told && answer.moment.now_ms > 0, "round {round}");
+        assert!(answer.context.events_delivered && answer.context.now_ms > 0, "round {round}");
         let last = told.keys.lock().unwrap().get(&key).cloned();
         assert_eq!(last.as_deref(), Some("del"), "round {round}: the answer came before the event");
     }
     store.unwatch().await;
     let answer = store.observe(&[b"settings:0"], true).await.unwrap();
-    assert!(!answer.moment.told, "nobody listens any more");
+    assert!(!answer.context.events_delivered, "nobody listens any more");
 }
 
 fn zookeeper_store(zookeeper: &ZooKeeper) -> ZookeeperStore {

@@ -30,6 +30,7 @@ mod amplification;
 #[cfg(feature = "failpoints")]
 mod behind;
 mod bounded;
+mod captures;
 mod claims;
 mod commands;
 mod conflicts;

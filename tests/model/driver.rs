@@ -14,7 +14,7 @@ use keepstep::pipeline::round::{
     Decision, End, Facts, FoundKey, FoundZnode, KeyAnswer, Next, Observed, Reading, Stage,
 };
 use keepstep::plan::{Flow, Key, KeyOp, Known, Observation, OnConflict, Record, Seen, Task, Znode, ZnodeOp};
-use keepstep::store::{LeftMilestone, Moment};
+use keepstep::store::{LeftMilestone, ReadContext};
 use std::ops::ControlFlow;
 
 pub fn begin_look(worker: &mut Worker, heard: u8, hint: Hint, comparing: bool) {
@@ -204,15 +204,15 @@ fn read_key(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut
             has_bytes: !(look.comparing && cfg.large_values),
         }
     };
-    let moment = Moment {
+    let context = ReadContext {
         now_ms: if world.late { 2 * crate::world::EXPIRES_MS } else { 0 },
         intact: is_intact || cfg.has(Bug::AbsenceIsADelete),
         compared: worker.compared_run == worker.run,
         older: false,
-        told: true,
+        events_delivered: true,
     };
     let life = u64::from(look.life);
-    let answer = KeyAnswer { key, base: look.base.get(), has_sidecar: look.base.is, incarnation: life, moment };
+    let answer = KeyAnswer { key, base: look.base.get(), has_sidecar: look.base.is, incarnation: life, context };
     let facts = Knows { times: told(cfg, &look, choice).unwrap_or_default(), ..knows(cfg, world, i) };
     let next = reading.key(answer, &facts);
     if matches!(next, Next::Observed(_)) {

@@ -6,7 +6,7 @@ use crate::world::{B, Look, Pc, Read, Worker, World};
 use keepstep::change::Side;
 use keepstep::pipeline::hint::News;
 use keepstep::pipeline::round::{Again, End, Facts, Hindrance, Leaves, NewestRecord, Reason};
-use keepstep::plan::{Ensemble, Known, Policy, Seen, Task, Told};
+use keepstep::plan::{Ensemble, Known, Policy, Reported, Seen, Task};
 
 /// What the worker knows of its pair.
 pub struct Knows<'a> {
@@ -81,11 +81,11 @@ impl Facts for Knows<'_> {
         news
     }
 
-    fn reported(&self, _news: News) -> Told {
+    fn reported(&self, _news: News) -> Reported {
         let worker = self.worker();
         let look = worker.look;
         let all = self.cfg.has(Bug::RoundsCarryOutWhatNobodySaw) && !look.comparing;
-        Told { znode: look.hint.znode || worker.later.znode || all, key: look.hint.key || worker.later.key || all }
+        Reported { znode: look.hint.znode || worker.later.znode || all, key: look.hint.key || worker.later.key || all }
     }
 
     fn newest_record(&self) -> Option<NewestRecord> {

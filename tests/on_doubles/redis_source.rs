@@ -169,12 +169,12 @@ async fn an_older_copy_is_noticed_and_proves_nothing() {
     double.with(|server| server.restart(Some(copy)));
     heard.until(Hint::Lost(LossCause::Replaced, true)).await;
     heard.until(Hint::Up).await;
-    let moment = store.observe(&[b"s:gone"], true).await.unwrap().moment;
-    assert!(moment.older && !moment.intact && !moment.compared, "{moment:?}");
+    let context = store.observe(&[b"s:gone"], true).await.unwrap().context;
+    assert!(context.older && !context.intact && !context.compared, "{context:?}");
     // Once a comparison is concluded in it, it is the data set that counts.
     store.compared(store.mark()).await.unwrap();
-    let moment = store.observe(&[b"s:gone"], true).await.unwrap().moment;
-    assert!(!moment.older && moment.intact && moment.told, "{moment:?}");
+    let context = store.observe(&[b"s:gone"], true).await.unwrap().context;
+    assert!(!context.older && context.intact && context.events_delivered, "{context:?}");
 }
 
 #[tokio::test]
@@ -183,10 +183,10 @@ async fn an_eviction_takes_away_the_proof_that_what_is_gone_was_deleted() {
     let (store, heard) = listening(&double).await;
     set(&store, KEY, b"one").await;
     store.compared(store.mark()).await.unwrap();
-    let intact = async || store.observe(&[KEY], true).await.unwrap().moment.intact;
+    let intact = async || store.observe(&[KEY], true).await.unwrap().context.intact;
     double.words("SET s:b 1");
     double.words("DEL s:b");
-    assert!(store.observe(&[b"s:b"], true).await.unwrap().moment.intact);
+    assert!(store.observe(&[b"s:b"], true).await.unwrap().context.intact);
     double.with(|server| server.evict(0, KEY));
     assert!(!intact().await);
     heard.until(key("s:a", Some("evicted"))).await;

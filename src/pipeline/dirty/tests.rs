@@ -175,7 +175,7 @@ fn a_turn_that_is_cut_off_gives_back_its_pairs_and_no_pair_of_another() {
 fn a_removal_was_told_where_an_event_named_the_pair_since_the_last_gap_or_said_so() {
     let dirty = Arc::new(DirtySet::default());
     let turn = dirty.turn();
-    let told = |name: &[u8], hint| dirty.told(name, hint);
+    let told = |name: &[u8], hint| dirty.reported(name, hint);
     let znode = |znode_deleted| about(News { znode: true, znode_deleted, ..News::default() });
     let key = |removal| about(News { key: true, event: Some("an event"), removal, ..News::default() });
     dirty.note(b"changed", znode(false));
@@ -186,7 +186,7 @@ fn a_removal_was_told_where_an_event_named_the_pair_since_the_last_gap_or_said_s
     let taken = dirty.take(&turn, 10);
     let all = |znode: [bool; 5], key: [bool; 5]| {
         for ((name, hint), (znode, key)) in taken.iter().zip(znode.into_iter().zip(key)) {
-            assert_eq!(told(name, *hint), Told { znode, key }, "{}", String::from_utf8_lossy(name));
+            assert_eq!(told(name, *hint), Reported { znode, key }, "{}", String::from_utf8_lossy(name));
         }
     };
     all([true, true, false, false, false], [false, false, true, true, false]);

@@ -1,7 +1,7 @@
 //! What a round must know about its pair and its worker. Every answer is at hand: none waits for a store.
 
 use crate::pipeline::hint::News;
-use crate::plan::{Ensemble, Known, Policy, Seen, Task, Told};
+use crate::plan::{Ensemble, Known, Policy, Reported, Seen, Task};
 use std::time::Duration;
 
 /// What the newest record of the pair on the stream says of the state that was read.
@@ -62,7 +62,7 @@ pub trait Facts {
     fn newest_event(&self, news: News) -> News;
 
     /// For each side: whether an event reported its present state. Asked after both were read.
-    fn reported(&self, news: News) -> Told;
+    fn reported(&self, news: News) -> Reported;
 
     /// The newest record of the pair; `None` unless it is certainly the pair's latest state.
     fn newest_record(&self) -> Option<NewestRecord>;

@@ -6,7 +6,7 @@ use super::write::Write;
 use crate::change::{Digest, Side};
 use crate::pipeline::hint::News;
 use crate::plan::{
-    Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Removal, Step, Task, Told, Wait, Znode, agreed,
+    Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Removal, Reported, Step, Task, Wait, Znode, agreed,
     lost, note, plan, step,
 };
 
@@ -52,7 +52,7 @@ impl Observed {
             was_evicted: self.news.event == Some("evicted"),
             has_waited: self.news.waited,
             comparing: self.comparing,
-            told: if self.is_gone() { facts.reported(self.news) } else { Told::default() },
+            reported: if self.is_gone() { facts.reported(self.news) } else { Reported::default() },
             guards_deletes: facts.guards_deletes() && !self.news.approved,
             key_named: self.news.key,
             hears_redis: facts.hears_redis(),

@@ -19,7 +19,7 @@ use crate::plan::{
     Base, Flow, Key, Known, Next as Follows, Observation, Path, Removal, Seen, Vanished, Znode, after_key, after_znode,
     is_doubtful, path,
 };
-use crate::store::Moment;
+use crate::store::ReadContext;
 
 /// What is asked of a store next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ pub struct KeyAnswer {
     /// The incarnation of the data set in which it was read.
     pub incarnation: u64,
     /// When that was, and what absence may mean.
-    pub moment: Moment,
+    pub context: ReadContext,
 }
 
 /// What was read before, and what is asked now.
@@ -273,7 +273,7 @@ impl Reading {
     /// The key was read, or the store answered for it. Not called for a pair that asked for its znode.
     #[must_use]
     pub fn key(self, answer: KeyAnswer, facts: &impl Facts) -> Next {
-        let KeyAnswer { base, has_sidecar, incarnation, moment, .. } = answer;
+        let KeyAnswer { base, has_sidecar, incarnation, context, .. } = answer;
         let ensemble = facts.ensemble().id;
         let (found, is_behind) = match self.stage {
             Stage::Key => {
@@ -305,46 +305,44 @@ impl Reading {
         };
         if is_behind && !found.fits {
             // Of the key it is noted whether it is lost.
-            return Next::End(self.unfit(has_sidecar && !moment.intact));
+            return Next::End(self.unfit(has_sidecar && !context.intact));
         }
         self.with_key(found.znode, answer, facts)
     }
 
     fn with_key(mut self, znode: Znode, answer: KeyAnswer, facts: &impl Facts) -> Next {
-        let KeyAnswer { key, base, incarnation, moment, .. } = answer;
+        let KeyAnswer { key, base, incarnation, context, .. } = answer;
         let key = match key {
             FoundKey::Absent => {
                 self.news = facts.newest_event(self.news);
-                Key::Absent(self.vanished(incarnation, moment, facts))
+                Key::Absent(self.vanished(incarnation, context, facts))
             }
             FoundKey::Value { digest, expires_ms, has_bytes } => {
                 // Nothing is written from a digest: the key is looked at again, with its value.
-                let may_be_older = has_bytes && is_as_base(base.as_ref(), digest, znode) && may_be_older(moment, facts);
+                let may_be_older =
+                    has_bytes && is_as_base(base.as_ref(), digest, znode) && may_be_older(context, facts);
                 Key::Present { digest, expires_ms, may_be_older }
             }
             FoundKey::Later => {
                 let news = News { owed: self.news.owed || self.comparing, ..self.news };
                 return Next::End(End::Again(Again { news, pause: Pause::None }));
             }
-            // Nobody knows what a sidecar holds that may not be read. A capture has none.
-            FoundKey::Unfit { is_denied } => {
-                let has_sidecars = !matches!(self.stage, Stage::Captured(_));
-                return Next::End(self.unfit(is_denied && has_sidecars && !moment.intact));
-            }
+            // Nobody knows what a sidecar holds that may not be read, or whether a captured key is still there.
+            FoundKey::Unfit { is_denied } => return Next::End(self.unfit(is_denied && !context.intact)),
         };
         let has_value = matches!(answer.key, FoundKey::Value { has_bytes: true, .. });
         Next::Observed(Observed { has_value, incarnation, ..self.observed(base, znode, key, facts) })
     }
 
     /// What is known of the disappearance of a key.
-    fn vanished(&self, incarnation: u64, moment: Moment, facts: &impl Facts) -> Vanished {
-        let seen = self.news.removal.filter(|_| self.news.event.is_some() && moment.told);
+    fn vanished(&self, incarnation: u64, context: ReadContext, facts: &impl Facts) -> Vanished {
+        let seen = self.news.removal.filter(|_| self.news.event.is_some() && context.events_delivered);
         // The delete was seen and recorded before Redis was restarted, and could not be carried out then.
         let is_recorded = || self.news.unwritten && facts.is_deleted_on_record();
         let seen = seen.or_else(|| is_recorded().then_some(Removal::Deleted));
         // What is there after a comparison of the whole route was put there since.
-        let older = moment.older && !facts.is_route_compared(incarnation);
-        Vanished { seen, now_ms: moment.now_ms, intact: moment.intact, older }
+        let older = context.older && !facts.is_route_compared(incarnation);
+        Vanished { seen, now_ms: context.now_ms, intact: context.intact, older }
     }
 
     fn unfit(&self, blocks_conclusion: bool) -> End {
@@ -379,12 +377,12 @@ fn is_as_base(base: Option<&Base>, key: Digest, znode: Znode) -> bool {
 /// holds that one. In a data set that was not compared since it may have come back older, that other value is enough; and where
 /// the stream cannot tell, that Redis did come back older. Where only Redis is written from, nothing else distinguishes this
 /// from a change at the destination.
-fn may_be_older(moment: Moment, facts: &impl Facts) -> bool {
+fn may_be_older(context: ReadContext, facts: &impl Facts) -> bool {
     if facts.policy().flow != Flow::From(Side::Redis) {
         return false;
     }
     match facts.newest_record() {
-        Some(NewestRecord { is_key, is_znode }) => !is_key && (!moment.compared || is_znode),
-        None => moment.older && !moment.compared,
+        Some(NewestRecord { is_key, is_znode }) => !is_key && (!context.compared || is_znode),
+        None => context.older && !context.compared,
     }
 }

@@ -6,10 +6,10 @@ use crate::change::{Digest, Side, ZkVersion};
 use crate::pipeline::hint::News;
 use crate::plan::guard::Milestone;
 use crate::plan::{
-    Base, Ensemble, Ephemeral, Flow, Key, KeyOp, Known, OnConflict, OnRemoval, Policy, Record, Removal, Seen, Task,
-    Told, Znode, ZnodeOp,
+    Base, Ensemble, Ephemeral, Flow, Key, KeyOp, Known, OnConflict, OnRemoval, Policy, Record, Removal, Reported, Seen,
+    Task, Znode, ZnodeOp,
 };
-use crate::store::{LeftMilestone, Moment};
+use crate::store::{LeftMilestone, ReadContext};
 use std::ops::ControlFlow;
 
 /// What a worker knows of its pair; each test changes what it is about.
@@ -21,7 +21,7 @@ struct Knows {
     is_compared: bool,
     gone_zxid: i64,
     newest_event: Option<(&'static str, Removal)>,
-    told: Told,
+    reported: Reported,
     newest_record: Option<NewestRecord>,
     hindrance: Option<Hindrance>,
     may_be_lost: bool,
@@ -44,7 +44,7 @@ fn knows() -> Knows {
         is_compared: true,
         gone_zxid: 0,
         newest_event: None,
-        told: Told { znode: true, key: true },
+        reported: Reported { znode: true, key: true },
         newest_record: None,
         hindrance: None,
         may_be_lost: false,
@@ -89,8 +89,8 @@ impl Facts for Knows {
         let (event, removal) = self.newest_event.unzip();
         News { event: event.or(news.event), removal: removal.or(news.removal), ..news }
     }
-    fn reported(&self, _news: News) -> Told {
-        self.told
+    fn reported(&self, _news: News) -> Reported {
+        self.reported
     }
     fn newest_record(&self) -> Option<NewestRecord> {
         self.newest_record
@@ -204,8 +204,8 @@ fn value(value: u8) -> FoundKey {
 }
 
 fn answer(key: FoundKey, base: Option<Base>) -> KeyAnswer {
-    let moment = Moment { now_ms: 0, intact: true, compared: true, older: false, told: true };
-    KeyAnswer { key, base, has_sidecar: base.is_some(), incarnation: 4, moment }
+    let context = ReadContext { now_ms: 0, intact: true, compared: true, older: false, events_delivered: true };
+    KeyAnswer { key, base, has_sidecar: base.is_some(), incarnation: 4, context }
 }
 
 fn named_znode(zxid: i64) -> News {
@@ -317,7 +317,7 @@ fn the_newest_event_of_a_key_that_is_gone_decides_and_without_one_the_delete_is_
     assert_eq!(vanished.seen, Some(Removal::Deleted));
     let (_, write) = writes(decided(seen, &facts));
     assert!(matches!(write.task, Task::Znode { op: ZnodeOp::Delete(1), .. }));
-    let unseen = Knows { told: Told::default(), ..knows() };
+    let unseen = Knows { reported: Reported::default(), ..knows() };
     let Decision::End(end) = decided(read(&unseen), &unseen) else { panic!("it is only inferred") };
     assert_eq!(settled(end), ["infer", "finish"]);
 }
@@ -341,7 +341,7 @@ fn what_cannot_be_mirrored_goes_into_quarantine_and_a_loss_there_is_not_forgotte
     assert_eq!(settled(end), ["quarantine Unfit true", "finish"]);
     let behind = reads(Reading::both(News::default(), true).znode(UNREADABLE, &facts));
     let mut key = answer(FoundKey::Absent, Some(base(1)));
-    key.moment.intact = false;
+    key.context.intact = false;
     let Next::End(end) = behind.key(key, &facts) else { panic!() };
     assert_eq!(settled(end), ["block conclusion", "quarantine Unfit false", "finish"]);
 }
@@ -434,7 +434,7 @@ fn what_a_capture_cannot_read_is_quarantined_and_an_ephemeral_znode_that_is_skip
 fn a_key_of_a_capture_that_nobody_saw_being_deleted_stays_on_the_stream_where_redis_may_have_lost_it() {
     let decision = |news: News, comparing, intact, facts: &Knows| {
         let mut gone = answer(FoundKey::Absent, None);
-        gone.moment.intact = intact;
+        gone.context.intact = intact;
         decided(observed(Reading::captured(news, comparing, Side::Redis).key(gone, facts)), facts)
     };
     let (facts, recorded, missing) =

@@ -23,6 +23,9 @@ use std::sync::atomic::Ordering;
 /// Bytes of what stands before each reading in the answer of `OBSERVE`.
 const HEAD_BYTES: usize = 21;
 
+/// Above every epoch that a bucket can have: the largest integer that Lua's numbers hold exactly.
+const EPOCH_MAX: u64 = 1 << 53;
+
 /// What stands before each reading in the answer of `OBSERVE`.
 struct Head {
     code: u8,
@@ -50,11 +53,12 @@ impl Database {
         for key in keys {
             command.arg(*key).arg(self.buckets.of(key));
         }
-        command.arg(self.epoch.load(Ordering::Relaxed));
         if self.settings.sidecars {
-            command.arg(nonce);
+            command.arg(self.epoch.load(Ordering::Relaxed)).arg(nonce);
         } else {
-            command.arg("");
+            // What only reads is fenced by nobody, and leaves nothing: there may be buckets of an
+            // earlier pipeline of this name.
+            command.arg(EPOCH_MAX).arg("");
         }
         command.arg(ANSWER_BYTES).arg(digest_above(values));
         command.arg(VALUE_BYTES_MAX);

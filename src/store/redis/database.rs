@@ -6,7 +6,7 @@ use super::connections::{Commands, Connections, ServerInfo};
 use super::fault::{explain, is_broken, is_replica, may_be_too_large};
 use super::info::Info;
 use super::line::{Cmd, RedisError, Value};
-use super::lineage::Lineage;
+use super::lineage::{Lineage, Shown};
 use super::own;
 use super::script::Script;
 use super::settings::Settings;
@@ -47,6 +47,7 @@ impl Database {
         Database {
             target: Target { name: settings.name.clone(), access: connections.access.clone() },
             buckets: Buckets::new(&settings.pipeline),
+            lineage: Mutex::new(Lineage::new(settings.sidecars)),
             settings,
             connections,
             commands: Mutex::new(None),
@@ -54,7 +55,6 @@ impl Database {
             // Nonces need only differ from those of earlier incarnations of a bucket: a random beginning
             // and a counter do.
             nonce: AtomicU64::new(env::random::number() >> 1),
-            lineage: Mutex::default(),
             facts: Mutex::default(),
             logged_doubt: Mutex::new(None),
             publish_refused: AtomicBool::new(false),
@@ -100,8 +100,7 @@ impl Database {
             commands.give_up();
             return Err(error);
         }
-        let (replaced, _) = self.observe_info(&commands.server, true);
-        if replaced {
+        if self.observe_info(&commands.server, true).replaced.is_some() {
             lock(&self.lineage).is_unreported = true;
         }
         *lock(&self.commands) = Some(Arc::clone(&commands));
@@ -113,13 +112,12 @@ impl Database {
         *lock(&self.commands) = None;
     }
 
-    /// Notes what the server reports of itself, unless something newer is known; whether the data
-    /// set may be another one, and whether something may have been evicted. `is_new`: on a
+    /// Notes what the server reports of itself, unless something newer is known. `is_new`: on a
     /// connection that was just made.
-    pub(super) fn observe_info(&self, server: &ServerInfo, is_new: bool) -> (bool, bool) {
+    pub(super) fn observe_info(&self, server: &ServerInfo, is_new: bool) -> Shown {
         let mut lineage = lock(&self.lineage);
         if server.number <= lineage.newest_info {
-            return (false, false);
+            return Shown::default();
         }
         lineage.newest_info = server.number;
         let noted = lineage.note(&server.info, is_new);

@@ -19,6 +19,8 @@ pub(super) struct Info {
     /// Keys evicted since the start, or since the statistics were set back.
     pub(super) evicted_keys: Option<u64>,
     resets: Resets,
+    /// Calls of commands that empty or exchange databases, since the start: of whichever database.
+    pub(super) flushes: u64,
     pub(super) is_replica: bool,
     /// `standalone`, `cluster` or `sentinel`.
     mode: String,
@@ -56,6 +58,17 @@ impl Resets {
         }
         if is_reported { Resets::None } else { Resets::Unknown }
     }
+}
+
+/// Calls of the commands that take a data set away without an event for its keys.
+fn flushes(text: &str) -> u64 {
+    let calls = text.lines().filter_map(|line| {
+        let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+        let is_flush = ["flushall", "flushdb", "swapdb"].iter().any(|flush| name.eq_ignore_ascii_case(flush));
+        let calls = counts.strip_prefix("calls=")?.split(',').next()?;
+        is_flush.then(|| calls.parse::<u64>().ok())?
+    });
+    calls.fold(0, u64::saturating_add)
 }
 
 /// Which data set a server holds and how much of it was evicted, as far as the server reports it.
@@ -100,6 +113,7 @@ impl Info {
             replication_offset: field("master_repl_offset").parse().unwrap_or(0),
             evicted_keys: reported("evicted_keys").and_then(|count| count.parse().ok()),
             resets: Resets::parse(text),
+            flushes: flushes(text),
             is_replica: field("role") == "slave",
             // Valkey 9.1 calls it `server_mode`.
             mode: reported("redis_mode").or_else(|| reported("server_mode")).unwrap_or_default().to_owned(),

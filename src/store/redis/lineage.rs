@@ -31,9 +31,27 @@ pub(super) struct Lineage {
     pub(super) next_canary: String,
     /// The data set was found to be another one where no hint could be given.
     pub(super) is_unreported: bool,
+    /// No canary is kept, since nothing is written: databases that were emptied or exchanged are
+    /// counted instead. One of another database counts as well.
+    has_no_canary: bool,
+    flushes: u64,
+}
+
+/// What an answer to INFO shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Shown {
+    /// The data set may be another one: what became of the one before.
+    pub(super) replaced: Option<LossCause>,
+    /// Something may have been evicted.
+    pub(super) evicted: bool,
 }
 
 impl Lineage {
+    /// `has_canary`: one is left in the data set, so that another one shows by its absence.
+    pub(super) fn new(has_canary: bool) -> Lineage {
+        Lineage { has_no_canary: !has_canary, ..Lineage::default() }
+    }
+
     /// A database was flushed or swapped, perhaps this one.
     pub(super) fn doubt(&mut self) {
         self.doubts += 1;
@@ -59,7 +77,9 @@ impl Lineage {
 
     /// As [`Lineage::is_intact`], by this answer to INFO, which is not noted.
     pub(super) fn is_intact_as(&self, info: &Info) -> bool {
-        self.is_intact() && self.compared.as_ref().is_some_and(|then| info.evidence().proves_no_loss_since(then))
+        self.is_intact()
+            && !(self.has_no_canary && self.flushes != info.flushes)
+            && self.compared.as_ref().is_some_and(|then| info.evidence().proves_no_loss_since(then))
     }
 
     /// How data may have been lost since the last comparison that ended in step; `None` as well
@@ -83,26 +103,35 @@ impl Lineage {
         incarnation.split(':').next().unwrap_or_default().to_owned()
     }
 
-    /// Notes an answer to INFO. Returns whether the data set may be another one, and whether
-    /// something may have been evicted. `is_new`: on a connection that was just made. A server that
-    /// does not report whose data it holds may be another one then.
-    pub(super) fn note(&mut self, info: &Info, is_new: bool) -> (bool, bool) {
+    /// Notes an answer to INFO. `is_new`: on a connection that was just made. A server that does not
+    /// report whose data it holds may be another one then.
+    pub(super) fn note(&mut self, info: &Info, is_new: bool) -> Shown {
         let now = info.evidence();
         let (is_known, replaced) = match &self.current {
             None => (false, false),
             Some(then) => (true, then.incarnation != now.incarnation || now.incarnation.is_none() && is_new),
         };
+        let flushed = is_known && !replaced && self.has_no_canary && self.flushes != info.flushes;
+        if flushed {
+            self.compared = None;
+        }
         let evicted_differs = self.current.as_ref().is_some_and(|then| then.evicted_keys != now.evicted_keys);
         let evicted = is_known && !replaced && (evicted_differs || self.evicted_keys != info.evicted_keys);
-        if replaced || evicted || !is_known {
+        if replaced || flushed || evicted || !is_known {
             self.generation += 1;
         }
-        if replaced || !is_known {
+        if replaced || flushed || !is_known {
             self.incarnation += 1;
         }
         self.current = Some(now);
         self.evicted_keys = info.evicted_keys;
-        (replaced, evicted)
+        self.flushes = info.flushes;
+        let replaced = match (replaced, flushed) {
+            (true, _) => Some(LossCause::Replaced),
+            (false, true) => Some(LossCause::Flushed),
+            (false, false) => None,
+        };
+        Shown { replaced, evicted }
     }
 
     /// A comparison that began at this generation ended in step: what holds from here on, if that
@@ -137,7 +166,7 @@ mod tests {
         assert!(lineage.is_intact());
         let after = Info::parse(&format!("{INTACT}cmdstat_config|resetstat:calls=1,usec=1\r\n"));
         assert!(!lineage.is_intact_as(&after));
-        assert_eq!(lineage.note(&after, false), (false, true));
+        assert_eq!(lineage.note(&after, false), Shown { replaced: None, evicted: true });
         assert!(!lineage.is_intact());
         // Nor are they after the next comparison: another reset would look the same.
         let begun = lineage.generation;
@@ -151,19 +180,37 @@ mod tests {
         let mut lineage = compared(&INTACT.replace("run_id:a1", ""));
         assert!(!lineage.is_intact() && !lineage.is_incarnation_compared());
         let incarnation = lineage.incarnation;
-        assert_eq!(lineage.note(&unnamed, false), (false, false));
+        assert_eq!(lineage.note(&unnamed, false), Shown::default());
         assert_eq!(lineage.incarnation, incarnation);
-        assert_eq!(lineage.note(&unnamed, true), (true, false));
+        assert_eq!(lineage.note(&unnamed, true).replaced, Some(LossCause::Replaced));
         assert_eq!(lineage.incarnation, incarnation + 1);
     }
 
     #[test]
     fn a_restart_and_an_eviction_are_distinguished() {
         let mut lineage = compared(INTACT);
-        assert_eq!(
-            lineage.note(&Info::parse(&INTACT.replace("evicted_keys:3", "evicted_keys:4")), false),
-            (false, true)
-        );
-        assert_eq!(lineage.note(&Info::parse(&INTACT.replace("run_id:a1", "run_id:a9")), true), (true, false));
+        let evicted = Info::parse(&INTACT.replace("evicted_keys:3", "evicted_keys:4"));
+        assert_eq!(lineage.note(&evicted, false), Shown { replaced: None, evicted: true });
+        let restarted = Info::parse(&INTACT.replace("run_id:a1", "run_id:a9"));
+        let shown = Shown { replaced: Some(LossCause::Replaced), evicted: false };
+        assert_eq!(lineage.note(&restarted, true), shown);
+    }
+
+    #[test]
+    fn without_a_canary_a_database_that_was_flushed_or_swapped_may_be_ours() {
+        for flush in ["flushall", "flushdb", "swapdb"] {
+            let after = Info::parse(&format!("{INTACT}cmdstat_{flush}:calls=1,usec=9,usec_per_call=9.00\r\n"));
+            let mut lineage = compared(INTACT);
+            assert!(lineage.is_intact_as(&after), "the canary shows it");
+            lineage.has_no_canary = true;
+            assert!(!lineage.is_intact_as(&after), "{flush}");
+            let incarnation = lineage.incarnation;
+            assert_eq!(lineage.note(&after, false).replaced, Some(LossCause::Flushed));
+            assert!(!lineage.is_intact() && lineage.incarnation > incarnation);
+            let begun = lineage.generation;
+            assert!(lineage.conclude(begun).is_some(), "a comparison has looked at every pair since");
+            assert!(lineage.is_intact_as(&after));
+            assert_eq!(lineage.note(&after, false), Shown::default());
+        }
     }
 }

@@ -24,6 +24,7 @@ use super::database::{Database, lock};
 use super::fault::is_broken;
 use super::info::{Info, notifies, shortcoming, turn_on};
 use super::line::{Cmd, Line, PushInfo, RedisError, cmd};
+use super::lineage::Shown;
 use super::notification::{channel_prefix, pattern};
 use super::part::Part;
 use super::server::Server;
@@ -399,10 +400,13 @@ fn outermost(prefixes: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
 
 /// Notes the lineage; another one, or evictions that no event reported, ask for a comparison.
 fn note(member: &Subscriber, database: &Database, server_info: &ServerInfo, is_new: bool) {
-    let (replaced, evicted) = database.observe_info(server_info, is_new);
+    let Shown { replaced, evicted } = database.observe_info(server_info, is_new);
     let is_unreported = std::mem::take(&mut lock(&database.lineage).is_unreported);
     let silent = lock(&database.facts).notifications == Some(false);
-    if replaced || is_unreported {
+    if replaced == Some(LossCause::Flushed) {
+        let why = "a database was flushed or swapped, and nothing shows which one";
+        member.notify(|hints| hints.lost(Side::Redis, LossCause::Flushed, why, false));
+    } else if replaced.is_some() || is_unreported {
         member.lost(LossCause::Replaced, "Redis was restarted or its data set replaced");
     } else if evicted && silent {
         member.lost(LossCause::Evicted, "Redis evicted keys");

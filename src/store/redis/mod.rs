@@ -46,7 +46,7 @@ mod ties;
 use super::contract::{Connection, DataSet, Identity, KeyEditor, KeyReader, KeySink, OwnerState, RangeClaims, Source};
 use super::{
     Claim, FailureKind, HeldClaim, Hints, JournalEntry, KeyEdit, KeyOutcome, KeyReading, KeyReadings, KeyState,
-    KeyWrite, KeyspaceFacts, Known, LeftMilestone, Moment, Remembered, Scanned, Slot, StoreError, Ties,
+    KeyWrite, KeyspaceFacts, Known, LeftMilestone, ReadContext, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::{LossCause, Position};
 pub use access::Access;
@@ -218,11 +218,11 @@ impl KeyReader for RedisStore {
             // Without sidecars every key that is not there may have been.
             let may_have_been = |entry: &[u8]| !entry.is_empty() || !self.database().settings.sidecars;
             let is_gone = |reading: &KeyReading| reading.state == KeyState::Absent && may_have_been(&reading.entry);
-            let (intact, told) = if readings.iter().any(is_gone) {
+            let (intact, events_delivered) = if readings.iter().any(is_gone) {
                 // What is known is up to a second old, and an eviction's event may still be on its
                 // way.
-                let (server, told) = self.ask_behind_events().await?;
-                (lock(&self.database().lineage).is_intact_as(&server.info), told)
+                let (server, delivered) = self.ask_behind_events().await?;
+                (lock(&self.database().lineage).is_intact_as(&server.info), delivered)
             } else {
                 (lock(&self.database().lineage).is_intact(), true)
             };
@@ -234,8 +234,8 @@ impl KeyReader for RedisStore {
             let lineage = lock(&self.database().lineage);
             let is_settled = lineage.is_settled(doubts);
             let (intact, compared) = (intact && is_settled, lineage.is_incarnation_compared() && is_settled);
-            let moment = Moment { now_ms, intact, compared, older: lineage.older, told };
-            Ok(KeyReadings { readings, moment })
+            let context = ReadContext { now_ms, intact, compared, older: lineage.older, events_delivered };
+            Ok(KeyReadings { readings, context })
         }
         .boxed()
     }

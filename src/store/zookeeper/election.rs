@@ -305,7 +305,7 @@ pub(super) async fn lost(shared: &Shared) -> Lost {
                 if let Some(other) = &wanted
                     && before == wanted
                 {
-                    return Lost::Moves(other.name.clone());
+                    return Lost::HandsOver(other.name.clone());
                 }
                 before = wanted;
             }
