@@ -53,7 +53,7 @@ pub(super) enum Entry {
 /// What a decision puts on the stream.
 pub(super) fn record(recorder: &Recorder, recording: Recording<'_>) -> Entry {
     let Recording { from, seen, route, verdict } = recording;
-    let latest = recorder.newest(seen);
+    let latest = recorder.take_newest(seen);
     let previous = latest.as_ref().map(|latest| &latest.after);
     let is_known = latest.is_some();
     let existed = previous.is_some_and(LatestValue::exists);
@@ -269,16 +269,17 @@ fn redis_source(recorder: &Recorder, seen: &Loaded) -> Source {
 }
 
 impl Recorder {
-    /// The change of a pair of a capture; `None` if its newest record is this state. The value has moved into it.
-    pub(super) fn captured(&self, from: Side, seen: &mut Loaded, route: &Route) -> Option<Change> {
-        let latest = self.newest(seen);
+    /// Whether the stream had a value of a pair of a capture, and the change; `None` if its newest record is this state. The value has
+    /// moved into it.
+    pub(super) fn captured(&self, from: Side, seen: &mut Loaded, route: &Route) -> (bool, Option<Change>) {
+        let latest = self.take_newest(seen);
         let after = match from {
             Side::Zookeeper => value_of_znode(seen),
             Side::Redis => value_of_key(seen),
         };
         let existed = latest.as_ref().is_some_and(|latest| latest.after.exists());
         let op = match (&after, &latest) {
-            (None, _) if !existed => return None,
+            (None, _) if !existed => return (existed, None),
             (None, _) => Op::Delete,
             (Some(_), _) if existed => Op::Update,
             (Some(_), None) if seen.observed.comparing => Op::Read,
@@ -303,7 +304,7 @@ impl Recorder {
         };
         let is_known = latest.as_ref().is_some_and(|latest| latest.decision == change.decision());
         let before = latest.and_then(|latest| latest.after.kept());
-        (!is_known).then_some(Change { before, ..change })
+        (existed, (!is_known).then_some(Change { before, ..change }))
     }
 
     /// One `r` for a pair in step that the stream does not know.
@@ -343,6 +344,14 @@ impl Recorder {
     pub(super) fn newest(&self, seen: &Loaded) -> Option<Latest> {
         match &seen.newest {
             Some(newest) => newest.clone(),
+            None => self.doors.newest(&seen.pair),
+        }
+    }
+
+    /// The same for the last who asks about the pair: the value is not copied.
+    fn take_newest(&self, seen: &mut Loaded) -> Option<Latest> {
+        match seen.newest.take() {
+            Some(newest) => newest,
             None => self.doors.newest(&seen.pair),
         }
     }

@@ -329,8 +329,8 @@ impl Rounds {
             return self.end(pair, End::OnRecord { had_value: true, has_value: true }, None);
         }
         let state = Recorder::state_of(&pair, from);
-        let had_value = self.recorder.newest(&pair).is_some_and(|latest| latest.after.exists());
-        match self.recorder.captured(from, &mut pair, route) {
+        let (had_value, change) = self.recorder.captured(from, &mut pair, route);
+        match change {
             Some(change) => {
                 settled.acted += self.counts(&pair);
                 let index = decided.push(change);
