@@ -1,7 +1,7 @@
 //! The shipped planner and its guards through every interleaving of small worlds, and the checker itself against planted faults.
 //!
-//! `KEEPSTEP_MODEL=deep cargo test --features failpoints --test model -- --nocapture` goes through larger worlds (the last run took
-//! 35 minutes on two processors, see docs/reliability-model.md); `KEEPSTEP_MODEL_ONLY=text` runs those whose name has the text.
+//! `KEEPSTEP_MODEL=deep cargo test --release --features failpoints --test model -- --nocapture` goes through larger worlds (the last
+//! run took six minutes on two processors, see docs/reliability-model.md); `KEEPSTEP_MODEL_ONLY=text` runs those whose name has the text.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test runs in the real world")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
