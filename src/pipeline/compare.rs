@@ -303,20 +303,8 @@ impl Comparer {
                 continue;
             };
             let events = self.rounds.events_of(&item.name);
-            let Item { name, hint, pair } = item;
-            let (entry, value, znode) = (Vec::new(), None, Some((data, stat)));
-            batch.observed.push(Loaded {
-                name,
-                hint,
-                pair,
-                observed,
-                entry,
-                nonce: 0,
-                znode,
-                value,
-                events,
-                newest: None,
-            });
+            let znode = Some((data, stat));
+            batch.observed.push(Loaded { znode, ..Loaded::new(item, observed, events) });
         }
         rest
     }

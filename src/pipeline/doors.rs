@@ -1,4 +1,5 @@
-//! The doors of an ownership: the only file that waits for a store or for the stream in an ownership.
+//! The doors of an ownership: its two stores and its stream, as everything else in it asks them (*ports*, in the usual term). While a
+//! worker owns a pipeline, this is the only file that waits for them.
 //!
 //! ```text
 //!   rounds, comparisons, the owner --questions--> Doors --one call each--> ZooKeeper, Redis, stream

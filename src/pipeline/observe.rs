@@ -163,20 +163,8 @@ impl Rounds {
                 Some(Next::Observed(observed)) => {
                     let events = self.events_of(&item.name);
                     let entry = observed.observation.base.map(|base| base.encode()).unwrap_or_default();
-                    let Item { name, hint, pair } = item;
                     let znode = fit_znode(znode).unwrap_or_default();
-                    let loaded = Loaded {
-                        name,
-                        hint,
-                        pair,
-                        observed,
-                        entry,
-                        nonce: 0,
-                        znode,
-                        value: None,
-                        events,
-                        newest: None,
-                    };
+                    let loaded = Loaded { entry, znode, ..Loaded::new(item, observed, events) };
                     batch.observed.push(loaded);
                 }
                 Some(Next::End(end)) => batch.ended.push(Ended { item, end, misfit: fit_znode(znode).err() }),
@@ -241,22 +229,10 @@ impl Rounds {
         match next {
             Next::Read(reading) => Some(Pending { item, reading, znode }),
             Next::Observed(observed) => {
-                let Item { name, hint, pair } = item;
                 let KeyReading { state, entry, nonce, .. } = key;
                 let value = if let KeyState::Value { bytes, .. } = state { Some(bytes) } else { None };
                 let znode = znode.map(fit_znode).and_then(Result::ok).flatten();
-                batch.observed.push(Loaded {
-                    name,
-                    hint,
-                    pair,
-                    observed,
-                    entry,
-                    nonce,
-                    znode,
-                    value,
-                    events,
-                    newest: None,
-                });
+                batch.observed.push(Loaded { entry, nonce, znode, value, ..Loaded::new(item, observed, events) });
                 None
             }
             Next::End(end) => {

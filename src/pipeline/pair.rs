@@ -45,6 +45,13 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// A pair of which so much was observed; whoever has more of it sets that. `events`: see the field.
+    pub(super) fn new(item: Item, observed: Observed, events: i32) -> Loaded {
+        let Item { name, hint, pair } = item;
+        let (entry, nonce, znode, value, newest) = (Vec::new(), 0, None, None, None);
+        Loaded { name, hint, pair, observed, entry, nonce, znode, value, events, newest }
+    }
+
     pub(super) fn path_id(&self) -> u32 {
         path_id(self.pair.zookeeper.as_deref().unwrap_or_default())
     }

@@ -333,6 +333,8 @@ impl Rounds {
         match change {
             Some(change) => {
                 settled.acted += self.counts(&pair);
+                // From here on until it is recorded, nobody knows which state the stream has last: an append that fails may be there.
+                self.recorder.note_on_record(&pair.name, None);
                 let index = decided.push(change);
                 decided.captured.push(Captured { pair, had_value, index, state });
             }

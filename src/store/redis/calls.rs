@@ -1,7 +1,7 @@
 //! Calls to Redis: the sink connection, the scripts in chunks, and what their answers mean.
 
 use super::connections::Commands;
-use super::database::{Database, lock};
+use super::database::Database;
 use super::fault::{is_denied, is_full, remedy, remedy_in_script};
 use super::line::{RedisError, Value};
 use super::reply::{bytes, integer};
@@ -9,6 +9,7 @@ use super::script::{self, Script};
 use super::size::{ANSWER_BYTES, digest_above};
 use super::state;
 use crate::change::{Digest, brief};
+use crate::env::lock;
 use crate::failpoint::crash_in_flight;
 use crate::plan::Base;
 use crate::plan::guard::{self, Late};

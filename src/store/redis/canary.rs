@@ -2,7 +2,6 @@
 //! which it wrote something. A data set without it is another one, or was flushed; one with an
 //! earlier one is an older one.
 
-use super::database::lock;
 use super::line::{Cmd, Line, RedisError, Value, cmd};
 use super::own;
 use super::part::Part;
@@ -10,6 +9,7 @@ use super::reply::{integer, keys_of};
 use super::state::{self, Update};
 use super::subscribers::Subscriber;
 use crate::change::LossCause;
+use crate::env::lock;
 use crate::store::{FailureKind, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

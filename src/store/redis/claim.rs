@@ -5,12 +5,13 @@
 //! lays its claim over it, and whoever was late neither keeps its own alive over that one nor takes
 //! that one away.
 
-use super::database::{Database, lock};
+use super::database::Database;
 use super::fault::is_broken;
 use super::line::{Cmd, Line, RedisError, cmd};
 use super::own;
 use super::reply::{bytes, integer, keys_of};
 use super::script::Script;
+use crate::env::lock;
 use crate::store::{Claim, HeldClaim, StoreError, overlaps, owned_by_another};
 use std::sync::{LazyLock, Mutex};
 

@@ -11,11 +11,11 @@ use super::own;
 use super::script::Script;
 use super::settings::Settings;
 use super::slot::Buckets;
-use crate::env;
+use crate::env::{self, lock};
 use crate::store::request::Fault;
 use crate::store::{FailureKind, KeyspaceFacts, StoreError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// See the module.
@@ -36,10 +36,6 @@ pub(super) struct Database {
     pub(super) publish_refused: AtomicBool,
     /// Something was written since the canary was last changed.
     pub(super) has_written: AtomicBool,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Database {

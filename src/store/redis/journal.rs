@@ -2,10 +2,11 @@
 //! are brought up to date.
 
 use super::calls::late;
-use super::database::{Database, lock};
+use super::database::Database;
 use super::line::Value;
 use super::size::{self, KEYS_PER_CALL};
 use super::{script, state};
+use crate::env::lock;
 use crate::plan::Base;
 use crate::plan::guard::Late;
 use crate::store::request::split;

@@ -20,7 +20,7 @@
 //! 7.0.15).
 
 use super::connections::ServerInfo;
-use super::database::{Database, lock};
+use super::database::Database;
 use super::fault::is_broken;
 use super::info::{Info, notifies, shortcoming, turn_on};
 use super::line::{Cmd, Line, PushInfo, RedisError, cmd};
@@ -31,7 +31,7 @@ use super::server::Server;
 use super::subscribers::Subscriber;
 use super::{canary, reply};
 use crate::change::{LossCause, Side};
-use crate::env::{self, Instant, Map, Set};
+use crate::env::{self, Instant, Map, Set, lock};
 use crate::store::{FailureKind, Hints, Link, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -49,11 +49,12 @@ use super::{
     KeyWrite, KeyspaceFacts, Known, LeftMilestone, ReadContext, Remembered, Scanned, Slot, StoreError, Ties,
 };
 use crate::change::{LossCause, Position};
+use crate::env::lock;
 pub use access::Access;
 use claim::Claims;
 pub use client::Client;
 use connections::ServerInfo;
-use database::{Database, lock};
+use database::Database;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use line::{Cmd, Value, cmd};

@@ -18,13 +18,14 @@
 //! For the same reason a milestone is not put where the one before it is missing: over that of an
 //! older data set it would claim that nothing is missing there.
 
-use super::database::{Database, lock};
+use super::database::Database;
 use super::info::Evidence;
 use super::line::{Cmd, Line, RedisError, Value, cmd};
 use super::own;
 use super::reply::{integer, keys_of};
 use super::script::Script;
 use crate::change::Position;
+use crate::env::lock;
 use crate::store::{JOURNAL_SLOTS, LeftMilestone, Milestone, Remembered, Slot, StoreError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};

@@ -3,12 +3,11 @@
 //! Each pipeline has its own patterns, and receives only what comes by them: of an event that
 //! matches two patterns Redis sends two messages, and a rule counts them.
 
-use super::database::lock;
 use super::line::{Line, PushInfo};
 use super::notification::{self, Notice, pattern};
 use super::part::Part;
 use crate::change::{LossCause, Side};
-use crate::env::{Map, Task};
+use crate::env::{Map, Task, lock};
 use crate::store::Hints;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};

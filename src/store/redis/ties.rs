@@ -1,8 +1,9 @@
 //! The identity of the database, and what it remembers of a pipeline: see `store/ties.rs`.
 
-use super::database::{Database, lock};
+use super::database::Database;
 use super::line::cmd;
 use super::reply;
+use crate::env::lock;
 use crate::store::{Known, StoreError, Ties};
 use serde::{Deserialize, Serialize};
 

@@ -11,11 +11,11 @@
 
 use super::acl::OPEN;
 use super::fault::explain;
-use super::lock::lock;
 use super::ours::{CLAIMS, create};
 use super::session::{CreateMode, Error, Session};
 use super::sessions::OpenSession;
 use super::shared::Shared;
+use crate::env::lock;
 use crate::store::{Claim, StoreError, overlaps, owned_by_another};
 use std::sync::Arc;
 

@@ -11,7 +11,6 @@
 use super::fault::explain;
 use super::group::Card;
 use super::journal::{self, SLOTS};
-use super::lock::lock;
 use super::ours::ensure;
 use super::ownership::Stands;
 use super::session::{CreateMode, Error, MultiWriteError, MultiWriteResult, Session, SessionState, Stat, WriteOp};
@@ -20,7 +19,7 @@ use super::shared::{RETRY_PAUSE, Shared};
 use super::tenure::Tenure;
 use super::watermark::Lineage;
 use super::{group, lineage, ownership};
-use crate::env::{self, Instant, Set};
+use crate::env::{self, Instant, Set, lock};
 use crate::failpoint::crash_point;
 use crate::store::clock::steady_ms;
 use crate::store::{FailureKind, JournalEntry, Lease, Lost, Remembered, Slot, StoreError, Taken};

@@ -30,7 +30,6 @@ mod fault;
 mod group;
 mod journal;
 mod lineage;
-mod lock;
 mod ours;
 mod ownership;
 mod pack;
@@ -61,10 +60,9 @@ use super::{
     Claim, Hints, JournalEntry, Known, Lease, Look, Remembered, Slot, StoreError, Taken, Ties, Walk, ZnodeBatch,
     ZnodeEdit, ZnodeOp, ZnodeOutcome, ZnodeReading, ZnodeWrite, is_creatable,
 };
-use crate::env::{self, Task};
+use crate::env::{self, Task, lock};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use lock::lock;
 use shared::Shared;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};

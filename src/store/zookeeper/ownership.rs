@@ -4,14 +4,13 @@
 //! where that cannot be done now (the connection is away), before the pipeline connects again.
 
 use super::fault::explain;
-use super::lock::lock;
 use super::ours::CLAIMS;
 use super::session::{Error, MultiReadResult, ReadOp, Session};
 use super::sessions::OpenSession;
 use super::shared::Shared;
 use super::tenure::Tenure;
 use super::{claims, ties};
-use crate::env::Set;
+use crate::env::{Set, lock};
 use crate::store::{FailureKind, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -7,11 +7,10 @@
 use super::acl::{CREATOR, OPEN, is_masked};
 use super::ancestors::{Ancestors, unknown};
 use super::fault::explain;
-use super::lock::lock;
 use super::place::Place;
 use super::session::{Acl, Error, Session};
 
-use crate::env::{Instant, Map};
+use crate::env::{Instant, Map, lock};
 use crate::store::request::split;
 use crate::store::{StoreError, ZnodeAcl};
 use std::sync::{Arc, Mutex};

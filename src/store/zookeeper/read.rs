@@ -3,11 +3,10 @@
 
 use super::ancestors::{Ancestors, unknown};
 use super::fault::{explain, is_broken};
-use super::lock::lock;
 use super::session::{Error, MultiReadResult, ReadOp, Session};
 use super::shared::{READ_BYTES, READS_MAX, Shared, stat_of};
 use super::{lineage, size};
-use crate::env::Map;
+use crate::env::{Map, lock};
 use crate::store::request::{Fault, in_parts, split};
 use crate::store::{FailureKind, Look, StoreError, ZnodeReading, is_creatable};
 use futures::FutureExt as _;

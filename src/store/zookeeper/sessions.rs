@@ -15,11 +15,10 @@
 use super::acl::OPEN;
 use super::fault::{Unopened, unopened};
 use super::group::Group;
-use super::lock::lock;
 use super::place::Place;
 use super::session::{Access, CreateMode, Ensemble, Error, Session, SessionState};
 use super::size::{REQUEST_BYTES_MAX, TOGETHER_BYTES};
-use crate::env::{self, Instant};
+use crate::env::{self, Instant, lock};
 use crate::store::request::RequestLimit;
 use crate::store::shared_connection::SharedConnection;
 use crate::store::{FailureKind, StoreError};

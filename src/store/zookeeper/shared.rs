@@ -1,7 +1,6 @@
 //! What the parts of the room share: the settings and the few things that have a lock of their own,
 //! each with one purpose.
 
-use super::lock::lock;
 use super::parents::Parents;
 use super::place::Place;
 use super::session::{Ensemble, Stat};
@@ -10,6 +9,7 @@ use super::size::Sizes;
 use super::tenure::Tenure;
 use super::watermark::Watermark;
 use crate::change::ZkStat;
+use crate::env::lock;
 use crate::store::{FailureKind, StoreError};
 use crate::worker::Worker;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};

@@ -9,11 +9,10 @@
 
 use super::fault::explain;
 use super::fault::no_session;
-use super::lock::lock;
 use super::session::{Error, EventType, Session, SessionState, WatchedEvent};
 use super::shared::Shared;
 use crate::change::Side;
-use crate::env::{self, Instant};
+use crate::env::{self, Instant, lock};
 use crate::store::{FailureKind, Hints, Link, StoreError};
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt as _};

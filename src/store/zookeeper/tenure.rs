@@ -3,9 +3,9 @@
 //! belongs to a later one.
 
 use super::journal::SLOTS;
-use super::lock::lock;
 use super::session::Stat;
 use super::sessions::OpenSession;
+use crate::env::lock;
 use crate::store::Slot;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;

@@ -1,8 +1,8 @@
 //! How far the ensemble has come as far as this worker knows: the newest zxid, its lineage with the
 //! watermark, the offset of its clock.
 
-use super::lock::lock;
 use super::place::Place;
+use crate::env::lock;
 use crate::plan::Ensemble;
 use crate::store::clock::{ClockOffset, steady_ms};
 use std::sync::Mutex;

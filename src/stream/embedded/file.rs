@@ -2,11 +2,14 @@
 //! while after that. A long history has more segments than a process may have files open, and a
 //! worker may have many streams.
 
-use crate::env::disk::{self, Disk, File, Identity, Open};
+use crate::env::{
+    disk::{self, Disk, File, Identity, Open},
+    lock,
+};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 /// Files that stay open though nobody uses them just now, of all streams of the process: a look at
 /// the newest record of a pair costs one call where its file is among them, and three where not. A
@@ -16,10 +19,6 @@ pub(super) const KEPT: usize = 64;
 type LatelyUsed = Mutex<VecDeque<Arc<File>>>;
 
 static OF_THIS_PROCESS: LazyLock<Arc<LatelyUsed>> = LazyLock::new(Arc::default);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The disk on which a log is, and those of its files that stay open.
 #[derive(Debug, Clone)]
