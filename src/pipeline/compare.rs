@@ -43,8 +43,8 @@ const BATCHES: usize = 8;
 /// Keys of one batch of the scan of Redis.
 const SCAN_BATCH: usize = 512;
 
-/// A pair with the path, data and versions of its znode.
-type WalkedItem = (Item, String, Vec<u8>, ZkStat);
+/// A pair with the data and versions of its znode.
+type WalkedItem = (Item, Vec<u8>, ZkStat);
 
 /// See the module.
 pub(super) struct Comparer {
@@ -243,7 +243,7 @@ impl Comparer {
                     continue;
                 }
                 let item = Item { name, hint: Hint::new(mapped.route), pair: mapped.pair };
-                items.push((item, path, data, stat));
+                items.push((item, data, stat));
             }
             self.books.counters.snapshot_done.store(u64::try_from(met.len()).unwrap_or(0), Ordering::Relaxed);
             let comparer = Arc::clone(self);
@@ -273,7 +273,7 @@ impl Comparer {
         if self.is_redis_blank.load(Ordering::Relaxed) && !was_forgotten && !caches_are_off() {
             items = self.guess_absent(items, &mut batch);
         }
-        let pending = items.into_iter().map(|(item, _, data, stat)| {
+        let pending = items.into_iter().map(|(item, data, stat)| {
             let znode = ZnodeReading::Present { data, stat };
             Pending::walked(Reading::walked(item.hint.news, found_znode(&znode), was_forgotten), item, znode)
         });
@@ -290,7 +290,7 @@ impl Comparer {
     /// the compare-and-set refuses is observed like everything else. Answers the pairs that need a look first.
     fn guess_absent(&self, items: Vec<WalkedItem>, batch: &mut Batch) -> Vec<WalkedItem> {
         let mut rest = Vec::new();
-        for (item, path, data, stat) in items {
+        for (item, data, stat) in items {
             let leads = self.spec.route(item.hint.route).is_some_and(|route| route.policy.flow.leads_to(Side::Redis));
             let found = present(&data, &stat);
             let guessed = self
@@ -299,7 +299,7 @@ impl Comparer {
                 .filter(|_| leads && !data.is_empty() && data.len() <= VALUE_BYTES_MAX && !stat.is_ephemeral())
                 .map(|facts| Reading::guessed_absent(item.hint.news, found, &facts));
             let Some(observed) = guessed else {
-                rest.push((item, path, data, stat));
+                rest.push((item, data, stat));
                 continue;
             };
             let events = self.rounds.events_of(&item.name);
