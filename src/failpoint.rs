@@ -25,6 +25,14 @@ macro_rules! crash_point {
     };
 }
 
+/// A place that a simulator counts, to tell what its seeds have met. Costs a worker nothing.
+macro_rules! mark {
+    ($name:expr) => {
+        #[cfg(feature = "failpoints")]
+        $crate::failpoint::note($name);
+    };
+}
+
 /// Awaits a request; if the point is armed, the end comes while the request is under way.
 macro_rules! crash_in_flight {
     ($name:literal, $request:expr) => {{
@@ -36,7 +44,7 @@ macro_rules! crash_in_flight {
     }};
 }
 
-pub(crate) use {crash_in_flight, crash_point};
+pub(crate) use {crash_in_flight, crash_point, mark};
 
 /// Whether what only spares work shall not be used.
 #[inline]
@@ -62,7 +70,7 @@ pub(crate) fn worker_name() -> Option<String> {
 }
 
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{die, in_flight, is_armed, reach};
+pub(crate) use armed::{die, in_flight, is_armed, note, reach};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -86,8 +94,18 @@ mod armed {
         armed().is_some_and(|armed| armed.trim() == name)
     }
 
+    /// Tells a simulator.
+    pub(crate) fn note(name: &'static str) {
+        if let Some(world) = crate::env::world::here() {
+            world.reached(name);
+        }
+    }
+
     /// Ends the process, or freezes it, if the point is armed.
-    pub(crate) fn reach(name: &str) {
+    pub(crate) fn reach(name: &'static str) {
+        if let Some(world) = crate::env::world::here() {
+            return world.reached(name);
+        }
         match armed() {
             Some(armed) if armed.trim() == name => die(name),
             Some(armed) if armed.strip_prefix(name).is_some_and(|rest| rest.starts_with(" stop")) => freeze(&armed),

@@ -19,9 +19,12 @@ pub struct Worker {
 
 /// This process.
 #[must_use]
-pub fn this() -> &'static Worker {
+pub fn this() -> Worker {
+    if let Some(world) = env::world::here() {
+        return Worker { name: name(), identity: world.process().identity };
+    }
     static THIS: LazyLock<Worker> = LazyLock::new(|| Worker { name: name(), identity: random_identity() });
-    &THIS
+    THIS.clone()
 }
 
 fn name() -> String {

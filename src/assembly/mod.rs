@@ -17,7 +17,7 @@ mod stores;
 mod streams;
 
 pub use checks::check_connections;
-pub use parts::{folder, names, scope};
+pub use parts::{Network, folder, names, scope};
 pub use pipelines::pipelines;
 pub use stores::{open_scratch, open_stores};
 pub use streams::{open_stream, open_stream_with_pairs, open_to_archive};

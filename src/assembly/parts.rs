@@ -15,19 +15,39 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// The ways to the servers: the client libraries, or a simulator's doubles of the servers.
+#[derive(Clone)]
+pub struct Network {
+    /// To ensembles.
+    pub ensembles: Arc<dyn zookeeper::session::Ensemble>,
+    /// To Redis servers.
+    pub servers: Arc<dyn redis::line::Dial>,
+}
+
+impl Default for Network {
+    fn default() -> Network {
+        Network { ensembles: Arc::new(zookeeper::RealEnsemble), servers: Arc::new(redis::Client) }
+    }
+}
+
 /// The connections that the pipelines of one process share.
 #[derive(Default)]
 pub(super) struct Connections {
+    network: Network,
     ensembles: Mutex<Map<zookeeper::Access, Arc<zookeeper::Sessions>>>,
     servers: Mutex<Map<redis::Access, Arc<redis::Server>>>,
 }
 
 impl Connections {
+    pub(super) fn over(network: Network) -> Connections {
+        Connections { network, ..Connections::default() }
+    }
+
     /// The sessions of all pipelines that reach an ensemble in the same way.
     fn sessions(&self, access: zookeeper::Access) -> Arc<zookeeper::Sessions> {
         let mut all = self.ensembles.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = all.entry(access).or_insert_with_key(|access| {
-            Arc::new(zookeeper::Sessions::new(access.clone(), Arc::new(zookeeper::RealEnsemble)))
+            Arc::new(zookeeper::Sessions::new(access.clone(), Arc::clone(&self.network.ensembles)))
         });
         Arc::clone(sessions)
     }
@@ -35,9 +55,9 @@ impl Connections {
     /// The connections of all pipelines that reach a Redis in the same way.
     fn server(&self, access: redis::Access) -> Arc<redis::Server> {
         let mut all = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = all
-            .entry(access)
-            .or_insert_with_key(|access| Arc::new(redis::Server::new(access.clone(), Arc::new(redis::Client))));
+        let server = all.entry(access).or_insert_with_key(|access| {
+            Arc::new(redis::Server::new(access.clone(), Arc::clone(&self.network.servers)))
+        });
         Arc::clone(server)
     }
 }
@@ -105,7 +125,7 @@ pub(super) fn zookeeper_store(
             digest: store.digest.as_ref().map(password),
         }),
         pipeline: pipeline.name.clone(),
-        worker: worker::this().clone(),
+        worker: worker::this(),
         routes_digest: Digest::of(routes_text(pipeline).join("\n").as_bytes()).hex(),
         once,
         roots: map.roots(),

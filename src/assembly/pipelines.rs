@@ -1,6 +1,6 @@
 //! Pipelines that are ready to run. They connect, and wait for what is away, by themselves.
 
-use super::parts::{self, Connections, folder};
+use super::parts::{self, Connections, Network, folder};
 use super::streams::stream_opener;
 use crate::change::Side;
 use crate::config::model;
@@ -21,8 +21,9 @@ pub fn pipelines(
     data_dir: &Path,
     once: bool,
     metrics: &Metrics,
+    network: Network,
 ) -> Result<Vec<Arc<Pipeline>>, StartError> {
-    let connections = Connections::default();
+    let connections = Connections::over(network);
     files.iter().map(|file| assemble(file, data_dir, (&connections, once), metrics).map(Arc::new)).collect()
 }
 

@@ -1,10 +1,11 @@
 //! Names and values that are known by their hash alone.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use crate::env::random::HashKey;
+use std::hash::Hasher as _;
 use std::sync::LazyLock;
 
 /// A new key for each process, from the operating system's randomness. It never leaves it: neither hash nor key is written anywhere.
-static KEY: LazyLock<RandomState> = LazyLock::new(crate::env::random::hash_key);
+static KEY: LazyLock<HashKey> = LazyLock::new(HashKey::new);
 
 /// What stands for a name (or a value) where keeping the name itself would cost too much memory: equal hashes mean equal names.
 ///
@@ -37,7 +38,7 @@ impl KeyedHash {
     fn of_parts(parts: &[Option<&[u8]>]) -> KeyedHash {
         // Two hashes of one key over different beginnings: each looks random to whoever does not know the key.
         let [first, second] = [0_u8, 1].map(|beginning| {
-            let mut hasher = KEY.build_hasher();
+            let mut hasher = KEY.hasher();
             hasher.write_u8(beginning);
             for part in parts {
                 hasher.write_u64(part.map_or(u64::MAX, |part| part.len() as u64));

@@ -8,21 +8,24 @@
     reason = "here the world's clock is asked, and nowhere else"
 )]
 
+use super::world;
+use futures::future::Either;
 use std::ops::{Add, AddAssign, Sub};
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
 /// A moment of a clock that nobody sets, counted from when it was first asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(Duration);
 
 impl Instant {
     /// This moment.
     #[must_use]
     pub fn now() -> Instant {
-        Instant(START.elapsed())
+        Instant(world::here().map_or_else(|| START.elapsed(), |world| world.now()))
     }
 
     /// What has passed since.
@@ -65,7 +68,10 @@ impl Sub for Instant {
 /// What the machine's clock shows, since 1970 in UTC; zero if it is set to a time before.
 #[must_use]
 pub fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    match world::here() {
+        Some(world) => world.unix_time(),
+        None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+    }
 }
 
 /// As [`unix_time`], in milliseconds.
@@ -76,7 +82,10 @@ pub fn unix_ms() -> i64 {
 
 /// Waits so long. May be dropped at any time.
 pub fn sleep(time: Duration) -> impl Future<Output = ()> + Send {
-    tokio::time::sleep(time)
+    match world::here() {
+        Some(world) => Either::Right(world.sleep(time)),
+        None => Either::Left(tokio::time::sleep(time)),
+    }
 }
 
 /// Waits until then.
@@ -93,7 +102,11 @@ pub struct TimedOut;
 /// # Errors
 /// There was none in time.
 pub async fn timeout<F: Future>(time: Duration, answer: F) -> Result<F::Output, TimedOut> {
-    tokio::time::timeout(time, answer).await.map_err(|_| TimedOut)
+    let answer = pin!(answer);
+    match futures::future::select(answer, pin!(sleep(time))).await {
+        Either::Left((answer, _)) => Ok(answer),
+        Either::Right(_) => Err(TimedOut),
+    }
 }
 
 /// As [`timeout`], until then.

@@ -4,6 +4,7 @@
 //!   clock     what time it is, and waiting         random    numbers that nobody can foretell, and tables keyed with them
 //!   tasks     what runs beside what                process   who this process is, and whether another one lives
 //!   disk      files and folders                    dial      connections to servers, and the sockets that are listened on
+//!   world     the world of a simulator, in place of this machine's
 //! ```
 //!
 //! Free functions instead of a handle that everybody passes on: whoever needs the time is often ten calls below whoever could
@@ -19,6 +20,7 @@ pub(crate) mod private;
 pub mod process;
 pub mod random;
 pub mod tasks;
+pub mod world;
 
 pub use clock::{Instant, sleep, sleep_until, timeout, timeout_at, unix_ms, unix_time};
 pub use locked::lock;

@@ -4,6 +4,7 @@
 //! closed when the folder is used again ([`folder`]).
 #![expect(clippy::disallowed_methods, reason = "here the disk is asked")]
 
+use super::disk;
 use rustix::fs::Mode;
 use std::fs::{self, Permissions};
 use std::io;
@@ -24,7 +25,10 @@ pub(crate) fn close() {
 /// # Errors
 /// If it cannot be made.
 pub(crate) fn folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)?;
+    disk::make_folder(disk::here().as_ref(), path)?;
+    if super::world::here().is_some() {
+        return Ok(());
+    }
     if let Err(error) = close_all(path) {
         let folder = path.display();
         tracing::warn!(

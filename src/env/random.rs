@@ -5,15 +5,17 @@
     reason = "here randomness is asked for, and nowhere else"
 )]
 
+use super::world;
 use foldhash::fast::{FixedState, FoldHasher};
-use std::hash::{BuildHasher, Hasher as _};
+use std::hash::{BuildHasher, DefaultHasher, Hasher as _, RandomState};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A number that is another one at each call.
 #[must_use]
 pub fn number() -> u64 {
     // Keyed by the operating system, and each with another key than the one before.
-    std::hash::RandomState::new().build_hasher().finish()
+    world::here().map_or_else(|| RandomState::new().build_hasher().finish(), |world| world.number())
 }
 
 /// A part of one: at least 0, below 1.
@@ -23,13 +25,41 @@ pub fn fraction() -> f64 {
     (number() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// A key for hashes that others must not be able to foretell, another one at each call.
-#[must_use]
-pub fn hash_key() -> std::hash::RandomState {
-    std::hash::RandomState::new()
+/// Whether the keys below are known, which a simulator needs so that each of its processes does the same.
+static KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// The keys of this process' hashes are known from here on. Called before anything is hashed, by a simulator: names that were made to
+/// meet would meet.
+pub fn know_keys() {
+    KNOWN.store(true, Ordering::Relaxed);
 }
 
-static KEY: LazyLock<FixedState> = LazyLock::new(|| FixedState::with_seed(number()));
+/// A key for hashes that others must not be able to foretell.
+#[derive(Debug)]
+pub struct HashKey(Option<RandomState>);
+
+impl HashKey {
+    /// Another one at each call.
+    #[must_use]
+    pub fn new() -> HashKey {
+        HashKey((!KNOWN.load(Ordering::Relaxed)).then(RandomState::new))
+    }
+
+    /// Begins a hash (SipHash).
+    #[must_use]
+    pub fn hasher(&self) -> DefaultHasher {
+        self.0.as_ref().map_or_else(DefaultHasher::new, BuildHasher::build_hasher)
+    }
+}
+
+impl Default for HashKey {
+    fn default() -> HashKey {
+        HashKey::new()
+    }
+}
+
+static KEY: LazyLock<FixedState> =
+    LazyLock::new(|| FixedState::with_seed(if KNOWN.load(Ordering::Relaxed) { 1 } else { number() }));
 
 /// Hashes with one key for the whole process, which is another one in each: names are chosen by whoever writes to the stores, and must
 /// not be able to meet on purpose.

@@ -258,7 +258,8 @@ impl Pipeline {
 
 /// The identity that the other store had, as this one remembers it, or a new one.
 fn formerly(by: &Ties) -> String {
-    by.other.as_ref().map_or_else(random_identity, |known| known.identity.clone())
+    let known = by.other.as_ref().map(|known| known.identity.clone());
+    known.filter(|identity| !identity.is_empty()).unwrap_or_else(random_identity)
 }
 
 impl Pipeline {

@@ -26,6 +26,7 @@ use super::stores::{Owned, Stores, begin_stream};
 use super::unheard::Unheard;
 use crate::change::Side;
 use crate::env::{self, Instant, lock};
+use crate::failpoint::mark;
 use crate::route::RouteMap;
 use crate::store::{Claim, FailureKind, Lost, Remembered, StoreError};
 use crate::stream::{Stream, StreamError};
@@ -189,6 +190,7 @@ impl Pipeline {
     pub(super) fn set(&self, state: PipelineState, note: &str) {
         let mut now = lock(&self.state);
         if now.state != state {
+            mark!(state.word());
             // Workers that take turns at what does not fit go from one of these to the other with each attempt.
             let takes_turns = matches!(state, PipelineState::Standby | PipelineState::Waiting);
             if !takes_turns || now.said.is_due(&format!("{state:?} {note}")) {

@@ -9,6 +9,7 @@
 //! What concerns a single pair (too large, no permission, of another type) is an answer about that pair and not an error of
 //! the call: it is quarantined where the answer is read.
 
+use crate::failpoint::mark;
 use crate::store::{FailureKind, StoreError};
 use crate::stream::StreamError;
 
@@ -25,6 +26,12 @@ pub(super) enum Remedy {
 
 /// What is done about an error of a store.
 pub(super) fn of_store(error: &StoreError) -> Remedy {
+    mark!(match error {
+        StoreError::Away(_) => "store: away",
+        StoreError::NotNow(_) => "store: not now",
+        StoreError::Fenced(_) => "store: fenced",
+        StoreError::Refused(_) => "store: refused",
+    });
     match error {
         StoreError::Away(_) | StoreError::NotNow(_) => Remedy::AskAgain,
         StoreError::Fenced(_) => Remedy::EndOwnership,

@@ -16,7 +16,7 @@ use super::settled::Settled;
 use super::spec::Route;
 use crate::change::{Change, KeyedHash, Position, Side};
 use crate::env::Instant;
-use crate::failpoint::crash_point;
+use crate::failpoint::{crash_point, mark};
 use crate::plan::{Action, KeyOp, Record, Task};
 use crate::store::LeftMilestone;
 use crate::stream::StreamError;
@@ -276,6 +276,7 @@ impl Rounds {
     fn decide(&self, pair: Loaded, decided: &mut Decided, settled: &mut Settled) {
         let Some(route) = self.spec.route(pair.hint.route) else { return self.books.dirty.finish(pair.name, None) };
         let action = pair.observed.plan(&route.policy);
+        mark!(word_of(action));
         self.books.conclusion.forget_stranded(&pair.name);
         if action != Action::Nothing {
             tracing::debug!(pair = ?pair.pair, ?action, "planned");
@@ -413,5 +414,25 @@ impl Rounds {
             let again = again.map(|again| (item.hint.with(again.news), self.pause_of(again.pause)));
             self.books.dirty.finish(item.name, again);
         }
+    }
+}
+
+/// Each arm of the plan, by a word.
+#[cfg(feature = "failpoints")]
+fn word_of(action: Action) -> &'static str {
+    match action {
+        Action::Nothing => "plan: nothing",
+        Action::Agree => "plan: agree",
+        Action::Forget => "plan: forget",
+        Action::KeepApart => "plan: keep apart",
+        Action::Leave => "plan: leave",
+        Action::ToRedis(None) => "plan: to redis",
+        Action::ToRedis(Some(_)) => "plan: to redis, conflict",
+        Action::ToZookeeper(None) => "plan: to zookeeper",
+        Action::ToZookeeper(Some(_)) => "plan: to zookeeper, conflict",
+        Action::Quarantine => "plan: quarantine",
+        Action::NotOurs => "plan: not ours",
+        Action::Lost(_) => "plan: lost",
+        Action::Record(_) => "plan: record",
     }
 }

@@ -63,9 +63,10 @@ pub struct Ties {
 pub fn difference(pipeline: &str, one: &Ties, other: &Ties) -> Option<String> {
     let differs = |store: &Ties, by: &Ties| {
         let known = by.other.as_ref()?;
-        let is_other = match store.own.identity.as_str() {
-            "" => known.part != store.own.part,
-            identity => identity != known.identity,
+        // One that has no identity, or had none, is only known by its part.
+        let is_other = match (store.own.identity.as_str(), known.identity.as_str()) {
+            ("", _) | (_, "") => known.part != store.own.part,
+            (identity, known) => identity != known,
         };
         let named = |known: &Known| match (known.identity.as_str(), known.part.as_str()) {
             ("", part) => format!("{}, {part}, no identity yet", known.address),
@@ -138,6 +139,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_store_that_had_no_identity_when_it_was_remembered_is_none_other() {
+        let one = ties("zk", "/", Some(known("", "0")));
+        assert_eq!(difference("p", &one, &ties("now", "0", None)), None);
+        assert!(difference("p", &one, &ties("now", "3", None)).is_some(), "another database");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn zookeeper_store(zookeeper: &ZooKeeper) -> ZookeeperStore {
         name: "zk".to_owned(),
         sessions: Arc::new(Sessions::new(access, Arc::new(RealEnsemble))),
         pipeline: "settings".to_owned(),
-        worker: keepstep::worker::this().clone(),
+        worker: keepstep::worker::this(),
         routes_digest: String::new(),
         once: true,
         roots: vec!["/settings".to_owned()],

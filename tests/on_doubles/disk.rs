@@ -265,3 +265,18 @@ fn a_thread_on_which_it_is_installed_sees_no_other_disk() {
     drop(installed);
     assert_eq!(disk::read_to_string(&path).unwrap(), "real");
 }
+
+#[test]
+fn what_is_synced_in_a_folder_that_was_made_is_there_after_a_power_loss() {
+    for seed in 0..200 {
+        let mut rng = Rng::with_seed(seed);
+        let data = VolatileDisk::new(&Image::from([folder("/var")]), move |bound| rng.u64(..bound));
+        let (deep, disk) = (Path::new("/var/data/pipeline/stream"), Arc::new(data.clone()) as Arc<dyn Disk>);
+        disk::make_folder(disk.as_ref(), deep).unwrap();
+        let file = disk.open(&deep.join("1.log"), Open::Create).unwrap();
+        file.write_at(b"record", 0).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir(deep).unwrap();
+        assert_eq!(data.cut_power().get(&deep.join("1.log")), Some(&Left::File(b"record".to_vec())), "seed {seed}");
+    }
+}

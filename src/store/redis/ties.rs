@@ -4,7 +4,7 @@ use super::database::Database;
 use super::line::cmd;
 use super::reply;
 use crate::env::lock;
-use crate::store::{Known, StoreError, Ties};
+use crate::store::{FailureKind, Known, StoreError, Ties};
 use serde::{Deserialize, Serialize};
 
 /// Made once and never written again. Two colons, as for all that no pipeline owns alone: no
@@ -48,13 +48,21 @@ pub(super) async fn look(database: &Database) -> Result<Ties, StoreError> {
     })
 }
 
-/// Gives the database this identity, unless somebody was quicker.
+/// Gives the database this identity, unless somebody was quicker; answers the one that it has.
 pub(super) async fn identify(database: &Database, identity: &str) -> Result<String, StoreError> {
     let (mut set, mut get) = (cmd("SET"), cmd("GET"));
     set.arg(IDENTITY).arg(identity).arg("NX");
     get.arg(IDENTITY);
     database.command(&set).await?;
-    Ok(reply::text(Some(database.command(&get).await?)))
+    match reply::text(Some(database.command(&get).await?)) {
+        // A flush or a swap came between the two. Without an identity nothing is remembered: what has none is any store.
+        none if none.is_empty() => {
+            let place = database.place();
+            let text = format!("{place} lost its data while its identity was written");
+            Err(StoreError::not_now(FailureKind::Identity, text))
+        }
+        identity => Ok(identity),
+    }
 }
 
 pub(super) async fn tie(database: &Database, zookeeper: Known) -> Result<(), StoreError> {

@@ -38,6 +38,7 @@ mod steps;
 mod writer;
 
 pub use steps::{CompactorSteps, Step, WriterSteps};
+use steps::{Requests, Stepping};
 
 use super::{CompleteThrough, ExistingPairs, Extent, Latest, ReadBatch, Recorded, Retention, Stream, StreamError};
 use crate::change::{Change, KeyedHash, Op, Pair, Position};
@@ -52,7 +53,6 @@ use log::Log;
 use options::Options;
 use query::Missed;
 use std::path::Path;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -94,9 +94,11 @@ struct Reading {
 struct Writing {
     queue: Arc<Semaphore>,
     /// Dropped first, so that the writer ends.
-    requests: Option<SyncSender<writer::Request>>,
+    requests: Option<Requests>,
     compactor: Arc<compact::Compactor>,
     threads: Vec<JoinHandle<()>>,
+    /// In a simulator, which has no threads.
+    steps: Option<Stepping>,
 }
 
 impl Drop for Writing {
@@ -106,6 +108,9 @@ impl Drop for Writing {
         for thread in self.threads.drain(..) {
             // It cannot panic; if it did, what it acknowledged is durable all the same.
             let _ = thread.join();
+        }
+        if let Some(steps) = self.steps.take() {
+            steps.end();
         }
     }
 }
@@ -141,6 +146,11 @@ impl EmbeddedStream {
         let failed =
             |error: std::io::Error| StreamError::Unavailable(format!("a thread could not be started: {error}"));
         if let Some(writing) = &mut stream.writing {
+            if env::world::here().is_some() {
+                let woken = writing.requests.iter().map(Requests::woken).next().unwrap_or_default();
+                writing.steps = Some(Stepping::begin(writer, compactor, woken));
+                return Ok(stream);
+            }
             writing.threads.push(env::tasks::thread("stream-write", move || writer.run()).map_err(failed)?);
             writing.threads.push(env::tasks::thread("stream-compact", move || compactor.run()).map_err(failed)?);
         }
@@ -157,9 +167,10 @@ impl EmbeddedStream {
         let (requests, received) = std::sync::mpsc::sync_channel(REQUESTS);
         let writing = Writing {
             queue: Arc::new(Semaphore::new(QUEUE_BYTES / QUEUE_UNIT)),
-            requests: Some(requests),
+            requests: Some(Requests::new(requests)),
             compactor: Arc::clone(&compactor),
             threads: Vec::new(),
+            steps: None,
         };
         let reading = Reading { log: Arc::clone(&log), follows: false, refreshing: Mutex::default() };
         let stream = EmbeddedStream { log, writing: Some(writing), reading: Arc::new(reading) };
@@ -218,8 +229,11 @@ impl EmbeddedStream {
         self.reading.answer(|log| query::latest(log, pair))
     }
 
-    #[cfg(test)]
-    fn read_now(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
+    /// As [`Stream::read`], on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_here(&self, from: Position, limit: usize, bytes: usize) -> Result<ReadBatch, StreamError> {
         self.reading.answer(|log| query::read(log, from, limit, bytes))
     }
 

@@ -3,16 +3,17 @@
 //!
 //! ```text
 //!   a worker       a thread each: steps, and between them it waits for requests, or to be woken
-//!   a simulator    calls `step` whenever it likes, on its own thread
+//!   a simulator    a task steps when it is woken, after a delay that the simulator draws
 //! ```
 
 use super::compact::Compactor;
 use super::writer::{Request, Writer};
-use crate::env::Instant;
+use crate::env::{self, Instant, lock};
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// What a step of the writer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,5 +105,80 @@ impl CompactorSteps {
     /// Steps when woken and once in a while, until the stream is dropped.
     pub(super) fn run(&self) {
         self.0.run();
+    }
+}
+
+/// The queue to the writer. A thread waits at its other end; a task is woken.
+pub(super) struct Requests {
+    queue: SyncSender<Request>,
+    woken: Arc<Notify>,
+}
+
+impl Requests {
+    pub(super) fn new(queue: SyncSender<Request>) -> Requests {
+        Requests { queue, woken: Arc::default() }
+    }
+
+    /// Queues one; waits while the queue is full.
+    pub(super) fn send(&self, request: Request) -> Result<(), SendError<Request>> {
+        self.queue.send(request)?;
+        self.woken.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn woken(&self) -> Arc<Notify> {
+        Arc::clone(&self.woken)
+    }
+}
+
+/// How often a simulator lets the compactor look: retention is counted in minutes at least.
+const COMPACTING: Duration = Duration::from_secs(10);
+
+/// The tasks of a simulator in place of the threads.
+pub(super) struct Stepping {
+    writer: Arc<Mutex<WriterSteps>>,
+    tasks: [env::Task<()>; 2],
+}
+
+impl Stepping {
+    pub(super) fn begin(writer: WriterSteps, compactor: CompactorSteps, woken: Arc<Notify>) -> Stepping {
+        let period = writer.period;
+        let writer = Arc::new(Mutex::new(writer));
+        let stepped = Arc::clone(&writer);
+        let write = async move {
+            loop {
+                turn_of_a_thread().await;
+                let step = lock(&stepped).step();
+                match step {
+                    Step::Served => {}
+                    Step::Ended => return,
+                    Step::Idle => {
+                        let _ = env::timeout(period, woken.notified()).await;
+                    }
+                }
+            }
+        };
+        let compact = async move {
+            loop {
+                env::sleep(COMPACTING).await;
+                while compactor.step().unwrap_or(false) {
+                    turn_of_a_thread().await;
+                }
+            }
+        };
+        Stepping { writer, tasks: [env::spawn(write), env::spawn(compact)] }
+    }
+
+    /// What was asked for is done. The queue is closed.
+    pub(super) fn end(self) {
+        self.tasks.iter().for_each(env::Task::abort);
+        let mut writer = lock(&self.writer);
+        while writer.step() != Step::Ended {}
+    }
+}
+
+async fn turn_of_a_thread() {
+    if let Some(world) = env::world::here() {
+        world.turn_of_a_thread().await;
     }
 }

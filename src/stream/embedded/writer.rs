@@ -35,11 +35,11 @@ use super::segment::{self, Segment};
 use super::{compact, complete, recover_tail};
 use crate::change::{KeyedHash, Position};
 use crate::codec;
-use crate::env::disk::{Disk, File, Identity, Open};
+use crate::env::disk::{Disk, File, Identity, Open, make_folder};
 use crate::failpoint::crash_point;
 use crate::stream::{CompleteThrough, StreamError};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -91,15 +91,6 @@ pub(super) struct Writer {
     broken: bool,
 }
 
-/// Makes the directory if there is none, and its name durable.
-fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<(), StreamError> {
-    let made = disk.create_dir_all(dir).and_then(|()| match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent),
-        _ => Ok(()),
-    });
-    made.map_err(|e| unavailable(dir, &e))
-}
-
 impl Writer {
     /// Takes the lock, loads the directory and makes it ready to be appended to.
     pub fn open(
@@ -108,7 +99,7 @@ impl Writer {
         options: Options,
     ) -> Result<(Writer, Arc<Log>, Arc<compact::Compactor>), StreamError> {
         let disk = Arc::clone(&options.files.disk);
-        make_dir(disk.as_ref(), &dir)?;
+        make_folder(disk.as_ref(), &dir).map_err(|error| unavailable(&dir, &error))?;
         let lock = OwnerLock::acquire(disk.as_ref(), &dir, holder)?;
         let log = Arc::new(Log::new(dir, options.files.clone(), super::log::State::default()));
         let compactor = Arc::new(compact::Compactor::new(Arc::clone(&log), options.clone()));
@@ -388,7 +379,7 @@ impl Writer {
     /// are there now, if any, and goes on behind the positions that were given out already.
     fn begin_anew(&mut self) -> Result<(), StreamError> {
         let dir = self.log.dir.clone();
-        make_dir(self.disk.as_ref(), &dir)?;
+        make_folder(self.disk.as_ref(), &dir).map_err(|error| unavailable(&dir, &error))?;
         if !self.lock.in_place(self.disk.as_ref()) {
             self.lock = OwnerLock::acquire(self.disk.as_ref(), &dir, &self.holder)?;
         }

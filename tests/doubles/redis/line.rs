@@ -79,6 +79,21 @@ impl Double {
         result
     }
 
+    /// Looks at the server.
+    pub fn look<T>(&self, look: impl FnOnce(&Server) -> T) -> T {
+        look(&self.world().server)
+    }
+
+    /// What its clock shows from here on.
+    pub fn set_clock(&self, now_ms: i64) {
+        self.world().server.now_ms = now_ms;
+    }
+
+    /// No fault that was planned happens any more.
+    pub fn forgive(&self) {
+        self.world().plans.clear();
+    }
+
     /// Lets the next command of this name meet a fault, after so many others.
     pub fn plan(&self, name: &str, after: usize, fault: Fault) {
         self.world().plans.push(Plan { name: name.to_owned(), after, fault });

@@ -99,6 +99,8 @@ pub struct Server {
     /// `CONFIG RESETSTAT` was called since the start.
     pub(super) is_reset: bool,
     pub(super) offset: i64,
+    /// How often anything was changed, for whoever looks what it was.
+    pub changes: u64,
     /// SCAN answers one key of the page before once more.
     pub scan_repeats: bool,
     pub kindness: Option<Kindness>,
@@ -131,6 +133,7 @@ impl Default for Server {
             evicted: 0,
             is_reset: false,
             offset: 0,
+            changes: 0,
             scan_repeats: false,
             kindness: None,
         }
@@ -246,6 +249,12 @@ impl Server {
         self.databases[database].get(key)
     }
 
+    /// Whether a key is there whose time has come.
+    pub fn is_due(&self, database: usize, key: &[u8], now_ms: i64) -> bool {
+        let entry = self.databases[database].get(key);
+        entry.is_some_and(|entry| entry.expires_ms.is_some_and(|at| at < now_ms))
+    }
+
     pub fn run_id(&self) -> String {
         format!("{:040x}", self.run)
     }
@@ -352,6 +361,7 @@ impl Server {
 
     /// The value, the type or the expiry of a key was changed.
     pub(super) fn changed(&mut self, key: &[u8]) {
+        self.changes += 1;
         self.offset += i64::from(self.offset != 0);
         for connection in &mut self.connections {
             let tracked = connection.tracked.iter().flatten();
@@ -362,6 +372,7 @@ impl Server {
 
     /// Some database was flushed: whoever tracks is told, whatever database it was.
     pub(super) fn flushed(&mut self) {
+        self.changes += 1;
         for connection in self.connections.iter_mut().filter(|connection| connection.is_open) {
             if connection.tracked.is_some() {
                 connection.sent.push_back(Sent::Push(Push::Invalidate(None)));

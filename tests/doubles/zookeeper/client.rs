@@ -16,7 +16,7 @@ use keepstep::store::zookeeper::session::{
     Access, Answer, Ensemble as Seam, Error, Session, SessionState, Stat, WatchedEvent,
 };
 use sha1::Digest as _;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -61,6 +61,8 @@ struct World {
     /// The server to which clients connect.
     place: usize,
     accepts: bool,
+    /// Sessions whose clients reach no server.
+    cut_off: BTreeSet<i64>,
     scripted: Vec<Scripted>,
     clients: BTreeMap<u64, Client>,
     next_id: u64,
@@ -270,6 +272,9 @@ impl World {
 
     fn reconnect(&mut self, id: u64) -> bool {
         let Some(client) = self.clients.get_mut(&id).filter(|_| self.accepts) else { return false };
+        if self.cut_off.contains(&client.session) {
+            return false;
+        }
         let taken = self.ensemble.reopen(self.place, client.session, client.seen_zxid, client.who.clone());
         let connection = match taken {
             Ok(connection) => connection,
@@ -323,6 +328,7 @@ impl DoubleEnsemble {
             lags: vec![Lag::None; settings.servers],
             place: 0,
             accepts: true,
+            cut_off: BTreeSet::new(),
             scripted: Vec::new(),
             clients: BTreeMap::new(),
             next_id: 0,
@@ -438,6 +444,28 @@ impl DoubleEnsemble {
     /// As [`DoubleEnsemble::fail`] once; then connections are refused.
     pub fn fail_and_refuse(&self, fault: Fault, when: impl FnMut(&Request) -> bool + Send + 'static) {
         self.world().scripted.push(Scripted { fault, when: Box::new(when), left: 1, refuses: true });
+    }
+
+    /// No fault that was scripted happens any more.
+    pub fn forgive(&self) {
+        self.world().scripted.clear();
+    }
+
+    /// The client of this session reaches no server, or it reaches them again.
+    pub fn cut_off(&self, session: i64, is_cut_off: bool) {
+        let mut world = self.world();
+        if is_cut_off {
+            world.cut_off.insert(session);
+        } else {
+            world.cut_off.remove(&session);
+        }
+        drop(world);
+        if is_cut_off { self.cut(session) } else { self.accept_connections() }
+    }
+
+    /// Looks at the ensemble.
+    pub fn look<T>(&self, look: impl FnOnce(&Ensemble) -> T) -> T {
+        look(&self.world().ensemble)
     }
 
     /// How many of the faults that were scripted have not happened.

@@ -76,7 +76,7 @@ fn a_damaged_log_opens_tells_what_it_lost_and_takes_records() {
         let mut positions = Vec::new();
         let mut from = 1;
         while from <= stream.extent().last {
-            let batch = stream.read_now(from, 7, usize::MAX).unwrap();
+            let batch = stream.read_here(from, 7, usize::MAX).unwrap();
             told.extend(batch.damaged);
             for record in batch.records {
                 assert_eq!(record.change, change(record.position - 1, START_MS, &format!("v{}", record.position - 1)));
@@ -189,7 +189,7 @@ fn a_record_that_rots_while_the_stream_is_open_is_forgotten_not_delivered() {
     let middle = bytes.len() / 2;
     *bytes.get_mut(middle).unwrap() ^= 1;
     bench.put(&path, &bytes);
-    let batch = stream.read_now(1, 100, usize::MAX).unwrap();
+    let batch = stream.read_here(1, 100, usize::MAX).unwrap();
     assert_eq!((batch.records.len(), batch.damaged.len(), batch.next), (9, 1, 11));
     let lost: Vec<u64> = (0..10).filter(|i| stream.newest_record(&pair_of(*i)).unwrap().is_none()).collect();
     assert_eq!(lost.len(), 1);
@@ -222,7 +222,7 @@ fn a_record_of_an_unknown_schema_is_told_and_passed() {
     bytes.get_mut(at..at + raw.len()).unwrap().copy_from_slice(&raw);
     bench.put(&path, bytes);
     let stream = bench.open();
-    let batch = stream.read_now(1, 100, usize::MAX).unwrap();
+    let batch = stream.read_here(1, 100, usize::MAX).unwrap();
     assert_eq!(batch.records.iter().map(|record| record.position).collect::<Vec<_>>(), [1, 3]);
     assert!(batch.damaged.iter().any(|sentence| sentence.contains("unknown schema")), "{:?}", batch.damaged);
 }

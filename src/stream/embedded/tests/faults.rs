@@ -246,7 +246,7 @@ fn of_a_large_segment_the_last_write_moves_to_a_file_of_the_opening_and_nothing_
         assert_eq!(bench.segments(), [found.clone(), segment::path_of(&bench.path(), 11)], "opening {opening}");
         for stream in [&stream, &reader, &bench_reopened(&bench)] {
             assert_eq!(everything(stream), expected, "opening {opening}");
-            assert_eq!(stream.read_now(12, 1, usize::MAX).unwrap().records.first().unwrap().position, 12);
+            assert_eq!(stream.read_here(12, 1, usize::MAX).unwrap().records.first().unwrap().position, 12);
             for (position, change) in expected.iter().skip(8) {
                 let newest = stream.newest_record(&change.pair).unwrap().unwrap();
                 assert_eq!((newest.position, &newest.change), (*position, change));

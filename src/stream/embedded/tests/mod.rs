@@ -157,7 +157,7 @@ fn everything(stream: &EmbeddedStream) -> Vec<(Position, Change)> {
     let mut all = Vec::new();
     let mut from = 0;
     loop {
-        let batch = stream.read_now(from, 7, usize::MAX).unwrap();
+        let batch = stream.read_here(from, 7, usize::MAX).unwrap();
         if batch.records.is_empty() && batch.damaged.is_empty() {
             return all;
         }
@@ -224,16 +224,16 @@ fn a_read_respects_its_limits_but_always_answers_with_something() {
     let bench = Bench::new(3_000);
     let stream = bench.open();
     append(&stream, (0..40).map(|i| change(i, START_MS, "0123456789")).collect()).unwrap();
-    let batch = stream.read_now(5, 3, usize::MAX).unwrap();
+    let batch = stream.read_here(5, 3, usize::MAX).unwrap();
     assert_eq!(batch.records.iter().map(|record| record.position).collect::<Vec<_>>(), [5, 6, 7]);
     assert_eq!(batch.next, 8);
-    assert_eq!(stream.read_now(1, 100, 1).unwrap().records.len(), 1);
-    assert_eq!(stream.read_now(1, 0, usize::MAX).unwrap().records.len(), 1);
+    assert_eq!(stream.read_here(1, 100, 1).unwrap().records.len(), 1);
+    assert_eq!(stream.read_here(1, 0, usize::MAX).unwrap().records.len(), 1);
     let size = 200;
-    assert!((1..5).contains(&stream.read_now(1, 100, size).unwrap().records.len()));
-    let none = stream.read_now(41, 100, usize::MAX).unwrap();
+    assert!((1..5).contains(&stream.read_here(1, 100, size).unwrap().records.len()));
+    let none = stream.read_here(41, 100, usize::MAX).unwrap();
     assert_eq!((none.records.len(), none.next), (0, 41));
-    assert_eq!(stream.read_now(900, 100, usize::MAX).unwrap().next, 900);
+    assert_eq!(stream.read_here(900, 100, usize::MAX).unwrap().next, 900);
 }
 
 #[test]

@@ -296,7 +296,7 @@ impl Plant {
 fn read_all(stream: &EmbeddedStream) -> Option<Vec<(Position, Change)>> {
     let (mut all, mut from) = (Vec::new(), 0);
     loop {
-        let batch = stream.read_now(from, 7, usize::MAX).ok()?;
+        let batch = stream.read_here(from, 7, usize::MAX).ok()?;
         if batch.records.is_empty() && batch.damaged.is_empty() {
             return Some(all);
         }

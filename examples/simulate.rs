@@ -1,0 +1,139 @@
+//! Plays seeds of the simulator, on every processor, until there are so many or one fails.
+//!
+//! ```text
+//! cargo run --profile simulate --features failpoints --example simulate -- --seeds 1000000
+//! cargo run --profile simulate --features failpoints --example simulate -- --play 4711            what happened, in full
+//! cargo run --profile simulate --features failpoints --example simulate -- --shrink 4711          a short story of a seed that fails
+//! ```
+//!
+//! `--from N` begins with another seed, `--threads N` uses so many processors, `--failures N` goes on until so many seeds have failed.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it plays seeds, in the real world")]
+
+use keepstep_simulator::plan::Story;
+use keepstep_simulator::play::{Outcome, play};
+use keepstep_simulator::shrink::shrink;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
+struct Asked {
+    from: u64,
+    seeds: u64,
+    threads: usize,
+    failures: u64,
+}
+
+fn main() -> ExitCode {
+    keepstep::env::random::know_keys();
+    let mut asked = Asked { from: 0, seeds: 1000, threads: 2, failures: 1 };
+    if let Ok(processors) = std::thread::available_parallelism() {
+        asked.threads = processors.get();
+    }
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap_or_default();
+        let number = value.parse::<u64>();
+        match (word.as_str(), number) {
+            ("--from", Ok(number)) => asked.from = number,
+            ("--seeds", Ok(number)) => asked.seeds = number,
+            ("--threads", Ok(number)) => asked.threads = usize::try_from(number).unwrap_or(1).max(1),
+            ("--failures", Ok(number)) => asked.failures = number,
+            ("--play", _) => {
+                log();
+                return on_story(&value, |story| show(story, &play(story)));
+            }
+            ("--shrink", _) => {
+                return on_story(&value, |story| match shrink(story) {
+                    Some((story, outcome)) => show(&story, &outcome),
+                    None => {
+                        println!("seed {story} does not fail");
+                        ExitCode::SUCCESS
+                    }
+                });
+            }
+            _ => {
+                eprintln!("{word} {value}: see the first lines of examples/simulate.rs");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    many(&asked)
+}
+
+fn on_story(text: &str, what: impl Fn(&Story) -> ExitCode) -> ExitCode {
+    match text.parse() {
+        Ok(story) => what(&story),
+        Err(error) => {
+            eprintln!("{text}: no story: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What workers and requests say, with the simulated time, as `KEEPSTEP_SIMULATE_LOG` says (`keepstep=debug`, `trace`).
+fn log() {
+    struct Simulated;
+    impl FormatTime for Simulated {
+        fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+            let now = keepstep::env::Instant::now() - keepstep::env::Instant::default();
+            write!(out, "{:10.6}", now.as_secs_f64())
+        }
+    }
+    let filter = EnvFilter::try_from_env("KEEPSTEP_SIMULATE_LOG").unwrap_or_else(|_| EnvFilter::new("keepstep=info"));
+    tracing_subscriber::fmt().with_timer(Simulated).with_ansi(false).with_env_filter(filter).with_target(false).init();
+}
+
+fn show(story: &Story, outcome: &Outcome) -> ExitCode {
+    println!("{}", story.plan().settings.file());
+    outcome.told.iter().for_each(|line| println!("{line}"));
+    println!("story {story}, trace {:032x}, {} polls", outcome.trace, outcome.polls);
+    outcome.wrong.iter().for_each(|wrong| println!("WRONG {wrong}"));
+    if outcome.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn many(asked: &Asked) -> ExitCode {
+    let begun = Instant::now();
+    let (next, failed) = (AtomicU64::new(asked.from), AtomicU64::new(0));
+    let marks: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::default();
+    let polls = AtomicU64::new(0);
+    let play_some = || {
+        while failed.load(Ordering::Relaxed) < asked.failures {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= asked.from + asked.seeds {
+                return;
+            }
+            let outcome = play(&Story::of(seed));
+            polls.fetch_add(outcome.polls, Ordering::Relaxed);
+            if !outcome.wrong.is_empty() {
+                failed.fetch_add(1, Ordering::Relaxed);
+                let wrong: Vec<String> = outcome.wrong.iter().take(3).cloned().collect();
+                println!("seed {seed}: {}", wrong.join("\n    "));
+            }
+            let Ok(mut marks) = marks.lock() else { return };
+            for (mark, count) in outcome.marks {
+                let (seeds, all) = marks.entry(mark).or_default();
+                *seeds += 1;
+                *all += count;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..asked.threads {
+            scope.spawn(play_some);
+        }
+    });
+    let played = next.load(Ordering::Relaxed).min(asked.from + asked.seeds) - asked.from;
+    println!("{:>8} {:>10}  what has happened", "seeds", "times");
+    if let Ok(marks) = marks.lock() {
+        marks.iter().for_each(|(mark, (seeds, times))| println!("{seeds:>8} {times:>10}  {mark}"));
+    }
+    let (failed, seconds) = (failed.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
+    let (per_second, polls) = (played as f64 / seconds, polls.load(Ordering::Relaxed));
+    println!("{played} seeds in {seconds:.1} s, {per_second:.1} a second, {polls} polls; {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

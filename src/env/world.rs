@@ -1,0 +1,97 @@
+//! A world of a simulator, in place of this machine's: for the thread that entered it, and for nobody else.
+//!
+//! ```text
+//!   clock, tasks, random, process, failpoint  --here()-->  a World, where the thread has entered one
+//!                                             \-------->  this machine
+//! ```
+//!
+//! A disk is installed for the thread as well, for as long as a process has its turn ([`super::disk::install`]). A worker has no world: one look at a variable of the thread is what this costs it.
+
+use futures::future::BoxFuture;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The process that the thread plays now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number on its machine.
+    pub id: u32,
+    /// The name of its machine.
+    pub host: String,
+    /// As [`super::process::machine`].
+    pub machine: String,
+    /// As `worker::Worker::identity`; the same for as long as the process lives.
+    pub identity: String,
+}
+
+/// A task that was begun.
+pub trait Running: Send + Sync {
+    /// Drops it where it next waits.
+    fn abort(&self);
+    /// Whether it has ended, or was dropped.
+    fn has_ended(&self) -> bool;
+}
+
+/// What a simulator has in place of this machine. Each method answers for the process whose task is polled just now.
+pub trait World: Send + Sync {
+    /// The clock that nobody sets.
+    fn now(&self) -> Duration;
+
+    /// What the machine's clock shows, since 1970 in UTC.
+    fn unix_time(&self) -> Duration;
+
+    /// Resolves after so long, not before it was polled once.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
+
+    /// Begins a task.
+    fn spawn(&self, work: BoxFuture<'static, ()>) -> Arc<dyn Running>;
+
+    /// Resolves when a thread that blocks would have come to its turn.
+    fn turn_of_a_thread(&self) -> BoxFuture<'static, ()>;
+
+    /// Another number at each call.
+    fn number(&self) -> u64;
+
+    /// The process.
+    fn process(&self) -> Process;
+
+    /// Whether no process of this number lives on its machine.
+    fn is_gone(&self, pid: i32) -> bool;
+
+    /// The process has come to a named point of its code (`crate::failpoint`).
+    fn reached(&self, point: &'static str);
+
+    /// A task has panicked, and said so.
+    fn panicked(&self, said: &str);
+}
+
+thread_local! {
+    static ENTERED: RefCell<Option<Arc<dyn World>>> = const { RefCell::new(None) };
+}
+
+/// The world that this thread has entered, if any.
+#[must_use]
+pub fn here() -> Option<Arc<dyn World>> {
+    ENTERED.with_borrow(Clone::clone)
+}
+
+/// The thread is in the world before again when this is dropped, on the same thread.
+#[must_use]
+pub struct Entered {
+    before: Option<Arc<dyn World>>,
+    /// It must not go to another thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// From here on this world is the thread's.
+pub fn enter(world: Arc<dyn World>) -> Entered {
+    Entered { before: ENTERED.replace(Some(world)), _thread: PhantomData }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        ENTERED.set(self.before.take());
+    }
+}

@@ -1,0 +1,161 @@
+//! Seeds of the simulator (`tests/simulator`): the shipped worker on doubles of ZooKeeper, Redis and the disk. Many more:
+//! `cargo run --profile simulate --features failpoints --example simulate -- --seeds 1000000`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keepstep_simulator::plan::Story;
+use keepstep_simulator::play::play;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many seeds are played here.
+const SEEDS: u64 = 1000;
+
+/// What the sample must meet, all of it. A fault is counted where it had an effect.
+const MARKS: &[&str] = &[
+    "c1-hint-taken",
+    "c4-observed",
+    "c5-recorded",
+    "c7-znodes-written",
+    "c7-sidecars-written",
+    "c8-keys-written",
+    "c10-journal-completed",
+    "c12-all-compared",
+    "c16-watermark-advanced",
+    "command: approve done",
+    "command: pause done",
+    "command: reconcile done",
+    "command: resume done",
+    "connecting",
+    "disk: full",
+    "disk: sync refused",
+    "live",
+    "machine: clock stepped",
+    "machine: lost its power",
+    "network: refused",
+    "network: silent",
+    "network: stalled",
+    "plan: agree",
+    "plan: forget",
+    "plan: keep apart",
+    "plan: lost",
+    "plan: nothing",
+    "plan: to redis",
+    "plan: to redis, conflict",
+    "plan: to zookeeper",
+    "plan: to zookeeper, conflict",
+    "redis: cut",
+    "redis: databases swapped",
+    "redis: evicted",
+    "redis: flushed",
+    "redis: lost a command",
+    "redis: lost an answer",
+    "redis: refused for the moment",
+    "redis: restarted",
+    "redis: restarted empty",
+    "redis: restarted with an older copy",
+    "redis: statistics reset",
+    "rest",
+    "snapshotting",
+    "standby",
+    "store: away",
+    "store: fenced",
+    "store: not now",
+    "waiting",
+    "worker: frozen",
+    "worker: killed",
+    "worker: stopped",
+    "zookeeper: cut",
+    "zookeeper: emptied",
+    "zookeeper: lost a request",
+    "zookeeper: lost an answer",
+    "zookeeper: restored from a copy",
+    "zookeeper: session expired",
+];
+
+/// Stories that have failed, each with what it found. A story belongs to the generator of its time: where that changes, it is one more
+/// seed.
+const STORIES: &[&str] = &[
+    // A power loss took the pipeline's folder, and the stream with it: only the name of the innermost folder was synced.
+    "69/4:25,26,31,45",
+    // A swap between the two commands that give Redis its identity: an empty one was remembered, and every start was refused.
+    "550:1,34,54,55",
+    // The swap of 550 with another schedule.
+    "550:1,2,4,34,54,55",
+];
+
+fn traces() -> String {
+    keepstep::env::random::know_keys();
+    let trace = |seed| {
+        let outcome = play(&Story::of(seed));
+        format!("{seed} {:032x} {} {:?}\n", outcome.trace, outcome.polls, outcome.marks)
+    };
+    (0..20).map(trace).collect()
+}
+
+/// Says what the other test reads, where that asks for it.
+#[test]
+fn traces_of_this_process() {
+    if std::env::var_os("KEEPSTEP_SIMULATOR_TRACES").is_some() {
+        println!("{}", traces());
+    }
+}
+
+#[test]
+fn the_same_seed_does_the_same_twice_in_one_process_and_in_two() {
+    let here = traces();
+    assert_eq!(here, traces());
+    let other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "traces_of_this_process", "--nocapture"])
+        .env("KEEPSTEP_SIMULATOR_TRACES", "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&other.stdout);
+    for line in here.lines() {
+        assert!(told.contains(line), "{line}\nis not in\n{told}");
+    }
+}
+
+#[test]
+fn a_story_that_has_failed_does_not_fail_any_more() {
+    keepstep::env::random::know_keys();
+    for text in STORIES {
+        let outcome = play(&text.parse().unwrap());
+        assert!(outcome.wrong.is_empty(), "{text}\n{}\n{}", outcome.told.join("\n"), outcome.wrong.join("\n"));
+    }
+}
+
+#[test]
+fn no_seed_fails_and_together_they_meet_everything() {
+    keepstep::env::random::know_keys();
+    let next = AtomicU64::new(0);
+    let (wrong, marks) = (Mutex::new(Vec::new()), Mutex::new(BTreeMap::<String, u64>::new()));
+    let play_some = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS {
+                return;
+            }
+            let outcome = play(&Story::of(seed));
+            if !outcome.wrong.is_empty() {
+                wrong.lock().unwrap().push(format!("seed {seed}: {}", outcome.wrong.join("\n    ")));
+            }
+            let mut marks = marks.lock().unwrap();
+            outcome.marks.into_iter().for_each(|(mark, count)| *marks.entry(mark).or_default() += count);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(play_some);
+        }
+    });
+    let (wrong, marks) = (wrong.into_inner().unwrap(), marks.into_inner().unwrap());
+    assert!(
+        wrong.is_empty(),
+        "{} failed; see examples/simulate.rs for `--play` and `--shrink`\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    let missed: Vec<&&str> = MARKS.iter().filter(|mark| !marks.contains_key(**mark)).collect();
+    assert!(missed.is_empty(), "{SEEDS} seeds have not met {missed:?}; they have met {marks:#?}");
+}

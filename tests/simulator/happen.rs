@@ -1,0 +1,204 @@
+//! What each action of a plan does: to the stores as an application or a fault would, to machines and workers, to the network.
+
+use crate::network::{Store, Way};
+use crate::plan::{Action, Copied, Side, What};
+use crate::play::{Later, Play, everybody, open};
+use crate::truth::Author;
+use futures::FutureExt as _;
+use keepstep::pipeline::control::Command;
+use keepstep::store::zookeeper::session::CreateMode;
+use keepstep_doubles::redis::server;
+use std::time::Duration;
+
+impl Play {
+    pub(crate) fn act(&mut self, action: &Action) {
+        self.tell(format!("{:?}", action.what));
+        match action.what {
+            What::Set { side, pair, value } => self.set(side, pair, value),
+            What::Delete { side: Side::Zookeeper, pair } => {
+                let (path, _) = self.settings.names(pair);
+                let _ = self.application.delete(&path, None).now_or_never();
+                self.look(Author::Application);
+            }
+            What::Delete { side: Side::Redis, pair } => {
+                let (_, key) = self.settings.names(pair);
+                self.redis_run(&[b"DEL", &key]);
+                self.look(Author::Application);
+            }
+            What::Expire { pair, ms } => {
+                let (_, key) = self.settings.names(pair);
+                self.redis_run(&[b"PEXPIRE", &key, ms.to_string().as_bytes()]);
+                self.look(Author::Application);
+            }
+            What::Kill { worker } => self.kill(worker, |machine, executor| machine.kill(executor)),
+            What::KillAtPoll { worker, polls } => {
+                if let Some(process) = self.process(worker) {
+                    self.executor.kill_after(process, polls);
+                }
+            }
+            What::KillAtDisk { worker, operations } => self.machines[worker].disk.kill_after(operations),
+            What::Stop { worker } => {
+                self.machines[worker].worker.iter().for_each(|worker| worker.stop(&self.executor));
+            }
+            What::PowerLoss { worker } => {
+                self.mark("machine: lost its power");
+                self.kill(worker, |machine, executor| machine.lose_power(executor));
+            }
+            What::Freeze { worker, ms } => {
+                let Some(process) = self.process(worker) else { return };
+                self.mark("worker: frozen");
+                self.executor.freeze(process, true);
+                self.later(self.settings.session_timeout, Later::ExpireSessions(process));
+                self.later(Duration::from_millis(ms), Later::Thaw(process));
+            }
+            What::Cut { worker, store } => self.cut(worker, store),
+            What::Close { worker, store, way, ms } => {
+                let Some(process) = self.process(worker) else { return };
+                self.network.set_way(process, store, way);
+                if store == Store::Zookeeper {
+                    for opened in self.ensembles.sessions_of(process) {
+                        self.ensemble.cut_off(opened.session, true);
+                    }
+                    self.later(self.settings.session_timeout, Later::ExpireSessions(process));
+                    self.later(self.settings.session_timeout, Later::GiveUp(process));
+                } else if way == Way::Refused {
+                    self.servers.cut(process);
+                }
+                self.mark(match way {
+                    Way::Silent => "network: silent",
+                    _ => "network: refused",
+                });
+                self.later(Duration::from_millis(ms), Later::Open(process, store));
+            }
+            What::ExpireSessions { worker } => {
+                if let Some(process) = self.process(worker) {
+                    self.expire_sessions(process);
+                }
+            }
+            What::StepClock { worker, ms } => {
+                self.mark("machine: clock stepped");
+                self.machines[worker].clock_ms += ms;
+                if let Some(process) = self.process(worker) {
+                    self.executor.step_clock(process, ms);
+                }
+            }
+            What::FullDisk { worker, ms } => {
+                self.mark("disk: full");
+                self.machines[worker].disk.set_space(Some(0));
+                self.later(Duration::from_millis(ms), Later::Space(worker));
+            }
+            What::RefuseSync { worker } => {
+                self.mark("disk: sync refused");
+                self.machines[worker].disk.refuse_next_sync();
+            }
+            What::FlushRedis => {
+                self.mark("redis: flushed");
+                self.redis_run(&[b"FLUSHALL"]);
+                self.truth.lost(1, self.executor.now());
+                self.look(Author::Loss);
+            }
+            What::RestartRedis { with } => self.restart_redis(with),
+            What::CopyRedis => self.copy_of_redis = Some(self.redis.look(server::Server::copy)),
+            What::EvictKey { pair } => {
+                self.mark("redis: evicted");
+                let (_, key) = self.settings.names(pair);
+                self.redis.with(|server| server.evict(0, &key));
+                self.truth.lost(1, self.executor.now());
+                self.look(Author::Loss);
+            }
+            What::SwapDatabases => {
+                self.mark("redis: databases swapped");
+                self.redis_run(&[b"SWAPDB", b"0", b"1"]);
+                self.truth.lost(1, self.executor.now());
+                self.look(Author::Loss);
+            }
+            What::ResetStatistics => {
+                self.mark("redis: statistics reset");
+                self.redis_run(&[b"CONFIG", b"RESETSTAT"]);
+            }
+            What::CopyEnsemble => self.copy_of_ensemble = Some(self.ensemble.copy()),
+            What::RestoreEnsemble { with } => self.restore_ensemble(with),
+            What::Pause => self.command("pause", &Command::Pause(None, None)),
+            What::Resume => self.command("resume", &Command::Resume(None)),
+            What::Reconcile => self.command("reconcile", &Command::Reconcile(None)),
+            What::Approve => self.command("approve", &Command::Approve(None)),
+        }
+    }
+
+    fn command(&self, name: &'static str, command: &Command) {
+        for worker in self.machines.iter().filter_map(|machine| machine.worker.as_ref()) {
+            worker.command(&self.executor, name, command.clone());
+        }
+    }
+
+    fn redis_run(&self, words: &[&[u8]]) {
+        self.redis.set_clock(keepstep::env::unix_ms());
+        let _ = self.redis.run(words);
+    }
+
+    fn set(&mut self, side: Side, pair: usize, value: u64) {
+        let (path, key) = self.settings.names(pair);
+        let data = self.settings.value(value);
+        match side {
+            Side::Redis => self.redis_run(&[b"SET", &key, &data]),
+            Side::Zookeeper => {
+                let is_set = matches!(self.application.set(&path, &data, None).now_or_never(), Some(Ok(_)));
+                if !is_set {
+                    let mut above = 0;
+                    while let Some(at) = path.get(above + 1..).and_then(|rest| rest.find('/')) {
+                        above += 1 + at;
+                        let parent = path.get(..above).unwrap_or_default();
+                        let _ =
+                            self.application.create(parent, b"", CreateMode::Persistent, &everybody()).now_or_never();
+                    }
+                    let _ = self.application.create(&path, &data, CreateMode::Persistent, &everybody()).now_or_never();
+                }
+            }
+        }
+        self.look(Author::Application);
+    }
+
+    fn cut(&mut self, worker: usize, store: Store) {
+        let Some(process) = self.process(worker) else { return };
+        match store {
+            Store::Zookeeper => {
+                self.ensembles.sessions_of(process).iter().for_each(|opened| self.ensemble.cut(opened.session));
+            }
+            Store::Redis => self.servers.cut(process),
+        }
+        self.mark(match store {
+            Store::Zookeeper => "zookeeper: cut",
+            Store::Redis => "redis: cut",
+        });
+    }
+
+    fn restart_redis(&mut self, with: Copied) {
+        let copy = match with {
+            Copied::Now => Some(self.redis.look(server::Server::copy)),
+            Copied::Older => self.copy_of_redis.clone(),
+            Copied::Nothing => None,
+        };
+        self.mark(match with {
+            Copied::Now => "redis: restarted",
+            Copied::Older if copy.is_some() => "redis: restarted with an older copy",
+            _ => "redis: restarted empty",
+        });
+        self.redis.with(|server| server.restart(copy));
+        self.truth.lost(1, self.executor.now());
+        self.look(Author::Loss);
+    }
+
+    fn restore_ensemble(&mut self, with: Copied) {
+        let copy = if with == Copied::Nothing { None } else { self.copy_of_ensemble.clone() };
+        if with != Copied::Nothing && copy.is_none() {
+            return;
+        }
+        self.mark(if copy.is_some() { "zookeeper: restored from a copy" } else { "zookeeper: emptied" });
+        self.ensemble.restore(copy, true);
+        self.truth.lost(0, self.executor.now());
+        self.application = open(&self.ensemble);
+        self.look(Author::Loss);
+        self.make_roots();
+        self.look(Author::Loss);
+    }
+}

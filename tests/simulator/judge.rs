@@ -1,0 +1,196 @@
+//! What must hold, whatever happened.
+//!
+//! 1. *Origin*: what a worker writes was there on the other side, or is on a stream.
+//! 2. *No loss*: what a worker replaces was on the other side before, or lost a conflict that is on a stream.
+//! 3. *No delete from a loss*: what a worker deletes was deleted by an application, or expired, on the other side.
+//! 4. *Rest*: see `play.rs`.
+//! 5. *Nothing comes back*: a value that its own side has replaced is not what both sides have at the end.
+
+use crate::machine::DATA;
+use crate::plan::{Flow, Settings};
+use crate::truth::{Author, Pair, State, newest};
+use keepstep::change::Change;
+use keepstep::env::disk::{self, Disk};
+use keepstep::stream::embedded::EmbeddedStream;
+use keepstep_doubles::disk::VolatileDisk;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All records of all machines.
+#[must_use]
+pub fn records(disks: &[VolatileDisk]) -> Vec<Change> {
+    let mut all = Vec::new();
+    for disk in disks {
+        let _installed = disk::install(Arc::new(disk.next_process()) as Arc<dyn Disk>);
+        let Ok(stream) = EmbeddedStream::open_read_only(&Path::new(DATA).join("sim").join("stream")) else { continue };
+        let mut from = 1;
+        loop {
+            let Ok(batch) = stream.read_here(from, 10_000, usize::MAX) else { break };
+            all.extend(batch.records.into_iter().map(|recorded| recorded.change));
+            if batch.next <= from {
+                break;
+            }
+            from = batch.next;
+        }
+    }
+    all
+}
+
+fn shown(value: Option<&[u8]>) -> String {
+    value.map_or("nothing".to_owned(), |value| {
+        String::from_utf8_lossy(value.get(..value.len().min(24)).unwrap_or_default()).into_owned()
+    })
+}
+
+/// How a pair is at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    Equal,
+    /// It differs, as it may: by the rules of its route, or since a store lost what would tell.
+    Excused(&'static str),
+    Wrong(String),
+}
+
+/// How a pair is.
+#[must_use]
+pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
+    let route = &settings.routes[pair.route];
+    let (znode, key) = (newest(&pair.zookeeper), newest(&pair.redis));
+    if znode == key {
+        return Rest::Equal;
+    }
+    let by = |states: &[State]| states.last().map(|state| state.by);
+    let at = |states: &[State]| states.last().map_or(Duration::ZERO, |state| state.at);
+    // Kept apart by a delete or an expiry, and nothing of what came after it is there.
+    let is_kept = |states: &[State]| {
+        // Which of the two it was is told by the recorded expiry, where nobody saw it happen.
+        let keeps = |state: &State| {
+            let goes = matches!(state.by, Author::Application | Author::Expiry);
+            goes && (route.on_delete == "keep" || route.on_expire == "keep")
+        };
+        newest(states).is_none() && states.iter().skip(1).any(|state| state.value.is_none() && keeps(state))
+    };
+    // What the destination has, it has from before the source lost data: what became of it there nobody can tell.
+    let is_lost = |source: &[State], destination: &[State], side: usize| {
+        by(source) == Some(Author::Loss) || (newest(source).is_none() && at(destination) <= pair.lost_at[side])
+    };
+    let is_extra = |source: &[State], destination: &[State]| {
+        newest(source).is_none() && matches!(by(destination), Some(Author::Application | Author::Loss))
+    };
+    let (kept, lost, extra) = match route.flow {
+        Flow::Both => (is_kept(&pair.zookeeper) || is_kept(&pair.redis), false, false),
+        Flow::ToRedis => {
+            (is_kept(&pair.zookeeper), is_lost(&pair.zookeeper, &pair.redis, 0), is_extra(&pair.zookeeper, &pair.redis))
+        }
+        Flow::ToZookeeper => {
+            (is_kept(&pair.redis), is_lost(&pair.redis, &pair.zookeeper, 1), is_extra(&pair.redis, &pair.zookeeper))
+        }
+    };
+    match (kept, lost, extra) {
+        (true, _, _) => Rest::Excused("kept apart"),
+        (_, true, _) => Rest::Excused("the source of a one-way route lost data"),
+        (_, _, true) => Rest::Excused("only the destination of a one-way route has it"),
+        _ => {
+            let (znode, key) = (shown(znode.map(Vec::as_slice)), shown(key.map(Vec::as_slice)));
+            Rest::Wrong(format!("at rest {} has {znode} and {} has {key}", pair.path, shown(Some(&pair.key))))
+        }
+    }
+}
+
+/// All that is wrong.
+#[must_use]
+pub fn judge(pairs: &[Pair], records: &[Change], settings: &Settings) -> Vec<String> {
+    let losers: BTreeSet<&[u8]> = records
+        .iter()
+        .filter_map(|change| change.conflict.as_ref())
+        .filter_map(|conflict| conflict.value.as_deref())
+        .collect();
+    let mut wrong = Vec::new();
+    for pair in pairs {
+        let sides = [("zookeeper", &pair.zookeeper, &pair.redis), ("redis", &pair.redis, &pair.zookeeper)];
+        for (name, own, other) in sides {
+            writes(name, pair, own, other, &losers, &mut wrong);
+        }
+        comes_back(pair, &losers, settings, &mut wrong);
+    }
+    wrong
+}
+
+/// Rules 1 to 3.
+fn writes(name: &str, pair: &Pair, own: &[State], other: &[State], losers: &BTreeSet<&[u8]>, wrong: &mut Vec<String>) {
+    for (before, state) in own.iter().zip(own.iter().skip(1)) {
+        let Author::Worker(process) = state.by else { continue };
+        let until = other.partition_point(|other| other.at <= state.at);
+        let seen = &other[..until];
+        let was_there = |value: &Vec<u8>| seen.iter().any(|other| other.value.as_ref() == Some(value));
+        let at = state.at.as_secs_f64();
+        let path = &pair.path;
+        if let Some(value) = &state.value
+            && !was_there(value)
+            && !losers.contains(value.as_slice())
+        {
+            let value = shown(Some(value));
+            wrong.push(format!("{at:.6} process {process} wrote {value} to {path} in {name}: nobody else ever had it"));
+        }
+        let Some(replaced) = &before.value else { continue };
+        if is_recreated(own, before) {
+            continue;
+        }
+        let is_logged = losers.contains(replaced.as_slice());
+        if !was_there(replaced) && !is_logged {
+            let (replaced, by) = (shown(Some(replaced)), shown(state.value.as_deref()));
+            wrong.push(format!(
+                "{at:.6} process {process} replaced {replaced} of {path} in {name} by {by}: it is nowhere else, and in no conflict"
+            ));
+        }
+        if state.value.is_none() {
+            let deletes =
+                |other: &State| other.value.is_none() && matches!(other.by, Author::Application | Author::Expiry);
+            // Or here, and an older copy has brought it back.
+            let first = own.iter().position(|state| state.value.as_ref() == Some(replaced)).unwrap_or(0);
+            let was_deleted = own.iter().skip(first).any(|own| own.at < state.at && deletes(own));
+            if !was_deleted && !seen.iter().skip(1).any(deletes) {
+                let replaced = shown(Some(replaced));
+                wrong.push(format!(
+                    "{at:.6} process {process} deleted {replaced} of {path} in {name}: nobody deleted it on the other side"
+                ));
+            }
+        }
+    }
+}
+
+/// The contract's first exception: the znode was deleted and created again with the version that the worker had read.
+fn is_recreated(own: &[State], before: &State) -> bool {
+    let Some((czxid, version)) = before.znode else { return false };
+    own.iter().any(|state| state.znode.is_some_and(|(other, same)| same == version && other < czxid))
+}
+
+/// Rule 5.
+fn comes_back(pair: &Pair, losers: &BTreeSet<&[u8]>, settings: &Settings, wrong: &mut Vec<String>) {
+    let has_losses =
+        [&pair.zookeeper, &pair.redis].into_iter().any(|states| states.iter().any(|state| state.by == Author::Loss));
+    let route = &settings.routes[pair.route];
+    let is_kept = route.on_delete == "keep" || route.on_expire == "keep";
+    if has_losses || is_kept || route.flow != Flow::Both {
+        return;
+    }
+    let last = newest(&pair.zookeeper);
+    let Some(last) = last.filter(|last| newest(&pair.redis) == Some(last)) else { return };
+    for (name, own) in [("zookeeper", &pair.zookeeper), ("redis", &pair.redis)] {
+        let Some(first) =
+            own.iter().position(|state| state.by == Author::Application && state.value.as_ref() == Some(last))
+        else {
+            continue;
+        };
+        let newer = own.iter().skip(first + 1).filter(|state| matches!(state.by, Author::Application | Author::Expiry));
+        let Some(newest) = newer.last() else { continue };
+        let lost_openly = newest.value.as_ref().is_some_and(|value| losers.contains(value.as_slice()));
+        // A delete loses to a change of the other side, if there was one that it had not seen.
+        if !lost_openly && newest.value.is_some() {
+            let (last, newest, path) = (shown(Some(last)), shown(newest.value.as_deref()), &pair.path);
+            wrong.push(format!("{path}: {last} came back, which {name} had replaced by {newest}"));
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The deterministic simulator: shipped workers, from the pipeline file to the stream, on doubles of ZooKeeper, Redis and the disk. What
+//! happens follows from a seed; the same seed does the same again.
+//!
+//! ```text
+//!   seed --plan.rs--> settings and actions --play.rs, happen.rs--> machines with workers, applications, faults
+//!                                                          |  executor.rs   whose turn it is, and what time
+//!                                                          |  network.rs    delays and losses of messages; ensemble.rs, server.rs: the seams
+//!                                                          |  truth.rs      every state of every pair, and who made it
+//!                                                          v
+//!                                            judge.rs: nothing lost, nothing invented, rest and equality --> shrink.rs: a short story
+//! ```
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a part of the tests: it stops where it is wrong, and its queues are bounded by what is played"
+)]
+
+pub mod draws;
+pub mod ensemble;
+pub mod executor;
+mod happen;
+pub mod judge;
+pub mod machine;
+pub mod network;
+pub mod plan;
+pub mod play;
+pub mod server;
+pub mod shrink;
+pub mod truth;

@@ -1,0 +1,488 @@
+//! Plays a plan: machines, applications and faults, then healing, rest, and the judgement.
+
+use crate::draws::Draws;
+use crate::ensemble::Ensembles;
+use crate::executor::{self, Executor, NETWORK, Paused, ProcessId};
+use crate::judge::{self, Rest};
+use crate::machine::Machine;
+use crate::network::{Network, Store, Way, Weather};
+use crate::plan::{Plan, Settings, Story};
+use crate::server::Servers;
+use crate::truth::{Author, Pair, Truth};
+use futures::FutureExt as _;
+use keepstep::pipeline::Ended;
+use keepstep::pipeline::control::{Command, PipelineState, RouteState};
+use keepstep::store::zookeeper::session::{Access, Acl, AuthId, CreateMode, Ensemble as _, Permission, Session};
+use keepstep_doubles::disk::{Image, VolatileDisk};
+use keepstep_doubles::redis::line::Double;
+use keepstep_doubles::redis::server;
+use keepstep_doubles::zookeeper::{self, DoubleEnsemble};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often an operator looks.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What came of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// What must not be; empty if all is well.
+    pub wrong: Vec<String>,
+    /// What has happened, and how often.
+    pub marks: BTreeMap<String, u64>,
+    /// The same for the same story.
+    pub trace: u128,
+    pub polls: u64,
+    /// States of pairs that there were.
+    pub states: usize,
+    /// How long it would have taken.
+    pub simulated: Duration,
+    /// What happened, in the order of time.
+    pub told: Vec<String>,
+}
+
+/// Something that follows from an action.
+pub(crate) enum Later {
+    Thaw(ProcessId),
+    Open(ProcessId, Store),
+    Start(usize),
+    ExpireSessions(ProcessId),
+    GiveUp(ProcessId),
+    Space(usize),
+}
+
+pub(crate) struct Play {
+    pub(crate) settings: Settings,
+    pub(crate) file: String,
+    pub(crate) executor: Executor,
+    pub(crate) network: Network,
+    pub(crate) ensemble: DoubleEnsemble,
+    pub(crate) redis: Double,
+    pub(crate) ensembles: Ensembles,
+    pub(crate) servers: Servers,
+    pub(crate) truth: Truth,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) application: Arc<dyn Session>,
+    pub(crate) later: BTreeMap<(Duration, u64), Later>,
+    pub(crate) count: u64,
+    pub(crate) copy_of_redis: Option<server::Copy>,
+    pub(crate) copy_of_ensemble: Option<zookeeper::Copy>,
+    pub(crate) draws: Draws,
+    pub(crate) wrong: Vec<String>,
+    pub(crate) told: Vec<String>,
+    pub(crate) is_healed: bool,
+    /// Workers that were refused one after the other, the newest, since the Redis is another one.
+    pub(crate) refused: usize,
+}
+
+/// Plays it.
+#[must_use]
+pub fn play(story: &Story) -> Outcome {
+    play_plan(&story.plan(), story.schedule)
+}
+
+/// Plays a plan; another schedule has other delays and another order of tasks.
+#[must_use]
+pub fn play_plan(plan: &Plan, schedule: u64) -> Outcome {
+    let draws = Draws::of(plan.settings.seed).named("run").with(schedule);
+    let disk = Arc::new(VolatileDisk::new(&Image::new(), |_| 0));
+    let executor = Executor::new(draws, disk);
+    let _entered = executor::enter(&executor);
+    let mut play = Play::new(plan, draws, executor.clone());
+    play.run(plan);
+    let outcome = play.outcome();
+    executor.end();
+    outcome
+}
+
+pub(crate) fn everybody() -> Vec<Acl> {
+    vec![Acl::new(Permission::ALL, AuthId::anyone())]
+}
+
+impl Play {
+    fn new(plan: &Plan, draws: Draws, executor: Executor) -> Play {
+        let settings = plan.settings.clone();
+        let ensemble = DoubleEnsemble::new(zookeeper::Settings::default());
+        let redis = Double::default();
+        let pairs = (0..settings.pairs * settings.routes.len()).map(|pair| {
+            let (path, key) = settings.names(pair);
+            Pair::new(path, key, pair / settings.pairs)
+        });
+        let truth = Truth::new(ensemble.clone(), redis.clone(), executor.clone(), pairs.collect());
+        let network = Network::new(executor.clone(), truth.clone(), draws, settings.weather);
+        let ensembles = Ensembles::new(network.clone(), ensemble.clone());
+        let servers = Servers::new(network.clone(), redis.clone());
+        let machines = (0..settings.workers).map(|number| Machine::new(number, draws)).collect();
+        let application = open(&ensemble);
+        let file = settings.file();
+        let mut play = Play {
+            settings,
+            file,
+            executor,
+            network,
+            ensemble,
+            redis,
+            ensembles,
+            servers,
+            truth,
+            machines,
+            application,
+            later: BTreeMap::new(),
+            count: 0,
+            copy_of_redis: None,
+            copy_of_ensemble: None,
+            draws: draws.named("play"),
+            wrong: Vec::new(),
+            told: Vec::new(),
+            is_healed: false,
+            refused: 0,
+        };
+        play.make_roots();
+        play
+    }
+
+    pub(crate) fn make_roots(&mut self) {
+        for route in 0..self.settings.routes.len() {
+            let _ = self
+                .application
+                .create(&format!("/r{route}"), b"", CreateMode::Persistent, &everybody())
+                .now_or_never();
+        }
+    }
+
+    pub(crate) fn later(&mut self, after: Duration, what: Later) {
+        self.count += 1;
+        self.later.insert((self.executor.now() + after, self.count), what);
+    }
+
+    pub(crate) fn mark(&self, name: &str) {
+        self.executor.mark(name);
+    }
+
+    pub(crate) fn tell(&mut self, text: String) {
+        tracing::info!("-- {text}");
+        self.told.push(format!("{:10.6} {text}", self.executor.now().as_secs_f64()));
+    }
+
+    fn run(&mut self, plan: &Plan) {
+        for machine in 0..self.machines.len() {
+            self.count += 1;
+            let after = self.draws.named("start").time(self.count, Duration::from_millis(1), Duration::from_secs(2));
+            self.later(after, Later::Start(machine));
+        }
+        for action in &plan.actions {
+            if !self.until(action.at) {
+                return;
+            }
+            self.act(action);
+        }
+        let end = Duration::from_secs(2) + self.settings.length;
+        if self.until(end) {
+            self.rest();
+        }
+    }
+
+    /// Whether it came so far.
+    fn until(&mut self, moment: Duration) -> bool {
+        loop {
+            let now = self.executor.now();
+            if now >= moment {
+                return true;
+            }
+            let due = self.later.first_key_value().map_or(moment, |((at, _), _)| *at).min(moment).min(now + LOOK);
+            match self.executor.run(due) {
+                Paused::Time => {}
+                Paused::Killed(process) => self.was_killed(process),
+                Paused::Broken(why) => {
+                    self.wrong.push(why);
+                    return false;
+                }
+            }
+            while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= self.executor.now()) {
+                let what = entry.remove();
+                self.follow(what);
+            }
+            self.look_after_workers();
+            self.expire_keys();
+        }
+    }
+
+    fn machine_of(&self, process: ProcessId) -> Option<usize> {
+        self.machines.iter().position(|machine| machine.worker.as_ref().is_some_and(|of| of.process == process))
+    }
+
+    pub(crate) fn process(&self, worker: usize) -> Option<ProcessId> {
+        self.machines.get(worker)?.worker.as_ref().map(|worker| worker.process)
+    }
+
+    fn was_killed(&mut self, process: ProcessId) {
+        if let Some(machine) = self.machine_of(process) {
+            self.tell(format!("the worker of machine {machine} is killed where it is"));
+            self.kill(machine, |machine, executor| machine.kill(executor));
+        }
+    }
+
+    pub(crate) fn kill(&mut self, machine: usize, kill: impl Fn(&mut Machine, &Executor)) {
+        let Some(process) = self.process(machine) else { return };
+        self.mark("worker: killed");
+        kill(&mut self.machines[machine], &self.executor);
+        self.servers.cut(process);
+        for opened in self.ensembles.sessions_of(process) {
+            self.later(opened.timeout, Later::ExpireSessions(process));
+        }
+        self.start_later(machine);
+    }
+
+    fn start_later(&mut self, machine: usize) {
+        self.count += 1;
+        let after = match self.is_healed {
+            true => Duration::from_millis(200),
+            false => self.draws.time(self.count, Duration::from_millis(50), Duration::from_secs(10)),
+        };
+        self.later(after, Later::Start(machine));
+    }
+
+    pub(crate) fn follow(&mut self, what: Later) {
+        match what {
+            Later::Thaw(process) => {
+                self.executor.freeze(process, false);
+                self.tell(format!("process {process} goes on"));
+            }
+            Later::Open(process, store) => self.open_way(process, store),
+            Later::Start(machine) => {
+                self.machines[machine].start(&self.file, &self.executor, &self.ensembles, &self.servers);
+                self.tell(format!("machine {machine} starts a worker: process {:?}", self.process(machine)));
+            }
+            Later::ExpireSessions(process) => {
+                // Those that are there still, and belong to nobody who could be heard.
+                let is_silent = self.executor.is_dead(process)
+                    || self.executor.is_frozen(process)
+                    || self.network.way(process, Store::Zookeeper) != Way::Open;
+                if is_silent {
+                    self.expire_sessions(process);
+                }
+            }
+            Later::GiveUp(process) => {
+                if self.network.way(process, Store::Zookeeper) != Way::Open {
+                    for opened in self.ensembles.sessions_of(process) {
+                        self.ensemble.give_up(opened.session);
+                    }
+                }
+            }
+            Later::Space(machine) => self.machines[machine].disk.set_space(None),
+        }
+    }
+
+    pub(crate) fn open_way(&mut self, process: ProcessId, store: Store) {
+        self.network.set_way(process, store, Way::Open);
+        if store == Store::Zookeeper {
+            for opened in self.ensembles.sessions_of(process) {
+                self.ensemble.cut_off(opened.session, false);
+            }
+        }
+    }
+
+    pub(crate) fn expire_sessions(&mut self, process: ProcessId) {
+        for opened in self.ensembles.sessions_of(process) {
+            if self.ensemble.look(|ensemble| ensemble.has_session(opened.session)) {
+                self.mark("zookeeper: session expired");
+                self.ensemble.expire(opened.session);
+            }
+        }
+        self.look(Author::Loss);
+    }
+
+    /// The server gets to keys whose time has come, sooner or later.
+    fn expire_keys(&mut self) {
+        let now_ms = keepstep::env::unix_ms();
+        for (pair, key) in self.redis.look(|server| self.truth.with_keys(|key| server.is_due(0, key, now_ms))) {
+            self.count += 1;
+            if self.draws.with(pair as u64).happens(self.count, 0.3) {
+                self.redis.set_clock(now_ms);
+                self.redis.with(|server| server.expire(0, &key));
+                self.truth.look(Author::Expiry, self.executor.now());
+            }
+        }
+    }
+
+    /// A supervisor starts what has ended; what may not start is tried again.
+    fn look_after_workers(&mut self) {
+        for number in 0..self.machines.len() {
+            let ended = self.machines[number].worker.as_ref().and_then(|worker| worker.ended());
+            if let Some(ended) = ended {
+                self.tell(format!("the worker of machine {number} ended: {ended:?}"));
+                let is_another =
+                    |ended: &Ended| matches!(ended, Ended::Refused(why) if why.contains("has other stores"));
+                self.refused = if ended.as_ref().is_ok_and(is_another) { self.refused + 1 } else { 0 };
+                self.mark(match &ended {
+                    Ok(Ended::Stopped) => "worker: stopped",
+                    Ok(Ended::Refused(_)) => "worker: refused",
+                    _ => "worker: ended otherwise",
+                });
+                self.machines[number].kill(&self.executor);
+                self.start_later(number);
+            }
+        }
+    }
+
+    pub(crate) fn look(&self, by: Author) {
+        self.truth.forget();
+        self.truth.look(by, self.executor.now());
+    }
+
+    fn heal(&mut self) {
+        self.is_healed = true;
+        let calm = Weather { scale: self.settings.weather.scale.min(1.0), ..Weather::CALM };
+        self.network.set_weather(calm);
+        for number in 0..self.machines.len() {
+            self.machines[number].disk.set_space(None);
+            if let Some(process) = self.process(number) {
+                self.executor.freeze(process, false);
+                Store::BOTH.into_iter().for_each(|store| self.open_way(process, store));
+            }
+        }
+        let starts: Vec<(Duration, u64)> =
+            self.later.iter().filter(|(_, later)| matches!(later, Later::Start(_))).map(|(at, _)| *at).collect();
+        for at in starts {
+            if let Some(start) = self.later.remove(&at) {
+                self.later(Duration::from_millis(10), start);
+            }
+        }
+        self.tell("all faults are over".to_owned());
+    }
+
+    /// All is healed: both sides become equal, and then nothing more is written.
+    fn rest(&mut self) {
+        self.heal();
+        let healed = self.executor.now();
+        // An owner that was just killed is waited for as long as its session lives.
+        let limit = self.settings.reconcile + Duration::from_secs(35) + self.settings.session_timeout * 2;
+        let mut since = None;
+        while self.executor.now() < healed + limit {
+            self.steer();
+            if !self.until(self.executor.now() + LOOK) {
+                return;
+            }
+            let quarantined = self.quarantined();
+            // What may differ may also be about to be settled.
+            let may_differ = self.executor.now() >= healed + self.settings.reconcile + Duration::from_secs(10);
+            let is_at_rest = self.is_settled()
+                && !self.truth.has_expiry()
+                && self.truth.are_equal(|pair| match judge::rest(pair, &self.settings) {
+                    Rest::Equal => true,
+                    Rest::Excused(_) => may_differ,
+                    Rest::Wrong(_) => may_differ && quarantined.contains_key(&pair.key),
+                });
+            since = is_at_rest.then(|| since.unwrap_or_else(|| self.executor.now()));
+            if since.is_some_and(|since: Duration| self.executor.now() >= since + Duration::from_secs(2)) {
+                self.mark("rest");
+                for pair in self.truth.pairs() {
+                    if let Rest::Excused(why) = judge::rest(&pair, &self.settings) {
+                        self.mark(&format!("excused: {why}"));
+                    }
+                }
+                quarantined.values().for_each(|reason| self.mark(&format!("excused: quarantined, {reason}")));
+                break;
+            }
+        }
+        let states = self.truth.states();
+        if since.is_none() && self.refused >= self.machines.len() * 3 {
+            // Databases that were swapped while both got their identity: which is the pipeline's only an operator knows.
+            self.mark("excused: refused, for the Redis is another one");
+            return;
+        }
+        if since.is_none() {
+            for pair in self.truth.pairs() {
+                if let Rest::Wrong(why) = judge::rest(&pair, &self.settings) {
+                    self.wrong.push(why);
+                }
+            }
+            if self.wrong.is_empty() {
+                let statuses: Vec<String> = self.statuses();
+                self.wrong.push(format!("no rest {limit:?} after all faults were over: {}", statuses.join("; ")));
+            }
+            return;
+        }
+        if !self.until(self.executor.now() + Duration::from_secs(5)) {
+            return;
+        }
+        if self.truth.states() != states {
+            self.wrong.push("something was written after both sides were at rest".to_owned());
+        }
+    }
+
+    /// By key.
+    fn quarantined(&self) -> BTreeMap<Vec<u8>, String> {
+        let workers = self.machines.iter().filter_map(|machine| machine.worker.as_ref());
+        let owners = workers.filter(|worker| worker.status().is_some_and(|status| status.state == PipelineState::Live));
+        owners.flat_map(|worker| worker.quarantined()).collect()
+    }
+
+    fn statuses(&self) -> Vec<String> {
+        let of = |machine: &Machine| {
+            let status = machine.worker.as_ref()?.status()?;
+            let pending: u64 = status.routes.iter().map(|route| route.pending).sum();
+            Some(format!("machine {}: {:?} {} {pending} pending", machine.number, status.state, status.note))
+        };
+        self.machines.iter().filter_map(of).collect()
+    }
+
+    /// What an operator does who sees deletes waiting, or a pause.
+    fn steer(&self) {
+        for worker in self.machines.iter().filter_map(|machine| machine.worker.as_ref()) {
+            let Some(status) = worker.status() else { continue };
+            let is_in = |state: RouteState| status.routes.iter().any(|route| route.state == state);
+            if is_in(RouteState::AwaitingApproval) {
+                self.mark("owner: awaiting approval");
+                worker.command(&self.executor, "approve", Command::Approve(None));
+            }
+            if is_in(RouteState::Paused) {
+                self.mark("owner: paused");
+                worker.command(&self.executor, "resume", Command::Resume(None));
+            }
+        }
+    }
+
+    /// Whether one worker says that all flows and nothing waits.
+    fn is_settled(&self) -> bool {
+        self.machines.iter().filter_map(|machine| machine.worker.as_ref()).filter_map(|worker| worker.status()).any(
+            |status| {
+                status.state == PipelineState::Live
+                    && status.ready
+                    && status.routes.iter().all(|route| route.pending == 0)
+            },
+        )
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let simulated = self.executor.now();
+        let pairs = self.truth.pairs();
+        if self.wrong.is_empty() {
+            let disks: Vec<VolatileDisk> = self.machines.iter().map(|machine| machine.disk.clone()).collect();
+            self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
+            let records = judge::records(&disks);
+            self.wrong.extend(judge::judge(&pairs, &records, &self.settings));
+        }
+        self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
+        Outcome {
+            wrong: self.wrong,
+            marks: self.executor.marks(),
+            trace: self.executor.traced(),
+            polls: self.executor.polled(),
+            states: self.truth.states(),
+            simulated,
+            told: self.told,
+        }
+    }
+}
+
+/// An application's session, which is with the double itself.
+pub(crate) fn open(ensemble: &DoubleEnsemble) -> Arc<dyn Session> {
+    let access = Access { connect: "double:2181".to_owned(), session_timeout: Duration::from_secs(3600), digest: None };
+    let opened = ensemble.open(&access).now_or_never().and_then(Result::ok);
+    opened.expect("a double opens a session at once")
+}
+
+/// The process of the servers.
+pub const SERVERS: ProcessId = NETWORK;

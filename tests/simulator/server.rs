@@ -1,0 +1,267 @@
+//! The way of one process to the Redis: the double's connections, with commands and answers that take their time.
+
+use crate::executor::{NETWORK, ProcessId};
+use crate::network::{Connection, Fate, Network, Store, Way};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use keepstep::env;
+use keepstep::store::redis::Access;
+use keepstep::store::redis::line::{Cmd, Dial, Line, PushInfo, PushKind, Pushes, RedisError, Value};
+use keepstep_doubles::redis::line::{Double, Fault, words_of};
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// As the client library's.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The Redis as one process reaches it. A clone is the same one.
+#[derive(Clone)]
+pub struct Servers {
+    pub network: Network,
+    pub double: Double,
+    open: Arc<Mutex<Vec<(ProcessId, Weak<Link>)>>>,
+}
+
+fn broken() -> RedisError {
+    io::Error::from(io::ErrorKind::BrokenPipe).into()
+}
+
+fn timed_out() -> RedisError {
+    io::Error::from(io::ErrorKind::TimedOut).into()
+}
+
+impl Servers {
+    #[must_use]
+    pub fn new(network: Network, double: Double) -> Servers {
+        Servers { network, double, open: Arc::default() }
+    }
+
+    /// For one process.
+    #[must_use]
+    pub fn of(&self, process: ProcessId) -> Arc<dyn Dial> {
+        Arc::new(OfProcess { servers: self.clone(), process })
+    }
+
+    fn note(&self, process: ProcessId, link: &Arc<Link>) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push((process, Arc::downgrade(link)));
+    }
+
+    /// Cuts the connections of a process.
+    pub fn cut(&self, process: ProcessId) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, link)| link.strong_count() > 0);
+        let links: Vec<Arc<Link>> =
+            open.iter().filter(|(of, _)| *of == process).filter_map(|(_, link)| link.upgrade()).collect();
+        drop(open);
+        links.iter().for_each(|link| link.cut());
+    }
+}
+
+struct OfProcess {
+    servers: Servers,
+    process: ProcessId,
+}
+
+/// What comes back on a connection, in its order.
+enum Back {
+    Push(PushInfo),
+    Answer(oneshot::Sender<Result<Value, RedisError>>, Result<Value, RedisError>),
+    End,
+}
+
+struct Link {
+    servers: Servers,
+    connection: Connection,
+    /// `None`: it was cut.
+    inner: Mutex<Option<Arc<dyn Line>>>,
+    back: mpsc::UnboundedSender<(Duration, Back)>,
+}
+
+impl Link {
+    fn inner(&self) -> Option<Arc<dyn Line>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn cut(&self) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if inner.is_some() {
+            let _ = self.back.send((self.connection.network().executor().now(), Back::End));
+        }
+    }
+
+    fn answer(&self, answer: oneshot::Sender<Result<Value, RedisError>>, answered: Result<Value, RedisError>) {
+        let _ = self.back.send((self.connection.back(), Back::Answer(answer, answered)));
+    }
+
+    /// Sends a command now.
+    fn send(self: &Arc<Self>, command: Cmd) -> oneshot::Receiver<Result<Value, RedisError>> {
+        let (answer, answered) = oneshot::channel();
+        let (at, fate) = self.connection.request();
+        let link = Arc::clone(self);
+        let executor = self.connection.network().executor().clone();
+        self.connection.network().executor().spawn_on(NETWORK, async move {
+            executor.sleep_until(at).await;
+            if link.connection.way() == Way::Silent {
+                // Nobody hears of it; the caller's time runs out.
+                executor.sleep_until(executor.now() + RESPONSE_TIMEOUT * 2).await;
+                return;
+            }
+            let Some(inner) = link.inner() else {
+                link.answer(answer, Err(broken()));
+                return;
+            };
+            let double = &link.servers.double;
+            let name = String::from_utf8_lossy(words_of(&command).first().map_or(&[][..], Vec::as_slice)).into_owned();
+            let fault = match fate {
+                Fate::LosesRequest => Some(Fault::LoseCommand),
+                Fate::LosesAnswer => Some(Fault::LoseAnswer),
+                Fate::Refused if name == "EVALSHA" => {
+                    Some(Fault::Error("BUSY Redis is busy running a script.".to_owned()))
+                }
+                Fate::Refused | Fate::Arrives => None,
+            };
+            if let Some(fault) = fault {
+                executor.mark(match fault {
+                    Fault::LoseCommand => "redis: lost a command",
+                    Fault::LoseAnswer => "redis: lost an answer",
+                    Fault::LateAnswer => "redis: late answer",
+                    Fault::Error(_) => "redis: refused for the moment",
+                });
+                double.plan(&name, 0, fault);
+            }
+            double.set_clock(env::unix_ms());
+            let process = link.connection.process();
+            tracing::trace!(process, ?fate, "redis <- {}", shown(&command));
+            let mut asked = inner.call(&command);
+            let at_once = poll_fn(|context| match asked.poll_unpin(context) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await;
+            double.forgive();
+            link.connection.network().look(link.connection.process());
+            let done = match at_once {
+                Some(done) => done,
+                None => asked.await,
+            };
+            tracing::trace!(process, "redis -> {}", text_of(&done));
+            link.answer(answer, done);
+        });
+        answered
+    }
+}
+
+fn shown(command: &Cmd) -> String {
+    let words = words_of(command);
+    words
+        .iter()
+        .map(|word| String::from_utf8_lossy(word).chars().take(60).collect::<String>().escape_debug().to_string())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn text_of(answered: &Result<Value, RedisError>) -> String {
+    format!("{answered:?}").chars().take(400).collect()
+}
+
+/// The connection that the store's code has.
+struct Open(Arc<Link>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // What was sent before arrives before.
+        let link = Arc::clone(&self.0);
+        let executor = link.connection.network().executor().clone();
+        let at = link.connection.request().0;
+        executor.clone().spawn_on(NETWORK, async move {
+            executor.sleep_until(at).await;
+            link.cut();
+        });
+    }
+}
+
+impl Dial for OfProcess {
+    fn open<'a>(
+        &'a self,
+        access: &'a Access,
+        pushes: Option<Pushes>,
+    ) -> BoxFuture<'a, Result<Arc<dyn Line>, RedisError>> {
+        let opening = async move {
+            let servers = &self.servers;
+            let connection = servers.network.connection(self.process, Store::Redis);
+            let executor = servers.network.executor().clone();
+            executor.sleep_until(connection.request().0).await;
+            match connection.way() {
+                Way::Open => {}
+                Way::Refused => return Err(RedisError::from(io::Error::from(io::ErrorKind::ConnectionRefused))),
+                Way::Silent => return std::future::pending().await,
+            }
+            let (back, mut received) = mpsc::unbounded_channel();
+            let (pushed, pushing) = (back.clone(), connection.clone());
+            let push = Box::new(move |info: PushInfo| {
+                let _ = pushed.send((pushing.back(), Back::Push(info)));
+            });
+            let inner = servers.double.open(access, Some(push)).await?;
+            let link = Arc::new(Link { servers: servers.clone(), connection, inner: Mutex::new(Some(inner)), back });
+            servers.note(self.process, &link);
+            let hands_on = executor.clone();
+            // A task of the process: while it is frozen, nothing is handed on.
+            executor.spawn_on(self.process, async move {
+                let mut has_ended = false;
+                while let Some((at, back)) = received.recv().await {
+                    hands_on.sleep_until(at).await;
+                    match back {
+                        Back::Push(info) => {
+                            has_ended |= info.kind == PushKind::Disconnection;
+                            pushes.iter().for_each(|pushes| pushes(info.clone()));
+                        }
+                        // Whoever asked may have gone.
+                        Back::Answer(answer, answered) => drop(answer.send(answered)),
+                        Back::End if !has_ended => {
+                            has_ended = true;
+                            let kind = PushKind::Disconnection;
+                            pushes.iter().for_each(|pushes| pushes(PushInfo { kind: kind.clone(), data: Vec::new() }));
+                        }
+                        Back::End => {}
+                    }
+                }
+            });
+            executor.sleep_until(link.connection.back()).await;
+            Ok(Arc::new(Open(link)) as Arc<dyn Line>)
+        };
+        async move { env::timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(timed_out())) }.boxed()
+    }
+}
+
+async fn in_time(answered: oneshot::Receiver<Result<Value, RedisError>>) -> Result<Value, RedisError> {
+    match env::timeout(RESPONSE_TIMEOUT, answered).await {
+        Ok(answered) => answered.unwrap_or_else(|_| Err(broken())),
+        Err(_) => Err(timed_out()),
+    }
+}
+
+impl Line for Open {
+    fn call<'a>(&'a self, command: &'a Cmd) -> BoxFuture<'a, Result<Value, RedisError>> {
+        async move { in_time(self.0.send(command.clone())).await }.boxed()
+    }
+
+    fn pipeline(&self, commands: Vec<Cmd>) -> BoxFuture<'_, Result<Vec<Result<Value, RedisError>>, RedisError>> {
+        async move {
+            let sent: Vec<_> = commands.into_iter().map(|command| self.0.send(command)).collect();
+            let mut answers = Vec::with_capacity(sent.len());
+            for answered in sent {
+                match in_time(answered).await {
+                    Err(error) if error.is_io_error() => return Err(error),
+                    answer => answers.push(answer),
+                }
+            }
+            Ok(answers)
+        }
+        .boxed()
+    }
+}

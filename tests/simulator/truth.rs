@@ -1,0 +1,201 @@
+//! What is true of each pair, whatever the workers believe: every state that either side ever had, who made it, and when.
+//!
+//! The doubles are looked at after each request that reaches them, so no state is missed and each has its author.
+
+use crate::executor::{Executor, ProcessId};
+use keepstep_doubles::redis::data::Kind;
+use keepstep_doubles::redis::line::Double;
+use keepstep_doubles::zookeeper::DoubleEnsemble;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Who changed a side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Author {
+    /// Somebody who uses the store: what they write must not be lost.
+    Application,
+    /// A worker or a command.
+    Worker(ProcessId),
+    /// A time to live that ran out.
+    Expiry,
+    /// A fault of the store: a flush, a restart from a copy, an eviction.
+    Loss,
+}
+
+/// One state of one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub at: Duration,
+    pub by: Author,
+    /// `None`: nothing is there.
+    pub value: Option<Vec<u8>>,
+    /// Of a znode that is there: czxid and dataVersion.
+    pub znode: Option<(i64, i32)>,
+}
+
+/// One pair.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub path: String,
+    pub key: Vec<u8>,
+    /// Route, by its place in the pipeline file.
+    pub route: usize,
+    pub zookeeper: Vec<State>,
+    pub redis: Vec<State>,
+    /// When the key expires, milliseconds since the epoch.
+    expires_ms: Option<i64>,
+    /// When ZooKeeper, and when Redis, last lost data, whichever.
+    pub lost_at: [Duration; 2],
+}
+
+impl Pair {
+    #[must_use]
+    pub fn new(path: String, key: Vec<u8>, route: usize) -> Pair {
+        let nothing = || vec![State { at: Duration::ZERO, by: Author::Application, value: None, znode: None }];
+        Pair {
+            path,
+            key,
+            route,
+            zookeeper: nothing(),
+            redis: nothing(),
+            expires_ms: None,
+            lost_at: [Duration::ZERO; 2],
+        }
+    }
+}
+
+/// The newest state.
+#[must_use]
+pub fn newest(states: &[State]) -> Option<&Vec<u8>> {
+    states.last().and_then(|state| state.value.as_ref())
+}
+
+/// See the module. A clone is the same one.
+#[derive(Clone)]
+pub struct Truth(Arc<Inner>);
+
+struct Inner {
+    ensemble: DoubleEnsemble,
+    server: Double,
+    executor: Executor,
+    state: Mutex<Known>,
+}
+
+struct Known {
+    pairs: Vec<Pair>,
+    transactions: usize,
+    zxid: i64,
+    changes: u64,
+    next_expiry_ms: Option<i64>,
+}
+
+impl Truth {
+    #[must_use]
+    pub fn new(ensemble: DoubleEnsemble, server: Double, executor: Executor, pairs: Vec<Pair>) -> Truth {
+        let state = Mutex::new(Known { pairs, transactions: 0, zxid: 0, changes: u64::MAX, next_expiry_ms: None });
+        Truth(Arc::new(Inner { ensemble, server, executor, state }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what has changed since the last look, by this author.
+    pub fn look(&self, by: Author, at: Duration) {
+        let mut known = self.known();
+        let now = self.0.ensemble.look(|ensemble| (ensemble.transactions(), ensemble.zxid()));
+        if now != (known.transactions, known.zxid) {
+            (known.transactions, known.zxid) = now;
+            for (number, pair) in known.pairs.iter_mut().enumerate() {
+                let is_new = self.0.ensemble.look(|ensemble| {
+                    let data =
+                        ensemble.tree().get(&pair.path).map(|znode| &*znode.data).filter(|data| !data.is_empty());
+                    (data != newest(&pair.zookeeper).map(Vec::as_slice)).then(|| data.map(<[u8]>::to_vec))
+                });
+                if let Some(value) = is_new {
+                    self.note(number, 0, value.as_deref());
+                    let stat = self.0.ensemble.stat(&pair.path);
+                    let znode = stat.map(|stat| (stat.czxid, stat.version));
+                    pair.zookeeper.push(State { at, by, value, znode });
+                }
+            }
+        }
+        let changes = self.0.server.look(|server| server.changes);
+        let now_ms = self.0.server.look(|server| server.now_ms);
+        // An expired key is gone for whoever looks, whether the server has got to it or not.
+        let is_due = known.next_expiry_ms.is_some_and(|at| at < now_ms);
+        if changes != known.changes || is_due {
+            known.changes = changes;
+            for (number, pair) in known.pairs.iter_mut().enumerate() {
+                let (is_new, expires_ms) = self.0.server.look(|server| {
+                    let entry = server.peek(0, &pair.key);
+                    let entry = entry.filter(|entry| entry.expires_ms.is_none_or(|at| server.now_ms <= at));
+                    let value = entry.and_then(|entry| match &entry.kind {
+                        Kind::Text(text) => Some(text),
+                        _ => None,
+                    });
+                    let is_new = (value != newest(&pair.redis)).then(|| value.cloned());
+                    (is_new, entry.and_then(|entry| entry.expires_ms))
+                });
+                let was_due = pair.expires_ms.is_some_and(|at| at <= now_ms);
+                pair.expires_ms = expires_ms;
+                if let Some(value) = is_new {
+                    // Whoever asks for a key whose time has come removes it.
+                    let by = if value.is_none() && was_due && by != Author::Loss { Author::Expiry } else { by };
+                    self.note(number, 1, value.as_deref());
+                    pair.redis.push(State { at, by, value, znode: None });
+                }
+            }
+            known.next_expiry_ms = known.pairs.iter().filter_map(|pair| pair.expires_ms).min();
+        }
+    }
+
+    /// The next look is at everything.
+    pub fn forget(&self) {
+        let mut known = self.known();
+        (known.transactions, known.changes) = (usize::MAX, u64::MAX);
+    }
+
+    /// This side has lost data, or may have.
+    pub fn lost(&self, side: usize, at: Duration) {
+        self.known().pairs.iter_mut().for_each(|pair| pair.lost_at[side] = at);
+    }
+
+    /// The keys of which this is true, with the numbers of their pairs.
+    #[must_use]
+    pub fn with_keys(&self, is_meant: impl Fn(&[u8]) -> bool) -> Vec<(usize, Vec<u8>)> {
+        let known = self.known();
+        let meant = known.pairs.iter().enumerate().filter(|(_, pair)| is_meant(&pair.key));
+        meant.map(|(number, pair)| (number, pair.key.clone())).collect()
+    }
+
+    /// Whether a key has a time to live.
+    #[must_use]
+    pub fn has_expiry(&self) -> bool {
+        self.known().pairs.iter().any(|pair| pair.expires_ms.is_some())
+    }
+
+    fn note(&self, pair: usize, side: u64, value: Option<&[u8]>) {
+        let value =
+            value.map_or(0, |value| value.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31) ^ u64::from(*byte)));
+        self.0.executor.trace((pair as u64) << 8 ^ side ^ value.rotate_left(20));
+    }
+
+    /// Everything.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<Pair> {
+        self.known().pairs.clone()
+    }
+
+    /// What is held now, of each pair: by ZooKeeper, by Redis.
+    #[must_use]
+    pub fn are_equal(&self, is_equal: impl Fn(&Pair) -> bool) -> bool {
+        self.known().pairs.iter().all(is_equal)
+    }
+
+    /// How many states there were.
+    #[must_use]
+    pub fn states(&self) -> usize {
+        self.known().pairs.iter().map(|pair| pair.zookeeper.len() + pair.redis.len()).sum()
+    }
+}
