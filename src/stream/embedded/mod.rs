@@ -334,7 +334,12 @@ impl Stream for EmbeddedStream {
 
     fn newest_epoch(&self) -> BoxFuture<'_, i64> {
         async move {
-            let newest = self.ask(|log| query::read(log, log.read().extent().last, 1, usize::MAX)).await;
+            // One lock after the other: a reader that holds one and asks for another waits for ever behind a writer in between.
+            let newest = |log: &Log| {
+                let last = log.read().extent().last;
+                query::read(log, last, 1, usize::MAX)
+            };
+            let newest = self.ask(newest).await;
             let newest = newest.unwrap_or_default().records.into_iter().next();
             newest.map_or(0, |recorded| recorded.change.epoch)
         }
