@@ -288,6 +288,8 @@ impl Pipeline {
                 lock(&self.counters.unheard).lost(side);
             }
             let (now, written) = owned.so_far();
+            // Before the stream is free: then the next owner, who may share the folder, writes these files.
+            self.quarantine.save().await;
             self.let_go(owned).await;
             // Those of an ownership before may be of another lineage of the ensemble, in which zxids were higher.
             *lock(&self.remembered) = now;
@@ -298,7 +300,6 @@ impl Pipeline {
             }
         }
         self.stores.close(DRAIN_LOST).await;
-        self.quarantine.save().await;
     }
 
     /// Waits until nothing works for this ownership any more: the next one, here or elsewhere, opens the stream anew.
@@ -336,6 +337,7 @@ impl Pipeline {
         let lag = begun.map_err(|error| remedy::of_opening(&error))?;
         *has_started = true;
         self.find_pauses().await?;
+        self.quarantine.begin_ownership().await;
         let Owned { lease, is_redis_blank, .. } = taken;
         let kept = Kept {
             counters: Arc::clone(&self.counters),

@@ -1,5 +1,6 @@
 //! Pairs that could not be brought in step, and why; kept in a file so that they can be listed without a worker. What an
-//! operator dropped is kept in another beside it, so that a restart stays silent too.
+//! operator dropped is kept in another beside it, so that a restart stays silent too. Both files are the owner's: workers that
+//! share the folder and do not own the pipeline write neither, and each owner begins with what the one before it dropped.
 
 use super::control::Quarantined;
 use super::retry::Pauses;
@@ -22,6 +23,9 @@ struct Listed {
     met: u64,
 }
 
+/// Reason and detail of each.
+type DroppedPairs = Map<Box<[u8]>, (String, String)>;
+
 #[derive(Debug, Default)]
 struct Inner {
     pairs: Map<Box<[u8]>, Listed>,
@@ -32,7 +36,8 @@ struct Inner {
     /// It was said that there are more than are listed.
     is_full: bool,
     /// Pairs that an operator wants no more word of, with what was the matter; at most [`LISTED_MAX`].
-    dropped: Map<Box<[u8]>, (String, String)>,
+    dropped: DroppedPairs,
+    /// The files say what is here, or this worker has not owned the pipeline yet.
     is_saved: bool,
     /// After a failure: when the next attempt is due.
     not_before: Option<Instant>,
@@ -60,13 +65,31 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// An empty list that is saved to this file; what was dropped is read from the one beside it.
+    /// An empty list for this file. Neither file is read or written before [`Quarantine::begin_ownership`].
     #[must_use]
     pub fn new(file: &Path) -> Quarantine {
         let dropped_file = file.with_extension("dropped.json");
-        let dropped = dropped(&dropped_file);
-        let inner = Inner { is_saved: false, dropped, ..Inner::default() };
+        let inner = Inner { is_saved: true, ..Inner::default() };
         Quarantine { inner: Mutex::new(inner), writing: Mutex::new(()), file: file.to_owned(), dropped_file }
+    }
+
+    /// This worker owns the pipeline from now on, and no other one writes the files: reads what was dropped.
+    pub async fn begin_ownership(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        if let Err(error) = env::tasks::blocking(move || this.begin_ownership_here()).await {
+            tracing::error!(%error, "what was dropped from the quarantine was not read");
+        }
+    }
+
+    fn begin_ownership_here(&self) {
+        let read = dropped(&self.dropped_file);
+        let mut inner = self.inner();
+        // What could not be saved at the end of the last ownership of this worker is newer than the file.
+        if let Some(dropped) = read.filter(|_| inner.is_saved) {
+            inner.dropped = dropped;
+        }
+        // The list in the file is that of an earlier owner.
+        inner.is_saved = false;
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -301,12 +324,14 @@ pub(super) fn shortened(name: &[u8]) -> String {
     }
 }
 
-/// What the file says was dropped. One that cannot be read means a word too many, never one too few.
-fn dropped(file: &Path) -> Map<Box<[u8]>, (String, String)> {
-    let text = env::disk::read(file).unwrap_or_default();
+/// What the file says was dropped; `None` if it cannot be read. A line that cannot be read means a word too many, never one too few.
+fn dropped(file: &Path) -> Option<DroppedPairs> {
+    let read = env::disk::read_if_any(file);
+    let text = read.inspect_err(|error| tracing::warn!(file = %file.display(), %error, "cannot read what was dropped"));
+    let text = text.ok()?;
     let lines = text.split(|byte| *byte == b'\n').take(LISTED_MAX);
     let rows = lines.filter_map(|line| serde_json::from_slice::<Dropped>(line).ok());
-    rows.map(|row| (row.name.into(), (row.reason, row.detail))).collect()
+    Some(rows.map(|row| (row.name.into(), (row.reason, row.detail))).collect())
 }
 
 #[cfg(test)]
@@ -334,10 +359,47 @@ mod tests {
         before.drop_pair(b"a");
         before.save_here();
         let after = Quarantine::new(&file);
+        after.begin_ownership_here();
         after.put(b"a", 0, pair("a list"));
         assert!(after.is_empty());
         after.put(b"a", 0, pair("a hash"));
         assert_eq!(after.list().len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_owns_nothing_writes_neither_file_and_as_the_owner_has_what_was_dropped_since_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("quarantine.json");
+        let (owner, standby) = (Quarantine::new(&file), Quarantine::new(&file));
+        owner.begin_ownership_here();
+        owner.put(b"a", 0, pair("a list"));
+        owner.put(b"b", 0, pair("a set"));
+        owner.drop_pair(b"b");
+        owner.save_here();
+        let files = || [&file, &owner.dropped_file].map(|file| std::fs::read_to_string(file).unwrap());
+        let before = files();
+        assert!(before.iter().all(|text| !text.is_empty()));
+        standby.save_here();
+        assert_eq!(files(), before);
+        standby.begin_ownership_here();
+        standby.put(b"b", 0, pair("a set"));
+        assert!(standby.is_empty());
+        standby.save_here();
+        assert_eq!(files(), ["", before[1].as_str()]);
+    }
+
+    #[test]
+    fn what_could_not_be_saved_before_an_ownership_ended_is_there_in_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("gone");
+        let quarantine = Quarantine::new(&place.join("quarantine.json"));
+        quarantine.begin_ownership_here();
+        quarantine.put(b"a", 0, pair("a list"));
+        quarantine.drop_pair(b"a");
+        quarantine.save_here();
+        quarantine.begin_ownership_here();
+        quarantine.put(b"a", 0, pair("a list"));
+        assert!(quarantine.is_empty());
     }
 
     #[test]

@@ -28,6 +28,52 @@ async fn what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matte
     scene.quarantine_becomes(&["wrong_type", "wrong_type"]).await;
 }
 
+async fn a_worker_in_the_same_folder_leaves_the_files_to_the_owner_and_takes_them_up_as_the_next_one(place: Place) {
+    let mut scene = Scene::start_with(|pipeline| place.of(pipeline.worker("reconcile: 1s"))).await;
+    scene.redis.run::<()>("RPUSH settings:list 1").await;
+    scene.redis.run::<()>("SADD settings:set 1").await;
+    scene.quarantine_becomes(&["wrong_type", "wrong_type"]).await;
+    let mut second = scene.keepstep.with_file(std::fs::read_to_string(scene.keepstep.file()).unwrap());
+    second.start();
+    second.wait_ready().await;
+    // The second worker has read what it reads at its start.
+    scene.settle().await;
+    scene.at_rest().await;
+    scene.keepstep.command("quarantine drop", &["--key", "settings:set"]).await.expect(0);
+    scene.quarantine_becomes(&["wrong_type"]).await;
+    let folder = scene.keepstep.data().join("settings");
+    let files = || ["quarantine.json", "quarantine.dropped.json"].map(|file| std::fs::read(folder.join(file)).unwrap());
+    let listed = eventually("the owner saves the list", LIVE, async || {
+        let files = files();
+        if files.iter().all(|text| text.iter().filter(|byte| **byte == b'\n').count() == 1) {
+            Ok(files)
+        } else {
+            Err(format!("{files:?}"))
+        }
+    })
+    .await;
+    assert_eq!(second.terminate().await, Some(0));
+    assert_eq!(files(), listed, "a standby that ends");
+    let mut once = scene.keepstep.with_file(std::fs::read_to_string(scene.keepstep.file()).unwrap());
+    once.start_with(&["--once", "--timeout", "2s"]);
+    once.code_at_end(LIVE).await;
+    assert_eq!(files(), listed, "`run --once` that owned nothing");
+    second.start();
+    second.wait_ready().await;
+    scene.keepstep.command("quarantine drop", &["--key", "settings:list"]).await.expect(0);
+    scene.keepstep.terminate().await;
+    eventually("the second worker owns the pipeline", LIVE, async || {
+        let status = second.command("status", &["--format", "json"]).await.stdout;
+        if status.contains("\"state\":\"live\"") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    never("a dropped pair comes back", Duration::from_secs(3), async || {
+        let listed = second.json("quarantine list", &[]).await;
+        if listed.is_empty() { Ok(()) } else { Err(format!("{listed:?}")) }
+    })
+    .await;
+}
+
 async fn show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told(place: Place) {
     let scene = Scene::start_with(|pipeline| place.of(pipeline)).await;
     scene.znodes.put("/settings/a", "in zk").await;
@@ -77,6 +123,7 @@ async fn tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknow
 }
 
 on_both_streams!(
+    a_worker_in_the_same_folder_leaves_the_files_to_the_owner_and_takes_them_up_as_the_next_one,
     what_was_dropped_stays_silent_after_a_restart_until_it_is_another_matter,
     show_tells_both_states_and_what_to_do_and_a_misspelt_glob_is_told,
     tail_shows_only_the_operations_that_are_asked_for_and_refuses_an_unknown_route,
