@@ -67,17 +67,21 @@ pub(super) async fn run(args: Conflicts, global: &Global) -> Result<Exit, Failur
     };
     let mut out = Output::new(global.format);
     let next = stream_position::position(stream.as_ref(), args.from, now).await?;
-    tail::read_all(stream.as_ref(), next, |position, change| match json::conflicts(position, change, &names) {
-        Some(row) if args.filter.takes(change) => out.row(&row, line),
-        _ => Ok(()),
+    tail::read_all(stream.as_ref(), next, |position, change| {
+        let (Some(row), Some(conflict)) = (json::conflicts(position, change, &names), &change.conflict) else {
+            return Ok(());
+        };
+        let known = [conflict.winner.as_str(), conflict.loser.as_str()];
+        if args.filter.takes(change) { out.row(&row, |row, paint| line(row, known, paint)) } else { Ok(()) }
     })
     .await?;
     out.flush()?;
     Ok(Exit::Done)
 }
 
-/// `position  time  route  path = key  zk="a"  cache="b"  zk wins (prefer zk): reason`.
-fn line(row: &Value, paint: Paint) -> String {
+/// `position  time  route  path = key  zk="a"  cache="b"  zk wins (prefer zk): reason`. `known`: whose values the record has. `replay`
+/// and `conflicts restore` read only the store that they write, so the value in the other one is not known.
+fn line(row: &Value, known: [&str; 2], paint: Paint) -> String {
     const OTHERS: [&str; 7] = ["position", "ts_ms", "route", "pair", "winner", "rule", "reason"];
     let winner = text::field(row, "winner");
     let mut line = format!(
@@ -88,8 +92,12 @@ fn line(row: &Value, paint: Paint) -> String {
         paint.with(Colour::Strong, &text::pair(row)),
     );
     for (store, value) in row.as_object().into_iter().flatten().filter(|(key, _)| !OTHERS.contains(&key.as_str())) {
-        let colour = if *store == winner { Colour::Good } else { Colour::Bad };
-        line.push_str(&format!("  {}={}", text::printable(store), paint.with(colour, &text::value(value))));
+        let (colour, value) = match known.contains(&store.as_str()) {
+            true if *store == winner => (Colour::Good, text::value(value)),
+            true => (Colour::Bad, text::value(value)),
+            false => (Colour::Faint, "unknown".to_owned()),
+        };
+        line.push_str(&format!("  {}={}", text::printable(store), paint.with(colour, &value)));
     }
     line.push_str(&format!("  {winner} wins ({}): {}", text::field(row, "rule"), text::field(row, "reason")));
     line
@@ -108,6 +116,17 @@ mod tests {
         });
         let expected = "       3  1970-01-01T00:00:00.000Z  settings  /s/a = s:a  zk=\"v2\"  cache=absent  \
                         zk wins (prefer zk): both sides changed";
-        assert_eq!(line(&row, Paint::OFF), expected);
+        assert_eq!(line(&row, ["zk", "cache"], Paint::OFF), expected);
+    }
+
+    #[test]
+    fn the_value_in_a_store_that_a_replay_did_not_read_is_unknown_and_not_absent() {
+        let row = json!({
+            "position": 3, "ts_ms": 0, "route": "settings", "pair": {"zk": "/s/a", "cache": "s:a"}, "zk": null,
+            "cache": "v2", "stream": null, "winner": "stream", "rule": "replay", "reason": "replayed",
+        });
+        let expected = "       3  1970-01-01T00:00:00.000Z  settings  /s/a = s:a  zk=unknown  cache=\"v2\"  \
+                        stream=absent  stream wins (replay): replayed";
+        assert_eq!(line(&row, ["stream", "cache"], Paint::OFF), expected);
     }
 }
