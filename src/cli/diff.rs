@@ -71,7 +71,8 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
                 Some(stream) => newer(stream.as_ref(), &scope, difference).await,
                 None => None,
             };
-            out.row(&row(&scope, difference), |row, paint| line(row, newer, paint))?;
+            let stores = stores(&scope, difference);
+            out.row(&row(&scope, difference), |row, paint| line(row, stores, newer, paint))?;
         }
         if !differences.is_empty() {
             out.flush()?;
@@ -215,8 +216,13 @@ async fn newer<'a>(stream: &dyn Stream, scope: &'a Scope, difference: &Differenc
     (changed.exists() && !may_be_pending).then(|| scope.name(side))
 }
 
-/// `state  route  path = key  zk="a"  cache="b"  zk is newer`.
-pub(super) fn line(row: &Value, newer: Option<&str>, paint: Paint) -> String {
+/// The names of both stores, and what each has.
+fn stores<'a>(scope: &'a Scope, difference: &'a Difference) -> [(&'a str, &'a Found); 2] {
+    [Side::Zookeeper, Side::Redis].map(|side| (scope.name(side), difference.found(side)))
+}
+
+/// `state  route  path = key  zk="a"  cache="b"  zk is newer`. What cannot be mirrored is shown as `quarantine show` does.
+fn line(row: &Value, stores: [(&str, &Found); 2], newer: Option<&str>, paint: Paint) -> String {
     let state = text::field(row, "state");
     let colour = match state.as_str() {
         "different" => Colour::Bad,
@@ -229,10 +235,12 @@ pub(super) fn line(row: &Value, newer: Option<&str>, paint: Paint) -> String {
         text::field(row, "route"),
         paint.with(Colour::Strong, &text::pair(row)),
     );
-    let values =
-        row.as_object().into_iter().flatten().filter(|(name, _)| !["route", "pair", "state"].contains(&name.as_str()));
-    for (store, value) in values {
-        line.push_str(&format!("  {}={}", text::printable(store), text::value(value)));
+    for (store, found) in stores {
+        let value = match found {
+            Found::Unsupported(_, detail) => format!("({})", text::printable(detail)),
+            _ => text::value(row.get(store).unwrap_or(&Value::Null)),
+        };
+        line.push_str(&format!("  {}={value}", text::printable(store)));
     }
     if let Some(newer) = newer {
         line.push_str(&format!("  {} is newer", text::printable(newer)));
@@ -250,6 +258,19 @@ mod tests {
             "route": "settings", "pair": {"zk": "/s/a", "cache": "s:a"}, "state": "different", "zk": "v1", "cache": "v2",
         });
         let expected = "different    settings  /s/a = s:a  zk=\"v1\"  cache=\"v2\"  cache is newer";
-        assert_eq!(line(&row, Some("cache"), Paint::OFF), expected);
+        assert_eq!(
+            line(&row, [("zk", &Found::Nothing), ("cache", &Found::Nothing)], Some("cache"), Paint::OFF),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_mirrored_is_not_absent() {
+        let row = json!({
+            "route": "settings", "pair": {"zk": "/s/a", "cache": "s:a"}, "state": "quarantined", "zk": null, "cache": null,
+        });
+        let list = Found::Unsupported("wrong_type", "the key is a list".to_owned());
+        let expected = "quarantined  settings  /s/a = s:a  zk=absent  cache=(the key is a list)";
+        assert_eq!(line(&row, [("zk", &Found::Nothing), ("cache", &list)], None, Paint::OFF), expected);
     }
 }

@@ -5,7 +5,7 @@ use super::args::{self, Global};
 use super::confirmation::Confirmation;
 use super::diff::{self, Compared};
 use super::exit::{Exit, Failure};
-use super::output::Output;
+use super::output::{Colour, Output, Paint};
 use super::progress::Progress;
 use super::replay::{self, Tally};
 use super::selection::{self, Pairs};
@@ -13,7 +13,7 @@ use super::text;
 use crate::change::Side;
 use crate::codec::json;
 use crate::config;
-use crate::history::{Outcome, Reasons, Restorer, Scope};
+use crate::history::{Difference, Outcome, Reasons, Restorer, Scope};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     }
     let mut out = Output::new(global.format);
     if !args.confirmation.yes && !args.dry_run {
-        let count = show(&compared, &scope, &args, &mut out).await?;
+        let count = show(&compared, &scope, prefer, &args, &mut out).await?;
         let question = format!("Make {count} pairs equal to {}?", args.prefer);
         if count > 0
             && let Err(failure) = args.confirmation.ask(&question)
@@ -78,18 +78,22 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
         return Err(Failure::Usage("there is no other store".to_owned()));
     };
     let archive = StreamArchive::new(&pipeline, &global.data_dir, args.timeout);
-    let rule = format!("repair --prefer {}", args.prefer);
     let restorer = Restorer {
         client,
         scope: &scope,
         archive: &archive,
-        reasons: Reasons { winner: args.prefer.clone(), loser: scope.name(other).to_owned(), rule: rule.clone() },
+        reasons: Reasons {
+            winner: args.prefer.clone(),
+            loser: scope.name(other).to_owned(),
+            rule: format!("repair --prefer {}", args.prefer),
+        },
         dry_run: args.dry_run,
         with_ephemerals: false,
         patience: args.timeout,
     };
     let mut tally = Tally { pipeline: pipeline.name.clone(), ..Tally::default() };
-    let (compared_pairs, unreadable) = repair(&compared, &restorer, (prefer, &rule), &mut tally, &mut out).await?;
+    let reason = format!("an operator made {} equal to {}", scope.name(other), args.prefer);
+    let (compared_pairs, unreadable) = repair(&compared, &restorer, (prefer, &reason), &mut tally, &mut out).await?;
     compared.close().await;
     diff::none_matched(&args.pairs, compared_pairs, tally.pairs)?;
     let mut row = Map::new();
@@ -129,8 +133,14 @@ async fn warn_about_loss(compared: &Compared, prefer: Side, name: &str) -> Resul
     Ok(())
 }
 
-/// Shows the first pairs that differ, and returns the number of all.
-async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Output) -> Result<u64, Failure> {
+/// Shows what would be done to the first pairs that differ, and returns the number of all.
+async fn show(
+    compared: &Compared,
+    scope: &Scope,
+    prefer: Side,
+    args: &Repair,
+    out: &mut Output,
+) -> Result<u64, Failure> {
     let mut differ = compared.differ(scope);
     let progress = Progress::new("comparing", "pairs", None);
     let mut count = 0;
@@ -139,7 +149,7 @@ async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Outpu
         for difference in &differences {
             count += 1;
             if count <= SAMPLE && !out.json() {
-                out.row(&diff::row(scope, difference), |row, paint| diff::line(row, None, paint))?;
+                show_plan(scope, prefer, difference, out)?;
             }
         }
     }
@@ -152,12 +162,53 @@ async fn show(compared: &Compared, scope: &Scope, args: &Repair, out: &mut Outpu
     Ok(count)
 }
 
+/// Shows what would be done to this pair: a row of `diff`, with `op` (`c`, `u` or `d`) if the other store would be written.
+fn show_plan(scope: &Scope, prefer: Side, difference: &Difference, out: &mut Output) -> Result<(), Failure> {
+    let mut row = diff::row(scope, difference);
+    let outcome = difference.repair_outcome(prefer);
+    if let (Some(op), Some(row)) = (op(&outcome), row.as_object_mut()) {
+        row.insert("op".to_owned(), json!(op));
+    }
+    let (prefer, other) = (scope.name(prefer), scope.name(prefer.other()));
+    out.row(&row, |row, paint| plan_line(row, &outcome, prefer, other, paint))
+}
+
+fn op(outcome: &Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Created => Some("c"),
+        Outcome::Updated => Some("u"),
+        Outcome::Deleted => Some("d"),
+        Outcome::Equal | Outcome::Skipped(_) | Outcome::Failed(..) => None,
+    }
+}
+
+/// `update in cache  route  path = key  "b" -> "a"`.
+fn plan_line(row: &Value, outcome: &Outcome, prefer: &str, other: &str, paint: Paint) -> String {
+    let other_name = text::printable(other);
+    let (colour, what) = match outcome {
+        Outcome::Created => (Colour::Good, format!("create in {other_name}")),
+        Outcome::Updated => (Colour::Wait, format!("update in {other_name}")),
+        Outcome::Deleted => (Colour::Bad, format!("delete in {other_name}")),
+        Outcome::Equal => (Colour::Faint, "no write".to_owned()),
+        Outcome::Skipped(reason) => (Colour::Faint, format!("skip ({reason})")),
+        Outcome::Failed(reason, _) => (Colour::Bad, format!("cannot repair ({reason})")),
+    };
+    let pair = paint.with(Colour::Strong, &text::pair(row));
+    let line = format!("{}  {}  {pair}", paint.with(colour, &what), text::field(row, "route"));
+    let of = |store: &str| text::value(row.get(store).unwrap_or(&Value::Null));
+    match outcome {
+        Outcome::Created | Outcome::Updated | Outcome::Deleted => format!("{line}  {} -> {}", of(other), of(prefer)),
+        Outcome::Equal | Outcome::Skipped(_) => line,
+        Outcome::Failed(_, detail) => format!("{line}: {}", text::printable(detail)),
+    }
+}
+
 /// Compares, and repairs each batch at once. Returns the number of compared pairs, and of znodes
 /// that cannot be read and are no pairs.
 async fn repair(
     compared: &Compared,
     restorer: &Restorer<'_>,
-    (prefer, rule): (Side, &str),
+    (prefer, reason): (Side, &str),
     tally: &mut Tally,
     out: &mut Output,
 ) -> Result<(u64, u64), Failure> {
@@ -168,11 +219,13 @@ async fn repair(
         progress.at(differ.numbers.pairs);
         let mut desired = Vec::with_capacity(differences.len());
         for difference in &differences {
-            if restorer.dry_run && (out.json() || tally.shown < SAMPLE) {
+            // As text, a row of its own says below why a pair cannot be repaired.
+            let is_refused = || matches!(difference.repair_outcome(prefer), Outcome::Failed(..));
+            if restorer.dry_run && (out.json() || tally.shown < SAMPLE && !is_refused()) {
                 tally.shown += 1;
-                out.row(&diff::row(scope, difference), |row, paint| diff::line(row, None, paint))?;
+                show_plan(scope, prefer, difference, out)?;
             }
-            match difference.repaired(prefer, rule) {
+            match difference.repaired(prefer, reason) {
                 Ok(state) => desired.push(state),
                 Err((error, detail)) => {
                     tally.count(&Outcome::Failed(error, String::new()));
@@ -192,4 +245,25 @@ async fn repair(
     }
     diff::show_unreadable(&differ, scope, out)?;
     Ok((differ.numbers.pairs, differ.numbers.unreadable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_says_what_would_be_done_in_which_store() {
+        let row = json!({
+            "route": "settings", "pair": {"zk": "/s/a", "cache": "s:a"}, "state": "extra", "zk": null, "cache": "v2",
+        });
+        let line = |outcome: &Outcome, prefer, other| plan_line(&row, outcome, prefer, other, Paint::OFF);
+        let create = "create in zk  settings  /s/a = s:a  absent -> \"v2\"";
+        assert_eq!(line(&Outcome::Created, "cache", "zk"), create);
+        let delete = "delete in cache  settings  /s/a = s:a  \"v2\" -> absent";
+        assert_eq!(line(&Outcome::Deleted, "zk", "cache"), delete);
+        assert_eq!(line(&Outcome::Skipped("ephemeral"), "zk", "cache"), "skip (ephemeral)  settings  /s/a = s:a");
+        let failed = Outcome::Failed("wrong_type", "the key is a list".to_owned());
+        let refused = "cannot repair (wrong_type)  settings  /s/a = s:a: the key is a list";
+        assert_eq!(line(&failed, "cache", "zk"), refused);
+    }
 }

@@ -12,7 +12,7 @@
 //! reported.
 
 use super::client::{Found, found_znode, look_keys};
-use super::restore::{Cause, DesiredState};
+use super::restore::{Cause, DesiredState, Outcome, foresee};
 use super::scan::KeyScan;
 use super::scope::{HistoryError, Scope};
 use crate::change::{KeyedHash, Pair, Side};
@@ -84,21 +84,36 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The state that makes the other side equal to the preferred one.
+    /// What this side has.
+    #[must_use]
+    pub fn found(&self, side: Side) -> &Found {
+        match side {
+            Side::Zookeeper => &self.zookeeper,
+            Side::Redis => &self.redis,
+        }
+    }
+
+    /// The state that makes the other side equal to the preferred one. `reason`: for the conflict log.
     ///
     /// # Errors
     /// The preferred side has no value that could be written: reason and detail.
-    pub fn repaired(&self, prefer: Side, rule: &str) -> Result<DesiredState, (&'static str, String)> {
-        let found = match prefer {
-            Side::Zookeeper => &self.zookeeper,
-            Side::Redis => &self.redis,
-        };
+    pub fn repaired(&self, prefer: Side, reason: &str) -> Result<DesiredState, (&'static str, String)> {
+        let found = self.found(prefer);
         if let Found::Unsupported(reason, detail) = found {
             return Err((reason, detail.clone()));
         }
         let (pair, value) = (self.pair.clone(), found.value().map(<[u8]>::to_vec));
-        let cause = Cause::Command(format!("the other store was preferred: {rule}"));
+        let cause = Cause::Command(reason.to_owned());
         Ok(DesiredState { route: self.route, pair, value, cause, ephemeral: false })
+    }
+
+    /// What a repair would do, if neither side changes before.
+    #[must_use]
+    pub fn repair_outcome(&self, prefer: Side) -> Outcome {
+        match self.repaired(prefer, "") {
+            Ok(desired) => foresee(&desired, self.found(prefer.other()), false),
+            Err((reason, detail)) => Outcome::Failed(reason, detail),
+        }
     }
 }
 

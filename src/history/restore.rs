@@ -268,22 +268,11 @@ impl Restorer<'_> {
 
     /// The outcome of a pair that needs no write, or may not be written; `None`: write it.
     fn outcome_without_write(&self, desired: &DesiredState, found: &Found, guess: bool) -> Option<Outcome> {
-        if desired.ephemeral && !self.with_ephemerals {
-            return Some(Outcome::Skipped("ephemeral"));
+        match foresee(desired, found, self.with_ephemerals) {
+            Outcome::Equal if guess => None,
+            Outcome::Created | Outcome::Updated | Outcome::Deleted if !self.dry_run => None,
+            outcome => Some(outcome),
         }
-        if let Found::Unsupported(reason, detail) = found {
-            return Some(Outcome::Failed(reason, detail.clone()));
-        }
-        if guess {
-            return None;
-        }
-        if found.is(desired.value.as_deref()) {
-            return Some(Outcome::Equal);
-        }
-        if found.is_ephemeral() {
-            return Some(Outcome::Skipped("ephemeral"));
-        }
-        self.dry_run.then(|| outcome(desired, found))
     }
 
     /// The record of the value that is replaced; `None` if none is. A marker with a conflict: it is
@@ -345,6 +334,19 @@ impl AttemptError {
 impl From<StoreError> for AttemptError {
     fn from(error: StoreError) -> AttemptError {
         AttemptError::Store(error)
+    }
+}
+
+/// What comes of a pair if the store still has what was found.
+pub(super) fn foresee(desired: &DesiredState, found: &Found, with_ephemerals: bool) -> Outcome {
+    if desired.ephemeral && !with_ephemerals {
+        return Outcome::Skipped("ephemeral");
+    }
+    match found {
+        Found::Unsupported(reason, detail) => Outcome::Failed(reason, detail.clone()),
+        found if found.is(desired.value.as_deref()) => Outcome::Equal,
+        found if found.is_ephemeral() => Outcome::Skipped("ephemeral"),
+        found => outcome(desired, found),
     }
 }
 

@@ -85,6 +85,16 @@ async fn repair_makes_the_other_side_equal_and_keeps_what_it_replaces(place: Pla
         let scene = apart(place).await;
         let rows = scene.keepstep.json("repair", &["--prefer", prefer, "--dry-run"]).await;
         assert_eq!(rows.last().unwrap()["pairs"], 3, "{rows:?}");
+        let ops: Vec<&str> = rows.iter().filter_map(|row| row["op"].as_str()).collect();
+        assert_eq!(ops.iter().filter(|op| **op == "u").count(), 1, "{rows:?}");
+        assert_eq!(ops.len(), 3, "{rows:?}");
+        let text = scene.keepstep.command("repair", &["--prefer", prefer, "--dry-run"]).await.expect(0).stdout;
+        let (other, only) = if prefer == "zk" { ("cache", "create in cache") } else { ("zk", "delete in zk") };
+        for what in
+            [format!("update in {other}  settings  /settings/changed"), format!("{only}  settings  /settings/zk-only")]
+        {
+            assert!(text.contains(&what), "{what}: {text}");
+        }
         assert_eq!(scene.text("settings:changed").await.as_deref(), Some("by redis"), "a dry run changes nothing");
         let rows = scene.keepstep.json("repair", &["--prefer", prefer, "--yes"]).await;
         assert_eq!((&rows.last().unwrap()["failed"], &rows.last().unwrap()["pairs"]), (&json!(0), &json!(3)));
@@ -98,6 +108,8 @@ async fn repair_makes_the_other_side_equal_and_keeps_what_it_replaces(place: Pla
         let kept = scene.keepstep.json("conflicts", &[]).await;
         assert_eq!(kept.len(), 2, "a value that was replaced and one that was deleted: {kept:?}");
         assert!(kept.iter().all(|row| row["winner"] == prefer), "{kept:?}");
+        let reason = format!("an operator made {other} equal to {prefer}");
+        assert!(kept.iter().all(|row| row["reason"] == reason), "{kept:?}");
         scene.keepstep.command("resume", &[]).await.expect(0);
         scene.settle().await;
         let writes = Writes::watch(&scene).await;
