@@ -146,6 +146,15 @@ const UNPROVEN: &str = "Redis was restarted or its data replaced, and the key ma
 const UNPROVEN_KEY: &str = "Redis was restarted or its data replaced, and nothing tells whether the key holds an older value or was written since";
 const ENSEMBLE_LOST: &str = "the ensemble came back empty or older";
 
+/// The ways that the pair's changes flow: [`Flow`] without a capture, and one way for an ephemeral znode.
+#[derive(Clone, Copy)]
+enum Ways {
+    /// From this side to the other one.
+    From(Side),
+    /// In both directions; this store is named first.
+    Both(Side),
+}
+
 /// The state of one side against the base.
 struct Sides {
     /// Value of the znode, `None` if it stands for no key.
@@ -162,7 +171,6 @@ struct Sides {
 /// never becomes a delete; every value that is replaced was the base's or gets a [`Verdict`] for the conflict log.
 #[must_use]
 pub fn plan(policy: &Policy, seen: &Observation) -> Action {
-    let mut flow = policy.flow;
     let is_ephemeral = match seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
         Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
@@ -170,28 +178,27 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     if is_ephemeral && policy.ephemeral == Ephemeral::Skip {
         return Action::Nothing;
     }
-    if let Flow::Capture(side) = flow {
-        return Action::Record(side);
-    }
-    if is_ephemeral {
-        if !flow.leads_to(Side::Redis) {
+    let ways = match policy.flow {
+        Flow::Capture(side) => return Action::Record(side),
+        flow if is_ephemeral && !flow.leads_to(Side::Redis) => {
             let key_exists = matches!(seen.key, Key::Present { .. });
             return if key_exists { Action::NotOurs } else { Action::Nothing };
         }
-        flow = Flow::From(Side::Zookeeper);
-    }
+        _ if is_ephemeral => Ways::From(Side::Zookeeper),
+        Flow::From(source) => Ways::From(source),
+        Flow::Both(first) => Ways::Both(first),
+    };
     let sides = compare(seen);
     if sides.znode == sides.key && !in_doubt(seen) {
         return agree(seen, &sides);
     }
     if sides.znode_lost {
-        return restore_znode(flow, &sides);
+        return restore_znode(ways, &sides);
     }
-    let action = match flow {
-        Flow::Capture(side) => Action::Record(side),
-        Flow::From(Side::Zookeeper) => from_zookeeper(policy, seen, &sides, is_ephemeral),
-        Flow::From(Side::Redis) => from_redis(policy, seen, &sides),
-        Flow::Both(first) => both(policy, first, seen, &sides),
+    let action = match ways {
+        Ways::From(Side::Zookeeper) => from_zookeeper(policy, seen, &sides, is_ephemeral),
+        Ways::From(Side::Redis) => from_redis(policy, seen, &sides),
+        Ways::Both(first) => both(policy, first, seen, &sides),
     };
     let is_unverified = seen.base.is_some_and(|base| base.unverified);
     match action {
@@ -274,16 +281,18 @@ fn agree(seen: &Observation, sides: &Sides) -> Action {
 }
 
 /// The ensemble lost the znode or holds an older state of it: a loss is restored, never followed.
-fn restore_znode(flow: Flow, sides: &Sides) -> Action {
-    if !flow.leads_to(Side::Zookeeper) {
-        return Action::Lost(Side::Zookeeper);
-    }
+fn restore_znode(ways: Ways, sides: &Sides) -> Action {
+    let is_two_way = match ways {
+        Ways::From(Side::Zookeeper) => return Action::Lost(Side::Zookeeper),
+        Ways::From(Side::Redis) => false,
+        Ways::Both(_) => true,
+    };
     let verdict = Verdict { winner: Side::Redis, reason: ENSEMBLE_LOST };
     match (sides.key, sides.znode) {
         (Some(_), Some(_)) => Action::ToZookeeper(Some(verdict)),
         (Some(_), None) => Action::ToZookeeper(None),
         // The key went as well: what is left is the older value, and a delete never results from a loss.
-        (None, Some(_)) if flow.leads_to(Side::Redis) => Action::ToRedis(None),
+        (None, Some(_)) if is_two_way => Action::ToRedis(None),
         (None, _) => Action::Lost(Side::Zookeeper),
     }
 }
@@ -364,7 +373,8 @@ fn both(policy: &Policy, first: Side, seen: &Observation, sides: &Sides) -> Acti
     }
 }
 
-/// The side that holds no more what the base says it held, where nobody changed it: a loss. `None` as well where there is no base.
+/// The side that has lost what the base says it held, or came back at an older state, without anybody having changed it. `None` also
+/// if there is no base.
 #[must_use]
 pub fn lost(seen: &Observation) -> Option<Side> {
     let had_key = seen.base.is_some_and(|base| base.redis.is_some());
