@@ -90,8 +90,8 @@ enum Command {
     Quarantine(quarantine::Quarantine),
     /// Apply bulk deletes held by the delete guard
     Approve(control::Approve),
-    /// Stop applying changes, also after a restart; changes made meanwhile are recorded and applied
-    /// at `resume`
+    /// Stop recording and applying changes, also after a restart; `resume` records and applies the
+    /// latest state of each pair that changed meanwhile
     Pause(control::Pause),
     /// Resume after a pause
     Resume(control::Selected),

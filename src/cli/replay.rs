@@ -39,11 +39,12 @@ routes treat it as an application's write, so old values flow on to the other si
 interrupted, run it again: it ends in the same state.
 
 Examples:
-  keepstep replay settings.yaml --to cache --dry-run                             show what would change
-  keepstep replay settings.yaml --to cache --yes                                 fill an empty Redis
-  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 2026-11-22T14:03:00Z
-  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 10m         the state of ten minutes ago
-  keepstep replay settings.yaml --to cache --until 4711 --url redis://127.0.0.1:6380/0   into a scratch store")]
+  keepstep replay settings.yaml --to cache --dry-run    show what would change
+  keepstep replay settings.yaml --to cache --yes        fill an empty Redis
+  keepstep replay settings.yaml --to zk --until 10m     as it was 10 minutes ago
+  keepstep replay settings.yaml --to zk --until 2026-11-22T14:03:00Z
+  keepstep replay settings.yaml --to zk --key 'settings:db:*' --until 4711
+  keepstep replay settings.yaml --to cache --url redis://127.0.0.1:6380/0")]
 pub(super) struct Replay {
     /// The pipeline file
     #[arg(value_name = "FILE")]
@@ -124,7 +125,8 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     let mut fold = read(stream, &scope, side, position, &args).await?;
     if !args.dry_run {
         let pairs = fold.pairs();
-        args.confirmation.ask(&format!("Give {pairs} pairs in {target} their state at position {position}?"))?;
+        let pairs = text::count(pairs, "pair", "pairs");
+        args.confirmation.ask(&format!("Give {pairs} in {target} the state at position {position}?"))?;
     }
     // A scratch store belongs to no pipeline.
     let stores = match is_scratch {
@@ -373,9 +375,9 @@ pub(super) fn counts(row: &Value) -> String {
 fn summary(row: &Value, _: Paint) -> String {
     let would = if row.get("dry_run") == Some(&Value::Bool(true)) { "would be, of" } else { "of" };
     format!(
-        "{}: {would} {} pairs up to position {}: {}; {} s",
+        "{}: {would} {} up to position {}: {}; {} s",
         text::field(row, "to"),
-        text::field(row, "pairs"),
+        text::count(row.get("pairs").and_then(Value::as_u64).unwrap_or(0), "pair", "pairs"),
         text::field(row, "until"),
         counts(row),
         text::field(row, "seconds")

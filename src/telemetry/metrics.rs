@@ -157,7 +157,11 @@ impl Metrics {
             metrics.changes.clone(),
         );
         registry.register(stem(names::WRITES_TOTAL), "Writes that a store accepted", metrics.writes.clone());
-        registry.register(stem(names::CONFLICTS_TOTAL), "Resolved conflicts", metrics.conflicts.clone());
+        registry.register(
+            stem(names::CONFLICTS_TOTAL),
+            "Entries of the conflict log: conflicts that a rule resolved, and values that a command replaced",
+            metrics.conflicts.clone(),
+        );
         registry.register(
             stem(names::LOSSES_TOTAL),
             "Times in which a store lost data; cause is flushed, replaced, evicted, older or emptied",

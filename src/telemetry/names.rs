@@ -5,7 +5,7 @@
 pub const CHANGES_TOTAL: &str = "keepstep_changes_total";
 /// Writes that a store accepted, by store.
 pub const WRITES_TOTAL: &str = "keepstep_writes_total";
-/// Resolved conflicts, by rule and winner.
+/// Entries of the conflict log (resolved conflicts, and values that a command replaced), by rule and winner.
 pub const CONFLICTS_TOTAL: &str = "keepstep_conflicts_total";
 /// Values that were replaced before Keepstep saw them.
 pub const COLLAPSED_TOTAL: &str = "keepstep_collapsed_total";
