@@ -48,6 +48,12 @@ pub fn shortened(text: &str, bytes: usize) -> Cow<'_, str> {
     Cow::Owned([head, MARK, tail].concat())
 }
 
+/// A number with the word for one or for many: `1 pair`, `2 pairs`.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// A text without control characters, ends of lines included, and without those that nobody sees or that change the direction of
 /// writing: each is escaped. What others write (a server's error, a name, a file's name) is shown by this alone.
 #[must_use]

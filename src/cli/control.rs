@@ -8,7 +8,7 @@ use super::selection;
 use super::text;
 use crate::config::{self, Secrets};
 use crate::http::client::{self, Target};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,8 +46,37 @@ pub(super) async fn approve(args: &Approve, global: &Global) -> Result<Exit, Fai
     let pipeline = config::load_with(&args.selected.file, Secrets::None)?;
     selection::known_route(&pipeline, args.selected.route.as_deref())?;
     let of = args.selected.route.as_ref().map_or_else(|| pipeline.name.clone(), |route| format!("route {route}"));
-    args.confirmation.ask(&format!("Apply the held deletes of {of}?"))?;
+    args.confirmation.check(&format!("approve applies the held deletes of {of}"))?;
+    let held = if args.confirmation.yes { None } else { held(&args.selected, &pipeline.name, global).await? };
+    match held {
+        // Nothing is sent: what is held from now on was not asked for.
+        Some(0) => return print("approve", &args.selected, &pipeline.name, "no delete waits for approval", global),
+        Some(held) => {
+            let deletes = text::count(held, "held delete", "held deletes");
+            args.confirmation.ask(&format!("Apply {deletes} of {of}?"))?;
+        }
+        None => args.confirmation.ask(&format!("Apply the held deletes of {of}?"))?,
+    }
     run("approve", &args.selected, global).await
+}
+
+/// How many deletes of the selected routes wait for approval; `None` if the worker does not own the pipeline.
+async fn held(args: &Selected, pipeline: &str, global: &Global) -> Result<Option<u64>, Failure> {
+    let target = args.remote.target(&global.data_dir, pipeline)?;
+    let (code, body) = client::request(&target, "GET", "/status").await?;
+    let status = serde_json::from_slice(&body).ok().filter(|_| code == 200);
+    let status: Value = status.ok_or_else(|| Failure::Failed(format!("the worker at {target} answers {code}")))?;
+    Ok(held_in(&status, pipeline, args.route.as_deref()))
+}
+
+fn held_in(status: &Value, pipeline: &str, route: Option<&str>) -> Option<u64> {
+    let pipelines = status.get("pipelines")?.as_array()?;
+    let pipeline = pipelines.iter().find(|it| text::field(it, "pipeline") == pipeline)?;
+    // Only the owner knows its epoch.
+    pipeline.get("epoch")?.as_u64().filter(|epoch| *epoch > 0)?;
+    let routes = pipeline.get("routes")?.as_array()?;
+    let selected = routes.iter().filter(|it| route.is_none_or(|route| text::field(it, "route") == route));
+    Some(selected.filter_map(|it| it.get("awaiting_approval").and_then(Value::as_u64)).sum())
 }
 
 /// The pipeline, and the length of the pause.
@@ -77,8 +106,12 @@ async fn control(verb: &str, args: &Selected, more: Option<(&str, &str)>, global
     let parameter = args.route.as_deref().map(|route| ("route", route));
     let parameters: Vec<(&str, &str)> = parameter.into_iter().chain(more).collect();
     let sentence = send(&target, verb, &pipeline.name, &parameters).await?;
+    print(verb, args, &pipeline.name, &sentence, global)
+}
+
+fn print(verb: &str, args: &Selected, pipeline: &str, sentence: &str, global: &Global) -> Result<Exit, Failure> {
     let mut out = Output::new(global.format);
-    let row = json!({ "pipeline": pipeline.name, "command": verb, "route": args.route, "done": sentence });
+    let row = json!({ "pipeline": pipeline, "command": verb, "route": args.route, "done": sentence });
     out.row(&row, |row, _| text::field(row, "done"))?;
     out.flush()?;
     Ok(Exit::Done)
@@ -101,5 +134,22 @@ pub(super) async fn send(
         200 => Ok(sentence),
         401 => Err(Failure::Failed(format!("the worker at {target} does not accept the token; see --token-file"))),
         _ => Err(Failure::Failed(if sentence.is_empty() { format!("the worker answers {code}") } else { sentence })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_deletes_are_counted_by_route_and_only_by_the_owner() {
+        let status = |epoch: u64| {
+            let routes = json!([{"route": "a", "awaiting_approval": 200}, {"route": "b", "awaiting_approval": 0}]);
+            json!({"pipelines": [{"pipeline": "p", "epoch": epoch, "routes": routes}]})
+        };
+        assert_eq!(held_in(&status(3), "p", None), Some(200));
+        assert_eq!(held_in(&status(3), "p", Some("b")), Some(0));
+        assert_eq!(held_in(&status(0), "p", None), None);
+        assert_eq!(held_in(&status(3), "q", None), None);
     }
 }

@@ -89,7 +89,9 @@ pub(super) async fn run(args: Diff, global: &Global) -> Result<Exit, Failure> {
             0 => String::new(),
             busy => format!("; {busy} changed at every look and could not be compared"),
         };
-        out.line(&format!("{}: {} pairs compared, {count} differ{busy}", pipeline.name, numbers.pairs))?;
+        let pairs = text::count(numbers.pairs, "pair", "pairs");
+        let differ = text::count(count, "differs", "differ");
+        out.line(&format!("{}: {pairs} compared, {differ}{busy}", pipeline.name))?;
     }
     out.flush()?;
     Ok(if count > 0 { Exit::Differs } else { Exit::Done })

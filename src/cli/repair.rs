@@ -65,7 +65,7 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     let mut out = Output::new(global.format);
     if !args.confirmation.yes && !args.dry_run {
         let count = show(&compared, &scope, prefer, &args, &mut out).await?;
-        let question = format!("Make {count} pairs equal to {}?", args.prefer);
+        let question = format!("Make {} equal to {}?", text::count(count, "pair", "pairs"), args.prefer);
         if count > 0
             && let Err(failure) = args.confirmation.ask(&question)
         {
@@ -103,7 +103,8 @@ pub(super) async fn run(args: Repair, global: &Global) -> Result<Exit, Failure> 
     row.extend(tally.numbers());
     out.row(&Value::Object(row), |row, _| {
         let would = if args.dry_run { "would be, of" } else { "of" };
-        format!("{}: {would} {} pairs that differed: {}", pipeline.name, text::field(row, "pairs"), replay::counts(row))
+        let pairs = text::count(tally.pairs, "pair", "pairs");
+        format!("{}: {would} {pairs} that differed: {}", pipeline.name, replay::counts(row))
     })?;
     out.flush()?;
     Ok(if tally.failed > 0 || unreadable > 0 { Exit::Differs } else { Exit::Done })

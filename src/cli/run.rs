@@ -137,12 +137,12 @@ fn report(finished: Result<Exit, Failure>, statuses: &[PipelineStatus], global: 
     let mut out = Output::new(global.format);
     for status in statuses {
         out.row(&summary(status), |row, _| {
-            let (pairs, quarantined) = (text::field(row, "pairs"), text::field(row, "quarantined"));
-            let mut lines =
-                vec![format!("{}: {pairs} pairs in step, {quarantined} quarantined", text::field(row, "pipeline"))];
+            let pairs = text::count(row.get("pairs").and_then(Value::as_u64).unwrap_or(0), "pair", "pairs");
+            let (pipeline, quarantined) = (text::field(row, "pipeline"), text::field(row, "quarantined"));
+            let mut lines = vec![format!("{pipeline}: {pairs} in step, {quarantined} quarantined")];
             lines.extend(status.routes.iter().filter(|route| route.awaiting_approval > 0).map(|route| {
-                let (route, deletes) = (text::printable(&route.route), route.awaiting_approval);
-                format!("  route {route}: {deletes} deletes wait for `keepstep approve` and are not applied")
+                let deletes = text::count(route.awaiting_approval, "delete waits", "deletes wait");
+                format!("  route {}: {deletes} for `keepstep approve`, not applied", text::printable(&route.route))
             }));
             lines.extend(status.routes.iter().flat_map(super::status::unreadable));
             lines.extend(

@@ -191,8 +191,12 @@ impl Answer {
         facts.push(fact(
             "counts",
             format!(
-                "{} changes, {:.1} a second, {} conflicts, {} gaps, {} losses",
-                status.changes, status.rate, status.conflicts, status.gaps, status.losses
+                "{}, {}, {}, {} since the worker's start; {:.1} changes a second now",
+                text::count(status.changes, "change", "changes"),
+                text::count(status.conflicts, "conflict", "conflicts"),
+                text::count(status.gaps, "gap", "gaps"),
+                text::count(status.losses, "loss", "losses"),
+                status.rate
             ),
         ));
         facts.push(fact("compared", compared(status, now_ms)));
@@ -256,13 +260,14 @@ fn route_cells(route: &RouteStatus) -> Vec<String> {
         format!("  route {}", text::printable(&route.route)),
         text::printable(&route.flow),
         route_state(route.state).to_owned(),
-        format!("{} pairs", route.pairs),
+        text::count(route.pairs, "pair", "pairs"),
         format!("{} pending", route.pending),
         format!("lag {:.1} s", route.lag_seconds),
         format!("{} quarantined", route.quarantined),
     ];
     if route.awaiting_approval > 0 {
-        cells.push(format!("{} deletes wait for `keepstep approve`", route.awaiting_approval));
+        let deletes = text::count(route.awaiting_approval, "delete waits", "deletes wait");
+        cells.push(format!("{deletes} for `keepstep approve`"));
     }
     cells
 }
@@ -316,8 +321,11 @@ mod tests {
             route.unreadable_names = vec![crate::pipeline::control::Unreadable { name, reason }];
         }
         let answer = Answer { row: Value::Null, status, worker: "host:1, version 0.1.0".to_owned() };
+        let counts = "0 conflicts, 0 gaps, 0 losses since the worker's start";
         let block = answer.text(Paint::OFF, 1_700_000_005_000);
-        for expected in ["p  live, ready", "  Redis is away", "5 s ago", "store cache", "3 pairs", "1 quarantined"] {
+        for expected in
+            ["p  live, ready", "  Redis is away", "5 s ago", "store cache", "3 pairs", "1 quarantined", counts]
+        {
             assert!(block.contains(expected), "{expected} is not in {block}");
         }
         for expected in ["no permission for /limits/api: the session may not read it", "no permission for 2 more"] {

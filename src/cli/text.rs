@@ -1,7 +1,7 @@
 //! Names, values and times as text for people. A terminal shows the text and is never controlled by
 //! it.
 
-pub(super) use crate::change::brief::printable;
+pub(super) use crate::change::brief::{count, printable};
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 

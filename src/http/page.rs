@@ -79,11 +79,11 @@ fn facts(status: &PipelineStatus) -> Vec<(&'static str, String)> {
             facts.push(("on disk", bytes(history.bytes)));
         }
     }
-    facts.push(("changes", status.changes.to_string()));
+    facts.push(("changes since the start", status.changes.to_string()));
     facts.push(("changes a second", format!("{:.1}", status.rate)));
-    facts.push(("conflicts", status.conflicts.to_string()));
-    facts.push(("gaps", status.gaps.to_string()));
-    facts.push(("losses", status.losses.to_string()));
+    facts.push(("conflicts since the start", status.conflicts.to_string()));
+    facts.push(("gaps since the start", status.gaps.to_string()));
+    facts.push(("losses since the start", status.losses.to_string()));
     let compared = if status.compared_ms == 0 { "none yet".to_owned() } else { time(status.compared_ms) };
     facts.push(("last comparison", compared));
     if status.state == PipelineState::Snapshotting {

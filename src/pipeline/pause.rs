@@ -81,6 +81,7 @@ impl Pipeline {
         // Two commands at a time would each keep what it knows.
         let _one = self.pausing.lock().await;
         let mut pauses = owned.books.health.pauses();
+        let before = pauses.paused.clone();
         let until_ms =
             length.map(|length| env::unix_ms().saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
         for at in &routes {
@@ -91,13 +92,17 @@ impl Pipeline {
             CommandError::Failed(format!("{error}: nothing is {done}, since the next owner would not know of it"))
         })?;
         Pipeline::apply_pauses(&owned, &pauses);
-        let names: Vec<&str> = routes
-            .iter()
-            .filter_map(|at| self.spec.settings.routes.get(*at))
-            .map(|route| route.name.as_str())
-            .collect();
+        let names = |routes: &[usize]| {
+            let routes = routes.iter().filter_map(|at| self.spec.settings.routes.get(*at));
+            routes.map(|route| route.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
         let until = until_ms.map(|until| format!(", until {}", time(until))).unwrap_or_default();
-        let done = format!("{}: {}{until}", if paused { "paused" } else { "resumed" }, names.join(", "));
+        let resumed: Vec<usize> = routes.iter().copied().filter(|at| before.contains(at)).collect();
+        let done = match resumed.as_slice() {
+            _ if paused => format!("paused: {}{until}", names(&routes)),
+            [] => format!("not paused: {}", names(&routes)),
+            resumed => format!("resumed: {}", names(resumed)),
+        };
         tracing::info!(pipeline = self.spec.settings.pipeline, "{done}");
         Ok(done)
     }

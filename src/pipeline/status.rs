@@ -10,6 +10,7 @@ use super::owner::{Pipeline, Reach};
 use super::ownership::Ownership;
 use super::unreadable::LISTED_MAX;
 use crate::change::Side;
+use crate::change::brief::count;
 use crate::env::{Instant, lock};
 use crate::plan::Flow;
 use crate::route::glob;
@@ -30,6 +31,10 @@ fn paused_until(route: &str, until_ms: Option<i64>) -> String {
         Some(ms) => format!("{route} until {} or `keepstep resume`", super::pause::time(ms)),
         None => format!("{route} until `keepstep resume`"),
     }
+}
+
+fn pairs_are(number: usize) -> String {
+    if number == 1 { "1 pair is".to_owned() } else { format!("{number} pairs are") }
 }
 
 impl Pipeline {
@@ -115,10 +120,12 @@ impl Pipeline {
         }
         let in_state = |state: RouteState| routes.iter().filter(move |route| route.state == state);
         let waits: Vec<String> = in_state(RouteState::AwaitingApproval)
-            .map(|route| format!("{} deletes of route {}", route.awaiting_approval, route.route))
+            .map(|route| format!("{} of route {}", count(route.awaiting_approval, "delete", "deletes"), route.route))
             .collect();
         if !waits.is_empty() {
-            return (PipelineState::AwaitingApproval, format!("{} wait for `keepstep approve`", waits.join(", ")));
+            let is_one = in_state(RouteState::AwaitingApproval).map(|route| route.awaiting_approval).sum::<u64>() == 1;
+            let wait = if is_one { "waits" } else { "wait" };
+            return (PipelineState::AwaitingApproval, format!("{} {wait} for `keepstep approve`", waits.join(", ")));
         }
         let paused = routes.iter().enumerate().filter(|(_, route)| route.state == RouteState::Paused);
         let paused: Vec<String> =
@@ -210,13 +217,17 @@ impl Pipeline {
             Command::Approve(route) => {
                 let routes = self.routes_named(route.as_deref())?;
                 let owned = self.owned()?;
-                let mut approved = 0;
+                let mut approved = 0_usize;
                 for at in routes {
                     let names = owned.books.inferred.approve(at);
                     approved += names.len();
                     owned.comparer.carry_out(names, at);
                 }
-                Ok(format!("{approved} deletes are approved"))
+                Ok(match approved {
+                    0 => "no delete waits for approval".to_owned(),
+                    1 => "1 delete is approved".to_owned(),
+                    approved => format!("{approved} deletes are approved"),
+                })
             }
             Command::Keep(changes) => {
                 let owned = self.owned()?;
@@ -233,19 +244,19 @@ impl Pipeline {
                     self.quarantine.forget_drop(name);
                     owned.books.dirty.note(name, Hint::new(*route).slow());
                 }
-                Ok(format!("{} pairs are looked at again", names.len()))
+                Ok(format!("{} looked at again", pairs_are(names.len())))
             }
             Command::QuarantineDrop(glob) => {
                 let owned = self.owned()?;
                 let names = self.quarantined(glob.as_deref())?;
-                let count = names.len();
+                let number = names.len();
                 tokio::select! {
                     biased;
                     () = owned.rounds.keep_apart(names) => {}
                     error = owned.books.halt.halted() => return Err(CommandError::NotOwner(error.to_string())),
                 }
                 self.quarantine.save().await;
-                Ok(format!("{count} pairs are left as they are until either side changes"))
+                Ok(format!("{} left alone until either side changes", pairs_are(number)))
             }
         }
     }
