@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A place in the stream. The first record of a stream is at 1; positions grow by one a record and are never used
-/// twice. After thinning there are holes between them. 0 is "before the first record".
+/// twice. After compaction there are holes between them. 0 is "before the first record".
 pub type Position = u64;
 
 /// One of the two kinds of store that a pair joins.

@@ -2,7 +2,7 @@
 
 use super::hint::{Hint, News, PairName};
 use super::pair::{Item, Loaded, Misfit};
-use super::round::{Again, Facts, Hindrance, Leaves, NewestRecord, Pause, Reason};
+use super::round::{Again, Delay, Facts, Hindrance, NewestRecord, PairBooks, Reason};
 use super::rounds::Rounds;
 use super::settled::Settled;
 use super::sources::Sources;
@@ -134,8 +134,8 @@ impl Facts for PairFacts<'_> {
     }
 }
 
-/// See [`Leaves`].
-pub(super) struct PairLeaves<'a> {
+/// See [`PairBooks`].
+pub(super) struct PairInBooks<'a> {
     pub(super) rounds: &'a Rounds,
     pub(super) name: PairName,
     pub(super) hint: Hint,
@@ -146,7 +146,7 @@ pub(super) struct PairLeaves<'a> {
     pub(super) settled: Option<&'a mut Settled>,
 }
 
-impl PairLeaves<'_> {
+impl PairInBooks<'_> {
     fn put(&self, reason: &str, detail: &str) {
         self.rounds.quarantine(&self.name, self.hint.route, self.pair, reason, detail);
     }
@@ -156,7 +156,7 @@ impl PairLeaves<'_> {
     }
 }
 
-impl Leaves for PairLeaves<'_> {
+impl PairBooks for PairInBooks<'_> {
     fn remember(&mut self, base: Option<Base>) {
         self.rounds.books.cache.put(&self.name, base);
     }
@@ -245,9 +245,9 @@ impl Leaves for PairLeaves<'_> {
     }
 
     fn finish_again(&mut self, again: Again) {
-        let pause = self.rounds.pause_of(again.pause);
+        let delay = self.rounds.delay_of(again.delay);
         let name = self.take_name();
-        self.rounds.books.dirty.finish(name, Some((self.hint.with(again.news), pause)));
+        self.rounds.books.dirty.finish(name, Some((self.hint.with(again.news), delay)));
     }
 }
 
@@ -276,16 +276,16 @@ impl Rounds {
     }
 
     /// How long a pair waits.
-    pub(super) fn pause_of(&self, pause: Pause) -> Duration {
-        match pause {
-            Pause::None => Duration::ZERO,
-            Pause::Event => EVENT_MAY_COME,
-            Pause::Evicted => EVICTED,
-            Pause::Room(wait) => wait,
-            Pause::Stream => self.books.retries.stream.refused(),
-            Pause::Zookeeper => self.books.retries.zookeeper.refused(),
-            Pause::Redis => self.books.retries.redis.refused(),
-            Pause::Either => self.books.retries.looks.refused(),
+    pub(super) fn delay_of(&self, delay: Delay) -> Duration {
+        match delay {
+            Delay::None => Duration::ZERO,
+            Delay::Event => EVENT_MAY_COME,
+            Delay::Evicted => EVICTED,
+            Delay::Room(wait) => wait,
+            Delay::Stream => self.books.retries.stream.refused(),
+            Delay::Zookeeper => self.books.retries.zookeeper.refused(),
+            Delay::Redis => self.books.retries.redis.refused(),
+            Delay::Either => self.books.retries.looks.refused(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What holds a pipeline up, which of its stores are connected, and which routes are paused: what its status shows beside its pairs.
 
 use super::blockers::{Blockers, Cause};
-use super::pauses::Pauses;
+use super::pauses::PausedRoutes;
 use super::unreadable::Denied;
 use crate::change::Side;
 use crate::env::{Set, lock};
@@ -17,7 +17,7 @@ pub(super) struct Live {
     pub(super) blockers: Blockers,
     /// What the last comparison could not read.
     pub(super) unreadable: Denied,
-    pub(super) pauses: Pauses,
+    pub(super) pauses: PausedRoutes,
 }
 
 /// See the module. One lock; every call is short.
@@ -44,12 +44,12 @@ impl Health {
     }
 
     /// Which routes are paused, and until when.
-    pub(super) fn pauses(&self) -> Pauses {
+    pub(super) fn pauses(&self) -> PausedRoutes {
         lock(&self.live).pauses.clone()
     }
 
     /// Replaces the pauses; answers with those before.
-    pub(super) fn set_pauses(&self, pauses: Pauses) -> Pauses {
+    pub(super) fn set_pauses(&self, pauses: PausedRoutes) -> PausedRoutes {
         std::mem::replace(&mut lock(&self.live).pauses, pauses)
     }
 

@@ -1,4 +1,4 @@
-//! Losses: data that a store held and holds no more. Each is one line in the log, one marker on the stream and one count, with
+//! Losses: data that a store has lost. Each is one line in the log, one marker on the stream and one count, with
 //! its cause and the number of pairs.
 //!
 //! ```text
@@ -56,14 +56,14 @@ impl Recorder {
         }
     }
 
-    /// Counts a pair that was found to be missing on a side that has lost data.
-    pub(super) fn note_missing(&self, seen: &Loaded, action: Action) {
-        if let Some(side) = self.missing_on(seen, action) {
+    /// Counts a pair that was found to be lost, on a side that has lost data.
+    pub(super) fn count_lost(&self, seen: &Loaded, action: Action) {
+        if let Some(side) = self.lost_on(seen, action) {
             self.books.counters.losses.count(side, &seen.name);
         }
     }
 
-    fn missing_on(&self, seen: &Loaded, action: Action) -> Option<Side> {
+    fn lost_on(&self, seen: &Loaded, action: Action) -> Option<Side> {
         let losses = &self.books.counters.losses;
         let by_base = match action {
             Action::Lost(side) => Some(side),

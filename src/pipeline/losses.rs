@@ -1,4 +1,4 @@
-//! Data that a store held and holds no more: what was noticed, which pairs were found to be missing, and when that is reported.
+//! Data that a store has lost: what was noticed, which pairs were found to be lost, and when that is reported.
 //!
 //! ```text
 //!   noticed --comparison ended--> compared --everything settled--> due
@@ -99,7 +99,7 @@ impl Losses {
         self.count.load(Ordering::Relaxed) > 0 && self.open().iter().any(|open| open.side == side)
     }
 
-    /// A pair was found to be missing on this side; it belongs to the loss that was noticed first.
+    /// A pair was found to be lost on this side; it belongs to the loss that was noticed first.
     pub(super) fn count(&self, side: Side, name: &[u8]) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;

@@ -1,21 +1,19 @@
 //! What a worker does for one pipeline, from hints to written pairs, and the life of an ownership. It knows the stores and the stream by
 //! their contracts only.
 //!
-//! | files | what |
+//! Where a row has a semicolon, the files before it decide, and those after it read, write and wait.
+//!
+//! | group | files |
 //! | --- | --- |
-//! | `spec`, `hint`, `event`, `pair`, `sources`, `remedy` | plain data and rules |
-//! | `round/`, `comparison`, `takeover`, `stream_lag` | machines: what is asked next, and what each answer means; no I/O |
-//! | `books` and its parts: `dirty`, `cache`, `quarantine`, `missing`, `recorded_states`, `inferred`, `census`, `counts`, `sizes`, `unwritten`, `losses`, `pressure`, `conclusion`, `blockers`, `health`, `halt`, `asked`, `counters`, `unheard`, `unreadable`, `watermark` | what is kept in memory of pairs, sources and the stream: one lock each |
-//! | `doors`, `stores` | the only files that wait for a store or for the stream |
-//! | `inbox` | what the sources tell, as hints |
-//! | `scheduler`, `rounds`, `observe`, `facts`, `settle`, `settled`, `apply` | rounds: which pairs, what is read, decided, written |
-//! | `record`, `lagging`, `loss`, `keep` | what is put on the stream |
-//! | `compare`, `denied` | a comparison |
-//! | `advance` | remembering how far both stores have come |
-//! | `ownership`, `owner`, `schedule`, `once`, `stillness` | an ownership, from candidacy to its end |
-//! | `identity`, `own_stores`, `captured_store` | which stores the pipeline has |
-//! | `control`, `status`, `pause`, `pauses` | what operators see and ask for |
-//! | `retry`, `folder` | growing pauses; small files in the pipeline's folder |
+//! | a round | `round/` (a machine), `hint`, `event`, `pair`, `settled`; `inbox`, `scheduler`, `rounds`, `observe`, `facts`, `settle`, `apply`, `retry` |
+//! | a comparison | `comparison` (a machine), `sources`; `compare`, `denied` |
+//! | an ownership | `spec`, `takeover` (a machine), `stillness`; `ownership` (the parts, put together), `owner`, `schedule`, `advance`, `once` |
+//! | stores and stream | `remedy` (from an error to what follows); `doors` (in an ownership), `stores` (before it, and the taking over): only these wait for them |
+//! | what is kept in memory: `books` has one of each, with one lock, and none knows another | `dirty`, `cache`, `quarantine`, `missing`, `recorded_states`, `inferred` (the delete guard), `census`, `counts`, `sizes`, `unwritten`, `losses`, `pressure`, `conclusion`, `blockers`, `health`, `halt`, `asked`, `counters`, `unheard`, `unreadable`, `watermark` |
+//! | what is put on the stream | `stream_lag` (a machine); `record`, `lagging`, `loss`, `keep` |
+//! | identity of the stores | `identity`; `own_stores`, `captured_store` |
+//! | status and control | `control`, `pauses`; `status`, `pause` |
+//! | small files in the pipeline's folder | `folder` |
 
 mod advance;
 mod apply;

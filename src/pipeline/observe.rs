@@ -7,7 +7,7 @@
 //! A pair moves on as its answers come; what it is read for, and when enough is known, is decided in [`super::round`].
 
 use super::blockers::Cause;
-use super::facts::PairLeaves;
+use super::facts::PairInBooks;
 use super::pair::{Item, Loaded, Misfit, ZnodeData};
 use super::remedy::{self, Remedy};
 use super::round::{Ask, End, FoundKey, FoundZnode, KeyAnswer, Next, Reading};
@@ -266,7 +266,7 @@ impl Rounds {
     /// Ends the round of a pair that was not fully read.
     pub(super) fn settle_ended(&self, ended: Ended, settled: Option<&mut super::settled::Settled>) {
         let Ended { item: Item { name, hint, pair }, end, misfit } = ended;
-        end.settle(&mut PairLeaves { rounds: self, name, hint, pair: &pair, misfit, settled });
+        end.settle(&mut PairInBooks { rounds: self, name, hint, pair: &pair, misfit, settled });
     }
 
     /// The pair's quarantine entry, or nothing if the route is unknown.

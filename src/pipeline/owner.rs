@@ -16,7 +16,7 @@ use super::doors::Doors;
 use super::health::Live;
 use super::identity::Identity;
 use super::ownership::Ownership;
-use super::pauses::Pauses as Paused;
+use super::pauses::PausedRoutes;
 use super::quarantine::Quarantine;
 use super::remedy::{self, Remedy};
 use super::retry::Pauses;
@@ -128,7 +128,7 @@ pub struct Pipeline {
     /// Where a capture keeps which store it records.
     pub(super) store_file: PathBuf,
     /// What was paused under the last ownership, if it was ours.
-    pub(super) paused_before: Mutex<Paused>,
+    pub(super) paused_before: Mutex<PausedRoutes>,
     /// Held by the command that changes them.
     pub(super) pausing: tokio::sync::Mutex<()>,
 }
@@ -194,6 +194,7 @@ impl Pipeline {
             // Workers that take turns at what does not fit go from one of these to the other with each attempt.
             let takes_turns = matches!(state, PipelineState::Standby | PipelineState::Waiting);
             if !takes_turns || now.said.is_due(&format!("{state:?} {note}")) {
+                let note = (!note.is_empty()).then_some(note);
                 tracing::info!(pipeline = self.spec.settings.pipeline, state = state.word(), note, "state");
             }
             if !takes_turns {

@@ -7,7 +7,7 @@ use super::control::CommandError;
 use super::folder;
 use super::owner::Pipeline;
 use super::ownership::Ownership;
-use super::pauses::{Pauses, Row};
+use super::pauses::{PausedRoutes, Row};
 use super::sources::Sources;
 use crate::env::{self, lock};
 use crate::store::StoreError;
@@ -40,7 +40,7 @@ impl Pipeline {
                 Vec::new()
             }),
         };
-        let mut pauses = Pauses::default();
+        let mut pauses = PausedRoutes::default();
         for row in rows.into_iter().filter(|row| row.until_ms.is_none_or(|until| until > env::unix_ms())) {
             // A route that the file has no more needs no pause.
             if let Some(at) = self.spec.settings.routes.iter().position(|route| route.name == row.route) {
@@ -57,7 +57,7 @@ impl Pipeline {
     }
 
     /// Leaves them for the next owner.
-    async fn keep_pauses(&self, pauses: &Pauses) -> Result<(), StoreError> {
+    async fn keep_pauses(&self, pauses: &PausedRoutes) -> Result<(), StoreError> {
         let routes = self.spec.settings.routes.iter().enumerate().filter(|(at, _)| pauses.paused.contains(at));
         let rows: Vec<Row> = routes
             .map(|(at, route)| Row { route: route.name.clone(), until_ms: pauses.until.get(&at).copied() })
@@ -129,7 +129,7 @@ impl Pipeline {
         }
     }
 
-    fn apply_pauses(owned: &Ownership, pauses: &Pauses) {
+    fn apply_pauses(owned: &Ownership, pauses: &PausedRoutes) {
         let before = owned.books.health.set_pauses(pauses.clone()).paused;
         for at in pauses.paused.difference(&before) {
             owned.books.dirty.pause(*at, true);

@@ -13,12 +13,12 @@ pub(super) struct Row {
 
 /// Which routes are paused, and until when.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pauses {
+pub(super) struct PausedRoutes {
     pub(super) paused: Set<usize>,
     pub(super) until: Map<usize, i64>,
 }
 
-impl Pauses {
+impl PausedRoutes {
     pub(super) fn set(&mut self, route: usize, until_ms: Option<i64>) {
         self.paused.insert(route);
         match until_ms {

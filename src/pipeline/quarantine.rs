@@ -35,7 +35,7 @@ struct Inner {
     comparisons: u64,
     /// It was said that there are more than are listed.
     is_full: bool,
-    /// Pairs that an operator wants no more word of, with what was the matter; at most [`LISTED_MAX`].
+    /// Pairs that an operator dropped: not reported again for the same reason and detail. At most [`LISTED_MAX`].
     dropped: DroppedPairs,
     /// The files say what is here, or this worker has not owned the pipeline yet.
     is_saved: bool,

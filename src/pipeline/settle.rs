@@ -5,12 +5,12 @@
 //! when its outcome is known. A write that is refused, or whose store went away, is observed again.
 
 use super::blockers::Cause;
-use super::facts::PairLeaves;
+use super::facts::PairInBooks;
 use super::hint::{Hint, PairName};
 use super::observe::{Batch, Ended, Pending};
 use super::pair::{Item, Loaded, Misfit};
 use super::record::{Entry, Recorder, Recording, record};
-use super::round::{Decision, End, Pause, Reading, Write};
+use super::round::{Decision, Delay, End, Reading, Write};
 use super::rounds::Rounds;
 use super::settled::Settled;
 use super::spec::Route;
@@ -127,13 +127,13 @@ impl Rounds {
         let writes_znodes = decided.works.iter().any(|work| matches!(work.write.task, Task::Znode { .. }));
         let milestone = async {
             if !writes_znodes {
-                return Err(Pause::None);
+                return Err(Delay::None);
             }
             match self.doors.leave_milestone().await {
-                Ok(left) => left.ok_or(Pause::None),
+                Ok(left) => left.ok_or(Delay::None),
                 Err(error) => {
                     self.failed(&error);
-                    Err(Pause::Redis)
+                    Err(Delay::Redis)
                 }
             }
         };
@@ -188,7 +188,7 @@ impl Rounds {
     /// Applies the end of a pair's round.
     pub(super) fn end(&self, loaded: Loaded, end: End, misfit: Option<Misfit>) {
         let Loaded { name, hint, pair, .. } = loaded;
-        end.settle(&mut PairLeaves { rounds: self, name, hint, pair: &pair, misfit, settled: None });
+        end.settle(&mut PairInBooks { rounds: self, name, hint, pair: &pair, misfit, settled: None });
     }
 
     /// Notes which records are still to be written. A record without a write describes a state that both stores already have.
@@ -206,11 +206,11 @@ impl Rounds {
     }
 
     /// Keeps the works for which the milestone was written after the read. `Err`: none was written, and how long the others wait.
-    fn after_milestone(&self, works: Vec<Work>, left: Result<LeftMilestone, Pause>) -> Vec<Work> {
-        let pause = left.err().unwrap_or(Pause::None);
+    fn after_milestone(&self, works: Vec<Work>, left: Result<LeftMilestone, Delay>) -> Vec<Work> {
+        let delay = left.err().unwrap_or(Delay::None);
         let mut behind = Vec::with_capacity(works.len());
         for Work { pair, write, change } in works {
-            match write.milestone_written(left.ok(), pause) {
+            match write.milestone_written(left.ok(), delay) {
                 ControlFlow::Continue(write) => behind.push(Work { pair, write, change }),
                 ControlFlow::Break(end) => self.end(pair, end, None),
             }
@@ -281,7 +281,7 @@ impl Rounds {
         if action != Action::Nothing {
             tracing::debug!(pair = ?pair.pair, ?action, "planned");
         }
-        self.recorder.note_missing(&pair, action);
+        self.recorder.count_lost(&pair, action);
         let facts = self.facts_of(&pair, route);
         let decision = pair.observed.decide(action, &facts);
         let misfit = facts.too_large.into_inner().map(|detail| ("too_large", detail));
@@ -411,7 +411,7 @@ impl Rounds {
         self.apply_redis(works.collect(), &[], 0).await;
         for Ended { item, end, .. } in batch.ended {
             let again = if let End::Again(again) = end { Some(again) } else { None };
-            let again = again.map(|again| (item.hint.with(again.news), self.pause_of(again.pause)));
+            let again = again.map(|again| (item.hint.with(again.news), self.delay_of(again.delay)));
             self.books.dirty.finish(item.name, again);
         }
     }

@@ -52,6 +52,8 @@ async fn diff_tells_what_is_missing_extra_and_different_and_exits_with_1(place: 
     scene.redis.run::<()>("RPUSH settings:same 1").await;
     let (_, rows) = diff(&scene.keepstep, &["--key", "*same"]).await;
     assert_eq!(state(&rows, "same")["state"], "quarantined", "{rows:?}");
+    let text = scene.keepstep.command("diff", &["--key", "*same"]).await.expect(1).stdout;
+    assert!(text.contains("zk=\"base\"  cache=(the key is a list"), "{text}");
     scene.redis.run::<()>("DEL settings:same").await;
     scene.set("settings:same", "base").await;
     scene.keepstep.command("resume", &[]).await.expect(0);

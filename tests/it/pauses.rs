@@ -70,6 +70,22 @@ async fn a_pause_for_some_time_ends_by_itself_also_while_no_worker_runs() {
 }
 
 #[tokio::test]
+async fn resume_names_the_routes_that_were_paused_and_approve_says_that_nothing_is_held() {
+    let scene = Scene::start_with(|pipeline| {
+        pipeline.also("{name: users, flow: \"zk <-> cache\", match: {zk: /users/**, cache: \"users:**\"}}")
+    })
+    .await;
+    let said = async |verb: &str, flags: &[&str]| scene.keepstep.command(verb, flags).await.expect(0).stdout;
+    assert_eq!(said("pause", &["--route", "users"]).await, "paused: users\n");
+    assert_eq!(said("resume", &["--route", "settings"]).await, "not paused: settings\n");
+    assert_eq!(said("resume", &[]).await, "resumed: users\n");
+    assert_eq!(said("resume", &[]).await, "not paused: settings, users\n");
+    assert_eq!(said("approve", &["--yes"]).await, "no delete waits for approval\n");
+    let counts = said("status", &[]).await;
+    assert!(counts.contains("0 conflicts, 0 gaps, 0 losses since the worker's start"), "{counts}");
+}
+
+#[tokio::test]
 async fn a_capture_of_redis_alone_keeps_its_pause_in_the_data_folder() {
     let mut scene = Scene::start_with(|pipeline| pipeline.capture_redis()).await;
     scene.keepstep.command("pause", &[]).await.expect(0);

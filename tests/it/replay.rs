@@ -130,6 +130,9 @@ async fn a_time_is_a_moment_and_a_kept_value_can_be_restored(place: Place) {
     scene.znode_becomes("/settings/a", Some("before")).await;
     let kept = conflicts_of(&scene, "settings:a").await;
     assert_eq!(kept[0]["cache"], "after", "{kept:?}");
+    assert_eq!(kept[0]["zk"], Value::Null, "as the contract lists it: {kept:?}");
+    let text = scene.keepstep.command("conflicts", &[]).await.expect(0).stdout;
+    assert!(text.contains("zk=unknown  cache=\"after\""), "the replay did not look at zk: {text}");
     let lost = kept[0]["position"].to_string();
     let file = scene.keepstep.file().to_str().unwrap();
     let data = scene.keepstep.data().to_str().unwrap();

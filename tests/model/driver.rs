@@ -272,7 +272,7 @@ pub fn go(cfg: &Config, world: &mut World, i: usize, choice: u8, effects: &mut E
                 }
             };
             let worker = &mut world.workers[i];
-            match write_of(worker).milestone_written(left, keepstep::pipeline::round::Pause::None) {
+            match write_of(worker).milestone_written(left, keepstep::pipeline::round::Delay::None) {
                 ControlFlow::Continue(write) => {
                     (worker.todo.milestone, worker.pc) = (Mile::of(write.milestone), Pc::Multi);
                 }

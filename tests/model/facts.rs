@@ -1,11 +1,11 @@
-//! What the shipped round asks of a worker (`Facts`) and changes in it (`Leaves`), with the faults that are planted there.
+//! What the shipped round asks of a worker (`Facts`) and changes in it (`PairBooks`), with the faults that are planted there.
 
 use crate::config::{Bug, Config};
 use crate::news::{Event, Hint};
 use crate::world::{B, Look, Pc, Read, Worker, World};
 use keepstep::change::Side;
 use keepstep::pipeline::hint::News;
-use keepstep::pipeline::round::{Again, End, Facts, Hindrance, Leaves, NewestRecord, Reason};
+use keepstep::pipeline::round::{Again, End, Facts, Hindrance, NewestRecord, PairBooks, Reason};
 use keepstep::plan::{Ensemble, Known, Policy, Reported, Seen, Task};
 
 /// What the worker knows of its pair.
@@ -115,7 +115,7 @@ pub struct Keeps<'a> {
     pub worker: &'a mut Worker,
 }
 
-impl Leaves for Keeps<'_> {
+impl PairBooks for Keeps<'_> {
     fn remember(&mut self, base: Option<keepstep::plan::Base>) {
         self.worker.cache.base = if self.cfg.cache { B::from(base) } else { B::default() };
     }

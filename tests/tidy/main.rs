@@ -352,6 +352,16 @@ fn backoff_is_confined_to_one_file() {
 }
 
 #[test]
+fn the_table_of_the_pipelines_files_has_each_of_them() {
+    let text = std::fs::read_to_string("src/pipeline/mod.rs").unwrap();
+    let table: String = text.lines().filter(|line| line.starts_with("//! | ")).collect();
+    let named: BTreeSet<&str> = table.split('`').skip(1).step_by(2).map(|file| file.trim_end_matches('/')).collect();
+    let files = text.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
+    let files: BTreeSet<&str> = files.collect();
+    assert!(named == files, "in one only: {:?}", named.symmetric_difference(&files));
+}
+
+#[test]
 fn every_example_pipeline_is_named_by_a_test() {
     let tests: Vec<Source> = rust_files()
         .into_iter()

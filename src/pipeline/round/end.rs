@@ -75,7 +75,7 @@ pub enum Reason {
 
 /// How long a pair waits before it is looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Pause {
+pub enum Delay {
     /// Not at all.
     None,
     /// Until the key's event may have arrived.
@@ -84,13 +84,13 @@ pub enum Pause {
     Evicted,
     /// For this duration, because Redis evicts restored keys.
     Room(Duration),
-    /// The shared pause of the stream, which grows while it fails.
+    /// The shared delay of the stream, which grows while it fails.
     Stream,
-    /// The shared pause of ZooKeeper, which grows while it fails.
+    /// The shared delay of ZooKeeper, which grows while it fails.
     Zookeeper,
-    /// The shared pause of Redis, which grows while it fails.
+    /// The shared delay of Redis, which grows while it fails.
     Redis,
-    /// The shared pause of reads of both stores: it is not known which of them failed.
+    /// The shared delay of reads of both stores: it is not known which of them failed.
     Either,
 }
 
@@ -100,20 +100,20 @@ pub struct Again {
     /// For what.
     pub news: News,
     /// When.
-    pub pause: Pause,
+    pub delay: Delay,
 }
 
 impl Again {
     /// Both sides are read, and the comparison that found the pair waits for that.
     #[must_use]
-    pub fn both(news: News, comparing: bool, pause: Pause) -> Again {
-        let waited = news.waited || matches!(pause, Pause::Event | Pause::Evicted | Pause::Room(_));
-        Again { news: News { slow: true, waited, owed: news.owed || comparing, ..news }, pause }
+    pub fn both(news: News, comparing: bool, delay: Delay) -> Again {
+        let waited = news.waited || matches!(delay, Delay::Event | Delay::Evicted | Delay::Room(_));
+        Again { news: News { slow: true, waited, owed: news.owed || comparing, ..news }, delay }
     }
 }
 
-/// What a worker keeps of a pair, as far as the end of a round changes it.
-pub trait Leaves {
+/// What the books of a worker keep of a pair, as far as the end of a round changes it.
+pub trait PairBooks {
     /// Remembers the base, or forgets it.
     fn remember(&mut self, base: Option<Base>);
 
@@ -163,71 +163,71 @@ pub trait Leaves {
 
 impl End {
     /// Applies the end of a pair's round. The pair is given back last: whoever takes it next finds everything as it is.
-    pub fn settle(self, leaves: &mut impl Leaves) {
+    pub fn settle(self, books: &mut impl PairBooks) {
         match self {
-            End::Echo => leaves.finish(),
+            End::Echo => books.finish(),
             End::AsItIs { base, is_whole, is_gone, news } => {
-                leaves.release();
+                books.release();
                 if is_whole {
-                    leaves.remember(base);
-                    leaves.count(base.is_some(), base.is_some());
+                    books.remember(base);
+                    books.count(base.is_some(), base.is_some());
                 }
                 if base.is_some() {
-                    leaves.not_inferred();
+                    books.not_inferred();
                 }
-                give_back(leaves, is_gone, news);
+                give_back(books, is_gone, news);
             }
             End::InStep { base, had_base, news } => {
-                leaves.remember(base);
+                books.remember(base);
                 if base.is_some_and(|base| base.lost) {
-                    leaves.quarantine_lost(Side::Redis);
+                    books.quarantine_lost(Side::Redis);
                 } else {
-                    leaves.mark_written();
-                    leaves.release();
+                    books.mark_written();
+                    books.release();
                 }
-                leaves.not_inferred();
-                leaves.count(had_base, base.is_some());
-                give_back(leaves, base.is_none(), news);
+                books.not_inferred();
+                books.count(had_base, base.is_some());
+                give_back(books, base.is_none(), news);
             }
             End::OnRecord { had_value, has_value } => {
-                leaves.found();
-                leaves.release();
-                leaves.count(had_value, has_value);
-                leaves.finish();
+                books.found();
+                books.release();
+                books.count(had_value, has_value);
+                books.finish();
             }
             End::Missing => {
-                leaves.miss();
-                leaves.finish();
+                books.miss();
+                books.finish();
             }
             End::Lost(side) => {
-                leaves.quarantine_lost(side);
-                leaves.not_inferred();
-                leaves.finish();
+                books.quarantine_lost(side);
+                books.not_inferred();
+                books.finish();
             }
             End::Quarantine { news, reason, blocks_conclusion } => {
                 if blocks_conclusion {
-                    leaves.block_conclusion();
+                    books.block_conclusion();
                 }
-                leaves.quarantine(reason, reason == Reason::Unfit && (news.znode || news.key));
-                leaves.finish();
+                books.quarantine(reason, reason == Reason::Unfit && (news.znode || news.key));
+                books.finish();
             }
             End::Guarded => {
-                leaves.infer();
-                leaves.finish();
+                books.infer();
+                books.finish();
             }
             End::Refused(again) => {
-                leaves.refused();
-                leaves.finish_again(again);
+                books.refused();
+                books.finish_again(again);
             }
-            End::Again(again) => leaves.finish_again(again),
+            End::Again(again) => books.finish_again(again),
         }
     }
 }
 
-fn give_back(leaves: &mut impl Leaves, is_gone: bool, news: News) {
+fn give_back(books: &mut impl PairBooks, is_gone: bool, news: News) {
     if is_gone {
-        leaves.finish_gone(news);
+        books.finish_gone(news);
     } else {
-        leaves.finish();
+        books.finish();
     }
 }

@@ -1,6 +1,6 @@
 //! A pair of which enough was read, and what is decided about it.
 
-use super::end::{Again, End, Pause, Reason};
+use super::end::{Again, Delay, End, Reason};
 use super::facts::{Facts, Hindrance};
 use super::write::Write;
 use crate::change::{Digest, Side};
@@ -68,20 +68,20 @@ impl Observed {
             Step::Lost(side) => End::Lost(side),
             Step::Quarantine => self.quarantine(Reason::Conflict),
             Step::NotOurs => self.quarantine(Reason::Ephemeral),
-            Step::Again(Wait::Read) => self.again(Pause::None),
-            Step::Again(Wait::Event) => self.again(Pause::Event),
-            Step::Again(Wait::Evicted) => self.again(Pause::Evicted),
+            Step::Again(Wait::Read) => self.again(Delay::None),
+            Step::Again(Wait::Event) => self.again(Delay::Event),
+            Step::Again(Wait::Evicted) => self.again(Delay::Evicted),
             Step::Guarded => End::Guarded,
             Step::Record(Side::Redis) if self.is_missing(facts) => End::Missing,
             // Nothing is recorded from a digest.
             Step::Record(Side::Redis) if matches!(self.observation.key, Key::Present { .. }) && !self.has_value => {
-                self.again(Pause::None)
+                self.again(Delay::None)
             }
             Step::Record(side) => return Decision::Capture(side),
             // Checked before the change is recorded: the stream must not have a change that can never be written.
             Step::Do(record, task) => match facts.hindrance(&task, self.is_restore(&task)) {
                 Some(Hindrance::TooLarge) => self.quarantine(Reason::TooLarge),
-                Some(Hindrance::NoRoom(wait)) => self.again(Pause::Room(wait)),
+                Some(Hindrance::NoRoom(wait)) => self.again(Delay::Room(wait)),
                 None => return Decision::Write(record, self.write(task)),
             },
         };
@@ -91,7 +91,7 @@ impl Observed {
     /// Not recorded: what to do with the state of a capture that the stream does not take now, or never.
     #[must_use]
     pub fn not_recorded(&self) -> End {
-        self.again(Pause::Stream)
+        self.again(Delay::Stream)
     }
 
     /// The stream never takes the state of a capture.
@@ -100,8 +100,8 @@ impl Observed {
         self.quarantine(Reason::TooLarge)
     }
 
-    /// Whether the key of a capture is gone without that anybody saw it being deleted: then it may have been lost. An event that says
-    /// what became of it decides; a comparison finds what no event told.
+    /// Whether the key of a capture is gone although nobody saw it being deleted: then it may have been lost. An event that reports
+    /// what happened to the key decides; a comparison finds what no event reported.
     fn is_missing(&self, facts: &impl Facts) -> bool {
         let Key::Absent(vanished) = self.observation.key else { return false };
         let has_event = self.news.event.is_some();
@@ -150,7 +150,7 @@ impl Observed {
         End::Quarantine { news: self.news, reason, blocks_conclusion: false }
     }
 
-    fn again(&self, pause: Pause) -> End {
-        End::Again(Again::both(self.news, self.comparing, pause))
+    fn again(&self, delay: Delay) -> End {
+        End::Again(Again::both(self.news, self.comparing, delay))
     }
 }

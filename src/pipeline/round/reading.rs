@@ -10,7 +10,7 @@
 //!   read of it): ZooKeeper first, after `sync`, then Redis. A znode that is absent or older than the base is believed only
 //!   after a second such observation.
 
-use super::end::{Again, End, Pause, Reason};
+use super::end::{Again, Delay, End, Reason};
 use super::facts::{Facts, NewestRecord};
 use super::observed::Observed;
 use crate::change::{Digest, Side, ZkVersion};
@@ -202,18 +202,18 @@ impl Reading {
     /// The store failed as a whole.
     #[must_use]
     pub fn failed(self) -> End {
-        let pause = match self.stage {
-            Stage::Znode => Pause::Zookeeper,
-            Stage::Key => Pause::Redis,
+        let delay = match self.stage {
+            Stage::Znode => Delay::Zookeeper,
+            Stage::Key => Delay::Redis,
             Stage::Captured(_)
             | Stage::SyncedZnode { .. }
             | Stage::KeyAfterZnode { .. }
-            | Stage::KeyAfterWalk { .. } => Pause::Either,
+            | Stage::KeyAfterWalk { .. } => Delay::Either,
         };
-        End::Again(Again::both(self.news, self.comparing, pause))
+        End::Again(Again::both(self.news, self.comparing, delay))
     }
 
-    /// Whether a pair is read of which nothing is assumed: if a store does not answer, its pause is that of [`Pause::Either`].
+    /// Whether a pair is read of which nothing is assumed: if a store does not answer, its delay is that of [`Delay::Either`].
     #[must_use]
     pub fn assumes_nothing(&self) -> bool {
         self.is_after_znode() || matches!(self.stage, Stage::Captured(_))
@@ -293,7 +293,7 @@ impl Reading {
                 if may_be_old && base.is_none() || is_doubted(base.as_ref(), &znode, ensemble) {
                     // The znode may be from before our own write, or the ensemble was restored: a round reads both sides again.
                     let news = News { slow: true, owed: true, ..self.news };
-                    return Next::End(End::Again(Again { news, pause: Pause::None }));
+                    return Next::End(End::Again(Again { news, delay: Delay::None }));
                 }
                 (znode, true)
             }
@@ -325,7 +325,7 @@ impl Reading {
             }
             FoundKey::Later => {
                 let news = News { owed: self.news.owed || self.comparing, ..self.news };
-                return Next::End(End::Again(Again { news, pause: Pause::None }));
+                return Next::End(End::Again(Again { news, delay: Delay::None }));
             }
             // Nobody knows what a sidecar holds that may not be read, or whether a captured key is still there.
             FoundKey::Unfit { is_denied } => return Next::End(self.unfit(is_denied && !context.intact)),

@@ -109,11 +109,11 @@ impl Facts for Knows {
     }
 }
 
-/// What was changed in the leaves, in order.
+/// What was changed in the books, in order.
 #[derive(Default)]
 struct Log(Vec<String>);
 
-impl Leaves for Log {
+impl PairBooks for Log {
     fn remember(&mut self, base: Option<Base>) {
         self.0.push(format!("remember {}", base.map_or(0, |base| base.sequence)));
     }
@@ -157,7 +157,7 @@ impl Leaves for Log {
         self.0.push("finish".to_owned());
     }
     fn finish_again(&mut self, again: Again) {
-        self.0.push(format!("finish again {:?} slow {} owed {}", again.pause, again.news.slow, again.news.owed));
+        self.0.push(format!("finish again {:?} slow {} owed {}", again.delay, again.news.slow, again.news.owed));
     }
 }
 
@@ -354,16 +354,16 @@ fn nothing_is_written_to_zookeeper_without_a_milestone_in_the_data_set_that_was_
     let milestone = Milestone { branch: 3, number: 5 };
     let left = |incarnation| Some(LeftMilestone { milestone, incarnation });
     for none in [None, left(5)] {
-        let ControlFlow::Break(end) = write.milestone_written(none, Pause::Redis) else { panic!("{none:?}") };
+        let ControlFlow::Break(end) = write.milestone_written(none, Delay::Redis) else { panic!("{none:?}") };
         assert_eq!(settled(end), ["finish again Redis slow true owed false"]);
     }
-    let ControlFlow::Continue(write) = write.milestone_written(left(4), Pause::None) else { panic!("it is there") };
+    let ControlFlow::Continue(write) = write.milestone_written(left(4), Delay::None) else { panic!("it is there") };
     assert_eq!(write.milestone, Some(milestone));
     assert_eq!(write.znode_written(ZnodeWritten::Done(Some(base(2)))), ControlFlow::Continue(Some(base(2))));
 }
 
 #[test]
-fn an_end_changes_the_leaves_in_one_order_and_gives_the_pair_back_last() {
+fn an_end_changes_the_books_in_one_order_and_gives_the_pair_back_last() {
     let facts = knows();
     let reading = reads(Reading::begin(named_znode(2), &facts));
     let (_, write) = writes(decided(observed(reading.znode(znode(2), &facts)), &facts));

@@ -9,7 +9,7 @@
 //! touched; a store has the value before its sidecar says so, or in the same atomic step; and a pair is given back only
 //! when its outcome is known.
 
-use super::end::{Again, End, Pause, Reason};
+use super::end::{Again, Delay, End, Reason};
 use crate::pipeline::hint::News;
 use crate::plan::guard::Milestone;
 use crate::plan::{Base, Task};
@@ -71,7 +71,7 @@ impl Write {
     /// The stream took nothing.
     #[must_use]
     pub fn not_recorded(self) -> End {
-        self.again(Pause::Stream)
+        self.again(Delay::Stream)
     }
 
     /// The stream never takes this change.
@@ -83,10 +83,10 @@ impl Write {
     /// Called after the attempt to write a milestone to Redis, before anything is written to ZooKeeper. Without a milestone, or with one
     /// in another data set than the one in which the key was read, the pair is read again: Redis was restarted or went away since, may
     /// have reverted what was read, and nobody could distinguish that from what an application writes next.
-    pub fn milestone_written(self, milestone: Option<LeftMilestone>, pause: Pause) -> ControlFlow<End, Write> {
+    pub fn milestone_written(self, milestone: Option<LeftMilestone>, delay: Delay) -> ControlFlow<End, Write> {
         let milestone = milestone.filter(|written| written.incarnation == self.incarnation);
         match milestone {
-            None if self.incarnation != 0 => ControlFlow::Break(self.again(pause)),
+            None if self.incarnation != 0 => ControlFlow::Break(self.again(delay)),
             written => ControlFlow::Continue(Write { milestone: written.map(|written| written.milestone), ..self }),
         }
     }
@@ -107,7 +107,7 @@ impl Write {
             ZnodeWritten::Done(base) => ControlFlow::Continue(base),
             ZnodeWritten::Refused => ControlFlow::Break(self.refused()),
             ZnodeWritten::Impossible => ControlFlow::Break(self.quarantine(Reason::Impossible)),
-            ZnodeWritten::NotNow => ControlFlow::Break(self.again(Pause::Zookeeper)),
+            ZnodeWritten::NotNow => ControlFlow::Break(self.again(Delay::Zookeeper)),
         }
     }
 
@@ -119,16 +119,16 @@ impl Write {
             Outcome::Done => End::InStep { base, had_base: self.had_base, news: self.news },
             Outcome::Refused => self.refused(),
             Outcome::Impossible => self.quarantine(Reason::Impossible),
-            Outcome::NotNow => self.again(Pause::Redis),
+            Outcome::NotNow => self.again(Delay::Redis),
         }
     }
 
     fn refused(self) -> End {
-        End::Refused(Again::both(self.news, self.comparing, Pause::None))
+        End::Refused(Again::both(self.news, self.comparing, Delay::None))
     }
 
-    fn again(self, pause: Pause) -> End {
-        End::Again(Again::both(self.news, self.comparing, pause))
+    fn again(self, delay: Delay) -> End {
+        End::Again(Again::both(self.news, self.comparing, delay))
     }
 
     fn quarantine(self, reason: Reason) -> End {

@@ -58,7 +58,7 @@ fn a_frame_that_is_just_being_written_is_not_there_yet() {
 }
 
 #[test]
-fn a_reader_keeps_up_with_thinning_by_another_process() {
+fn a_reader_keeps_up_with_compaction_by_another_process() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(100);
     let writer = bench.open();

@@ -44,7 +44,7 @@ fn age_leaves_the_newest_of_each_pair_and_young_conflicts() {
 }
 
 #[test]
-fn age_thins_a_stream_that_is_written_without_a_pause() {
+fn age_compacts_a_stream_that_is_written_without_a_pause() {
     let mut bench = Bench::new(1 << 30);
     bench.options.retention.age = Duration::from_millis(1_000);
     bench.options.period = Duration::from_millis(20);
@@ -230,7 +230,7 @@ fn small_compacted_segments_become_one_and_superseded_records_go() {
 }
 
 #[test]
-fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
+fn a_crash_at_any_step_of_compaction_leaves_every_last_state() {
     let mut steps = 1;
     loop {
         let mut bench = Bench::new(800);
@@ -293,7 +293,7 @@ fn a_crash_at_any_step_of_thinning_leaves_every_last_state() {
 }
 
 #[test]
-fn a_full_disk_does_not_stop_thinning_for_good() {
+fn a_full_disk_does_not_stop_compaction_for_good() {
     let mut bench = Bench::new(1_000);
     bench.options.retention.age = Duration::from_millis(100);
     let stream = bench.open();
