@@ -20,9 +20,9 @@ Lists the resolved conflicts, oldest first. They are kept for the stream's `rete
 so it works with and without a running worker.
 
 Examples:
-  keepstep conflicts settings.yaml                                all conflicts
-  keepstep conflicts settings.yaml --from 2026-11-22T17:00:00Z --key 'settings:db:*' --format json
-  keepstep conflicts restore settings.yaml 4711 --yes             bring back the value that lost")]
+  keepstep conflicts settings.yaml                     all conflicts
+  keepstep conflicts restore settings.yaml 4711 --yes  bring back the loser's value
+  keepstep conflicts settings.yaml --from 10m --key 'settings:db:*' --format json")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Conflicts {
     #[command(subcommand)]

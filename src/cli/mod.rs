@@ -46,11 +46,11 @@ Examples:
   keepstep run settings.yaml                     synchronize until Ctrl-C
   keepstep run --once settings.yaml              synchronize once, then end
   keepstep tail settings.yaml                    follow the changes
-  keepstep tail settings.yaml --from earliest --no-follow --key 'settings:db:*' --format json
+  keepstep tail settings.yaml --from earliest --key 'settings:db:*' --format json
   keepstep status                                show the running workers
-  keepstep quarantine list settings.yaml         list the quarantined pairs, with reasons
-  keepstep diff settings.yaml                    show the differences between the stores
-  keepstep replay settings.yaml --to cache --until 2026-11-22T14:03:00Z --dry-run
+  keepstep quarantine list settings.yaml         list the quarantined pairs
+  keepstep diff settings.yaml                    show how the stores differ
+  keepstep replay settings.yaml --to cache --until 10m --dry-run
 
 Exit codes:
   0 done    1 failed, or the stores differ    2 wrong usage
@@ -235,6 +235,18 @@ mod tests {
                     "{}",
                     command.get_name()
                 );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn every_example_fits_into_a_line_of_80_columns() {
+        fn check(command: &clap::Command) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines().filter(|line| line.starts_with("  keepstep")) {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
             }
             command.get_subcommands().for_each(check);
         }

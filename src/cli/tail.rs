@@ -30,13 +30,13 @@ const BEGIN_POLL: Duration = Duration::from_millis(200);
 Reads the stream directly, so it works with and without a running worker.
 
 Examples:
-  keepstep tail settings.yaml                                     changes from now on
-  keepstep tail settings.yaml --no-follow                         all changes so far, then end
-  keepstep tail settings.yaml --from 2026-11-22T17:00:00Z         from a point in time
-  keepstep tail settings.yaml --from 10m                          from ten minutes ago
-  keepstep tail settings.yaml -n 20 --no-follow                   the last twenty changes
-  keepstep tail settings.yaml --key 'settings:db:*' --limit 1     the next change below db
-  keepstep tail settings.yaml --op delete --no-follow             all deletes so far")]
+  keepstep tail settings.yaml                          changes from now on
+  keepstep tail settings.yaml --no-follow              all so far, then end
+  keepstep tail settings.yaml --from 10m               from ten minutes ago
+  keepstep tail settings.yaml -n 20 --no-follow        the last twenty changes
+  keepstep tail settings.yaml --op delete --no-follow  all deletes so far
+  keepstep tail settings.yaml --from 2026-11-22T17:00:00Z
+  keepstep tail settings.yaml --key 'settings:db:*' --limit 1")]
 pub(super) struct Tail {
     /// The pipeline file
     #[arg(value_name = "FILE")]
@@ -274,7 +274,8 @@ impl Columns {
             return format!("{head}  gap {}: {}", text::field(gap, "state"), text::field(gap, "reason"));
         }
         if let Some(loss) = row.get("loss") {
-            return format!("{head}  loss of {} pairs: {}", text::field(loss, "pairs"), text::field(loss, "cause"));
+            let pairs = text::count(loss.get("pairs").and_then(Value::as_u64).unwrap_or(0), "pair", "pairs");
+            return format!("{head}  loss of {pairs}: {}", text::field(loss, "cause"));
         }
         let pair = text::pair(row);
         let wide = text::width(&pair).min(PAIR_WIDTH_MAX);
