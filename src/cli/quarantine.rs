@@ -75,8 +75,12 @@ pub(super) async fn run(args: Quarantine, global: &Global) -> Result<Exit, Failu
         Verb::Retry(which) => send("retry", &which, global).await,
         Verb::Drop(drop) => {
             if drop.which.key.is_none() {
-                drop.confirmation
-                    .ask("Leave both sides of every quarantined pair as they are until either changes?")?;
+                const QUESTION: &str = "Leave both sides of every quarantined pair as they are until either changes?";
+                drop.confirmation.check(QUESTION)?;
+                if !drop.confirmation.yes && is_empty(&drop.which, global).await? {
+                    return print("drop", &drop.which, "no pair is quarantined", global);
+                }
+                drop.confirmation.ask(QUESTION)?;
             }
             send("drop", &drop.which, global).await
         }
@@ -89,12 +93,29 @@ async fn send(verb: &str, which: &Which, global: &Global) -> Result<Exit, Failur
     let key = which.key.as_ref().map(Glob::text);
     let parameter = key.as_deref().map(|key| ("key", key));
     let sentence = control::send(&target, &format!("quarantine/{verb}"), &pipeline.name, parameter.as_slice()).await?;
+    print(verb, which, &sentence, global)
+}
+
+fn print(verb: &str, which: &Which, sentence: &str, global: &Global) -> Result<Exit, Failure> {
+    let pipeline = config::load_with(&which.file, Secrets::None)?.name;
+    let key = which.key.as_ref().map(Glob::text);
     let mut out = Output::new(global.format);
-    let row =
-        json!({ "pipeline": pipeline.name, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
+    let row = json!({ "pipeline": pipeline, "command": format!("quarantine {verb}"), "key": key, "done": sentence });
     out.row(&row, |row, _| text::field(row, "done"))?;
     out.flush()?;
     Ok(Exit::Done)
+}
+
+/// Whether the owner lists no pair.
+async fn is_empty(which: &Which, global: &Global) -> Result<bool, Failure> {
+    let pipeline = config::load_with(&which.file, Secrets::None)?;
+    let target = which.remote.target(&global.data_dir, &pipeline.name)?;
+    let (_, body) = client::request(&target, "GET", &list_path(&pipeline)).await?;
+    Ok(owned(&body, false).is_some_and(|rows| rows.is_empty()))
+}
+
+fn list_path(pipeline: &Pipeline) -> String {
+    format!("/quarantine?pipeline={}", client::encode(&pipeline.name))
 }
 
 async fn show(which: &Which, global: &Global, in_full: bool) -> Result<Exit, Failure> {
@@ -132,11 +153,10 @@ async fn rows_of(
 ) -> Result<Option<Vec<Value>>, Failure> {
     let target = which.remote.target(&global.data_dir, &pipeline.name)?;
     let elsewhere = matches!(target, Target::Url { .. });
-    let path = format!("/quarantine?pipeline={}", client::encode(&pipeline.name));
-    let answer = match client::request(&target, "GET", &path).await {
+    let answer = match client::request(&target, "GET", &list_path(pipeline)).await {
         Err(ClientError::NoWorker(_) | ClientError::Failed(_)) if !elsewhere => None,
         Err(error) => return Err(error.into()),
-        Ok((200, body)) => owned(&body),
+        Ok((200, body)) => owned(&body, elsewhere),
         Ok((code, _)) if elsewhere => return Err(Failure::Failed(format!("the worker at {target} answers {code}"))),
         Ok(_) => None,
     };
@@ -186,15 +206,16 @@ pub(super) async fn keys(pipeline: &Pipeline, global: &Global) -> Result<Vec<Vec
     Ok(rows.iter().filter_map(|row| name_bytes(row, &names)).collect())
 }
 
-/// The rows in the answer of an owner; `None` for a standby, which has none.
-fn owned(body: &[u8]) -> Option<Vec<Value>> {
+/// The rows in the answer of an owner; `None` for a standby, which has none, and for a worker that may have owned nothing yet.
+fn owned(body: &[u8], elsewhere: bool) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(body).ok()?;
     let pipeline = answer.get_mut("pipelines")?.get_mut(0)?;
-    if matches!(pipeline.get("state")?.as_str()?, "standby" | "connecting") {
-        return None;
-    }
-    match pipeline.get_mut("quarantine")?.take() {
-        Value::Array(rows) => Some(rows),
+    let state = pipeline.get("state")?.as_str()?.to_owned();
+    match (state.as_str(), pipeline.get_mut("quarantine")?.take()) {
+        ("standby" | "connecting", _) => None,
+        // The list of a worker that was the owner is in its file as well; the file of one elsewhere cannot be read.
+        ("waiting", Value::Array(rows)) if rows.is_empty() && !elsewhere => None,
+        (_, Value::Array(rows)) => Some(rows),
         _ => None,
     }
 }
@@ -355,12 +376,14 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_is_not_believed() {
+    fn a_standby_is_not_believed_and_a_worker_that_waits_has_no_list_of_its_own() {
         let answer =
             |state: &str| json!({"pipelines": [{"pipeline": "p", "state": state, "quarantine": []}]}).to_string();
-        assert_eq!(owned(answer("live").as_bytes()), Some(Vec::new()));
-        assert_eq!(owned(answer("standby").as_bytes()), None);
-        assert_eq!(owned(b"{\"pipelines\":[]}"), None);
+        assert_eq!(owned(answer("live").as_bytes(), false), Some(Vec::new()));
+        assert_eq!(owned(answer("standby").as_bytes(), false), None);
+        assert_eq!(owned(answer("waiting").as_bytes(), false), None);
+        assert_eq!(owned(answer("waiting").as_bytes(), true), Some(Vec::new()));
+        assert_eq!(owned(b"{\"pipelines\":[]}", false), None);
     }
 
     #[test]
