@@ -21,8 +21,8 @@ so it works with and without a running worker.
 
 Examples:
   keepstep conflicts settings.yaml                     all conflicts
-  keepstep conflicts restore settings.yaml 4711 --yes  bring back the loser's value
-  keepstep conflicts settings.yaml --from 10m --key 'settings:db:*' --format json")]
+  keepstep conflicts restore settings.yaml 4711 --yes  restore what lost
+  keepstep conflicts settings.yaml --from 10m --key 'settings:*' --format json")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Conflicts {
     #[command(subcommand)]

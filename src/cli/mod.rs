@@ -46,7 +46,7 @@ Examples:
   keepstep run settings.yaml                     synchronize until Ctrl-C
   keepstep run --once settings.yaml              synchronize once, then end
   keepstep tail settings.yaml                    follow the changes
-  keepstep tail settings.yaml --from earliest --key 'settings:db:*' --format json
+  keepstep tail settings.yaml --from 10m --key 'settings:db:*' --format json
   keepstep status                                show the running workers
   keepstep quarantine list settings.yaml         list the quarantined pairs
   keepstep diff settings.yaml                    show how the stores differ
