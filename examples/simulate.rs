@@ -6,11 +6,12 @@
 //! cargo run --profile simulate --features failpoints --example simulate -- --shrink 4711          a short story of a seed that fails
 //! ```
 //!
-//! `--from N` begins with another seed, `--threads N` uses so many processors, `--failures N` goes on until so many seeds have failed.
+//! `--planted NAME` plants a fault, to see how soon it is found. `--from N` begins with another seed, `--threads N` uses so many processors, `--failures N` goes on until so many seeds have failed.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it plays seeds, in the real world")]
 
 use keepstep_simulator::plan::Story;
-use keepstep_simulator::play::{Outcome, play};
+use keepstep_simulator::planted::Planted;
+use keepstep_simulator::play::{Outcome, play, play_with};
 use keepstep_simulator::shrink::shrink;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -26,11 +27,12 @@ struct Asked {
     seeds: u64,
     threads: usize,
     failures: u64,
+    planted: Option<Planted>,
 }
 
 fn main() -> ExitCode {
     keepstep::env::random::know_keys();
-    let mut asked = Asked { from: 0, seeds: 1000, threads: 2, failures: 1 };
+    let mut asked = Asked { from: 0, seeds: 1000, threads: 2, failures: 1, planted: None };
     if let Ok(processors) = std::thread::available_parallelism() {
         asked.threads = processors.get();
     }
@@ -46,6 +48,14 @@ fn main() -> ExitCode {
             ("--play", _) => {
                 log();
                 return on_story(&value, |story| show(story, &play(story)));
+            }
+            ("--planted", _) => {
+                let Some(fault) = Planted::named(&value) else {
+                    let all: Vec<&str> = Planted::ALL.iter().map(|(name, _)| *name).collect();
+                    eprintln!("--planted takes one of {}", all.join(", "));
+                    return ExitCode::from(2);
+                };
+                asked.planted = Some(fault);
             }
             ("--shrink", _) => {
                 return on_story(&value, |story| match shrink(story) {
@@ -107,7 +117,8 @@ fn many(asked: &Asked) -> ExitCode {
             if seed >= asked.from + asked.seeds {
                 return;
             }
-            let outcome = play(&Story::of(seed));
+            let story = Story::of(seed);
+            let outcome = asked.planted.map_or_else(|| play(&story), |fault| play_with(&story, fault));
             polls.fetch_add(outcome.polls, Ordering::Relaxed);
             if !outcome.wrong.is_empty() {
                 failed.fetch_add(1, Ordering::Relaxed);

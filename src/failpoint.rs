@@ -33,6 +33,17 @@ macro_rules! mark {
     };
 }
 
+/// Whether a simulator has planted this fault, to see whether its judge finds it.
+macro_rules! planted {
+    ($fault:literal) => {{
+        #[cfg(feature = "failpoints")]
+        let is_planted = $crate::failpoint::is_planted($fault);
+        #[cfg(not(feature = "failpoints"))]
+        let is_planted = false;
+        is_planted
+    }};
+}
+
 /// Awaits a request; if the point is armed, the end comes while the request is under way.
 macro_rules! crash_in_flight {
     ($name:literal, $request:expr) => {{
@@ -44,7 +55,7 @@ macro_rules! crash_in_flight {
     }};
 }
 
-pub(crate) use {crash_in_flight, crash_point, mark};
+pub(crate) use {crash_in_flight, crash_point, mark, planted};
 
 /// Whether what only spares work shall not be used.
 #[inline]
@@ -70,7 +81,7 @@ pub(crate) fn worker_name() -> Option<String> {
 }
 
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{die, in_flight, is_armed, note, reach};
+pub(crate) use armed::{die, in_flight, is_armed, is_planted, note, reach};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -99,6 +110,10 @@ mod armed {
         if let Some(world) = crate::env::world::here() {
             world.reached(name);
         }
+    }
+
+    pub(crate) fn is_planted(fault: &str) -> bool {
+        crate::env::world::here().is_some_and(|world| world.has_planted(fault))
     }
 
     /// Ends the process, or freezes it, if the point is armed.

@@ -26,7 +26,6 @@ const MARKS: &[&str] = &[
     "command: pause done",
     "command: reconcile done",
     "command: resume done",
-    "connecting",
     "disk: full",
     "disk: sync refused",
     "live",
@@ -80,6 +79,8 @@ const STORIES: &[&str] = &[
     "69/4:25,26,31,45",
     // A swap between the two commands that give Redis its identity: an empty one was remembered, and every start was refused.
     "550:1,34,54,55",
+    // A refused write that was not needed any more: `status` said `blocked` until the next write, with nothing to be written.
+    "2898",
     // The swap of 550 with another schedule.
     "550:1,2,4,34,54,55",
 ];

@@ -63,6 +63,9 @@ pub trait World: Send + Sync {
     /// The process has come to a named point of its code (`crate::failpoint`).
     fn reached(&self, point: &'static str);
 
+    /// Whether this fault was planted, to see whether it is found.
+    fn has_planted(&self, fault: &str) -> bool;
+
     /// A task has panicked, and said so.
     fn panicked(&self, said: &str);
 }

@@ -13,6 +13,7 @@ use super::remedy::{self, Remedy};
 use super::spec::{Route, Spec};
 use crate::change::{Agreed, Change, Conflict, Connector, Digest, KeyedHash, Op, Position, Side, Source, ZkStat};
 use crate::env;
+use crate::failpoint::planted;
 use crate::plan::{Action, Base, Key, Removal, Verdict, Znode};
 use crate::store::clock::shown_ms;
 use crate::stream::{Latest, LatestValue, StreamError};
@@ -89,7 +90,9 @@ pub(super) fn record(recorder: &Recorder, recording: Recording<'_>) -> Entry {
         pair: seen.pair.clone(),
         base: seen.observed.observation.base.map(|base| agreed(&base)),
         collapsed: collapsed(seen, from, op, latest.as_ref()),
-        conflict: verdict.map(|verdict| conflict(recorder, seen, route, from, verdict)),
+        conflict: verdict
+            .filter(|_| !planted!("a loser is not recorded"))
+            .map(|verdict| conflict(recorder, seen, route, from, verdict)),
         gap: None,
         epoch: recorder.doors.epoch(),
         loss: None,

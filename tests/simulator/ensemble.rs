@@ -32,6 +32,7 @@ pub struct Opened {
 pub struct Ensembles {
     pub network: Network,
     pub double: DoubleEnsemble,
+    servers: usize,
     pub opened: Arc<Mutex<Vec<Opened>>>,
     /// Sessions of processes that were killed: they are not closed, they expire.
     pub left: Arc<Mutex<Vec<Arc<dyn Session>>>>,
@@ -39,8 +40,8 @@ pub struct Ensembles {
 
 impl Ensembles {
     #[must_use]
-    pub fn new(network: Network, double: DoubleEnsemble) -> Ensembles {
-        Ensembles { network, double, opened: Arc::default(), left: Arc::default() }
+    pub fn new(network: Network, double: DoubleEnsemble, servers: usize) -> Ensembles {
+        Ensembles { network, double, servers, opened: Arc::default(), left: Arc::default() }
     }
 
     /// The sessions of a process.
@@ -78,6 +79,7 @@ impl Ensemble for OfProcess {
                 Way::Refused => return Err(Error::NoHosts),
                 Way::Silent => return std::future::pending().await,
             }
+            ensembles.double.connect_to(connection.draws().below(7, ensembles.servers as u64) as usize);
             let session = ensembles.double.open(access).await?;
             let opened = Opened { process: self.process, session: session.id(), timeout: access.session_timeout };
             ensembles.opened.lock().unwrap_or_else(PoisonError::into_inner).push(opened);

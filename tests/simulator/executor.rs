@@ -75,6 +75,7 @@ struct State {
     trace: (u64, u64),
     /// Named points, and how often they were met.
     marks: BTreeMap<String, u64>,
+    planted: Option<String>,
 }
 
 struct Of {
@@ -143,6 +144,7 @@ impl Executor {
             killed: Vec::new(),
             trace: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
             marks: BTreeMap::new(),
+            planted: None,
         };
         let executor = Executor(Arc::new(Shared { state: Mutex::new(state), woken: Arc::default() }));
         let process = Process { id: 1, host: "network".to_owned(), machine: String::new(), identity: String::new() };
@@ -158,6 +160,11 @@ impl Executor {
     #[must_use]
     pub fn world(&self) -> Arc<dyn World> {
         Arc::new(self.clone())
+    }
+
+    /// The shipped code has this fault.
+    pub fn plant(&self, fault: &str) {
+        self.state().planted = Some(fault.to_owned());
     }
 
     /// Begins a process.
@@ -556,6 +563,10 @@ impl World for Executor {
         }
         drop(state);
         self.mark(point);
+    }
+
+    fn has_planted(&self, fault: &str) -> bool {
+        self.state().planted.as_deref() == Some(fault)
     }
 
     fn panicked(&self, said: &str) {

@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use keepstep::pipeline::control::Command;
 use keepstep::store::zookeeper::session::CreateMode;
 use keepstep_doubles::redis::server;
+use keepstep_doubles::zookeeper::Lag;
 use std::time::Duration;
 
 impl Play {
@@ -94,7 +95,7 @@ impl Play {
             What::FlushRedis => {
                 self.mark("redis: flushed");
                 self.redis_run(&[b"FLUSHALL"]);
-                self.truth.lost(1, self.executor.now());
+                self.lost_redis();
                 self.look(Author::Loss);
             }
             What::RestartRedis { with } => self.restart_redis(with),
@@ -103,18 +104,23 @@ impl Play {
                 self.mark("redis: evicted");
                 let (_, key) = self.settings.names(pair);
                 self.redis.with(|server| server.evict(0, &key));
-                self.truth.lost(1, self.executor.now());
+                self.lost_redis();
                 self.look(Author::Loss);
             }
             What::SwapDatabases => {
                 self.mark("redis: databases swapped");
                 self.redis_run(&[b"SWAPDB", b"0", b"1"]);
-                self.truth.lost(1, self.executor.now());
+                self.lost_redis();
                 self.look(Author::Loss);
             }
             What::ResetStatistics => {
                 self.mark("redis: statistics reset");
                 self.redis_run(&[b"CONFIG", b"RESETSTAT"]);
+            }
+            What::Lag { server, ms } => {
+                self.mark("zookeeper: a server lags");
+                self.ensemble.lag(server, Lag::UntilAsked);
+                self.later(Duration::from_millis(ms), Later::CatchUp(server));
             }
             What::CopyEnsemble => self.copy_of_ensemble = Some(self.ensemble.copy()),
             What::RestoreEnsemble { with } => self.restore_ensemble(with),
@@ -172,6 +178,11 @@ impl Play {
         });
     }
 
+    fn lost_redis(&self) {
+        self.truth.lost(1, self.executor.now());
+        self.servers.forget_epochs();
+    }
+
     fn restart_redis(&mut self, with: Copied) {
         let copy = match with {
             Copied::Now => Some(self.redis.look(server::Server::copy)),
@@ -184,7 +195,7 @@ impl Play {
             _ => "redis: restarted empty",
         });
         self.redis.with(|server| server.restart(copy));
-        self.truth.lost(1, self.executor.now());
+        self.lost_redis();
         self.look(Author::Loss);
     }
 

@@ -5,6 +5,7 @@
 //! 3. *No delete from a loss*: what a worker deletes was deleted by an application, or expired, on the other side.
 //! 4. *Rest*: see `play.rs`.
 //! 5. *Nothing comes back*: a value that its own side has replaced is not what both sides have at the end.
+//! 6. *No spurious conflict*: without a loss, a conflict is between two values of which neither was there when the other was written.
 
 use crate::machine::DATA;
 use crate::plan::{Flow, Settings};
@@ -74,7 +75,10 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
     };
     // What the destination has, it has from before the source lost data: what became of it there nobody can tell.
     let is_lost = |source: &[State], destination: &[State], side: usize| {
-        by(source) == Some(Author::Loss) || (newest(source).is_none() && at(destination) <= pair.lost_at[side])
+        let lost_at = pair.lost_at[side];
+        let is_from_before = at(destination) <= lost_at
+            || source.iter().any(|state| state.at <= lost_at && state.value.as_ref() == newest(destination));
+        by(source) == Some(Author::Loss) || (newest(source).is_none() && is_from_before)
     };
     let is_extra = |source: &[State], destination: &[State]| {
         newest(source).is_none() && matches!(by(destination), Some(Author::Application | Author::Loss))
@@ -114,8 +118,38 @@ pub fn judge(pairs: &[Pair], records: &[Change], settings: &Settings) -> Vec<Str
             writes(name, pair, own, other, &losers, &mut wrong);
         }
         comes_back(pair, &losers, settings, &mut wrong);
+        spurious(pair, records, settings, &mut wrong);
     }
     wrong
+}
+
+/// Rule 6.
+fn spurious(pair: &Pair, records: &[Change], settings: &Settings, wrong: &mut Vec<String>) {
+    let has_losses = pair.lost_at != [Duration::ZERO; 2];
+    if has_losses || settings.routes[pair.route].flow != Flow::Both {
+        return;
+    }
+    for change in records.iter().filter(|change| change.pair.redis.as_ref() == Some(&pair.key)) {
+        let Some(conflict) = &change.conflict else { continue };
+        let (Some(loser), Some(winner)) = (&conflict.value, &change.after) else { continue };
+        // By the name of the store in the pipeline file.
+        let (winners, losers) = match conflict.winner.as_str() {
+            "zk" => (&pair.zookeeper, &pair.redis),
+            "cache" => (&pair.redis, &pair.zookeeper),
+            _ => continue,
+        };
+        let includes = |newer: &Vec<u8>, own: &[State], older: &Vec<u8>| {
+            let written =
+                own.iter().position(|state| state.by == Author::Application && state.value.as_ref() == Some(newer));
+            written.is_some_and(|written| own[..written].iter().any(|state| state.value.as_ref() == Some(older)))
+        };
+        if includes(winner, winners, loser) || includes(loser, losers, winner) {
+            let (winner, loser, path) = (shown(Some(winner)), shown(Some(loser)), &pair.path);
+            wrong.push(format!(
+                "{path}: a spurious conflict: {winner} beat {loser}, and one was written over the other"
+            ));
+        }
+    }
 }
 
 /// Rules 1 to 3.

@@ -26,6 +26,7 @@ pub mod judge;
 pub mod machine;
 pub mod network;
 pub mod plan;
+pub mod planted;
 pub mod play;
 pub mod server;
 pub mod shrink;

@@ -113,9 +113,9 @@ impl Network {
         &self.0.truth
     }
 
-    /// What is true after a request of this process.
-    pub fn look(&self, process: ProcessId) {
-        self.0.truth.look(Author::Worker(process), self.0.executor.now());
+    /// What is true after a request of this process; how many states there are now.
+    pub fn look(&self, process: ProcessId) -> usize {
+        self.0.truth.look(Author::Worker(process), self.0.executor.now())
     }
 
     /// From here on.

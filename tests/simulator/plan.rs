@@ -39,12 +39,17 @@ pub struct Settings {
     pub seed: u64,
     /// Machines with a worker.
     pub workers: usize,
+    /// Of the ensemble.
+    pub servers: usize,
     pub routes: Vec<Route>,
     /// Of each route.
     pub pairs: usize,
     pub weather: Weather,
     pub session_timeout: Duration,
     pub reconcile: Duration,
+    /// How long after all faults both sides may differ, besides two sessions of a former owner. Where it is less than `reconcile`, no
+    /// comparison at the interval helps: what was missed must be looked for at once.
+    pub patience: Duration,
     /// Of the time of load and faults.
     pub length: Duration,
     /// Names are long, deep and odd.
@@ -145,6 +150,11 @@ pub enum What {
         with: Copied,
     },
     CopyEnsemble,
+    /// A server of the ensemble applies only what its clients wait for, for a time.
+    Lag {
+        server: usize,
+        ms: u64,
+    },
     /// `pause` and `resume` at whichever worker owns the pipeline.
     Pause,
     Resume,
@@ -196,10 +206,11 @@ enum Kind {
     Resets,
     Ensembles,
     Commands,
+    Lags,
 }
 
 impl Kind {
-    const ALL: [Kind; 19] = [
+    const ALL: [Kind; 20] = [
         Kind::Kills,
         Kind::Polls,
         Kind::DiskKills,
@@ -219,6 +230,7 @@ impl Kind {
         Kind::Resets,
         Kind::Ensembles,
         Kind::Commands,
+        Kind::Lags,
     ];
 
     /// How often a minute, at least and at most.
@@ -226,7 +238,7 @@ impl Kind {
         match self {
             Kind::Kills | Kind::Polls | Kind::DiskKills => (0.5, 6.0),
             Kind::Cuts | Kind::Expiries | Kind::Commands => (0.5, 6.0),
-            Kind::Refused | Kind::Silent => (0.5, 4.0),
+            Kind::Refused | Kind::Silent | Kind::Lags => (0.5, 4.0),
             Kind::Ensembles => (0.3, 1.0),
             _ => (0.3, 2.0),
         }
@@ -265,6 +277,7 @@ impl Kind {
             Kind::Ensembles => {
                 What::RestoreEnsemble { with: if draws.happens(6, 0.8) { Copied::Older } else { Copied::Nothing } }
             }
+            Kind::Lags => What::Lag { server: draws.below(7, settings.servers as u64) as usize, ms: ms * 2 },
             Kind::Commands => draws.one(5, &[0, 1, 2, 3]).into(),
         }
     }
@@ -343,14 +356,18 @@ fn settings(seed: u64, draws: Draws) -> Settings {
         lost_answers: rate(16, is_rough(15)),
         refusals: rate(18, draws.happens(17, 0.25)),
     };
+    let is_prompt = calm || draws.happens(9, 0.3);
+    let reconcile = Duration::from_secs(if is_prompt { 600 } else { draws.one(4, &[5, 10, 20]) });
     Settings {
         seed,
         workers: 1 + draws.below(1, 3) as usize,
+        servers: if draws.happens(8, 0.5) { 3 } else { 1 },
         routes: routes.collect(),
         pairs: draws.log_uniform(2, 1.0, 24.0) as usize,
         weather: if calm { Weather { scale: weather.scale, ..Weather::CALM } } else { weather },
         session_timeout: Duration::from_secs(draws.one(3, &[4, 6, 10])),
-        reconcile: Duration::from_secs(draws.one(4, &[5, 10, 20])),
+        patience: if is_prompt { Duration::from_secs(35) } else { reconcile + Duration::from_secs(35) },
+        reconcile,
         length: Duration::from_secs(20 + draws.below(5, 20)),
         odd_names: draws.happens(6, 0.2),
         value_bytes: if draws.happens(7, 0.1) { 70_000 } else { 8 },

@@ -7,6 +7,7 @@ use crate::judge::{self, Rest};
 use crate::machine::Machine;
 use crate::network::{Network, Store, Way, Weather};
 use crate::plan::{Plan, Settings, Story};
+use crate::planted::Planted;
 use crate::server::Servers;
 use crate::truth::{Author, Pair, Truth};
 use futures::FutureExt as _;
@@ -16,7 +17,7 @@ use keepstep::store::zookeeper::session::{Access, Acl, AuthId, CreateMode, Ensem
 use keepstep_doubles::disk::{Image, VolatileDisk};
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::redis::server;
-use keepstep_doubles::zookeeper::{self, DoubleEnsemble};
+use keepstep_doubles::zookeeper::{self, DoubleEnsemble, Lag};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(crate) enum Later {
     ExpireSessions(ProcessId),
     GiveUp(ProcessId),
     Space(usize),
+    CatchUp(usize),
 }
 
 pub(crate) struct Play {
@@ -79,17 +81,28 @@ pub(crate) struct Play {
 /// Plays it.
 #[must_use]
 pub fn play(story: &Story) -> Outcome {
-    play_plan(&story.plan(), story.schedule)
+    play_plan(&story.plan(), story.schedule, None)
+}
+
+/// Plays it with a fault.
+#[must_use]
+pub fn play_with(story: &Story, planted: Planted) -> Outcome {
+    play_plan(&story.plan(), story.schedule, Some(planted))
 }
 
 /// Plays a plan; another schedule has other delays and another order of tasks.
 #[must_use]
-pub fn play_plan(plan: &Plan, schedule: u64) -> Outcome {
+pub fn play_plan(plan: &Plan, schedule: u64, planted: Option<Planted>) -> Outcome {
     let draws = Draws::of(plan.settings.seed).named("run").with(schedule);
     let disk = Arc::new(VolatileDisk::new(&Image::new(), |_| 0));
     let executor = Executor::new(draws, disk);
     let _entered = executor::enter(&executor);
     let mut play = Play::new(plan, draws, executor.clone());
+    match planted {
+        Some(Planted::Code(fault)) => executor.plant(fault),
+        Some(Planted::Script(kindness)) => play.redis.with(|server| server.kindness = Some(kindness)),
+        None => {}
+    }
     play.run(plan);
     let outcome = play.outcome();
     executor.end();
@@ -103,7 +116,8 @@ pub(crate) fn everybody() -> Vec<Acl> {
 impl Play {
     fn new(plan: &Plan, draws: Draws, executor: Executor) -> Play {
         let settings = plan.settings.clone();
-        let ensemble = DoubleEnsemble::new(zookeeper::Settings::default());
+        let ensemble =
+            DoubleEnsemble::new(zookeeper::Settings { servers: settings.servers, ..zookeeper::Settings::default() });
         let redis = Double::default();
         let pairs = (0..settings.pairs * settings.routes.len()).map(|pair| {
             let (path, key) = settings.names(pair);
@@ -111,7 +125,7 @@ impl Play {
         });
         let truth = Truth::new(ensemble.clone(), redis.clone(), executor.clone(), pairs.collect());
         let network = Network::new(executor.clone(), truth.clone(), draws, settings.weather);
-        let ensembles = Ensembles::new(network.clone(), ensemble.clone());
+        let ensembles = Ensembles::new(network.clone(), ensemble.clone(), settings.servers);
         let servers = Servers::new(network.clone(), redis.clone());
         let machines = (0..settings.workers).map(|number| Machine::new(number, draws)).collect();
         let application = open(&ensemble);
@@ -270,6 +284,7 @@ impl Play {
                     }
                 }
             }
+            Later::CatchUp(server) => self.ensemble.lag(server, Lag::None),
             Later::Space(machine) => self.machines[machine].disk.set_space(None),
         }
     }
@@ -335,6 +350,7 @@ impl Play {
         self.is_healed = true;
         let calm = Weather { scale: self.settings.weather.scale.min(1.0), ..Weather::CALM };
         self.network.set_weather(calm);
+        (0..self.settings.servers).for_each(|server| self.ensemble.lag(server, Lag::None));
         for number in 0..self.machines.len() {
             self.machines[number].disk.set_space(None);
             if let Some(process) = self.process(number) {
@@ -357,7 +373,7 @@ impl Play {
         self.heal();
         let healed = self.executor.now();
         // An owner that was just killed is waited for as long as its session lives.
-        let limit = self.settings.reconcile + Duration::from_secs(35) + self.settings.session_timeout * 2;
+        let limit = self.settings.patience + self.settings.session_timeout * 2;
         let mut since = None;
         while self.executor.now() < healed + limit {
             self.steer();
@@ -366,7 +382,7 @@ impl Play {
             }
             let quarantined = self.quarantined();
             // What may differ may also be about to be settled.
-            let may_differ = self.executor.now() >= healed + self.settings.reconcile + Duration::from_secs(10);
+            let may_differ = self.executor.now() + Duration::from_secs(15) >= healed + limit;
             let is_at_rest = self.is_settled()
                 && !self.truth.has_expiry()
                 && self.truth.are_equal(|pair| match judge::rest(pair, &self.settings) {
@@ -462,6 +478,7 @@ impl Play {
             let disks: Vec<VolatileDisk> = self.machines.iter().map(|machine| machine.disk.clone()).collect();
             self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
             let records = judge::records(&disks);
+            self.wrong.extend(self.truth.accused());
             self.wrong.extend(judge::judge(&pairs, &records, &self.settings));
         }
         self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));

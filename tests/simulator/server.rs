@@ -8,12 +8,16 @@ use keepstep::env;
 use keepstep::store::redis::Access;
 use keepstep::store::redis::line::{Cmd, Dial, Line, PushInfo, PushKind, Pushes, RedisError, Value};
 use keepstep_doubles::redis::line::{Double, Fault, words_of};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+
+/// As the store's: below it an epoch is an owner's.
+const EPOCH_MAX: u64 = 1 << 53;
 
 /// As the client library's.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +29,8 @@ pub struct Servers {
     pub network: Network,
     pub double: Double,
     open: Arc<Mutex<Vec<(ProcessId, Weak<Link>)>>>,
+    /// The newest epoch that each bucket was shown.
+    epochs: Arc<Mutex<BTreeMap<Vec<u8>, u64>>>,
 }
 
 fn broken() -> RedisError {
@@ -38,13 +44,37 @@ fn timed_out() -> RedisError {
 impl Servers {
     #[must_use]
     pub fn new(network: Network, double: Double) -> Servers {
-        Servers { network, double, open: Arc::default() }
+        Servers { network, double, open: Arc::default(), epochs: Arc::default() }
     }
 
     /// For one process.
     #[must_use]
     pub fn of(&self, process: ProcessId) -> Arc<dyn Dial> {
         Arc::new(OfProcess { servers: self.clone(), process })
+    }
+
+    /// Data were lost, and with them what buckets were shown.
+    pub fn forget_epochs(&self) {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A script of an owner has run: `EVALSHA sha n [key bucket]… epoch …`.
+    fn note_epoch(&self, process: ProcessId, words: &[Vec<u8>], has_written: bool) {
+        let number = |at: usize| words.get(at).and_then(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
+        let Some(keys) = number(2).map(|keys| keys as usize).filter(|keys| *keys >= 2) else { return };
+        let buckets = words.get(3..3 + keys).unwrap_or_default().iter().skip(1).step_by(2);
+        let Some(epoch) = number(3 + keys).filter(|epoch| *epoch < EPOCH_MAX) else { return };
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        for bucket in buckets.filter(|bucket| bucket.starts_with(b"_keepstep:sim:{")) {
+            let shown = epochs.entry(bucket.clone()).or_default();
+            if has_written && epoch < *shown {
+                let (at, bucket) = (self.network.executor().now().as_secs_f64(), String::from_utf8_lossy(bucket));
+                self.network.truth().accuse(format!(
+                    "{at:.6} unfenced: process {process} wrote with epoch {epoch}, and {bucket} was shown {shown}"
+                ));
+            }
+            *shown = (*shown).max(epoch);
+        }
     }
 
     fn note(&self, process: ProcessId, link: &Arc<Link>) {
@@ -125,6 +155,7 @@ impl Link {
                 }
                 Fate::Refused | Fate::Arrives => None,
             };
+            let is_faulty = fault.is_some();
             if let Some(fault) = fault {
                 executor.mark(match fault {
                     Fault::LoseCommand => "redis: lost a command",
@@ -137,6 +168,7 @@ impl Link {
             double.set_clock(env::unix_ms());
             let process = link.connection.process();
             tracing::trace!(process, ?fate, "redis <- {}", shown(&command));
+            let before = link.connection.network().look(process);
             let mut asked = inner.call(&command);
             let at_once = poll_fn(|context| match asked.poll_unpin(context) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -144,7 +176,10 @@ impl Link {
             })
             .await;
             double.forgive();
-            link.connection.network().look(link.connection.process());
+            let has_written = link.connection.network().look(process) != before;
+            if !is_faulty {
+                link.servers.note_epoch(process, &words_of(&command), has_written);
+            }
             let done = match at_once {
                 Some(done) => done,
                 None => asked.await,

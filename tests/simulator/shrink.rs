@@ -12,7 +12,9 @@ const CANDIDATES_MAX: usize = 400;
 
 /// What kind of thing is wrong: which rule it breaks.
 fn kinds(outcome: &Outcome) -> impl Iterator<Item = &'static str> + '_ {
-    const KINDS: [&str; 9] = [
+    const KINDS: [&str; 11] = [
+        "spurious",
+        "unfenced",
         "at rest",
         "no rest",
         "nobody else ever had",

@@ -9,6 +9,9 @@ use keepstep_doubles::zookeeper::DoubleEnsemble;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// The znode whose version fences the writes of former owners.
+const FENCE: &str = "/_keepstep/sim/epoch";
+
 /// Who changed a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Author {
@@ -87,12 +90,25 @@ struct Known {
     zxid: i64,
     changes: u64,
     next_expiry_ms: Option<i64>,
+    /// The znode that fences, and who raised it.
+    fence: Option<(i64, i64)>,
+    owner: Option<ProcessId>,
+    wrong: Vec<String>,
 }
 
 impl Truth {
     #[must_use]
     pub fn new(ensemble: DoubleEnsemble, server: Double, executor: Executor, pairs: Vec<Pair>) -> Truth {
-        let state = Mutex::new(Known { pairs, transactions: 0, zxid: 0, changes: u64::MAX, next_expiry_ms: None });
+        let state = Mutex::new(Known {
+            pairs,
+            transactions: 0,
+            zxid: 0,
+            changes: u64::MAX,
+            next_expiry_ms: None,
+            fence: None,
+            owner: None,
+            wrong: Vec::new(),
+        });
         Truth(Arc::new(Inner { ensemble, server, executor, state }))
     }
 
@@ -100,12 +116,35 @@ impl Truth {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what has changed since the last look, by this author.
-    pub fn look(&self, by: Author, at: Duration) {
-        let mut known = self.known();
+    /// Something must not be.
+    pub fn accuse(&self, what: String) {
+        self.known().wrong.push(what);
+    }
+
+    /// What must not be.
+    #[must_use]
+    pub fn accused(&self) -> Vec<String> {
+        self.known().wrong.clone()
+    }
+
+    /// Notes what has changed since the last look, by this author; how many states there are now.
+    pub fn look(&self, by: Author, at: Duration) -> usize {
+        self.look_at(by, at);
+        self.states()
+    }
+
+    fn look_at(&self, by: Author, at: Duration) {
+        let mut guard = self.known();
+        let known = &mut *guard;
         let now = self.0.ensemble.look(|ensemble| (ensemble.transactions(), ensemble.zxid()));
         if now != (known.transactions, known.zxid) {
             (known.transactions, known.zxid) = now;
+            let fence = self.0.ensemble.stat(FENCE).map(|stat| (stat.czxid, stat.mzxid));
+            if fence != known.fence {
+                known.fence = fence;
+                // After a restore the next owner is not known yet.
+                known.owner = if let Author::Worker(process) = by { Some(process) } else { None };
+            }
             for (number, pair) in known.pairs.iter_mut().enumerate() {
                 let is_new = self.0.ensemble.look(|ensemble| {
                     let data =
@@ -114,6 +153,14 @@ impl Truth {
                 });
                 if let Some(value) = is_new {
                     self.note(number, 0, value.as_deref());
+                    if let (Author::Worker(process), Some(owner)) = (by, known.owner)
+                        && process != owner
+                    {
+                        let (at, path) = (at.as_secs_f64(), &pair.path);
+                        known.wrong.push(format!(
+                            "{at:.6} unfenced: process {process} wrote {path}, and {owner} is the owner"
+                        ));
+                    }
                     let stat = self.0.ensemble.stat(&pair.path);
                     let znode = stat.map(|stat| (stat.czxid, stat.version));
                     pair.zookeeper.push(State { at, by, value, znode });

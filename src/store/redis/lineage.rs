@@ -2,6 +2,7 @@
 
 use super::info::{Evidence, Info};
 use crate::change::LossCause;
+use crate::failpoint::planted;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -111,12 +112,16 @@ impl Lineage {
             None => (false, false),
             Some(then) => (true, then.incarnation != now.incarnation || now.incarnation.is_none() && is_new),
         };
+        let replaced = replaced && !planted!("another data set is not noticed");
         let flushed = is_known && !replaced && self.has_no_canary && self.flushes != info.flushes;
         if flushed {
             self.compared = None;
         }
         let evicted_differs = self.current.as_ref().is_some_and(|then| then.evicted_keys != now.evicted_keys);
-        let evicted = is_known && !replaced && (evicted_differs || self.evicted_keys != info.evicted_keys);
+        let evicted_differs = evicted_differs && !planted!("evictions are not noticed");
+        let evicted = is_known
+            && !replaced
+            && (evicted_differs || self.evicted_keys != info.evicted_keys && !planted!("evictions are not noticed"));
         if replaced || flushed || evicted || !is_known {
             self.generation += 1;
         }

@@ -18,6 +18,7 @@ use super::tenure::Tenure;
 use super::{lineage, size};
 use crate::change::brief;
 use crate::env::Set;
+use crate::failpoint::planted;
 use crate::store::request::Verdict;
 use crate::store::{FailureKind, StoreError, ZnodeAcl, ZnodeOp, ZnodeOutcome, ZnodeWrite, is_creatable};
 use std::sync::Arc;
@@ -206,7 +207,10 @@ async fn create_ancestors_of(
         if !limit.takes(bytes) {
             return Ok(Some(too_large(shared, path, &limit.why(bytes, "jute.maxbuffer"))));
         }
-        let (epoch_path, epoch_version) = tenure.fence();
+        let (epoch_path, mut epoch_version) = tenure.fence();
+        if planted!("the epoch is not checked in ZooKeeper") {
+            epoch_version = -1;
+        }
         let (lineage_path, watermark) = shared.watermark.mark(&shared.place);
         let mut writes = vec![
             WriteOp::Check { path: &epoch_path, version: epoch_version },
