@@ -53,7 +53,7 @@ fn close_all(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A worker that uses the folder just now may have removed it: a temporary file, a segment that was thinned.
+/// A worker that uses the folder just now may have removed it: a temporary file, a segment that was compacted.
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
