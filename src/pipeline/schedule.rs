@@ -64,7 +64,7 @@ impl Pipeline {
             let news = owned.books.asked.take();
             is_urgent |= news.is_urgent;
             for reason in news.reasons {
-                if planted!("a gap is not compared") && reason.gap_in().is_some() {
+                if planted!("a gap is not compared") && reason.side.is_some() {
                     continue;
                 }
                 if let Some(side) = reason.gap_in() {

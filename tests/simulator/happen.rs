@@ -71,9 +71,9 @@ impl Play {
                 });
                 self.later(Duration::from_millis(ms), Later::Open(process, store));
             }
-            What::ExpireSessions { worker } => {
+            What::ExpireSessions { worker, which } => {
                 if let Some(process) = self.process(worker) {
-                    self.expire_sessions(process);
+                    self.expire_sessions(process, which);
                 }
             }
             What::StepClock { worker, ms } => {

@@ -115,9 +115,10 @@ pub enum What {
         way: Way,
         ms: u64,
     },
-    /// The ensemble ends the sessions of a worker.
+    /// The ensemble ends sessions of a worker: the n-th, if this bit is set.
     ExpireSessions {
         worker: usize,
+        which: u64,
     },
     /// The machine's clock goes on by so much.
     StepClock {
@@ -260,7 +261,9 @@ impl Kind {
             Kind::Cuts => What::Cut { worker, store },
             Kind::Refused => What::Close { worker, store, way: Way::Refused, ms },
             Kind::Silent => What::Close { worker, store, way: Way::Silent, ms },
-            Kind::Expiries => What::ExpireSessions { worker },
+            Kind::Expiries => {
+                What::ExpireSessions { worker, which: draws.one(5, &[u64::MAX, 0b0101_0101, 0b1010_1010, 0b0011_0011]) }
+            }
             Kind::Clocks => {
                 let step = draws.log_uniform(5, 1000.0, 3_600_000.0) as i64;
                 What::StepClock { worker, ms: if draws.happens(6, 0.5) { step } else { -step } }

@@ -274,7 +274,7 @@ impl Play {
                     || self.executor.is_frozen(process)
                     || self.network.way(process, Store::Zookeeper) != Way::Open;
                 if is_silent {
-                    self.expire_sessions(process);
+                    self.expire_sessions(process, u64::MAX);
                 }
             }
             Later::GiveUp(process) => {
@@ -298,9 +298,10 @@ impl Play {
         }
     }
 
-    pub(crate) fn expire_sessions(&mut self, process: ProcessId) {
-        for opened in self.ensembles.sessions_of(process) {
-            if self.ensemble.look(|ensemble| ensemble.has_session(opened.session)) {
+    pub(crate) fn expire_sessions(&mut self, process: ProcessId, which: u64) {
+        for (number, opened) in self.ensembles.sessions_of(process).into_iter().enumerate() {
+            if which & (1 << (number % 64)) != 0 && self.ensemble.look(|ensemble| ensemble.has_session(opened.session))
+            {
                 self.mark("zookeeper: session expired");
                 self.ensemble.expire(opened.session);
             }
