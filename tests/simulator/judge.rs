@@ -103,24 +103,24 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
     }
 }
 
-/// All that is wrong.
+/// All that is wrong, and how often a znode that was recreated at the same version excuses a write.
 #[must_use]
-pub fn judge(pairs: &[Pair], records: &[Change], settings: &Settings) -> Vec<String> {
+pub fn judge(pairs: &[Pair], records: &[Change], settings: &Settings) -> (Vec<String>, usize) {
     let losers: BTreeSet<&[u8]> = records
         .iter()
         .filter_map(|change| change.conflict.as_ref())
         .filter_map(|conflict| conflict.value.as_deref())
         .collect();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut recreated) = (Vec::new(), 0);
     for pair in pairs {
         let sides = [("zookeeper", &pair.zookeeper, &pair.redis), ("redis", &pair.redis, &pair.zookeeper)];
         for (name, own, other) in sides {
-            writes(name, pair, own, other, &losers, &mut wrong);
+            recreated += writes(name, pair, own, other, &losers, &mut wrong);
         }
         comes_back(pair, &losers, settings, &mut wrong);
         spurious(pair, records, settings, &mut wrong);
     }
-    wrong
+    (wrong, recreated)
 }
 
 /// Rule 6.
@@ -152,15 +152,25 @@ fn spurious(pair: &Pair, records: &[Change], settings: &Settings, wrong: &mut Ve
     }
 }
 
-/// Rules 1 to 3.
-fn writes(name: &str, pair: &Pair, own: &[State], other: &[State], losers: &BTreeSet<&[u8]>, wrong: &mut Vec<String>) {
+/// How long before a write its worker may have read the znode: a request that takes seconds, and another try.
+const READ_BEFORE: Duration = Duration::from_secs(15);
+
+/// Rules 1 to 3. Answers how many writes a recreated znode excuses.
+fn writes(
+    name: &str,
+    pair: &Pair,
+    own: &[State],
+    other: &[State],
+    losers: &BTreeSet<&[u8]>,
+    wrong: &mut Vec<String>,
+) -> usize {
+    let mut recreated = 0;
     for (before, state) in own.iter().zip(own.iter().skip(1)) {
         let Author::Worker(process) = state.by else { continue };
         let until = other.partition_point(|other| other.at <= state.at);
         let seen = &other[..until];
         let was_there = |value: &Vec<u8>| seen.iter().any(|other| other.value.as_ref() == Some(value));
-        let at = state.at.as_secs_f64();
-        let path = &pair.path;
+        let (at, path) = (state.at.as_secs_f64(), &pair.path);
         if let Some(value) = &state.value
             && !was_there(value)
             && !losers.contains(value.as_slice())
@@ -169,14 +179,12 @@ fn writes(name: &str, pair: &Pair, own: &[State], other: &[State], losers: &BTre
             wrong.push(format!("{at:.6} process {process} wrote {value} to {path} in {name}: nobody else ever had it"));
         }
         let Some(replaced) = &before.value else { continue };
-        if is_recreated(own, before) {
-            continue;
-        }
-        let is_logged = losers.contains(replaced.as_slice());
-        if !was_there(replaced) && !is_logged {
-            let (replaced, by) = (shown(Some(replaced)), shown(state.value.as_deref()));
-            wrong.push(format!(
-                "{at:.6} process {process} replaced {replaced} of {path} in {name} by {by}: it is nowhere else, and in no conflict"
+        let mut found = Vec::new();
+        let of = shown(Some(replaced));
+        if !was_there(replaced) && !losers.contains(replaced.as_slice()) {
+            let by = shown(state.value.as_deref());
+            found.push(format!(
+                "{at:.6} process {process} replaced {of} of {path} in {name} by {by}: it is nowhere else, and in no conflict"
             ));
         }
         if state.value.is_none() {
@@ -186,19 +194,27 @@ fn writes(name: &str, pair: &Pair, own: &[State], other: &[State], losers: &BTre
             let first = own.iter().position(|state| state.value.as_ref() == Some(replaced)).unwrap_or(0);
             let was_deleted = own.iter().skip(first).any(|own| own.at < state.at && deletes(own));
             if !was_deleted && !seen.iter().skip(1).any(deletes) {
-                let replaced = shown(Some(replaced));
-                wrong.push(format!(
-                    "{at:.6} process {process} deleted {replaced} of {path} in {name}: nobody deleted it on the other side"
+                found.push(format!(
+                    "{at:.6} process {process} deleted {of} of {path} in {name}: nobody deleted it on the other side"
                 ));
             }
         }
+        if !found.is_empty() && is_recreated(own, before, state.at) {
+            recreated += 1;
+        } else {
+            wrong.extend(found);
+        }
     }
+    recreated
 }
 
 /// The contract's first exception: the znode was deleted and created again with the version that the worker had read.
-fn is_recreated(own: &[State], before: &State) -> bool {
+fn is_recreated(own: &[State], before: &State, written: Duration) -> bool {
     let Some((czxid, version)) = before.znode else { return false };
-    own.iter().any(|state| state.znode.is_some_and(|(other, same)| same == version && other < czxid))
+    own.iter().zip(own.iter().skip(1)).any(|(state, next)| {
+        let is_same = state.znode.is_some_and(|(other, same)| same == version && other < czxid);
+        is_same && next.at + READ_BEFORE >= written
+    })
 }
 
 /// Rule 5.

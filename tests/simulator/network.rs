@@ -11,7 +11,6 @@
 use crate::draws::Draws;
 use crate::executor::{Executor, ProcessId};
 use crate::truth::{Author, Truth};
-use keepstep::store::StoreError;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -227,10 +226,4 @@ impl Connection {
     pub fn draws(&self) -> Draws {
         self.0.draws
     }
-}
-
-/// A failure as text, for a trace.
-#[must_use]
-pub fn text_of(error: &StoreError) -> String {
-    error.to_string()
 }

@@ -2,7 +2,7 @@
 
 use crate::draws::Draws;
 use crate::ensemble::Ensembles;
-use crate::executor::{self, Executor, NETWORK, Paused, ProcessId};
+use crate::executor::{self, Executor, Paused, ProcessId};
 use crate::judge::{self, Rest};
 use crate::machine::Machine;
 use crate::network::{Network, Store, Way, Weather};
@@ -386,7 +386,7 @@ impl Play {
             let may_differ = self.executor.now() + Duration::from_secs(15) >= healed + limit;
             let is_at_rest = self.is_settled()
                 && !self.truth.has_expiry()
-                && self.truth.are_equal(|pair| match judge::rest(pair, &self.settings) {
+                && self.truth.is_all(|pair| match judge::rest(pair, &self.settings) {
                     Rest::Equal => true,
                     Rest::Excused(_) => may_differ,
                     Rest::Wrong(_) => may_differ && quarantined.contains_key(&pair.key),
@@ -480,7 +480,9 @@ impl Play {
             self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
             let records = judge::records(&disks);
             self.wrong.extend(self.truth.accused());
-            self.wrong.extend(judge::judge(&pairs, &records, &self.settings));
+            let (wrong, recreated) = judge::judge(&pairs, &records, &self.settings);
+            self.wrong.extend(wrong);
+            (0..recreated).for_each(|_| self.mark("excused: a znode recreated at the same version"));
         }
         self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
         Outcome {
@@ -501,6 +503,3 @@ pub(crate) fn open(ensemble: &DoubleEnsemble) -> Arc<dyn Session> {
     let opened = ensemble.open(&access).now_or_never().and_then(Result::ok);
     opened.expect("a double opens a session at once")
 }
-
-/// The process of the servers.
-pub const SERVERS: ProcessId = NETWORK;

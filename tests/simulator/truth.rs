@@ -234,10 +234,10 @@ impl Truth {
         self.known().pairs.clone()
     }
 
-    /// What is held now, of each pair: by ZooKeeper, by Redis.
+    /// Whether this is true of each pair.
     #[must_use]
-    pub fn are_equal(&self, is_equal: impl Fn(&Pair) -> bool) -> bool {
-        self.known().pairs.iter().all(is_equal)
+    pub fn is_all(&self, is_so: impl Fn(&Pair) -> bool) -> bool {
+        self.known().pairs.iter().all(is_so)
     }
 
     /// How many states there were.
