@@ -2,11 +2,13 @@
 //! `cargo run --profile simulate --features failpoints --example simulate -- --seeds 1000000`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keepstep_simulator::plan::Story;
-use keepstep_simulator::play::play;
+use keepstep_simulator::plan::{Action, Plan, Settings, Side, Story, What};
+use keepstep_simulator::planted::Planted;
+use keepstep_simulator::play::{play, play_plan};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// How many seeds are played here.
 const SEEDS: u64 = 1000;
@@ -72,18 +74,51 @@ const MARKS: &[&str] = &[
     "zookeeper: session expired",
 ];
 
-/// Stories that have failed, each with what it found. A story belongs to the generator of its time: where that changes, it is one more
-/// seed.
+/// Seeds and stories that have failed, each with what it found. A story belongs to the generator of its time: where that changes, it is
+/// one more seed.
 const STORIES: &[&str] = &[
-    // A power loss took the pipeline's folder, and the stream with it: only the name of the innermost folder was synced.
-    "69/4:25,26,31,45",
-    // A swap between the two commands that give Redis its identity: an empty one was remembered, and every start was refused.
-    "550:1,34,54,55",
     // A refused write that was not needed any more: `status` said `blocked` until the next write, with nothing to be written.
     "2898",
-    // The swap of 550 with another schedule.
-    "550:1,2,4,34,54,55",
 ];
+
+/// Both sides of both pairs are written, so that there are conflicts, and then this happens.
+fn with(seed: u64, workers: usize, happens: impl IntoIterator<Item = (u64, What)>) -> Plan {
+    let mut actions: Vec<Action> = (0..12)
+        .map(|number| {
+            let side = if number % 3 == 0 { Side::Zookeeper } else { Side::Redis };
+            let what = What::Set { side, pair: (number % 2) as usize, value: number + 1 };
+            Action { at: Duration::from_millis(2000 + number * 170), what }
+        })
+        .collect();
+    actions.extend(happens.into_iter().map(|(ms, what)| Action { at: Duration::from_millis(ms), what }));
+    actions.sort_by_key(|action| action.at);
+    Plan { settings: Settings::small(seed, workers), actions }
+}
+
+/// Plays each, and answers how many fail.
+fn failing(plans: impl IntoIterator<Item = Plan>, planted: Option<Planted>) -> Vec<String> {
+    keepstep::env::random::know_keys();
+    let wrong = plans.into_iter().map(|plan| play_plan(&plan, 0, planted).wrong);
+    wrong.filter(|wrong| !wrong.is_empty()).map(|wrong| wrong.join("\n")).collect()
+}
+
+#[test]
+fn a_power_loss_at_any_moment_takes_no_conflict() {
+    let lose = |ms| [(ms, What::PowerLoss { worker: 0 })];
+    let plans = |step| (500..6000).step_by(step).map(move |ms| with(ms, 1, lose(ms)));
+    assert_eq!(failing(plans(50), None), Vec::<String>::new());
+    for fault in ["records are acknowledged unsynced", "only the innermost folder is durable"] {
+        assert!(!failing(plans(50), Some(Planted::Code(fault))).is_empty(), "the simulator does not see that {fault}");
+    }
+}
+
+#[test]
+fn a_worker_may_be_killed_at_any_poll_and_at_any_operation_of_its_disk() {
+    let polls = (1..400).step_by(4).map(|polls| with(polls, 2, [(2100, What::KillAtPoll { worker: 0, polls })]));
+    assert_eq!(failing(polls, None), Vec::<String>::new());
+    let disk = |operations| [0, 1].map(|worker| (2100, What::KillAtDisk { worker, operations }));
+    assert_eq!(failing((1..60).map(|operations| with(operations, 2, disk(operations))), None), Vec::<String>::new());
+}
 
 fn traces() -> String {
     keepstep::env::random::know_keys();

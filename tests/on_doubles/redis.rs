@@ -460,3 +460,16 @@ async fn a_start_asks_for_each_command_and_names_those_that_are_forbidden() {
     assert_eq!(why.kind(), FailureKind::Permission);
     assert!(why.text().contains("SMEMBERS") && why.text().contains("PEXPIRETIME"), "{why}");
 }
+
+#[tokio::test]
+async fn an_identity_that_a_swap_takes_while_it_is_written_is_an_error_and_not_an_empty_one() {
+    let double = Double::default();
+    let store = owner(&double, 1).await;
+    // The first command is with the server when it is polled, and the swap comes before the second.
+    let (identified, ()) = tokio::join!(store.identify("own".to_owned()), async {
+        double.words("SWAPDB 0 1");
+    });
+    let refused = identified.unwrap_err();
+    assert!(matches!(&refused, StoreError::NotNow(failure) if failure.kind() == FailureKind::Identity), "{refused}");
+    assert_eq!(store.identify("another".to_owned()).await.unwrap(), "another");
+}

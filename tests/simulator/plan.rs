@@ -410,6 +410,32 @@ fn load(draws: Draws, settings: &Settings, begin: Duration, actions: &mut Vec<Ac
 }
 
 impl Settings {
+    /// A small world without faults of its own: some machines, one two-way route of two pairs, short delays.
+    #[must_use]
+    pub fn small(seed: u64, workers: usize) -> Settings {
+        let route = Route {
+            flow: Flow::Both,
+            on_conflict: "prefer zk",
+            on_delete: "propagate",
+            on_expire: "propagate",
+            publish: false,
+        };
+        Settings {
+            seed,
+            workers,
+            servers: 1,
+            routes: vec![route],
+            pairs: 2,
+            weather: Weather::CALM,
+            session_timeout: Duration::from_secs(4),
+            reconcile: Duration::from_secs(5),
+            patience: Duration::from_secs(40),
+            length: Duration::from_secs(6),
+            odd_names: false,
+            value_bytes: 8,
+        }
+    }
+
     /// The pipeline file.
     #[must_use]
     pub fn file(&self) -> String {
