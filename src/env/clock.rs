@@ -74,6 +74,19 @@ pub fn unix_time() -> Duration {
     }
 }
 
+/// What both clocks showed when the process first asked: [`unix_ms`], and the moment.
+#[must_use]
+pub fn began() -> (i64, Instant) {
+    static BEGAN: LazyLock<(i64, Instant)> = LazyLock::new(|| (unix_ms(), Instant::now()));
+    match world::here() {
+        Some(world) => {
+            let (ms, moment) = world.began();
+            (ms, Instant(moment))
+        }
+        None => *BEGAN,
+    }
+}
+
 /// As [`unix_time`], in milliseconds.
 #[must_use]
 pub fn unix_ms() -> i64 {

@@ -42,6 +42,9 @@ pub trait World: Send + Sync {
     /// What the machine's clock shows, since 1970 in UTC.
     fn unix_time(&self) -> Duration;
 
+    /// What both clocks showed when the process began: milliseconds since 1970 in UTC, and the moment.
+    fn began(&self) -> (i64, Duration);
+
     /// Resolves after so long, not before it was polled once.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
 

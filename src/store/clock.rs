@@ -10,8 +10,7 @@
 //! ones before exclude means that it was: times from before cannot be compared with times from
 //! after.
 
-use crate::env::{self, Instant};
-use std::sync::LazyLock;
+use crate::env;
 
 /// Two clocks may drift apart by this part of the time that passes, without either being set: a
 /// clock that is being slewed runs up to 500 millionths faster or slower, and so may the other.
@@ -20,13 +19,11 @@ const DRIFT: i64 = 1000;
 /// Rounding of the two clocks to milliseconds.
 const ROUNDING_MS: i64 = 1;
 
-static START: LazyLock<(i64, Instant)> = LazyLock::new(|| (env::unix_ms(), Instant::now()));
-
-/// Milliseconds since the epoch, by this machine's clock as it was when first asked and what has
-/// passed since: whoever sets that clock does not move this one.
+/// Milliseconds since the epoch, by this machine's clock as it was when the process first asked for
+/// it, and what has passed since: whoever sets that clock does not move this one.
 #[must_use]
 pub fn steady_ms() -> i64 {
-    let (start_ms, start) = *START;
+    let (start_ms, start) = env::clock::began();
     start_ms.saturating_add(i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX))
 }
 

@@ -58,6 +58,15 @@ pub struct Start {
     pub drift: f64,
 }
 
+impl Start {
+    /// What its machine's clock shows at this moment.
+    fn unix_time(&self, now: Duration) -> Duration {
+        let true_time = BEGINNING + Duration::from_secs_f64(now.as_secs_f64() * (1.0 + self.drift));
+        let ahead = Duration::from_millis(self.clock_ms.unsigned_abs());
+        if self.clock_ms < 0 { true_time.saturating_sub(ahead) } else { true_time + ahead }
+    }
+}
+
 struct State {
     now: Duration,
     draws: Draws,
@@ -86,6 +95,8 @@ struct Of {
     /// It is killed when so many of its polls are over.
     kill_at_poll: Option<u64>,
     numbers: u64,
+    /// What both clocks showed when it began.
+    began: (i64, Duration),
     draws: Draws,
     /// Woken while it was frozen.
     waiting: Vec<TaskId>,
@@ -172,6 +183,7 @@ impl Executor {
         let mut state = self.state();
         let id = state.processes.len();
         let draws = state.draws.named("process").with(id as u64);
+        let began = (start.unix_time(state.now).as_millis() as i64, state.now);
         state.processes.push(Of {
             start,
             is_dead: false,
@@ -179,6 +191,7 @@ impl Executor {
             polls: 0,
             kill_at_poll: None,
             numbers: 0,
+            began,
             draws,
             waiting: Vec::new(),
         });
@@ -514,11 +527,12 @@ impl World for Executor {
 
     fn unix_time(&self) -> Duration {
         let state = self.state();
-        let of = &state.processes[state.current];
-        let elapsed = state.now.as_secs_f64() * (1.0 + of.start.drift);
-        let true_time = BEGINNING + Duration::from_secs_f64(elapsed);
-        let ahead = Duration::from_millis(of.start.clock_ms.unsigned_abs());
-        if of.start.clock_ms < 0 { true_time.saturating_sub(ahead) } else { true_time + ahead }
+        state.processes[state.current].start.unix_time(state.now)
+    }
+
+    fn began(&self) -> (i64, Duration) {
+        let state = self.state();
+        state.processes[state.current].began
     }
 
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
