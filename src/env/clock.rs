@@ -9,7 +9,7 @@
 )]
 
 use super::world;
-use futures::future::Either;
+use futures::future::{Either, select};
 use std::ops::{Add, AddAssign, Sub};
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -115,8 +115,9 @@ pub struct TimedOut;
 /// # Errors
 /// There was none in time.
 pub async fn timeout<F: Future>(time: Duration, answer: F) -> Result<F::Output, TimedOut> {
-    let answer = pin!(answer);
-    match futures::future::select(answer, pin!(sleep(time))).await {
+    // tokio's own also ends an answer that uses up its turn each time.
+    let Some(world) = world::here() else { return tokio::time::timeout(time, answer).await.map_err(|_| TimedOut) };
+    match select(pin!(answer), world.sleep(time)).await {
         Either::Left((answer, _)) => Ok(answer),
         Either::Right(_) => Err(TimedOut),
     }

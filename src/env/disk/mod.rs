@@ -137,17 +137,29 @@ fn is_planted() -> bool {
 }
 
 /// Makes this folder if there is none, with those above it that are missing, all of them durable: a file in it is lost with any name
-/// above it that a power loss takes. A name that is there may be one that nobody has made durable yet, if whoever made it ended just then,
-/// so those of the folder and of the one above it are always synced.
+/// above it that a power loss takes. A name that is there may be one that nobody has made durable yet, if whoever made it ended just then:
+/// that of the folder is synced in any case, and the next one above where this user may.
 ///
 /// # Errors
 /// What the disk reports.
 pub fn make_folder(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
-    let above: Vec<&Path> = folder.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
-    let missing = above.iter().take_while(|above| !disk.exists(above)).count();
+    let named: Vec<&Path> = folder.ancestors().filter(|named| !named.as_os_str().is_empty()).collect();
+    let missing = named.iter().take_while(|named| !disk.exists(named)).count();
     disk.create_dir_all(folder)?;
-    let durable = if is_planted() { 1 } else { missing.max(2) };
-    above.iter().skip(1).take(durable).try_for_each(|above| disk.sync_dir(above))
+    for (at, named) in named.iter().enumerate() {
+        let Some(above) = named.parent() else { break };
+        // That of a relative path with one name is where the process is.
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let synced = match at {
+            1.. if is_planted() => break,
+            at if at == 0 || at < missing => disk.sync_dir(above),
+            // Perhaps another user's, or read-only: whoever made it made it durable.
+            1 => disk.sync_dir(above).or(Ok(())),
+            _ => break,
+        };
+        synced?;
+    }
+    Ok(())
 }
 
 /// Replaces the content of a file: a reader, and a crash of the process, see all of it or what was there before. What is written is
