@@ -3,15 +3,17 @@
 //! ```text
 //! cargo run --profile simulate --features failpoints --example simulate -- --seeds 1000000
 //! cargo run --profile simulate --features failpoints --example simulate -- --play 4711            what happened, in full
-//! cargo run --profile simulate --features failpoints --example simulate -- --shrink 4711          a short story of a seed that fails
+//! cargo run --profile simulate --features failpoints --example simulate -- --shrink 4711          a short plan that still fails, in story-4711.jsonl
+//! cargo run --profile simulate --features failpoints --example simulate -- --plan 4711            its plan
 //! ```
 //!
+//! A file with a plan stands for a seed as well. One in `tests/simulator/stories` is played by `./check` from then on.
 //! `--planted NAME` plants a fault, to see how soon it is found. `--from N` begins with another seed, `--threads N` uses so many processors, `--failures N` goes on until so many seeds have failed.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it plays seeds, in the real world")]
 
-use keepstep_simulator::plan::Story;
+use keepstep_simulator::plan::Plan;
 use keepstep_simulator::planted::Planted;
-use keepstep_simulator::play::{Outcome, play, play_with};
+use keepstep_simulator::play::{Outcome, play};
 use keepstep_simulator::shrink::shrink;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -47,7 +49,13 @@ fn main() -> ExitCode {
             ("--failures", Ok(number)) => asked.failures = number,
             ("--play", _) => {
                 log();
-                return on_story(&value, |story| show(story, &play(story)));
+                return on_plan(&value, |plan| show(plan, &play(plan, None)));
+            }
+            ("--plan", _) => {
+                return on_plan(&value, |plan| {
+                    print!("{plan}");
+                    ExitCode::SUCCESS
+                });
             }
             ("--planted", _) => {
                 let Some(fault) = Planted::named(&value) else {
@@ -58,10 +66,17 @@ fn main() -> ExitCode {
                 asked.planted = Some(fault);
             }
             ("--shrink", _) => {
-                return on_story(&value, |story| match shrink(story) {
-                    Some((story, outcome)) => show(&story, &outcome),
+                return on_plan(&value, |plan| match shrink(plan) {
+                    Some((plan, outcome)) => {
+                        let file = format!("story-{}.jsonl", plan.settings.seed);
+                        match std::fs::write(&file, plan.to_string()) {
+                            Ok(()) => println!("{file}:"),
+                            Err(error) => println!("{file} cannot be written: {error}"),
+                        }
+                        show(&plan, &outcome)
+                    }
                     None => {
-                        println!("seed {story} does not fail");
+                        println!("{value} does not fail");
                         ExitCode::SUCCESS
                     }
                 });
@@ -75,11 +90,16 @@ fn main() -> ExitCode {
     many(&asked)
 }
 
-fn on_story(text: &str, what: impl Fn(&Story) -> ExitCode) -> ExitCode {
-    match text.parse() {
-        Ok(story) => what(&story),
+/// A seed, or a file with a plan.
+fn on_plan(text: &str, what: impl Fn(&Plan) -> ExitCode) -> ExitCode {
+    if let Ok(seed) = text.parse() {
+        return what(&Plan::of(seed));
+    }
+    let read = std::fs::read_to_string(text).map_err(|error| error.to_string());
+    match read.and_then(|plan| plan.parse::<Plan>().map_err(|error| error.to_string())) {
+        Ok(plan) => what(&plan),
         Err(error) => {
-            eprintln!("{text}: no story: {error}");
+            eprintln!("{text}: neither a seed nor a file with a plan: {error}");
             ExitCode::from(2)
         }
     }
@@ -98,10 +118,10 @@ fn log() {
     tracing_subscriber::fmt().with_timer(Simulated).with_ansi(false).with_env_filter(filter).with_target(false).init();
 }
 
-fn show(story: &Story, outcome: &Outcome) -> ExitCode {
-    println!("{}", story.plan().settings.file());
+fn show(plan: &Plan, outcome: &Outcome) -> ExitCode {
+    println!("{}", plan.settings.file());
     outcome.told.iter().for_each(|line| println!("{line}"));
-    println!("story {story}, trace {:032x}, {} polls", outcome.trace, outcome.polls);
+    println!("seed {}, trace {:032x}, {} polls", plan.settings.seed, outcome.trace, outcome.polls);
     outcome.wrong.iter().for_each(|wrong| println!("WRONG {wrong}"));
     if outcome.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -117,8 +137,7 @@ fn many(asked: &Asked) -> ExitCode {
             if seed >= asked.from + asked.seeds {
                 return;
             }
-            let story = Story::of(seed);
-            let outcome = asked.planted.map_or_else(|| play(&story), |fault| play_with(&story, fault));
+            let outcome = play(&Plan::of(seed), asked.planted);
             polls.fetch_add(outcome.polls, Ordering::Relaxed);
             if !outcome.wrong.is_empty() {
                 failed.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,15 @@
 //! Seeds of the simulator (`tests/simulator`): the shipped worker on doubles of ZooKeeper, Redis and the disk. Many more:
 //! `cargo run --profile simulate --features failpoints --example simulate -- --seeds 1000000`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and reads real files")]
 
-use keepstep_simulator::plan::{Action, Plan, Settings, Side, Story, What};
+use keepstep_simulator::plan::Plan;
 use keepstep_simulator::planted::Planted;
-use keepstep_simulator::play::{play, play_plan};
+use keepstep_simulator::play::play;
+use keepstep_simulator::settings::Settings;
+use keepstep_simulator::what::{Action, Side, What};
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -74,13 +78,6 @@ const MARKS: &[&str] = &[
     "zookeeper: session expired",
 ];
 
-/// Seeds and stories that have failed, each with what it found. A story belongs to the generator of its time: where that changes, it is
-/// one more seed.
-const STORIES: &[&str] = &[
-    // A refused write that was not needed any more: `status` said `blocked` until the next write, with nothing to be written.
-    "2898",
-];
-
 /// Both sides of both pairs are written, so that there are conflicts, and then this happens.
 fn with(seed: u64, workers: usize, happens: impl IntoIterator<Item = (u64, What)>) -> Plan {
     let mut actions: Vec<Action> = (0..12)
@@ -98,7 +95,7 @@ fn with(seed: u64, workers: usize, happens: impl IntoIterator<Item = (u64, What)
 /// Plays each, and answers how many fail.
 fn failing(plans: impl IntoIterator<Item = Plan>, planted: Option<Planted>) -> Vec<String> {
     keepstep::env::random::know_keys();
-    let wrong = plans.into_iter().map(|plan| play_plan(&plan, 0, planted).wrong);
+    let wrong = plans.into_iter().map(|plan| play(&plan, planted).wrong);
     wrong.filter(|wrong| !wrong.is_empty()).map(|wrong| wrong.join("\n")).collect()
 }
 
@@ -123,7 +120,7 @@ fn a_worker_may_be_killed_at_any_poll_and_at_any_operation_of_its_disk() {
 fn traces() -> String {
     keepstep::env::random::know_keys();
     let trace = |seed| {
-        let outcome = play(&Story::of(seed));
+        let outcome = play(&Plan::of(seed), None);
         format!("{seed} {:032x} {} {:?}\n", outcome.trace, outcome.polls, outcome.marks)
     };
     (0..20).map(trace).collect()
@@ -152,12 +149,25 @@ fn the_same_seed_does_the_same_twice_in_one_process_and_in_two() {
     }
 }
 
+/// Plans that have failed, each in a file that says in its name what was wrong (`examples/simulate.rs` makes them: `--shrink`).
 #[test]
 fn a_story_that_has_failed_does_not_fail_any_more() {
     keepstep::env::random::know_keys();
-    for text in STORIES {
-        let outcome = play(&text.parse().unwrap());
-        assert!(outcome.wrong.is_empty(), "{text}\n{}\n{}", outcome.told.join("\n"), outcome.wrong.join("\n"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulator/stories");
+    let files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty(), "no story in {}", folder.display());
+    for file in files {
+        let outcome = play(&fs::read_to_string(&file).unwrap().parse().unwrap(), None);
+        let (told, wrong) = (outcome.told.join("\n"), outcome.wrong.join("\n"));
+        assert!(outcome.wrong.is_empty(), "{}\n{told}\n{wrong}", file.display());
+    }
+}
+
+#[test]
+fn a_plan_is_text() {
+    for seed in 0..2000 {
+        let plan = Plan::of(seed);
+        assert_eq!(plan.to_string().parse::<Plan>().unwrap(), plan);
     }
 }
 
@@ -172,7 +182,7 @@ fn no_seed_fails_and_together_they_meet_everything() {
             if seed >= SEEDS {
                 return;
             }
-            let outcome = play(&Story::of(seed));
+            let outcome = play(&Plan::of(seed), None);
             if !outcome.wrong.is_empty() {
                 wrong.lock().unwrap().push(format!("seed {seed}: {}", outcome.wrong.join("\n    ")));
             }

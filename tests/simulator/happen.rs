@@ -1,9 +1,9 @@
 //! What each action of a plan does: to the stores as an application or a fault would, to machines and workers, to the network.
 
 use crate::network::{Store, Way};
-use crate::plan::{Action, Copied, Side, What};
 use crate::play::{Later, Play, everybody, open};
 use crate::truth::Author;
+use crate::what::{Action, Copied, Side, What};
 use futures::FutureExt as _;
 use keepstep::pipeline::control::Command;
 use keepstep::store::zookeeper::session::CreateMode;

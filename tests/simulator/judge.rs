@@ -8,7 +8,7 @@
 //! 6. *No spurious conflict*: without a loss, a conflict is between two values of which neither was there when the other was written.
 
 use crate::machine::DATA;
-use crate::plan::{Flow, Settings};
+use crate::settings::{Flow, Settings};
 use crate::truth::{Author, Pair, State, newest};
 use keepstep::change::Change;
 use keepstep::env::disk::{self, Disk};

@@ -2,7 +2,7 @@
 //! happens follows from a seed; the same seed does the same again.
 //!
 //! ```text
-//!   seed --plan.rs--> settings and actions --play.rs, happen.rs--> machines with workers, applications, faults
+//!   seed --plan.rs, settings.rs, what.rs--> a plan --play.rs, happen.rs--> machines with workers, applications, faults
 //!                                                          |  executor.rs   whose turn it is, and what time
 //!                                                          |  network.rs    delays and losses of messages; ensemble.rs, server.rs: the seams
 //!                                                          |  truth.rs      every state of every pair, and who made it
@@ -29,5 +29,7 @@ pub mod plan;
 pub mod planted;
 pub mod play;
 pub mod server;
+pub mod settings;
 pub mod shrink;
 pub mod truth;
+pub mod what;

@@ -11,12 +11,14 @@
 use crate::draws::Draws;
 use crate::executor::{Executor, ProcessId};
 use crate::truth::{Author, Truth};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Which of the two servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Store {
     Zookeeper,
     Redis,
@@ -35,7 +37,7 @@ impl Store {
 }
 
 /// How a seed's network is.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Weather {
     /// Of each delay.
     pub scale: f64,
@@ -55,7 +57,8 @@ impl Weather {
 }
 
 /// How the way of one process to one store is just now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Way {
     #[default]
     Open,

@@ -6,9 +6,10 @@ use crate::executor::{self, Executor, Paused, ProcessId};
 use crate::judge::{self, Rest};
 use crate::machine::Machine;
 use crate::network::{Network, Store, Way, Weather};
-use crate::plan::{Plan, Settings, Story};
+use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::server::Servers;
+use crate::settings::Settings;
 use crate::truth::{Author, Pair, Truth};
 use futures::FutureExt as _;
 use keepstep::pipeline::Ended;
@@ -78,22 +79,10 @@ pub(crate) struct Play {
     pub(crate) refused: usize,
 }
 
-/// Plays it.
+/// Plays it, with a fault where one is planted.
 #[must_use]
-pub fn play(story: &Story) -> Outcome {
-    play_plan(&story.plan(), story.schedule, None)
-}
-
-/// Plays it with a fault.
-#[must_use]
-pub fn play_with(story: &Story, planted: Planted) -> Outcome {
-    play_plan(&story.plan(), story.schedule, Some(planted))
-}
-
-/// Plays a plan; another schedule has other delays and another order of tasks.
-#[must_use]
-pub fn play_plan(plan: &Plan, schedule: u64, planted: Option<Planted>) -> Outcome {
-    let draws = Draws::of(plan.settings.seed).named("run").with(schedule);
+pub fn play(plan: &Plan, planted: Option<Planted>) -> Outcome {
+    let draws = Draws::of(plan.settings.seed).named("run").with(plan.settings.schedule);
     let disk = Arc::new(VolatileDisk::new(&Image::new(), |_| 0));
     let executor = Executor::new(draws, disk);
     let _entered = executor::enter(&executor);

@@ -1,0 +1,250 @@
+//! What may happen, and how often a seed has it happen.
+
+use crate::draws::Draws;
+use crate::network::{Store, Way};
+use crate::settings::Settings;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Which side an application writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Zookeeper,
+    Redis,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "does", rename_all = "snake_case")]
+pub enum What {
+    /// An application writes a value that nobody else ever writes.
+    Set {
+        side: Side,
+        pair: usize,
+        value: u64,
+    },
+    /// An application deletes.
+    Delete {
+        side: Side,
+        pair: usize,
+    },
+    /// An application gives a key a time to live.
+    Expire {
+        pair: usize,
+        ms: u64,
+    },
+    /// SIGKILL.
+    Kill {
+        worker: usize,
+    },
+    /// SIGKILL after so many more polls.
+    KillAtPoll {
+        worker: usize,
+        polls: u64,
+    },
+    /// SIGKILL at the next, or a later, operation of its disk that changes something.
+    KillAtDisk {
+        worker: usize,
+        operations: u64,
+    },
+    /// SIGTERM.
+    Stop {
+        worker: usize,
+    },
+    /// The machine loses its power.
+    PowerLoss {
+        worker: usize,
+    },
+    Freeze {
+        worker: usize,
+        ms: u64,
+    },
+    /// Its connections to a store are cut.
+    Cut {
+        worker: usize,
+        store: Store,
+    },
+    /// The way to a store is closed for a time.
+    Close {
+        worker: usize,
+        store: Store,
+        way: Way,
+        ms: u64,
+    },
+    /// The ensemble ends sessions of a worker: the n-th, if this bit is set.
+    ExpireSessions {
+        worker: usize,
+        which: u64,
+    },
+    /// The machine's clock goes on by so much.
+    StepClock {
+        worker: usize,
+        ms: i64,
+    },
+    /// The disk takes no more bytes for a time.
+    FullDisk {
+        worker: usize,
+        ms: u64,
+    },
+    /// The next sync is refused.
+    RefuseSync {
+        worker: usize,
+    },
+    FlushRedis,
+    /// With its data as of now, with an older copy, or with nothing.
+    RestartRedis {
+        with: Copied,
+    },
+    /// A copy for a later restart.
+    CopyRedis,
+    EvictKey {
+        pair: usize,
+    },
+    SwapDatabases,
+    ResetStatistics,
+    /// The ensemble comes back with an older copy, or with nothing.
+    RestoreEnsemble {
+        with: Copied,
+    },
+    CopyEnsemble,
+    /// A server of the ensemble applies only what its clients wait for, for a time.
+    Lag {
+        server: usize,
+        ms: u64,
+    },
+    /// `pause` and `resume` at whichever worker owns the pipeline.
+    Pause,
+    Resume,
+    Reconcile,
+    Approve,
+}
+
+/// What a store has after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Copied {
+    Now,
+    Older,
+    Nothing,
+}
+
+/// When, after the beginning, and what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    pub at: Duration,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a seed may draw, beside load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Kills,
+    Polls,
+    DiskKills,
+    Stops,
+    Power,
+    Freezes,
+    Cuts,
+    Refused,
+    Silent,
+    Expiries,
+    Clocks,
+    Disk,
+    Flushes,
+    Restarts,
+    Evictions,
+    Swaps,
+    Resets,
+    Ensembles,
+    Commands,
+    Lags,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 20] = [
+        Kind::Kills,
+        Kind::Polls,
+        Kind::DiskKills,
+        Kind::Stops,
+        Kind::Power,
+        Kind::Freezes,
+        Kind::Cuts,
+        Kind::Refused,
+        Kind::Silent,
+        Kind::Expiries,
+        Kind::Clocks,
+        Kind::Disk,
+        Kind::Flushes,
+        Kind::Restarts,
+        Kind::Evictions,
+        Kind::Swaps,
+        Kind::Resets,
+        Kind::Ensembles,
+        Kind::Commands,
+        Kind::Lags,
+    ];
+
+    /// How often a minute, at least and at most.
+    pub(crate) fn rate(self) -> (f64, f64) {
+        match self {
+            Kind::Kills | Kind::Polls | Kind::DiskKills => (0.5, 6.0),
+            Kind::Cuts | Kind::Expiries | Kind::Commands => (0.5, 6.0),
+            Kind::Refused | Kind::Silent | Kind::Lags => (0.5, 4.0),
+            Kind::Ensembles => (0.3, 1.0),
+            _ => (0.3, 2.0),
+        }
+    }
+
+    pub(crate) fn one(self, draws: Draws, settings: &Settings) -> What {
+        let worker = draws.below(0, settings.workers as u64) as usize;
+        let store = draws.one(1, &Store::BOTH);
+        let ms = draws.log_uniform(2, 100.0, 10_000.0) as u64;
+        let pair = draws.below(3, (settings.pairs * settings.routes.len()) as u64) as usize;
+        let with = draws.one(4, &[Copied::Now, Copied::Older, Copied::Nothing]);
+        match self {
+            Kind::Kills => What::Kill { worker },
+            Kind::Polls => What::KillAtPoll { worker, polls: draws.log_uniform(5, 1.0, 2000.0) as u64 },
+            Kind::DiskKills => What::KillAtDisk { worker, operations: draws.log_uniform(5, 1.0, 60.0) as u64 },
+            Kind::Stops => What::Stop { worker },
+            Kind::Power => What::PowerLoss { worker },
+            Kind::Freezes => What::Freeze { worker, ms: ms * 2 },
+            Kind::Cuts => What::Cut { worker, store },
+            Kind::Refused => What::Close { worker, store, way: Way::Refused, ms },
+            Kind::Silent => What::Close { worker, store, way: Way::Silent, ms },
+            Kind::Expiries => {
+                What::ExpireSessions { worker, which: draws.one(5, &[u64::MAX, 0b0101_0101, 0b1010_1010, 0b0011_0011]) }
+            }
+            Kind::Clocks => {
+                let step = draws.log_uniform(5, 1000.0, 3_600_000.0) as i64;
+                What::StepClock { worker, ms: if draws.happens(6, 0.5) { step } else { -step } }
+            }
+            Kind::Disk if draws.happens(5, 0.5) => What::RefuseSync { worker },
+            Kind::Disk => What::FullDisk { worker, ms },
+            Kind::Flushes => What::FlushRedis,
+            Kind::Restarts if draws.happens(5, 0.5) => What::CopyRedis,
+            Kind::Restarts => What::RestartRedis { with },
+            Kind::Evictions => What::EvictKey { pair },
+            Kind::Swaps => What::SwapDatabases,
+            Kind::Resets => What::ResetStatistics,
+            Kind::Ensembles if draws.happens(5, 0.6) => What::CopyEnsemble,
+            Kind::Ensembles => {
+                What::RestoreEnsemble { with: if draws.happens(6, 0.8) { Copied::Older } else { Copied::Nothing } }
+            }
+            Kind::Lags => What::Lag { server: draws.below(7, settings.servers as u64) as usize, ms: ms * 2 },
+            Kind::Commands => draws.one(5, &[0, 1, 2, 3]).into(),
+        }
+    }
+}
+
+impl From<i32> for What {
+    fn from(number: i32) -> What {
+        match number {
+            0 => What::Pause,
+            1 => What::Resume,
+            2 => What::Reconcile,
+            _ => What::Approve,
+        }
+    }
+}
