@@ -1,6 +1,6 @@
 //! What `validate --connect` looks at.
 
-use super::parts;
+use super::parts::{self, Network};
 use super::stores::stores;
 use super::streams::kafka_settings;
 use crate::change::Side;
@@ -19,10 +19,11 @@ pub async fn check_connections(
     pipeline: &model::Pipeline,
     data_dir: &Path,
     timeout: Duration,
+    network: &Network,
 ) -> (Vec<Finding>, Result<(), StartError>) {
     let used: Vec<Side> =
         [Side::Zookeeper, Side::Redis].into_iter().filter(|side| parts::uses(pipeline, *side)).collect();
-    let (map, stores) = match parts::map(pipeline).and_then(|map| Ok((map, stores(pipeline, &used)?))) {
+    let (map, stores) = match parts::map(pipeline).and_then(|map| Ok((map, stores(pipeline, &used, network)?))) {
         Ok(parts) => parts,
         Err(error) => return (Vec::new(), Err(error)),
     };

@@ -24,6 +24,12 @@ pub struct Network {
     pub servers: Arc<dyn redis::line::Dial>,
 }
 
+impl std::fmt::Debug for Network {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Network")
+    }
+}
+
 impl Default for Network {
     fn default() -> Network {
         Network { ensembles: Arc::new(zookeeper::RealEnsemble), servers: Arc::new(redis::Client) }

@@ -1,6 +1,7 @@
 //! Flags that several commands have, and the form of their values.
 
 use super::exit::Failure;
+use crate::assembly::Network;
 use crate::env;
 use crate::http::client::{Address, Target};
 use crate::http::{self, Token};
@@ -37,6 +38,9 @@ pub(super) struct Global {
     /// socket
     #[arg(long, global = true, env = "KEEPSTEP_DATA_DIR", value_name = "FOLDER", default_value = "./data")]
     pub(super) data_dir: PathBuf,
+    /// The ways to the stores.
+    #[arg(skip)]
+    pub(super) network: Network,
 }
 
 /// Flags of commands that talk to a running worker.

@@ -161,7 +161,7 @@ impl Compared {
             )));
         }
         let listed = quarantine::keys(pipeline, global).await?;
-        let stores = assembly::open_stores(pipeline, &[Side::Zookeeper, Side::Redis], timeout).await?;
+        let stores = assembly::open_stores(pipeline, &[Side::Zookeeper, Side::Redis], timeout, &global.network).await?;
         let Some(sides) = stores.both() else {
             return Err(Failure::Usage(format!("{} declares one store only", pipeline.file.display())));
         };

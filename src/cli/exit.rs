@@ -5,7 +5,6 @@ use crate::config::Problems;
 use crate::history::{HistoryError, StartError};
 use crate::http::client::ClientError;
 use crate::stream::StreamError;
-use std::process::ExitCode;
 
 /// How a command ended that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +38,22 @@ pub(super) enum Failure {
 }
 
 impl Exit {
-    pub(super) fn code(self) -> ExitCode {
+    pub(super) fn code(self) -> u8 {
         match self {
-            Exit::Done => ExitCode::SUCCESS,
-            Exit::Differs | Exit::Interrupted => ExitCode::from(1),
+            Exit::Done => 0,
+            Exit::Differs | Exit::Interrupted => 1,
         }
     }
 }
 
 impl Failure {
-    pub(super) fn code(&self) -> ExitCode {
+    pub(super) fn code(&self) -> u8 {
         match self {
-            Failure::Closed => ExitCode::SUCCESS,
-            Failure::Failed(_) => ExitCode::from(1),
-            Failure::Usage(_) => ExitCode::from(2),
-            Failure::Unreachable(_) => ExitCode::from(75),
-            Failure::File(_) => ExitCode::from(78),
+            Failure::Closed => 0,
+            Failure::Failed(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::Unreachable(_) => 75,
+            Failure::File(_) => 78,
         }
     }
 

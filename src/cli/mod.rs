@@ -27,6 +27,7 @@ mod text;
 mod top;
 mod validate;
 
+use crate::assembly::Network;
 use crate::telemetry::logs;
 use args::Global;
 use clap::{CommandFactory as _, FromArgMatches as _};
@@ -149,18 +150,41 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let failure = Failure::Failed(format!("cannot start the runtime: {error}"));
             failure.print();
-            return failure.code();
+            return ExitCode::from(failure.code());
         }
     };
     let ended = runtime.block_on(execute(cli));
     // Tasks that still wait for a server or a disk are cut off.
     runtime.shutdown_background();
     match ended {
-        Ok(exit) => exit.code(),
+        Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
             failure.print();
-            failure.code()
+            ExitCode::from(failure.code())
         }
+    }
+}
+
+/// How a command line has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The exit code.
+    pub code: u8,
+    /// What went wrong, if anything.
+    pub error: String,
+}
+
+/// Runs this command line in the world that the thread has entered ([`crate::env::world`]), with these ways to the stores.
+pub async fn run_in<'a>(words: impl IntoIterator<Item = &'a str>, network: Network) -> Ended {
+    let parsed = Cli::command().try_get_matches_from(words).and_then(|found| Cli::from_arg_matches(&found));
+    let mut cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return Ended { code: 2, error: error.to_string() },
+    };
+    cli.global.network = network;
+    match execute(cli).await {
+        Ok(exit) => Ended { code: exit.code(), error: String::new() },
+        Err(failure) => Ended { code: failure.code(), error: failure.to_string() },
     }
 }
 

@@ -2,16 +2,18 @@
 
 use super::args::Format;
 use super::exit::Failure;
+use crate::env::world::{self, World};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
 /// stdout. Output stays in memory until [`Output::flush`].
 pub(super) struct Output {
-    out: BufWriter<Stdout>,
+    out: BufWriter<Box<dyn Write + Send>>,
     format: Format,
     /// How to colour text.
     pub(super) paint: Paint,
@@ -21,7 +23,11 @@ impl Output {
     pub(super) fn new(format: Format) -> Output {
         let paint =
             Paint { on: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()) };
-        Output { out: BufWriter::with_capacity(64 * 1024, io::stdout()), format, paint }
+        let out: Box<dyn Write + Send> = match world::here() {
+            Some(world) => Box::new(Printed(world)),
+            None => Box::new(io::stdout()),
+        };
+        Output { out: BufWriter::with_capacity(64 * 1024, out), format, paint }
     }
 
     pub(super) fn json(&self) -> bool {
@@ -49,6 +55,20 @@ impl Output {
 
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
+    }
+}
+
+/// The standard output of a process in a simulator's world.
+struct Printed(Arc<dyn World>);
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.print(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -14,6 +14,11 @@ const BAR_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a line is logged where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Whether somebody sees a bar.
+fn is_on_terminal() -> bool {
+    std::io::stderr().is_terminal() && env::world::here().is_none()
+}
+
 /// Shows the progress of one operation until it is dropped.
 pub(super) struct Progress {
     what: &'static str,
@@ -27,7 +32,7 @@ pub(super) struct Progress {
 impl Progress {
     /// `total` is `None` if it is not known.
     pub(super) fn new(what: &'static str, unit: &'static str, total: Option<u64>) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = is_on_terminal().then(|| {
             let template = match total {
                 Some(_) => {
                     format!("{{prefix}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{rate}}, {{eta}} left")
@@ -76,7 +81,7 @@ impl Drop for Progress {
 /// Shows the first comparison of each pipeline until it is dropped. The number of pairs is not
 /// known before the end, so there is no time left.
 pub(super) async fn first_comparisons(state: &AppState) {
-    let terminal = std::io::stderr().is_terminal();
+    let terminal = is_on_terminal();
     let mut bars: Map<String, ProgressBar> = Map::default();
     loop {
         env::sleep(if terminal { BAR_INTERVAL } else { LINE_INTERVAL }).await;

@@ -5,7 +5,7 @@ use super::confirmation::Confirmation;
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, Paint};
 use super::{control, stream_position, text};
-use crate::assembly;
+use crate::assembly::{self, Network};
 use crate::change::{Pair, Side};
 use crate::codec::json::{StoreNames, text as shown_bytes};
 use crate::config::{self, Pipeline, Secrets};
@@ -129,7 +129,7 @@ async fn show(which: &Which, global: &Global, in_full: bool) -> Result<Exit, Fai
         rows.retain(|row| name_bytes(row, &names).is_some_and(|name| key.matches(&name)));
     }
     if in_full {
-        add_states(&mut rows, &pipeline, &names).await;
+        add_states(&mut rows, &pipeline, &names, &global.network).await;
     }
     let mut out = Output::new(global.format);
     if out.json() || in_full {
@@ -235,14 +235,14 @@ fn name_of(row: &Value, store: &Option<String>) -> Option<Vec<u8>> {
 
 /// Adds what both stores hold now, and what to do. The state in a store that is away is shown as
 /// not known.
-async fn add_states(rows: &mut [Value], pipeline: &Pipeline, names: &StoreNames) {
+async fn add_states(rows: &mut [Value], pipeline: &Pipeline, names: &StoreNames, network: &Network) {
     if rows.is_empty() {
         return;
     }
     let sides = [(Side::Zookeeper, &names.zookeeper), (Side::Redis, &names.redis)];
     for (side, name) in sides {
         let Some(name) = name else { continue };
-        let stores = assembly::open_stores(pipeline, &[side], LOOK).await.unwrap_or_default();
+        let stores = assembly::open_stores(pipeline, &[side], LOOK, network).await.unwrap_or_default();
         let client = stores.client(side);
         for row in rows.iter_mut().take(SHOWN_MAX) {
             let pair = Pair {

@@ -130,8 +130,8 @@ pub(super) async fn run(args: Replay, global: &Global) -> Result<Exit, Failure> 
     }
     // A scratch store belongs to no pipeline.
     let stores = match is_scratch {
-        true => assembly::open_scratch(&pipeline, &[side], args.timeout).await?,
-        false => assembly::open_stores(&pipeline, &[side], args.timeout).await?,
+        true => assembly::open_scratch(&pipeline, &[side], args.timeout, &global.network).await?,
+        false => assembly::open_stores(&pipeline, &[side], args.timeout, &global.network).await?,
     };
     let Some(client) = stores.client(side) else {
         return Err(Failure::Usage(format!("the file declares no store {}", args.to)));

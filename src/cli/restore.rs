@@ -55,7 +55,7 @@ pub(super) async fn run(args: Restore, global: &Global) -> Result<Exit, Failure>
     let value = text::value(&json::value(desired.value.as_deref(), change.value));
     let question = format!("Make {value} the value of {}?", text::pair(&shown));
     args.confirmation.ask(&question)?;
-    let stores = assembly::open_stores(&pipeline, &[side], args.timeout).await?;
+    let stores = assembly::open_stores(&pipeline, &[side], args.timeout, &global.network).await?;
     let Some(client) = stores.client(side) else {
         return Err(Failure::Failed("the file no longer declares the store of this value".to_owned()));
     };

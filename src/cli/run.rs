@@ -77,7 +77,7 @@ pub(super) async fn run(args: Run, global: &Global) -> Result<Exit, Failure> {
         biased;
         // A signal that has arrived already makes the start pointless.
         () = signals.next() => None,
-        started = async { assembly::pipelines(&pipelines, &global.data_dir, args.once, &metrics, assembly::Network::default()) } => Some(started?),
+        started = async { assembly::pipelines(&pipelines, &global.data_dir, args.once, &metrics, global.network.clone()) } => Some(started?),
     };
     let ended = match started {
         Some(started) => {

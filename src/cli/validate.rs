@@ -9,7 +9,7 @@ use crate::config::{self, Pipeline};
 use crate::history::StartError;
 use crate::store::preflight::{Finding, Level};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Arguments of `validate`.
@@ -51,7 +51,7 @@ pub(super) async fn run(args: &Validate, global: &Global) -> Result<Exit, Failur
         describe(pipeline, &mut out)?;
     }
     out.flush()?;
-    if args.connect { connect(&pipelines, &global.data_dir, args.timeout, &mut out).await } else { Ok(Exit::Done) }
+    if args.connect { connect(&pipelines, global, args.timeout, &mut out).await } else { Ok(Exit::Done) }
 }
 
 fn describe(pipeline: &Pipeline, out: &mut Output) -> Result<(), Failure> {
@@ -87,14 +87,14 @@ fn route_text(row: &Value, paint: Paint) -> String {
 /// the others.
 async fn connect(
     pipelines: &[Pipeline],
-    data_dir: &Path,
+    global: &Global,
     timeout: Duration,
     out: &mut Output,
 ) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     let mut failure: Option<Failure> = None;
     for pipeline in pipelines {
-        let (findings, ended) = assembly::check_connections(pipeline, data_dir, timeout).await;
+        let (findings, ended) = assembly::check_connections(pipeline, &global.data_dir, timeout, &global.network).await;
         for finding in &findings {
             out.row(&finding_row(pipeline, finding), finding_text)?;
             if finding.level == Level::Error {

@@ -9,7 +9,9 @@
 
 use futures::future::BoxFuture;
 use std::cell::RefCell;
+use std::io;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,17 @@ pub struct Process {
     pub machine: String,
     /// As `worker::Worker::identity`; the same for as long as the process lives.
     pub identity: String,
+}
+
+/// A request to a worker's socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The method of HTTP.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The body; may be empty.
+    pub body: Vec<u8>,
 }
 
 /// A task that was begun.
@@ -68,6 +81,13 @@ pub trait World: Send + Sync {
 
     /// Whether this fault was planted, to see whether it is found.
     fn has_planted(&self, fault: &str) -> bool;
+
+    /// Status and body of the answer of the worker that serves this Unix socket. Refused if there is none; any other error: it has
+    /// ended before its answer.
+    fn ask_worker(&self, socket: &Path, asked: Asked) -> BoxFuture<'static, io::Result<(u16, Vec<u8>)>>;
+
+    /// The process wrote this to its standard output.
+    fn print(&self, bytes: &[u8]);
 
     /// A task has panicked, and said so.
     fn panicked(&self, said: &str);

@@ -33,6 +33,6 @@ mod unix;
 pub use control::duration;
 pub use host::guard_host;
 pub use router::router;
-pub use serve::{local_address, serve_tcp};
+pub use serve::{answer, local_address, serve_tcp};
 pub use state::{AppState, Listener, Token, TokenError};
 pub use unix::{serve_unix, socket_path};

@@ -4,9 +4,15 @@ use super::timeout::{Activity, WriteTimeout};
 use crate::env;
 use crate::env::Tasks;
 use crate::env::tasks::Abort;
+use crate::env::world::Asked;
 use crate::telemetry::LogThrottle;
 use axum::Router;
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::header::HOST;
 use hyper::server::conn::http1;
+use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
@@ -68,6 +74,16 @@ async fn bind(address: &str, retry: Duration) -> TcpListener {
         }
         env::sleep(retry).await;
     }
+}
+
+/// What this router answers, without a connection.
+pub async fn answer(router: Router, asked: Asked) -> (u16, Vec<u8>) {
+    let request = Request::builder().method(asked.method.as_str()).uri(asked.path).header(HOST, "localhost");
+    let Ok(request) = request.body(Full::new(Bytes::from(asked.body))) else { return (400, Vec::new()) };
+    let Ok(response) = TowerToHyperService::new(router).call(request).await;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.map(|body| body.to_bytes().to_vec());
+    (status, body.unwrap_or_default())
 }
 
 /// The open connections of one listener. Dropping it closes them.

@@ -12,9 +12,10 @@ use crate::draws::Draws;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use keepstep::env::disk::{self, Disk};
-use keepstep::env::world::{self, Process, Running, World};
+use keepstep::env::world::{self, Asked, Process, Running, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,9 @@ const POLLS_AT_ONE_INSTANT: u64 = 200_000;
 const BEGINNING: Duration = Duration::from_millis(1_800_000_000_000);
 
 type TaskId = u64;
+
+/// What serves a worker's socket.
+pub type Answers = Arc<dyn Fn(Asked) -> BoxFuture<'static, (u16, Vec<u8>)> + Send + Sync>;
 
 /// Why [`Executor::run`] came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,44 +64,48 @@ pub struct Start {
 
 impl Start {
     /// What its machine's clock shows at this moment.
-    fn unix_time(&self, now: Duration) -> Duration {
+    pub(crate) fn unix_time(&self, now: Duration) -> Duration {
         let true_time = BEGINNING + Duration::from_secs_f64(now.as_secs_f64() * (1.0 + self.drift));
         let ahead = Duration::from_millis(self.clock_ms.unsigned_abs());
         if self.clock_ms < 0 { true_time.saturating_sub(ahead) } else { true_time + ahead }
     }
 }
 
-struct State {
-    now: Duration,
+pub(crate) struct State {
+    pub(crate) now: Duration,
     draws: Draws,
     steps: u64,
-    current: ProcessId,
-    processes: Vec<Of>,
+    pub(crate) current: ProcessId,
+    pub(crate) processes: Vec<Of>,
     tasks: BTreeMap<TaskId, Slot>,
     ready: Vec<TaskId>,
     timers: BTreeMap<(Duration, u64), Waker>,
     next: u64,
     /// Polls since the clock last went on.
     polls: u64,
-    broken: Option<String>,
+    pub(crate) broken: Option<String>,
     killed: Vec<ProcessId>,
     trace: (u64, u64),
     /// Named points, and how often they were met.
     marks: BTreeMap<String, u64>,
-    planted: Option<String>,
+    pub(crate) planted: Option<String>,
+    /// Sockets of workers: machine, path, who serves it.
+    pub(crate) sockets: Vec<(String, PathBuf, ProcessId, Answers)>,
 }
 
-struct Of {
-    start: Start,
-    is_dead: bool,
+pub(crate) struct Of {
+    pub(crate) start: Start,
+    pub(crate) is_dead: bool,
     is_frozen: bool,
     polls: u64,
     /// It is killed when so many of its polls are over.
     kill_at_poll: Option<u64>,
-    numbers: u64,
+    pub(crate) numbers: u64,
     /// What both clocks showed when it began.
-    began: (i64, Duration),
-    draws: Draws,
+    pub(crate) began: (i64, Duration),
+    pub(crate) draws: Draws,
+    /// What it has written to its standard output.
+    pub(crate) printed: Vec<u8>,
     /// Woken while it was frozen.
     waiting: Vec<TaskId>,
 }
@@ -156,6 +164,7 @@ impl Executor {
             trace: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
             marks: BTreeMap::new(),
             planted: None,
+            sockets: Vec::new(),
         };
         let executor = Executor(Arc::new(Shared { state: Mutex::new(state), woken: Arc::default() }));
         let process = Process { id: 1, host: "network".to_owned(), machine: String::new(), identity: String::new() };
@@ -163,7 +172,7 @@ impl Executor {
         executor
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
     }
 
@@ -193,6 +202,7 @@ impl Executor {
             numbers: 0,
             began,
             draws,
+            printed: Vec::new(),
             waiting: Vec::new(),
         });
         id
@@ -203,7 +213,7 @@ impl Executor {
         self.begin(process, work.boxed())
     }
 
-    fn begin(&self, process: ProcessId, work: BoxFuture<'static, ()>) -> Arc<dyn Running> {
+    pub(crate) fn begin(&self, process: ProcessId, work: BoxFuture<'static, ()>) -> Arc<dyn Running> {
         let mut state = self.state();
         let ended = Arc::new(AtomicBool::new(false));
         let task = state.next;
@@ -221,6 +231,21 @@ impl Executor {
             lock(&self.0.woken).push(task);
         }
         Arc::new(Begun { executor: self.clone(), task, ended })
+    }
+
+    /// A worker serves this socket of its machine from now on.
+    pub fn serve(&self, process: ProcessId, path: PathBuf, answers: Answers) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        state.sockets.retain(|(.., of, _)| !state.processes[*of].is_dead);
+        let host = state.processes[process].start.process.host.clone();
+        state.sockets.push((host, path, process, answers));
+    }
+
+    /// What a process has written to its standard output.
+    #[must_use]
+    pub fn printed(&self, process: ProcessId) -> Vec<u8> {
+        self.state().processes[process].printed.clone()
     }
 
     /// What time it is.
@@ -516,77 +541,6 @@ impl Drop for Timer {
         if let Some(key) = self.key {
             let gone = self.executor.state().timers.remove(&key);
             drop(gone);
-        }
-    }
-}
-
-impl World for Executor {
-    fn now(&self) -> Duration {
-        Executor::now(self)
-    }
-
-    fn unix_time(&self) -> Duration {
-        let state = self.state();
-        state.processes[state.current].start.unix_time(state.now)
-    }
-
-    fn began(&self) -> (i64, Duration) {
-        let state = self.state();
-        state.processes[state.current].began
-    }
-
-    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
-        let moment = Executor::now(self).saturating_add(time);
-        self.sleep_until(moment)
-    }
-
-    fn spawn(&self, work: BoxFuture<'static, ()>) -> Arc<dyn Running> {
-        self.begin(self.current(), work)
-    }
-
-    fn turn_of_a_thread(&self) -> BoxFuture<'static, ()> {
-        let number = self.number();
-        let time = Draws::of(number).time(0, Duration::from_micros(5), Duration::from_millis(5));
-        World::sleep(self, time)
-    }
-
-    fn number(&self) -> u64 {
-        let mut state = self.state();
-        let current = state.current;
-        let of = &mut state.processes[current];
-        of.numbers += 1;
-        of.draws.number(of.numbers)
-    }
-
-    fn process(&self) -> Process {
-        let state = self.state();
-        state.processes[state.current].start.process.clone()
-    }
-
-    fn is_gone(&self, pid: i32) -> bool {
-        let state = self.state();
-        let machine = &state.processes[state.current].start.process.machine;
-        let mut of_machine = state.processes.iter().filter(|of| of.start.process.machine == *machine);
-        !of_machine.any(|of| !of.is_dead && i64::from(of.start.process.id) == i64::from(pid))
-    }
-
-    fn reached(&self, point: &'static str) {
-        let state = self.state();
-        if state.processes[state.current].is_dead {
-            return;
-        }
-        drop(state);
-        self.mark(point);
-    }
-
-    fn has_planted(&self, fault: &str) -> bool {
-        self.state().planted.as_deref() == Some(fault)
-    }
-
-    fn panicked(&self, said: &str) {
-        let mut state = self.state();
-        if !state.processes[state.current].is_dead {
-            state.broken = Some(said.to_owned());
         }
     }
 }

@@ -33,3 +33,4 @@ pub mod settings;
 pub mod shrink;
 pub mod truth;
 pub mod what;
+mod world;

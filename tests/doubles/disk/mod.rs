@@ -68,8 +68,14 @@ impl VolatileDisk {
     /// The view of the next process: what the last one wrote is there, its locks are not.
     #[must_use]
     pub fn next_process(&self) -> VolatileDisk {
+        self.shared.model().dead.insert(self.process);
+        self.another_process()
+    }
+
+    /// The view of another process, beside this one.
+    #[must_use]
+    pub fn another_process(&self) -> VolatileDisk {
         let mut model = self.shared.model();
-        model.dead.insert(self.process);
         let process = model.next_process;
         model.next_process += 1;
         VolatileDisk { shared: Arc::clone(&self.shared), process }
