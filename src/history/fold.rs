@@ -48,7 +48,11 @@ impl Until {
     ///
     /// # Errors
     /// The stream has no such position, or is compacted there.
-    pub async fn position(self, stream: &dyn Stream, shown: &dyn Fn(i64) -> String) -> Result<Position, HistoryError> {
+    pub async fn position(
+        self,
+        stream: &dyn Stream,
+        shown: &(dyn Fn(i64) -> String + Sync),
+    ) -> Result<Position, HistoryError> {
         let extent = stream.extent();
         if extent.first == 0 {
             return Err(HistoryError::Failed("the stream is empty".to_owned()));

@@ -237,7 +237,6 @@ impl Executor {
     pub fn serve(&self, process: ProcessId, path: PathBuf, answers: Answers) {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.sockets.retain(|(.., of, _)| !state.processes[*of].is_dead);
         let host = state.processes[process].start.process.host.clone();
         state.sockets.push((host, path, process, answers));
     }
@@ -304,7 +303,7 @@ impl Executor {
 
     /// Ends a process: it is marked dead, then its tasks are dropped.
     pub fn kill(&self, process: ProcessId) {
-        let (gone, disk) = {
+        let (gone, sockets, disk) = {
             let mut state = self.state();
             state.processes[process].is_dead = true;
             state.processes[process].waiting.clear();
@@ -314,9 +313,11 @@ impl Executor {
             state.ready.retain(|task| !ids.contains(task));
             let gone: Vec<Slot> = ids.iter().filter_map(|task| state.tasks.remove(task)).collect();
             state.current = process;
-            (gone, Arc::clone(&state.processes[process].start.disk))
+            let sockets: Vec<_> = state.sockets.extract_if(.., |(.., of, _)| *of == process).collect();
+            (gone, sockets, Arc::clone(&state.processes[process].start.disk))
         };
         let _installed = disk::install(disk);
+        drop(sockets);
         for slot in gone {
             slot.ended.store(true, Ordering::Relaxed);
             drop(slot.work);

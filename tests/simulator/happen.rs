@@ -5,7 +5,6 @@ use crate::play::{Later, Play, everybody, open};
 use crate::truth::Author;
 use crate::what::{Action, Copied, Side, What};
 use futures::FutureExt as _;
-use keepstep::pipeline::control::Command;
 use keepstep::store::zookeeper::session::CreateMode;
 use keepstep_doubles::redis::server;
 use keepstep_doubles::zookeeper::Lag;
@@ -43,6 +42,7 @@ impl Play {
             }
             What::PowerLoss { worker } => {
                 self.mark("machine: lost its power");
+                self.kill_commands(|command| command.machine == worker);
                 self.kill(worker, |machine, executor| machine.lose_power(executor));
             }
             What::Freeze { worker, ms } => {
@@ -124,16 +124,7 @@ impl Play {
             }
             What::CopyEnsemble => self.copy_of_ensemble = Some(self.ensemble.copy()),
             What::RestoreEnsemble { with } => self.restore_ensemble(with),
-            What::Pause => self.command("pause", &Command::Pause(None, None)),
-            What::Resume => self.command("resume", &Command::Resume(None)),
-            What::Reconcile => self.command("reconcile", &Command::Reconcile(None)),
-            What::Approve => self.command("approve", &Command::Approve(None)),
-        }
-    }
-
-    fn command(&self, name: &'static str, command: &Command) {
-        for worker in self.machines.iter().filter_map(|machine| machine.worker.as_ref()) {
-            worker.command(&self.executor, name, command.clone());
+            What::Operate { worker, ref operation, polls } => self.operate(worker, operation, polls),
         }
     }
 

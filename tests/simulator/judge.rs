@@ -2,6 +2,7 @@
 //!
 //! 1. *Origin*: what a worker writes was there on the other side, or is on a stream.
 //! 2. *No loss*: what a worker replaces was on the other side before, or lost a conflict that is on a stream.
+//!    What a command line replaces is in a conflict on a stream, in any case.
 //! 3. *No delete from a loss*: what a worker deletes was deleted by an application, or expired, on the other side.
 //! 4. *Rest*: see `play.rs`.
 //! 5. *Nothing comes back*: a value that its own side has replaced is not what both sides have at the end.
@@ -68,7 +69,7 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
     let is_kept = |states: &[State]| {
         // Which of the two it was is told by the recorded expiry, where nobody saw it happen.
         let keeps = |state: &State| {
-            let goes = matches!(state.by, Author::Application | Author::Expiry);
+            let goes = matches!(state.by, Author::Application | Author::Command(_) | Author::Expiry);
             goes && (route.on_delete == "keep" || route.on_expire == "keep")
         };
         newest(states).is_none() && states.iter().skip(1).any(|state| state.value.is_none() && keeps(state))
@@ -81,7 +82,8 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
         by(source) == Some(Author::Loss) || (newest(source).is_none() && is_from_before)
     };
     let is_extra = |source: &[State], destination: &[State]| {
-        newest(source).is_none() && matches!(by(destination), Some(Author::Application | Author::Loss))
+        newest(source).is_none()
+            && matches!(by(destination), Some(Author::Application | Author::Command(_) | Author::Loss))
     };
     let (kept, lost, extra) = match route.flow {
         Flow::Both => (is_kept(&pair.zookeeper) || is_kept(&pair.redis), false, false),
@@ -129,6 +131,9 @@ fn spurious(pair: &Pair, records: &[Change], settings: &Settings, wrong: &mut Ve
     if has_losses || settings.routes[pair.route].flow != Flow::Both {
         return;
     }
+    if is_commanded(pair) {
+        return;
+    }
     for change in records.iter().filter(|change| change.pair.redis.as_ref() == Some(&pair.key)) {
         let Some(conflict) = &change.conflict else { continue };
         let (Some(loser), Some(winner)) = (&conflict.value, &change.after) else { continue };
@@ -166,13 +171,22 @@ fn writes(
 ) -> usize {
     let mut recreated = 0;
     for (before, state) in own.iter().zip(own.iter().skip(1)) {
-        let Author::Worker(process) = state.by else { continue };
+        let (process, is_command) = match state.by {
+            Author::Worker(process) => (process, false),
+            Author::Command(process) => (process, true),
+            _ => continue,
+        };
         let until = other.partition_point(|other| other.at <= state.at);
         let seen = &other[..until];
         let was_there = |value: &Vec<u8>| seen.iter().any(|other| other.value.as_ref() == Some(value));
+        // A command line may bring back what either side ever had.
+        let was_here = |value: &Vec<u8>| {
+            is_command && own.iter().any(|own| own.at < state.at && own.value.as_ref() == Some(value))
+        };
         let (at, path) = (state.at.as_secs_f64(), &pair.path);
         if let Some(value) = &state.value
             && !was_there(value)
+            && !was_here(value)
             && !losers.contains(value.as_slice())
         {
             let value = shown(Some(value));
@@ -181,15 +195,17 @@ fn writes(
         let Some(replaced) = &before.value else { continue };
         let mut found = Vec::new();
         let of = shown(Some(replaced));
-        if !was_there(replaced) && !losers.contains(replaced.as_slice()) {
+        if (is_command || !was_there(replaced)) && !losers.contains(replaced.as_slice()) {
             let by = shown(state.value.as_deref());
             found.push(format!(
                 "{at:.6} process {process} replaced {of} of {path} in {name} by {by}: it is nowhere else, and in no conflict"
             ));
         }
-        if state.value.is_none() {
-            let deletes =
-                |other: &State| other.value.is_none() && matches!(other.by, Author::Application | Author::Expiry);
+        if state.value.is_none() && !is_command {
+            let deletes = |other: &State| {
+                let by = matches!(other.by, Author::Application | Author::Command(_) | Author::Expiry);
+                other.value.is_none() && by
+            };
             // Or here, and an older copy has brought it back.
             let first = own.iter().position(|state| state.value.as_ref() == Some(replaced)).unwrap_or(0);
             let was_deleted = own.iter().skip(first).any(|own| own.at < state.at && deletes(own));
@@ -208,6 +224,13 @@ fn writes(
     recreated
 }
 
+/// Whether a command line has written the pair: then an old value is a new one.
+fn is_commanded(pair: &Pair) -> bool {
+    [&pair.zookeeper, &pair.redis]
+        .into_iter()
+        .any(|states| states.iter().any(|state| matches!(state.by, Author::Command(_))))
+}
+
 /// The contract's first exception: the znode was deleted and created again with the version that the worker had read.
 fn is_recreated(own: &[State], before: &State, written: Duration) -> bool {
     let Some((czxid, version)) = before.znode else { return false };
@@ -223,7 +246,7 @@ fn comes_back(pair: &Pair, losers: &BTreeSet<&[u8]>, settings: &Settings, wrong:
         [&pair.zookeeper, &pair.redis].into_iter().any(|states| states.iter().any(|state| state.by == Author::Loss));
     let route = &settings.routes[pair.route];
     let is_kept = route.on_delete == "keep" || route.on_expire == "keep";
-    if has_losses || is_kept || route.flow != Flow::Both {
+    if has_losses || is_kept || route.flow != Flow::Both || is_commanded(pair) {
         return;
     }
     let last = newest(&pair.zookeeper);

@@ -25,6 +25,7 @@ mod happen;
 pub mod judge;
 pub mod machine;
 pub mod network;
+pub mod operator;
 pub mod plan;
 pub mod planted;
 pub mod play;

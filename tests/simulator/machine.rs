@@ -4,20 +4,25 @@ use crate::draws::Draws;
 use crate::ensemble::Ensembles;
 use crate::executor::{Executor, ProcessId, Start};
 use crate::server::Servers;
+use futures::FutureExt as _;
 use keepstep::assembly;
 use keepstep::config;
 use keepstep::env::disk::Disk;
 use keepstep::env::world::Process;
-use keepstep::pipeline::control::{Command, Handle, PipelineStatus};
+use keepstep::http::{self, AppState, Listener};
+use keepstep::pipeline::control::{Handle, PipelineStatus};
 use keepstep::pipeline::{Ended, Pipeline};
 use keepstep::telemetry::Metrics;
 use keepstep_doubles::disk::{Image, VolatileDisk};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A pipeline that waits for a store gives up after this with `--once` only.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pipeline file.
+pub const FILE: &str = "/sim.yaml";
 
 /// Where a worker keeps its data.
 pub const DATA: &str = "/data";
@@ -69,35 +74,32 @@ impl Machine {
         if self.worker.is_some() {
             return;
         }
-        self.starts += 1;
         self.disk = self.disk.next_process();
-        let identity = format!("{:032x}", self.draws.named("identity").number(u64::from(self.starts)));
-        let process = Process {
-            id: 100 + self.starts,
-            host: format!("m{}", self.number),
-            machine: format!("m{} boot {}", self.number, self.boots),
-            identity,
-        };
-        let disk = Arc::new(self.disk.clone()) as Arc<dyn Disk>;
-        let (clock_ms, drift) = (self.clock_ms, self.drift);
+        self.disk.put(Path::new(FILE), file.as_bytes());
         let own = self.disk.clone();
-        let was_killed = Box::new(move || own.was_killed());
-        let process = executor.start(Start { process, disk, was_killed, clock_ms, drift });
+        let process = self.process(executor, own);
         let told = Arc::new(Mutex::new(Told::default()));
         let network = assembly::Network { ensembles: ensembles.of(process), servers: servers.of(process) };
-        let (tells, file) = (Arc::clone(&told), file.to_owned());
+        let (tells, serves) = (Arc::clone(&told), executor.clone());
         executor.spawn_on(process, async move {
             let tell = |ended| tells.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(ended);
-            let parsed = config::parse(Path::new("/sim.yaml"), &file, &|_| None);
-            let file = match parsed {
-                Ok(file) => file,
+            let files = match config::load_all(&[PathBuf::from(FILE)]) {
+                Ok(files) => files,
                 Err(problems) => return tell(Err(format!("{problems:?}"))),
             };
-            let metrics = Metrics::new();
-            let pipelines = assembly::pipelines(&[file], Path::new(DATA), false, &metrics, network);
+            let metrics = Arc::new(Metrics::new());
+            let pipelines = assembly::pipelines(&files, Path::new(DATA), false, &metrics, network);
             match pipelines {
                 Err(error) => tell(Err(error.to_string())),
                 Ok(pipelines) => {
+                    let state = AppState::new(metrics);
+                    state.show(pipelines.iter().map(|pipeline| Arc::clone(pipeline) as Arc<dyn Handle>).collect());
+                    let router = http::router(state, Listener::Unix);
+                    for pipeline in &pipelines {
+                        let router = router.clone();
+                        let answers = Arc::new(move |asked| http::answer(router.clone(), asked).boxed());
+                        serves.serve(process, http::socket_path(Path::new(DATA), pipeline.name()), answers);
+                    }
                     for pipeline in pipelines {
                         tells.lock().unwrap_or_else(PoisonError::into_inner).pipeline = Some(Arc::clone(&pipeline));
                         let ended = pipeline.run(PATIENCE).await;
@@ -107,6 +109,26 @@ impl Machine {
             }
         });
         self.worker = Some(Worker { process, told });
+    }
+
+    /// Begins another process of this machine, beside its worker.
+    pub fn start_process(&mut self, executor: &Executor) -> ProcessId {
+        let disk = self.disk.another_process();
+        self.process(executor, disk)
+    }
+
+    fn process(&mut self, executor: &Executor, own: VolatileDisk) -> ProcessId {
+        self.starts += 1;
+        let identity = format!("{:032x}", self.draws.named("identity").number(u64::from(self.starts)));
+        let process = Process {
+            id: 100 + self.starts,
+            host: format!("m{}", self.number),
+            machine: format!("m{} boot {}", self.number, self.boots),
+            identity,
+        };
+        let disk = Arc::new(own.clone()) as Arc<dyn Disk>;
+        let was_killed = Box::new(move || own.was_killed());
+        executor.start(Start { process, disk, was_killed, clock_ms: self.clock_ms, drift: self.drift })
     }
 
     /// SIGKILL.
@@ -156,15 +178,5 @@ impl Worker {
         if let Some(pipeline) = self.pipeline() {
             executor.spawn_on(self.process, async move { pipeline.stop() });
         }
-    }
-
-    /// An operator asks for something; the answer goes to the marks.
-    pub fn command(&self, executor: &Executor, name: &'static str, command: Command) {
-        let Some(pipeline) = self.pipeline() else { return };
-        let marks = executor.clone();
-        executor.spawn_on(self.process, async move {
-            let done = pipeline.command(command).await;
-            marks.mark(&format!("command: {name} {}", if done.is_ok() { "done" } else { "refused" }));
-        });
     }
 }

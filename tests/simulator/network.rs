@@ -10,7 +10,7 @@
 
 use crate::draws::Draws;
 use crate::executor::{Executor, ProcessId};
-use crate::truth::{Author, Truth};
+use crate::truth::Truth;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,7 +117,7 @@ impl Network {
 
     /// What is true after a request of this process; how many states there are now.
     pub fn look(&self, process: ProcessId) -> usize {
-        self.0.truth.look(Author::Worker(process), self.0.executor.now())
+        self.0.truth.look(self.0.truth.author(process), self.0.executor.now())
     }
 
     /// From here on.

@@ -6,14 +6,17 @@ use crate::executor::{self, Executor, Paused, ProcessId};
 use crate::judge::{self, Rest};
 use crate::machine::Machine;
 use crate::network::{Network, Store, Way, Weather};
+use crate::operator::Running;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::server::Servers;
 use crate::settings::Settings;
 use crate::truth::{Author, Pair, Truth};
+use crate::what::Operation;
 use futures::FutureExt as _;
+use keepstep::assembly;
 use keepstep::pipeline::Ended;
-use keepstep::pipeline::control::{Command, PipelineState, RouteState};
+use keepstep::pipeline::control::{PipelineState, RouteState};
 use keepstep::store::zookeeper::session::{Access, Acl, AuthId, CreateMode, Ensemble as _, Permission, Session};
 use keepstep_doubles::disk::{Image, VolatileDisk};
 use keepstep_doubles::redis::line::Double;
@@ -24,7 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often an operator looks.
-const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
+
+/// A command line ends within this, where nothing is in its way: it waits for changes in flight for half of it.
+pub(crate) const COMMAND_MAX: Duration = Duration::from_secs(60);
 
 /// What came of a run.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +81,9 @@ pub(crate) struct Play {
     pub(crate) wrong: Vec<String>,
     pub(crate) told: Vec<String>,
     pub(crate) is_healed: bool,
+    /// Command lines that run, and the exit code and the output of each that has ended.
+    pub(crate) commands: Vec<Running>,
+    pub(crate) printed: BTreeMap<ProcessId, (u8, Vec<u8>)>,
     /// Workers that were refused one after the other, the newest, since the Redis is another one.
     pub(crate) refused: usize,
 }
@@ -139,6 +148,8 @@ impl Play {
             wrong: Vec::new(),
             told: Vec::new(),
             is_healed: false,
+            commands: Vec::new(),
+            printed: BTreeMap::new(),
             refused: 0,
         };
         play.make_roots();
@@ -187,7 +198,7 @@ impl Play {
     }
 
     /// Whether it came so far.
-    fn until(&mut self, moment: Duration) -> bool {
+    pub(crate) fn until(&mut self, moment: Duration) -> bool {
         loop {
             let now = self.executor.now();
             if now >= moment {
@@ -207,8 +218,14 @@ impl Play {
                 self.follow(what);
             }
             self.look_after_workers();
+            self.look_after_commands();
             self.expire_keys();
         }
+    }
+
+    /// The ways of a process to the stores.
+    pub(crate) fn network_of(&self, process: ProcessId) -> assembly::Network {
+        assembly::Network { ensembles: self.ensembles.of(process), servers: self.servers.of(process) }
     }
 
     fn machine_of(&self, process: ProcessId) -> Option<usize> {
@@ -220,6 +237,7 @@ impl Play {
     }
 
     fn was_killed(&mut self, process: ProcessId) {
+        self.kill_commands(|command| command.process == process);
         if let Some(machine) = self.machine_of(process) {
             self.tell(format!("the worker of machine {machine} is killed where it is"));
             self.kill(machine, |machine, executor| machine.kill(executor));
@@ -361,6 +379,17 @@ impl Play {
     /// All is healed: both sides become equal, and then nothing more is written.
     fn rest(&mut self) {
         self.heal();
+        let begun = self.executor.now();
+        while !self.commands.is_empty() {
+            if self.executor.now() > begun + COMMAND_MAX {
+                let names: Vec<&str> = self.commands.iter().map(|command| command.name).collect();
+                self.wrong.push(format!("{names:?} did not end within {COMMAND_MAX:?} without a fault"));
+                return;
+            }
+            if !self.until(self.executor.now() + LOOK) {
+                return;
+            }
+        }
         let healed = self.executor.now();
         // An owner that was just killed is waited for as long as its session lives.
         let limit = self.settings.patience + self.settings.session_timeout * 2;
@@ -373,7 +402,8 @@ impl Play {
             let quarantined = self.quarantined();
             // What may differ may also be about to be settled.
             let may_differ = self.executor.now() + Duration::from_secs(15) >= healed + limit;
-            let is_at_rest = self.is_settled()
+            let is_at_rest = self.commands.is_empty()
+                && self.is_settled()
                 && !self.truth.has_expiry()
                 && self.truth.is_all(|pair| match judge::rest(pair, &self.settings) {
                     Rest::Equal => true,
@@ -416,6 +446,9 @@ impl Play {
         if self.truth.states() != states {
             self.wrong.push("something was written after both sides were at rest".to_owned());
         }
+        if self.draws.named("diff").happens(1, 0.3) {
+            self.judge_diff();
+        }
     }
 
     /// By key.
@@ -435,17 +468,24 @@ impl Play {
     }
 
     /// What an operator does who sees deletes waiting, or a pause.
-    fn steer(&self) {
-        for worker in self.machines.iter().filter_map(|machine| machine.worker.as_ref()) {
-            let Some(status) = worker.status() else { continue };
+    fn steer(&mut self) {
+        let mut asked = Vec::new();
+        for machine in &self.machines {
+            let Some(status) = machine.worker.as_ref().and_then(|worker| worker.status()) else { continue };
             let is_in = |state: RouteState| status.routes.iter().any(|route| route.state == state);
             if is_in(RouteState::AwaitingApproval) {
                 self.mark("owner: awaiting approval");
-                worker.command(&self.executor, "approve", Command::Approve(None));
+                asked.push((machine.number, Operation::Approve));
             }
             if is_in(RouteState::Paused) {
                 self.mark("owner: paused");
-                worker.command(&self.executor, "resume", Command::Resume(None));
+                asked.push((machine.number, Operation::Resume));
+            }
+        }
+        for (machine, operation) in asked {
+            let name = operation.name();
+            if !self.commands.iter().any(|command| command.machine == machine && command.name == name) {
+                self.operate(machine, &operation, None);
             }
         }
     }

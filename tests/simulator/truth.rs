@@ -6,6 +6,7 @@ use crate::executor::{Executor, ProcessId};
 use keepstep_doubles::redis::data::Kind;
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::zookeeper::DoubleEnsemble;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ const FENCE: &str = "/_keepstep/sim/epoch";
 pub enum Author {
     /// Somebody who uses the store: what they write must not be lost.
     Application,
-    /// A worker or a command.
     Worker(ProcessId),
+    /// A command line of an operator.
+    Command(ProcessId),
     /// A time to live that ran out.
     Expiry,
     /// A fault of the store: a flush, a restart from a copy, an eviction.
@@ -73,6 +75,12 @@ pub fn newest(states: &[State]) -> Option<&Vec<u8>> {
     states.last().and_then(|state| state.value.as_ref())
 }
 
+/// Whether both sides have something else.
+#[must_use]
+pub fn differs(pair: &Pair) -> bool {
+    newest(&pair.zookeeper) != newest(&pair.redis)
+}
+
 /// See the module. A clone is the same one.
 #[derive(Clone)]
 pub struct Truth(Arc<Inner>);
@@ -93,6 +101,7 @@ struct Known {
     /// The znode that fences, and who raised it.
     fence: Option<(i64, i64)>,
     owner: Option<ProcessId>,
+    commands: BTreeSet<ProcessId>,
     wrong: Vec<String>,
 }
 
@@ -107,6 +116,7 @@ impl Truth {
             next_expiry_ms: None,
             fence: None,
             owner: None,
+            commands: BTreeSet::new(),
             wrong: Vec::new(),
         });
         Truth(Arc::new(Inner { ensemble, server, executor, state }))
@@ -114,6 +124,17 @@ impl Truth {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process is a command line, not a worker.
+    pub fn is_command(&self, process: ProcessId) {
+        self.known().commands.insert(process);
+    }
+
+    /// As whom a process writes.
+    #[must_use]
+    pub fn author(&self, process: ProcessId) -> Author {
+        if self.known().commands.contains(&process) { Author::Command(process) } else { Author::Worker(process) }
     }
 
     /// Something must not be.
@@ -152,7 +173,7 @@ impl Truth {
                     (data != newest(&pair.zookeeper).map(Vec::as_slice)).then(|| data.map(<[u8]>::to_vec))
                 });
                 if let Some(value) = is_new {
-                    self.note(number, 0, value.as_deref());
+                    self.note(number, 0, value.as_deref(), by);
                     if let (Author::Worker(process), Some(owner)) = (by, known.owner)
                         && process != owner
                     {
@@ -189,7 +210,7 @@ impl Truth {
                 if let Some(value) = is_new {
                     // Whoever asks for a key whose time has come removes it.
                     let by = if value.is_none() && was_due && by != Author::Loss { Author::Expiry } else { by };
-                    self.note(number, 1, value.as_deref());
+                    self.note(number, 1, value.as_deref(), by);
                     pair.redis.push(State { at, by, value, znode: None });
                 }
             }
@@ -222,7 +243,10 @@ impl Truth {
         self.known().pairs.iter().any(|pair| pair.expires_ms.is_some())
     }
 
-    fn note(&self, pair: usize, side: u64, value: Option<&[u8]>) {
+    fn note(&self, pair: usize, side: u64, value: Option<&[u8]>, by: Author) {
+        if matches!(by, Author::Command(_)) {
+            self.0.executor.mark(if value.is_some() { "command: wrote" } else { "command: deleted" });
+        }
         let value =
             value.map_or(0, |value| value.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31) ^ u64::from(*byte)));
         self.0.executor.trace((pair as u64) << 8 ^ side ^ value.rotate_left(20));

@@ -113,11 +113,38 @@ pub enum What {
         server: usize,
         ms: u64,
     },
-    /// `pause` and `resume` at whichever worker owns the pipeline.
+    /// An operator runs a command line on a machine; it is killed after so many of its polls, where that is said.
+    Operate {
+        worker: usize,
+        operation: Operation,
+        polls: Option<u64>,
+    },
+}
+
+/// What an operator does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
     Pause,
     Resume,
     Reconcile,
     Approve,
+    /// `quarantine retry` and `quarantine drop`.
+    Retry,
+    Drop,
+    /// Up to the end, or as it was so long ago.
+    Replay {
+        to: Side,
+        until_ms: Option<u64>,
+    },
+    Repair {
+        prefer: Side,
+    },
+    /// The n-th conflict that is listed.
+    Restore {
+        which: u64,
+    },
+    Diff,
 }
 
 /// What a store has after a restart.
@@ -160,10 +187,11 @@ pub(crate) enum Kind {
     Ensembles,
     Commands,
     Lags,
+    Operations,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 20] = [
+    pub(crate) const ALL: [Kind; 21] = [
         Kind::Kills,
         Kind::Polls,
         Kind::DiskKills,
@@ -184,13 +212,14 @@ impl Kind {
         Kind::Ensembles,
         Kind::Commands,
         Kind::Lags,
+        Kind::Operations,
     ];
 
     /// How often a minute, at least and at most.
     pub(crate) fn rate(self) -> (f64, f64) {
         match self {
             Kind::Kills | Kind::Polls | Kind::DiskKills => (0.5, 6.0),
-            Kind::Cuts | Kind::Expiries | Kind::Commands => (0.5, 6.0),
+            Kind::Cuts | Kind::Expiries | Kind::Commands | Kind::Operations => (0.5, 6.0),
             Kind::Refused | Kind::Silent | Kind::Lags => (0.5, 4.0),
             Kind::Ensembles => (0.3, 1.0),
             _ => (0.3, 2.0),
@@ -233,18 +262,37 @@ impl Kind {
                 What::RestoreEnsemble { with: if draws.happens(6, 0.8) { Copied::Older } else { Copied::Nothing } }
             }
             Kind::Lags => What::Lag { server: draws.below(7, settings.servers as u64) as usize, ms: ms * 2 },
-            Kind::Commands => draws.one(5, &[0, 1, 2, 3]).into(),
+            Kind::Commands => {
+                use Operation::{Approve, Drop, Pause, Reconcile, Resume, Retry};
+                let all = [Pause, Resume, Resume, Reconcile, Approve, Retry, Drop];
+                let operation = all[draws.below(5, all.len() as u64) as usize].clone();
+                What::Operate { worker, operation, polls: None }
+            }
+            Kind::Operations => {
+                let side = draws.one(5, &[Side::Zookeeper, Side::Redis]);
+                let operation = match draws.below(6, 6) {
+                    0 => Operation::Replay { to: side, until_ms: None },
+                    1 | 2 => {
+                        Operation::Replay { to: side, until_ms: Some(draws.log_uniform(7, 100.0, 20_000.0) as u64) }
+                    }
+                    3 => Operation::Repair { prefer: side },
+                    4 => Operation::Restore { which: draws.below(8, 8) },
+                    _ => Operation::Diff,
+                };
+                let polls = draws.happens(9, 0.3).then(|| draws.log_uniform(10, 1.0, 300.0) as u64);
+                What::Operate { worker, operation, polls }
+            }
         }
     }
 }
 
-impl From<i32> for What {
-    fn from(number: i32) -> What {
-        match number {
-            0 => What::Pause,
-            1 => What::Resume,
-            2 => What::Reconcile,
-            _ => What::Approve,
+impl Side {
+    /// As the pipeline file names the store.
+    #[must_use]
+    pub fn store(self) -> &'static str {
+        match self {
+            Side::Zookeeper => "zk",
+            Side::Redis => "cache",
         }
     }
 }
