@@ -5,6 +5,7 @@ use super::client::{Edit, Found, StoreClient};
 use super::scope::{HistoryError, Scope};
 use crate::change::{Change, Conflict, Connector, Op, Pair, Position, Source};
 use crate::env::{self, Instant};
+use crate::failpoint::planted;
 use crate::pipeline::retry::Pauses;
 use crate::store::{KeyOutcome, StoreError, ZnodeAcl};
 use futures::future::BoxFuture;
@@ -202,6 +203,7 @@ impl Restorer<'_> {
         let replaced: Vec<Change> =
             to_write.iter().filter_map(|(pending, found)| self.replaced(&pending.desired, found)).collect();
         if !replaced.is_empty()
+            && !planted!("a command does not record what it replaces")
             && let Err(error) = self.archive.record_replaced(replaced).await
         {
             return Err((to_write.into_iter().map(|(pending, _)| pending).collect(), AttemptError::Archive(error)));
