@@ -1,7 +1,8 @@
 //! Applying what was decided: Redis by scripts, ZooKeeper by multis and then the sidecars, and what each outcome means.
 //!
 //! A message goes out in the step that writes its change, and so only with it: also where the change was recorded long before, by
-//! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing.
+//! an earlier try or an earlier owner. A restore and a put-back of a deleted key write no change and publish nothing; neither does the
+//! write of a change that was written before, to a Redis that came back empty or older.
 
 use super::blockers::Cause;
 use super::pair::{Loaded, Misfit};
@@ -9,10 +10,10 @@ use super::remedy::{self, Remedy};
 use super::retry::Pauses;
 use super::round::{Outcome, Write, ZnodeWritten};
 use super::rounds::Rounds;
-use super::settle::Work;
+use super::settle::{Work, Written};
 use crate::change::{Change, Position, Side};
 use crate::env;
-use crate::failpoint::crash_point;
+use crate::failpoint::{crash_point, planted};
 use crate::plan::{Base, Task};
 use crate::store::{KeyOp, KeyOutcome, KeyWrite, ZnodeOp, ZnodeOutcome, ZnodeWrite};
 use std::ops::ControlFlow;
@@ -85,7 +86,7 @@ impl Rounds {
         };
         let channel = self.spec.route(work.pair.hint.route).and_then(|route| route.publish.as_deref());
         let publish = match (channel, written) {
-            (Some(channel), Some((change, position))) if op != KeyOp::Note => {
+            (Some(channel), Some((change, position))) if op != KeyOp::Note && is_news(&work.change) => {
                 Some((channel, crate::codec::json::tail(position, change, &self.spec.settings.names).to_string()))
             }
             _ => None,
@@ -215,6 +216,16 @@ impl Rounds {
             self.books.health.unblock(Cause::Writes);
             self.books.health.unblock(Cause::Reads);
         }
+    }
+}
+
+/// Whether the change was never written before.
+fn is_news(change: &Written) -> bool {
+    match change {
+        Written::Nothing => false,
+        Written::New(_) => true,
+        Written::Recorded(..) => !planted!("a change that was recorded before is not published"),
+        Written::Restored(..) => planted!("a change that is restored is published again"),
     }
 }
 

@@ -243,6 +243,7 @@ impl Pipeline {
                         to,
                         "handed over: the other worker has fewer pipelines"
                     );
+                    mark!("handed over");
                     self.set(PipelineState::Standby, &format!("handed over to {to}"));
                     continue;
                 }

@@ -16,7 +16,7 @@ use super::settled::Settled;
 use super::spec::Route;
 use crate::change::{Change, KeyedHash, Position, Side};
 use crate::env::Instant;
-use crate::failpoint::{crash_point, mark};
+use crate::failpoint::{crash_point, mark, planted};
 use crate::plan::{Action, KeyOp, Record, Task};
 use crate::store::LeftMilestone;
 use crate::stream::StreamError;
@@ -90,6 +90,8 @@ pub(super) enum Written {
     New(usize),
     /// One that was recorded before, at this position.
     Recorded(Position, Box<Change>),
+    /// The same, and it was written before as well: the store has lost it since.
+    Restored(Position, Box<Change>),
 }
 
 impl Written {
@@ -98,7 +100,7 @@ impl Written {
         match self {
             Written::Nothing => None,
             Written::New(index) => Some((batch.get(*index)?, first + u64::try_from(*index).unwrap_or(0))),
-            Written::Recorded(position, change) => Some((change, *position)),
+            Written::Recorded(position, change) | Written::Restored(position, change) => Some((change, *position)),
         }
     }
 }
@@ -199,8 +201,10 @@ impl Rounds {
             }
         }
         for work in works {
-            if let Some((_, position)) = work.change.get(changes, first) {
-                self.books.unwritten.recorded(&work.pair.name, position);
+            match (&work.change, work.change.get(changes, first)) {
+                (Written::Restored(position, _), _) => self.books.unwritten.restored(&work.pair.name, *position),
+                (_, Some((_, position))) => self.books.unwritten.recorded(&work.pair.name, position),
+                (_, None) => {}
             }
         }
     }
@@ -226,6 +230,7 @@ impl Rounds {
         if let Written::Recorded(position, change) = &mut work.change
             && publishes
             && is_write
+            && !planted!("a message is what was decided, and not what was recorded")
             && let Some(recorded) = self.doors.record_at(*position).await
         {
             **change = recorded;
@@ -310,6 +315,9 @@ impl Rounds {
                 let change = match entry {
                     Entry::Nothing => Written::Nothing,
                     Entry::New(change) => Written::New(decided.push(change)),
+                    Entry::Recorded(position, change) if self.is_written(&pair.name) => {
+                        Written::Restored(position, Box::new(change))
+                    }
                     Entry::Recorded(position, change) => Written::Recorded(position, Box::new(change)),
                 };
                 let is_change = matches!(recording, Record::Change(..)) && !matches!(change, Written::Nothing);
@@ -321,6 +329,11 @@ impl Rounds {
                 decided.works.push(Work { pair, write, change });
             }
         }
+    }
+
+    /// Whether the pair's newest record is known to have been written.
+    fn is_written(&self, name: &[u8]) -> bool {
+        self.books.unwritten.was_written(name).unwrap_or_else(|| !self.books.may_lag(name))
     }
 
     /// Records the state of a pair of a capture, unless it is the newest there.

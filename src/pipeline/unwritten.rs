@@ -32,6 +32,8 @@ struct Waits {
     position: Position,
     /// An owner before has recorded it.
     is_left: bool,
+    /// It was written once: a store has lost it since.
+    was_written: bool,
 }
 
 /// A batch on its way to the stream.
@@ -61,12 +63,17 @@ impl Unwritten {
 
     /// The pair's newest record has this position, and its write begins.
     pub(super) fn recorded(&self, name: &[u8], position: Position) {
-        self.inner().waits.insert(KeyedHash::of(name), Waits { position, is_left: false });
+        self.inner().waits.insert(KeyedHash::of(name), Waits { position, is_left: false, was_written: false });
+    }
+
+    /// The same, and the record was written before: a store has lost it.
+    pub(super) fn restored(&self, name: &[u8], position: Position) {
+        self.inner().waits.insert(KeyedHash::of(name), Waits { position, is_left: false, was_written: true });
     }
 
     /// An owner before has left this record, and may not have written it.
     pub(super) fn left(&self, name: &[u8], position: Position) {
-        self.inner().waits.insert(KeyedHash::of(name), Waits { position, is_left: true });
+        self.inner().waits.insert(KeyedHash::of(name), Waits { position, is_left: true, was_written: false });
     }
 
     /// The stores have what the pair's newest record says.
@@ -81,6 +88,15 @@ impl Unwritten {
     pub(super) fn holds(&self, name: &[u8]) -> bool {
         let inner = self.inner();
         !inner.waits.is_empty() && inner.waits.contains_key(&KeyedHash::of(name))
+    }
+
+    /// Of a record that waits: whether it was written once.
+    pub(super) fn was_written(&self, name: &[u8]) -> Option<bool> {
+        let inner = self.inner();
+        if inner.waits.is_empty() {
+            return None;
+        }
+        inner.waits.get(&KeyedHash::of(name)).map(|waits| waits.was_written)
     }
 
     /// The first record that an owner before has left, if any is.
@@ -114,6 +130,16 @@ mod tests {
         assert_eq!(unwritten.up_to(12), 11);
         unwritten.settled(b"b");
         assert_eq!(unwritten.up_to(12), 13);
+    }
+
+    #[test]
+    fn what_is_restored_waits_and_stays_known_as_written_until_it_is_recorded_anew() {
+        let unwritten = Unwritten::default();
+        assert_eq!(unwritten.was_written(b"a"), None);
+        unwritten.restored(b"a", 7);
+        assert_eq!((unwritten.was_written(b"a"), unwritten.holds(b"a"), unwritten.up_to(9)), (Some(true), true, 7));
+        unwritten.recorded(b"a", 10);
+        assert_eq!(unwritten.was_written(b"a"), Some(false));
     }
 
     #[test]
