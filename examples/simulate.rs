@@ -119,7 +119,7 @@ fn log() {
 }
 
 fn show(plan: &Plan, outcome: &Outcome) -> ExitCode {
-    println!("{}", plan.settings.file());
+    (0..plan.settings.pipelines()).for_each(|pipeline| println!("{}", plan.settings.file(pipeline)));
     outcome.told.iter().for_each(|line| println!("{line}"));
     println!("seed {}, trace {:032x}, {} polls", plan.settings.seed, outcome.trace, outcome.polls);
     outcome.wrong.iter().for_each(|wrong| println!("WRONG {wrong}"));

@@ -181,7 +181,12 @@ impl OfSession {
             ensembles.network.look(connection.process());
             let done = match at_once {
                 Some(done) => done,
-                None => asked.await,
+                None => {
+                    // A server that was restored or that lags decides later.
+                    let done = asked.await;
+                    ensembles.network.look(process);
+                    done
+                }
             };
             tracing::trace!(process, "zookeeper -> {}", format!("{done:?}").chars().take(400).collect::<String>());
             executor.sleep_until(connection.back()).await;

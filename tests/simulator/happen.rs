@@ -37,12 +37,17 @@ impl Play {
                 }
             }
             What::KillAtDisk { worker, operations } => self.machines[worker].disk.kill_after(operations),
+            What::StartAgain { worker, frozen_ms, ends_after_ms, is_killed } => {
+                self.start_again(worker, frozen_ms, ends_after_ms.map(|ms| (ms, is_killed)));
+            }
+            What::Files { worker, ref runs } => self.run_others(worker, runs.clone()),
             What::Stop { worker } => {
                 self.machines[worker].worker.iter().for_each(|worker| worker.stop(&self.executor));
             }
             What::PowerLoss { worker } => {
                 self.mark("machine: lost its power");
                 self.kill_commands(|command| command.machine == worker);
+                self.end_all_former(worker);
                 self.kill(worker, |machine, executor| machine.lose_power(executor));
             }
             What::Freeze { worker, ms } => {
@@ -79,9 +84,8 @@ impl Play {
             What::StepClock { worker, ms } => {
                 self.mark("machine: clock stepped");
                 self.machines[worker].clock_ms += ms;
-                if let Some(process) = self.process(worker) {
-                    self.executor.step_clock(process, ms);
-                }
+                let workers = self.machines[worker].workers();
+                workers.for_each(|worker| self.executor.step_clock(worker.process, ms));
             }
             What::FullDisk { worker, ms } => {
                 self.mark("disk: full");
@@ -124,8 +128,18 @@ impl Play {
             }
             What::CopyEnsemble => self.copy_of_ensemble = Some(self.ensemble.copy()),
             What::RestoreEnsemble { with } => self.restore_ensemble(with),
-            What::Operate { worker, ref operation, polls } => self.operate(worker, operation, polls),
+            What::Operate { worker, pipeline, ref operation, polls } => {
+                self.operate(worker, pipeline, operation, polls);
+            }
         }
+    }
+
+    /// The worker of a machine stops, and the next one runs these pipelines.
+    pub(crate) fn run_others(&mut self, machine: usize, runs: Vec<usize>) {
+        self.mark("worker: other files");
+        let machine = &mut self.machines[machine];
+        machine.runs = runs;
+        machine.worker.iter().for_each(|worker| worker.stop(&self.executor));
     }
 
     fn redis_run(&self, words: &[&[u8]]) {

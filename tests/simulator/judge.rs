@@ -8,39 +8,13 @@
 //! 5. *Nothing comes back*: a value that its own side has replaced is not what both sides have at the end.
 //! 6. *No spurious conflict*: without a loss, a conflict is between two values of which neither was there when the other was written.
 
-use crate::machine::DATA;
 use crate::settings::{Flow, Settings};
+use crate::streams::Record;
 use crate::truth::{Author, Pair, State, newest};
-use keepstep::change::Change;
-use keepstep::env::disk::{self, Disk};
-use keepstep::stream::embedded::EmbeddedStream;
-use keepstep_doubles::disk::VolatileDisk;
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// All records of all machines.
-#[must_use]
-pub fn records(disks: &[VolatileDisk]) -> Vec<Change> {
-    let mut all = Vec::new();
-    for disk in disks {
-        let _installed = disk::install(Arc::new(disk.next_process()) as Arc<dyn Disk>);
-        let Ok(stream) = EmbeddedStream::open_read_only(&Path::new(DATA).join("sim").join("stream")) else { continue };
-        let mut from = 1;
-        loop {
-            let Ok(batch) = stream.read_here(from, 10_000, usize::MAX) else { break };
-            all.extend(batch.records.into_iter().map(|recorded| recorded.change));
-            if batch.next <= from {
-                break;
-            }
-            from = batch.next;
-        }
-    }
-    all
-}
-
-fn shown(value: Option<&[u8]>) -> String {
+pub(crate) fn shown(value: Option<&[u8]>) -> String {
     value.map_or("nothing".to_owned(), |value| {
         String::from_utf8_lossy(value.get(..value.len().min(24)).unwrap_or_default()).into_owned()
     })
@@ -107,10 +81,10 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
 
 /// All that is wrong, and how often a znode that was recreated at the same version excuses a write.
 #[must_use]
-pub fn judge(pairs: &[Pair], records: &[Change], settings: &Settings) -> (Vec<String>, usize) {
+pub fn judge(pairs: &[Pair], records: &[Record], settings: &Settings) -> (Vec<String>, usize) {
     let losers: BTreeSet<&[u8]> = records
         .iter()
-        .filter_map(|change| change.conflict.as_ref())
+        .filter_map(|record| record.change.conflict.as_ref())
         .filter_map(|conflict| conflict.value.as_deref())
         .collect();
     let (mut wrong, mut recreated) = (Vec::new(), 0);
@@ -126,7 +100,7 @@ pub fn judge(pairs: &[Pair], records: &[Change], settings: &Settings) -> (Vec<St
 }
 
 /// Rule 6.
-fn spurious(pair: &Pair, records: &[Change], settings: &Settings, wrong: &mut Vec<String>) {
+fn spurious(pair: &Pair, records: &[Record], settings: &Settings, wrong: &mut Vec<String>) {
     let has_losses = pair.lost_at != [Duration::ZERO; 2];
     if has_losses || settings.routes[pair.route].flow != Flow::Both {
         return;
@@ -134,7 +108,9 @@ fn spurious(pair: &Pair, records: &[Change], settings: &Settings, wrong: &mut Ve
     if is_commanded(pair) {
         return;
     }
-    for change in records.iter().filter(|change| change.pair.redis.as_ref() == Some(&pair.key)) {
+    for change in
+        records.iter().map(|record| &record.change).filter(|change| change.pair.redis.as_ref() == Some(&pair.key))
+    {
         let Some(conflict) = &change.conflict else { continue };
         let (Some(loser), Some(winner)) = (&conflict.value, &change.after) else { continue };
         // By the name of the store in the pipeline file.

@@ -7,7 +7,7 @@
 //!                                                          |  network.rs    delays and losses of messages; ensemble.rs, server.rs: the seams
 //!                                                          |  truth.rs      every state of every pair, and who made it
 //!                                                          v
-//!                                            judge.rs: nothing lost, nothing invented, rest and equality --> shrink.rs: a short story
+//!                                            judge.rs, published.rs (streams.rs): nothing lost, nothing invented, rest and equality --> shrink.rs: a short story
 //! ```
 #![expect(
     clippy::expect_used,
@@ -29,9 +29,12 @@ pub mod operator;
 pub mod plan;
 pub mod planted;
 pub mod play;
+pub mod published;
 pub mod server;
 pub mod settings;
 pub mod shrink;
+pub mod streams;
 pub mod truth;
+mod twice;
 pub mod what;
 mod world;

@@ -1,7 +1,7 @@
 //! The operator: runs the shipped command lines on a machine, beside its worker or without one, each in a process of its own.
 
 use crate::executor::ProcessId;
-use crate::machine::{DATA, FILE};
+use crate::machine::{DATA, file_of};
 use crate::play::{COMMAND_MAX, LOOK, Later, Play};
 use crate::what::Operation;
 use keepstep::cli::{self, Ended};
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A command line that runs.
 pub struct Running {
     pub machine: usize,
+    /// Whose file it is given.
+    pub pipeline: usize,
     /// What is run, for the marks.
     pub name: &'static str,
     pub process: ProcessId,
@@ -38,10 +40,10 @@ impl Operation {
     }
 
     /// The command line, without the program's name. A restore has another one first, to find its position.
-    fn words(&self) -> Vec<String> {
+    fn words(&self, file: &str) -> Vec<String> {
         let mut words: Vec<String> =
             self.name().split(' ').filter(|word| *word != "--until").map(str::to_owned).collect();
-        words.push(FILE.to_owned());
+        words.push(file.to_owned());
         let mut more = |text: &[&str]| words.extend(text.iter().map(|word| (*word).to_owned()));
         match self {
             Operation::Pause | Operation::Resume | Operation::Reconcile | Operation::Retry => {}
@@ -62,15 +64,15 @@ impl Operation {
 
 impl Play {
     /// Runs a command line on a machine.
-    pub(crate) fn operate(&mut self, machine: usize, operation: &Operation, polls: Option<u64>) {
+    pub(crate) fn operate(&mut self, machine: usize, pipeline: usize, operation: &Operation, polls: Option<u64>) {
         let process = self.machines[machine].start_process(&self.executor);
         self.truth.is_command(process);
         let network = self.network_of(process);
         let ended = Arc::new(Mutex::new(None));
         let (tells, executor) = (Arc::clone(&ended), self.executor.clone());
-        let (name, operation) = (operation.name(), operation.clone());
+        let (name, operation, file) = (operation.name(), operation.clone(), file_of(pipeline));
         self.executor.spawn_on(process, async move {
-            let mut words = operation.words();
+            let mut words = operation.words(&file);
             let run = |words: Vec<String>| {
                 let network = network.clone();
                 async move {
@@ -79,7 +81,7 @@ impl Play {
                 }
             };
             if let Operation::Restore { which } = operation {
-                let listed = run(["conflicts", FILE, "--format", "json"].map(str::to_owned).to_vec()).await;
+                let listed = run(["conflicts", &file, "--format", "json"].map(str::to_owned).to_vec()).await;
                 let positions: Vec<u64> =
                     rows(&executor.printed(process)).iter().filter_map(|row| row.get("position")?.as_u64()).collect();
                 match positions.get((which % positions.len().max(1) as u64) as usize) {
@@ -96,7 +98,7 @@ impl Play {
         if let Some(polls) = polls {
             self.executor.kill_after(process, polls);
         }
-        self.commands.push(Running { machine, name, process, ended });
+        self.commands.push(Running { machine, pipeline, name, process, ended });
     }
 
     /// What has ended is taken away, as the process that it was.
@@ -137,7 +139,8 @@ impl Play {
     /// Both sides are at rest: `diff` says which pairs differ, and of no other pair that it does.
     pub(crate) fn judge_diff(&mut self) {
         let machine = self.draws.named("diff").below(0, self.machines.len() as u64) as usize;
-        self.operate(machine, &Operation::Diff, None);
+        let pipeline = self.draws.named("diff of").below(0, self.settings.pipelines() as u64) as usize;
+        self.operate(machine, pipeline, &Operation::Diff, None);
         let Some(process) = self.commands.last().map(|command| command.process) else { return };
         let until = self.executor.now() + COMMAND_MAX;
         while self.executor.now() < until && !self.printed.contains_key(&process) {
@@ -152,8 +155,13 @@ impl Play {
         self.executor.mark("diff: judged");
         let told: BTreeSet<String> =
             rows(printed).iter().filter_map(|row| Some(row.get("pair")?.get("zk")?.as_str()?.to_owned())).collect();
-        let truth: BTreeSet<String> =
-            self.truth.pairs().into_iter().filter(crate::truth::differs).map(|pair| pair.path).collect();
+        let truth: BTreeSet<String> = self
+            .truth
+            .pairs()
+            .into_iter()
+            .filter(|pair| pair.pipeline == pipeline && crate::truth::differs(pair))
+            .map(|pair| pair.path)
+            .collect();
         if told != truth || *code != u8::from(!truth.is_empty()) {
             self.wrong.push(format!("diff lies: it ends with {code} and tells of {told:?}; what differs is {truth:?}"));
         }

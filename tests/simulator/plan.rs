@@ -33,7 +33,7 @@ impl Plan {
                 Some(single) => single == kind,
                 None => of.happens(0, 0.4),
             };
-            if calm || !is_on {
+            if calm || !is_on || !kind.is_possible(&settings) {
                 continue;
             }
             let (low, high) = kind.rate();

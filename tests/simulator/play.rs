@@ -4,19 +4,21 @@ use crate::draws::Draws;
 use crate::ensemble::Ensembles;
 use crate::executor::{self, Executor, Paused, ProcessId};
 use crate::judge::{self, Rest};
-use crate::machine::Machine;
+use crate::machine::{Machine, Worker};
 use crate::network::{Network, Store, Way, Weather};
 use crate::operator::Running;
 use crate::plan::Plan;
 use crate::planted::Planted;
+use crate::published;
 use crate::server::Servers;
-use crate::settings::Settings;
+use crate::settings::{Settings, name_of};
+use crate::streams;
 use crate::truth::{Author, Pair, Truth};
 use crate::what::Operation;
 use futures::FutureExt as _;
 use keepstep::assembly;
-use keepstep::pipeline::Ended;
-use keepstep::pipeline::control::{PipelineState, RouteState};
+use keepstep::pipeline::control::{Handle as _, PipelineState, PipelineStatus, RouteState};
+use keepstep::pipeline::{Ended, Pipeline};
 use keepstep::store::zookeeper::session::{Access, Acl, AuthId, CreateMode, Ensemble as _, Permission, Session};
 use keepstep_doubles::disk::{Image, VolatileDisk};
 use keepstep_doubles::redis::line::Double;
@@ -57,13 +59,16 @@ pub(crate) enum Later {
     Start(usize),
     ExpireSessions(ProcessId),
     GiveUp(ProcessId),
+    /// A former worker ends: by SIGKILL, or by SIGTERM.
+    EndFormer(ProcessId, bool),
     Space(usize),
     CatchUp(usize),
 }
 
 pub(crate) struct Play {
     pub(crate) settings: Settings,
-    pub(crate) file: String,
+    /// Of each pipeline.
+    pub(crate) files: Vec<String>,
     pub(crate) executor: Executor,
     pub(crate) network: Network,
     pub(crate) ensemble: DoubleEnsemble,
@@ -119,18 +124,20 @@ impl Play {
         let redis = Double::default();
         let pairs = (0..settings.pairs * settings.routes.len()).map(|pair| {
             let (path, key) = settings.names(pair);
-            Pair::new(path, key, pair / settings.pairs)
+            let route = pair / settings.pairs;
+            Pair::new(path, key, route, settings.routes[route].pipeline)
         });
         let truth = Truth::new(ensemble.clone(), redis.clone(), executor.clone(), pairs.collect());
         let network = Network::new(executor.clone(), truth.clone(), draws, settings.weather);
         let ensembles = Ensembles::new(network.clone(), ensemble.clone(), settings.servers);
         let servers = Servers::new(network.clone(), redis.clone());
-        let machines = (0..settings.workers).map(|number| Machine::new(number, draws)).collect();
+        let machines =
+            (0..settings.workers).map(|number| Machine::new(number, settings.runs_of(number), draws)).collect();
         let application = open(&ensemble);
-        let file = settings.file();
+        let files = (0..settings.pipelines()).map(|pipeline| settings.file(pipeline)).collect();
         let mut play = Play {
             settings,
-            file,
+            files,
             executor,
             network,
             ensemble,
@@ -152,6 +159,9 @@ impl Play {
             printed: BTreeMap::new(),
             refused: 0,
         };
+        if (0..play.settings.routes.len()).any(|route| play.settings.is_published(route)) {
+            play.truth.subscribe();
+        }
         play.make_roots();
         play
     }
@@ -241,6 +251,8 @@ impl Play {
         if let Some(machine) = self.machine_of(process) {
             self.tell(format!("the worker of machine {machine} is killed where it is"));
             self.kill(machine, |machine, executor| machine.kill(executor));
+        } else {
+            self.end_former(process, true);
         }
     }
 
@@ -272,7 +284,7 @@ impl Play {
             }
             Later::Open(process, store) => self.open_way(process, store),
             Later::Start(machine) => {
-                self.machines[machine].start(&self.file, &self.executor, &self.ensembles, &self.servers);
+                self.machines[machine].start(&self.files, &self.executor, &self.ensembles, &self.servers);
                 self.tell(format!("machine {machine} starts a worker: process {:?}", self.process(machine)));
             }
             Later::ExpireSessions(process) => {
@@ -291,6 +303,7 @@ impl Play {
                     }
                 }
             }
+            Later::EndFormer(process, is_killed) => self.end_former(process, is_killed),
             Later::CatchUp(server) => self.ensemble.lag(server, Lag::None),
             Later::Space(machine) => self.machines[machine].disk.set_space(None),
         }
@@ -332,6 +345,7 @@ impl Play {
     /// A supervisor starts what has ended; what may not start is tried again.
     fn look_after_workers(&mut self) {
         for number in 0..self.machines.len() {
+            self.look_after_former(number);
             let ended = self.machines[number].worker.as_ref().and_then(|worker| worker.ended());
             if let Some(ended) = ended {
                 self.tell(format!("the worker of machine {number} ended: {ended:?}"));
@@ -361,13 +375,26 @@ impl Play {
         (0..self.settings.servers).for_each(|server| self.ensemble.lag(server, Lag::None));
         for number in 0..self.machines.len() {
             self.machines[number].disk.set_space(None);
-            if let Some(process) = self.process(number) {
+            let processes: Vec<ProcessId> = self.machines[number].workers().map(|worker| worker.process).collect();
+            for process in processes {
                 self.executor.freeze(process, false);
                 Store::BOTH.into_iter().for_each(|store| self.open_way(process, store));
             }
         }
-        let starts: Vec<(Duration, u64)> =
-            self.later.iter().filter(|(_, later)| matches!(later, Later::Start(_))).map(|(at, _)| *at).collect();
+        // An operator sees that nobody runs a pipeline.
+        for pipeline in 0..self.settings.pipelines() {
+            if !self.machines.iter().any(|machine| machine.runs.contains(&pipeline)) {
+                let machine = pipeline % self.machines.len();
+                let runs = [self.machines[machine].runs.clone(), vec![pipeline]].concat();
+                self.run_others(machine, runs);
+            }
+        }
+        let starts: Vec<(Duration, u64)> = self
+            .later
+            .iter()
+            .filter(|(_, later)| matches!(later, Later::Start(_) | Later::EndFormer(..)))
+            .map(|(at, _)| *at)
+            .collect();
         for at in starts {
             if let Some(start) = self.later.remove(&at) {
                 self.later(Duration::from_millis(10), start);
@@ -451,54 +478,64 @@ impl Play {
         }
     }
 
+    /// Each pipeline of each worker.
+    fn running(&self) -> impl Iterator<Item = (&Worker, Arc<Pipeline>)> {
+        let workers = self.machines.iter().flat_map(Machine::workers);
+        workers.flat_map(|worker| worker.pipelines().into_iter().map(move |pipeline| (worker, pipeline)))
+    }
+
     /// By key.
     fn quarantined(&self) -> BTreeMap<Vec<u8>, String> {
-        let workers = self.machines.iter().filter_map(|machine| machine.worker.as_ref());
-        let owners = workers.filter(|worker| worker.status().is_some_and(|status| status.state == PipelineState::Live));
-        owners.flat_map(|worker| worker.quarantined()).collect()
+        let owners = self.running().filter(|(_, pipeline)| pipeline.status().state == PipelineState::Live);
+        let rows = owners.flat_map(|(_, pipeline)| pipeline.quarantine());
+        rows.filter_map(|row| row.redis.map(|key| (key, row.reason))).collect()
     }
 
     fn statuses(&self) -> Vec<String> {
-        let of = |machine: &Machine| {
-            let status = machine.worker.as_ref()?.status()?;
+        let of = |(worker, pipeline): (&Worker, Arc<Pipeline>)| {
+            let status = pipeline.status();
             let pending: u64 = status.routes.iter().map(|route| route.pending).sum();
-            Some(format!("machine {}: {:?} {} {pending} pending", machine.number, status.state, status.note))
+            let (process, name, state, note) = (worker.process, &status.pipeline, status.state, &status.note);
+            format!("process {process}, {name}: {state:?} {note} {pending} pending")
         };
-        self.machines.iter().filter_map(of).collect()
+        self.running().map(of).collect()
     }
 
     /// What an operator does who sees deletes waiting, or a pause.
     fn steer(&mut self) {
         let mut asked = Vec::new();
         for machine in &self.machines {
-            let Some(status) = machine.worker.as_ref().and_then(|worker| worker.status()) else { continue };
-            let is_in = |state: RouteState| status.routes.iter().any(|route| route.state == state);
-            if is_in(RouteState::AwaitingApproval) {
-                self.mark("owner: awaiting approval");
-                asked.push((machine.number, Operation::Approve));
-            }
-            if is_in(RouteState::Paused) {
-                self.mark("owner: paused");
-                asked.push((machine.number, Operation::Resume));
+            for status in machine.workers().flat_map(Worker::statuses) {
+                let is_in = |state: RouteState| status.routes.iter().any(|route| route.state == state);
+                let pipeline = (0..self.settings.pipelines()).find(|pipeline| name_of(*pipeline) == status.pipeline);
+                let Some(pipeline) = pipeline else { continue };
+                if is_in(RouteState::AwaitingApproval) {
+                    self.mark("owner: awaiting approval");
+                    asked.push((machine.number, pipeline, Operation::Approve));
+                }
+                if is_in(RouteState::Paused) {
+                    self.mark("owner: paused");
+                    asked.push((machine.number, pipeline, Operation::Resume));
+                }
             }
         }
-        for (machine, operation) in asked {
-            let name = operation.name();
-            if !self.commands.iter().any(|command| command.machine == machine && command.name == name) {
-                self.operate(machine, &operation, None);
+        for (machine, pipeline, operation) in asked {
+            let of = (machine, pipeline, operation.name());
+            if !self.commands.iter().any(|command| (command.machine, command.pipeline, command.name) == of) {
+                self.operate(machine, pipeline, &operation, None);
             }
         }
     }
 
-    /// Whether one worker says that all flows and nothing waits.
+    /// Whether for each pipeline one worker says that all flows and nothing waits.
     fn is_settled(&self) -> bool {
-        self.machines.iter().filter_map(|machine| machine.worker.as_ref()).filter_map(|worker| worker.status()).any(
-            |status| {
-                status.state == PipelineState::Live
-                    && status.ready
-                    && status.routes.iter().all(|route| route.pending == 0)
-            },
-        )
+        let statuses: Vec<PipelineStatus> = self.running().map(|(_, pipeline)| pipeline.status()).collect();
+        let is_settled = |status: &PipelineStatus| {
+            status.state == PipelineState::Live && status.ready && status.routes.iter().all(|route| route.pending == 0)
+        };
+        (0..self.settings.pipelines())
+            .map(name_of)
+            .all(|name| statuses.iter().any(|status| status.pipeline == name && is_settled(status)))
     }
 
     fn outcome(mut self) -> Outcome {
@@ -506,14 +543,23 @@ impl Play {
         let pairs = self.truth.pairs();
         if self.wrong.is_empty() {
             let disks: Vec<VolatileDisk> = self.machines.iter().map(|machine| machine.disk.clone()).collect();
-            self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
-            let records = judge::records(&disks);
+            self.machines.iter_mut().for_each(|machine| machine.kill_all(&self.executor));
+            let records = streams::records(&disks, self.settings.pipelines());
             self.wrong.extend(self.truth.accused());
             let (wrong, recreated) = judge::judge(&pairs, &records, &self.settings);
             self.wrong.extend(wrong);
+            let messages = self.truth.published();
+            messages.iter().for_each(|_| self.mark("redis: published"));
+            let machines = self
+                .machines
+                .iter()
+                .flat_map(|machine| machine.processes.iter().map(|process| (*process, machine.number)));
+            let (wrong, again) = published::judge(&messages, &pairs, &records, &machines.collect(), &self.settings);
+            self.wrong.extend(wrong);
+            (0..again).for_each(|_| self.mark("excused: a record was published again by another owner"));
             (0..recreated).for_each(|_| self.mark("excused: a znode recreated at the same version"));
         }
-        self.machines.iter_mut().for_each(|machine| machine.kill(&self.executor));
+        self.machines.iter_mut().for_each(|machine| machine.kill_all(&self.executor));
         Outcome {
             wrong: self.wrong,
             marks: self.executor.marks(),

@@ -65,7 +65,7 @@ impl Servers {
         let buckets = words.get(3..3 + keys).unwrap_or_default().iter().skip(1).step_by(2);
         let Some(epoch) = number(3 + keys).filter(|epoch| *epoch < EPOCH_MAX) else { return };
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        for bucket in buckets.filter(|bucket| bucket.starts_with(b"_keepstep:sim:{")) {
+        for bucket in buckets.filter(|bucket| bucket.starts_with(b"_keepstep:sim")) {
             let shown = epochs.entry(bucket.clone()).or_default();
             if has_written && epoch < *shown {
                 let (at, bucket) = (self.network.executor().now().as_secs_f64(), String::from_utf8_lossy(bucket));

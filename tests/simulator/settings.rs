@@ -23,6 +23,9 @@ pub struct Route {
     pub on_delete: String,
     pub on_expire: String,
     pub publish: bool,
+    /// Which pipeline has it.
+    #[serde(default)]
+    pub pipeline: usize,
 }
 
 /// How a run is, but for what happens in it.
@@ -50,6 +53,23 @@ pub struct Settings {
     pub odd_names: bool,
     /// A value has so many bytes.
     pub value_bytes: usize,
+    /// Which pipelines the worker of each machine runs at first; a machine that is not named runs all of them.
+    #[serde(default)]
+    pub runs: Vec<Vec<usize>>,
+}
+
+/// The name of a pipeline, by its number.
+#[must_use]
+pub fn name_of(pipeline: usize) -> String {
+    if pipeline == 0 { "sim".to_owned() } else { format!("sim{pipeline}") }
+}
+
+/// All pipelines, or some of them, but not none.
+#[must_use]
+pub(crate) fn some_of(pipelines: usize, draws: Draws) -> Vec<usize> {
+    let one = draws.below(0, pipelines as u64) as usize;
+    let has = |pipeline: &usize| *pipeline == one || draws.happens(1, 0.4) || draws.happens(10 + *pipeline as u64, 0.5);
+    (0..pipelines).filter(has).collect()
 }
 
 impl Settings {
@@ -60,9 +80,18 @@ impl Settings {
         let routes = 1 + draws.below(0, 2) as usize;
         let flows = [Flow::Both, Flow::Both, Flow::Both, Flow::ToRedis, Flow::ToZookeeper];
         let rules = ["prefer zk", "prefer cache", "latest", "higher_version"];
-        let routes = (0..routes as u64).map(|number| {
-            let of = draws.named("route").with(number);
+        let several = draws.named("pipelines");
+        let pipelines = if several.happens(0, 0.25) { 2 + several.below(1, 2) as usize } else { 1 };
+        let workers = 1 + draws.below(1, 3) as usize;
+        let routes = (0..routes + pipelines - 1).map(|number| {
+            let of = draws.named("route").with(number as u64);
+            let pipeline = match number {
+                0 => 0,
+                more if more >= routes => more - routes + 1,
+                _ => several.below(2, pipelines as u64) as usize,
+            };
             Route {
+                pipeline,
                 flow: of.one(0, &flows),
                 on_conflict: of.one(1, &rules).to_owned(),
                 on_delete: kept(of.happens(2, 0.15)),
@@ -87,7 +116,7 @@ impl Settings {
         Settings {
             seed,
             schedule: 0,
-            workers: 1 + draws.below(1, 3) as usize,
+            workers,
             servers: if draws.happens(8, 0.5) { 3 } else { 1 },
             routes: routes.collect(),
             pairs: draws.log_uniform(2, 1.0, 24.0) as usize,
@@ -98,7 +127,23 @@ impl Settings {
             length: Duration::from_secs(20 + draws.below(5, 20)),
             odd_names: draws.happens(6, 0.2),
             value_bytes: if draws.happens(7, 0.1) { 70_000 } else { 8 },
+            runs: match pipelines {
+                1 => Vec::new(),
+                _ => (0..workers as u64).map(|machine| some_of(pipelines, several.with(10 + machine))).collect(),
+            },
         }
+    }
+
+    /// How many pipelines there are.
+    #[must_use]
+    pub fn pipelines(&self) -> usize {
+        self.routes.iter().map(|route| route.pipeline + 1).max().unwrap_or(1)
+    }
+
+    /// Which pipelines the worker of a machine runs at first.
+    #[must_use]
+    pub fn runs_of(&self, machine: usize) -> Vec<usize> {
+        self.runs.get(machine).cloned().unwrap_or_else(|| (0..self.pipelines()).collect())
     }
 
     /// A small world without faults of its own: some machines, one two-way route of two pairs, short delays.
@@ -110,6 +155,7 @@ impl Settings {
             on_delete: "propagate".to_owned(),
             on_expire: "propagate".to_owned(),
             publish: false,
+            pipeline: 0,
         };
         Settings {
             seed,
@@ -125,18 +171,20 @@ impl Settings {
             length: Duration::from_secs(6),
             odd_names: false,
             value_bytes: 8,
+            runs: Vec::new(),
         }
     }
 
-    /// The pipeline file.
+    /// The file of a pipeline.
     #[must_use]
-    pub fn file(&self) -> String {
+    pub fn file(&self, pipeline: usize) -> String {
         let mut file = format!(
-            "version: 1\npipeline: sim\nstores:\n  zk:\n    zookeeper: {{connect: \"double:2181\", session_timeout: {}s}}\n  \
+            "version: 1\npipeline: {}\nstores:\n  zk:\n    zookeeper: {{connect: \"double:2181\", session_timeout: {}s}}\n  \
              cache:\n    redis: {{url: \"redis://double:6379/0\"}}\nroutes:\n",
+            name_of(pipeline),
             self.session_timeout.as_secs()
         );
-        for (number, route) in self.routes.iter().enumerate() {
+        for (number, route) in self.routes.iter().enumerate().filter(|(_, route)| route.pipeline == pipeline) {
             let flow = match route.flow {
                 Flow::Both => "zk <-> cache",
                 Flow::ToRedis => "zk -> cache",
@@ -150,12 +198,19 @@ impl Settings {
             if route.flow == Flow::Both {
                 file += &format!("    on_conflict: {}\n", route.on_conflict);
             }
-            if route.publish && route.flow != Flow::ToZookeeper {
+            if self.is_published(number) {
                 file += &format!("    publish: changes{number}\n");
             }
         }
         file += &format!("worker:\n  reconcile: {}s\n", self.reconcile.as_secs());
         file
+    }
+
+    /// Whether changes that are written to Redis are published.
+    #[must_use]
+    pub fn is_published(&self, route: usize) -> bool {
+        let route = &self.routes[route];
+        route.publish && route.flow != Flow::ToZookeeper
     }
 
     /// Path and key of a pair.

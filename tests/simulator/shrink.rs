@@ -12,7 +12,7 @@ const CANDIDATES_MAX: usize = 400;
 
 /// What kind of thing is wrong: which rule it breaks.
 fn kinds(outcome: &Outcome) -> impl Iterator<Item = &'static str> + '_ {
-    const KINDS: [&str; 11] = [
+    const KINDS: [&str; 12] = [
         "spurious",
         "unfenced",
         "at rest",
@@ -22,6 +22,7 @@ fn kinds(outcome: &Outcome) -> impl Iterator<Item = &'static str> + '_ {
         "nobody deleted it",
         "came back",
         "after both sides",
+        "published",
         "panicked",
         "polls at one instant",
     ];

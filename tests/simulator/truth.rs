@@ -3,6 +3,8 @@
 //! The doubles are looked at after each request that reaches them, so no state is missed and each has its author.
 
 use crate::executor::{Executor, ProcessId};
+use crate::published::{Message, Subscriber};
+use crate::settings::name_of;
 use keepstep_doubles::redis::data::Kind;
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::zookeeper::DoubleEnsemble;
@@ -10,8 +12,20 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The znode whose version fences the writes of former owners.
-const FENCE: &str = "/_keepstep/sim/epoch";
+/// The znode whose version fences the writes of former owners of a pipeline.
+fn fence_of(pipeline: usize) -> String {
+    format!("/_keepstep/{}/epoch", name_of(pipeline))
+}
+
+/// A znode that fences, and who raised it.
+#[derive(Default)]
+struct Fence {
+    path: String,
+    /// Its czxid and mzxid.
+    raised: Option<(i64, i64)>,
+    /// After a restore the next owner is not known yet.
+    owner: Option<ProcessId>,
+}
 
 /// Who changed a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +57,10 @@ pub struct State {
 pub struct Pair {
     pub path: String,
     pub key: Vec<u8>,
-    /// Route, by its place in the pipeline file.
+    /// By its place among all routes.
     pub route: usize,
+    /// Which pipeline has the route.
+    pub pipeline: usize,
     pub zookeeper: Vec<State>,
     pub redis: Vec<State>,
     /// When the key expires, milliseconds since the epoch.
@@ -55,12 +71,13 @@ pub struct Pair {
 
 impl Pair {
     #[must_use]
-    pub fn new(path: String, key: Vec<u8>, route: usize) -> Pair {
+    pub fn new(path: String, key: Vec<u8>, route: usize, pipeline: usize) -> Pair {
         let nothing = || vec![State { at: Duration::ZERO, by: Author::Application, value: None, znode: None }];
         Pair {
             path,
             key,
             route,
+            pipeline,
             zookeeper: nothing(),
             redis: nothing(),
             expires_ms: None,
@@ -98,25 +115,28 @@ struct Known {
     zxid: i64,
     changes: u64,
     next_expiry_ms: Option<i64>,
-    /// The znode that fences, and who raised it.
-    fence: Option<(i64, i64)>,
-    owner: Option<ProcessId>,
     commands: BTreeSet<ProcessId>,
+    /// Of each pipeline.
+    fences: Vec<Fence>,
+    /// `None`: no route publishes.
+    subscriber: Option<Subscriber>,
     wrong: Vec<String>,
 }
 
 impl Truth {
     #[must_use]
     pub fn new(ensemble: DoubleEnsemble, server: Double, executor: Executor, pairs: Vec<Pair>) -> Truth {
+        let pipelines = pairs.iter().map(|pair| pair.pipeline + 1).max().unwrap_or(0);
+        let fences = (0..pipelines).map(|pipeline| Fence { path: fence_of(pipeline), ..Fence::default() });
         let state = Mutex::new(Known {
+            fences: fences.collect(),
             pairs,
             transactions: 0,
             zxid: 0,
             changes: u64::MAX,
             next_expiry_ms: None,
-            fence: None,
-            owner: None,
             commands: BTreeSet::new(),
+            subscriber: None,
             wrong: Vec::new(),
         });
         Truth(Arc::new(Inner { ensemble, server, executor, state }))
@@ -135,6 +155,19 @@ impl Truth {
     #[must_use]
     pub fn author(&self, process: ProcessId) -> Author {
         if self.known().commands.contains(&process) { Author::Command(process) } else { Author::Worker(process) }
+    }
+
+    /// Someone subscribes to what routes publish.
+    pub fn subscribe(&self) {
+        let mut subscriber = Subscriber::default();
+        subscriber.receive(&self.0.server, Author::Application, Duration::ZERO);
+        self.known().subscriber = Some(subscriber);
+    }
+
+    /// What was published.
+    #[must_use]
+    pub fn published(&self) -> Vec<Message> {
+        self.known().subscriber.as_ref().map(|subscriber| subscriber.received.clone()).unwrap_or_default()
     }
 
     /// Something must not be.
@@ -160,11 +193,23 @@ impl Truth {
         let now = self.0.ensemble.look(|ensemble| (ensemble.transactions(), ensemble.zxid()));
         if now != (known.transactions, known.zxid) {
             (known.transactions, known.zxid) = now;
-            let fence = self.0.ensemble.stat(FENCE).map(|stat| (stat.czxid, stat.mzxid));
-            if fence != known.fence {
-                known.fence = fence;
-                // After a restore the next owner is not known yet.
-                known.owner = if let Author::Worker(process) = by { Some(process) } else { None };
+            let mut is_raised = false;
+            for fence in &mut known.fences {
+                let raised = self.0.ensemble.stat(&fence.path).map(|stat| (stat.czxid, stat.mzxid));
+                if raised != fence.raised {
+                    fence.raised = raised;
+                    fence.owner = if let Author::Worker(process) = by { Some(process) } else { None };
+                    is_raised = true;
+                }
+            }
+            if is_raised
+                && let [Some(one), others @ ..] = &*known.fences.iter().map(|fence| fence.owner).collect::<Vec<_>>()
+            {
+                match others.iter().flatten().any(|other| other == one) {
+                    _ if others.iter().flatten().next().is_none() => {}
+                    true => self.0.executor.mark("pipelines: one worker owns several"),
+                    false => self.0.executor.mark("pipelines: several workers own them"),
+                }
             }
             for (number, pair) in known.pairs.iter_mut().enumerate() {
                 let is_new = self.0.ensemble.look(|ensemble| {
@@ -174,7 +219,8 @@ impl Truth {
                 });
                 if let Some(value) = is_new {
                     self.note(number, 0, value.as_deref(), by);
-                    if let (Author::Worker(process), Some(owner)) = (by, known.owner)
+                    if let (Author::Worker(process), Some(owner)) =
+                        (by, known.fences.get(pair.pipeline).and_then(|fence| fence.owner))
                         && process != owner
                     {
                         let (at, path) = (at.as_secs_f64(), &pair.path);
@@ -187,6 +233,9 @@ impl Truth {
                     pair.zookeeper.push(State { at, by, value, znode });
                 }
             }
+        }
+        if let Some(subscriber) = &mut known.subscriber {
+            subscriber.receive(&self.0.server, by, at);
         }
         let changes = self.0.server.look(|server| server.changes);
         let now_ms = self.0.server.look(|server| server.now_ms);

@@ -2,7 +2,7 @@
 
 use crate::draws::Draws;
 use crate::network::{Store, Way};
-use crate::settings::Settings;
+use crate::settings::{Settings, some_of};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -51,6 +51,19 @@ pub enum What {
     /// SIGTERM.
     Stop {
         worker: usize,
+    },
+    /// SIGTERM, and the next worker of the machine runs these pipelines.
+    Files {
+        worker: usize,
+        runs: Vec<usize>,
+    },
+    /// Another worker is started on the same folder. The former one is frozen first, where that is asked for, and goes on after a
+    /// while; it ends at last, if it does: by SIGTERM or by SIGKILL.
+    StartAgain {
+        worker: usize,
+        frozen_ms: u64,
+        ends_after_ms: Option<u64>,
+        is_killed: bool,
     },
     /// The machine loses its power.
     PowerLoss {
@@ -116,6 +129,9 @@ pub enum What {
     /// An operator runs a command line on a machine; it is killed after so many of its polls, where that is said.
     Operate {
         worker: usize,
+        /// Whose pipeline file it is given.
+        #[serde(default)]
+        pipeline: usize,
         operation: Operation,
         polls: Option<u64>,
     },
@@ -188,10 +204,12 @@ pub(crate) enum Kind {
     Commands,
     Lags,
     Operations,
+    Files,
+    Twice,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 21] = [
+    pub(crate) const ALL: [Kind; 23] = [
         Kind::Kills,
         Kind::Polls,
         Kind::DiskKills,
@@ -213,6 +231,8 @@ impl Kind {
         Kind::Commands,
         Kind::Lags,
         Kind::Operations,
+        Kind::Files,
+        Kind::Twice,
     ];
 
     /// How often a minute, at least and at most.
@@ -222,8 +242,15 @@ impl Kind {
             Kind::Cuts | Kind::Expiries | Kind::Commands | Kind::Operations => (0.5, 6.0),
             Kind::Refused | Kind::Silent | Kind::Lags => (0.5, 4.0),
             Kind::Ensembles => (0.3, 1.0),
+            Kind::Twice => (0.3, 3.0),
+            Kind::Files => (0.5, 4.0),
             _ => (0.3, 2.0),
         }
+    }
+
+    /// Whether it can have an effect.
+    pub(crate) fn is_possible(self, settings: &Settings) -> bool {
+        self != Kind::Files || settings.pipelines() > 1
     }
 
     pub(crate) fn one(self, draws: Draws, settings: &Settings) -> What {
@@ -231,6 +258,7 @@ impl Kind {
         let store = draws.one(1, &Store::BOTH);
         let ms = draws.log_uniform(2, 100.0, 10_000.0) as u64;
         let pair = draws.below(3, (settings.pairs * settings.routes.len()) as u64) as usize;
+        let pipeline = draws.named("pipeline").below(0, settings.pipelines() as u64) as usize;
         let with = draws.one(4, &[Copied::Now, Copied::Older, Copied::Nothing]);
         match self {
             Kind::Kills => What::Kill { worker },
@@ -261,12 +289,19 @@ impl Kind {
             Kind::Ensembles => {
                 What::RestoreEnsemble { with: if draws.happens(6, 0.8) { Copied::Older } else { Copied::Nothing } }
             }
+            Kind::Files => What::Files { worker, runs: some_of(settings.pipelines(), draws.named("files")) },
+            Kind::Twice => What::StartAgain {
+                worker,
+                frozen_ms: if draws.happens(5, 0.5) { ms * 2 } else { 0 },
+                ends_after_ms: draws.happens(6, 0.7).then(|| draws.log_uniform(7, 100.0, 20_000.0) as u64),
+                is_killed: draws.happens(8, 0.5),
+            },
             Kind::Lags => What::Lag { server: draws.below(7, settings.servers as u64) as usize, ms: ms * 2 },
             Kind::Commands => {
                 use Operation::{Approve, Drop, Pause, Reconcile, Resume, Retry};
                 let all = [Pause, Resume, Resume, Reconcile, Approve, Retry, Drop];
                 let operation = all[draws.below(5, all.len() as u64) as usize].clone();
-                What::Operate { worker, operation, polls: None }
+                What::Operate { worker, pipeline, operation, polls: None }
             }
             Kind::Operations => {
                 let side = draws.one(5, &[Side::Zookeeper, Side::Redis]);
@@ -280,7 +315,7 @@ impl Kind {
                     _ => Operation::Diff,
                 };
                 let polls = draws.happens(9, 0.3).then(|| draws.log_uniform(10, 1.0, 300.0) as u64);
-                What::Operate { worker, operation, polls }
+                What::Operate { worker, pipeline, operation, polls }
             }
         }
     }

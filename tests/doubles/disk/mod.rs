@@ -81,6 +81,11 @@ impl VolatileDisk {
         VolatileDisk { shared: Arc::clone(&self.shared), process }
     }
 
+    /// This process is killed now.
+    pub fn kill(&self) {
+        self.shared.model().dead.insert(self.process);
+    }
+
     /// This process is killed before the operation that changes something after so many others.
     pub fn kill_after(&self, operations: u64) {
         self.shared.model().script.alive_for.insert(self.process, operations);
