@@ -175,9 +175,13 @@ impl OfSession {
             }
             let process = connection.process();
             tracing::trace!(process, ?fate, "zookeeper <- {asked}");
+            let denied = ensembles.double.look(keepstep_doubles::zookeeper::Ensemble::denied);
             let mut asked = request(inner);
             let at_once = poll_once(&mut asked).await;
             ensembles.double.forgive();
+            if ensembles.double.look(keepstep_doubles::zookeeper::Ensemble::denied) != denied {
+                executor.mark("zookeeper: a right is missing");
+            }
             ensembles.network.look(connection.process());
             let done = match at_once {
                 Some(done) => done,
@@ -189,7 +193,9 @@ impl OfSession {
                 }
             };
             tracing::trace!(process, "zookeeper -> {}", format!("{done:?}").chars().take(400).collect::<String>());
+            let sent = executor.now();
             executor.sleep_until(connection.back()).await;
+            connection.arrived(false, sent);
             // Whoever asked may have gone.
             let _ = answer.send(done);
         });
@@ -208,10 +214,11 @@ impl OfSession {
     fn late(&self, events: BoxStream<'static, WatchedEvent>) -> BoxStream<'static, WatchedEvent> {
         let (send, received) = mpsc::unbounded_channel();
         let (connection, executor) = (self.connection.clone(), self.ensembles.executor().clone());
+        let (executor_of, arriving) = (executor.clone(), connection.clone());
         let pumping = executor.spawn_on(NETWORK, async move {
             let mut events = events;
             while let Some(event) = events.next().await {
-                if send.send((connection.back(), event)).is_err() {
+                if send.send((executor_of.now(), connection.back(), event)).is_err() {
                     return;
                 }
             }
@@ -223,13 +230,19 @@ impl OfSession {
             }
         }
         let pump = Pump(pumping);
-        stream::unfold((received, executor, pump), |(mut received, executor, pump)| async move {
-            let (at, event): (Duration, WatchedEvent) = received.recv().await?;
+        stream::unfold((received, executor, pump, arriving), |(mut received, executor, pump, arriving)| async move {
+            let (sent, at, event): (Duration, Duration, WatchedEvent) = received.recv().await?;
             executor.sleep_until(at).await;
-            Some((event, (received, executor, pump)))
+            arriving.arrived(true, sent);
+            Some((event, (received, executor, pump, arriving)))
         })
         .boxed()
     }
+}
+
+/// What is asked, where somebody traces it.
+fn said(asked: impl FnOnce() -> String) -> String {
+    if tracing::enabled!(tracing::Level::TRACE) { asked() } else { String::new() }
 }
 
 /// What a trace does not show.
@@ -301,39 +314,39 @@ impl Session for OfSession {
 
     fn create<'a>(&'a self, path: &'a str, data: &[u8], mode: CreateMode, acl: &[Acl]) -> Answer<'a, Created> {
         let (path, data, acl) = (path.to_owned(), data.to_vec(), acl.to_vec());
-        self.ask(format!("create {path}"), move |session| {
+        self.ask(said(|| format!("create {path}")), move |session| {
             async move { session.create(&path, &data, mode, &acl).await }.boxed()
         })
     }
 
     fn set<'a>(&'a self, path: &'a str, data: &[u8], version: Option<i32>) -> Answer<'a, Stat> {
         let (path, data) = (path.to_owned(), data.to_vec());
-        self.ask(format!("set {path} {version:?}"), move |session| {
+        self.ask(said(|| format!("set {path} {version:?}")), move |session| {
             async move { session.set(&path, &data, version).await }.boxed()
         })
     }
 
     fn delete<'a>(&'a self, path: &'a str, version: Option<i32>) -> Answer<'a, ()> {
         let path = path.to_owned();
-        self.ask(format!("delete {path} {version:?}"), move |session| {
+        self.ask(said(|| format!("delete {path} {version:?}")), move |session| {
             async move { session.delete(&path, version).await }.boxed()
         })
     }
 
     fn data<'a>(&'a self, path: &'a str) -> Answer<'a, (Vec<u8>, Stat)> {
         let path = path.to_owned();
-        self.ask(format!("data {path}"), move |session| async move { session.data(&path).await }.boxed())
+        self.ask(said(|| format!("data {path}")), move |session| async move { session.data(&path).await }.boxed())
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> Answer<'a, Option<Stat>> {
         let path = path.to_owned();
-        self.ask(format!("stat {path}"), move |session| async move { session.stat(&path).await }.boxed())
+        self.ask(said(|| format!("stat {path}")), move |session| async move { session.stat(&path).await }.boxed())
     }
 
     fn stat_and_watch<'a>(&'a self, path: &'a str) -> Answer<'a, (Option<Stat>, BoxFuture<'static, WatchedEvent>)> {
         let path = path.to_owned();
         let (connection, executor) = (self.connection.clone(), self.ensembles.executor().clone());
-        self.ask(format!("stat and watch {path}"), move |session| {
+        self.ask(said(|| format!("stat and watch {path}")), move |session| {
             async move {
                 let (stat, changed) = session.stat_and_watch(&path).await?;
                 let changed = async move {
@@ -351,16 +364,16 @@ impl Session for OfSession {
 
     fn children<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<String>> {
         let path = path.to_owned();
-        self.ask(format!("children {path}"), move |session| async move { session.children(&path).await }.boxed())
+        self.ask(said(|| format!("children {path}")), move |session| async move { session.children(&path).await }.boxed())
     }
 
     fn acl<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<Acl>> {
         let path = path.to_owned();
-        self.ask(format!("acl {path}"), move |session| async move { session.acl(&path).await }.boxed())
+        self.ask(said(|| format!("acl {path}")), move |session| async move { session.acl(&path).await }.boxed())
     }
 
     fn sync(&self) -> Answer<'_, ()> {
-        self.ask("sync".to_owned(), move |session| async move { session.sync().await }.boxed())
+        self.ask(said(|| "sync".to_owned()), move |session| async move { session.sync().await }.boxed())
     }
 
     fn read_all<'a>(&'a self, reads: &[ReadOp<'_>]) -> Answer<'a, Vec<MultiReadResult>> {
@@ -371,7 +384,7 @@ impl Session for OfSession {
                 ReadOp::Children(path) => (false, (*path).to_owned()),
             })
             .collect();
-        self.ask(format!("read {reads:?}").chars().take(300).collect(), move |session| {
+        self.ask(said(|| format!("read {reads:?}").chars().take(300).collect()), move |session| {
             async move {
                 let asked: Vec<ReadOp<'_>> = reads
                     .iter()
@@ -388,7 +401,7 @@ impl Session for OfSession {
         writes: &[WriteOp<'_>],
     ) -> BoxFuture<'a, Result<Vec<MultiWriteResult>, MultiWriteError>> {
         let writes: Vec<Owned> = writes.iter().map(Owned::of).collect();
-        let asked = format!("multi {}", writes.iter().map(Owned::text).collect::<Vec<_>>().join(", "));
+        let asked = said(|| format!("multi {}", writes.iter().map(Owned::text).collect::<Vec<_>>().join(", ")));
         self.send(asked, MultiWriteError::from(Error::ClientClosed), move |session| {
             async move {
                 let asked: Vec<WriteOp<'_>> = writes.iter().map(Owned::write).collect();
@@ -401,7 +414,7 @@ impl Session for OfSession {
     fn watch<'a>(&'a self, root: &'a str) -> Answer<'a, BoxStream<'static, WatchedEvent>> {
         let path = root.to_owned();
         let asked = self
-            .ask(format!("watch {path}"), move |session| async move { session.watch(&path).await.map(Opaque) }.boxed());
+            .ask(said(|| format!("watch {path}")), move |session| async move { session.watch(&path).await.map(Opaque) }.boxed());
         async move { asked.await.map(|Opaque(events)| self.late(events)) }.boxed()
     }
 }

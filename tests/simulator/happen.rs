@@ -1,6 +1,7 @@
 //! What each action of a plan does: to the stores as an application or a fault would, to machines and workers, to the network.
 
 use crate::network::{Store, Way};
+use crate::stores::Over;
 use crate::play::{Later, Play, everybody, open};
 use crate::truth::Author;
 use crate::what::{Action, Copied, Side, What};
@@ -131,6 +132,7 @@ impl Play {
             What::Operate { worker, pipeline, ref operation, polls } => {
                 self.operate(worker, pipeline, operation, polls);
             }
+            What::Store { ref fault, ms } => self.befall(fault, ms),
         }
     }
 
@@ -155,18 +157,21 @@ impl Play {
             Side::Zookeeper => {
                 let is_set = matches!(self.application.set(&path, &data, None).now_or_never(), Some(Ok(_)));
                 if !is_set {
-                    let mut above = 0;
-                    while let Some(at) = path.get(above + 1..).and_then(|rest| rest.find('/')) {
-                        above += 1 + at;
-                        let parent = path.get(..above).unwrap_or_default();
-                        let _ =
-                            self.application.create(parent, b"", CreateMode::Persistent, &everybody()).now_or_never();
-                    }
+                    self.make_ancestors(&path);
                     let _ = self.application.create(&path, &data, CreateMode::Persistent, &everybody()).now_or_never();
                 }
             }
         }
         self.look(Author::Application);
+    }
+
+    pub(crate) fn make_ancestors(&self, path: &str) {
+        let mut above = 0;
+        while let Some(at) = path.get(above + 1..).and_then(|rest| rest.find('/')) {
+            above += 1 + at;
+            let parent = path.get(..above).unwrap_or_default();
+            let _ = self.application.create(parent, b"", CreateMode::Persistent, &everybody()).now_or_never();
+        }
     }
 
     fn cut(&mut self, worker: usize, store: Store) {
@@ -216,5 +221,6 @@ impl Play {
         self.look(Author::Loss);
         self.make_roots();
         self.look(Author::Loss);
+        self.later(self.settings.session_timeout, Later::Over(Over::Forgotten));
     }
 }

@@ -92,12 +92,21 @@ struct State {
     weather: Weather,
     ways: BTreeMap<(ProcessId, Store), Way>,
     connections: u64,
+    /// Of each process at each store: what the server did last, of what has arrived.
+    arrived: BTreeMap<(ProcessId, Store), Arrived>,
+}
+
+/// An answer and an event, each the newest by when the server sent it, with its connection.
+#[derive(Default)]
+struct Arrived {
+    answer: (Duration, u64),
+    event: (Duration, u64),
 }
 
 impl Network {
     #[must_use]
     pub fn new(executor: Executor, truth: Truth, draws: Draws, weather: Weather) -> Network {
-        let state = Mutex::new(State { weather, ways: BTreeMap::new(), connections: 0 });
+        let state = Mutex::new(State { weather, ways: BTreeMap::new(), connections: 0, arrived: BTreeMap::new() });
         Network(Arc::new(Shared { executor, truth, draws: draws.named("network"), state }))
     }
 
@@ -140,10 +149,11 @@ impl Network {
     pub fn connection(&self, process: ProcessId, store: Store) -> Connection {
         let mut state = self.state();
         state.connections += 1;
-        let draws = self.0.draws.named(store.word()).with(process as u64).with(state.connections);
+        let number = state.connections;
+        let draws = self.0.draws.named(store.word()).with(process as u64).with(number);
         let factor = draws.log_uniform(0, 0.1, 10.0);
         let sent = Mutex::new(Sent { messages: 0, there: Duration::ZERO, back: Duration::ZERO });
-        Connection(Arc::new(Line { network: self.clone(), process, store, draws, factor, sent }))
+        Connection(Arc::new(Line { network: self.clone(), process, store, number, draws, factor, sent }))
     }
 }
 
@@ -155,6 +165,7 @@ struct Line {
     network: Network,
     process: ProcessId,
     store: Store,
+    number: u64,
     draws: Draws,
     factor: f64,
     sent: Mutex<Sent>,
@@ -222,6 +233,26 @@ impl Connection {
     #[must_use]
     pub fn back(&self) -> Duration {
         self.slot(|sent| &mut sent.back).1
+    }
+
+    /// An answer, or an event, that the server sent at this moment has arrived: counts where another connection was faster.
+    pub fn arrived(&self, is_event: bool, sent: Duration) {
+        let mut state = self.0.network.state();
+        let arrived = state.arrived.entry((self.0.process, self.0.store)).or_default();
+        let other = if is_event { arrived.answer } else { arrived.event };
+        let newest = if is_event { &mut arrived.event } else { &mut arrived.answer };
+        if sent >= newest.0 {
+            *newest = (sent, self.0.number);
+        }
+        drop(state);
+        if sent < other.0 && self.0.number != other.1 {
+            self.network().executor().mark(match (self.0.store, is_event) {
+                (Store::Zookeeper, true) => "zookeeper: an event behind a later answer",
+                (Store::Zookeeper, false) => "zookeeper: an answer behind a later event",
+                (Store::Redis, true) => "redis: an event behind a later answer",
+                (Store::Redis, false) => "redis: an answer behind a later event",
+            });
+        }
     }
 
     /// Something was drawn for this connection, the n-th time.

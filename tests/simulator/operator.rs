@@ -65,6 +65,7 @@ impl Operation {
 impl Play {
     /// Runs a command line on a machine.
     pub(crate) fn operate(&mut self, machine: usize, pipeline: usize, operation: &Operation, polls: Option<u64>) {
+        self.rights.has_dropped |= *operation == Operation::Drop;
         let process = self.machines[machine].start_process(&self.executor);
         self.truth.is_command(process);
         let network = self.network_of(process);

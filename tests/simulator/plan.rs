@@ -20,7 +20,7 @@ impl Plan {
     #[must_use]
     pub fn of(seed: u64) -> Plan {
         let draws = Draws::of(seed).named("plan");
-        let settings = Settings::draw(seed, draws.named("settings"));
+        let mut settings = Settings::draw(seed, draws.named("settings"));
         let mut actions = Vec::new();
         let begin = Duration::from_secs(2);
         load(draws.named("load"), &settings, begin, &mut actions);
@@ -31,7 +31,7 @@ impl Plan {
             let of = faults.with(number as u64);
             let is_on = match single {
                 Some(single) => single == kind,
-                None => of.happens(0, 0.4),
+                None => of.happens(0, kind.chance()),
             };
             if calm || !is_on || !kind.is_possible(&settings) {
                 continue;
@@ -47,6 +47,9 @@ impl Plan {
                 }
                 actions.push(Action { at, what: kind.one(each, &settings) });
             }
+        }
+        if actions.iter().any(|action| action.what.takes_rights()) {
+            settings.compare_every(Duration::from_secs(faults.named("reconcile").one(0, &[5, 10, 20])));
         }
         actions.sort_by_key(|action| action.at);
         Plan { settings, actions }

@@ -3,22 +3,24 @@
 use crate::draws::Draws;
 use crate::ensemble::Ensembles;
 use crate::executor::{self, Executor, Paused, ProcessId};
-use crate::judge::{self, Rest};
-use crate::machine::{Machine, Worker};
-use crate::network::{Network, Store, Way, Weather};
+use crate::judge;
+use crate::machine::Machine;
+use crate::network::{Network, Store, Way};
 use crate::operator::Running;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::published;
+use crate::rights::Rights;
 use crate::server::Servers;
-use crate::settings::{Settings, name_of};
+use crate::settings::Settings;
+use crate::stores::Over;
 use crate::streams;
 use crate::truth::{Author, Pair, Truth};
-use crate::what::Operation;
+use crate::znodes::Ephemerals;
 use futures::FutureExt as _;
 use keepstep::assembly;
-use keepstep::pipeline::control::{Handle as _, PipelineState, PipelineStatus, RouteState};
-use keepstep::pipeline::{Ended, Pipeline};
+use keepstep::pipeline::Ended;
+use keepstep::store::Password;
 use keepstep::store::zookeeper::session::{Access, Acl, AuthId, CreateMode, Ensemble as _, Permission, Session};
 use keepstep_doubles::disk::{Image, VolatileDisk};
 use keepstep_doubles::redis::line::Double;
@@ -63,6 +65,7 @@ pub(crate) enum Later {
     EndFormer(ProcessId, bool),
     Space(usize),
     CatchUp(usize),
+    Over(Over),
 }
 
 pub(crate) struct Play {
@@ -89,6 +92,8 @@ pub(crate) struct Play {
     /// Command lines that run, and the exit code and the output of each that has ended.
     pub(crate) commands: Vec<Running>,
     pub(crate) printed: BTreeMap<ProcessId, (u8, Vec<u8>)>,
+    pub(crate) rights: Rights,
+    pub(crate) ephemerals: Ephemerals,
     /// Workers that were refused one after the other, the newest, since the Redis is another one.
     pub(crate) refused: usize,
 }
@@ -157,8 +162,13 @@ impl Play {
             is_healed: false,
             commands: Vec::new(),
             printed: BTreeMap::new(),
+            rights: Rights::default(),
+            ephemerals: Ephemerals::default(),
             refused: 0,
         };
+        // The workers are the default user, who may lose a right.
+        play.redis.words("ACL SETUSER operator on nopass allkeys allchannels +@all");
+        play.redis.log_in("operator");
         if (0..play.settings.routes.len()).any(|route| play.settings.is_published(route)) {
             play.truth.subscribe();
         }
@@ -305,6 +315,7 @@ impl Play {
             }
             Later::EndFormer(process, is_killed) => self.end_former(process, is_killed),
             Later::CatchUp(server) => self.ensemble.lag(server, Lag::None),
+            Later::Over(what) => self.is_over(what),
             Later::Space(machine) => self.machines[machine].disk.set_space(None),
         }
     }
@@ -314,6 +325,8 @@ impl Play {
         if store == Store::Zookeeper {
             for opened in self.ensembles.sessions_of(process) {
                 self.ensemble.cut_off(opened.session, false);
+                // What waited for a connection is done now.
+                self.truth.look(Author::Worker(process), self.executor.now());
             }
         }
     }
@@ -368,176 +381,6 @@ impl Play {
         self.truth.look(by, self.executor.now());
     }
 
-    fn heal(&mut self) {
-        self.is_healed = true;
-        let calm = Weather { scale: self.settings.weather.scale.min(1.0), ..Weather::CALM };
-        self.network.set_weather(calm);
-        (0..self.settings.servers).for_each(|server| self.ensemble.lag(server, Lag::None));
-        for number in 0..self.machines.len() {
-            self.machines[number].disk.set_space(None);
-            let processes: Vec<ProcessId> = self.machines[number].workers().map(|worker| worker.process).collect();
-            for process in processes {
-                self.executor.freeze(process, false);
-                Store::BOTH.into_iter().for_each(|store| self.open_way(process, store));
-            }
-        }
-        // An operator sees that nobody runs a pipeline.
-        for pipeline in 0..self.settings.pipelines() {
-            if !self.machines.iter().any(|machine| machine.runs.contains(&pipeline)) {
-                let machine = pipeline % self.machines.len();
-                let runs = [self.machines[machine].runs.clone(), vec![pipeline]].concat();
-                self.run_others(machine, runs);
-            }
-        }
-        let starts: Vec<(Duration, u64)> = self
-            .later
-            .iter()
-            .filter(|(_, later)| matches!(later, Later::Start(_) | Later::EndFormer(..)))
-            .map(|(at, _)| *at)
-            .collect();
-        for at in starts {
-            if let Some(start) = self.later.remove(&at) {
-                self.later(Duration::from_millis(10), start);
-            }
-        }
-        self.tell("all faults are over".to_owned());
-    }
-
-    /// All is healed: both sides become equal, and then nothing more is written.
-    fn rest(&mut self) {
-        self.heal();
-        let begun = self.executor.now();
-        while !self.commands.is_empty() {
-            if self.executor.now() > begun + COMMAND_MAX {
-                let names: Vec<&str> = self.commands.iter().map(|command| command.name).collect();
-                self.wrong.push(format!("{names:?} did not end within {COMMAND_MAX:?} without a fault"));
-                return;
-            }
-            if !self.until(self.executor.now() + LOOK) {
-                return;
-            }
-        }
-        let healed = self.executor.now();
-        // An owner that was just killed is waited for as long as its session lives.
-        let limit = self.settings.patience + self.settings.session_timeout * 2;
-        let mut since = None;
-        while self.executor.now() < healed + limit {
-            self.steer();
-            if !self.until(self.executor.now() + LOOK) {
-                return;
-            }
-            let quarantined = self.quarantined();
-            // What may differ may also be about to be settled.
-            let may_differ = self.executor.now() + Duration::from_secs(15) >= healed + limit;
-            let is_at_rest = self.commands.is_empty()
-                && self.is_settled()
-                && !self.truth.has_expiry()
-                && self.truth.is_all(|pair| match judge::rest(pair, &self.settings) {
-                    Rest::Equal => true,
-                    Rest::Excused(_) => may_differ,
-                    Rest::Wrong(_) => may_differ && quarantined.contains_key(&pair.key),
-                });
-            since = is_at_rest.then(|| since.unwrap_or_else(|| self.executor.now()));
-            if since.is_some_and(|since: Duration| self.executor.now() >= since + Duration::from_secs(2)) {
-                self.mark("rest");
-                for pair in self.truth.pairs() {
-                    if let Rest::Excused(why) = judge::rest(&pair, &self.settings) {
-                        self.mark(&format!("excused: {why}"));
-                    }
-                }
-                quarantined.values().for_each(|reason| self.mark(&format!("excused: quarantined, {reason}")));
-                break;
-            }
-        }
-        let states = self.truth.states();
-        if since.is_none() && self.refused >= self.machines.len() * 3 {
-            // Databases that were swapped while both got their identity: which is the pipeline's only an operator knows.
-            self.mark("excused: refused, for the Redis is another one");
-            return;
-        }
-        if since.is_none() {
-            for pair in self.truth.pairs() {
-                if let Rest::Wrong(why) = judge::rest(&pair, &self.settings) {
-                    self.wrong.push(why);
-                }
-            }
-            if self.wrong.is_empty() {
-                let statuses: Vec<String> = self.statuses();
-                self.wrong.push(format!("no rest {limit:?} after all faults were over: {}", statuses.join("; ")));
-            }
-            return;
-        }
-        if !self.until(self.executor.now() + Duration::from_secs(5)) {
-            return;
-        }
-        if self.truth.states() != states {
-            self.wrong.push("something was written after both sides were at rest".to_owned());
-        }
-        if self.draws.named("diff").happens(1, 0.3) {
-            self.judge_diff();
-        }
-    }
-
-    /// Each pipeline of each worker.
-    fn running(&self) -> impl Iterator<Item = (&Worker, Arc<Pipeline>)> {
-        let workers = self.machines.iter().flat_map(Machine::workers);
-        workers.flat_map(|worker| worker.pipelines().into_iter().map(move |pipeline| (worker, pipeline)))
-    }
-
-    /// By key.
-    fn quarantined(&self) -> BTreeMap<Vec<u8>, String> {
-        let owners = self.running().filter(|(_, pipeline)| pipeline.status().state == PipelineState::Live);
-        let rows = owners.flat_map(|(_, pipeline)| pipeline.quarantine());
-        rows.filter_map(|row| row.redis.map(|key| (key, row.reason))).collect()
-    }
-
-    fn statuses(&self) -> Vec<String> {
-        let of = |(worker, pipeline): (&Worker, Arc<Pipeline>)| {
-            let status = pipeline.status();
-            let pending: u64 = status.routes.iter().map(|route| route.pending).sum();
-            let (process, name, state, note) = (worker.process, &status.pipeline, status.state, &status.note);
-            format!("process {process}, {name}: {state:?} {note} {pending} pending")
-        };
-        self.running().map(of).collect()
-    }
-
-    /// What an operator does who sees deletes waiting, or a pause.
-    fn steer(&mut self) {
-        let mut asked = Vec::new();
-        for machine in &self.machines {
-            for status in machine.workers().flat_map(Worker::statuses) {
-                let is_in = |state: RouteState| status.routes.iter().any(|route| route.state == state);
-                let pipeline = (0..self.settings.pipelines()).find(|pipeline| name_of(*pipeline) == status.pipeline);
-                let Some(pipeline) = pipeline else { continue };
-                if is_in(RouteState::AwaitingApproval) {
-                    self.mark("owner: awaiting approval");
-                    asked.push((machine.number, pipeline, Operation::Approve));
-                }
-                if is_in(RouteState::Paused) {
-                    self.mark("owner: paused");
-                    asked.push((machine.number, pipeline, Operation::Resume));
-                }
-            }
-        }
-        for (machine, pipeline, operation) in asked {
-            let of = (machine, pipeline, operation.name());
-            if !self.commands.iter().any(|command| (command.machine, command.pipeline, command.name) == of) {
-                self.operate(machine, pipeline, &operation, None);
-            }
-        }
-    }
-
-    /// Whether for each pipeline one worker says that all flows and nothing waits.
-    fn is_settled(&self) -> bool {
-        let statuses: Vec<PipelineStatus> = self.running().map(|(_, pipeline)| pipeline.status()).collect();
-        let is_settled = |status: &PipelineStatus| {
-            status.state == PipelineState::Live && status.ready && status.routes.iter().all(|route| route.pending == 0)
-        };
-        (0..self.settings.pipelines())
-            .map(name_of)
-            .all(|name| statuses.iter().any(|status| status.pipeline == name && is_settled(status)))
-    }
-
     fn outcome(mut self) -> Outcome {
         let simulated = self.executor.now();
         let pairs = self.truth.pairs();
@@ -574,7 +417,8 @@ impl Play {
 
 /// An application's session, which is with the double itself.
 pub(crate) fn open(ensemble: &DoubleEnsemble) -> Arc<dyn Session> {
-    let access = Access { connect: "double:2181".to_owned(), session_timeout: Duration::from_secs(3600), digest: None };
+    let application = Password::new("app:app".to_owned(), || Ok("app:app".to_owned()));
+    let access = Access { connect: "double:2181".to_owned(), session_timeout: Duration::from_secs(3600), digest: Some(application) };
     let opened = ensemble.open(&access).now_or_never().and_then(Result::ok);
     opened.expect("a double opens a session at once")
 }

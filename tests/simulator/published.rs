@@ -38,7 +38,7 @@ impl Subscriber {
         let sent = server.with(|server| {
             let open = self.connection.filter(|connection| server.is_connected(*connection));
             let connection = open.unwrap_or_else(|| {
-                let connection = server.connect(0, None).unwrap_or_default();
+                let connection = server.connect(0, Some(("operator", None))).unwrap_or_default();
                 server.command(connection, &[b"PSUBSCRIBE".to_vec(), b"changes*".to_vec()]);
                 connection
             });

@@ -1,7 +1,8 @@
 //! The way of one process to the Redis: the double's connections, with commands and answers that take their time.
 
-use crate::executor::{NETWORK, ProcessId};
+use crate::executor::{Executor, NETWORK, ProcessId};
 use crate::network::{Connection, Fate, Network, Store, Way};
+use crate::stores::{mark_of, refused_for_the_moment};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use keepstep::env;
@@ -97,7 +98,7 @@ struct OfProcess {
     process: ProcessId,
 }
 
-/// What comes back on a connection, in its order.
+/// What comes back on a connection, in its order; beside it when it was sent, and when it arrives.
 enum Back {
     Push(PushInfo),
     Answer(oneshot::Sender<Result<Value, RedisError>>, Result<Value, RedisError>),
@@ -109,7 +110,7 @@ struct Link {
     connection: Connection,
     /// `None`: it was cut.
     inner: Mutex<Option<Arc<dyn Line>>>,
-    back: mpsc::UnboundedSender<(Duration, Back)>,
+    back: mpsc::UnboundedSender<(Duration, Duration, Back)>,
 }
 
 impl Link {
@@ -120,12 +121,14 @@ impl Link {
     fn cut(&self) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
         if inner.is_some() {
-            let _ = self.back.send((self.connection.network().executor().now(), Back::End));
+            let now = self.connection.network().executor().now();
+            let _ = self.back.send((now, now, Back::End));
         }
     }
 
     fn answer(&self, answer: oneshot::Sender<Result<Value, RedisError>>, answered: Result<Value, RedisError>) {
-        let _ = self.back.send((self.connection.back(), Back::Answer(answer, answered)));
+        let now = self.connection.network().executor().now();
+        let _ = self.back.send((now, self.connection.back(), Back::Answer(answer, answered)));
     }
 
     /// Sends a command now.
@@ -150,10 +153,11 @@ impl Link {
             let fault = match fate {
                 Fate::LosesRequest => Some(Fault::LoseCommand),
                 Fate::LosesAnswer => Some(Fault::LoseAnswer),
-                Fate::Refused if name == "EVALSHA" => {
-                    Some(Fault::Error("BUSY Redis is busy running a script.".to_owned()))
+                Fate::Refused => {
+                    let draws = link.connection.draws().with(at.as_nanos() as u64);
+                    refused_for_the_moment(&name, draws).map(|text| Fault::Error(text.to_owned()))
                 }
-                Fate::Refused | Fate::Arrives => None,
+                Fate::Arrives => None,
             };
             let is_faulty = fault.is_some();
             if let Some(fault) = fault {
@@ -184,10 +188,31 @@ impl Link {
                 Some(done) => done,
                 None => asked.await,
             };
+            mark_errors(&executor, &done);
             tracing::trace!(process, "redis -> {}", text_of(&done));
             link.answer(answer, done);
         });
         answered
+    }
+}
+
+/// Counts the errors that a command, or a script for one of its keys, was answered.
+fn mark_errors(executor: &Executor, answered: &Result<Value, RedisError>) {
+    match answered {
+        Err(error) => error.code().and_then(mark_of).into_iter().for_each(|mark| executor.mark(mark)),
+        Ok(Value::Array(items)) => {
+            for item in items {
+                let text = match item {
+                    Value::BulkString(text) => text.as_slice(),
+                    Value::SimpleString(text) => text.as_bytes(),
+                    _ => continue,
+                };
+                let code = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+                let mark = std::str::from_utf8(code).ok().and_then(mark_of);
+                mark.into_iter().for_each(|mark| executor.mark(mark));
+            }
+        }
+        Ok(_) => {}
     }
 }
 
@@ -239,17 +264,20 @@ impl Dial for OfProcess {
             let (back, mut received) = mpsc::unbounded_channel();
             let (pushed, pushing) = (back.clone(), connection.clone());
             let push = Box::new(move |info: PushInfo| {
-                let _ = pushed.send((pushing.back(), Back::Push(info)));
+                let _ = pushed.send((pushing.network().executor().now(), pushing.back(), Back::Push(info)));
             });
             let inner = servers.double.open(access, Some(push)).await?;
             let link = Arc::new(Link { servers: servers.clone(), connection, inner: Mutex::new(Some(inner)), back });
             servers.note(self.process, &link);
-            let hands_on = executor.clone();
+            let (hands_on, arriving) = (executor.clone(), link.connection.clone());
             // A task of the process: while it is frozen, nothing is handed on.
             executor.spawn_on(self.process, async move {
                 let mut has_ended = false;
-                while let Some((at, back)) = received.recv().await {
+                while let Some((sent, at, back)) = received.recv().await {
                     hands_on.sleep_until(at).await;
+                    if !matches!(back, Back::End) {
+                        arriving.arrived(matches!(back, Back::Push(_)), sent);
+                    }
                     match back {
                         Back::Push(info) => {
                             has_ended |= info.kind == PushKind::Disconnection;

@@ -175,6 +175,14 @@ impl Settings {
         }
     }
 
+    /// Compares everything at least so often.
+    pub(crate) fn compare_every(&mut self, interval: Duration) {
+        if interval < self.reconcile {
+            self.reconcile = interval;
+            self.patience = interval + Duration::from_secs(35);
+        }
+    }
+
     /// The file of a pipeline.
     #[must_use]
     pub fn file(&self, pipeline: usize) -> String {

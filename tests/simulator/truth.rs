@@ -50,7 +50,12 @@ pub struct State {
     pub value: Option<Vec<u8>>,
     /// Of a znode that is there: czxid and dataVersion.
     pub znode: Option<(i64, i32)>,
+    /// An ephemeral znode: whatever its key is given by others is reverted.
+    pub is_ephemeral: bool,
 }
+
+/// czxid, mzxid, dataVersion and ephemeral owner; `None`: nothing is there.
+type Stamp = Option<(i64, i64, i32, i64)>;
 
 /// One pair.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ pub struct Pair {
     pub redis: Vec<State>,
     /// When the key expires, milliseconds since the epoch.
     expires_ms: Option<i64>,
+    /// Of the znode, as last seen.
+    stamp: Stamp,
     /// When ZooKeeper, and when Redis, last lost data, whichever.
     pub lost_at: [Duration; 2],
 }
@@ -72,7 +79,7 @@ pub struct Pair {
 impl Pair {
     #[must_use]
     pub fn new(path: String, key: Vec<u8>, route: usize, pipeline: usize) -> Pair {
-        let nothing = || vec![State { at: Duration::ZERO, by: Author::Application, value: None, znode: None }];
+        let nothing = || vec![State { at: Duration::ZERO, by: Author::Application, value: None, znode: None, is_ephemeral: false }];
         Pair {
             path,
             key,
@@ -81,6 +88,7 @@ impl Pair {
             zookeeper: nothing(),
             redis: nothing(),
             expires_ms: None,
+            stamp: None,
             lost_at: [Duration::ZERO; 2],
         }
     }
@@ -114,6 +122,8 @@ struct Known {
     transactions: usize,
     zxid: i64,
     changes: u64,
+    /// The next look is at every value, whether it seems to have changed or not.
+    is_forgotten: bool,
     next_expiry_ms: Option<i64>,
     commands: BTreeSet<ProcessId>,
     /// Of each pipeline.
@@ -134,6 +144,7 @@ impl Truth {
             transactions: 0,
             zxid: 0,
             changes: u64::MAX,
+            is_forgotten: true,
             next_expiry_ms: None,
             commands: BTreeSet::new(),
             subscriber: None,
@@ -211,27 +222,39 @@ impl Truth {
                     false => self.0.executor.mark("pipelines: several workers own them"),
                 }
             }
-            for (number, pair) in known.pairs.iter_mut().enumerate() {
-                let is_new = self.0.ensemble.look(|ensemble| {
-                    let data =
-                        ensemble.tree().get(&pair.path).map(|znode| &*znode.data).filter(|data| !data.is_empty());
-                    (data != newest(&pair.zookeeper).map(Vec::as_slice)).then(|| data.map(<[u8]>::to_vec))
-                });
-                if let Some(value) = is_new {
-                    self.note(number, 0, value.as_deref(), by);
-                    if let (Author::Worker(process), Some(owner)) =
-                        (by, known.fences.get(pair.pipeline).and_then(|fence| fence.owner))
-                        && process != owner
-                    {
-                        let (at, path) = (at.as_secs_f64(), &pair.path);
-                        known.wrong.push(format!(
-                            "{at:.6} unfenced: process {process} wrote {path}, and {owner} is the owner"
-                        ));
+            let changed: Vec<(usize, Stamp, Option<Vec<u8>>)> = self.0.ensemble.look(|ensemble| {
+                let of = |(number, pair): (usize, &Pair)| {
+                    let znode = ensemble.tree().get(&pair.path);
+                    let stamp = znode.map(|znode| (znode.stamp.czxid, znode.stamp.mzxid, znode.stamp.version, znode.owner));
+                    if stamp == pair.stamp && !known.is_forgotten {
+                        return None;
                     }
-                    let stat = self.0.ensemble.stat(&pair.path);
-                    let znode = stat.map(|stat| (stat.czxid, stat.version));
-                    pair.zookeeper.push(State { at, by, value, znode });
+                    let data = znode.map(|znode| &*znode.data).filter(|data| !data.is_empty());
+                    let is_new = data != newest(&pair.zookeeper).map(Vec::as_slice);
+                    (is_new || stamp != pair.stamp).then(|| (number, stamp, data.map(<[u8]>::to_vec)))
+                };
+                known.pairs.iter().enumerate().filter_map(of).collect()
+            });
+            known.is_forgotten = false;
+            for (number, stamp, value) in changed {
+                let Some(pair) = known.pairs.get_mut(number) else { continue };
+                pair.stamp = stamp;
+                if value.as_ref() == newest(&pair.zookeeper) {
+                    continue;
                 }
+                self.note(number, 0, value.as_deref(), by);
+                let owner = known.fences.get(pair.pipeline).and_then(|fence| fence.owner);
+                if let (Author::Worker(process), Some(owner)) = (by, owner)
+                    && process != owner
+                {
+                    let (at, path) = (at.as_secs_f64(), &pair.path);
+                    known.wrong.push(format!(
+                        "{at:.6} unfenced: process {process} wrote {path}, and {owner} is the owner"
+                    ));
+                }
+                let znode = stamp.map(|(czxid, _, version, _)| (czxid, version));
+                let is_ephemeral = stamp.is_some_and(|(.., owner)| owner != 0);
+                pair.zookeeper.push(State { at, by, value, znode, is_ephemeral });
             }
         }
         if let Some(subscriber) = &mut known.subscriber {
@@ -243,24 +266,27 @@ impl Truth {
         let is_due = known.next_expiry_ms.is_some_and(|at| at < now_ms);
         if changes != known.changes || is_due {
             known.changes = changes;
-            for (number, pair) in known.pairs.iter_mut().enumerate() {
-                let (is_new, expires_ms) = self.0.server.look(|server| {
+            let seen: Vec<(Option<i64>, Option<Option<Vec<u8>>>)> = self.0.server.look(|server| {
+                let of = |pair: &Pair| {
                     let entry = server.peek(0, &pair.key);
                     let entry = entry.filter(|entry| entry.expires_ms.is_none_or(|at| server.now_ms <= at));
                     let value = entry.and_then(|entry| match &entry.kind {
                         Kind::Text(text) => Some(text),
                         _ => None,
                     });
-                    let is_new = (value != newest(&pair.redis)).then(|| value.cloned());
-                    (is_new, entry.and_then(|entry| entry.expires_ms))
-                });
+                    let is_new = value != newest(&pair.redis);
+                    (entry.and_then(|entry| entry.expires_ms), is_new.then(|| value.cloned()))
+                };
+                known.pairs.iter().map(of).collect()
+            });
+            for ((number, pair), (expires_ms, is_new)) in known.pairs.iter_mut().enumerate().zip(seen) {
                 let was_due = pair.expires_ms.is_some_and(|at| at <= now_ms);
                 pair.expires_ms = expires_ms;
                 if let Some(value) = is_new {
                     // Whoever asks for a key whose time has come removes it.
                     let by = if value.is_none() && was_due && by != Author::Loss { Author::Expiry } else { by };
                     self.note(number, 1, value.as_deref(), by);
-                    pair.redis.push(State { at, by, value, znode: None });
+                    pair.redis.push(State { at, by, value, znode: None, is_ephemeral: false });
                 }
             }
             known.next_expiry_ms = known.pairs.iter().filter_map(|pair| pair.expires_ms).min();
@@ -270,7 +296,7 @@ impl Truth {
     /// The next look is at everything.
     pub fn forget(&self) {
         let mut known = self.known();
-        (known.transactions, known.changes) = (usize::MAX, u64::MAX);
+        (known.transactions, known.changes, known.is_forgotten) = (usize::MAX, u64::MAX, true);
     }
 
     /// This side has lost data, or may have.
@@ -311,6 +337,14 @@ impl Truth {
     #[must_use]
     pub fn is_all(&self, is_so: impl Fn(&Pair) -> bool) -> bool {
         self.known().pairs.iter().all(is_so)
+    }
+
+    /// How many states there were of the pairs of these keys.
+    #[must_use]
+    pub fn states_of(&self, is_meant: impl Fn(&[u8]) -> bool) -> usize {
+        let known = self.known();
+        let meant = known.pairs.iter().filter(|pair| is_meant(&pair.key));
+        meant.map(|pair| pair.zookeeper.len() + pair.redis.len()).sum()
     }
 
     /// How many states there were.

@@ -3,6 +3,7 @@
 use crate::draws::Draws;
 use crate::network::{Store, Way};
 use crate::settings::{Settings, some_of};
+use crate::stores::Fault;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -135,6 +136,12 @@ pub enum What {
         operation: Operation,
         polls: Option<u64>,
     },
+    /// A fault of a store, which is over after so long.
+    Store {
+        #[serde(flatten)]
+        fault: Fault,
+        ms: u64,
+    },
 }
 
 /// What an operator does.
@@ -161,6 +168,15 @@ pub enum Operation {
         which: u64,
     },
     Diff,
+}
+
+impl What {
+    /// Whether it takes a right. Nobody is told when one is given back, so a comparison has to find that.
+    pub(crate) fn takes_rights(&self) -> bool {
+        use Fault::{TakesCommand, TakesKey, TakesParent, TakesZnode};
+        let What::Store { fault, .. } = self else { return false };
+        matches!(fault, TakesCommand { .. } | TakesKey { .. } | TakesParent { .. } | TakesZnode { .. })
+    }
 }
 
 /// What a store has after a restart.
@@ -206,10 +222,20 @@ pub(crate) enum Kind {
     Operations,
     Files,
     Twice,
+    /// A Redis refuses commands for a time.
+    Refusals,
+    Failovers,
+    /// A Redis forgets scripts, or is told not to notify.
+    Forgets,
+    /// The workers lose a right for a time.
+    Rights,
+    Leaders,
+    /// Ephemeral znodes, and long ACLs.
+    Znodes,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 23] = [
+    pub(crate) const ALL: [Kind; 29] = [
         Kind::Kills,
         Kind::Polls,
         Kind::DiskKills,
@@ -233,17 +259,29 @@ impl Kind {
         Kind::Operations,
         Kind::Files,
         Kind::Twice,
+        Kind::Refusals,
+        Kind::Failovers,
+        Kind::Forgets,
+        Kind::Rights,
+        Kind::Leaders,
+        Kind::Znodes,
     ];
+
+    /// How likely it is that a seed has it.
+    pub(crate) fn chance(self) -> f64 {
+        if self == Kind::Rights { 0.2 } else { 0.4 }
+    }
 
     /// How often a minute, at least and at most.
     pub(crate) fn rate(self) -> (f64, f64) {
         match self {
             Kind::Kills | Kind::Polls | Kind::DiskKills => (0.5, 6.0),
             Kind::Cuts | Kind::Expiries | Kind::Commands | Kind::Operations => (0.5, 6.0),
-            Kind::Refused | Kind::Silent | Kind::Lags => (0.5, 4.0),
+            Kind::Refused | Kind::Silent | Kind::Lags | Kind::Refusals | Kind::Forgets => (0.5, 4.0),
             Kind::Ensembles => (0.3, 1.0),
             Kind::Twice => (0.3, 3.0),
             Kind::Files => (0.5, 4.0),
+            Kind::Rights | Kind::Znodes => (1.0, 6.0),
             _ => (0.3, 2.0),
         }
     }
@@ -317,6 +355,12 @@ impl Kind {
                 let polls = draws.happens(9, 0.3).then(|| draws.log_uniform(10, 1.0, 300.0) as u64);
                 What::Operate { worker, pipeline, operation, polls }
             }
+            Kind::Refusals => What::Store { fault: Fault::refusal(draws), ms },
+            Kind::Failovers => What::Store { fault: Fault::FailsOver, ms },
+            Kind::Forgets => What::Store { fault: Fault::forgets(draws), ms },
+            Kind::Rights => What::Store { fault: Fault::taking(draws, settings), ms },
+            Kind::Leaders => What::Store { fault: Fault::ChangesLeader, ms },
+            Kind::Znodes => What::Store { fault: Fault::of_znode(draws, settings), ms },
         }
     }
 }

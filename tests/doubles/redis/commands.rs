@@ -265,13 +265,14 @@ impl Server {
         let mut text = format!(
             "# Server\r\n{}run_id:{}\r\n\r\n# Persistence\r\nloading:{}\r\n\r\n\
              # Stats\r\nexpired_keys:{}\r\nevicted_keys:{}\r\n\r\n# Replication\r\nrole:{role}\r\nmaster_replid:{}\r\n\
-             master_repl_offset:{}\r\n\r\n# Commandstats\r\n",
+             master_replid2:{}\r\nmaster_repl_offset:{}\r\n\r\n# Commandstats\r\n",
             self.version.info(),
             self.run_id(),
             u8::from(self.is_loading),
             self.expired,
             self.evicted,
             self.replication_id(),
+            self.former_replication_id(),
             self.offset,
         );
         if self.is_reset {

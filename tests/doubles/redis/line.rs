@@ -45,6 +45,8 @@ struct World {
     links: Vec<Link>,
     /// The connection of [`Double::run`].
     client: Option<usize>,
+    /// Its user, where that is not the default one.
+    user: Option<String>,
     plans: Vec<Plan>,
     is_refusing: bool,
     dialled: usize,
@@ -119,13 +121,22 @@ impl Double {
         self.world().ran.iter().filter(|ran| *ran == name).count()
     }
 
+    /// From here on [`Double::run`] is this user, who needs no password.
+    pub fn log_in(&self, user: &str) {
+        let mut world = self.world();
+        (world.user, world.client) = (Some(user.to_owned()), None);
+    }
+
     /// A client of its own runs one command, as words; the answer as the server gives it.
     pub fn run(&self, words: &[&[u8]]) -> Reply {
         let mut world = self.world();
         let connection = match world.client.filter(|client| world.server.is_connected(*client)) {
             Some(client) => client,
             // Only a login can be refused.
-            None => world.server.connect(0, None).unwrap_or_default(),
+            None => {
+                let login = world.user.clone();
+                world.server.connect(0, login.as_deref().map(|user| (user, None))).unwrap_or_default()
+            }
         };
         world.client = Some(connection);
         world.server.command(connection, &words.iter().map(|word| word.to_vec()).collect::<Vec<_>>());

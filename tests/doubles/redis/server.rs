@@ -87,6 +87,8 @@ pub struct Server {
     pub(super) users: Vec<User>,
     run: u64,
     replication: u64,
+    /// Of the primary that this one was a replica of.
+    former_replication: Option<u64>,
     pub(super) role: Role,
     /// Reads its data from disk, and answers nothing else meanwhile.
     pub is_loading: bool,
@@ -125,6 +127,7 @@ impl Default for Server {
             users: vec![User::of_all("default")],
             run: 1,
             replication: 1,
+            former_replication: None,
             role: Role::Primary,
             is_loading: false,
             is_busy: false,
@@ -138,6 +141,10 @@ impl Default for Server {
             kindness: None,
         }
     }
+}
+
+fn named_history(replication: u64) -> String {
+    format!("{:040x}", 0xabcd_0000 + replication)
 }
 
 impl Server {
@@ -238,6 +245,17 @@ impl Server {
         self.settings.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value)
     }
 
+    /// An operator changes a setting, as `CONFIG SET` does.
+    pub fn configure(&mut self, name: &str, value: &str) {
+        if let Some((_, own)) = self.settings.iter_mut().find(|(own, _)| own == name) {
+            value.clone_into(own);
+        }
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// Whether it is at its memory limit. A replica leaves that to its primary.
     pub fn is_full(&self) -> bool {
         let limit: u64 = self.setting("maxmemory").parse().unwrap_or(0);
@@ -260,7 +278,12 @@ impl Server {
     }
 
     pub fn replication_id(&self) -> String {
-        format!("{:040x}", 0xabcd_0000 + self.replication)
+        named_history(self.replication)
+    }
+
+    /// The name of the history before the last promotion; zeros where there was none.
+    pub fn former_replication_id(&self) -> String {
+        self.former_replication.map_or_else(|| "0".repeat(40), named_history)
     }
 
     /// A key whose time has come is removed: at a command that asks for it, or whenever the server gets to it.
@@ -305,14 +328,24 @@ impl Server {
         self.scripts.clear();
         self.run += 1;
         self.replication += 1;
+        self.former_replication = None;
         self.role = Role::Primary;
         (self.expired, self.evicted, self.is_reset, self.offset) = (0, 0, false, 0);
         (self.is_loading, self.is_busy, self.is_unsaved) = (false, false, false);
     }
 
+    /// A replica that had this copy takes the place of the primary, behind the same address: it has its own run, its own statistics and
+    /// no script, and its history goes on from that of the primary under another name.
+    pub fn fail_over(&mut self, to: Copy) {
+        let (replication, offset) = (self.replication, self.offset);
+        self.restart(Some(to));
+        (self.former_replication, self.offset) = (Some(replication), offset);
+    }
+
     /// Becomes a replica, or a primary again, without a restart. Connections stay.
     pub fn set_role(&mut self, role: Role) {
         if self.role == Role::Replica && role == Role::Primary {
+            self.former_replication = Some(self.replication);
             self.replication += 1;
         }
         self.role = role;

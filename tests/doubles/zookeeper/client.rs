@@ -419,6 +419,27 @@ impl DoubleEnsemble {
         world.settle();
     }
 
+    /// Where its client is without a connection: it gives the session up, and the ensemble ends it.
+    pub fn give_up_stranded(&self, session: i64) {
+        let mut world = self.world();
+        let stranded = |client: &&mut Client| client.session == session && client.connection.is_none();
+        let stranded: Vec<&mut Client> = world.clients.values_mut().filter(stranded).collect();
+        let is_stranded = !stranded.is_empty();
+        stranded.into_iter().for_each(|client| client.turn(SessionState::Expired));
+        if is_stranded {
+            world.ensemble.expire(session, unix_ms());
+        }
+        world.settle();
+    }
+
+    /// Sessions that no client has, as in a copy from before they were closed, end.
+    pub fn expire_forgotten(&self) {
+        let mut world = self.world();
+        let known: BTreeSet<i64> = world.clients.values().map(|client| client.session).collect();
+        world.ensemble.expire_but(&known, unix_ms());
+        world.settle();
+    }
+
     /// The sessions of all clients.
     #[must_use]
     pub fn sessions(&self) -> Vec<i64> {

@@ -115,6 +115,8 @@ pub struct Ensemble {
     next_connection: u64,
     /// For a double that is too kind: the watches of the last connection of a session.
     kept_watches: BTreeMap<i64, BTreeMap<String, Watches>>,
+    /// Answers that a right was missing.
+    denied: u64,
 }
 
 impl Ensemble {
@@ -133,6 +135,7 @@ impl Ensemble {
             connections: BTreeMap::new(),
             next_connection: 1,
             kept_watches: BTreeMap::new(),
+            denied: 0,
         }
     }
 
@@ -152,6 +155,12 @@ impl Ensemble {
     #[must_use]
     pub fn zxid(&self) -> i64 {
         self.log.last().map_or(self.base_zxid, |last| last.zxid)
+    }
+
+    /// How often somebody was told that a right is missing.
+    #[must_use]
+    pub fn denied(&self) -> u64 {
+        self.denied
     }
 
     /// How many transactions the log has.
@@ -354,6 +363,12 @@ impl Ensemble {
         }
     }
 
+    /// The leader ends all sessions but these.
+    pub fn expire_but(&mut self, known: &BTreeSet<i64>, now_ms: i64) {
+        let forgotten: Vec<i64> = self.sessions.difference(known).copied().collect();
+        forgotten.into_iter().for_each(|session| self.end(session, now_ms));
+    }
+
     fn end(&mut self, session: i64, now_ms: i64) {
         self.sessions.remove(&session);
         let zxid = self.zxid() + 1;
@@ -465,6 +480,7 @@ impl Ensemble {
                     break;
                 }
             };
+            self.denied += u64::from(reply.is_denied());
             connection.out.push_back(Output::Reply { zxid, reply });
         }
         self.connections.insert(id, connection);

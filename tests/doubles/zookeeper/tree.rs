@@ -96,6 +96,11 @@ impl Tree {
         self.znodes.get(path)
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Znode)> {
+        self.znodes.iter().map(|(path, znode)| (path.as_str(), znode))
+    }
+
     /// How many children it has.
     #[must_use]
     pub fn child_count(&self, path: &str) -> usize {

@@ -93,6 +93,18 @@ pub enum Reply {
     RefusedAt(usize, Refusal),
 }
 
+impl Reply {
+    /// Whether a right is missing, to some of it at least.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Reply::Refused(refusal) | Reply::RefusedAt(_, refusal) => *refusal == Refusal::NoAuth,
+            Reply::Found(found) => found.iter().any(Reply::is_denied),
+            _ => false,
+        }
+    }
+}
+
 /// What comes to a client, in the order in which its connection carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
