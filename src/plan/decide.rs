@@ -181,7 +181,11 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     let ways = match policy.flow {
         Flow::Capture(side) => return Action::Record(side),
         flow if is_ephemeral && !flow.leads_to(Side::Redis) => {
-            let key_exists = matches!(seen.key, Key::Present { .. });
+            let key_exists = match seen.key {
+                Key::Present { .. } => true,
+                Key::AsBase => seen.base.is_some_and(|base| base.redis.is_some()),
+                Key::Absent(_) => false,
+            };
             return if key_exists { Action::NotOurs } else { Action::Nothing };
         }
         _ if is_ephemeral => Ways::From(Side::Zookeeper),

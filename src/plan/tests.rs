@@ -262,6 +262,10 @@ fn ephemerals_flow_only_out_of_zookeeper() {
     assert_eq!(plan(&skip, &observe(None, live, key(b"x"))), Action::Nothing);
     let up = policy(Flow::From(Side::Redis));
     assert_eq!(plan(&up, &observe(None, live, key(b"x"))), Action::NotOurs);
+    // The source has the key still, as far as its base says: it is not looked at where only the znode has changed.
+    assert_eq!(plan(&up, &observe(base(30, b"x"), live, Key::AsBase)), Action::NotOurs);
+    assert_eq!(plan(&up, &observe(base(30, b"x"), live, gone(Some(Removal::Deleted)))), Action::Nothing);
+    assert_eq!(plan(&up, &observe(None, live, Key::AsBase)), Action::Nothing);
 }
 
 #[test]
