@@ -8,6 +8,7 @@
 //! A loss that needs a comparison is told when that has ended and everything that it left to the rounds is settled. Evictions are
 //! told when no more come, or once a minute. One in which no pair of ours was lost is not told.
 
+use super::blockers::Cause;
 use super::pair::Loaded;
 use super::record::Recorder;
 use crate::change::{Change, Connector, Gap, GapState, Op, Pair, Side, Source, ValueKind};
@@ -51,8 +52,9 @@ impl Recorder {
             self.books.metrics.gaps.inc();
             self.books.counters.gaps.fetch_add(1, Ordering::Relaxed);
         }
-        if let Err(error) = self.doors.append(Arc::new(vec![change])).await {
-            self.not_recorded(&error);
+        match self.doors.append(Arc::new(vec![change])).await {
+            Ok(_) => self.books.health.unblock(Cause::Stream),
+            Err(error) => self.not_recorded(&error),
         }
     }
 
@@ -115,6 +117,8 @@ impl Recorder {
                 self.not_recorded(&error);
                 return;
             }
+            // Nothing else may be there to record that would show that the stream takes records again.
+            self.books.health.unblock(Cause::Stream);
             self.books.counters.losses.close(told);
             self.books.counters.lost.fetch_add(1, Ordering::Relaxed);
             self.books.metrics.losses(&store, told.cause).inc();
