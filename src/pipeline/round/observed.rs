@@ -4,6 +4,7 @@ use super::end::{Again, Delay, End, Reason};
 use super::facts::{Facts, Hindrance};
 use super::write::Write;
 use crate::change::{Digest, Side};
+use crate::failpoint::planted;
 use crate::pipeline::hint::News;
 use crate::plan::{
     Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Removal, Reported, Step, Task, Wait, Znode, agreed,
@@ -53,7 +54,9 @@ impl Observed {
             has_waited: self.news.waited,
             comparing: self.comparing,
             reported: if self.is_gone() { facts.reported(self.news) } else { Reported::default() },
-            guards_deletes: facts.guards_deletes() && !self.news.approved,
+            guards_deletes: facts.guards_deletes()
+                && !self.news.approved
+                && (self.comparing || !planted!("deletes that rounds find are not guarded")),
             key_named: self.news.key,
             hears_redis: facts.hears_redis(),
             path_id: facts.path_id(),

@@ -1,6 +1,7 @@
 //! Reads the answers to `INFO` and `CONFIG GET`: product, version, lineage, evictions,
 //! notifications.
 
+use crate::failpoint::planted;
 use crate::store::{FailureKind, StoreError};
 
 /// The parts of `INFO` that are asked for.
@@ -85,12 +86,14 @@ pub(super) struct Evidence {
 impl Evidence {
     /// Whether it is the data set that it was then, without a restart in between.
     pub(super) fn is_life_of(&self, then: &Evidence) -> bool {
-        self.incarnation.is_some() && self.incarnation == then.incarnation
+        let is_same = self.incarnation == then.incarnation || planted!("another data set is not noticed");
+        self.incarnation.is_some() && is_same
     }
 
     /// Whether nothing was lost since then: nothing was replaced, and nothing evicted.
     pub(super) fn proves_no_loss_since(&self, then: &Evidence) -> bool {
-        self.is_life_of(then) && self.evicted_keys.is_some() && self.evicted_keys == then.evicted_keys
+        let is_same = self.evicted_keys == then.evicted_keys || planted!("evictions are not noticed");
+        self.is_life_of(then) && self.evicted_keys.is_some() && is_same
     }
 }
 
