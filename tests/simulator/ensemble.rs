@@ -364,7 +364,9 @@ impl Session for OfSession {
 
     fn children<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<String>> {
         let path = path.to_owned();
-        self.ask(said(|| format!("children {path}")), move |session| async move { session.children(&path).await }.boxed())
+        self.ask(said(|| format!("children {path}")), move |session| {
+            async move { session.children(&path).await }.boxed()
+        })
     }
 
     fn acl<'a>(&'a self, path: &'a str) -> Answer<'a, Vec<Acl>> {
@@ -413,8 +415,9 @@ impl Session for OfSession {
 
     fn watch<'a>(&'a self, root: &'a str) -> Answer<'a, BoxStream<'static, WatchedEvent>> {
         let path = root.to_owned();
-        let asked = self
-            .ask(said(|| format!("watch {path}")), move |session| async move { session.watch(&path).await.map(Opaque) }.boxed());
+        let asked = self.ask(said(|| format!("watch {path}")), move |session| {
+            async move { session.watch(&path).await.map(Opaque) }.boxed()
+        });
         async move { asked.await.map(|Opaque(events)| self.late(events)) }.boxed()
     }
 }

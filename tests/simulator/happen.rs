@@ -1,8 +1,8 @@
 //! What each action of a plan does: to the stores as an application or a fault would, to machines and workers, to the network.
 
 use crate::network::{Store, Way};
-use crate::stores::Over;
 use crate::play::{Later, Play, everybody, open};
+use crate::stores::Over;
 use crate::truth::Author;
 use crate::what::{Action, Copied, Side, What};
 use futures::FutureExt as _;

@@ -112,7 +112,7 @@ impl Play {
             if let Some(Ended { code, error }) = done {
                 self.tell(format!("{} on machine {} ended with {code} {error}", command.name, command.machine));
                 self.mark(&format!("command: {} {}", command.name, if code == 0 { "done" } else { "refused" }));
-                self.printed.insert(command.process, (code, self.executor.printed(command.process)));
+                self.printed.insert(command.process, (Ended { code, error }, self.executor.printed(command.process)));
             }
             self.end_process(command.process);
         }
@@ -149,10 +149,15 @@ impl Play {
                 return;
             }
         }
-        let Some((code, printed)) = self.printed.get(&process) else {
+        let Some((Ended { code, error }, printed)) = self.printed.get(&process) else {
             self.wrong.push(format!("diff did not end within {COMMAND_MAX:?} of rest"));
             return;
         };
+        if error.contains("has other stores") {
+            // A live owner takes databases that were swapped while both got their identity; a command does not.
+            self.executor.mark("excused: diff refused, for the Redis is another one");
+            return;
+        }
         self.executor.mark("diff: judged");
         let told: BTreeSet<String> =
             rows(printed).iter().filter_map(|row| Some(row.get("pair")?.get("zk")?.as_str()?.to_owned())).collect();
@@ -164,7 +169,9 @@ impl Play {
             .map(|pair| pair.path)
             .collect();
         if told != truth || *code != u8::from(!truth.is_empty()) {
-            self.wrong.push(format!("diff lies: it ends with {code} and tells of {told:?}; what differs is {truth:?}"));
+            self.wrong.push(format!(
+                "diff lies: it ends with {code} {error} and tells of {told:?}; what differs is {truth:?}"
+            ));
         }
     }
 }

@@ -89,9 +89,9 @@ pub(crate) struct Play {
     pub(crate) wrong: Vec<String>,
     pub(crate) told: Vec<String>,
     pub(crate) is_healed: bool,
-    /// Command lines that run, and the exit code and the output of each that has ended.
+    /// Command lines that run, and the end and the output of each that has ended.
     pub(crate) commands: Vec<Running>,
-    pub(crate) printed: BTreeMap<ProcessId, (u8, Vec<u8>)>,
+    pub(crate) printed: BTreeMap<ProcessId, (keepstep::cli::Ended, Vec<u8>)>,
     pub(crate) rights: Rights,
     pub(crate) ephemerals: Ephemerals,
     /// Workers that were refused one after the other, the newest, since the Redis is another one.
@@ -418,7 +418,11 @@ impl Play {
 /// An application's session, which is with the double itself.
 pub(crate) fn open(ensemble: &DoubleEnsemble) -> Arc<dyn Session> {
     let application = Password::new("app:app".to_owned(), || Ok("app:app".to_owned()));
-    let access = Access { connect: "double:2181".to_owned(), session_timeout: Duration::from_secs(3600), digest: Some(application) };
+    let access = Access {
+        connect: "double:2181".to_owned(),
+        session_timeout: Duration::from_secs(3600),
+        digest: Some(application),
+    };
     let opened = ensemble.open(&access).now_or_never().and_then(Result::ok);
     opened.expect("a double opens a session at once")
 }

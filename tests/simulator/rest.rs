@@ -11,7 +11,7 @@ use crate::what::Operation;
 use keepstep::pipeline::Pipeline;
 use keepstep::pipeline::control::{Handle as _, PipelineState, PipelineStatus, RouteState};
 use keepstep_doubles::zookeeper::Lag;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +95,9 @@ impl Play {
             // Nobody can list what is below a znode that may not be read.
             let is_told = |pair: &Pair| {
                 let is_silent = self.rights.has_dropped && !quarantined.contains_key(&pair.key);
-                is_silent || is_denied(&pair.key) || unreadable.iter().any(|above| pair.path.starts_with(&format!("{above}/")))
+                is_silent
+                    || is_denied(&pair.key)
+                    || unreadable.iter().any(|above| pair.path.starts_with(&format!("{above}/")))
             };
             let is_at_rest = self.commands.is_empty()
                 && self.is_settled()
@@ -125,6 +127,17 @@ impl Play {
             self.mark("excused: refused, for the Redis is another one");
             return false;
         }
+        let refused = self.refused_pipelines();
+        if since.is_none() && !refused.is_empty() {
+            // A store lost its identity, and another pipeline, which did not remember it, gave it a new one first.
+            self.mark("excused: refused, for another pipeline gave the emptied store an identity");
+            for pair in self.truth.pairs().iter().filter(|pair| !refused.contains(&pair.pipeline)) {
+                if let Rest::Wrong(why) = judge::rest(pair, &self.settings) {
+                    self.wrong.push(why);
+                }
+            }
+            return false;
+        }
         if since.is_none() {
             for pair in self.truth.pairs() {
                 if let Rest::Wrong(why) = judge::rest(&pair, &self.settings) {
@@ -149,6 +162,17 @@ impl Play {
         true
     }
 
+    /// Of several pipelines those that wait since one of their stores has an identity which is not the one that they remember.
+    fn refused_pipelines(&self) -> BTreeSet<usize> {
+        let several = 0..if self.settings.pipelines() > 1 { self.settings.pipelines() } else { 0 };
+        let statuses: Vec<PipelineStatus> = self.running().map(|(_, pipeline)| pipeline.status()).collect();
+        let is_refused = |pipeline: &usize| {
+            let mut of = statuses.iter().filter(|status| status.pipeline == name_of(*pipeline));
+            of.any(|status| status.note.contains("has other stores"))
+        };
+        several.filter(is_refused).collect()
+    }
+
     /// Each pipeline of each worker.
     pub(crate) fn running(&self) -> impl Iterator<Item = (&Worker, Arc<Pipeline>)> {
         let workers = self.machines.iter().flat_map(Machine::workers);
@@ -169,7 +193,8 @@ impl Play {
 
     /// What may not be read, as the owner says.
     fn unreadable(&self) -> Vec<String> {
-        let live = self.running().map(|(_, pipeline)| pipeline.status()).filter(|status| status.state == PipelineState::Live);
+        let live =
+            self.running().map(|(_, pipeline)| pipeline.status()).filter(|status| status.state == PipelineState::Live);
         let names = live.flat_map(|status| status.routes).flat_map(|route| route.unreadable_names);
         names.map(|unreadable| unreadable.name).collect()
     }
@@ -182,7 +207,9 @@ impl Play {
             let rows = pipeline.quarantine().into_iter();
             let listed: Vec<String> = rows.map(|row| format!("{:?} {}", row.zookeeper, row.reason)).collect();
             let ready = status.ready;
-            format!("process {process}, {name}: {state:?} ready {ready} {note} {pending} pending, quarantined {listed:?}")
+            format!(
+                "process {process}, {name}: {state:?} ready {ready} {note} {pending} pending, quarantined {listed:?}"
+            )
         };
         self.running().map(of).collect()
     }

@@ -39,8 +39,23 @@ impl Right {
 /// APPLY writes the value before the sidecar: without them it leaves a value that has no base and was not published. That is a fault of the
 /// script which is not mended yet.
 const COMMANDS: [&str; 17] = [
-    "get", "set", "strlen", "type", "pexpiretime", "del", "hmget", "hkeys", "evalsha", "script|load", "info", "scan",
-    "time", "config|get", "client|tracking", "psubscribe", "sadd",
+    "get",
+    "set",
+    "strlen",
+    "type",
+    "pexpiretime",
+    "del",
+    "hmget",
+    "hkeys",
+    "evalsha",
+    "script|load",
+    "info",
+    "scan",
+    "time",
+    "config|get",
+    "client|tracking",
+    "psubscribe",
+    "sadd",
 ];
 
 /// What is taken just now, each with whether it stays so until all else is at rest.

@@ -197,7 +197,10 @@ impl Play {
                 }
             }
             Fault::LongAcl { pair, is_parent, entries } => self.lengthen(pair, is_parent, entries),
-            Fault::TakesCommand { .. } | Fault::TakesKey { .. } | Fault::TakesZnode { .. } | Fault::TakesParent { .. } => {
+            Fault::TakesCommand { .. }
+            | Fault::TakesKey { .. }
+            | Fault::TakesZnode { .. }
+            | Fault::TakesParent { .. } => {
                 if let Some(over) = self.take(fault) {
                     self.over(ms, over);
                 }
@@ -218,7 +221,10 @@ impl Play {
                 self.servers.forget_epochs();
                 self.look(Author::Loss);
                 let has_lost = self.truth.states() != states;
-                self.tell(format!("a replica takes the place of the Redis{}", if has_lost { ", and lacks values" } else { "" }));
+                self.tell(format!(
+                    "a replica takes the place of the Redis{}",
+                    if has_lost { ", and lacks values" } else { "" }
+                ));
                 self.mark(if has_lost { "redis: failed over, values lost" } else { "redis: failed over" });
             }
             Over::Notifications(changes) => {

@@ -79,7 +79,9 @@ pub struct Pair {
 impl Pair {
     #[must_use]
     pub fn new(path: String, key: Vec<u8>, route: usize, pipeline: usize) -> Pair {
-        let nothing = || vec![State { at: Duration::ZERO, by: Author::Application, value: None, znode: None, is_ephemeral: false }];
+        let nothing = || {
+            vec![State { at: Duration::ZERO, by: Author::Application, value: None, znode: None, is_ephemeral: false }]
+        };
         Pair {
             path,
             key,
@@ -225,7 +227,8 @@ impl Truth {
             let changed: Vec<(usize, Stamp, Option<Vec<u8>>)> = self.0.ensemble.look(|ensemble| {
                 let of = |(number, pair): (usize, &Pair)| {
                     let znode = ensemble.tree().get(&pair.path);
-                    let stamp = znode.map(|znode| (znode.stamp.czxid, znode.stamp.mzxid, znode.stamp.version, znode.owner));
+                    let stamp =
+                        znode.map(|znode| (znode.stamp.czxid, znode.stamp.mzxid, znode.stamp.version, znode.owner));
                     if stamp == pair.stamp && !known.is_forgotten {
                         return None;
                     }
@@ -248,9 +251,9 @@ impl Truth {
                     && process != owner
                 {
                     let (at, path) = (at.as_secs_f64(), &pair.path);
-                    known.wrong.push(format!(
-                        "{at:.6} unfenced: process {process} wrote {path}, and {owner} is the owner"
-                    ));
+                    known
+                        .wrong
+                        .push(format!("{at:.6} unfenced: process {process} wrote {path}, and {owner} is the owner"));
                 }
                 let znode = stamp.map(|(czxid, _, version, _)| (czxid, version));
                 let is_ephemeral = stamp.is_some_and(|(.., owner)| owner != 0);

@@ -29,7 +29,11 @@ impl Fault {
         let entries = draws.log_uniform(2, 10.0, ENTRIES_MAX) as usize;
         // Above those of the load.
         let value = 1_000_000 + draws.below(3, 1_000_000_000);
-        if draws.happens(4, 0.5) { Fault::LongAcl { pair, is_parent, entries } } else { Fault::Ephemeral { pair, value } }
+        if draws.happens(4, 0.5) {
+            Fault::LongAcl { pair, is_parent, entries }
+        } else {
+            Fault::Ephemeral { pair, value }
+        }
     }
 }
 
