@@ -128,6 +128,7 @@ mod tests {
             ephemeral: false,
             apart: false,
             unverified: false,
+            left: false,
             lost: false,
             path_id: 0,
             ensemble: 0,

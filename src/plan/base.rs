@@ -28,6 +28,9 @@ pub struct Base {
     /// Redis has lost the key, and no flow leads there that could restore it. From here on its absence proves nothing, whatever is
     /// concluded of the other keys: only an event that names it, or the key itself, says what an application did.
     pub lost: bool,
+    /// `quarantine drop` left the two states as they were. Neither was agreed on: the one that the other replaces goes into the
+    /// conflict log.
+    pub left: bool,
     /// Which path the key stood for ([`path_id`]): under another map the base means nothing.
     pub path_id: u32,
     /// Which lineage of the ensemble the zxids belong to.
@@ -48,6 +51,7 @@ const IS_EPHEMERAL: u8 = 8;
 const IS_APART: u8 = 16;
 const IS_UNVERIFIED: u8 = 32;
 const IS_LOST: u8 = 64;
+const IS_LEFT: u8 = 128;
 
 impl Base {
     /// [`Base::encode`] gives at most so many bytes.
@@ -66,6 +70,7 @@ impl Base {
         set(self.apart, IS_APART);
         set(self.unverified, IS_UNVERIFIED);
         set(self.lost, IS_LOST);
+        set(self.left, IS_LEFT);
         let mut bytes = Vec::with_capacity(Base::ENCODED_MAX);
         bytes.extend_from_slice(&[FORMAT, flags]);
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
@@ -113,6 +118,7 @@ impl Base {
             apart: flags & IS_APART != 0,
             unverified: flags & IS_UNVERIFIED != 0,
             lost: flags & IS_LOST != 0,
+            left: flags & IS_LEFT != 0,
         };
         rest.0.is_empty().then_some(base)
     }

@@ -144,6 +144,7 @@ const SOURCE_DECIDES: &str = "the source of a one-way route decides";
 const EPHEMERAL_DECIDES: &str = "an ephemeral znode decides over its key";
 const UNPROVEN: &str = "Redis was restarted or its data replaced, and the key may not have followed this value";
 const UNPROVEN_KEY: &str = "Redis was restarted or its data replaced, and nothing tells whether the key holds an older value or was written since";
+const LEFT: &str = "`quarantine drop` had left both sides as they were, so neither value was agreed on";
 const ENSEMBLE_LOST: &str = "the ensemble came back empty or older";
 
 /// The ways that the pair's changes flow: [`Flow`] without a capture, and one way for an ephemeral znode.
@@ -204,8 +205,15 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
         Ways::From(Side::Redis) => from_redis(policy, seen, &sides),
         Ways::Both(first) => both(policy, first, seen, &sides),
     };
+    let is_left = seen.base.is_some_and(|base| base.left);
     let is_unverified = seen.base.is_some_and(|base| base.unverified);
     match action {
+        Action::ToZookeeper(None) if is_left && sides.znode.is_some() => {
+            Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: LEFT }))
+        }
+        Action::ToRedis(None) if is_left && sides.key.is_some() => {
+            Action::ToRedis(Some(Verdict { winner: Side::Zookeeper, reason: LEFT }))
+        }
         Action::ToZookeeper(None) if is_unverified && sides.znode.is_some() => {
             Action::ToZookeeper(Some(Verdict { winner: Side::Redis, reason: UNPROVEN }))
         }

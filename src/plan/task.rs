@@ -276,7 +276,8 @@ pub fn agreed(seen: &Observation, path_id: u32, apart: bool) -> Base {
 /// The base of a pair that is kept apart. On a one-way route the destination's state stays as it was agreed: what somebody else
 /// wrote there meanwhile was not, and goes on record when the source replaces it.
 fn kept_apart(flow: Flow, seen: &Observation, path_id: u32) -> Base {
-    let now = agreed(seen, path_id, true);
+    let left = seen.base.is_some_and(|base| base.left);
+    let now = Base { left, ..agreed(seen, path_id, true) };
     match (flow, seen.base) {
         (Flow::From(Side::Redis), Some(base)) => Base { zookeeper: base.zookeeper, ..now },
         (Flow::From(Side::Zookeeper), Some(base)) => Base { redis: base.redis, expires_ms: base.expires_ms, ..now },
@@ -294,6 +295,7 @@ fn next_base(seen: &Observation, path_id: u32) -> Base {
         ephemeral: false,
         apart: false,
         unverified: false,
+        left: false,
         lost: false,
         path_id,
         ensemble: seen.ensemble.id,

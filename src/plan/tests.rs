@@ -45,6 +45,7 @@ fn base(mzxid: i64, value: &[u8]) -> Option<Base> {
         ephemeral: false,
         apart: false,
         unverified: false,
+        left: false,
         lost: false,
         path_id: 3,
         ensemble: 7,
@@ -338,6 +339,24 @@ fn a_sidecar_of_a_life_of_redis_that_was_not_compared_is_not_decided_on() {
     let agreed = base(30, b"a");
     assert_eq!(after_key(agreed.as_ref(), true, ENSEMBLE.id, true), Next::Decide);
     assert_eq!(after_key(agreed.as_ref(), true, ENSEMBLE.id, false), Next::Both);
+}
+
+#[test]
+fn what_replaces_a_state_that_was_left_as_it_was_is_logged() {
+    let left = |znode: Option<i64>, value: &[u8]| {
+        let base = base(znode.unwrap_or(30), value).map(|base| Base { apart: true, left: true, ..base });
+        base.map(|base| Base { zookeeper: base.zookeeper.filter(|_| znode.is_some()), ..base })
+    };
+    assert_eq!(decide(left(Some(30), b"b"), znode(30, b"a"), key(b"b")), Action::Nothing, "neither has changed");
+    assert_eq!(winner(decide(left(Some(30), b"b"), znode(31, b"c"), key(b"b"))), Some(Side::Zookeeper));
+    assert_eq!(winner(decide(left(Some(30), b"b"), znode(30, b"a"), key(b"c"))), Some(Side::Redis));
+    assert_eq!(winner(decide(left(None, b"b"), znode(31, b"c"), key(b"b"))), Some(Side::Zookeeper));
+    let down = policy(Flow::From(Side::Zookeeper));
+    let verdict = plan(&down, &observe(left(None, b"b"), znode(31, b"c"), key(b"b")));
+    assert_eq!(winner(verdict), Some(Side::Zookeeper), "a key of a destination that may not be read was dropped");
+    assert_eq!(decide(left(Some(30), b"b"), znode(31, b"b"), key(b"b")), Action::Agree);
+    let encoded = left(Some(30), b"b").map(|base| base.encode());
+    assert_eq!(encoded.and_then(|bytes| Base::decode(&bytes)), left(Some(30), b"b"));
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn agreed(value: &str) -> Base {
         apart: false,
         unverified: false,
         lost: false,
+        left: false,
         path_id: 7,
         ensemble: 1,
     }

@@ -63,6 +63,7 @@ fn write<'a>(key: &'a [u8], op: KeyOp, expect: Option<&str>) -> KeyWrite<'a> {
         apart: false,
         unverified: false,
         lost: false,
+        left: false,
         path_id: 7,
         ensemble: 1,
     };

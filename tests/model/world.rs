@@ -455,6 +455,8 @@ impl B {
             apart: self.apart,
             unverified: self.unverified,
             lost: self.lost,
+            // No operator drops a pair here.
+            left: false,
             path_id: PATH,
             ensemble: u32::from(self.ensemble),
         }

@@ -7,8 +7,8 @@ use crate::change::{Digest, Side};
 use crate::failpoint::planted;
 use crate::pipeline::hint::News;
 use crate::plan::{
-    Action, Circumstances, Key, KeyOp, Observation, Policy, Record, Removal, Reported, Step, Task, Wait, Znode, agreed,
-    lost, note, plan, step,
+    Action, Base, Circumstances, Key, KeyOp, Observation, Policy, Record, Removal, Reported, Step, Task, Wait, Znode,
+    agreed, lost, note, plan, step,
 };
 
 /// See the module.
@@ -117,7 +117,8 @@ impl Observed {
     /// Leaves the pair as it is until either side changes: both states become its base.
     #[must_use]
     pub fn keep_apart(&self, path_id: u32) -> Write {
-        self.write(note(Some(agreed(&self.observation, path_id, true))))
+        let base = Base { left: true, ..agreed(&self.observation, path_id, true) };
+        self.write(note(Some(base)))
     }
 
     /// Whether this puts a key back that no application changed. Its sidecar may have been evicted with it, so it has a base or none.

@@ -181,6 +181,7 @@ fn base(value: u8) -> Base {
         ephemeral: false,
         apart: false,
         unverified: false,
+        left: false,
         lost: false,
         path_id: 7,
         ensemble: 1,

@@ -102,6 +102,7 @@ mod tests {
             ephemeral: false,
             apart: false,
             unverified: false,
+            left: false,
             lost: false,
             path_id: 1,
             ensemble: 2,

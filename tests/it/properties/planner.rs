@@ -82,6 +82,7 @@ fn observation(draw: &mut Draw<'_>) -> Observation {
         apart: draw.below(4) == 1,
         unverified: draw.below(4) == 1,
         lost: draw.below(4) == 1,
+        left: draw.below(8) == 1,
         path_id: PATH,
         ensemble: u32::from(draw.below(2)),
     });
