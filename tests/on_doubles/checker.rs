@@ -43,6 +43,7 @@ fn base(rng: &mut Rng, sequence: u8) -> B {
         apart: rng.bool(),
         unverified: rng.bool(),
         lost: rng.bool(),
+        left: false,
         path_id: PATH,
         ensemble: 1,
     }))

@@ -56,6 +56,7 @@ fn base(sequence: u32, redis: Option<&[u8]>) -> Base {
         apart: false,
         unverified: false,
         lost: false,
+        left: false,
         path_id: 7,
         ensemble: 1,
     }

@@ -91,6 +91,7 @@ fn write<'a>(path: &'a str, op: ZnodeOp, data: &'a [u8]) -> ZnodeWrite<'a> {
         apart: false,
         unverified: false,
         lost: false,
+        left: false,
         path_id: 1,
         ensemble: 1,
     };
