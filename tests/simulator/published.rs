@@ -58,8 +58,8 @@ fn is_written(message: &Message, after: Option<&[u8]>, states: &[State]) -> bool
     here.into_iter().any(|state| state.by == message.by && state.value.as_deref() == after)
 }
 
-/// Whether the same record may be published again: Redis lost what the key had, and with it up to where all was written, so that another
-/// owner cannot know what was published; or a worker of another machine has written the key since, which this stream lacks, and a new
+/// Whether the next owner may publish the same record again: Redis lost what the key had, and with it up to where all was written, so that
+/// it cannot know what was published; or a worker of another machine has written the key since, which this stream lacks, and a new
 /// change has led back to what its newest record says.
 fn may_be_again(states: &[State], (process, from): (ProcessId, Duration), until: Duration) -> bool {
     let between = states.iter().filter(|state| (from..until).contains(&state.at));
@@ -67,14 +67,15 @@ fn may_be_again(states: &[State], (process, from): (ProcessId, Duration), until:
     between.into_iter().any(|state| is_another(state.by))
 }
 
-/// What is wrong with what was published, and how often a record was published again, as it may be. `machines`: where each process ran.
+/// What is wrong with what was published, and how often a record was published again, as it may be. `machines`: where each process ran; `ownerships`: when those of each pipeline
+/// began.
 #[must_use]
 pub fn judge(
     messages: &[Message],
     pairs: &[Pair],
     records: &[Record],
     machines: &BTreeMap<ProcessId, usize>,
-    settings: &Settings,
+    (ownerships, settings): (&[Vec<Duration>], &Settings),
 ) -> (Vec<String>, usize) {
     let (mut wrong, mut excused) = (Vec::new(), 0);
     let names = StoreNames { zookeeper: Some("zk".to_owned()), redis: Some("cache".to_owned()) };
@@ -113,8 +114,14 @@ pub fn judge(
         if !is_written(message, change.after.as_deref(), &pair.redis) {
             accuse("it was not written with it");
         }
+        let is_next = |before: (ProcessId, Duration), now: Duration| {
+            let began = ownerships.get(pipeline).map(Vec::as_slice).unwrap_or_default();
+            before.0 != process || began.iter().any(|began| (before.1..now).contains(began))
+        };
         match published.insert((machine, pipeline, position), (process, message.at)) {
-            Some(before) if before.0 != process && may_be_again(&pair.redis, before, message.at) => excused += 1,
+            Some(before) if is_next(before, message.at) && may_be_again(&pair.redis, before, message.at) => {
+                excused += 1
+            }
             Some(_) => accuse("it was published before"),
             None => {}
         }

@@ -23,6 +23,8 @@ struct Fence {
     path: String,
     /// Its czxid and mzxid.
     raised: Option<(i64, i64)>,
+    /// When it was raised: each time an ownership began.
+    raises: Vec<Duration>,
     /// After a restore the next owner is not known yet.
     owner: Option<ProcessId>,
 }
@@ -177,6 +179,12 @@ impl Truth {
         self.known().subscriber = Some(subscriber);
     }
 
+    /// When ownerships of each pipeline began.
+    #[must_use]
+    pub fn ownerships(&self) -> Vec<Vec<Duration>> {
+        self.known().fences.iter().map(|fence| fence.raises.clone()).collect()
+    }
+
     /// What was published.
     #[must_use]
     pub fn published(&self) -> Vec<Message> {
@@ -211,6 +219,7 @@ impl Truth {
                 let raised = self.0.ensemble.stat(&fence.path).map(|stat| (stat.czxid, stat.mzxid));
                 if raised != fence.raised {
                     fence.raised = raised;
+                    fence.raises.push(at);
                     fence.owner = if let Author::Worker(process) = by { Some(process) } else { None };
                     is_raised = true;
                 }
