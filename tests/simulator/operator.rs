@@ -2,7 +2,7 @@
 
 use crate::executor::ProcessId;
 use crate::machine::{DATA, file_of};
-use crate::play::{COMMAND_MAX, LOOK, Later, Play};
+use crate::play::{COMMAND_MAX, LOOK, Play};
 use crate::what::Operation;
 use keepstep::cli::{self, Ended};
 use serde_json::Value;
@@ -131,10 +131,7 @@ impl Play {
 
     fn end_process(&mut self, process: ProcessId) {
         self.executor.kill(process);
-        self.servers.cut(process);
-        for opened in self.ensembles.sessions_of(process) {
-            self.later(opened.timeout, Later::ExpireSessions(process));
-        }
+        self.cut_for_good(process);
     }
 
     /// Both sides are at rest: `diff` says which pairs differ, and of no other pair that it does.

@@ -270,11 +270,16 @@ impl Play {
         let Some(process) = self.process(machine) else { return };
         self.mark("worker: killed");
         kill(&mut self.machines[machine], &self.executor);
+        self.cut_for_good(process);
+        self.start_later(machine);
+    }
+
+    /// A process has ended: nobody closes its sessions, so they expire.
+    pub(crate) fn cut_for_good(&mut self, process: ProcessId) {
         self.servers.cut(process);
         for opened in self.ensembles.sessions_of(process) {
             self.later(opened.timeout, Later::ExpireSessions(process));
         }
-        self.start_later(machine);
     }
 
     fn start_later(&mut self, machine: usize) {

@@ -34,10 +34,7 @@ impl Play {
         }
         self.mark("worker: a former one was killed");
         self.machines[machine].kill_former(process, &self.executor);
-        self.servers.cut(process);
-        for opened in self.ensembles.sessions_of(process) {
-            self.later(opened.timeout, Later::ExpireSessions(process));
-        }
+        self.cut_for_good(process);
     }
 
     /// All former workers of a machine are killed.
