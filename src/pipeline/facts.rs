@@ -103,8 +103,9 @@ impl Facts for PairFacts<'_> {
         Some(NewestRecord { is_key: newest.is(self.value), is_znode: newest.is(znode) })
     }
 
-    fn is_deleted_on_record(&self) -> bool {
-        self.rounds.doors.newest(self.pair).is_some_and(|newest| !newest.after.exists())
+    fn is_delete_unwritten(&self) -> bool {
+        let is_unwritten = self.hint.news.unwritten || self.rounds.books.unwritten.holds(self.name);
+        is_unwritten && self.rounds.doors.newest(self.pair).is_some_and(|newest| !newest.after.exists())
     }
 
     fn may_be_lost(&self) -> bool {

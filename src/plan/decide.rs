@@ -43,7 +43,7 @@ pub struct Vanished {
     pub now_ms: i64,
     /// Whether Redis was neither restarted nor replaced, and nothing was evicted, since the pair was last in step.
     pub intact: bool,
-    /// Redis came back with an older data set, and was not compared since: a time of expiry is one of then.
+    /// Redis came back with an older data set, or may have, going by the znode, and was not compared since: a time of expiry is one of then.
     pub older: bool,
 }
 

@@ -96,7 +96,7 @@ impl Facts for Knows<'_> {
         Some(NewestRecord { is_key: is_key || self.cfg.has(Bug::OlderKeyFollowed), is_znode })
     }
 
-    fn is_deleted_on_record(&self) -> bool {
+    fn is_delete_unwritten(&self) -> bool {
         false
     }
 

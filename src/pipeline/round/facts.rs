@@ -67,8 +67,8 @@ pub trait Facts {
     /// The newest record of the pair; `None` unless it is certainly the pair's latest state.
     fn newest_record(&self) -> Option<NewestRecord>;
 
-    /// Whether the newest record of the pair is a delete.
-    fn is_deleted_on_record(&self) -> bool;
+    /// Whether the newest record of the pair is a delete that is not carried out yet.
+    fn is_delete_unwritten(&self) -> bool;
 
     /// Whether Redis has lost data of which this key may be a part: nobody saw the key being deleted.
     fn may_be_lost(&self) -> bool;

@@ -315,7 +315,7 @@ impl Reading {
         let key = match key {
             FoundKey::Absent => {
                 self.news = facts.newest_event(self.news);
-                Key::Absent(self.vanished(incarnation, context, facts))
+                Key::Absent(self.vanished(has_moved(base.as_ref(), znode), incarnation, context, facts))
             }
             FoundKey::Value { digest, expires_ms, has_bytes } => {
                 // Nothing is written from a digest: the key is looked at again, with its value.
@@ -334,14 +334,15 @@ impl Reading {
         Next::Observed(Observed { has_value, incarnation, ..self.observed(base, znode, key, facts) })
     }
 
-    /// What is known of the disappearance of a key.
-    fn vanished(&self, incarnation: u64, context: ReadContext, facts: &impl Facts) -> Vanished {
+    /// What is known of the disappearance of a key. `has_moved`: the znode is not as the key's base has it.
+    fn vanished(&self, has_moved: bool, incarnation: u64, context: ReadContext, facts: &impl Facts) -> Vanished {
         let seen = self.news.removal.filter(|_| self.news.event.is_some() && context.events_delivered);
-        // The delete was seen and recorded before Redis was restarted, and could not be carried out then.
-        let is_recorded = || self.news.unwritten && facts.is_deleted_on_record();
-        let seen = seen.or_else(|| is_recorded().then_some(Removal::Deleted));
-        // What is there after a comparison of the whole route was put there since.
-        let older = context.older && !facts.is_route_compared(incarnation);
+        // The delete was seen and recorded by an earlier look, whose write a store refused.
+        let seen = seen.or_else(|| facts.is_delete_unwritten().then_some(Removal::Deleted));
+        // A base beside which the znode has moved may be one that Redis went back to, with a time of expiry that an application had
+        // taken from the key. What is there after a comparison of the whole route was put there since.
+        let may_be_older = context.older || !context.compared && has_moved;
+        let older = may_be_older && !facts.is_route_compared(incarnation);
         Vanished { seen, now_ms: context.now_ms, intact: context.intact, older }
     }
 
@@ -363,13 +364,15 @@ fn is_doubted(base: Option<&Base>, found: &FoundZnode, ensemble: u32) -> bool {
 
 /// Whether the key is as the base has it, and the znode is not.
 fn is_as_base(base: Option<&Base>, key: Digest, znode: Znode) -> bool {
-    base.is_some_and(|base| {
-        let has_moved = match znode {
-            Znode::AsBase => false,
-            Znode::Absent(_) => base.zookeeper.is_some(),
-            Znode::Present { version, .. } => base.zookeeper != Some(version),
-        };
-        base.redis == Some(key) && has_moved
+    base.is_some_and(|base| base.redis == Some(key)) && has_moved(base, znode)
+}
+
+/// Whether the znode is not as the base has it.
+fn has_moved(base: Option<&Base>, znode: Znode) -> bool {
+    base.is_some_and(|base| match znode {
+        Znode::AsBase => false,
+        Znode::Absent(_) => base.zookeeper.is_some(),
+        Znode::Present { version, .. } => base.zookeeper != Some(version),
     })
 }
 

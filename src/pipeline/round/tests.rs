@@ -95,7 +95,7 @@ impl Facts for Knows {
     fn newest_record(&self) -> Option<NewestRecord> {
         self.newest_record
     }
-    fn is_deleted_on_record(&self) -> bool {
+    fn is_delete_unwritten(&self) -> bool {
         false
     }
     fn may_be_lost(&self) -> bool {
