@@ -90,7 +90,7 @@ impl Comparer {
         let counted = self.books.counts.mark();
         self.books.counters.snapshot_done.store(0, Ordering::Relaxed);
         let mut met: Set<KeyedHash> = Set::default();
-        self.walk_znodes(comparison, &mut met, &mut total).await?;
+        let hidden = self.walk_znodes(comparison, &mut met, &mut total).await?;
         crash_point!("c12-znodes-compared");
         self.scan_keys(comparison, &mut met, &mut total).await?;
         if self.spec.captures().is_some() {
@@ -102,6 +102,7 @@ impl Comparer {
         } else if !comparison.is_routine() {
             self.scan_sidecars(comparison, &met, &mut total).await?;
         }
+        met.extend(hidden);
         let gone = self.gone_pairs(&met).await?;
         // A paused route is not looked at: what is concluded of the stores as a whole waits for a comparison without one.
         let every_route = self.books.sources().covers_every_route(comparison.begun());
@@ -115,7 +116,7 @@ impl Comparer {
         let paused_since = self.books.health.paused();
         self.books.conclusion.pass_over(were_paused.iter().chain(&paused_since).copied().collect());
         let has_missed = self.books.conclusion.has_missed();
-        let found = self.books.with_sources(|sources| comparison.ended(sources, has_missed, !gone.is_empty()));
+        let found = self.books.with_sources(|sources| comparison.ended(sources, has_missed, gone.len()));
         self.is_redis_blank.store(false, Ordering::Relaxed);
         for (name, route) in gone {
             self.books.inferred.infer(name, route);
@@ -171,7 +172,9 @@ impl Comparer {
             return Ok(());
         }
         let Some(found) = self.books.conclusion.take() else { return Ok(()) };
-        let concluded = found.conclude(self.books.inferred.any_held(), self.books.conclusion.has_stranded());
+        let gone_before = self.books.conclusion.replace_gone(found.gone());
+        let concluded =
+            found.conclude(self.books.inferred.any_held(), self.books.conclusion.has_stranded(), gone_before);
         if concluded.asks_again {
             self.books.asked.ask(None, "the stream was left behind, and pairs were gone");
         }
@@ -184,20 +187,21 @@ impl Comparer {
         }
     }
 
-    /// Phase 1.
+    /// Phase 1. Answers which pairs have a znode that may not be read, and that the next two phases look at.
     async fn walk_znodes(
         self: &Arc<Self>,
         comparison: Comparison,
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
-    ) -> Result<(), StoreError> {
-        let Some(mut walk) = self.doors.walk(self.spec.map.roots()) else { return Ok(()) };
+    ) -> Result<Vec<KeyedHash>, StoreError> {
+        let Some(mut walk) = self.doors.walk(self.spec.map.roots()) else { return Ok(Vec::new()) };
         // The batches are tasks of their own, so they go on while the walk is waited for (which must not be cut off). They
         // end with the ownership, and not before they have given their pairs back.
         let mut under_way = Tasks::default();
         let mut result = self.start_batches(&mut walk, comparison, &mut under_way, met, total).await;
         while let Some(ended) = under_way.join_next().await {
-            result = result.and(absorb(total, batch(ended)));
+            let absorbed = absorb(total, batch(ended));
+            result = result.and_then(|hidden| absorbed.map(|()| hidden));
         }
         result
     }
@@ -209,9 +213,9 @@ impl Comparer {
         under_way: &mut Tasks<Result<Settled, StoreError>>,
         met: &mut Set<KeyedHash>,
         total: &mut Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<KeyedHash>, StoreError> {
         let paused = self.books.health.paused();
-        let mut denied = Denied::default();
+        let (mut denied, mut hidden) = (Denied::default(), Vec::new());
         loop {
             if under_way.len() >= BATCHES
                 && let Some(ended) = under_way.join_next().await
@@ -226,13 +230,15 @@ impl Comparer {
                     // Else the next two phases meet its key or its sidecar, which may say that it is lost.
                     if comparison.is_routine() || self.books.lag.is_lagging() || self.spec.captures().is_some() {
                         met.insert(KeyedHash::of(&name));
+                    } else {
+                        hidden.push(KeyedHash::of(&name));
                     }
                     self.books.pairs.met(&name);
                 }
             }
             let Some(walked) = walked else {
                 self.set_unreadable(denied);
-                return Ok(());
+                return Ok(hidden);
             };
             let mut items = Vec::with_capacity(walked.len());
             for (path, data, stat) in walked {

@@ -31,8 +31,8 @@ pub enum Busy {
 pub struct Found {
     /// The mark of Redis' data set with which it began; `None`: it says nothing of the stores as a whole.
     mark: Option<u64>,
-    /// Pairs of the stream were gone from both stores.
-    has_gone: bool,
+    /// So many pairs of the stream were gone from both stores.
+    gone: usize,
 }
 
 /// What follows once every pair that a comparison left to the rounds is settled.
@@ -75,25 +75,33 @@ impl Comparison {
         if self.is_routine && sources.is_watched() { Busy::Left } else { Busy::Again }
     }
 
-    /// It has looked at everything. `has_missed`: some pairs could not be recorded, and are left to nobody; `has_gone`: pairs of the
-    /// stream were gone from both stores.
+    /// It has looked at everything. `has_missed`: some pairs could not be recorded, and are left to nobody; `gone`: so many
+    /// pairs of the stream were gone from both stores.
     #[must_use]
-    pub fn ended(self, sources: &mut Sources, has_missed: bool, has_gone: bool) -> Found {
+    pub fn ended(self, sources: &mut Sources, has_missed: bool, gone: usize) -> Found {
         sources.compared(&self.begun);
         let is_whole = sources.covers_every_route(&self.begun) && !has_missed;
-        Found { mark: is_whole.then_some(self.mark), has_gone }
+        Found { mark: is_whole.then_some(self.mark), gone }
     }
 }
 
 impl Found {
-    /// Every pair that the comparison left to the rounds is settled. `is_held`: deletes wait for approval; `is_stranded`: the keys of
-    /// some pairs are lost, and nothing can be done about them now.
+    /// How many pairs of the stream were gone from both stores.
     #[must_use]
-    pub fn conclude(self, is_held: bool, is_stranded: bool) -> Concluded {
+    pub fn gone(&self) -> usize {
+        self.gone
+    }
+
+    /// Every pair that the comparison left to the rounds is settled. `is_held`: deletes wait for approval; `is_stranded`: the keys of
+    /// some pairs are lost, and nothing can be done about them now; `gone_before`: how many pairs of the stream the comparison before found
+    /// gone. Another one is asked for at once only while they become fewer: what cannot be recorded now is found again at the next interval.
+    #[must_use]
+    pub fn conclude(self, is_held: bool, is_stranded: bool, gone_before: usize) -> Concluded {
         let mark = self.mark.filter(|_| !is_held);
+        let become_fewer = gone_before == 0 || self.gone < gone_before;
         Concluded {
-            asks_again: self.has_gone && !is_held,
-            is_stream_complete: mark.is_some() && !self.has_gone,
+            asks_again: self.gone > 0 && !is_held && become_fewer,
+            is_stream_complete: mark.is_some() && self.gone == 0,
             mark: mark.filter(|_| !is_stranded),
         }
     }
@@ -108,7 +116,7 @@ mod tests {
         let mut sources = Sources::default();
         sources.link(Side::Zookeeper, true);
         let begun = sources.begin(1, true);
-        let _ = Comparison::begin(true, false, 7, begun).ended(&mut sources, false, false);
+        let _ = Comparison::begin(true, false, 7, begun).ended(&mut sources, false, 0);
         sources
     }
 
@@ -131,7 +139,7 @@ mod tests {
         let every = sources.begin(1, true);
         let some = sources.begin(1, false);
         let mark = |sources: &mut Sources, begun, has_missed| {
-            Comparison::begin(true, false, 7, begun).ended(sources, has_missed, false).conclude(false, false).mark
+            Comparison::begin(true, false, 7, begun).ended(sources, has_missed, 0).conclude(false, false, 0).mark
         };
         assert_eq!(mark(&mut sources, every, false), Some(7));
         assert_eq!(mark(&mut sources, every, true), None);
@@ -142,12 +150,14 @@ mod tests {
 
     #[test]
     fn what_is_held_stranded_or_gone_keeps_back_what_it_concerns() {
-        let found = |has_gone| Found { mark: Some(7), has_gone };
+        let found = |gone| Found { mark: Some(7), gone };
         let concluded = |asks_again, is_stream_complete, mark| Concluded { asks_again, is_stream_complete, mark };
-        assert_eq!(found(false).conclude(false, false), concluded(false, true, Some(7)));
-        assert_eq!(found(false).conclude(false, true), concluded(false, true, None));
-        assert_eq!(found(true).conclude(false, false), concluded(true, false, Some(7)));
-        assert_eq!(found(true).conclude(true, false), concluded(false, false, None));
-        assert_eq!(Found { mark: None, has_gone: true }.conclude(false, false), concluded(true, false, None));
+        assert_eq!(found(0).conclude(false, false, 0), concluded(false, true, Some(7)));
+        assert_eq!(found(0).conclude(false, true, 0), concluded(false, true, None));
+        assert_eq!(found(2).conclude(false, false, 0), concluded(true, false, Some(7)));
+        assert_eq!(found(2).conclude(true, false, 0), concluded(false, false, None));
+        assert_eq!(Found { mark: None, gone: 2 }.conclude(false, false, 0), concluded(true, false, None));
+        assert_eq!(found(2).conclude(false, false, 3), concluded(true, false, Some(7)));
+        assert_eq!(found(2).conclude(false, false, 2), concluded(false, false, Some(7)), "the next at its interval");
     }
 }

@@ -21,6 +21,8 @@ struct Inner {
     /// read, a key that may not be written. What Redis lost is not forgotten while there are any.
     /// Memory grows with these pairs.
     stranded: Set<PairName>,
+    /// How many pairs of the stream the last comparison found gone from both stores.
+    gone: usize,
     /// Routes that the last comparison did not look at, since they were paused.
     passed_over: Set<usize>,
 }
@@ -67,6 +69,11 @@ impl Conclusion {
     /// What the last comparison found, once.
     pub(super) fn take(&self) -> Option<Found> {
         lock(&self.0).waits.take()
+    }
+
+    /// A comparison found so many pairs of the stream gone from both stores; answers how many the one before had found.
+    pub(super) fn replace_gone(&self, gone: usize) -> usize {
+        std::mem::replace(&mut lock(&self.0).gone, gone)
     }
 
     /// The key of this pair is lost, and the pair is left as it is, for another reason.

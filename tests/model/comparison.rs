@@ -98,7 +98,7 @@ fn end(cfg: &Config, world: &mut World, i: usize) {
     }
     worker.blank = false;
     worker.cache.complete = cfg.cache;
-    worker.concludes = Some(shipped.ended(&mut worker.sources, false, false));
+    worker.concludes = Some(shipped.ended(&mut worker.sources, false, 0));
     conclude(cfg, world, i);
     if world.workers[i].run == world.run && note_in_redis(cfg, world, i, &[]) == Code::Fenced {
         die(world, i);
@@ -119,7 +119,7 @@ pub fn conclude(cfg: &Config, world: &mut World, i: usize) {
         return;
     }
     let Some(found) = worker.concludes.take() else { return };
-    if found.conclude(false, false).mark == Some(u64::from(worker.generation)) {
+    if found.conclude(false, false, 0).mark == Some(u64::from(worker.generation)) {
         (worker.compared_run, worker.compared_evicted) = (worker.run, worker.evicted);
         // The answer is waited for on the connection of the comparison: with another server it fails.
         let (run, evicted) = (worker.run, worker.evicted);
