@@ -315,7 +315,7 @@ impl Rounds {
                 let change = match entry {
                     Entry::Nothing => Written::Nothing,
                     Entry::New(change) => Written::New(decided.push(change)),
-                    Entry::Recorded(position, change) if self.is_written(&pair.name) => {
+                    Entry::Recorded(position, change) if self.is_written(&pair.name, position) => {
                         Written::Restored(position, Box::new(change))
                     }
                     Entry::Recorded(position, change) => Written::Recorded(position, Box::new(change)),
@@ -331,9 +331,9 @@ impl Rounds {
         }
     }
 
-    /// Whether the pair's newest record is known to have been written.
-    fn is_written(&self, name: &[u8]) -> bool {
-        self.books.unwritten.was_written(name).unwrap_or_else(|| !self.books.may_lag(name))
+    /// Whether the pair's newest record is known to have been written: of one in quarantine as well, unless it waits for that.
+    fn is_written(&self, name: &[u8], position: Position) -> bool {
+        self.books.unwritten.was_written(name).unwrap_or_else(|| !self.books.lag.is_before(position))
     }
 
     /// Records the state of a pair of a capture, unless it is the newest there.

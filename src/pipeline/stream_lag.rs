@@ -36,6 +36,8 @@ pub struct StreamLag {
     left: Vec<(PairName, Position)>,
     /// Neither store has lost what it held since the last ownership, so a pair that neither has was deleted.
     pub(super) absence_counts: bool,
+    /// The first position that this owner writes.
+    first: Position,
 }
 
 /// What a stream that was left behind says while a store has lost its data since: an owner that is killed must not leave the
@@ -132,6 +134,7 @@ impl Beginning {
             has_looked: AtomicBool::new(false),
             left: if is_known { left.pairs } else { Vec::new() },
             absence_counts: self.absence_counts,
+            first: self.found.last + 1,
         };
         (self.now.epoch, whole, lag)
     }
@@ -146,6 +149,12 @@ impl StreamLag {
     /// Whether the newest records may be older than what was agreed on.
     pub(super) fn is_lagging(&self) -> bool {
         self.is_lagging.load(Ordering::Acquire)
+    }
+
+    /// Whether the record at this position is from before this ownership, on a stream that may lack others: then nobody knows whether it
+    /// was written.
+    pub(super) fn is_before(&self, position: Position) -> bool {
+        self.is_lagging() && position < self.first
     }
 
     /// Whether a comparison of every route has looked for what the stream lacks.
