@@ -44,6 +44,12 @@ impl Ensembles {
         Ensembles { network, double, servers, opened: Arc::default(), left: Arc::default() }
     }
 
+    /// The sessions of all processes.
+    #[must_use]
+    pub fn all(&self) -> Vec<Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The sessions of a process.
     #[must_use]
     pub fn sessions_of(&self, process: ProcessId) -> Vec<Opened> {
@@ -81,6 +87,7 @@ impl Ensemble for OfProcess {
             }
             ensembles.double.connect_to(connection.draws().below(7, ensembles.servers as u64) as usize);
             let session = ensembles.double.open(access).await?;
+            ensembles.network.truth().is_session(session.id(), self.process);
             let opened = Opened { process: self.process, session: session.id(), timeout: access.session_timeout };
             ensembles.opened.lock().unwrap_or_else(PoisonError::into_inner).push(opened);
             let guard = Arc::new(Guard { ensembles: ensembles.clone(), process: self.process, session: Some(session) });

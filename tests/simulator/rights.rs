@@ -35,10 +35,8 @@ impl Right {
     }
 }
 
-/// What a user of Redis may lose. Not PUBLISH: then changes are written and not published, as is logged. HSET and HDEL are missing since
-/// APPLY writes the value before the sidecar: without them it leaves a value that has no base and was not published. That is a fault of the
-/// script which is not mended yet.
-const COMMANDS: [&str; 17] = [
+/// What a user of Redis may lose. Not PUBLISH: then changes are written and not published, as is logged.
+const COMMANDS: [&str; 19] = [
     "get",
     "set",
     "strlen",
@@ -56,6 +54,8 @@ const COMMANDS: [&str; 17] = [
     "client|tracking",
     "psubscribe",
     "sadd",
+    "hset",
+    "hdel",
 ];
 
 /// What is taken just now, each with whether it stays so until all else is at rest.

@@ -8,6 +8,7 @@ use crate::rights::Right;
 use crate::truth::Author;
 use keepstep_doubles::redis::server::{Copy as Replica, Role, Server};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Why a Redis refuses commands for a time.
@@ -145,7 +146,7 @@ pub(crate) fn refused_for_the_moment(name: &str, draws: Draws) -> Option<&'stati
         "LOADING Redis is loading the dataset in memory",
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         "TRYAGAIN Multiple keys request during rehashing of slot",
-        "ERR Script killed by user with SCRIPT KILL. script: 77841a2c, on @user_script:1.",
+        "ERR Script killed by user with SCRIPT KILL... script: 77841a2c, on @user_script:1.",
     ];
     let is_always = ["INFO", "CONFIG", "CLIENT", "PSUBSCRIBE", "PUNSUBSCRIBE", "HELLO"].contains(&name);
     let texts = if name == "EVALSHA" { &TEXTS[..] } else { &TEXTS[..3] };
@@ -241,6 +242,9 @@ impl Play {
             }
             Over::Forgotten => {
                 self.ensemble.expire_forgotten();
+                let mut dead: BTreeSet<ProcessId> = self.ensembles.all().iter().map(|opened| opened.process).collect();
+                dead.retain(|process| self.executor.is_dead(*process));
+                dead.into_iter().for_each(|process| self.expire_sessions(process, u64::MAX));
                 self.look(Author::Application);
             }
             Over::Ephemeral(number) => self.end_ephemeral(number),

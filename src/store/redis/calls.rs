@@ -249,7 +249,11 @@ impl Database {
         self.has_written.store(true, Ordering::Relaxed);
         let mut command = script.command(writes.len() * 2);
         for write in writes {
-            command.arg(write.key).arg(self.buckets.of(write.key));
+            let bucket = self.buckets.of(write.key);
+            match write.op {
+                KeyOp::Set | KeyOp::Delete => command.arg(write.key).arg(bucket),
+                KeyOp::Note => command.arg(&bucket).arg(&bucket),
+            };
         }
         command.arg(self.epoch.load(Ordering::Relaxed)).arg(nonce).arg(VALUE_BYTES_MAX);
         for write in writes {
@@ -263,7 +267,8 @@ impl Database {
                 0 => command.arg(""),
                 nonce => command.arg(nonce),
             };
-            command.arg(write.value).arg(write.base.map(|base| base.encode()).unwrap_or_default());
+            command.arg(if write.op == KeyOp::Note { write.key } else { write.value });
+            command.arg(write.base.map(|base| base.encode()).unwrap_or_default());
             match &write.publish {
                 Some((channel, message)) => command.arg(*channel).arg(message.as_str()),
                 None => command.arg("").arg(""),
@@ -271,7 +276,15 @@ impl Database {
         }
         let answer = crash_in_flight!("c6-sent-to-redis", self.script_on(connection, script, &command))?;
         match self.outcomes(writes.len(), answer)? {
-            Some(applied) => Ok(applied),
+            Some(Applied::Each(outcomes)) => {
+                let outcomes = writes.iter().zip(outcomes).map(|(write, outcome)| match outcome {
+                    // Nothing of the user's is in it: our own keys are refused, and every pair waits for the right to them.
+                    KeyOutcome::Impossible("no_permission", why) if write.op == KeyOp::Note => KeyOutcome::NotNow(why),
+                    outcome => outcome,
+                });
+                Ok(Applied::Each(outcomes.collect()))
+            }
+            Some(full) => Ok(full),
             None => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for write in writes {

@@ -3,6 +3,7 @@
 //! earlier one is an older one.
 
 use super::line::{Cmd, Line, RedisError, Value, cmd};
+use super::lineage::Lineage;
 use super::own;
 use super::part::Part;
 use super::reply::{integer, keys_of};
@@ -48,40 +49,47 @@ pub(super) async fn check(line: &dyn Line, up: &[(Arc<Subscriber>, Arc<Part>)]) 
         let found = fields.next().filter(|found| !found.is_empty());
         let epoch = u64::try_from(integer(fields.next().map(Value::BulkString))).unwrap_or(0);
         let is_newer_owner = epoch > part.database.epoch.load(Ordering::Relaxed);
-        // Of the last change nobody may know whether it arrived.
-        let is_ours = found
-            .as_ref()
-            .is_some_and(|found| *found == canary.as_bytes() || !next.is_empty() && *found == next.as_bytes());
-        if !is_newer_owner && !is_ours {
+        let is = |canary: &str| found.as_ref().is_some_and(|found| *found == canary.as_bytes());
+        if is(&canary) || !next.is_empty() && is(&next) {
+            settle(&mut lock(&part.database.lineage), (&canary, &next), is(&next));
+        } else if !is_newer_owner {
             is_gone(line, subscriber, part, &canary, found.is_some()).await;
         }
     }
     Ok(())
 }
 
+/// It is known whether the change from one canary to the next has arrived.
+fn settle(lineage: &mut Lineage, (canary, next): (&str, &str), has_arrived: bool) {
+    if lineage.canary == canary && lineage.next_canary == next {
+        let next = std::mem::take(&mut lineage.next_canary);
+        if has_arrived {
+            lineage.canary = next;
+        }
+    }
+}
+
 /// Changes the canary where something was written since, so that a copy that was made before can be
-/// distinguished from what is there now.
+/// distinguished from what is there now. Not while nobody knows whether the last change arrived.
 pub(super) async fn change(line: &dyn Line, part: &Part) -> Result<(), RedisError> {
     let database = &part.database;
-    if lock(&database.lineage).canary.is_empty() || !database.has_written.swap(false, Ordering::Relaxed) {
-        return Ok(());
-    }
-    let (before, next) = {
+    let (canary, next) = {
         let mut lineage = lock(&database.lineage);
+        let is_settled = !lineage.canary.is_empty() && lineage.next_canary.is_empty();
+        if !is_settled || !database.has_written.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
         lineage.next_canary = database.nonce().to_string();
         (lineage.canary.clone(), lineage.next_canary.clone())
     };
-    let written = part.state.write_on(line, database, Update::default().canary(&next)).await;
-    if written.is_err() {
-        database.has_written.store(true, Ordering::Relaxed);
+    let written = part.state.write_on(line, database, Update::default().next_canary(&canary, &next)).await;
+    match written {
+        Ok(true) => settle(&mut lock(&database.lineage), (&canary, &next), true),
+        // The next look finds the other data set, or the newer owner.
+        Ok(false) => {}
+        Err(_) => database.has_written.store(true, Ordering::Relaxed),
     }
-    if written? {
-        let mut lineage = lock(&database.lineage);
-        if lineage.canary == before && lineage.next_canary == next {
-            lineage.canary = std::mem::take(&mut lineage.next_canary);
-        }
-    }
-    Ok(())
+    written.map(|_| ())
 }
 
 /// `is_another`: there is one, of another time.

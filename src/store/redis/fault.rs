@@ -15,6 +15,8 @@ pub(super) enum Uncoded {
     DeniedInScript,
     /// A script calls a command that the server does not know.
     UnknownInScript,
+    /// A script was ended by SCRIPT KILL, which ends only those that have written nothing.
+    ScriptKilled,
     /// The database number is too high.
     NoSuchDatabase,
     /// The server could not read the request: it was too large, for instance.
@@ -23,7 +25,7 @@ pub(super) enum Uncoded {
 
 /// The only place where the text of an error decides: the beginning of the text behind `ERR`, as
 /// the servers' sources have it.
-const TEXTS: [(&str, Uncoded); 6] = [
+const TEXTS: [(&str, Uncoded); 7] = [
     // `acceptCommonHandler` in networking.c; in a cluster, " + cluster connections reached"
     // follows.
     ("max number of clients", Uncoded::NoConnectionLeft),
@@ -33,6 +35,8 @@ const TEXTS: [(&str, Uncoded); 6] = [
     // `scriptVerifyCommandArity` in script.c: "Unknown Redis command called from script", in Valkey
     // 9 without "Redis". A command outside of scripts is "unknown", in small letters.
     ("Unknown ", Uncoded::UnknownInScript),
+    // `luaMaskCountHook` in script_lua.c.
+    ("Script killed by user", Uncoded::ScriptKilled),
     // `selectCommand` in db.c.
     ("DB index is out of range", Uncoded::NoSuchDatabase),
     // The callers of `setProtocolError` in networking.c.
@@ -64,6 +68,7 @@ fn of_code(code: &str, detail: &str) -> (Remedy, FailureKind) {
         "ERR" => match by_text(code, detail) {
             Some(Uncoded::NoConnectionLeft) => (Remedy::Retry, FailureKind::Resources),
             Some(Uncoded::DeniedInScript) => (Remedy::Quarantine("no_permission"), FailureKind::Permission),
+            Some(Uncoded::ScriptKilled) => (Remedy::NotNow, FailureKind::Resources),
             Some(Uncoded::NoSuchDatabase) => (Remedy::Quarantine("refused"), FailureKind::Settings),
             Some(Uncoded::UnknownInScript) => (Remedy::Quarantine("refused"), FailureKind::Unsupported),
             // A command that the server does not know, or not in this form.
@@ -248,6 +253,11 @@ mod tests {
                 Unsupported,
             ),
             ("Unknown command called from script script: on @user_script:1.", Uncoded::UnknownInScript, Unsupported),
+            (
+                "Script killed by user with SCRIPT KILL... script: c72d, on @user_script:2.",
+                Uncoded::ScriptKilled,
+                Resources,
+            ),
             ("DB index is out of range", Uncoded::NoSuchDatabase, Settings),
             ("Protocol error: invalid bulk length", Uncoded::Unreadable, Protocol),
             ("Protocol error: invalid multibulk length", Uncoded::Unreadable, Protocol),

@@ -156,23 +156,32 @@ end
 return {tonumber(time[1]), tonumber(time[2]), table.concat(out)}
 ";
 
-/// `ARGV`: epoch, nonce for buckets that do not exist yet, bytes above which a value is too large,
-/// then eight for each key: what to do (`s`et, `d`elete, `n`ote), hexadecimal digest of the value
-/// that must be there (empty: no key), sidecar that must be there, nonce that must be there (empty:
-/// not looked at), value to set, sidecar to leave (empty: none), channel (empty: none), message.
-/// Answers for each key `1` done, `2` done but not published, `0` refused, `6` fenced, or a text:
-/// the error, or `BUCKET` and the name of the bucket if something else has it.
+/// `KEYS`: key and bucket of each; for a note, which neither reads nor writes the key, the bucket twice:
+/// what the user may do with the key does not matter to it. `ARGV`: epoch, nonce for buckets that do not
+/// exist yet, bytes above which a value is too large, then eight for each key: what to do (`s`et, `d`elete,
+/// `n`ote), hexadecimal digest of the value that must be there (empty: no key), sidecar that must be there,
+/// nonce that must be there (empty: not looked at), value to set (of a note: the key), sidecar to leave
+/// (empty: none), channel (empty: none), message. A user that may not write sidecars writes nothing: a value
+/// without one would belong to nobody. Answers for each key `1` done, `2` done but not published, `0`
+/// refused, `6` fenced, or a text: the error, or `BUCKET` and the name of the bucket if something else has it.
 macro_rules! apply {
     ($flags:literal) => {
         concat!(
             $flags,
             r"
 local epoch, large_above = tonumber(ARGV[1]), tonumber(ARGV[3])
+for _, command in ipairs({'HSET', 'HDEL'}) do
+  local known, may = pcall(redis.acl_check_cmd, command, KEYS[2], 'f', 'f')
+  if not (known and may) then
+    return redis.error_reply('NOPERM the user may not run ' .. command .. ' on ' .. KEYS[2])
+  end
+end
 local out = {}
 local a = 3
 for i = 1, #KEYS, 2 do
   local key, bucket = KEYS[i], KEYS[i + 1]
   local op, expect, entry, nonce = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  if op == 'n' then key = ARGV[a + 5] end
   local meta = redis.pcall('HMGET', bucket, '_keepstep:e', '_keepstep:n', key)
   local owner = tonumber(meta[1])
   local code = 1

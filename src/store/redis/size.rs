@@ -4,7 +4,7 @@
 //! the server knows ([`super::edit::lengths`]).
 
 use crate::plan::Base;
-use crate::store::{JournalEntry, KeyEdit, KeyWrite, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::store::{JournalEntry, KeyEdit, KeyOp, KeyWrite, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Keys in one script call: beyond some hundred nothing is gained and the server is busy longer
 /// (`facts`: 50 to 200).
@@ -54,7 +54,9 @@ pub(super) fn observed(key: usize, bucket: usize) -> usize {
 
 pub(super) fn written(write: &KeyWrite<'_>, bucket: usize) -> usize {
     let (channel, message) = write.publish.as_ref().map_or((0, 0), |(channel, message)| (channel.len(), message.len()));
+    // A note has its key among the arguments, and its bucket twice.
     observed(write.key.len(), bucket)
+        + if write.op == KeyOp::Note { bucket } else { 0 }
         + 8 * ARGUMENT
         + (1 + DIGEST + write.expect_entry.len() + NUMBER + write.value.len() + Base::ENCODED_MAX + channel + message)
 }

@@ -16,7 +16,8 @@
 //! where it is read would not do: by then nothing shows which number replaced which.
 //!
 //! For the same reason a milestone is not put where the one before it is missing: over that of an
-//! older data set it would claim that nothing is missing there.
+//! older data set it would claim that nothing is missing there. Nor is a canary changed where
+//! another one is.
 
 use super::database::Database;
 use super::info::Evidence;
@@ -66,7 +67,7 @@ fn slot_field(number: usize) -> String {
 /// field: whether it only rises (`r`) or not (`s`), its name, its value; or that a milestone goes
 /// there unless a later one of its branch is there (`m`), since those that are under way at a time
 /// may arrive in any order; or that nothing is written unless it holds this milestone or a later
-/// one of its branch (`h`). Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in
+/// one of its branch (`h`), or just this (`e`). Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in
 /// two parts: a double holds 53 bits.
 const SCRIPT_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
@@ -87,12 +88,14 @@ local function has(field, milestone)
 end
 for a = 3, #ARGV, 3 do
   if ARGV[a] == 'h' and not has(ARGV[a + 1], ARGV[a + 2]) then return 0 end
+  if ARGV[a] == 'e' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1] ~= ARGV[a + 2] then return 0 end
 end
 local put = {'epoch', ARGV[1], 'ensemble', ARGV[2]}
 for a = 3, #ARGV, 3 do
   local old = same and ARGV[a] == 'r' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1]
   local is_new = not old or not string.find(old, '^%d+$') or above(ARGV[a + 2], old)
   if ARGV[a] == 'h' or ARGV[a] == 'm' then is_new = ARGV[a] == 'm' and not has(ARGV[a + 1], ARGV[a + 2]) end
+  if ARGV[a] == 'e' then is_new = false end
   if is_new then
     put[#put + 1], put[#put + 2] = ARGV[a + 1], ARGV[a + 2]
   end
@@ -115,6 +118,11 @@ impl Update {
 
     pub(super) fn canary(self, canary: &str) -> Update {
         self.put("s", CANARY, canary)
+    }
+
+    /// Another canary, where this one still is: put into a data set that has just taken the place of the one before, it would hide that.
+    pub(super) fn next_canary(self, canary: &str, next: &str) -> Update {
+        self.put("e", CANARY, canary).canary(next)
     }
 
     fn evidence(self, evidence: &Evidence, ranges: &str) -> Update {
@@ -265,15 +273,14 @@ impl State {
         }
     }
 
-    /// As [`State::write`], on a connection that somebody else holds; whether it was this owner's
-    /// to write.
+    /// As [`State::write`], on a connection that somebody else holds; whether it was written.
     pub(super) async fn write_on(
         &self,
         line: &dyn Line,
         database: &Database,
         update: Update,
     ) -> Result<bool, RedisError> {
-        Ok(SCRIPT.run(line, &self.command(database, update)).await? != Value::Int(6))
+        Ok(SCRIPT.run(line, &self.command(database, update)).await? == Value::Int(1))
     }
 
     /// See [`crate::store::contract::OwnerState::begin`].

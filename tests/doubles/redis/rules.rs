@@ -204,7 +204,7 @@ pub fn complete<P: Pair + ?Sized>(
 }
 
 /// What is put into a field of a pipeline's hash.
-pub trait Value {
+pub trait Value: PartialEq {
     type Number: PartialOrd;
 
     /// `None`: it is no number.
@@ -249,6 +249,8 @@ pub enum Rule {
     Milestone,
     /// `h`: never; nothing at all is written unless this milestone, or a later one of its branch, is there.
     Has,
+    /// `e`: never; nothing at all is written unless just this is there.
+    Equals,
 }
 
 /// A field that is to be written.
@@ -276,11 +278,14 @@ pub fn state<S: State + ?Sized>(
         if !is_there && !is_in(state.field(field)?, value) {
             return Ok((Code::Refused, Vec::new()));
         }
+        if *rule == Rule::Equals && state.field(field)?.as_ref() != Some(value) {
+            return Ok((Code::Refused, Vec::new()));
+        }
     }
     let mut put = Vec::with_capacity(changes.len());
     for (at, (rule, field, value)) in changes.iter().enumerate() {
         let is_new = match rule {
-            Rule::Has => false,
+            Rule::Has | Rule::Equals => false,
             Rule::Milestone => !is_in(state.field(field)?, value),
             Rule::Rise if is_same && !is_any => {
                 let held = state.field(field)?.as_ref().and_then(Value::number);

@@ -29,13 +29,13 @@ const NO_WRITES: Flags = Flags { is_said: true, writes: false, allows_oom: true 
 
 pub const ALL: [Script; 11] = [
     Script { name: "OBSERVE", sha: "9ff92aea13421c81bbcee1c12216287d0d270dfc", flags: ALLOW_OOM, run: observe },
-    Script { name: "APPLY", sha: "77841a2c9fc3acfce76803e6487d57aa67ef3ac7", flags: PLAIN, run: apply },
-    Script { name: "APPLY_FREEING", sha: "a74cea935ba06ff2021140098574a366d7c4a12d", flags: ALLOW_OOM, run: apply },
+    Script { name: "APPLY", sha: "74fb5fb65c2993fd3df7a3cc81c06ed2593d2270", flags: PLAIN, run: apply },
+    Script { name: "APPLY_FREEING", sha: "60fd10f122bcc80dfeea0e1b69ed2148f826a454", flags: ALLOW_OOM, run: apply },
     Script { name: "COMPLETE", sha: "db998cbf866fd1d22679756d9408ccfeeb897828", flags: ALLOW_OOM, run: complete },
     Script { name: "LOOK", sha: "62c0ff313ca197cab8c65e83f97343d0482520e3", flags: NO_FLAGS_LINE, run: look },
     Script { name: "EDIT", sha: "a1d6d5f1fbe81a76a8e6ebb913465b7d2e4719ed", flags: PLAIN, run: edit },
     Script { name: "EDIT_FREEING", sha: "06b0c6e2885e8a70f8381658e4cd5f3f9ba70dcb", flags: ALLOW_OOM, run: edit },
-    Script { name: "STATE", sha: "d1fae17e7cc0bf6ba49ac306bd0ea5a00cf500da", flags: ALLOW_OOM, run: state },
+    Script { name: "STATE", sha: "2a7d90af65f398c2b8313d634a4a438dd74d253e", flags: ALLOW_OOM, run: state },
     Script { name: "KEEP", sha: "3b55d69eb1cecf30cda140f187a758c77245895c", flags: ALLOW_OOM, run: keep },
     Script { name: "GIVE_UP", sha: "2cf8089c4745e5d34749960d01fa49df0ee1e01c", flags: ALLOW_OOM, run: give_up },
     Script { name: "MAY", sha: "eea6a9d68e4b18b96bd395c07c3e3c530347caae", flags: NO_WRITES, run: may },
@@ -272,6 +272,12 @@ fn apply(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> An
     let [epoch, fresh, large_above, writes @ ..] = arguments else { return Err("ERR three".to_owned()) };
     let large_above = number(large_above)? as usize;
     let mut out = Vec::new();
+    for command in ["HSET", "HDEL"] {
+        let bucket = keys.get(1).ok_or("ERR a bucket")?;
+        if server.may_run(at, &[command.into(), bucket.clone(), b"f".to_vec(), b"f".to_vec()]) != Some(true) {
+            return Err(format!("NOPERM the user may not run {command} on {}", String::from_utf8_lossy(bucket)));
+        }
+    }
     for (pair, write) in keys.chunks(2).zip(writes.chunks(8)) {
         let [op, expect, sidecar, nonce, value, leave, channel, message] = write else {
             return Err("ERR eight".to_owned());
@@ -284,7 +290,8 @@ fn apply(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> An
         let [expect, sidecar, nonce, leave] = [expect, sidecar, nonce, leave].map(Bytes::clone);
         let write = Write { op, expect, sidecar, nonce, leave };
         let bucket = &pair[1];
-        let mut place = Place { server: &mut *server, at, key: &pair[0], bucket, epoch, fresh, large_above, value };
+        let key = if op == KeyOp::Note { value } else { &pair[0] };
+        let mut place = Place { server: &mut *server, at, key, bucket, epoch, fresh, large_above, value };
         out.push(match rules::apply(&mut place, &write) {
             Ok(Code::Fenced) => Reply::Int(6),
             Ok(Code::Refused) => Reply::Int(0),
@@ -424,6 +431,7 @@ fn state(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> An
             b"r" => Rule::Rise,
             b"m" => Rule::Milestone,
             b"h" => Rule::Has,
+            b"e" => Rule::Equals,
             _ => Rule::Set,
         };
         (rule, change[1].clone(), change[2].clone())

@@ -89,19 +89,22 @@ pub fn script(rng: &mut Rng, known: &Known) -> Words {
         }
         5..=10 => {
             let mut arguments = words(&[&epoch, if nonce.is_empty() { "9" } else { &nonce }, large]);
+            let mut keys = Vec::new();
             for (key, bucket) in &pairs {
                 let held = known.sidecars.get(&((*bucket).to_owned(), (*key).to_owned())).cloned().unwrap_or_default();
                 let entry = if rng.u8(0..4) == 0 { sidecar(rng) } else { held };
                 let channel = one_of(rng, &["", "", "news", "secret"]);
-                arguments.push(text(one_of(rng, &["s", "s", "d", "n"])));
+                let op = one_of(rng, &["s", "s", "d", "n"]);
+                keys.extend([if op == "n" { *bucket } else { *key }, *bucket]);
+                arguments.push(text(op));
                 arguments.push(digest(rng, &known.values, key).into_bytes());
                 arguments.push(entry);
                 arguments.push(text(one_of(rng, &["", "", "7", "8"])));
-                arguments.push(text(one_of(rng, &VALUES)));
+                arguments.push(text(if op == "n" { key } else { one_of(rng, &VALUES) }));
                 arguments.push(sidecar(rng));
                 arguments.extend(words(&[channel, "a message"]));
             }
-            evalsha(one_of(rng, &["APPLY", "APPLY", "APPLY_FREEING"]), &both, arguments)
+            evalsha(one_of(rng, &["APPLY", "APPLY", "APPLY_FREEING"]), &keys, arguments)
         }
         11 | 12 => {
             let buckets: Vec<&str> = pairs.iter().map(|(_, bucket)| *bucket).collect();
@@ -125,12 +128,13 @@ pub fn script(rng: &mut Rng, known: &Known) -> Words {
             let mut arguments = words(&[&epoch, one_of(rng, &["1", "2"])]);
             for _ in 0..rng.usize(0..4) {
                 let number = [rng.u64(0..12), (1 << 53) + rng.u64(0..3)][rng.usize(0..2)];
-                let change = match rng.u8(0..4) {
+                let change = match rng.u8(0..5) {
                     0 => ["r".to_owned(), "zxid".to_owned(), number.to_string()],
-                    1 => ["s".to_owned(), "canary".to_owned(), number.to_string()],
+                    1 => ["s".to_owned(), "canary".to_owned(), rng.u64(0..3).to_string()],
+                    2 => ["e".to_owned(), "canary".to_owned(), rng.u64(0..3).to_string()],
                     rule => {
                         let milestone = format!("{}:{}", rng.u8(1..3), rng.u8(8..12));
-                        [if rule == 2 { "m" } else { "h" }.to_owned(), "milestone".to_owned(), milestone]
+                        [if rule == 3 { "m" } else { "h" }.to_owned(), "milestone".to_owned(), milestone]
                     }
                 };
                 arguments.extend(change.map(String::into_bytes));
