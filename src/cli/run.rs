@@ -192,7 +192,9 @@ fn serve(
     }
     for pipeline in pipelines {
         let router = http::router(Arc::clone(state), Listener::Unix);
-        servers.spawn(http::serve_unix(http::socket_path(data_dir, &pipeline.name), router));
+        let (state, name) = (Arc::clone(state), pipeline.name.clone());
+        let stands_by = move || state.stands_by(&name);
+        servers.spawn(http::serve_unix(http::socket_path(data_dir, &pipeline.name), router, stands_by));
     }
     servers
 }

@@ -2,7 +2,7 @@
 //! it.
 
 use crate::change::Digest;
-use crate::pipeline::control::{Handle, PipelineStatus};
+use crate::pipeline::control::{Handle, PipelineState, PipelineStatus};
 use crate::telemetry::Metrics;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +39,13 @@ impl AppState {
     #[must_use]
     pub fn statuses(&self) -> Vec<PipelineStatus> {
         self.handles().iter().map(|handle| handle.status()).collect()
+    }
+
+    /// Whether another worker owns this pipeline.
+    #[must_use]
+    pub fn stands_by(&self, pipeline: &str) -> bool {
+        let handle = self.handles().iter().find(|handle| handle.name() == pipeline);
+        handle.is_some_and(|handle| handle.status().state == PipelineState::Standby)
     }
 
     /// Whether every pipeline is ready; `false` before there is one.

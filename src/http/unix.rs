@@ -3,7 +3,9 @@
 //!
 //! The worker that holds the lock on `worker.sock.lock` serves the socket. The kernel releases the
 //! lock when the process ends, in whatever way, so the holder may replace the socket, and a standby
-//! with the same data folder takes it over.
+//! with the same data folder takes it over. One that stands by gives the socket up for one that
+//! does not, which shows that it waits by the lock on `worker.sock.wanted`: commands are for whoever
+//! owns the pipeline.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_methods, reason = "a socket is a name on the real disk, which no simulator has")
@@ -30,21 +32,29 @@ pub fn socket_path(data_dir: &Path, pipeline: &str) -> PathBuf {
 }
 
 /// Serves this socket until the future is dropped, and its connections with it; then the socket is
-/// removed. While another worker serves the socket, this one waits. A socket that is removed, alone
-/// or with its folder, is created again.
-pub async fn serve_unix(path: PathBuf, router: Router) {
+/// removed. While another worker serves the socket, this one waits; if it stands by, it gives the
+/// socket up within a second for one that does not. A socket that is removed, alone or with its
+/// folder, is created again.
+pub async fn serve_unix(path: PathBuf, router: Router, stands_by: impl Fn() -> bool) {
     let mut connections = Connections::default();
     loop {
-        let (listener, owned) = claim(&path).await;
+        let (listener, owned) = claim(&path, &stands_by).await;
         tracing::debug!(path = %path.display(), "serving the worker's socket");
         while owned.is_there() {
+            if stands_by() && is_wanted(&path) {
+                break;
+            }
             match env::timeout(RETRY, listener.accept()).await {
                 Ok(Ok((stream, _))) => connections.serve(stream, router.clone()),
                 Ok(Err(error)) => connections.accept_failed(&error).await,
                 Err(_) => {}
             }
         }
-        tracing::warn!(path = %path.display(), "the worker's socket was removed; creating it again");
+        if owned.is_there() {
+            tracing::debug!(path = %path.display(), "the socket is left to the owner of the pipeline");
+        } else {
+            tracing::warn!(path = %path.display(), "the worker's socket was removed; creating it again");
+        }
     }
 }
 
@@ -80,12 +90,34 @@ impl Drop for Owned {
     }
 }
 
-async fn claim(path: &Path) -> (UnixListener, Owned) {
+/// Where a worker that does not stand by waits for the socket.
+fn wanted_path(path: &Path) -> PathBuf {
+    beside(path, "", ".wanted")
+}
+
+/// Whether a worker waits for the socket that does not stand by.
+fn is_wanted(path: &Path) -> bool {
+    let wanted = File::options().append(true).open(wanted_path(path));
+    wanted.is_ok_and(|wanted| matches!(wanted.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Shows that the socket is wanted, until the file is dropped. `None`: another one shows it already, or it cannot be shown.
+fn want(path: &Path) -> Option<File> {
+    let wanted = File::options().create(true).append(true).open(wanted_path(path)).ok()?;
+    wanted.try_lock().is_ok().then_some(wanted)
+}
+
+async fn claim(path: &Path, stands_by: &impl Fn() -> bool) -> (UnixListener, Owned) {
     let mut warned = false;
+    let mut wanted = None;
     loop {
-        match try_claim(path) {
+        let is_for_another = stands_by() && is_wanted(path);
+        match if is_for_another { Err(Claim::OfAnother) } else { try_claim(path) } {
             Ok(claimed) => return claimed,
-            Err(Claim::OfAnother) => tracing::debug!(path = %path.display(), "another worker serves the socket"),
+            Err(Claim::OfAnother) => {
+                tracing::debug!(path = %path.display(), "another worker serves the socket");
+                wanted = if stands_by() { None } else { wanted.or_else(|| want(path)) };
+            }
             Err(Claim::Failed(error)) if !warned => {
                 warned = true;
                 tracing::warn!(path = %path.display(), %error, "the worker's socket cannot be served, so commands do not find this worker; retrying every second");
@@ -145,6 +177,8 @@ mod tests {
     use super::*;
     use crate::env::Instant;
     use axum::routing::get;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn answers(text: &'static str) -> Router {
         Router::new().route("/", get(move || async move { text }))
@@ -167,7 +201,7 @@ mod tests {
     async fn only_its_user_may_open_the_socket_and_it_goes_with_the_worker() {
         let folder = tempfile::tempdir().unwrap();
         let path = socket_path(folder.path(), "p");
-        let served = env::spawn(serve_unix(path.clone(), answers("one")));
+        let served = env::spawn(serve_unix(path.clone(), answers("one"), || false));
         ask_until(&path, "one").await;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         served.abort();
@@ -181,18 +215,44 @@ mod tests {
         let path = folder.path().join("worker.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let served = env::spawn(serve_unix(path.clone(), answers("one")));
+        let served = env::spawn(serve_unix(path.clone(), answers("one"), || false));
         ask_until(&path, "one").await;
         served.abort();
+    }
+
+    #[tokio::test]
+    async fn whoever_stands_by_leaves_the_socket_to_the_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket_path(folder.path(), "p");
+        let owner = Arc::new(AtomicUsize::new(1));
+        let serve = |number: usize, text| {
+            let owner = Arc::clone(&owner);
+            let stands_by = move || owner.load(Ordering::Relaxed) != number;
+            env::spawn(serve_unix(path.clone(), answers(text), stands_by))
+        };
+        let one = serve(1, "one");
+        ask_until(&path, "one").await;
+        let two = serve(2, "two");
+        for (number, text) in [(2, "two"), (1, "one")] {
+            owner.store(number, Ordering::Relaxed);
+            ask_until(&path, text).await;
+        }
+        // Nobody owns the pipeline: it stays where it is.
+        owner.store(3, Ordering::Relaxed);
+        env::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(ask(&path).await.as_deref(), Some("one"));
+        one.abort();
+        ask_until(&path, "two").await;
+        two.abort();
     }
 
     #[tokio::test]
     async fn a_live_socket_is_left_alone_and_taken_over_when_its_worker_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.sock");
-        let first = env::spawn(serve_unix(path.clone(), answers("one")));
+        let first = env::spawn(serve_unix(path.clone(), answers("one"), || false));
         ask_until(&path, "one").await;
-        let second = env::spawn(serve_unix(path.clone(), answers("two")));
+        let second = env::spawn(serve_unix(path.clone(), answers("two"), || false));
         env::sleep(Duration::from_millis(50)).await;
         assert_eq!(ask(&path).await.as_deref(), Some("one"));
         first.abort();
@@ -204,7 +264,7 @@ mod tests {
     async fn a_path_longer_than_a_socket_address_works() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x".repeat(200)).join("worker.sock");
-        let served = env::spawn(serve_unix(path.clone(), answers("far")));
+        let served = env::spawn(serve_unix(path.clone(), answers("far"), || false));
         ask_until(&path, "far").await;
         served.abort();
     }
@@ -213,7 +273,7 @@ mod tests {
     async fn a_socket_that_is_removed_comes_back_and_so_does_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = socket_path(folder.path(), "p");
-        let served = env::spawn(serve_unix(path.clone(), answers("one")));
+        let served = env::spawn(serve_unix(path.clone(), answers("one"), || false));
         ask_until(&path, "one").await;
         fs::remove_file(&path).unwrap();
         ask_until(&path, "one").await;

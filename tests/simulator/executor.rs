@@ -15,7 +15,7 @@ use keepstep::env::disk::{self, Disk};
 use keepstep::env::world::{self, Asked, Process, Running, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -239,6 +239,20 @@ impl Executor {
         let state = &mut *guard;
         let host = state.processes[process].start.process.host.clone();
         state.sockets.push((host, path, process, answers));
+    }
+
+    /// Of the workers of a machine this one owns the pipeline: the others leave its socket to it.
+    pub fn leave_socket_to(&self, process: ProcessId, pipeline: &str) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let name = Path::new(pipeline).join("worker.sock");
+        let host = &state.processes[process].start.process.host;
+        let is_its = |of: &String, path: &PathBuf| of == host && path.ends_with(&name);
+        let first = state.sockets.iter().position(|(of, path, ..)| is_its(of, path));
+        let own = state.sockets.iter().position(|(of, path, by, _)| is_its(of, path) && *by == process);
+        if let (Some(first), Some(own)) = (first, own) {
+            state.sockets.swap(first, own);
+        }
     }
 
     /// What a process has written to its standard output.

@@ -3,6 +3,7 @@
 use crate::executor::ProcessId;
 use crate::machine::Worker;
 use crate::play::{Later, Play};
+use keepstep::pipeline::control::{PipelineState, PipelineStatus};
 use std::time::Duration;
 
 impl Play {
@@ -54,6 +55,12 @@ impl Play {
         for process in ended {
             self.mark("worker: a former one ended");
             self.machines[machine].kill_former(process, &self.executor);
+        }
+        for worker in self.machines[machine].workers() {
+            let is_owned = |status: &PipelineStatus| status.state != PipelineState::Standby;
+            for status in worker.statuses().into_iter().filter(is_owned) {
+                self.executor.leave_socket_to(worker.process, &status.pipeline);
+            }
         }
         let mut statuses = self.machines[machine].workers().flat_map(Worker::statuses);
         if statuses.any(|status| status.note.contains("is written by")) {
