@@ -12,6 +12,7 @@
 use crate::settings::{Flow, Settings};
 use crate::streams::Record;
 use crate::truth::{Author, Pair, State, newest};
+use keepstep::change::{Change, Op};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
     };
     // What the destination has, it has from before the source lost data: what became of it there nobody can tell.
     let is_lost = |source: &[State], destination: &[State], side: usize| {
-        let lost_at = pair.lost_at[side];
+        let lost_at = pair.losses[side].last().copied().unwrap_or_default();
         let is_from_before = at(destination) <= lost_at
             || source.iter().any(|state| state.at <= lost_at && state.value.as_ref() == newest(destination));
         by(source) == Some(Author::Loss) || (newest(source).is_none() && is_from_before)
@@ -61,7 +62,11 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
             && matches!(by(destination), Some(Author::Application | Author::Command(_) | Author::Loss))
     };
     let (kept, lost, extra) = match route.flow {
-        Flow::Both => (is_kept(&pair.zookeeper) || is_kept(&pair.redis), false, false),
+        Flow::Both => {
+            // A delete was carried over, and an older copy has brought the value back: the znode's delete is kept from it.
+            let is_back = route.on_delete == "keep" && znode.is_none() && by(&pair.redis) == Some(Author::Loss);
+            (is_kept(&pair.zookeeper) || is_kept(&pair.redis) || is_back, false, false)
+        }
         Flow::ToRedis => {
             (is_kept(&pair.zookeeper), is_lost(&pair.zookeeper, &pair.redis, 0), is_extra(&pair.zookeeper, &pair.redis))
         }
@@ -102,16 +107,16 @@ pub fn judge(pairs: &[Pair], records: &[Record], settings: &Settings) -> (Vec<St
 
 /// Rule 6.
 fn spurious(pair: &Pair, records: &[Record], settings: &Settings, wrong: &mut Vec<String>) {
-    let has_losses = pair.lost_at != [Duration::ZERO; 2];
+    let has_losses = pair.losses.iter().any(|losses| !losses.is_empty());
     if has_losses || settings.routes[pair.route].flow != Flow::Both {
         return;
     }
     if is_commanded(pair) {
         return;
     }
-    for change in
-        records.iter().map(|record| &record.change).filter(|change| change.pair.redis.as_ref() == Some(&pair.key))
-    {
+    // What a command replaces, or was about to, is in a marker.
+    let is_of_pair = |change: &&Change| change.op != Op::Marker && change.pair.redis.as_ref() == Some(&pair.key);
+    for change in records.iter().map(|record| &record.change).filter(is_of_pair) {
         let Some(conflict) = &change.conflict else { continue };
         let (Some(loser), Some(winner)) = (&conflict.value, &change.after) else { continue };
         // By the name of the store in the pipeline file.

@@ -403,9 +403,9 @@ impl Play {
                 .iter()
                 .flat_map(|machine| machine.processes.iter().map(|process| (*process, machine.number)));
             let of = (self.truth.ownerships(), &self.settings);
-            let (wrong, again) = published::judge(&messages, &pairs, &records, &machines.collect(), (&of.0, of.1));
+            let (wrong, excused) = published::judge(&messages, &pairs, &records, &machines.collect(), (&of.0, of.1));
             self.wrong.extend(wrong);
-            (0..again).for_each(|_| self.mark("excused: a record was published again by the next owner"));
+            excused.iter().for_each(|why| self.mark(&format!("excused: {why}")));
             (0..recreated).for_each(|_| self.mark("excused: a znode recreated at the same version"));
         }
         self.machines.iter_mut().for_each(|machine| machine.kill_all(&self.executor));

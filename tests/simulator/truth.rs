@@ -8,7 +8,7 @@ use crate::settings::name_of;
 use keepstep_doubles::redis::data::Kind;
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::zookeeper::DoubleEnsemble;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,8 +74,8 @@ pub struct Pair {
     expires_ms: Option<i64>,
     /// Of the znode, as last seen.
     stamp: Stamp,
-    /// When ZooKeeper, and when Redis, last lost data, whichever.
-    pub lost_at: [Duration; 2],
+    /// When ZooKeeper, and when Redis, lost data, whichever.
+    pub losses: [Vec<Duration>; 2],
 }
 
 impl Pair {
@@ -93,7 +93,7 @@ impl Pair {
             redis: nothing(),
             expires_ms: None,
             stamp: None,
-            lost_at: [Duration::ZERO; 2],
+            losses: [Vec::new(), Vec::new()],
         }
     }
 }
@@ -130,11 +130,19 @@ struct Known {
     is_forgotten: bool,
     next_expiry_ms: Option<i64>,
     commands: BTreeSet<ProcessId>,
+    /// Who opened each session of the ensemble.
+    sessions: BTreeMap<i64, ProcessId>,
     /// Of each pipeline.
     fences: Vec<Fence>,
     /// `None`: no route publishes.
     subscriber: Option<Subscriber>,
     wrong: Vec<String>,
+}
+
+impl Known {
+    fn author(&self, process: ProcessId) -> Author {
+        if self.commands.contains(&process) { Author::Command(process) } else { Author::Worker(process) }
+    }
 }
 
 impl Truth {
@@ -151,6 +159,7 @@ impl Truth {
             is_forgotten: true,
             next_expiry_ms: None,
             commands: BTreeSet::new(),
+            sessions: BTreeMap::new(),
             subscriber: None,
             wrong: Vec::new(),
         });
@@ -166,10 +175,15 @@ impl Truth {
         self.known().commands.insert(process);
     }
 
+    /// This process writes by this session.
+    pub fn is_session(&self, session: i64, process: ProcessId) {
+        self.known().sessions.insert(session, process);
+    }
+
     /// As whom a process writes.
     #[must_use]
     pub fn author(&self, process: ProcessId) -> Author {
-        if self.known().commands.contains(&process) { Author::Command(process) } else { Author::Worker(process) }
+        self.known().author(process)
     }
 
     /// Someone subscribes to what routes publish.
@@ -213,9 +227,17 @@ impl Truth {
         let known = &mut *guard;
         let now = self.0.ensemble.look(|ensemble| (ensemble.transactions(), ensemble.zxid()));
         if now != (known.transactions, known.zxid) {
+            // A server that catches up decides what waited there, whoever asks.
+            let writers: BTreeMap<String, Author> = self.0.ensemble.look(|ensemble| {
+                let writers = ensemble.writers_since(known.transactions).into_iter();
+                let author = |session: i64| known.sessions.get(&session).map(|process| known.author(*process));
+                writers.filter_map(|(path, session)| Some((path.to_owned(), author(session)?))).collect()
+            });
+            let writer = |path: &str| writers.get(path).copied().unwrap_or(by);
             (known.transactions, known.zxid) = now;
             let mut is_raised = false;
             for fence in &mut known.fences {
+                let by = writer(&fence.path);
                 let raised = self.0.ensemble.stat(&fence.path).map(|stat| (stat.czxid, stat.mzxid));
                 if raised != fence.raised {
                     fence.raised = raised;
@@ -250,6 +272,7 @@ impl Truth {
             known.is_forgotten = false;
             for (number, stamp, value) in changed {
                 let Some(pair) = known.pairs.get_mut(number) else { continue };
+                let by = writer(&pair.path);
                 pair.stamp = stamp;
                 if value.as_ref() == newest(&pair.zookeeper) {
                     continue;
@@ -313,7 +336,7 @@ impl Truth {
 
     /// This side has lost data, or may have.
     pub fn lost(&self, side: usize, at: Duration) {
-        self.known().pairs.iter_mut().for_each(|pair| pair.lost_at[side] = at);
+        self.known().pairs.iter_mut().for_each(|pair| pair.losses[side].push(at));
     }
 
     /// The keys of which this is true, with the numbers of their pairs.

@@ -43,6 +43,8 @@ struct Transaction {
     zxid: i64,
     time_ms: i64,
     changes: Vec<ChangeOf<Tree>>,
+    /// The session that wrote it.
+    by: Option<i64>,
     /// The session that it ends.
     ends: Option<i64>,
 }
@@ -169,6 +171,14 @@ impl Ensemble {
         self.log.len()
     }
 
+    /// Which session wrote each znode, by the transactions after the first so many.
+    #[must_use]
+    pub fn writers_since(&self, transactions: usize) -> BTreeMap<&str, i64> {
+        let since = self.log.iter().skip(transactions);
+        let written = since.filter_map(|transaction| transaction.by.map(|by| (by, &transaction.changes)));
+        written.flat_map(|(by, changes)| changes.iter().map(move |change| (change.path().as_str(), by))).collect()
+    }
+
     /// Whether this session lives.
     #[must_use]
     pub fn has_session(&self, session: i64) -> bool {
@@ -181,9 +191,9 @@ impl Ensemble {
         applied.checked_sub(1).map_or(self.base_zxid, |last| self.log[last].zxid)
     }
 
-    fn append(&mut self, changes: Vec<ChangeOf<Tree>>, ends: Option<i64>, now_ms: i64) -> i64 {
+    fn append(&mut self, changes: Vec<ChangeOf<Tree>>, (by, ends): (Option<i64>, Option<i64>), now_ms: i64) -> i64 {
         let zxid = zxid_after(self.zxid(), false, self.settings.kinder);
-        self.log.push(Transaction { zxid, time_ms: now_ms, changes, ends });
+        self.log.push(Transaction { zxid, time_ms: now_ms, changes, by, ends });
         zxid
     }
 
@@ -192,7 +202,7 @@ impl Ensemble {
         let session = self.next_session;
         self.next_session += 1;
         self.sessions.insert(session);
-        self.append(Vec::new(), None, now_ms);
+        self.append(Vec::new(), (None, None), now_ms);
         let all = self.log.len();
         self.catch_up(server, all);
         (self.connect(server, session, who), session)
@@ -255,21 +265,21 @@ impl Ensemble {
             return;
         }
         let pending = match request {
-            _ if is_too_large => self.decided(Err(Reply::Refused(Refusal::TooLarge)), now_ms),
+            _ if is_too_large => self.decided(Err(Reply::Refused(Refusal::TooLarge)), session, now_ms),
             Request::Write(_) | Request::Multi(_) if !self.sessions.contains(&session) => {
-                self.decided(Err(Reply::Refused(Refusal::SessionExpired)), now_ms)
+                self.decided(Err(Reply::Refused(Refusal::SessionExpired)), session, now_ms)
             }
             Request::Write(write) => {
                 let decided = self.transact(&[write], session, &who, now_ms);
                 let decided = decided.map_err(|(_, refusal)| Reply::Refused(refusal));
                 let decided = decided.map(|(changes, mut replies)| (changes, replies.remove(0)));
-                self.decided(decided, now_ms)
+                self.decided(decided, session, now_ms)
             }
             Request::Multi(writes) => {
                 let decided = self.transact(&writes, session, &who, now_ms);
                 let decided = decided.map_err(|(at, refusal)| Reply::RefusedAt(at, refusal));
                 let decided = decided.map(|(changes, replies)| (changes, Reply::Written(self.in_multi(replies))));
-                self.decided(decided, now_ms)
+                self.decided(decided, session, now_ms)
             }
             Request::Sync => Pending::Sync { applied: self.log.len() },
             Request::Close => {
@@ -336,7 +346,7 @@ impl Ensemble {
             Ok(changes) => Ok((changes, replies)),
             Err(Refused { at, refusal, kept }) => {
                 if !kept.is_empty() {
-                    self.append(kept, None, now_ms);
+                    self.append(kept, (Some(session), None), now_ms);
                 }
                 Err((at, refusal))
             }
@@ -344,7 +354,7 @@ impl Ensemble {
     }
 
     /// Appends what was decided to the log; a refusal takes a zxid as well.
-    fn decided(&mut self, decided: Result<(Vec<ChangeOf<Tree>>, Reply), Reply>, now_ms: i64) -> Pending {
+    fn decided(&mut self, decided: Result<(Vec<ChangeOf<Tree>>, Reply), Reply>, by: i64, now_ms: i64) -> Pending {
         let (changes, reply) = match decided {
             Ok(decided) => decided,
             Err(reply) if zxid_after(self.zxid(), true, self.settings.kinder) == self.zxid() => {
@@ -352,7 +362,7 @@ impl Ensemble {
             }
             Err(reply) => (Vec::new(), reply),
         };
-        let zxid = self.append(changes, None, now_ms);
+        let zxid = self.append(changes, (Some(by), None), now_ms);
         Pending::Decided { applied: self.log.len(), zxid, reply }
     }
 
@@ -378,7 +388,7 @@ impl Ensemble {
         for change in &changes {
             self.tree.apply(change, zxid, now_ms);
         }
-        self.append(changes, Some(session), now_ms);
+        self.append(changes, (None, Some(session)), now_ms);
     }
 
     /// An operator gives a znode another ACL.
@@ -388,7 +398,7 @@ impl Ensemble {
         let change = Change::SetAcl { path: path.to_owned(), acl: acl.into(), aversion };
         let zxid = self.zxid() + 1;
         self.tree.apply(&change, zxid, now_ms);
-        self.append(vec![change], None, now_ms);
+        self.append(vec![change], (None, None), now_ms);
     }
 
     /// How much of the log this server must apply before all its clients have their answers.
