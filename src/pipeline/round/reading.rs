@@ -340,9 +340,10 @@ impl Reading {
         // The delete was seen and recorded by an earlier look, whose write a store refused.
         let seen = seen.or_else(|| facts.is_delete_unwritten().then_some(Removal::Deleted));
         // A base beside which the znode has moved may be one that Redis went back to, with a time of expiry that an application had
-        // taken from the key. What is there after a comparison of the whole route was put there since.
+        // taken from the key. What is there after a comparison of the whole route was put there since, but for a pair that it has left
+        // to this round.
         let may_be_older = context.older || !context.compared && has_moved;
-        let older = may_be_older && !facts.is_route_compared(incarnation);
+        let older = may_be_older && (self.news.owed || !facts.is_route_compared(incarnation));
         Vanished { seen, now_ms: context.now_ms, intact: context.intact, older }
     }
 

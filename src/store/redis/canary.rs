@@ -53,7 +53,7 @@ pub(super) async fn check(line: &dyn Line, up: &[(Arc<Subscriber>, Arc<Part>)]) 
         if is(&canary) || !next.is_empty() && is(&next) {
             settle(&mut lock(&part.database.lineage), (&canary, &next), is(&next));
         } else if !is_newer_owner {
-            is_gone(line, subscriber, part, &canary, found.is_some()).await;
+            is_gone(line, subscriber, part, &canary, found).await;
         }
     }
     Ok(())
@@ -82,7 +82,7 @@ pub(super) async fn change(line: &dyn Line, part: &Part) -> Result<(), RedisErro
         lineage.next_canary = database.nonce().to_string();
         (lineage.canary.clone(), lineage.next_canary.clone())
     };
-    let written = part.state.write_on(line, database, Update::default().next_canary(&canary, &next)).await;
+    let written = part.state.write_on(line, database, Update::default().canary(&canary, &next)).await;
     match written {
         Ok(true) => settle(&mut lock(&database.lineage), (&canary, &next), true),
         // The next look finds the other data set, or the newer owner.
@@ -92,8 +92,8 @@ pub(super) async fn change(line: &dyn Line, part: &Part) -> Result<(), RedisErro
     written.map(|_| ())
 }
 
-/// `is_another`: there is one, of another time.
-async fn is_gone(line: &dyn Line, subscriber: &Subscriber, part: &Part, canary: &str, is_another: bool) {
+/// `found`: there is this one, of another time.
+async fn is_gone(line: &dyn Line, subscriber: &Subscriber, part: &Part, canary: &str, found: Option<Vec<u8>>) {
     let database = &part.database;
     let fresh = {
         let mut lineage = lock(&database.lineage);
@@ -104,14 +104,16 @@ async fn is_gone(line: &dyn Line, subscriber: &Subscriber, part: &Part, canary: 
         lineage.generation += 1;
         lineage.incarnation += 1;
         lineage.compared = None;
-        lineage.older = is_another;
+        lineage.older = found.is_some();
         lineage.next_canary.clear();
         // Another one than before: the data set that went may come back (SWAPDB), and is then an
         // older one.
         lineage.canary = database.nonce().to_string();
         lineage.canary.clone()
     };
-    let saved = part.state.write_on(line, database, Update::default().canary(&fresh)).await;
+    // If just that is still there: else the next look finds what is.
+    let found = String::from_utf8_lossy(found.as_deref().unwrap_or_default()).into_owned();
+    let saved = part.state.write_on(line, database, Update::default().canary(&found, &fresh)).await;
     // The loss is reported with the number of its pairs, once that is known.
     tracing::info!(
         store = database.settings.name,

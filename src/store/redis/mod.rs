@@ -100,13 +100,17 @@ impl RedisStore {
     }
 
     /// Asks how the server is behind every event that it has sent, so that whoever has the answer
-    /// was given them; `false`: not so, since the source is not connected.
+    /// was given them; `false`: not so, since the source is not connected. Looks for the canary as
+    /// well: what a database that was just exchanged says of its keys may be from long ago.
     async fn ask_behind_events(&self) -> Result<(ServerInfo, bool), StoreError> {
         let line = lock(&self.source).as_ref().and_then(listener::Subscription::line);
-        if let Some(line) = line
-            && let Ok(server) = self.server.connections.ask(&*line).await
-        {
-            return Ok((server, true));
+        if let Some(line) = line {
+            let own = self.server.subscribers.up().into_iter().filter(|(_, part)| Arc::ptr_eq(part, &self.part));
+            let own: Vec<_> = own.collect();
+            let (server, looked) = futures::join!(self.server.connections.ask(&*line), canary::check(&*line, &own));
+            if let (Ok(server), Ok(())) = (server, looked) {
+                return Ok((server, true));
+            }
         }
         Ok((self.database().ask().await?, false))
     }
@@ -233,6 +237,11 @@ impl KeyReader for RedisStore {
                 self.database().settled(doubts).await;
             }
             let lineage = lock(&self.database().lineage);
+            // What is known of the data set is not known of the one that was read.
+            if readings.iter().any(|reading| is_gone(reading) && reading.incarnation != lineage.incarnation) {
+                drop(lineage);
+                return Err(self.database().replaced());
+            }
             let is_settled = lineage.is_settled(doubts);
             let (intact, compared) = (intact && is_settled, lineage.is_incarnation_compared() && is_settled);
             let context = ReadContext { now_ms, intact, compared, older: lineage.older, events_delivered };

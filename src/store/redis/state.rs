@@ -16,8 +16,9 @@
 //! where it is read would not do: by then nothing shows which number replaced which.
 //!
 //! For the same reason a milestone is not put where the one before it is missing: over that of an
-//! older data set it would claim that nothing is missing there. Nor is a canary changed where
-//! another one is.
+//! older data set it would claim that nothing is missing there. Nor is anything written where the
+//! owner's canary is not: another data set has just taken the place of the one that it knows, and
+//! what it would say of that one would hide it.
 
 use super::database::Database;
 use super::info::Evidence;
@@ -67,7 +68,7 @@ fn slot_field(number: usize) -> String {
 /// field: whether it only rises (`r`) or not (`s`), its name, its value; or that a milestone goes
 /// there unless a later one of its branch is there (`m`), since those that are under way at a time
 /// may arrive in any order; or that nothing is written unless it holds this milestone or a later
-/// one of its branch (`h`), or just this (`e`). Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in
+/// one of its branch (`h`), or one of these words (`e`; empty: nothing). Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in
 /// two parts: a double holds 53 bits.
 const SCRIPT_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
@@ -88,7 +89,10 @@ local function has(field, milestone)
 end
 for a = 3, #ARGV, 3 do
   if ARGV[a] == 'h' and not has(ARGV[a + 1], ARGV[a + 2]) then return 0 end
-  if ARGV[a] == 'e' and redis.call('HMGET', KEYS[1], ARGV[a + 1])[1] ~= ARGV[a + 2] then return 0 end
+  if ARGV[a] == 'e' then
+    local held = redis.call('HMGET', KEYS[1], ARGV[a + 1])[1] or ''
+    if not string.find(' ' .. ARGV[a + 2] .. ' ', ' ' .. held .. ' ', 1, true) then return 0 end
+  end
 end
 local put = {'epoch', ARGV[1], 'ensemble', ARGV[2]}
 for a = 3, #ARGV, 3 do
@@ -116,13 +120,18 @@ impl Update {
         self
     }
 
-    pub(super) fn canary(self, canary: &str) -> Update {
-        self.put("s", CANARY, canary)
+    /// Another canary, where this one still is (empty: none).
+    pub(super) fn canary(self, before: &str, next: &str) -> Update {
+        self.put("e", CANARY, before).put("s", CANARY, next)
     }
 
-    /// Another canary, where this one still is: put into a data set that has just taken the place of the one before, it would hide that.
-    pub(super) fn next_canary(self, canary: &str, next: &str) -> Update {
-        self.put("e", CANARY, canary).canary(next)
+    /// Only where the canary of this owner is, or the one to which it may have been changed.
+    fn beside_canary(self, database: &Database) -> Update {
+        let lineage = lock(&database.lineage);
+        let is_conditional = lineage.canary.is_empty() || self.0.iter().any(|(rule, ..)| *rule == "e");
+        let words = format!("{} {}", lineage.canary, lineage.next_canary);
+        drop(lineage);
+        if is_conditional { self } else { self.put("e", CANARY, words.trim_end()) }
     }
 
     fn evidence(self, evidence: &Evidence, ranges: &str) -> Update {
@@ -260,7 +269,7 @@ pub(super) async fn milestone(database: &Database) -> Result<(Option<Milestone>,
 impl State {
     fn command(&self, database: &Database, update: Update) -> Cmd {
         let owner = *lock(&self.owner);
-        update.command(database, owner, self.written.load(Ordering::Relaxed))
+        update.beside_canary(database).command(database, owner, self.written.load(Ordering::Relaxed))
     }
 
     /// Writes as the owner that [`State::begin`] named last.
@@ -268,6 +277,7 @@ impl State {
         let command = self.command(database, update);
         match database.script(&SCRIPT, &command).await? {
             Ok(Value::Int(6)) => Err(database.fenced()),
+            Ok(Value::Int(0)) => Err(database.replaced()),
             Ok(_) => Ok(()),
             Err(error) => Err(own::explain_named(&database.target, &command, &error)),
         }
@@ -289,11 +299,12 @@ impl State {
         self.written.store(0, Ordering::Relaxed);
         *lock(&self.owner) = now;
         *lock(&self.milestones) = Milestones::begin(database.nonce());
-        let mut stored = read(database, &[INCARNATION, EVICTED, RANGES, OLDER]).await?.into_iter();
+        let mut stored = read(database, &[INCARNATION, EVICTED, RANGES, OLDER, CANARY]).await?.into_iter();
         let incarnation = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
         let evicted = stored.next().and_then(|evicted| std::str::from_utf8(&evicted).ok()?.parse().ok());
         let ranges = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
         let older = stored.next().is_some_and(|older| older == b"1");
+        let before = String::from_utf8_lossy(&stored.next().unwrap_or_default()).into_owned();
         let is_of_ours = ranges.is_empty() || ranges == database.settings.ranges;
         let canary = database.nonce().to_string();
         {
@@ -306,7 +317,13 @@ impl State {
             lineage.canary.clone_from(&canary);
             lineage.is_unreported = false;
         }
-        self.write(database, Update::default().canary(&canary)).await
+        let written = self.write(database, Update::default().canary(&before, &canary)).await;
+        let mut lineage = lock(&database.lineage);
+        if written.is_err() && lineage.canary == canary {
+            // It is not missed: this ownership does not begin.
+            lineage.canary.clear();
+        }
+        written
     }
 
     /// See [`crate::store::contract::OwnerState::remember`].
