@@ -133,6 +133,10 @@ impl Value for Kept {
         if let Kept::Number(number) = self { Some(*number) } else { None }
     }
 
+    fn names(&self, held: Option<&Kept>) -> bool {
+        held == Some(self)
+    }
+
     fn milestone(&self) -> Option<(u8, u8)> {
         if let Kept::Milestone(is) = self { (is.branch != 0).then_some((is.branch, is.number)) } else { None }
     }

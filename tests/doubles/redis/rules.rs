@@ -204,11 +204,14 @@ pub fn complete<P: Pair + ?Sized>(
 }
 
 /// What is put into a field of a pipeline's hash.
-pub trait Value: PartialEq {
+pub trait Value: Sized {
     type Number: PartialOrd;
 
     /// `None`: it is no number.
     fn number(&self) -> Option<Self::Number>;
+
+    /// Whether this is one of the values that this one names; `None`: there is none.
+    fn names(&self, held: Option<&Self>) -> bool;
 
     /// Branch and number of a milestone. `None`: it is none.
     fn milestone(&self) -> Option<(Self::Number, Self::Number)>;
@@ -249,8 +252,8 @@ pub enum Rule {
     Milestone,
     /// `h`: never; nothing at all is written unless this milestone, or a later one of its branch, is there.
     Has,
-    /// `e`: never; nothing at all is written unless just this is there.
-    Equals,
+    /// `e`: never; nothing at all is written unless one of these is there.
+    OneOf,
 }
 
 /// A field that is to be written.
@@ -278,14 +281,14 @@ pub fn state<S: State + ?Sized>(
         if !is_there && !is_in(state.field(field)?, value) {
             return Ok((Code::Refused, Vec::new()));
         }
-        if *rule == Rule::Equals && state.field(field)?.as_ref() != Some(value) {
+        if *rule == Rule::OneOf && !value.names(state.field(field)?.as_ref()) {
             return Ok((Code::Refused, Vec::new()));
         }
     }
     let mut put = Vec::with_capacity(changes.len());
     for (at, (rule, field, value)) in changes.iter().enumerate() {
         let is_new = match rule {
-            Rule::Has | Rule::Equals => false,
+            Rule::Has | Rule::OneOf => false,
             Rule::Milestone => !is_in(state.field(field)?, value),
             Rule::Rise if is_same && !is_any => {
                 let held = state.field(field)?.as_ref().and_then(Value::number);

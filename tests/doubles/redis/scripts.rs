@@ -35,7 +35,7 @@ pub const ALL: [Script; 11] = [
     Script { name: "LOOK", sha: "62c0ff313ca197cab8c65e83f97343d0482520e3", flags: NO_FLAGS_LINE, run: look },
     Script { name: "EDIT", sha: "a1d6d5f1fbe81a76a8e6ebb913465b7d2e4719ed", flags: PLAIN, run: edit },
     Script { name: "EDIT_FREEING", sha: "06b0c6e2885e8a70f8381658e4cd5f3f9ba70dcb", flags: ALLOW_OOM, run: edit },
-    Script { name: "STATE", sha: "2a7d90af65f398c2b8313d634a4a438dd74d253e", flags: ALLOW_OOM, run: state },
+    Script { name: "STATE", sha: "86570e7602cf98fb6a3e2c53d715b115b65a231c", flags: ALLOW_OOM, run: state },
     Script { name: "KEEP", sha: "3b55d69eb1cecf30cda140f187a758c77245895c", flags: ALLOW_OOM, run: keep },
     Script { name: "GIVE_UP", sha: "2cf8089c4745e5d34749960d01fa49df0ee1e01c", flags: ALLOW_OOM, run: give_up },
     Script { name: "MAY", sha: "eea6a9d68e4b18b96bd395c07c3e3c530347caae", flags: NO_WRITES, run: may },
@@ -382,6 +382,11 @@ impl Value for Bytes {
         Decimal::of(self)
     }
 
+    fn names(&self, held: Option<&Bytes>) -> bool {
+        let held = held.map(Vec::as_slice).unwrap_or_default();
+        self.split(|byte| *byte == b' ').any(|word| word == held)
+    }
+
     fn milestone(&self) -> Option<(Decimal, Decimal)> {
         let colon = self.iter().position(|byte| *byte == b':')?;
         Decimal::of(&self[..colon]).zip(Decimal::of(&self[colon + 1..]))
@@ -431,7 +436,7 @@ fn state(server: &mut Server, at: At, keys: &[Bytes], arguments: &[Bytes]) -> An
             b"r" => Rule::Rise,
             b"m" => Rule::Milestone,
             b"h" => Rule::Has,
-            b"e" => Rule::Equals,
+            b"e" => Rule::OneOf,
             _ => Rule::Set,
         };
         (rule, change[1].clone(), change[2].clone())

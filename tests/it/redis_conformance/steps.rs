@@ -131,7 +131,7 @@ pub fn script(rng: &mut Rng, known: &Known) -> Words {
                 let change = match rng.u8(0..5) {
                     0 => ["r".to_owned(), "zxid".to_owned(), number.to_string()],
                     1 => ["s".to_owned(), "canary".to_owned(), rng.u64(0..3).to_string()],
-                    2 => ["e".to_owned(), "canary".to_owned(), rng.u64(0..3).to_string()],
+                    2 => ["e".to_owned(), "canary".to_owned(), one_of(rng, &["", "0", "1 2"]).to_owned()],
                     rule => {
                         let milestone = format!("{}:{}", rng.u8(1..3), rng.u8(8..12));
                         [if rule == 3 { "m" } else { "h" }.to_owned(), "milestone".to_owned(), milestone]
