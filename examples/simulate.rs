@@ -24,6 +24,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Asked {
     from: u64,
     seeds: u64,
@@ -131,6 +135,7 @@ fn many(asked: &Asked) -> ExitCode {
     let (next, failed) = (AtomicU64::new(asked.from), AtomicU64::new(0));
     let marks: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::default();
     let polls = AtomicU64::new(0);
+    let traces = Mutex::new(0_u128);
     let play_some = || {
         while failed.load(Ordering::Relaxed) < asked.failures {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +149,8 @@ fn many(asked: &Asked) -> ExitCode {
                 let wrong: Vec<String> = outcome.wrong.iter().take(3).cloned().collect();
                 println!("seed {seed}: {}", wrong.join("\n    "));
             }
-            let Ok(mut marks) = marks.lock() else { return };
+            let (Ok(mut marks), Ok(mut traces)) = (marks.lock(), traces.lock()) else { return };
+            *traces ^= outcome.trace.rotate_left((seed % 128) as u32);
             for (mark, count) in outcome.marks {
                 let (seeds, all) = marks.entry(mark).or_default();
                 *seeds += 1;
@@ -164,6 +170,10 @@ fn many(asked: &Asked) -> ExitCode {
     }
     let (failed, seconds) = (failed.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
     let (per_second, polls) = (played as f64 / seconds, polls.load(Ordering::Relaxed));
-    println!("{played} seeds in {seconds:.1} s, {per_second:.1} a second, {polls} polls; {failed} failed");
+    // Two runs of the same seeds have the same number.
+    let traces = traces.lock().map(|traces| *traces).unwrap_or_default();
+    println!(
+        "{played} seeds in {seconds:.1} s, {per_second:.1} a second, {polls} polls, traces {traces:032x}; {failed} failed"
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

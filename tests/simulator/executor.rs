@@ -392,7 +392,9 @@ impl Executor {
     }
 
     fn step(&self, until: Duration) -> Option<Paused> {
-        let woken = std::mem::take(&mut *lock(&self.0.woken));
+        // Whom one poll wakes has no order: `tokio::sync::watch` wakes those who wait in an order that it draws at random.
+        let mut woken = std::mem::take(&mut *lock(&self.0.woken));
+        woken.sort_unstable();
         let (task, process, disk, mut work, waker) = {
             let mut guard = self.state();
             let state = &mut *guard;
@@ -445,6 +447,7 @@ impl Executor {
             let disk = Arc::clone(&state.processes[process].start.disk);
             (task, process, disk, work, waker)
         };
+        tracing::trace!(task, process, "poll");
         let _installed = disk::install(disk);
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| work.poll_unpin(&mut Context::from_waker(&waker))));
         let gone = {

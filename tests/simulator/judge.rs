@@ -192,7 +192,8 @@ fn writes(
             // Or here, and an older copy has brought it back.
             let first = own.iter().position(|state| state.value.as_ref() == Some(replaced)).unwrap_or(0);
             let was_deleted = own.iter().skip(first).any(|own| own.at < state.at && deletes(own));
-            if !was_deleted && !seen.iter().skip(1).any(deletes) {
+            let has_expired = pair.expiring.iter().any(|(value, at)| value == replaced && *at <= state.at);
+            if !was_deleted && !has_expired && !seen.iter().skip(1).any(deletes) {
                 found.push(format!(
                     "{at:.6} process {process} deleted {of} of {path} in {name}: nobody deleted it on the other side"
                 ));

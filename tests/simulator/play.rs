@@ -375,7 +375,10 @@ impl Play {
                     Ok(Ended::Refused(_)) => "worker: refused",
                     _ => "worker: ended otherwise",
                 });
+                let process = self.process(number);
                 self.machines[number].kill(&self.executor);
+                // It could not close its session where the ensemble was out of reach.
+                process.into_iter().for_each(|process| self.cut_for_good(process));
                 self.start_later(number);
             }
         }

@@ -72,6 +72,8 @@ pub struct Pair {
     pub redis: Vec<State>,
     /// When the key expires, milliseconds since the epoch.
     expires_ms: Option<i64>,
+    /// Values that Redis lost before their time to live had passed, and when it passes: a database that comes back has them no more.
+    pub expiring: Vec<(Vec<u8>, Duration)>,
     /// Of the znode, as last seen.
     stamp: Stamp,
     /// When ZooKeeper, and when Redis, lost data, whichever.
@@ -92,6 +94,7 @@ impl Pair {
             zookeeper: nothing(),
             redis: nothing(),
             expires_ms: None,
+            expiring: Vec::new(),
             stamp: None,
             losses: [Vec::new(), Vec::new()],
         }
@@ -315,7 +318,13 @@ impl Truth {
                 known.pairs.iter().map(of).collect()
             });
             for ((number, pair), (expires_ms, is_new)) in known.pairs.iter_mut().enumerate().zip(seen) {
-                let was_due = pair.expires_ms.is_some_and(|at| at <= now_ms);
+                let left_ms = pair.expires_ms.map(|at| at - now_ms);
+                let was_due = left_ms.is_some_and(|left| left <= 0);
+                if let (Some(left), true, Author::Loss, Some(had)) =
+                    (left_ms, is_new.is_some(), by, newest(&pair.redis))
+                {
+                    pair.expiring.push((had.clone(), at + Duration::from_millis(left.unsigned_abs())));
+                }
                 pair.expires_ms = expires_ms;
                 if let Some(value) = is_new {
                     // Whoever asks for a key whose time has come removes it.

@@ -55,6 +55,7 @@ impl Play {
         for process in ended {
             self.mark("worker: a former one ended");
             self.machines[machine].kill_former(process, &self.executor);
+            self.cut_for_good(process);
         }
         for worker in self.machines[machine].workers() {
             let is_owned = |status: &PipelineStatus| status.state != PipelineState::Standby;
