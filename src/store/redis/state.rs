@@ -16,9 +16,9 @@
 //! where it is read would not do: by then nothing shows which number replaced which.
 //!
 //! For the same reason a milestone is not put where the one before it is missing: over that of an
-//! older data set it would claim that nothing is missing there. Nor is anything written where the
-//! owner's canary is not: another data set has just taken the place of the one that it knows, and
-//! what it would say of that one would hide it.
+//! older data set it would claim that nothing is missing there. Nor is anything written beside
+//! another canary than the owner's: another data set has just taken the place of the one that it
+//! knows, and what it would say of that one would hide it.
 
 use super::database::Database;
 use super::info::Evidence;
@@ -125,11 +125,12 @@ impl Update {
         self.put("e", CANARY, before).put("s", CANARY, next)
     }
 
-    /// Only where the canary of this owner is, or the one to which it may have been changed.
+    /// Only where the canary of this owner is, or the one to which it may have been changed, or none: what was flushed is remembered
+    /// again, and that the canary is missing still shows.
     fn beside_canary(self, database: &Database) -> Update {
         let lineage = lock(&database.lineage);
         let is_conditional = lineage.canary.is_empty() || self.0.iter().any(|(rule, ..)| *rule == "e");
-        let words = format!("{} {}", lineage.canary, lineage.next_canary);
+        let words = format!(" {} {}", lineage.canary, lineage.next_canary);
         drop(lineage);
         if is_conditional { self } else { self.put("e", CANARY, words.trim_end()) }
     }
