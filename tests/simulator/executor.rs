@@ -370,6 +370,12 @@ impl Executor {
         }
     }
 
+    /// How often this has happened.
+    #[must_use]
+    pub fn marked(&self, name: &str) -> u64 {
+        self.state().marks.get(name).copied().unwrap_or(0)
+    }
+
     /// What has happened, and how often.
     #[must_use]
     pub fn marks(&self) -> BTreeMap<String, u64> {

@@ -2,9 +2,10 @@
 
 use crate::network::{Store, Way};
 use crate::play::{Later, Play, everybody, open};
+use crate::settings::TOO_LARGE;
 use crate::stores::Over;
 use crate::truth::Author;
-use crate::what::{Action, Copied, Side, What};
+use crate::what::{Action, Copied, Side, Unheard, What};
 use futures::FutureExt as _;
 use keepstep::store::zookeeper::session::CreateMode;
 use keepstep_doubles::redis::server;
@@ -62,6 +63,7 @@ impl Play {
             What::Close { worker, store, way, ms } => {
                 let Some(process) = self.process(worker) else { return };
                 self.network.set_way(process, store, way);
+                self.note_way(process, store, way);
                 if store == Store::Zookeeper {
                     for opened in self.ensembles.sessions_of(process) {
                         self.ensemble.cut_off(opened.session, true);
@@ -120,6 +122,7 @@ impl Play {
             }
             What::ResetStatistics => {
                 self.mark("redis: statistics reset");
+                self.is_reset = true;
                 self.redis_run(&[b"CONFIG", b"RESETSTAT"]);
             }
             What::Lag { server, ms } => {
@@ -133,7 +136,67 @@ impl Play {
                 self.operate(worker, pipeline, operation, polls);
             }
             What::Store { ref fault, ms } => self.befall(fault, ms),
+            What::Rest => self.rest_in_between(),
+            What::Depose => self.depose(),
+            What::Unheard { worker, pair, happens, ms } => self.unheard(worker, pair, happens, ms),
+            What::Fill { side, route, value } => {
+                for pair in 0..self.settings.pairs {
+                    self.set(side, route * self.settings.pairs + pair, value + pair as u64);
+                }
+            }
+            What::DeleteUnseen { side, route, first, count } => {
+                for machine in 0..self.machines.len() {
+                    self.kill(machine, |machine, executor| machine.kill(executor));
+                }
+                let now = self.executor.now();
+                let begin = route * self.settings.pairs + first;
+                for pair in begin..begin + count {
+                    self.act(&Action { at: now, what: What::Delete { side, pair } });
+                    if self.truth.was_changed_at(pair, side == Side::Redis, now) {
+                        self.guarded.delete(pair, side, now);
+                    }
+                }
+                self.mark("application: deleted in mass, unseen");
+            }
+            What::SetHash { pair, value } => {
+                let (_, key) = self.settings.names(pair);
+                self.redis_run(&[b"DEL", &key]);
+                self.look(Author::Application);
+                self.redis_run(&[b"HSET", &key, b"field", &self.settings.value(value)]);
+                self.look(Author::Application);
+                self.mark("application: a key of another type");
+            }
+            What::Name { route, name, is_there } => {
+                let key = name.key(route);
+                let words: &[&[u8]] = if is_there { &[b"SET", &key, b"odd"] } else { &[b"DEL", &key] };
+                self.redis_run(words);
+                self.mark("application: a name that no znode can have");
+            }
         }
+    }
+
+    fn depose(&self) {
+        let line = "/_keepstep/sim/election";
+        let names = self.application.children(line).now_or_never().and_then(Result::ok).unwrap_or_default();
+        let Some(first) = names.iter().min() else { return };
+        let _ = self.application.delete(&format!("{line}/{first}"), None).now_or_never();
+        self.mark(if names.len() > 1 { "operator: deposed the owner" } else { "operator: deposed the only worker" });
+    }
+
+    fn unheard(&mut self, worker: usize, pair: usize, happens: Unheard, ms: u64) {
+        let (_, key) = self.settings.names(pair);
+        let at = self.executor.now();
+        self.act(&Action { at, what: What::Close { worker, store: Store::Redis, way: Way::Refused, ms } });
+        match happens {
+            Unheard::Evicted => self.act(&Action { at, what: What::EvictKey { pair } }),
+            Unheard::Deleted => self.act(&Action { at, what: What::Delete { side: Side::Redis, pair } }),
+            Unheard::Restarted => {
+                self.redis_run(&[b"DEL", &key]);
+                self.look(Author::Application);
+                self.act(&Action { at, what: What::RestartRedis { with: Copied::Now } });
+            }
+        }
+        self.mark("redis: something happened unheard");
     }
 
     /// The worker of a machine stops, and the next one runs these pipelines.
@@ -152,6 +215,9 @@ impl Play {
     fn set(&mut self, side: Side, pair: usize, value: u64) {
         let (path, key) = self.settings.names(pair);
         let data = self.settings.value(value);
+        if value >= TOO_LARGE {
+            self.mark("application: a value that is too large");
+        }
         match side {
             Side::Redis => self.redis_run(&[b"SET", &key, &data]),
             Side::Zookeeper => {

@@ -8,13 +8,44 @@
 //! 5. *Nothing comes back*: a value that its own side has replaced is not what both sides have at the end.
 //! 6. *No spurious conflict*: without a loss, a conflict is between two values of which neither was there when the other was written; a key
 //!    that is put back to the value of its ephemeral znode is none.
+//! 7. *The stream is true*: at rest, the newest record of a pair is what both sides have.
 
 use crate::settings::{Flow, Settings};
 use crate::streams::Record;
-use crate::truth::{Author, Pair, State, newest};
+use crate::truth::{Author, OTHER_TYPE, Pair, State, newest};
 use keepstep::change::{Change, Op};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// Rule 7: the newest record of each pair in step, on the stream of the owner of its pipeline. `owners`: the machine of each;
+/// `excused`: pairs that need not be there as they are.
+#[must_use]
+pub fn newest_records(
+    pairs: &[Pair],
+    records: &[Record],
+    owners: &BTreeMap<usize, usize>,
+    excused: &BTreeSet<usize>,
+    settings: &Settings,
+) -> Vec<String> {
+    let mut known: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
+    for record in records.iter().filter(|record| owners.get(&record.pipeline) == Some(&record.machine)) {
+        if let (Some(key), true) = (&record.change.pair.redis, record.change.op != Op::Marker) {
+            known.insert(key, record.change.after.as_deref());
+        }
+    }
+    let is_in_step = |pair: &Pair| owners.contains_key(&pair.pipeline) && rest(pair, settings) == Rest::Equal;
+    let in_step = pairs.iter().enumerate().filter(|(number, pair)| is_in_step(pair) && !excused.contains(number));
+    in_step
+        .filter_map(|(_, pair)| {
+            let value = newest(&pair.redis).map(Vec::as_slice);
+            let recorded = known.get(pair.key.as_slice()).copied().flatten();
+            (recorded != value).then(|| {
+                let (recorded, value) = (shown(recorded), shown(value));
+                format!("untrue stream: the newest record of {} has {recorded}, and both sides have {value}", pair.path)
+            })
+        })
+        .collect()
+}
 
 pub(crate) fn shown(value: Option<&[u8]>) -> String {
     value.map_or("nothing".to_owned(), |value| {
@@ -83,6 +114,27 @@ pub fn rest(pair: &Pair, settings: &Settings) -> Rest {
             Rest::Wrong(format!("at rest {} has {znode} and {} has {key}", pair.path, shown(Some(&pair.key))))
         }
     }
+}
+
+/// The largest value that is mirrored, bytes.
+const MIRRORED_MAX: usize = 1_000_000;
+
+/// Why a pair may be in quarantine with this reason; `None`: it may not. `is_unproven`: nothing shows that a key which vanished was deleted.
+#[must_use]
+pub fn cause(reason: &str, pair: &Pair, settings: &Settings, is_unproven: bool) -> Option<&'static str> {
+    let route = &settings.routes[pair.route];
+    let (znode, key) = (newest(&pair.zookeeper), newest(&pair.redis));
+    let is_large = |value: Option<&Vec<u8>>| value.is_some_and(|value| value.len() > MIRRORED_MAX);
+    let is_ephemeral = pair.zookeeper.last().is_some_and(|state| state.is_ephemeral);
+    let (has_cause, why) = match reason {
+        "too_large" => (is_large(znode) || is_large(key), "quarantined, too large"),
+        "wrong_type" => (key.is_some_and(|key| key.starts_with(OTHER_TYPE)), "quarantined, of another type"),
+        "conflict" => (route.on_conflict == "quarantine" && znode != key, "quarantined, a conflict"),
+        "ephemeral" => (is_ephemeral && route.flow == Flow::ToZookeeper, "quarantined, an ephemeral znode"),
+        "lost" => (is_unproven, "quarantined, lost"),
+        _ => (false, ""),
+    };
+    has_cause.then_some(why)
 }
 
 /// All that is wrong, and how often a znode that was recreated at the same version excuses a write.

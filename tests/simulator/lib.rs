@@ -21,6 +21,8 @@
 pub mod draws;
 pub mod ensemble;
 pub mod executor;
+mod flood;
+mod guard;
 mod happen;
 pub mod judge;
 pub mod machine;
@@ -35,6 +37,8 @@ pub mod rights;
 pub mod server;
 pub mod settings;
 pub mod shrink;
+mod special;
+mod statuses;
 pub mod stores;
 pub mod streams;
 pub mod truth;

@@ -92,6 +92,8 @@ struct State {
     weather: Weather,
     ways: BTreeMap<(ProcessId, Store), Way>,
     connections: u64,
+    /// Requests and attempts to connect of each process to each store.
+    requests: BTreeMap<(ProcessId, Store), u64>,
     /// Of each process at each store: what the server did last, of what has arrived.
     arrived: BTreeMap<(ProcessId, Store), Arrived>,
 }
@@ -106,7 +108,13 @@ struct Arrived {
 impl Network {
     #[must_use]
     pub fn new(executor: Executor, truth: Truth, draws: Draws, weather: Weather) -> Network {
-        let state = Mutex::new(State { weather, ways: BTreeMap::new(), connections: 0, arrived: BTreeMap::new() });
+        let state = Mutex::new(State {
+            weather,
+            ways: BTreeMap::new(),
+            connections: 0,
+            requests: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+        });
         Network(Arc::new(Shared { executor, truth, draws: draws.named("network"), state }))
     }
 
@@ -142,6 +150,12 @@ impl Network {
     #[must_use]
     pub fn way(&self, process: ProcessId, store: Store) -> Way {
         self.state().ways.get(&(process, store)).copied().unwrap_or_default()
+    }
+
+    /// How many requests each process has sent to each store, attempts to connect included.
+    #[must_use]
+    pub fn requests(&self) -> BTreeMap<(ProcessId, Store), u64> {
+        self.state().requests.clone()
     }
 
     /// A new connection of a process to a store.
@@ -215,7 +229,11 @@ impl Connection {
     #[must_use]
     pub fn request(&self) -> (Duration, Fate) {
         let (number, at) = self.slot(|sent| &mut sent.there);
-        let weather = self.0.network.state().weather;
+        let weather = {
+            let mut state = self.0.network.state();
+            *state.requests.entry((self.0.process, self.0.store)).or_default() += 1;
+            state.weather
+        };
         let draws = self.0.draws.with(number).named("fate");
         let fate = if draws.happens(0, weather.lost_requests) {
             Fate::LosesRequest

@@ -3,6 +3,7 @@
 use crate::executor::ProcessId;
 use crate::machine::{DATA, file_of};
 use crate::play::{COMMAND_MAX, LOOK, Play};
+use crate::truth::Pair;
 use crate::what::Operation;
 use keepstep::cli::{self, Ended};
 use serde_json::Value;
@@ -67,6 +68,9 @@ impl Play {
     pub(crate) fn operate(&mut self, machine: usize, pipeline: usize, operation: &Operation, polls: Option<u64>) {
         self.rights.has_dropped |= *operation == Operation::Drop;
         let process = self.machines[machine].start_process(&self.executor);
+        if let (Operation::Approve, Some(worker)) = (operation, self.process(machine)) {
+            self.guarded.approved.push((worker, self.executor.now(), process));
+        }
         self.truth.is_command(process);
         let network = self.network_of(process);
         let ended = Arc::new(Mutex::new(None));
@@ -112,7 +116,13 @@ impl Play {
             if let Some(Ended { code, error }) = done {
                 self.tell(format!("{} on machine {} ended with {code} {error}", command.name, command.machine));
                 self.mark(&format!("command: {} {}", command.name, if code == 0 { "done" } else { "refused" }));
-                self.printed.insert(command.process, (Ended { code, error }, self.executor.printed(command.process)));
+                let printed = self.executor.printed(command.process);
+                if String::from_utf8_lossy(&printed).contains("no delete waits") {
+                    self.guarded.approved.retain(|(_, _, by)| *by != command.process);
+                } else if command.name == "approve" && code == 0 {
+                    self.mark("command: deletes approved");
+                }
+                self.printed.insert(command.process, (Ended { code, error }, printed));
             }
             self.end_process(command.process);
         }
@@ -158,14 +168,14 @@ impl Play {
         self.executor.mark("diff: judged");
         let told: BTreeSet<String> =
             rows(printed).iter().filter_map(|row| Some(row.get("pair")?.get("zk")?.as_str()?.to_owned())).collect();
-        let truth: BTreeSet<String> = self
-            .truth
-            .pairs()
-            .into_iter()
-            .filter(|pair| pair.pipeline == pipeline && crate::truth::differs(pair))
-            .map(|pair| pair.path)
-            .collect();
-        if told != truth || *code != u8::from(!truth.is_empty()) {
+        let pairs: Vec<Pair> = self.truth.pairs().into_iter().filter(|pair| pair.pipeline == pipeline).collect();
+        let truth: BTreeSet<String> =
+            pairs.iter().filter(|pair| crate::truth::differs(pair)).map(|pair| pair.path.clone()).collect();
+        let all: BTreeSet<String> = pairs.into_iter().map(|pair| pair.path).collect();
+        // Names that no znode can have are no pairs of the play.
+        let has_others = !told.is_subset(&all);
+        let told: BTreeSet<String> = told.intersection(&all).cloned().collect();
+        if told != truth || (!has_others && *code != u8::from(!truth.is_empty())) {
             self.wrong.push(format!(
                 "diff lies: it ends with {code} {error} and tells of {told:?}; what differs is {truth:?}"
             ));

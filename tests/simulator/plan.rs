@@ -3,6 +3,7 @@
 
 use crate::draws::Draws;
 use crate::settings::{Flow, Settings};
+use crate::special::special;
 use crate::what::{Action, Kind, Side, What};
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -31,7 +32,7 @@ impl Plan {
             let of = faults.with(number as u64);
             let is_on = match single {
                 Some(single) => single == kind,
-                None => of.happens(0, kind.chance()),
+                None => of.happens(0, kind.odds()),
             };
             if calm || !is_on || !kind.is_possible(&settings) {
                 continue;
@@ -51,6 +52,7 @@ impl Plan {
         if actions.iter().any(|action| action.what.takes_rights()) {
             settings.compare_every(Duration::from_secs(faults.named("reconcile").one(0, &[5, 10, 20])));
         }
+        special(draws.named("special"), &settings, begin, &mut actions);
         actions.sort_by_key(|action| action.at);
         Plan { settings, actions }
     }
@@ -61,6 +63,9 @@ fn load(draws: Draws, settings: &Settings, begin: Duration, actions: &mut Vec<Ac
     let one_sided = draws.happens(1, 0.2);
     let deletes = draws.part(2) * 0.3;
     let pairs = (settings.pairs * settings.routes.len()) as u64;
+    // A pair that is written again shows nothing of a change that was missed before: in these seeds each has its last one early or late.
+    let sparse = draws.named("sparse");
+    let is_sparse = sparse.happens(0, 0.4);
     let mut at = begin;
     for n in 0.. {
         let each = draws.with(n + 1);
@@ -69,6 +74,9 @@ fn load(draws: Draws, settings: &Settings, begin: Duration, actions: &mut Vec<Ac
             return;
         }
         let pair = each.below(1, pairs) as usize;
+        if is_sparse && at > begin + settings.length.mul_f64(sparse.part(1 + pair as u64)) {
+            continue;
+        }
         let route = &settings.routes[pair / settings.pairs];
         let side = match route.flow {
             // What is written at a destination is reverted.

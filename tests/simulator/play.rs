@@ -3,6 +3,8 @@
 use crate::draws::Draws;
 use crate::ensemble::Ensembles;
 use crate::executor::{self, Executor, Paused, ProcessId};
+use crate::flood::Lines;
+use crate::guard;
 use crate::judge;
 use crate::machine::Machine;
 use crate::network::{Network, Store, Way};
@@ -13,6 +15,7 @@ use crate::published;
 use crate::rights::Rights;
 use crate::server::Servers;
 use crate::settings::Settings;
+use crate::statuses::Looks;
 use crate::stores::Over;
 use crate::streams;
 use crate::truth::{Author, Pair, Truth};
@@ -52,6 +55,9 @@ pub struct Outcome {
     pub simulated: Duration,
     /// What happened, in the order of time.
     pub told: Vec<String>,
+    /// Lines of the log, at `info` and above, and requests to both stores.
+    pub lines: u64,
+    pub requests: u64,
 }
 
 /// Something that follows from an action.
@@ -96,6 +102,14 @@ pub(crate) struct Play {
     pub(crate) ephemerals: Ephemerals,
     /// Workers that were refused one after the other, the newest, since the Redis is another one.
     pub(crate) refused: usize,
+    /// Of the applications' ephemeral znodes.
+    pub(crate) guarded: guard::Known,
+    pub(crate) looks: Looks,
+    /// Redis' statistics were set back.
+    pub(crate) is_reset: bool,
+    pub(crate) lines: Lines,
+    /// When the operator looks next.
+    pub(crate) look_at: Duration,
 }
 
 /// Plays it, with a fault where one is planted.
@@ -105,13 +119,19 @@ pub fn play(plan: &Plan, planted: Option<Planted>) -> Outcome {
     let disk = Arc::new(VolatileDisk::new(&Image::new(), |_| 0));
     let executor = Executor::new(draws, disk);
     let _entered = executor::enter(&executor);
-    let mut play = Play::new(plan, draws, executor.clone());
+    let lines = Lines::default();
+    let mut play = Play::new(plan, draws, executor.clone(), lines.clone());
     match planted {
         Some(Planted::Code(fault)) => executor.plant(fault),
         Some(Planted::Script(kindness)) => play.redis.with(|server| server.kindness = Some(kindness)),
         None => {}
     }
-    play.run(plan);
+    if tracing::dispatcher::has_been_set() {
+        // Somebody reads the log.
+        play.run(plan);
+    } else {
+        tracing::subscriber::with_default(lines, || play.run(plan));
+    }
     let outcome = play.outcome();
     executor.end();
     outcome
@@ -122,7 +142,7 @@ pub(crate) fn everybody() -> Vec<Acl> {
 }
 
 impl Play {
-    fn new(plan: &Plan, draws: Draws, executor: Executor) -> Play {
+    fn new(plan: &Plan, draws: Draws, executor: Executor, lines: Lines) -> Play {
         let settings = plan.settings.clone();
         let ensemble =
             DoubleEnsemble::new(zookeeper::Settings { servers: settings.servers, ..zookeeper::Settings::default() });
@@ -165,6 +185,11 @@ impl Play {
             rights: Rights::default(),
             ephemerals: Ephemerals::default(),
             refused: 0,
+            guarded: guard::Known::default(),
+            looks: Looks::default(),
+            is_reset: false,
+            lines,
+            look_at: Duration::ZERO,
         };
         // The workers are the default user, who may lose a right.
         play.redis.words("ACL SETUSER operator on nopass allkeys allchannels +@all");
@@ -205,14 +230,21 @@ impl Play {
             let after = self.draws.named("start").time(self.count, Duration::from_millis(1), Duration::from_secs(2));
             self.later(after, Later::Start(machine));
         }
+        // What a rest in between has taken.
+        let mut shift = Duration::ZERO;
         for action in &plan.actions {
-            if !self.until(action.at) {
+            if !self.until(action.at + shift) {
                 return;
             }
+            let before = self.executor.now();
             self.act(action);
+            shift += self.executor.now() - before;
+            if !self.wrong.is_empty() {
+                return;
+            }
         }
         let end = Duration::from_secs(2) + self.settings.length;
-        if self.until(end) {
+        if self.until(end + shift) {
             self.rest();
         }
     }
@@ -239,6 +271,10 @@ impl Play {
             }
             self.look_after_workers();
             self.look_after_commands();
+            if self.executor.now() >= self.look_at {
+                self.look_at = self.executor.now() + LOOK;
+                self.look_at_statuses();
+            }
             self.expire_keys();
         }
     }
@@ -295,11 +331,15 @@ impl Play {
         match what {
             Later::Thaw(process) => {
                 self.executor.freeze(process, false);
+                self.note_thaw(process);
                 self.tell(format!("process {process} goes on"));
             }
             Later::Open(process, store) => self.open_way(process, store),
             Later::Start(machine) => {
                 self.machines[machine].start(&self.files, &self.executor, &self.ensembles, &self.servers);
+                if let Some(process) = self.process(machine) {
+                    self.guarded.started.entry(process).or_insert(self.executor.now());
+                }
                 self.tell(format!("machine {machine} starts a worker: process {:?}", self.process(machine)));
             }
             Later::ExpireSessions(process) => {
@@ -327,6 +367,7 @@ impl Play {
 
     pub(crate) fn open_way(&mut self, process: ProcessId, store: Store) {
         self.network.set_way(process, store, Way::Open);
+        self.note_way(process, store, Way::Open);
         if store == Store::Zookeeper {
             for opened in self.ensembles.sessions_of(process) {
                 self.ensemble.cut_off(opened.session, false);
@@ -394,9 +435,12 @@ impl Play {
         let pairs = self.truth.pairs();
         if self.wrong.is_empty() {
             let disks: Vec<VolatileDisk> = self.machines.iter().map(|machine| machine.disk.clone()).collect();
+            let (owners, excused) = (self.owners(), self.need_no_record());
             self.machines.iter_mut().for_each(|machine| machine.kill_all(&self.executor));
             let records = streams::records(&disks, self.settings.pipelines());
+            self.wrong.extend(judge::newest_records(&pairs, &records, &owners, &excused, &self.settings));
             self.wrong.extend(self.truth.accused());
+            self.wrong.extend(self.guarded.judge(&pairs, &self.settings));
             let (wrong, recreated) = judge::judge(&pairs, &records, &self.settings);
             self.wrong.extend(wrong);
             let messages = self.truth.published();
@@ -419,6 +463,8 @@ impl Play {
             polls: self.executor.polled(),
             states: self.truth.states(),
             simulated,
+            lines: self.lines.count(),
+            requests: self.network.requests().values().sum(),
             told: self.told,
         }
     }

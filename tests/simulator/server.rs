@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use keepstep::env;
 use keepstep::store::redis::Access;
 use keepstep::store::redis::line::{Cmd, Dial, Line, PushInfo, PushKind, Pushes, RedisError, Value};
+use keepstep_doubles::redis::data::Kind;
 use keepstep_doubles::redis::line::{Double, Fault, words_of};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -32,7 +33,12 @@ pub struct Servers {
     open: Arc<Mutex<Vec<(ProcessId, Weak<Link>)>>>,
     /// The newest epoch that each bucket was shown.
     epochs: Arc<Mutex<BTreeMap<Vec<u8>, u64>>>,
+    /// The newest epoch that was shown to what Redis remembers, and what that is.
+    state: Arc<Mutex<(u64, Option<Kind>)>>,
 }
+
+/// What Redis remembers of the pipeline.
+const STATE: &[u8] = b"_keepstep:sim";
 
 fn broken() -> RedisError {
     io::Error::from(io::ErrorKind::BrokenPipe).into()
@@ -45,7 +51,7 @@ fn timed_out() -> RedisError {
 impl Servers {
     #[must_use]
     pub fn new(network: Network, double: Double) -> Servers {
-        Servers { network, double, open: Arc::default(), epochs: Arc::default() }
+        Servers { network, double, open: Arc::default(), epochs: Arc::default(), state: Arc::default() }
     }
 
     /// For one process.
@@ -57,12 +63,16 @@ impl Servers {
     /// Data were lost, and with them what buckets were shown.
     pub fn forget_epochs(&self) {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (0, None);
     }
 
     /// A script of an owner has run: `EVALSHA sha n [key bucket]… epoch …`.
     fn note_epoch(&self, process: ProcessId, words: &[Vec<u8>], has_written: bool) {
         let number = |at: usize| words.get(at).and_then(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
-        let Some(keys) = number(2).map(|keys| keys as usize).filter(|keys| *keys >= 2) else { return };
+        let Some(keys) = number(2).map(|keys| keys as usize).filter(|keys| *keys >= 1) else { return };
+        if keys == 1 && words.get(3).is_some_and(|key| key == STATE) {
+            return self.note_state(process, number(4).filter(|epoch| *epoch < EPOCH_MAX));
+        }
         let buckets = words.get(3..3 + keys).unwrap_or_default().iter().skip(1).step_by(2);
         let Some(epoch) = number(3 + keys).filter(|epoch| *epoch < EPOCH_MAX) else { return };
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,6 +86,23 @@ impl Servers {
             }
             *shown = (*shown).max(epoch);
         }
+    }
+
+    /// A script of an owner, or of who was one, has run on what Redis remembers.
+    fn note_state(&self, process: ProcessId, epoch: Option<u64>) {
+        let now = self.double.look(|server| server.peek(0, STATE).map(|entry| entry.kind.clone()));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_written = state.1 != now;
+        state.1 = now;
+        let Some(epoch) = epoch else { return };
+        if has_written && epoch < state.0 {
+            let at = self.network.executor().now().as_secs_f64();
+            let shown = state.0;
+            self.network.truth().accuse(format!(
+                "{at:.6} unfenced: process {process} wrote what Redis remembers with epoch {epoch}, and it was shown {shown}"
+            ));
+        }
+        state.0 = state.0.max(epoch);
     }
 
     fn note(&self, process: ProcessId, link: &Arc<Link>) {

@@ -56,6 +56,11 @@ pub struct Settings {
     /// Which pipelines the worker of each machine runs at first; a machine that is not named runs all of them.
     #[serde(default)]
     pub runs: Vec<Vec<usize>>,
+    /// Many pairs are deleted at once.
+    #[serde(default)]
+    pub is_bulk: bool,
+    #[serde(default)]
+    pub guard: Guard,
 }
 
 /// The name of a pipeline, by its number.
@@ -72,6 +77,17 @@ pub(crate) fn some_of(pipelines: usize, draws: Draws) -> Vec<usize> {
     (0..pipelines).filter(has).collect()
 }
 
+/// The delete guard, and who is there to approve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Guard {
+    pub is_off: bool,
+    pub nobody_approves: bool,
+}
+
+/// Values from this number on are larger than what is mirrored, and smaller than what ZooKeeper takes.
+pub const TOO_LARGE: u64 = 9_000_000_000;
+const TOO_LARGE_BYTES: usize = 1_020_000;
+
 impl Settings {
     /// Those of a seed.
     #[must_use]
@@ -80,6 +96,7 @@ impl Settings {
         let routes = 1 + draws.below(0, 2) as usize;
         let flows = [Flow::Both, Flow::Both, Flow::Both, Flow::ToRedis, Flow::ToZookeeper];
         let rules = ["prefer zk", "prefer cache", "latest", "higher_version"];
+        let rule = |of: Draws| if of.happens(5, 0.05) { "quarantine" } else { of.one(1, &rules) };
         let several = draws.named("pipelines");
         let pipelines = if several.happens(0, 0.25) { 2 + several.below(1, 2) as usize } else { 1 };
         let workers = 1 + draws.below(1, 3) as usize;
@@ -93,7 +110,7 @@ impl Settings {
             Route {
                 pipeline,
                 flow: of.one(0, &flows),
-                on_conflict: of.one(1, &rules).to_owned(),
+                on_conflict: rule(of).to_owned(),
                 on_delete: kept(of.happens(2, 0.15)),
                 on_expire: kept(of.happens(3, 0.15)),
                 publish: of.happens(4, 0.2),
@@ -112,6 +129,10 @@ impl Settings {
             refusals: rate(18, draws.happens(17, 0.25)),
         };
         let is_prompt = calm || draws.happens(9, 0.3);
+        let bulk = draws.named("bulk");
+        let is_bulk = bulk.happens(0, 0.03);
+        let guard = Guard { is_off: bulk.happens(1, 0.2), nobody_approves: bulk.happens(2, 0.4) };
+        let pairs = if is_bulk { 90 + bulk.below(3, 130) as usize } else { draws.log_uniform(2, 1.0, 24.0) as usize };
         let reconcile = Duration::from_secs(if is_prompt { 600 } else { draws.one(4, &[5, 10, 20]) });
         Settings {
             seed,
@@ -119,14 +140,18 @@ impl Settings {
             workers,
             servers: if draws.happens(8, 0.5) { 3 } else { 1 },
             routes: routes.collect(),
-            pairs: draws.log_uniform(2, 1.0, 24.0) as usize,
+            pairs,
             weather: if calm { Weather { scale: weather.scale, ..Weather::CALM } } else { weather },
             session_timeout: Duration::from_secs(draws.one(3, &[4, 6, 10])),
-            patience: if is_prompt { Duration::from_secs(35) } else { reconcile + Duration::from_secs(35) },
+            // The first comparison looks through the sidecars one bucket after the other, each in a request of its own.
+            patience: if is_prompt { Duration::from_secs(35) } else { reconcile + Duration::from_secs(35) }
+                + Duration::from_millis(if is_bulk { 250 * pairs as u64 * 2 } else { 0 }),
             reconcile,
             length: Duration::from_secs(20 + draws.below(5, 20)),
             odd_names: draws.happens(6, 0.2),
-            value_bytes: if draws.happens(7, 0.1) { 70_000 } else { 8 },
+            value_bytes: if draws.happens(7, 0.1) && !is_bulk { 70_000 } else { 8 },
+            is_bulk,
+            guard: if is_bulk { guard } else { Guard::default() },
             runs: match pipelines {
                 1 => Vec::new(),
                 _ => (0..workers as u64).map(|machine| some_of(pipelines, several.with(10 + machine))).collect(),
@@ -172,6 +197,8 @@ impl Settings {
             odd_names: false,
             value_bytes: 8,
             runs: Vec::new(),
+            is_bulk: false,
+            guard: Guard::default(),
         }
     }
 
@@ -211,6 +238,9 @@ impl Settings {
             }
         }
         file += &format!("worker:\n  reconcile: {}s\n", self.reconcile.as_secs());
+        if self.guard.is_off {
+            file += "  delete_guard: off\n";
+        }
         file
     }
 
@@ -239,7 +269,9 @@ impl Settings {
     #[must_use]
     pub fn value(&self, value: u64) -> Vec<u8> {
         let mut bytes = format!("v{value}").into_bytes();
-        if self.value_bytes > 8 && value % 5 == 0 {
+        if value >= TOO_LARGE {
+            bytes.resize(TOO_LARGE_BYTES, b'.');
+        } else if self.value_bytes > 8 && value % 5 == 0 {
             bytes.resize(self.value_bytes, b'.');
         }
         bytes

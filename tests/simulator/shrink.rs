@@ -12,9 +12,13 @@ const CANDIDATES_MAX: usize = 400;
 
 /// What kind of thing is wrong: which rule it breaks.
 fn kinds(outcome: &Outcome) -> impl Iterator<Item = &'static str> + '_ {
-    const KINDS: [&str; 12] = [
+    const KINDS: [&str; 16] = [
         "spurious",
         "unfenced",
+        "untrue status",
+        "untrue stream",
+        "unguarded",
+        "without a cause",
         "at rest",
         "no rest",
         "nobody else ever had",

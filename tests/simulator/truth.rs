@@ -8,6 +8,7 @@ use crate::settings::name_of;
 use keepstep_doubles::redis::data::Kind;
 use keepstep_doubles::redis::line::Double;
 use keepstep_doubles::zookeeper::DoubleEnsemble;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -98,6 +99,27 @@ impl Pair {
             stamp: None,
             losses: [Vec::new(), Vec::new()],
         }
+    }
+
+    /// When either side last lost data, or may have.
+    #[must_use]
+    pub fn last_loss(&self) -> Option<Duration> {
+        self.losses.iter().flatten().max().copied()
+    }
+}
+
+/// What begins the value of a key that is no string.
+pub const OTHER_TYPE: &[u8] = b"<type ";
+
+/// What a key holds; of one that is no string, its first field.
+fn held(kind: &Kind) -> Cow<'_, [u8]> {
+    match kind {
+        Kind::Text(text) => Cow::Borrowed(text.as_slice()),
+        Kind::Hash(fields) => {
+            let value = fields.first().map(|(_, value)| value.as_slice()).unwrap_or_default();
+            Cow::Owned([OTHER_TYPE, b"hash> ", value].concat())
+        }
+        other => Cow::Owned([OTHER_TYPE, other.name().as_bytes(), b">"].concat()),
     }
 }
 
@@ -308,12 +330,9 @@ impl Truth {
                 let of = |pair: &Pair| {
                     let entry = server.peek(0, &pair.key);
                     let entry = entry.filter(|entry| entry.expires_ms.is_none_or(|at| server.now_ms <= at));
-                    let value = entry.and_then(|entry| match &entry.kind {
-                        Kind::Text(text) => Some(text),
-                        _ => None,
-                    });
-                    let is_new = value != newest(&pair.redis);
-                    (entry.and_then(|entry| entry.expires_ms), is_new.then(|| value.cloned()))
+                    let value = entry.map(|entry| held(&entry.kind));
+                    let is_new = value.as_deref() != newest(&pair.redis).map(Vec::as_slice);
+                    (entry.and_then(|entry| entry.expires_ms), is_new.then(|| value.map(Cow::into_owned)))
                 };
                 known.pairs.iter().map(of).collect()
             });
@@ -356,6 +375,15 @@ impl Truth {
         meant.map(|(number, pair)| (number, pair.key.clone())).collect()
     }
 
+    /// Whether the newest state of this side of a pair is of this moment.
+    #[must_use]
+    pub fn was_changed_at(&self, pair: usize, is_redis: bool, at: Duration) -> bool {
+        let known = self.known();
+        let pair = &known.pairs[pair];
+        let states = if is_redis { &pair.redis } else { &pair.zookeeper };
+        states.last().is_some_and(|state| state.at == at)
+    }
+
     /// Whether a key has a time to live.
     #[must_use]
     pub fn has_expiry(&self) -> bool {
@@ -379,8 +407,8 @@ impl Truth {
 
     /// Whether this is true of each pair.
     #[must_use]
-    pub fn is_all(&self, is_so: impl Fn(&Pair) -> bool) -> bool {
-        self.known().pairs.iter().all(is_so)
+    pub fn is_all(&self, is_so: impl Fn(usize, &Pair) -> bool) -> bool {
+        self.known().pairs.iter().enumerate().all(|(number, pair)| is_so(number, pair))
     }
 
     /// How many states there were of the pairs of these keys.

@@ -122,6 +122,42 @@ pub enum What {
         with: Copied,
     },
     CopyEnsemble,
+    /// All faults are over, and both sides come to rest, before what follows.
+    Rest,
+    /// Somebody deletes the place in line of the worker that owns the pipeline: another takes over, and the former owner has its session
+    /// still.
+    Depose,
+    /// The connections of a worker to Redis are cut, and before they are made again something happens that nobody hears.
+    Unheard {
+        worker: usize,
+        pair: usize,
+        happens: Unheard,
+        ms: u64,
+    },
+    /// An application writes every pair of a route, from this value on.
+    Fill {
+        side: Side,
+        route: usize,
+        value: u64,
+    },
+    /// All workers are killed, and before one is started an application deletes so many pairs of a route.
+    DeleteUnseen {
+        side: Side,
+        route: usize,
+        first: usize,
+        count: usize,
+    },
+    /// An application puts a hash where a pair's key was.
+    SetHash {
+        pair: usize,
+        value: u64,
+    },
+    /// A key is there, or not any more, whose znode ZooKeeper cannot have.
+    Name {
+        route: usize,
+        name: Name,
+        is_there: bool,
+    },
     /// A server of the ensemble applies only what its clients wait for, for a time.
     Lag {
         server: usize,
@@ -179,6 +215,36 @@ impl What {
     }
 }
 
+/// What happens while nobody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unheard {
+    Evicted,
+    Deleted,
+    Restarted,
+}
+
+/// What is the matter with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Name {
+    Long,
+    Deep,
+    Deeper,
+}
+
+impl Name {
+    /// The key on this route.
+    pub(crate) fn key(self, route: usize) -> Vec<u8> {
+        let name = match self {
+            Name::Long => "x".repeat(530_000),
+            Name::Deep => "a:".repeat(1200) + "a",
+            Name::Deeper => ":".repeat(30_000),
+        };
+        format!("r{route}:{name}").into_bytes()
+    }
+}
+
 /// What a store has after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -232,10 +298,13 @@ pub(crate) enum Kind {
     Leaders,
     /// Ephemeral znodes, and long ACLs.
     Znodes,
+    Deposed,
+    Unheard,
+    Storms,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 29] = [
+    pub(crate) const ALL: [Kind; 32] = [
         Kind::Kills,
         Kind::Polls,
         Kind::DiskKills,
@@ -265,11 +334,18 @@ impl Kind {
         Kind::Rights,
         Kind::Leaders,
         Kind::Znodes,
+        Kind::Deposed,
+        Kind::Unheard,
+        Kind::Storms,
     ];
 
-    /// How likely it is that a seed has it.
-    pub(crate) fn chance(self) -> f64 {
-        if self == Kind::Rights { 0.2 } else { 0.4 }
+    /// In which part of the seeds it is.
+    pub(crate) fn odds(self) -> f64 {
+        match self {
+            Kind::Storms => 0.06,
+            Kind::Deposed | Kind::Unheard | Kind::Rights => 0.2,
+            _ => 0.4,
+        }
     }
 
     /// How often a minute, at least and at most.
@@ -282,6 +358,8 @@ impl Kind {
             Kind::Twice => (0.3, 3.0),
             Kind::Files => (0.5, 4.0),
             Kind::Rights | Kind::Znodes => (1.0, 6.0),
+            // Within the time of a round one after the other.
+            Kind::Storms => (6.0, 60.0),
             _ => (0.3, 2.0),
         }
     }
@@ -361,6 +439,21 @@ impl Kind {
             Kind::Rights => What::Store { fault: Fault::taking(draws, settings), ms },
             Kind::Leaders => What::Store { fault: Fault::ChangesLeader, ms },
             Kind::Znodes => What::Store { fault: Fault::of_znode(draws, settings), ms },
+            Kind::Deposed => What::Depose,
+            Kind::Storms => match draws.below(10, 6) {
+                0 => What::CopyRedis,
+                1 => What::RestartRedis { with },
+                2 => What::FlushRedis,
+                3 => What::EvictKey { pair },
+                4 => What::ResetStatistics,
+                _ => What::Cut { worker, store },
+            },
+            Kind::Unheard => What::Unheard {
+                worker,
+                pair,
+                happens: draws.one(8, &[Unheard::Evicted, Unheard::Evicted, Unheard::Deleted, Unheard::Restarted]),
+                ms: draws.log_uniform(9, 5.0, 3000.0) as u64,
+            },
         }
     }
 }

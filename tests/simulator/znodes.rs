@@ -86,14 +86,14 @@ impl Play {
 
     /// An application creates an ephemeral znode, where there is none.
     pub(crate) fn create_ephemeral(&mut self, pair: usize, value: u64) -> Option<Over> {
-        let route = &self.settings.routes[pair / self.settings.pairs];
-        // Ephemeral znodes flow only out of ZooKeeper.
-        if route.flow == Flow::ToZookeeper {
-            return None;
-        }
         let (path, _) = self.settings.names(pair);
         let session = open(&self.ensemble);
         self.make_ancestors(&path);
+        if self.settings.routes[pair / self.settings.pairs].flow == Flow::ToZookeeper {
+            // In the place of what the worker has written.
+            let _ = self.application.delete(&path, None).now_or_never();
+            self.look(Author::Application);
+        }
         let data = self.settings.value(value);
         let created = session.create(&path, &data, CreateMode::Ephemeral, &everybody()).now_or_never();
         let is_created = matches!(created, Some(Ok(_)));
