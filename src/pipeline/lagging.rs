@@ -47,11 +47,13 @@ impl Recorder {
             return None;
         };
         let latest = self.newest(seen).filter(|latest| latest.after.exists())?;
+        // A write that was refused leaves nothing to the next event of the pair but that its record waits.
+        let is_unwritten = seen.observed.news.unwritten || self.books.unwritten.was_recorded_only(&seen.name);
         let was_deleted = match seen.observed.observation.base {
             Some(base) => base.ensemble == self.doors.lease.ensemble.id,
             // What was recorded and not written yet was only where it came from, and has gone there.
-            None if seen.observed.news.unwritten && latest.czxid.is_some() => true,
-            None if seen.observed.news.unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
+            None if is_unwritten && latest.czxid.is_some() => true,
+            None if is_unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
             None => self.books.lag.absence_counts && seen.observed.news.approved,
         };
         was_deleted.then(|| self.plain_record(seen, route, Op::Delete, latest.after.kept(), None))

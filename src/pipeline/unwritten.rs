@@ -90,6 +90,13 @@ impl Unwritten {
         !inner.waits.is_empty() && inner.waits.contains_key(&KeyedHash::of(name))
     }
 
+    /// Whether this ownership has put the pair's newest record on the stream, and nobody has written it since.
+    pub(super) fn was_recorded_only(&self, name: &[u8]) -> bool {
+        let inner = self.inner();
+        let waits = inner.waits.get(&KeyedHash::of(name));
+        waits.is_some_and(|waits| !waits.is_left && !waits.was_written)
+    }
+
     /// Of a record that waits: whether it was written once.
     pub(super) fn was_written(&self, name: &[u8]) -> Option<bool> {
         let inner = self.inner();
