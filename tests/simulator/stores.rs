@@ -187,6 +187,7 @@ impl Play {
             }
             Fault::SilencesNotifications => {
                 self.redis.with(|server| server.configure("notify-keyspace-events", ""));
+                self.looks.silences += 1;
                 let changes = self.redis.look(|server| server.changes);
                 self.over(ms, Over::Notifications(changes));
             }
@@ -229,6 +230,7 @@ impl Play {
                 self.mark(if has_lost { "redis: failed over, values lost" } else { "redis: failed over" });
             }
             Over::Notifications(changes) => {
+                self.looks.silences -= 1;
                 if self.redis.look(|server| server.changes != changes) {
                     self.mark("redis: changed in silence");
                 }
