@@ -105,7 +105,7 @@ pub(crate) struct Play {
     /// Of the applications' ephemeral znodes.
     pub(crate) guarded: guard::Known,
     pub(crate) looks: Looks,
-    /// Redis' statistics were set back.
+    /// Redis' statistics were set back, or it was a replica for a time.
     pub(crate) is_reset: bool,
     pub(crate) lines: Lines,
     /// When the operator looks next.

@@ -149,7 +149,9 @@ impl Play {
                 for (route, waits) in waits {
                     let said = told.waits.get(&route).copied().unwrap_or(0);
                     if waits > said {
-                        self.wrong.push(format!("untrue status: {said} deletes of route {route} wait for approval, and {waits} do"));
+                        self.wrong.push(format!(
+                            "untrue status: {said} deletes of route {route} wait for approval, and {waits} do"
+                        ));
                     }
                 }
                 self.judge_quarantine(&told.quarantined);
@@ -272,6 +274,11 @@ impl Play {
         let waits = || told.waits.contains_key(&pair.route) && told.began.get(pair.pipeline).is_some_and(may_wait);
         match (&rest, told.quarantined.get(&pair.key)) {
             (Rest::Wrong(_), _) if waits() => Rest::Excused(WAITS),
+            (Rest::Wrong(_), None)
+                if self.rights.has_dropped && self.settings.routes[pair.route].on_conflict == "quarantine" =>
+            {
+                Rest::Excused("an operator dropped its conflict")
+            }
             (Rest::Wrong(_), Some(reason)) => {
                 match judge::cause(reason, pair, &self.settings, self.is_unproven(pair)) {
                     Some(why) => Rest::Excused(why),
@@ -286,10 +293,10 @@ impl Play {
     /// back, or no worker had compared before.
     fn is_unproven(&self, pair: &Pair) -> bool {
         [&pair.zookeeper, &pair.redis].into_iter().filter_map(|states| states.last()).any(|last| {
-            let has_cause = self.is_reset
-                || pair.last_loss().is_some()
-                || self.looks.first_live.is_none_or(|live| last.at <= live);
-            let is_seen = last.by != Author::Loss && self.looks.is_seen(&name_of(pair.pipeline), last.at);
+            let pipeline = name_of(pair.pipeline);
+            let is_known = self.looks.has_concluded(&pipeline, last.at);
+            let has_cause = self.is_reset || pair.last_loss().is_some() || !is_known;
+            let is_seen = last.by != Author::Loss && self.looks.is_seen(&pipeline, last.at);
             has_cause && !is_seen
         })
     }

@@ -26,8 +26,8 @@ const SEEN_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct Looks {
     /// Since when the way of a process to a store is closed.
     closed: BTreeMap<(ProcessId, Store), Duration>,
-    /// When a worker first said that it has compared everything.
-    pub(crate) first_live: Option<Duration>,
+    /// When a worker first said of each pipeline that it has compared everything.
+    first_live: BTreeMap<String, Duration>,
     /// How often notifications are off: then nobody sees what became of a key that vanishes.
     pub(crate) silences: u64,
     /// From when to when, while notifications were on, a worker said without a break that all of a pipeline flows, by the names of both.
@@ -35,6 +35,11 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
+    /// Whether some comparison of a pipeline has certainly been concluded before this moment.
+    pub(crate) fn has_concluded(&self, pipeline: &str, at: Duration) -> bool {
+        self.first_live.get(pipeline).is_some_and(|live| *live + SEEN_WITHIN <= at)
+    }
+
     /// Whether the owner of a pipeline has certainly seen what happened at this moment: it said before, and long after, that all flows.
     pub(crate) fn is_seen(&self, pipeline: &str, at: Duration) -> bool {
         let of = self.live.iter().filter(|((_, name), _)| name == pipeline);
@@ -66,7 +71,7 @@ impl Play {
     pub(crate) fn look_at_statuses(&mut self) {
         let now = self.executor.now();
         let mut untrue = Vec::new();
-        let mut first_live = self.looks.first_live;
+        let mut are_live = Vec::new();
         let mut went_on = Vec::new();
         for (worker, pipeline) in self.running() {
             if self.executor.is_frozen(worker.process) {
@@ -88,7 +93,7 @@ impl Play {
             if state != PipelineState::Live {
                 continue;
             }
-            first_live.get_or_insert(now);
+            are_live.push(status.pipeline.clone());
             if self.looks.silences == 0 {
                 went_on.push((worker.process, status.pipeline));
             }
@@ -108,7 +113,9 @@ impl Play {
                 }
             }
         }
-        self.looks.first_live = first_live;
+        for pipeline in are_live {
+            self.looks.first_live.entry(pipeline).or_insert(now);
+        }
         for of in went_on {
             let times = self.looks.live.entry(of).or_default();
             match times.last_mut().filter(|(_, until)| now <= *until + LOOK * 2) {

@@ -175,6 +175,8 @@ impl Play {
         match *fault {
             Fault::Refuses { why } => {
                 self.redis.with(|server| why.set(server, true));
+                // What a replica holds is another's.
+                self.is_reset |= why == Refusal::Replica;
                 self.over(ms, Over::Refusal(why));
             }
             Fault::FailsOver => {
