@@ -13,8 +13,6 @@ pub(super) struct Conclusion(Mutex<Inner>);
 struct Inner {
     /// Pairs that the comparison under way did not settle, and that are left to nobody.
     missed: u64,
-    /// A comparison was asked for because the one before had missed some.
-    repeats: bool,
     /// A comparison has ended, and pairs that it left to the rounds are still to be settled: then what it found holds.
     waits: Option<Found>,
     /// Pairs whose key is lost and that could neither be restored nor noted as such, for a reason of their own: a znode that may not be
@@ -57,13 +55,9 @@ impl Conclusion {
         lock(&self.0).missed != 0
     }
 
-    /// A comparison has ended, and this holds once what it left to the rounds is settled. Answers whether another one is needed at once,
-    /// since it has missed pairs: if the one before had missed some as well, the next at its interval is soon enough.
-    pub(super) fn ended(&self, found: Found) -> bool {
-        let mut inner = lock(&self.0);
-        inner.waits = Some(found);
-        let has_missed = inner.missed != 0;
-        !std::mem::replace(&mut inner.repeats, has_missed) && has_missed
+    /// A comparison has ended, and this holds once what it left to the rounds is settled. One that has missed pairs needs another one.
+    pub(super) fn ended(&self, found: Found) {
+        lock(&self.0).waits = Some(found);
     }
 
     /// What the last comparison found, once.

@@ -4,7 +4,7 @@ use super::pair::Loaded;
 use super::record::Recorder;
 use super::spec::Route;
 use super::stream_lag::up_to;
-use crate::change::{Change, Digest, Op};
+use crate::change::{Change, Digest, Op, Side};
 use crate::plan::{Key, Removal, Znode};
 
 impl Recorder {
@@ -13,7 +13,9 @@ impl Recorder {
         let latest = self.newest(seen)?.after;
         let base = seen.observed.observation.base;
         let after = match (seen.observed.observation.znode, &seen.znode, seen.observed.observation.key) {
-            (Znode::Absent(_), _, Key::Absent(_)) => return self.gone_record(seen, route),
+            (Znode::Absent(_) | Znode::Present { ephemeral: true, .. }, _, Key::Absent(_)) => {
+                return self.gone_record(seen, route);
+            }
             // An empty znode that only stands above others has no key.
             (Znode::Present { digest: Digest::EMPTY, ephemeral: false, .. }, _, Key::Absent(_))
                 if self.books.lag.absence_counts && base.is_none_or(|base| base.redis.is_none()) =>
@@ -41,11 +43,16 @@ impl Recorder {
 
     /// The record of a pair that neither side has any more and the stream still does.
     pub(super) fn gone_record(&self, seen: &Loaded, route: &Route) -> Option<Change> {
-        let (Znode::Absent(_), Key::Absent(vanished)) =
-            (seen.observed.observation.znode, seen.observed.observation.key)
-        else {
-            return None;
+        let Key::Absent(vanished) = seen.observed.observation.key else { return None };
+        let is_gone = match seen.observed.observation.znode {
+            Znode::Absent(_) => true,
+            // It only stands where the pair's own would be.
+            Znode::Present { ephemeral, .. } => ephemeral && !route.policy.flow.leads_to(Side::Redis),
+            Znode::AsBase => false,
         };
+        if !is_gone {
+            return None;
+        }
         let latest = self.newest(seen).filter(|latest| latest.after.exists())?;
         // A write that was refused leaves nothing to the next event of the pair but that its record waits.
         let is_unwritten = seen.observed.news.unwritten || self.books.unwritten.was_recorded_only(&seen.name);

@@ -15,6 +15,9 @@ use crate::store::StoreError;
 use crate::telemetry::spans;
 use tracing::Instrument as _;
 
+/// Between comparisons that could not record what they found, so many times as long as the last one took passes, beside a pause.
+const MISSED: u32 = 9;
+
 impl Pipeline {
     /// A store that refused something holds nothing up once neither a pair nor a comparison waits for it: it was not needed any more, or the
     /// route is paused. No request comes then that could show that the store serves again.
@@ -41,6 +44,8 @@ impl Pipeline {
         let mut tick = Instant::now();
         let mut pauses = Pauses::default();
         let mut not_before = Instant::now();
+        // When another one tries to record what the last one has missed.
+        let (mut missed, mut again) = (Pauses::default(), None);
         loop {
             tokio::select! {
                 biased;
@@ -77,6 +82,12 @@ impl Pipeline {
             }
             self.show_state(owned);
             let is_asked = is_urgent || (!asked.is_empty() && rumours.is_due());
+            if again.is_some_and(|at| at <= Instant::now()) {
+                again = None;
+                asked.push(Reason::of(None, "what the last one found could not be recorded"));
+                is_urgent = true;
+            }
+            let is_asked = is_asked || is_urgent;
             let is_due = due || is_asked || last.elapsed() >= self.spec.settings.reconcile;
             if !is_due || !self.is_up(owned) || Instant::now() < not_before {
                 continue;
@@ -86,6 +97,7 @@ impl Pipeline {
             let reasons = if due && reasons.is_empty() { vec![Reason::of(None, "the start")] } else { reasons };
             let why = reasons.first().map_or("the interval", |reason| reason.why.as_str());
             let span = spans::comparison(&self.spec.settings.pipeline, why);
+            let begun = Instant::now();
             match owned.comparer.compare(&reasons).instrument(span).await {
                 Ok(acted) => {
                     let is_rumour = !std::mem::take(&mut is_urgent) && !reasons.is_empty();
@@ -96,6 +108,13 @@ impl Pipeline {
                     );
                     owned.recorder.catch_up().await;
                     pauses.reset();
+                    // The pauses grow with what a comparison takes, so it is most of the time at rest.
+                    again = if owned.books.conclusion.has_missed() {
+                        Some(Instant::now() + missed.pause() + begun.elapsed() * MISSED)
+                    } else {
+                        missed.reset();
+                        None
+                    };
                     last = Instant::now();
                     owned.books.health.unblock(Cause::Reads);
                     if self.is_up(owned) {

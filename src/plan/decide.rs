@@ -174,7 +174,9 @@ struct Sides {
 pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     let is_ephemeral = match seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
-        Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
+        Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
+        // What it was decides where its end leads to the key. Elsewhere it is no more in the way of one.
+        Znode::Absent(_) => seen.base.is_some_and(|base| base.ephemeral) && policy.flow.leads_to(Side::Redis),
     };
     if is_ephemeral && policy.ephemeral == Ephemeral::Skip {
         return Action::Nothing;
