@@ -61,10 +61,11 @@ fn is_written(message: &Message, after: Option<&[u8]>, states: &[State]) -> bool
 /// Whether the next owner may publish the same record again: Redis lost what the key had, and with it up to where all was written, so that
 /// it cannot know what was published; or a worker of another machine has written the key since, which this stream lacks, and a new
 /// change has led back to what its newest record says.
-fn may_be_again(states: &[State], (process, from): (ProcessId, Duration), until: Duration) -> bool {
-    let between = states.iter().filter(|state| (from..until).contains(&state.at));
+fn may_be_again(pair: &Pair, (process, from): (ProcessId, Duration), until: Duration) -> bool {
+    let between = pair.redis.iter().filter(|state| (from..until).contains(&state.at));
+    let has_lost = pair.losses[1].iter().any(|at| (from..until).contains(at));
     let is_another = |by: Author| by == Author::Loss || matches!(by, Author::Worker(other) if other != process);
-    between.into_iter().any(|state| is_another(state.by))
+    has_lost || between.into_iter().any(|state| is_another(state.by))
 }
 
 /// Whether an owner may take its first write of this state for a restore, and publish nothing: Redis lost up to where all was written
@@ -128,7 +129,7 @@ pub fn judge(
             before.0 != process || began.iter().any(|began| (before.1..now).contains(began))
         };
         match published.insert((machine, pipeline, position), (process, message.at)) {
-            Some(before) if is_next(before, message.at) && may_be_again(&pair.redis, before, message.at) => {
+            Some(before) if is_next(before, message.at) && may_be_again(pair, before, message.at) => {
                 excused.push("a record was published again by the next owner");
             }
             Some(_) => accuse("it was published before"),

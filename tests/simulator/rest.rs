@@ -106,6 +106,8 @@ impl Play {
         // An owner that was just killed is waited for as long as its session lives.
         let limit = self.settings.patience + self.settings.session_timeout * 2;
         let mut since = None;
+        let all = 0..self.settings.pairs * self.settings.routes.len();
+        let names: BTreeSet<Vec<u8>> = all.map(|pair| self.settings.names(pair).1).collect();
         while self.executor.now() < healed + limit {
             self.steer();
             if !self.until(self.executor.now() + LOOK) {
@@ -124,10 +126,12 @@ impl Play {
                     || is_denied(&pair.key)
                     || unreadable.iter().any(|above| pair.path.starts_with(&format!("{above}/")))
             };
+            // The names of no pair, to which the user has no right while it lacks one.
+            let is_extra = |key: &Vec<u8>| !lack.is_empty() && !names.contains(key);
             let is_at_rest = self.commands.is_empty()
                 && self.is_settled()
                 && !self.truth.has_expiry()
-                && told.quarantined.keys().all(|key| lack.contains(key) || !is_denied(key))
+                && told.quarantined.keys().all(|key| lack.contains(key) || is_extra(key) || !is_denied(key))
                 && self.truth.is_all(|number, pair| match self.rest_of(number, pair, &told) {
                     Rest::Equal => true,
                     Rest::Excused(_) => may_differ,
@@ -296,7 +300,8 @@ impl Play {
             let pipeline = name_of(pair.pipeline);
             let is_known = self.looks.has_concluded(&pipeline, last.at);
             let has_cause = self.is_reset || pair.last_loss().is_some() || !is_known;
-            let is_seen = last.by != Author::Loss && self.looks.is_seen(&pipeline, last.at);
+            let is_hidden = self.rights.stayed.contains(&pair.key);
+            let is_seen = !is_hidden && last.by != Author::Loss && self.looks.is_seen(&pipeline, last.at);
             has_cause && !is_seen
         })
     }
@@ -334,6 +339,7 @@ impl Play {
                 _ if lacks_right => true,
                 Some(pair) => judge::cause(reason, pair, &self.settings, self.is_unproven(pair)).is_some(),
                 // A name that no znode can have.
+                None if reason == "no_permission" => !self.rights.staying.is_empty(),
                 None => reason == "too_large" && self.redis.look(|server| server.peek(0, key).is_some()),
             };
             if has_cause {

@@ -66,6 +66,8 @@ pub(crate) struct Rights {
     znodes: Vec<(String, Right, bool)>,
     /// Keys of the pairs that lack a right until all else is at rest.
     pub(crate) staying: BTreeSet<Vec<u8>>,
+    /// And those that did: what became of their keys meanwhile nobody could look at.
+    pub(crate) stayed: BTreeSet<Vec<u8>>,
     /// `quarantine drop` was called: pairs that lack a right may not be listed.
     pub(crate) has_dropped: bool,
 }
@@ -225,7 +227,7 @@ impl Play {
         self.give_below("/");
         self.set_user();
         if all {
-            self.rights.staying.clear();
+            self.rights.stayed.append(&mut self.rights.staying);
         }
     }
 }

@@ -208,7 +208,9 @@ impl Link {
             .await;
             double.forgive();
             let has_written = link.connection.network().look(process) != before;
-            if !is_faulty {
+            // A script that the server does not have shows nothing.
+            let has_run = !matches!(&at_once, Some(Err(_)));
+            if !is_faulty && has_run {
                 link.servers.note_epoch(process, &words_of(&command), has_written);
             }
             let done = match at_once {
