@@ -301,6 +301,8 @@ impl Play {
             let is_known = self.looks.has_concluded(&pipeline, last.at);
             let has_cause = self.is_reset || pair.last_loss().is_some() || !is_known;
             let is_hidden = self.rights.stayed.contains(&pair.key);
+            // A time to live may be that of an older data set until a comparison of it is concluded.
+            let is_hidden = is_hidden || last.by == Author::Expiry && pair.last_loss().is_some();
             let is_seen = !is_hidden && last.by != Author::Loss && self.looks.is_seen(&pipeline, last.at);
             has_cause && !is_seen
         })

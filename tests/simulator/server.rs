@@ -208,15 +208,14 @@ impl Link {
             .await;
             double.forgive();
             let has_written = link.connection.network().look(process) != before;
-            // A script that the server does not have shows nothing.
-            let has_run = !matches!(&at_once, Some(Err(_)));
-            if !is_faulty && has_run {
-                link.servers.note_epoch(process, &words_of(&command), has_written);
-            }
             let done = match at_once {
                 Some(done) => done,
                 None => asked.await,
             };
+            // A script that the server does not have shows nothing.
+            if !is_faulty && done.is_ok() {
+                link.servers.note_epoch(process, &words_of(&command), has_written);
+            }
             mark_errors(&executor, &done);
             tracing::trace!(process, "redis -> {}", text_of(&done));
             link.answer(answer, done);
