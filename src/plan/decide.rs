@@ -175,8 +175,8 @@ pub fn plan(policy: &Policy, seen: &Observation) -> Action {
     let is_ephemeral = match seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
         Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
-        // What it was decides where its end leads to the key. Elsewhere it is no more in the way of one.
-        Znode::Absent(_) => seen.base.is_some_and(|base| base.ephemeral) && policy.flow.leads_to(Side::Redis),
+        // One that is gone is in the way of no key where only keys are followed.
+        Znode::Absent(_) => seen.base.is_some_and(|base| base.ephemeral) && policy.flow != Flow::From(Side::Redis),
     };
     if is_ephemeral && policy.ephemeral == Ephemeral::Skip {
         return Action::Nothing;

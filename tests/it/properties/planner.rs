@@ -163,6 +163,8 @@ fn key_value(seen: &Observation) -> Option<Digest> {
 fn stays_on_its_way(policy: &Policy, seen: &Observation, action: Action, context: &dyn Fn() -> String) {
     let is_ephemeral = match seen.znode {
         Znode::Present { ephemeral, .. } => ephemeral,
+        // One that is gone is in the way of no key.
+        Znode::Absent(_) if policy.flow == Flow::From(Side::Redis) => false,
         Znode::Absent(_) | Znode::AsBase => seen.base.is_some_and(|base| base.ephemeral),
     };
     let is_left_alone = is_ephemeral && policy.ephemeral == Ephemeral::Skip;
