@@ -200,13 +200,13 @@ fn traces(seeds: u64) -> String {
 #[test]
 fn traces_of_this_process() {
     if std::env::var_os("KEEPSTEP_SIMULATOR_TRACES").is_some() {
-        println!("{}", traces(60));
+        println!("{}", traces(40));
     }
 }
 
 #[test]
 fn the_same_seed_does_the_same_twice_in_one_process_and_in_two() {
-    let here = traces(60);
+    let here = traces(40);
     assert!(here.starts_with(&traces(10)), "in this process");
     let other = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "traces_of_this_process", "--nocapture"])
