@@ -60,6 +60,8 @@ impl Recorder {
             Some(base) => base.ensemble == self.doors.lease.ensemble.id,
             // What was recorded and not written yet was only where it came from, and has gone there.
             None if is_unwritten && latest.czxid.is_some() => true,
+            // Redis has lost its base, and the znode was seen to go.
+            None if seen.observed.news.znode_deleted && route.policy.flow.leads_to(Side::Redis) => true,
             None if is_unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
             None => self.books.lag.absence_counts && seen.observed.news.approved,
         };

@@ -13,17 +13,19 @@ use crate::env::{self, Instant, lock};
 use crate::failpoint::planted;
 use crate::store::StoreError;
 use crate::telemetry::spans;
+use std::time::Duration;
 use tracing::Instrument as _;
 
 /// Between comparisons that could not record what they found, so many times as long as the last one took passes, beside a pause.
 const MISSED: u32 = 9;
 
 impl Pipeline {
-    /// A store that refused something holds nothing up once neither a pair nor a comparison waits for it: it was not needed any more, or the
+    /// A store, or the stream, that refused something holds nothing up once neither a pair nor a comparison waits for it: it was not needed any more, or the
     /// route is paused. No request comes then that could show that the store serves again.
     fn unblock_if_nothing_waits(&self, owned: &Ownership, is_asked: bool) {
         let live = owned.books.health.live();
-        if is_asked || ![Cause::Writes, Cause::Reads].into_iter().any(|cause| live.blockers.has(cause)) {
+        let causes = [Cause::Writes, Cause::Reads, Cause::Stream];
+        if is_asked || !causes.into_iter().any(|cause| live.blockers.has(cause)) {
             return;
         }
         let pending = owned.books.dirty.pending(self.spec.settings.routes.len());
@@ -31,6 +33,9 @@ impl Pipeline {
         if !pending.iter().enumerate().any(waits) {
             owned.books.health.unblock(Cause::Writes);
             owned.books.health.unblock(Cause::Reads);
+            if !owned.books.conclusion.has_missed() {
+                owned.books.health.unblock(Cause::Stream);
+            }
         }
     }
 
@@ -44,8 +49,8 @@ impl Pipeline {
         let mut tick = Instant::now();
         let mut pauses = Pauses::default();
         let mut not_before = Instant::now();
-        // When another one tries to record what the last one has missed.
-        let (mut missed, mut again) = (Pauses::default(), None);
+        // When another one tries to record what could not be, and how long the last one took.
+        let (mut missed, mut again, mut took) = (Pauses::default(), None, Duration::ZERO);
         loop {
             tokio::select! {
                 biased;
@@ -82,12 +87,14 @@ impl Pipeline {
             }
             self.show_state(owned);
             let is_asked = is_urgent || (!asked.is_empty() && rumours.is_due());
+            if owned.books.conclusion.has_missed() {
+                // The pauses grow with what a comparison takes, so it is most of the time at rest.
+                again.get_or_insert_with(|| Instant::now() + missed.pause() + took * MISSED);
+            }
             if again.is_some_and(|at| at <= Instant::now()) {
                 again = None;
-                asked.push(Reason::of(None, "what the last one found could not be recorded"));
-                is_urgent = true;
+                owned.books.asked.ask(None, "what the last one found could not be recorded");
             }
-            let is_asked = is_asked || is_urgent;
             let is_due = due || is_asked || last.elapsed() >= self.spec.settings.reconcile;
             if !is_due || !self.is_up(owned) || Instant::now() < not_before {
                 continue;
@@ -108,13 +115,10 @@ impl Pipeline {
                     );
                     owned.recorder.catch_up().await;
                     pauses.reset();
-                    // The pauses grow with what a comparison takes, so it is most of the time at rest.
-                    again = if owned.books.conclusion.has_missed() {
-                        Some(Instant::now() + missed.pause() + begun.elapsed() * MISSED)
-                    } else {
+                    (again, took) = (None, begun.elapsed());
+                    if !owned.books.conclusion.has_missed() {
                         missed.reset();
-                        None
-                    };
+                    }
                     last = Instant::now();
                     owned.books.health.unblock(Cause::Reads);
                     if self.is_up(owned) {

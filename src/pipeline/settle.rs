@@ -365,7 +365,7 @@ impl Rounds {
         let change = match pair.observed.comparing {
             true if !self.doors.is_on_stream(&pair.pair) => self.recorder.first_record(pair, route),
             // What was recorded and could not be written may have been taken back since.
-            _ if news.approved || news.unwritten || self.books.may_lag(&pair.name) => {
+            _ if news.approved || news.unwritten || news.znode_deleted || self.books.may_lag(&pair.name) => {
                 self.recorder.late_record(pair, route)
             }
             _ => None,
