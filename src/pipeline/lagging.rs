@@ -60,9 +60,11 @@ impl Recorder {
             Some(base) => base.ensemble == self.doors.lease.ensemble.id,
             // What was recorded and not written yet was only where it came from, and has gone there.
             None if is_unwritten && latest.czxid.is_some() => true,
-            // Redis has lost its base, and the znode was seen to go.
-            None if seen.observed.news.znode_deleted && route.policy.flow.leads_to(Side::Redis) => true,
             None if is_unwritten => vanished.seen.map_or(vanished.intact, |seen| seen != Removal::Lost),
+            // Redis has lost its base, and the znode, which had what the record says, was seen to go.
+            None if seen.observed.news.znode_deleted && !self.books.unwritten.holds(&seen.name) => {
+                route.policy.flow.leads_to(Side::Redis)
+            }
             None => self.books.lag.absence_counts && seen.observed.news.approved,
         };
         was_deleted.then(|| self.plain_record(seen, route, Op::Delete, latest.after.kept(), None))

@@ -403,6 +403,7 @@ impl Recorder {
         action != Action::Nothing
             || news.approved
             || news.unwritten
+            || news.znode_deleted
             || self.books.may_lag(&seen.name)
             || seen.observed.comparing && self.books.counters.losses.is_open(Side::Redis)
     }

@@ -20,8 +20,8 @@ use tracing::Instrument as _;
 const MISSED: u32 = 9;
 
 impl Pipeline {
-    /// A store, or the stream, that refused something holds nothing up once neither a pair nor a comparison waits for it: it was not needed any more, or the
-    /// route is paused. No request comes then that could show that the store serves again.
+    /// A store, or the stream, that refused something holds nothing up once neither a pair nor a comparison waits for it: it was not
+    /// needed any more, or the route is paused. No request comes then that could show that it serves again.
     fn unblock_if_nothing_waits(&self, owned: &Ownership, is_asked: bool) {
         let live = owned.books.health.live();
         let causes = [Cause::Writes, Cause::Reads, Cause::Stream];

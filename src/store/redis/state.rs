@@ -68,8 +68,8 @@ fn slot_field(number: usize) -> String {
 /// field: whether it only rises (`r`) or not (`s`), its name, its value; or that a milestone goes
 /// there unless a later one of its branch is there (`m`), since those that are under way at a time
 /// may arrive in any order; or that nothing is written unless it holds this milestone or a later
-/// one of its branch (`h`), or one of these words (`e`; empty: nothing). Answers `1` done, `0` it does not, `6` fenced. Numbers are compared in
-/// two parts: a double holds 53 bits.
+/// one of its branch (`h`), or one of these words (`e`; empty: nothing). Answers `1` done, `0` it
+/// does not, `6` fenced. Numbers are compared in two parts: a double holds 53 bits.
 const SCRIPT_TEXT: &str = r"#!lua flags=allow-oom
 local epoch = tonumber(ARGV[1])
 local have = redis.call('HMGET', KEYS[1], 'epoch', 'ensemble')
